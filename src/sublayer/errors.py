@@ -1,0 +1,63 @@
+"""What went wrong, where, and what to do about it.
+
+Every error that a user can cause is a `SublayerError`: one sentence that names the thing and its value, and a
+remedy. The command line prints it on one line and exits with 2; from Python it is an ordinary exception (and a
+`ValueError`, so that code which expects the usual exception for a bad argument works). Anything else that escapes
+is a bug in sublayer and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SublayerError(ValueError):
+    """Something that the user can mend.
+
+    Args:
+        what: what is wrong, naming the argument (or file and line) and its value.
+        remedy: what to do about it; may be empty where `what` already says so.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what.rstrip('.')}. {remedy}".rstrip(". ") + "." if remedy else what)
+
+
+class ConfigError(SublayerError):
+    """A recipe, an override or a model configuration that cannot be."""
+
+
+class DataError(SublayerError):
+    """Text that cannot be read or used: names the file and the line."""
+
+
+class CheckpointError(SublayerError):
+    """A model folder or run folder that is missing, damaged, or does not fit."""
+
+
+class StorageError(SublayerError):
+    """The disk refused: full, read-only, or gone. What was there before is untouched."""
+
+
+class TrainingError(SublayerError):
+    """Training cannot go on, such as at a loss that is not finite."""
+
+
+class InputError(SublayerError):
+    """Text given to a model that the model cannot take, such as a sentence longer than its positions."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the nearest known one, or the list of all.
+
+    >>> nearest("warmpu", ["warmup", "steps"])
+    "Did you mean 'warmup'?"
+    """
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(known)}." if known else ""
