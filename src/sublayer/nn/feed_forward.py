@@ -1,0 +1,86 @@
+"""The feed-forward sub-layer: the same two-layer network at every position (section 3.3).
+
+Dimensions: D width of the residual stream, F width of the hidden layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+
+ACTIVATIONS: Mapping[config.Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+class PositionWise(nn.Module):
+    """Two linear maps with an activation between them ("Attention Is All You Need", equation 2).
+
+        FFN(x) = max(0, x W1 + b1) W2 + b2
+
+    where max(0, .) is the activation, if another is not chosen. W1 is `up`, W2 is `down`. Dropout, if any, acts on
+    the activations.
+
+    Shape:
+        x: [..., D], floating; the result: the same.
+
+    Args:
+        c: the configuration; F = c.hidden.
+        dim: D.
+    """
+
+    def __init__(self, c: config.PositionWise, dim: int) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[c.activation]
+        self.up = nn.Linear(dim, c.hidden, bias=c.bias)
+        self.down = nn.Linear(c.hidden, dim, bias=c.bias)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.dropout(self.activation(self.up(x))))
+
+
+class Gated(nn.Module):
+    """One linear map gated by the activation of another (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+        FFN(x) = (act(x Wg) * (x Wu)) Wd
+
+    SwiGLU with silu, GEGLU with gelu (equation 6, there without biases). Wg and Wu are one weight, `gate_up`
+    [2F, D]: rows 0 … F - 1 are the gate, rows F … 2F - 1 the up projection, so that x is read once. Dropout, if any,
+    acts on the product.
+
+    Shape:
+        x: [..., D], floating; the result: the same.
+
+    Args:
+        c: the configuration; F = c.hidden.
+        dim: D.
+    """
+
+    def __init__(self, c: config.Gated, dim: int) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[c.activation]
+        self.gate_up = nn.Linear(dim, 2 * c.hidden, bias=c.bias)
+        self.down = nn.Linear(c.hidden, dim, bias=c.bias)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(self.dropout(self.activation(gate) * up))
+
+
+def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated:
+    """The feed-forward sub-layer that `c` describes, in a model of width `dim`."""
+    match c:
+        case config.PositionWise():
+            return PositionWise(c, dim)
+        case config.Gated():
+            return Gated(c, dim)

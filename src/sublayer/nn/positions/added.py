@@ -1,0 +1,68 @@
+"""Positions that are added to the embeddings (section 3.5).
+
+Dimensions: B batch, S positions, D width of the residual stream, L the longest length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.nn.positions.interface import Position, Tabulated
+
+
+class Sinusoidal(Tabulated):
+    """Sines and cosines of fixed frequencies ("Attention Is All You Need", section 3.5).
+
+        PE(pos, 2i) = sin(pos / base ** (2i / D)),   PE(pos, 2i + 1) = cos(pos / base ** (2i / D))
+
+    with layout "interleaved"; with "halves" the same numbers, all sines first.
+
+    Args:
+        c: the configuration.
+        dim: D, even.
+        max_length: positions 0 up to max_length - 1 are in the table; a later one is an IndexError.
+    """
+
+    def __init__(self, c: config.Sinusoidal, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.config = c
+        self.dim = dim
+        self.max_length = max_length
+        self._make_buffer()
+
+    def make_table(self) -> Tensor:
+        """[L, D] float64."""
+        position_l = torch.arange(self.max_length, dtype=torch.float64, device="cpu")
+        exponent_i = torch.arange(0, self.dim, 2, dtype=torch.float64, device="cpu") / self.dim
+        angle_li = torch.outer(position_l, torch.pow(self.config.base, -exponent_i))
+        if self.config.layout == "halves":
+            return torch.cat((angle_li.sin(), angle_li.cos()), dim=-1)
+        return torch.stack((angle_li.sin(), angle_li.cos()), dim=-1).flatten(-2)
+
+    def add(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x + F.embedding(positions, self.table).to(x.dtype)
+
+
+class Learned(Position):
+    """One trained vector a position (section 3.5, last paragraph; Gehring et al. 2017): x + W[pos].
+
+    Args:
+        c: the configuration.
+        dim: D.
+        max_length: positions 0 up to max_length - 1 have a vector; a later one is an IndexError.
+    """
+
+    def __init__(self, c: config.Learned, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.config = c
+        self.weight = nn.Parameter(torch.empty(max_length, dim))  # [L, D]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
+    def add(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x + F.embedding(positions, self.weight).to(x.dtype)

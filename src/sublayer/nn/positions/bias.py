@@ -1,0 +1,123 @@
+"""Positions that are a bias on the attention scores, by the distance from query to key.
+
+Dimensions: B batch, H heads, S query positions, T key positions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.errors import ConfigError
+from sublayer.nn.positions.interface import Tabulated
+
+
+def _distances(query_positions: Tensor, key_positions: Tensor) -> Tensor:
+    """key - query for every pair: [S, T], or [B, S, T] where either has a batch."""
+    return key_positions.unsqueeze(-2) - query_positions.unsqueeze(-1)
+
+
+class Alibi(Tabulated):
+    """A penalty on the scores that grows with the distance (Press et al. 2021, https://arxiv.org/abs/2108.12409).
+
+        score(h, i, j) = q_i . k_j - slope_h |i - j|
+
+    (section 3), with a fixed slope in each head. Under a causal mask only j <= i is seen, and this is the paper's
+    -slope (i - j); without one it is the symmetric form for encoders.
+
+    Args:
+        heads: query heads, H; any number of them.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self._make_buffer()
+
+    def make_table(self) -> Tensor:
+        """[H] float64."""
+        return torch.tensor(slopes(self.heads), dtype=torch.float64, device="cpu")
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
+        distance = _distances(query_positions, key_positions).abs().to(self.table.dtype)
+        return (distance.unsqueeze(-3) * -self.table[:, None, None]).to(dtype)
+
+
+def slopes(heads: int) -> list[float]:
+    """The slope of each head: 2 ** (-8 h / H), h = 1 … H, where H is a power of two.
+
+    For any other H those of the power of two below it, then every other one of the power of two above it, from the
+    first, as in the authors' code (https://github.com/ofirpress/attention_with_linear_biases).
+
+    >>> slopes(3)
+    [0.0625, 0.00390625, 0.25]
+    """
+    below = 2 ** int(math.log2(heads))
+    own = [2.0 ** (-8.0 * h / below) for h in range(1, below + 1)]
+    between = [2.0 ** (-4.0 * h / below) for h in range(1, 2 * below + 1, 2)]
+    return own + between[: heads - below]
+
+
+class RelativeBias(Tabulated):
+    """T5's relative bias: a trained number for each head and bucket of distances, added to the scores.
+
+        score(h, i, j) = q_i . k_j + W[bucket(j - i), h]
+
+    (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1). Half of the buckets are for single distances,
+    the others grow logarithmically up to `max_distance`, and the last one holds whatever is farther. An encoder's
+    (`bidirectional`) use half of all for each direction; a decoder's put all keys after the query in bucket 0.
+    One bias serves all layers of a stack.
+
+    Args:
+        c: the configuration.
+        heads: query heads, H.
+        bidirectional: whether a query also attends to what follows it.
+
+    Raises:
+        ConfigError: where `max_distance` leaves no room for buckets of more than one distance.
+    """
+
+    def __init__(self, c: config.RelativeBias, heads: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.config = c
+        self.bidirectional = bidirectional
+        one_way = c.buckets // 2 if bidirectional else c.buckets
+        if c.max_distance <= one_way // 2:
+            raise ConfigError(
+                f"position.max_distance = {c.max_distance} is not more than {one_way // 2}, up to which"
+                f" position.buckets = {c.buckets} give each distance a bucket of its own",
+                "Raise position.max_distance, or take fewer position.buckets.",
+            )
+        self.weight = nn.Parameter(torch.empty(c.buckets, heads))
+        self.reset_parameters()
+        self._make_buffer()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
+    def make_table(self) -> Tensor:
+        """[2 * max_distance + 1] int64: the bucket of each distance from -max_distance to max_distance."""
+        reach = self.config.max_distance
+        distance = torch.arange(-reach, reach + 1, device="cpu")
+        if not self.bidirectional:
+            return self._one_way_bucket((-distance).clamp(min=0), self.config.buckets)
+        half = self.config.buckets // 2
+        return self._one_way_bucket(distance.abs(), half) + half * (distance > 0)
+
+    def _one_way_bucket(self, distance: Tensor, buckets: int) -> Tensor:
+        single = buckets // 2
+        # In float32 and in this order, as T5 was trained: where a distance falls between two buckets, rounding decides.
+        beyond = torch.log(distance.clamp(min=1).float() / single) / math.log(self.config.max_distance / single)
+        bucket = single + (beyond * (buckets - single)).long()
+        return torch.where(distance < single, distance, bucket.clamp(max=buckets - 1))
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
+        reach = self.config.max_distance
+        index = _distances(query_positions, key_positions).clamp(-reach, reach) + reach  # [S, T] or [B, S, T]
+        # First by distance, of which there are few; then by pair, heads outermost, as the attention kernels read it.
+        by_distance = self.weight.to(dtype)[self.table].t().contiguous()  # [H, 2 * reach + 1]
+        bias = by_distance.index_select(1, index.flatten()).unflatten(1, index.shape)  # [H, S, T] or [H, B, S, T]
+        return bias if index.dim() == 2 else bias.transpose(0, 1)
