@@ -1,0 +1,118 @@
+# `make` says what there is. Everything is installed into .venv, at the versions of constraints.txt.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+WORKERS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/tatoeba-en-es-demo
+EVERYTHING := '.[test,quality,logging]'
+
+# None of these stands in the corpus.
+SENTENCES := \
+	"My brother bought a new car yesterday." \
+	"We need to buy some bread and milk." \
+	"Where did you leave my keys?" \
+	"I want to learn to play the piano." \
+	"The old man lives in a small house near the sea." \
+	"I think we should leave before it gets dark."
+LOOK_AT := "Where did you leave my keys?"
+
+.PHONY: help
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | \
+		while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+# --- the environment -----------------------------------------------------------------------------------------------
+
+# pip's own bar needs a terminal and its log is long: one line a package is enough to see that it moves.
+define PIP_INSTALL
+$(BIN)/pip install --progress-bar off -c constraints.txt $(1) | awk '\
+	/^ *(Using cached|Downloading) / { \
+		sub(/^ */, ""); sub(/https?:.*\//, ""); sub(/\.metadata/, " (metadata)"); \
+		if ($$0 !~ /metadata/) { print "  " $$0; fflush() } } \
+	/^Installing collected packages/ { print "  unpacking " NF - 3 " packages"; fflush() }'
+endef
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "make: '$(PYTHON)' is not there. Install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1). sublayer needs Python 3.11 or later: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); echo "make: '$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sublayer and what it runs on into $(VENV) (a minute or two)"
+	@$(call PIP_INSTALL,-e .)
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
+	@echo "Installing what tests and checks need into $(VENV)"
+	@$(call PIP_INSTALL,-e $(EVERYTHING))
+	@touch $(VENV)/.installed $@
+
+.PHONY: install dev
+install: $(VENV)/.installed  ## sublayer into .venv
+dev: $(VENV)/.installed-dev  ## the same, with the tests and the checks
+
+# --- the demo ------------------------------------------------------------------------------------------------------
+
+.PHONY: demo clean-demo
+demo: $(VENV)/.installed  ## train a small English-Spanish translator, score it, translate, and look inside (10 minutes)
+	@SECONDS=0; \
+	run() { printf '\n$$ sublayer'; printf ' %q' "$$@"; printf '\n'; $(BIN)/sublayer "$$@"; }; \
+	run data fetch tatoeba-en-es; \
+	if [ -e $(DEMO)/model ]; then \
+		printf '\nAlready trained: %s. To train it again: make clean-demo demo\n' $(DEMO)/model; \
+	elif [ -e $(DEMO) ]; then \
+		printf '\nAn earlier training was stopped: going on with it. To start again: make clean-demo demo\n'; \
+		run train tatoeba-en-es-demo --out $(DEMO) --resume; \
+	else \
+		run train tatoeba-en-es-demo --out $(DEMO); \
+	fi; \
+	run evaluate $(DEMO); \
+	run translate $(DEMO) $(SENTENCES); \
+	run attend $(DEMO) $(LOOK_AT) --out $(DEMO)/attention.png; \
+	printf '\n'; \
+	printf '%-10s %s\n' \
+		model $(DEMO)/model \
+		scores "the table above, and $(DEMO)/metrics.jsonl" \
+		curves $(DEMO)/curves.png \
+		attention $(DEMO)/attention.png; \
+	printf 'Done in %d min %02d s after the installation.\n' $$((SECONDS / 60)) $$((SECONDS % 60))
+
+clean-demo:  ## remove the demo's run, so that `make demo` trains again
+	rm -rf $(DEMO)
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+.PHONY: test lint wheel bench
+# One thread a worker: more would fight over the cores, and one makes sums repeatable.
+test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
+	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
+
+bench: $(VENV)/.installed-dev  ## speed of training and of translating, beside transformers and torch.nn.Transformer
+	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python benchmarks/translation_speed.py
+
+# --- tidying -------------------------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean:  ## remove caches and builds; .venv and runs stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""What every test starts from: one thread, known seeds, and properties that are tried the same way each time in CI."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+# One thread: sums come out the same each time, and parallel workers do not fight over the cores.
+torch.set_num_threads(1)
+
+# No deadline: a first call compiles, allocates or imports, and a busy machine is not a failed property.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same numbers, whichever ran before it and on whichever worker."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # The legacy global state is what libraries draw from.
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
