@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.errors import ConfigError
@@ -117,7 +118,9 @@ class RelativeBias(Tabulated):
     def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
         reach = self.config.max_distance
         index = _distances(query_positions, key_positions).clamp(-reach, reach) + reach  # [S, T] or [B, S, T]
-        # First by distance, of which there are few; then by pair, heads outermost, as the attention kernels read it.
-        by_distance = self.weight.to(dtype)[self.table].t().contiguous()  # [H, 2 * reach + 1]
-        bias = by_distance.index_select(1, index.flatten()).unflatten(1, index.shape)  # [H, S, T] or [H, B, S, T]
-        return bias if index.dim() == 2 else bias.transpose(0, 1)
+        # First by distance, of which there are few; then by pair. In float32 at least, because the gradient of each
+        # bucket is a sum over very many pairs; and by embedding, whose gradient is deterministic on a GPU.
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        by_distance = F.embedding(self.table, self.weight.to(wide))  # [2 * reach + 1, H]
+        bias = F.embedding(index, by_distance).movedim(-1, -3)  # [H, S, T] or [B, H, S, T]
+        return bias.to(dtype).contiguous()

@@ -93,7 +93,7 @@ class Tabulated(Position):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Casting rounds, and `to_empty` leaves rubbish: whatever has changed the table, it is computed anew.
         before = self.table
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType]
         if self.table is not before and not self.table.is_meta:
             self.reset_buffers()
         return self

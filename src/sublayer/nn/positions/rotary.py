@@ -103,8 +103,6 @@ def _yarn(c: config.YarnScaling, base: float, rotated: int) -> tuple[Tensor, flo
 
     def pair_that_turns(times: float) -> float:
         """Which i solves original_length * base ** (-2i / r) = 2 pi * times."""
-        if base == 1.0:
-            return math.inf  # all pairs turn alike
         return rotated * math.log(c.original_length / (2 * math.pi * times)) / (2 * math.log(base))
 
     first = max(math.floor(pair_that_turns(c.beta_fast)), 0)
@@ -126,5 +124,5 @@ def _llama3(c: config.Llama3Scaling, kept_i: Tensor) -> Tensor:
     """
     turns_i = c.original_length * kept_i / (2 * math.pi)
     low, high = c.low_frequency_factor, c.high_frequency_factor
-    keep_i = ((turns_i - low) / (high - low)).clamp(0.0, 1.0) if high != low else (turns_i >= high).double()
+    keep_i = ((turns_i - low) / (high - low)).clamp(0.0, 1.0)
     return torch.lerp(kept_i / c.factor, kept_i, keep_i)

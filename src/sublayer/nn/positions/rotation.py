@@ -46,5 +46,5 @@ class Rotation(NamedTuple):
             # Rolling by half the width swaps the halves in one kernel, where slicing and joining takes three.
             swapped = x.roll(x.shape[-1] // 2, dims=-1)
         else:
-            swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+            swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
         return (x * self.cos).addcmul_(swapped, self.sin).to(x.dtype)

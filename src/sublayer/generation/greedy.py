@@ -1,0 +1,51 @@
+"""Greedy search: at every step the most probable token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sublayer.generation.step import Hypothesis, Limits, S, Stepper
+
+
+def greedy(
+    model: Stepper[S], source: Tensor, source_lengths: Tensor | None, limits: Limits, *, length_penalty: float = 0.0
+) -> list[list[Hypothesis]]:
+    """The greedy translation of each sentence, in a list of its own (as beam search gives its n best).
+
+    Sentences that have ended leave the batch. `length_penalty` only enters the score that is reported.
+
+    Shape: source [B, S] int64, source_lengths [B].
+    """
+    state = model.start(source, source_lengths, rows=1, capacity=max(limits.steps))
+    device = source.device
+    alive = list(range(source.shape[0]))
+    tokens: list[list[int]] = [[] for _ in alive]
+    sums = [0.0 for _ in alive]
+    complete = [False for _ in alive]
+    feed = torch.full((len(alive), 1), limits.start_id, dtype=torch.int64, device=device)
+    while True:
+        logits = model.step(feed, state)[:, -1].float()
+        best, chosen = logits.max(dim=-1)
+        gained: list[float] = (best - logits.logsumexp(dim=-1)).tolist()
+        staying: list[int] = []
+        for row, (sentence, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+            sums[sentence] += gained[row]
+            if token == limits.end_id:
+                complete[sentence] = True
+                continue
+            tokens[sentence].append(token)
+            if len(tokens[sentence]) < limits.steps[sentence]:
+                staying.append(row)
+        if not staying:
+            break
+        feed = chosen.unsqueeze(1)
+        if len(staying) < len(alive):
+            rows = torch.tensor(staying, device=device)
+            state.keep(rows)
+            feed = feed[rows]
+            alive = [alive[row] for row in staying]
+    return [
+        [Hypothesis(t, s, s / (len(t) + ended) ** length_penalty, ended)]
+        for t, s, ended in zip(tokens, sums, complete, strict=True)
+    ]

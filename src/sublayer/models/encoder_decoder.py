@@ -1,0 +1,91 @@
+"""The Transformer (section 3, figure 1): an encoder, a decoder that attends to it, a projection to the vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.models.decoder import Decoder, DecoderState
+from sublayer.models.encoder import Encoder, Memory
+from sublayer.models.initialization import initialize
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.tap import Tap
+
+
+class EncoderDecoder(nn.Module):
+    """Source tokens and target tokens in, logits of the next target token out.
+
+    Three ways in: `forward` for all positions at once, `hidden` for the same without the projection (a loss may then
+    project only what counts), and `start` with `step` for one token after another.
+    """
+
+    def __init__(self, c: config.EncoderDecoder) -> None:
+        super().__init__()
+        self.config = c
+        target = Embedding(c.embedding, c.vocab_size, c.dim)
+        source = Embedding(c.embedding, c.vocab_size, c.dim)
+        if c.tied == "all":
+            source.tokens = target.tokens
+        self.encoder = Encoder(c.encoder, source, c.dim, c.max_length)
+        self.decoder = Decoder(c.decoder, target, c.dim, c.max_length)
+        self.output = nn.Linear(c.dim, c.vocab_size, bias=c.output_bias)
+        if c.tied in ("all", "target"):
+            self.output.weight = target.tokens.weight
+        self.logits = Tap()
+        initialize(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.output.weight.device
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Memory:
+        """Shape: source [B, S] int64, source_lengths [B] int64 (padding on the right) -> states [B, S, D]."""
+        self._require_length("source", source.shape[1])
+        return self.encoder(source, source_lengths)
+
+    def hidden(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
+        """The decoder's output before the projection.
+
+        Shape: source [B, S], target [B, T] int64 -> [B, T, D].
+        """
+        self._require_length("target", target.shape[1])
+        return self.decoder(target, self.encode(source, source_lengths))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Shape: hidden [..., D] -> logits [..., V]."""
+        return self.logits(self.output(hidden))
+
+    def forward(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
+        """Logits of the token after each target position.
+
+        Shape: source [B, S], target [B, T] int64 -> [B, T, V].
+        """
+        return self.project(self.hidden(source, source_lengths, target))
+
+    def start(
+        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+    ) -> DecoderState:
+        """Encode, and make the state in which no target token has been fed.
+
+        Args:
+            rows: hypotheses a sentence: `step` then takes B * rows rows. capacity: tokens to feed at most;
+                the model's `max_length` where left out.
+        """
+        capacity = self.config.max_length if capacity is None else min(capacity, self.config.max_length)
+        return self.decoder.start(self.encode(source, source_lengths), rows=rows, capacity=capacity)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """The step contract: feed tokens, get the logits of what follows each; the state moves on.
+
+        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        """
+        return self.project(self.decoder.step(tokens, state))
+
+    def _require_length(self, side: str, length: int) -> None:
+        if length > self.config.max_length:
+            raise InputError(
+                f"the {side} has {length} tokens, but this model's positions end at {self.config.max_length}",
+                "Shorten the text or split it into sentences.",
+            )

@@ -1,0 +1,104 @@
+"""Multi-head attention (section 3.2.2): self and cross, with grouped keys and values.
+
+    MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O
+    head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V)
+
+The projections of all heads are one matrix, and those that read the same input are one product: `qkv` in
+self-attention, `key_value` in cross-attention.
+
+Shapes: B batch, S queries, T keys, D model width, H query heads, G key-value heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.nn.attend import attend
+from sublayer.nn.cache import LayerCache
+from sublayer.nn.mask import Scope
+from sublayer.nn.normalization import build_norm
+from sublayer.nn.positions import Rotation
+from sublayer.nn.tap import Tap
+
+
+class _MultiHead(nn.Module):
+    """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out."""
+
+    def __init__(self, c: config.Attention, dim: int) -> None:
+        super().__init__()
+        self.heads, self.groups, self.width = c.heads, c.key_value_heads, c.width(dim)
+        self.scale = self.width**-0.5
+        self.dropout = c.dropout
+        norm = c.query_key_norm
+        self.query_norm = None if norm is None else build_norm(norm, self.width)
+        self.key_norm = None if norm is None else build_norm(norm, self.width)
+        self.output = nn.Linear(self.heads * self.width, dim, bias=c.bias)
+        self.weights = Tap()
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        """[B, S, heads * d] -> [B, heads, S, d]."""
+        return x.unflatten(-1, (heads, self.width)).transpose(1, 2)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
+        """[B, H, S, d] and [B, G, T, d] -> [B, S, H * d]."""
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(query, key, value, scope, scale=self.scale, dropout=dropout, tap=self.weights)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(_MultiHead):
+    """Every position attends to positions of the same sequence."""
+
+    def __init__(self, c: config.Attention, dim: int) -> None:
+        super().__init__(c, dim)
+        self.qkv = nn.Linear(dim, (self.heads + 2 * self.groups) * self.width, bias=c.bias)
+
+    def forward(
+        self, x: Tensor, scope: Scope, rotation: Rotation | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Shape: x [B, S, D] -> [B, S, D]. With a cache, x is only what is new and the keys are all so far."""
+        query, key, value = self.qkv(x).split(
+            [self.heads * self.width, self.groups * self.width, self.groups * self.width], dim=-1
+        )
+        query, key, value = self._split(query, self.heads), self._split(key, self.groups), self._split(value, self.groups)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotation.apply(query), rotation.apply(key)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        return self.output(self._attend(query, key, value, scope))
+
+
+class CrossAttention(_MultiHead):
+    """Every position attends to the encoder's output, the memory."""
+
+    def __init__(self, c: config.Attention, dim: int) -> None:
+        super().__init__(c, dim)
+        self.query = nn.Linear(dim, self.heads * self.width, bias=c.bias)
+        self.key_value = nn.Linear(dim, 2 * self.groups * self.width, bias=c.bias)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory: computed once, however many tokens are then decoded.
+
+        Shape: memory [B, T, D] -> [B, G, T, d] each.
+        """
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        key, value = self._split(key, self.groups), self._split(value, self.groups)
+        return (key if self.key_norm is None else self.key_norm(key)), value
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], scope: Scope) -> Tensor:
+        """Shape: x [B * r, S, D] -> [B * r, S, D]; keys and values [B, G, T, d].
+
+        r rows that share a source (the hypotheses of one beam) are queries side by side on one copy of its keys.
+        """
+        key, value = keys_values
+        query = self._split(self.query(x), self.heads)
+        if self.query_norm is not None:
+            query = self.query_norm(query)
+        rows, shared = query.shape[0], query.shape[0] // key.shape[0]
+        if shared > 1:
+            query = query.unflatten(0, (-1, shared)).transpose(1, 2).flatten(2, 3)  # [B, H, r * S, d]
+        mixed = self._attend(query, key, value, scope)  # [B, r * S, H * d]
+        return self.output(mixed.reshape(rows, -1, mixed.shape[-1]))

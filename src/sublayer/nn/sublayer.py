@@ -1,0 +1,37 @@
+"""The idea that ties every Transformer together: a residual stream, and sub-layers that read from and write to it.
+
+    post       norm(x + f(x))            the paper's (section 3.1)
+    pre        x + f(norm(x))            stable without care over the warm-up (Xiong et al. 2020)
+    sandwich   x + norm(f(norm(x)))      a norm on either side of f (Ding et al. 2021)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.nn.normalization import build_norm
+from sublayer.nn.tap import Tap
+
+
+class SubLayer(nn.Module):
+    """Joins a function to the residual stream: outer(x + dropout(after(f(before(x))))).
+
+    Each of the three norms is there or not; which are is all that the wiring says. The tap `output` sees what is
+    about to be added to the stream.
+    """
+
+    def __init__(self, c: config.Block, dim: int) -> None:
+        super().__init__()
+        self.before = build_norm(c.norm, dim) if c.wiring in ("pre", "sandwich") else nn.Identity()
+        self.after = build_norm(c.norm, dim) if c.wiring == "sandwich" else nn.Identity()
+        self.outer = build_norm(c.norm, dim) if c.wiring == "post" else nn.Identity()
+        self.dropout = nn.Dropout(c.dropout)
+        self.output = Tap()
+
+    def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Shape: x [B, S, D] -> [B, S, D]; `function` maps [B, S, D] to [B, S, D]."""
+        written = self.output(self.after(function(self.before(x))))
+        return self.outer(x + self.dropout(written))
