@@ -1,0 +1,172 @@
+"""Recipes from files: found by name or path, read with their overrides, and written back."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import tomli_w
+
+from sublayer.config.model import EncoderDecoder
+from sublayer.config.override import overridden, read_override
+from sublayer.config.part import UNSET, Part
+from sublayer.config.presets import PRESETS, merged_with_preset
+from sublayer.config.recipe import Recipe
+from sublayer.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and the folder that its relative paths are resolved against."""
+
+    recipe: Recipe
+    folder: Path
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """The recipe in a file, or the shipped one of that name, with `overrides` such as "training.steps=200".
+
+    An override of `model.preset` counts first, whatever its place: the others are laid on that preset's tree.
+
+    Raises:
+        ConfigError: there is no such recipe, it cannot be read, or it is wrong; every problem is named at once.
+    """
+    path = find_recipe(name_or_path)
+    where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
+    data, problems = resolve(read_toml(path), overrides)
+    return LoadedRecipe(Recipe.parse(data, where, problems), path.resolve().parent)
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes stand: inside the installed package, or in the checkout that this file is part of."""
+    here = Path(__file__).resolve()
+    packaged = here.parents[1] / "recipes"
+    return packaged if packaged.is_dir() else here.parents[3] / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a recipe: a path first, then the name of a shipped one.
+
+    Raises:
+        ConfigError: neither is there; names the nearest shipped recipe.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    name = name_or_path.removesuffix(".toml")
+    if name in shipped_recipes():
+        return recipes_folder() / f"{name}.toml"
+    if path.is_dir():
+        raise ConfigError(f"{name_or_path} is a folder, not a recipe", "Name a TOML file or a shipped recipe.")
+    raise ConfigError(f"no recipe '{name_or_path}': there is no such file", nearest(path.stem, shipped_recipes()))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not UTF-8, or is not TOML; names line and column.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, column = _place(raw[: error.start].decode("utf-8"))
+        raise ConfigError(
+            f"{path}, line {line}, column {column}: byte 0x{raw[error.start]:02x} is not UTF-8",
+            "Save the file as UTF-8.",
+        ) from None
+    try:
+        # Editors on Windows may put a byte order mark first, which says nothing in UTF-8 and is not TOML.
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        message = re.sub(r" \(at [^()]*\)$", "", str(error))
+        found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
+        line, column = (int(found[1]), int(found[2])) if found else _place(text)
+        raise ConfigError(f"{path}, line {line}, column {column}: {message}", "Correct it there.") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: its lists or tables are nested too deep", "Flatten them.") from None
+
+
+def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """A recipe's plain data with overrides and preset resolved, and what was wrong with the preset.
+
+    Raises:
+        ConfigError: an override cannot be read.
+    """
+    read = [read_override(override) for override in overrides]
+    chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
+    expanded, problems = _expanded(overridden(data, chosen[-1:]))
+    return overridden(expanded, read), problems
+
+
+def dump_toml(recipe: Part) -> str:
+    """`recipe` as TOML that `load_recipe` turns into an equal one.
+
+    Values that are unset are left out, or written as "none" where leaving them out would mean something else.
+    """
+    return tomli_w.dumps(_written(recipe))
+
+
+def _take_preset(override: dict[str, Any]) -> Any:
+    """The preset that `override` chooses, which is taken out of it, or None."""
+    model = override.get("model")
+    return cast("dict[str, Any]", model).pop("preset", None) if isinstance(model, dict) else None
+
+
+def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`data` with the preset's tree under `model`, so that a wrong name hides no other problem.
+
+    A name that is nearly right is reported, and the rest is judged as though it had been right.
+    """
+    if not isinstance(data.get("model"), dict):
+        return data, []
+    model = dict(cast("dict[str, Any]", data["model"]))
+    problems: list[str] = []
+    if "preset" not in model:
+        unknown = [key for key in model if key not in EncoderDecoder.model_fields]
+        meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
+        if meant is None:
+            return data, []
+        problems.append(f"model.{meant}: unknown key; did you mean 'preset'?")
+        model["preset"] = model.pop(meant)
+    name = model["preset"]
+    if not isinstance(name, str):
+        problems.append(f"model.preset: should be a string (given: {name!r})")
+        model["preset"] = "base"
+    elif name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
+        problems.append(f"model.preset: no preset is called '{name}'; {hint}")
+        model["preset"] = near[0] if near else "base"
+    return {**data, "model": merged_with_preset(model)}, problems
+
+
+def _place(text: str) -> tuple[int, int]:
+    """Line and column, from 1, of the place just after `text`."""
+    return text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
+
+
+def _written(part: Part) -> dict[str, Any]:
+    """`part` as TOML can hold it: without None, which is left out where it is the default and spelled out elsewhere."""
+    table: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if value is not None:
+            table[name] = _written(value) if isinstance(value, Part) else value
+        elif field.default is not None:
+            table[name] = UNSET
+    return table
