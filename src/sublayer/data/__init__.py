@@ -1,0 +1,1 @@
+"""Parallel text in, batches of tensors out: corpora, sources, split, encoding, batching, loader."""

@@ -1,0 +1,75 @@
+"""`sublayer data`: the corpora that sublayer knows, and how to get them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Corpora by name: list them, fetch them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_corpora() -> None:
+    """List the corpora that can be named in a recipe.
+
+    Example: sublayer data list
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from sublayer.data import corpora
+
+    table = Table("name", "languages", "pairs", "licence", "fetched")
+    for corpus in corpora.CORPORA:
+        languages = f"{corpus.source_language}-{corpus.target_language}"
+        fetched = "yes" if corpora.is_fetched(corpus) else "no"
+        table.add_row(corpus.name, languages, f"{corpus.pairs:,}", corpus.licence, fetched)
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch_corpus(
+    name: Annotated[str, typer.Argument(help="A name from `sublayer data list`.", metavar="NAME")],
+) -> None:
+    """Fetch a corpus into the cache folder, unless it is there, and say where it is and under which licence.
+
+    The folder is $SUBLAYER_CACHE, or else $XDG_CACHE_HOME/sublayer, or else ~/.cache/sublayer.
+
+    Example: sublayer data fetch tatoeba-en-es
+    """
+    from sublayer.data import corpora
+
+    corpus = corpora.find(name)
+    path = _with_bar(name) if sys.stderr.isatty() else _with_lines(name)
+    typer.echo(f"{path}\nLicence: {corpus.licence}, {corpus.licence_url}\nAttribution: {corpus.attribution}")
+    typer.echo(corpus.note)
+
+
+def _with_bar(name: str) -> str:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from sublayer.data import corpora
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"fetching {name}", total=None)
+        return str(corpora.fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))
+
+
+def _with_lines(name: str) -> str:
+    """Plain lines, one every tenth of the way, for logs."""
+    from sublayer.data import corpora
+
+    said = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        tenth = 10 * done // total
+        if tenth > said:
+            said = tenth
+            typer.echo(f"fetching {name}: {10 * tenth}% of {total / 1e6:.0f} MB", err=True)
+
+    return str(corpora.fetch(name, report))

@@ -1,0 +1,75 @@
+"""One wheel from the package index, through pip, with progress."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sublayer.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+
+def download(requirement: str, size: int, folder: Path, otherwise: str, progress: Progress | None) -> Path:
+    """The wheel of `requirement` (name==version), in `folder`.
+
+    pip runs as a subprocess and so follows the user's own index, proxy and certificates. Progress is read off the
+    growing file, because pip before 24.1 has no progress that a program can read.
+
+    Args:
+        size: expected bytes, the total of the progress.
+        otherwise: what to do if it does not work, the end of the error's remedy.
+
+    Raises:
+        DataError: pip is missing, or it failed; its last word is quoted.
+    """
+    # pip writes to its temporary folder first; here, so that it can be watched and goes when the folder goes.
+    environment = os.environ | {name: str(folder) for name in ("TMPDIR", "TEMP", "TMP")}
+    log = folder / "pip.log"
+    with log.open("wb") as handle:
+        pip = subprocess.Popen(_command(requirement, folder), stdout=handle, stderr=handle, env=environment)
+        try:
+            while pip.poll() is None:
+                if progress is not None:
+                    progress(min(_largest(folder), size), size)
+                time.sleep(0.1)
+        finally:
+            if pip.poll() is None:
+                pip.terminate()
+                pip.wait()
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode or not wheels:
+        raise _failure(requirement, log.read_text(encoding="utf-8", errors="replace"), otherwise)
+    if progress is not None:
+        progress(size, size)
+    return wheels[0]
+
+
+def _command(requirement: str, folder: Path) -> list[str]:
+    options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--no-input"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+    return [*pip, *options, "--dest", str(folder), requirement]
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file: with pip's cache on, the same bytes go to two files."""
+    largest = 0
+    for path in folder.rglob("*"):
+        try:
+            largest = max(largest, path.stat().st_size)
+        except OSError:  # pip has just moved it
+            continue
+    return largest
+
+
+def _failure(requirement: str, log: str, otherwise: str) -> DataError:
+    if "No module named pip" in log:
+        return DataError(f"pip is not there to fetch {requirement}", f"Run `python -m ensurepip`. {otherwise}")
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    said = (errors or lines or ["it said nothing"])[0]
+    return DataError(f"pip could not fetch {requirement}: {said[:300]}", f"Check the network. {otherwise}")

@@ -1,0 +1,170 @@
+"""Parallel text from wherever it stands: a named corpus, two line-aligned files, TSV, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, assert_never, cast
+
+from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Tsv
+from sublayer.data import corpora
+from sublayer.data.report import Report
+from sublayer.errors import DataError
+from sublayer.text.lines import read_lines
+
+# A row of a file that is blank as a whole has neither side.
+_Row = tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentences and their translations, row by row, neither side empty.
+
+    lines: the line of each row in the file it came from, counted from 1; empty where that is not known.
+    """
+
+    sources: list[str]
+    targets: list[str]
+    report: Report
+    lines: list[int] = field(default_factory=list[int])
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != len(self.targets):
+            raise DataError(f"{len(self.sources)} sources but {len(self.targets)} targets", "Give a target to each.")
+        if self.lines and len(self.lines) != len(self.sources):
+            raise DataError(f"{len(self.sources)} pairs but {len(self.lines)} line numbers", "Give all or none.")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def take(self, rows: Iterable[int], report: Report) -> Pairs:
+        """The pairs at `rows`, with a report of their own."""
+        chosen = list(rows)
+        return Pairs(
+            [self.sources[row] for row in chosen],
+            [self.targets[row] for row in chosen],
+            report,
+            [self.lines[row] for row in chosen] if self.lines else [],
+        )
+
+    def lines_of(self, rows: Iterable[int]) -> list[int]:
+        """Line numbers of `rows`, or nothing where they are not known."""
+        return [self.lines[row] for row in rows] if self.lines else []
+
+
+def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:
+    """All pairs of `text`, in the order of the file.
+
+    The text is kept as it stands, but for white space at the ends of a side, a byte order mark, and carriage returns
+    at the ends of lines. Pairs with an empty side are left out and counted in the report, by line.
+
+    Args:
+        text: where the pairs are.
+        folder: relative paths start here (a recipe's folder).
+        progress: called with bytes so far and in all while a named corpus is fetched.
+
+    Raises:
+        DataError: a file is missing or empty, a line is not UTF-8, the files' line counts differ, or a row lacks a
+            column or field; file and line are named.
+    """
+    match text:
+        case NamedCorpus():
+            row = corpora.find(text.name)
+            path = corpora.fetch(text.name, progress)
+            return _collect(_tsv(path, row.source_column, row.target_column), path)
+        case LineAligned():
+            source, target = folder / text.source, folder / text.target
+            return _collect(_aligned(source, target), source)
+        case Tsv():
+            path = folder / text.path
+            return _collect(_tsv(path, text.source_column, text.target_column), path)
+        case Jsonl():
+            path = folder / text.path
+            return _collect(_jsonl(path, text.source_field, text.target_field), path)
+        case _:
+            assert_never(text)
+
+
+def _collect(rows: Iterable[_Row], path: Path) -> Pairs:
+    sources: list[str] = []
+    targets: list[str] = []
+    lines: list[int] = []
+    empty: dict[str, list[int]] = {"empty source": [], "empty target": [], "blank line": []}
+    total = 0
+    for total, row in enumerate(rows, start=1):
+        source, target = ("", "") if row is None else (row[0].strip(), row[1].strip())
+        if source and target:
+            sources.append(source)
+            targets.append(target)
+            lines.append(total)
+        else:
+            empty["empty target" if source else "empty source" if target else "blank line"].append(total)
+    if not sources:
+        why = "is empty" if total == 0 else f"has no pair with text on both sides ({total} lines)"
+        raise DataError(f"{path} {why}", "Check the path, the columns, and which file is which.")
+    report = Report(read=total, kept=total)
+    for reason, where in empty.items():
+        report = report.leave_out(reason, where)
+    return Pairs(sources, targets, report, lines)
+
+
+def _aligned(source: Path, target: Path) -> Iterator[_Row]:
+    one, other = read_lines(source), read_lines(target)
+    number = 0
+    for number, (left, right) in enumerate(zip_longest(one, other), start=1):
+        if left is None or right is None:
+            rest = 1 + sum(1 for _ in (other if left is None else one))
+            short, long = (source, target) if left is None else (target, source)
+            raise DataError(
+                f"{short} has {number - 1} lines but {long} has {number - 1 + rest}",
+                "Line n of one must be the translation of line n of the other.",
+            )
+        yield left, right
+
+
+def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Row]:
+    """Columns between tabs; quotes are ordinary characters, as in the corpora that come in this form."""
+    needed = max(source_column, target_column)
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t")
+        if not line.strip():
+            yield None
+        elif len(columns) <= needed:
+            raise DataError(
+                f"{path}, line {number}: column {needed} is missing, there are {len(columns)} (counted from 0)",
+                "Check that tabs separate the columns, and source_column and target_column.",
+            )
+        else:
+            yield columns[source_column], columns[target_column]
+
+
+def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Row]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            yield None
+            continue
+        try:
+            item: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})", "One object a line."
+            ) from None
+        if not isinstance(item, dict):
+            raise DataError(f"{path}, line {number}: not an object but {line[:40]!r}", "One object a line.")
+        table = cast("dict[str, Any]", item)
+        yield _text(table, source_field, path, number), _text(table, target_field, path, number)
+
+
+def _text(table: dict[str, Any], name: str, path: Path, number: int) -> str:
+    if name not in table:
+        found = ", ".join(table) or "none"
+        raise DataError(
+            f"{path}, line {number}: no field '{name}' (fields: {found})", "Set source_field and target_field."
+        )
+    value = table[name]
+    if not isinstance(value, str):
+        raise DataError(f"{path}, line {number}: field '{name}' is {value!r}, not a string", "Write text in quotes.")
+    return value

@@ -1,0 +1,107 @@
+"""What is held out: split by source sentence, so that no test sentence's source is in the training text."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from sublayer.config import GivenSplit, RandomSplit
+from sublayer.data.report import Report
+from sublayer.data.sources import Pairs, read
+from sublayer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts. The report of `train` counts what the other two took from it."""
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs
+
+
+def key(source: str) -> str:
+    """What makes two sources the same sentence: NFC, case folded, runs of white space as one space.
+
+    Coarser than equality, so that "Come here." in training does not give away "come  here." in the test.
+    """
+    return " ".join(unicodedata.normalize("NFC", source).casefold().split())
+
+
+def split(pairs: Pairs, how: RandomSplit | GivenSplit, folder: Path) -> Splits:
+    """`pairs` in three parts, such that no source of one part has the `key` of a source in another.
+
+    RandomSplit: distinct sources, each with all its translations, chosen by a hash of seed and key: the choice does
+    not depend on the order of the rows, and a sentence stays held out when text is added elsewhere.
+    GivenSplit: validation and test are read from their own files (relative to `folder`) and kept whole; training pairs
+    with a source of theirs are left out and counted. A source that stands in both validation and test is left as
+    the user has it.
+
+    Raises:
+        DataError: too few distinct sources for a random split, nothing left to train on, or a file that cannot be read.
+    """
+    match how:
+        case RandomSplit():
+            return _random(pairs, how)
+        case GivenSplit():
+            return _given(pairs, how, folder)
+        case _:
+            assert_never(how)
+
+
+def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
+    """Each distinct source once, in order of first occurrence, and the list of its distinct translations."""
+    references: dict[str, dict[str, None]] = {}
+    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+        references.setdefault(source, {})[target] = None
+    return list(references), [list(targets) for targets in references.values()]
+
+
+def _random(pairs: Pairs, how: RandomSplit) -> Splits:
+    keys = [key(source) for source in pairs.sources]
+    # Sorted by the hash and then by the key, so that even equal hashes have one order.
+    distinct = sorted(set(keys), key=lambda each: (_hash(how.seed, each), each))
+    held_out = how.test + how.validation
+    if len(distinct) <= held_out:
+        raise DataError(
+            f"{len(distinct)} distinct source sentences are too few to hold out {how.validation} for validation and "
+            f"{how.test} for the test",
+            "Lower data.split.validation and data.split.test, or give more text.",
+        )
+    part_of = dict.fromkeys(distinct[: how.test], "test") | dict.fromkeys(distinct[how.test : held_out], "validation")
+    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for row, each in enumerate(keys):
+        rows[part_of.get(each, "train")].append(row)
+    report = pairs.report.leave_out("held out for validation", (), len(rows["validation"]))
+    report = report.leave_out("held out for the test", (), len(rows["test"]))
+    return Splits(
+        train=pairs.take(rows["train"], report),
+        validation=_whole(pairs, rows["validation"]),
+        test=_whole(pairs, rows["test"]),
+    )
+
+
+def _given(pairs: Pairs, how: GivenSplit, folder: Path) -> Splits:
+    validation, test = read(how.validation, folder), read(how.test, folder)
+    held_out = {key(source) for source in (*validation.sources, *test.sources)}
+    kept: list[int] = []
+    out: list[int] = []
+    for row, source in enumerate(pairs.sources):
+        (out if key(source) in held_out else kept).append(row)
+    if not kept:
+        raise DataError(
+            "every training source stands in the validation or test text too", "Give training text of its own."
+        )
+    report = pairs.report.leave_out("with a source of validation or test", pairs.lines_of(out), len(out))
+    return Splits(train=pairs.take(kept, report), validation=validation, test=test)
+
+
+def _whole(pairs: Pairs, rows: list[int]) -> Pairs:
+    return pairs.take(rows, Report(read=len(rows), kept=len(rows)))
+
+
+def _hash(seed: int, each: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\n{each}".encode(), digest_size=16).digest()

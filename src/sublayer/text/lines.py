@@ -1,0 +1,42 @@
+"""The lines of a plain text file, read lazily, with errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sublayer.errors import DataError
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of `path`, without their ends; line n is the n-th value, counted from 1.
+
+    Only a line feed ends a line (with a carriage return before it, if there is one): `str.splitlines` would also
+    split at U+2028, form feeds and others that occur inside sentences, and shift every line after them. A byte order
+    mark at the start is dropped. One line is held in memory at a time.
+
+    Raises:
+        DataError: the file is missing, is not a file, or has a line that is not UTF-8.
+    """
+    try:
+        with path.open("rb") as handle:
+            for number, raw in enumerate(handle, start=1):
+                content = raw[:-1] if raw.endswith(b"\n") else raw
+                content = content[:-1] if content.endswith(b"\r") else content
+                yield _decode(content, path, number)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
+    except OSError as error:
+        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        # The decoder that drops the mark counts from behind it.
+        place = error.start + len(raw) - len(error.object) + 1
+        raise DataError(
+            f"{path}, line {number}: byte {place} (0x{error.object[error.start]:02X}) is not UTF-8",
+            "Convert the file, say with `iconv -f LATIN1 -t UTF-8`.",
+        ) from None
