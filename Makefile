@@ -66,7 +66,12 @@ dev: $(VENV)/.installed-dev  ## the same, with the tests and the checks
 .PHONY: demo clean-demo
 demo: $(VENV)/.installed  ## train a small English-Spanish translator, score it, translate, and look inside (10 minutes)
 	@SECONDS=0; \
-	run() { printf '\n$$ sublayer'; printf ' %q' "$$@"; printf '\n'; $(BIN)/sublayer "$$@"; }; \
+	run() { \
+		printf '\n$$ sublayer'; \
+		for word in "$$@"; do case $$word in *' '*) printf ' "%s"' "$$word";; *) printf ' %s' "$$word";; esac; done; \
+		printf '\n'; \
+		$(BIN)/sublayer "$$@"; \
+	}; \
 	run data fetch tatoeba-en-es; \
 	if [ -e $(DEMO)/model ]; then \
 		printf '\nAlready trained: %s. To train it again: make clean-demo demo\n' $(DEMO)/model; \
@@ -101,7 +106,7 @@ lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
 	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
