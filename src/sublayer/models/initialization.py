@@ -50,8 +50,10 @@ def _fill(module: nn.Module, tree: config.Stack, dim: int, written: float) -> No
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
         case SelfAttention():
-            width = module.heads * module.width
+            width, grouped = module.heads * module.width, module.groups * module.width
             _matrix(module.qkv, dim, width)
+            # Keys and values of fewer heads than the queries have a smaller fan of their own.
+            nn.init.normal_(module.qkv.weight[width:], std=math.sqrt(2 / (dim + grouped)))
             _matrix(module.output, width, dim, written)
         case CrossAttention():
             width = module.heads * module.width
@@ -59,8 +61,8 @@ def _fill(module: nn.Module, tree: config.Stack, dim: int, written: float) -> No
             _matrix(module.key_value, dim, module.groups * module.width)
             _matrix(module.output, width, dim, written)
         case PositionWise():
-            _matrix(module.up, dim, tree.block.feed_forward.hidden)
-            _matrix(module.down, tree.block.feed_forward.hidden, dim, written)
+            _matrix(module.inner, dim, tree.block.feed_forward.hidden)
+            _matrix(module.outer, tree.block.feed_forward.hidden, dim, written)
         case Gated():
             _matrix(module.gate_up, dim, tree.block.feed_forward.hidden)
             _matrix(module.down, tree.block.feed_forward.hidden, dim, written)
