@@ -1,0 +1,112 @@
+"""How far apart two results are, how far they may be, and what a law found."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sublayer.nn.tap import Tap
+
+TOLERANCES: Mapping[torch.dtype, float] = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-5,
+    torch.float16: 1e-2,
+    torch.bfloat16: 5e-2,
+}
+"""The largest relative error that the order of additions explains; a real error is orders of magnitude larger."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one law found on one model.
+
+    law: the equivalence, as "this = that". error: how far the two were apart, relative. tolerance: how far they may
+    be. passed: whether the law holds. detail: what was compared, or what went wrong.
+    """
+
+    law: str
+    error: float
+    tolerance: float
+    passed: bool
+    detail: str = ""
+
+
+def finding(law: str, error: float, tolerance: float, detail: str = "", *, fault: str = "") -> Finding:
+    """A finding that passes where `error` is within `tolerance` (NaN is not) and nothing else was at fault.
+
+    Args:
+        fault: what was wrong other than the numbers; replaces `detail`.
+    """
+    return Finding(law, error, tolerance, error <= tolerance and not fault, fault or detail)
+
+
+def relative_error(a: Tensor, b: Tensor, real: Tensor | None = None) -> float:
+    """max |a - b| / max |b|: the largest difference in units of the largest number expected.
+
+    Not element by element, where a sum that happens to cancel would be divided by nearly 0. Infinite where either
+    holds a number that is not finite, or where b is all zeros and a is not.
+
+    Shape: a, b [B, T, ...], floating; real [B, T], boolean, the positions that count; all where left out.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"cannot compare shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    if real is not None:
+        a, b = a[real], b[real]
+    if a.numel() == 0:
+        return 0.0
+    if not bool(a.isfinite().all() & b.isfinite().all()):
+        return float("inf")
+    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    difference, size = (a.to(wide) - b.to(wide)).abs().max().item(), b.to(wide).abs().max().item()
+    if difference == 0.0:
+        return 0.0
+    return difference / size if size else float("inf")
+
+
+def tolerance(model: nn.Module) -> float:
+    """The relative error that the type of the model's weights allows."""
+    return TOLERANCES[next(model.parameters()).dtype]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """`model` without dropout; every module is in the mode in which it was when the block ends."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def listening(model: nn.Module, suffix: str = "") -> Generator[dict[str, list[Tensor]]]:
+    """Listen to every tap whose name ends in `suffix`; yields what each has shown so far, by name."""
+    seen: dict[str, list[Tensor]] = {}
+    handles: list[RemovableHandle] = []
+
+    def listen(name: str, tap: Tap) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            seen[name].append(output)
+
+        seen[name] = []
+        handles.append(tap.register_forward_hook(hook))
+
+    try:
+        for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
+            if isinstance(module, Tap) and name.endswith(suffix):
+                listen(name, module)
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
