@@ -1,0 +1,87 @@
+"""The English-Spanish corpus as token ids. What takes seconds to make is made once and kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sublayer import config
+from sublayer.data import corpora, sources
+from sublayer.data.encoding import EncodedPairs, Ragged, encode
+from sublayer.data.report import Report
+from sublayer.data.sources import Pairs
+from sublayer.data.split import Splits, split
+from sublayer.text import Tokenizer
+
+TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
+BPE_8000 = config.TokenizerRecipe(vocab_size=8000)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text in three parts, and the tokenizer trained on the first."""
+
+    splits: Splits
+    tokenizer: Tokenizer
+    max_length: int
+
+    def encoded(self) -> EncodedPairs:
+        """The training part as ids."""
+        return encode(self.splits.train, self.tokenizer, self.max_length)
+
+
+def load(data: config.Data = TATOEBA, recipe: config.TokenizerRecipe = BPE_8000, folder: Path = Path()) -> Corpus:
+    """The corpus of a recipe's data and tokenizer; `folder` is where the recipe's relative paths start."""
+    splits = split(sources.read(data.source, folder), data.split, folder)
+    return Corpus(splits, _tokenizer(splits.train, recipe), data.max_length)
+
+
+def cache_folder() -> Path:
+    """Where benchmarks keep what they can make again."""
+    folder = corpora.cache_folder() / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def encoded_file(corpus: Corpus) -> Path:
+    """A file with the training part as ids, for `read_encoded` in a worker's process."""
+    path = cache_folder() / f"train-{corpus.tokenizer.fingerprint[:16]}-{corpus.max_length}.npz"
+    if not path.is_file():
+        pairs = corpus.encoded()
+        np.savez(
+            path,
+            source=pairs.sources.tokens,
+            source_starts=pairs.sources.starts,
+            target=pairs.targets.tokens,
+            target_starts=pairs.targets.starts,
+            rows=pairs.rows,
+            marks=np.array([pairs.pad_id, pairs.start_id, pairs.end_id]),
+        )
+    return path
+
+
+def read_encoded(path: Path) -> EncodedPairs:
+    """What `encoded_file` wrote."""
+    held = np.load(path)
+    pad, start, end = held["marks"].tolist()
+    return EncodedPairs(
+        sources=Ragged(held["source"], held["source_starts"]),
+        targets=Ragged(held["target"], held["target_starts"]),
+        rows=held["rows"],
+        report=Report(read=len(held["rows"]), kept=len(held["rows"])),
+        pad_id=pad,
+        start_id=start,
+        end_id=end,
+    )
+
+
+def _tokenizer(train: Pairs, recipe: config.TokenizerRecipe) -> Tokenizer:
+    text = "\n".join([recipe.model_dump_json(), *train.sources, *train.targets])
+    path = cache_folder() / f"tokenizer-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
+    if not path.is_file():
+        both = (line for pair in zip(train.sources, train.targets, strict=True) for line in pair)
+        Tokenizer.train(both, recipe).save(path)
+    return Tokenizer.load(path)
