@@ -60,7 +60,8 @@ def _largest(folder: Path) -> int:
     largest = 0
     for path in folder.rglob("*"):
         try:
-            largest = max(largest, path.stat().st_size)
+            # A folder has a size of its own, which is not progress.
+            largest = max(largest, path.stat().st_size if path.is_file() else 0)
         except OSError:  # pip has just moved it
             continue
     return largest

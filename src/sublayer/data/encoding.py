@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
     for first in range(0, len(texts), _CHUNK):
         batch = tokenizer.encode(texts[first : first + _CHUNK])
         lengths.extend(map(len, batch))
-        parts.append(np.fromiter((each for ids in batch for each in ids), dtype=np.int32))
+        parts.append(np.fromiter(chain.from_iterable(batch), dtype=np.int32))
     starts = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
     return Ragged(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), starts)

@@ -167,4 +167,6 @@ def _text(table: dict[str, Any], name: str, path: Path, number: int) -> str:
     value = table[name]
     if not isinstance(value, str):
         raise DataError(f"{path}, line {number}: field '{name}' is {value!r}, not a string", "Write text in quotes.")
+    if any("\ud800" <= character <= "\udfff" for character in value if character > "\ud7ff"):
+        raise DataError(f"{path}, line {number}: field '{name}' has half a surrogate pair (\\uD800 and on)", "Mend it.")
     return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from sublayer import files
 from sublayer.config import TokenizerRecipe
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, InputError
 from sublayer.text.lines import read_lines
 from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.training import SPECIALS, train_backend
@@ -118,8 +118,16 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens; an empty text gives an empty list. In parallel over the texts."""
-        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Ids of each text, without special tokens; an empty text gives an empty list. In parallel over the texts.
+
+        Raises:
+            InputError: a text holds half of a surrogate pair, as Python makes of bytes that are not UTF-8.
+        """
+        try:
+            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            _refuse_surrogates(texts)
+            raise
         return [encoding.ids for encoding in encoded]
 
     def decode(self, batch: Sequence[Sequence[int]]) -> list[str]:
@@ -137,6 +145,16 @@ class Tokenizer:
         if token in SPECIALS:
             return token
         return shown(byte_level_piece(token) if self._byte_level else token)
+
+
+def _refuse_surrogates(texts: Sequence[str]) -> None:
+    for place, text in enumerate(texts):
+        for column, character in enumerate(text):
+            if "\ud800" <= character <= "\udfff":
+                raise InputError(
+                    f"text {place} is not Unicode: character {column} is the lone surrogate {character!a}",
+                    "Give UTF-8 text.",
+                )
 
 
 def _quiet_fork() -> None:

@@ -8,7 +8,7 @@ else is changed, so any text comes back as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.config import TokenizerRecipe
@@ -65,7 +65,7 @@ class _Counted:
         self._lines = lines
         self.characters = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         for line in self._lines:
             self.characters += len(line)
             yield line
@@ -105,6 +105,7 @@ def _unigram(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
     backend.pre_tokenizer = _words()
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     room = recipe.vocab_size - len(SPECIALS) - len(_BYTES)
+    lines = _within_alphabet(lines, room // 2)
     trainer = trainers.UnigramTrainer(
         vocab_size=room + len(SPECIALS), special_tokens=list(SPECIALS), unk_token="<unk>", show_progress=False
     )
@@ -112,20 +113,43 @@ def _unigram(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
     return _with_bytes(backend, room)
 
 
-def _with_bytes(trained: Backend, room: int) -> Backend:
-    """`trained` with a token for every byte, and at most `room` pieces, in an order that does not vary.
+def _within_alphabet(lines: Iterable[str], limit: int) -> Iterator[str]:
+    """`lines` with at most `limit` distinct characters: those first seen after that are U+FFFD, and so left to bytes.
 
-    The trainer adds probabilities up in the order of a hash table, so their last bits and the order of equals differ
-    from run to run; rounding and sorting take that away. It also keeps every character it saw, however many: the
-    rarest are left to the bytes.
+    The trainer keeps every character it is shown and gives up where they do not fit; the frequent ones come early.
     """
+    known = {" ", "\ufffd"}
+    for line in lines:
+        unknown = sorted(set(line) - known)
+        known.update(unknown[: max(0, limit - len(known))])
+        rest = set(unknown) - known
+        yield line.translate(dict.fromkeys(map(ord, rest), "\ufffd")) if rest else line
+
+
+def _with_bytes(trained: Backend, room: int) -> Backend:
+    """`trained` with a token for every byte, and at most `room` pieces, in an order that does not vary."""
     from tokenizers import Tokenizer
 
     plain = json.loads(trained.to_str())
     learned = cast("list[tuple[str, float]]", plain["model"]["vocab"][len(SPECIALS) :])
-    pieces = sorted(((piece, round(score, 6)) for piece, score in learned), key=lambda item: (-item[1], item[0]))[:room]
+    pieces = _reproducible(learned)[:room]
     # Only the fallback makes bytes: no word of the text can be "<0x41>", so their score never counts.
     least = pieces[-1][1] if pieces else 0.0
     fixed = [(special, 0.0) for special in SPECIALS] + [(byte, least) for byte in _BYTES]
     plain["model"] |= {"vocab": [*fixed, *pieces], "byte_fallback": True, "unk_id": SPECIALS.index("<unk>")}
     return Tokenizer.from_str(json.dumps(plain))
+
+
+def _reproducible(learned: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces and scores, best first, without what differs from run to run.
+
+    The trainer goes through hash tables: sums differ in their last bits, and characters too rare for a piece of their
+    own get the least score plus 0.0001 times their place in such a table. Those get the least score; all are rounded.
+    """
+    least = min((score for _, score in learned), default=0.0)
+    fixed: list[tuple[str, float]] = []
+    for piece, score in learned:
+        steps = (score - least) * 10_000
+        by_chance = len(piece) == 1 and steps < len(learned) and abs(steps - round(steps)) < 1e-3
+        fixed.append((piece, round(least if by_chance else score, 6)))
+    return sorted(fixed, key=lambda item: (-item[1], item[0]))
