@@ -1,3 +1,32 @@
-"""sublayer: the Transformer, whole, in one small PyTorch code base."""
+"""sublayer: the Transformer, whole, in one small PyTorch code base.
+
+    model = sublayer.load("runs/en-es")
+    model.translate(["How are you?"])[0].text
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sublayer.errors import SublayerError
+    from sublayer.hub.folder import load
+    from sublayer.inspection.recording import record
 
 __version__ = "0.1.0"
+__all__ = ["SublayerError", "__version__", "load", "record"]
+
+# Imported when first used: `import sublayer` stays light, and lower floors may import the package itself.
+_HOMES = {
+    "load": "sublayer.hub.folder",
+    "record": "sublayer.inspection.recording",
+    "SublayerError": "sublayer.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sublayer' has no attribute '{name}'")

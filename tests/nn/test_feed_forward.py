@@ -71,7 +71,7 @@ def test_position_wise_is_equation_2(name: config.Activation, bias: bool) -> Non
     assert isinstance(module, PositionWise)
     x = torch.randn(2, 3, DIM, dtype=torch.float64)
     expected = [
-        linear(*numbers(module.outer), [FORMULAS[name](v) for v in linear(*numbers(module.inner), row)])
+        linear(*numbers(module.down), [FORMULAS[name](v) for v in linear(*numbers(module.up), row)])
         for row in x.reshape(-1, DIM).tolist()
     ]
     assert error(module(x), torch.tensor(expected, dtype=torch.float64).reshape(x.shape)) < 1e-12
@@ -144,5 +144,5 @@ def test_dropout_acts_on_the_hidden_layer_in_training_only(kind: Any) -> None:
 
 def exact_sign(module: PositionWise | Gated) -> Tensor:
     """Signs that make the hidden unit (or its gate) positive, so that ReLU lets it pass."""
-    first = module.inner if isinstance(module, PositionWise) else module.gate_up
+    first = module.up if isinstance(module, PositionWise) else module.gate_up
     return first.weight[0].detach().sign()

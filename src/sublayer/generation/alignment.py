@@ -18,12 +18,13 @@ def alignments(
     targets: Sequence[Sequence[int]],
     *,
     start_id: int,
+    pad_id: int,
     layer: int | None = None,
 ) -> list[Tensor]:
     """Cross-attention of one decoder layer, averaged over its heads, for pairs of source and translation.
 
-    Row t says where the model looked while it predicted `targets[i][t]`; it sums to 1. All pairs are one batch, fed
-    whole; no other layer leaves the fused path.
+    Row t says where the model looked while it predicted `targets[i][t]`, the last row where it looked to predict the
+    end; each sums to 1. The targets are fed whole, some pairs at a time; no other layer leaves the fused path.
 
     The layer is the last but one where none is given (of a single layer, that one): averaged over its heads it gave
     the best alignments in Garg et al. 2019 ("Jointly Learning to Align and Translate with Transformer Models",
@@ -34,7 +35,8 @@ def alignments(
         layer: counted from 0; negative from the last.
 
     Returns:
-        for each pair [T, S], float32 on the CPU; T tokens of its target, S of its source.
+        for each pair [T + 1, S], float32 on the CPU; T tokens of its target, S of its source. A target that takes all
+        of the model's positions has no row for an end: [T, S].
 
     Raises:
         InputError: there is no such layer, a source has no token, or a sentence is longer than the positions.
@@ -43,37 +45,44 @@ def alignments(
     chosen = max(len(layers) - 2, 0) if layer is None else layer
     if not -len(layers) <= chosen < len(layers):
         raise InputError(f"layer = {layer}, but the decoder's layers are 0 to {len(layers) - 1}")
-    if not sources:
-        return []
     if not all(sources):
         raise InputError("there is nothing to align with: a source has no token")
     block = layers[chosen]
     assert isinstance(block, DecoderBlock)
-    # Row t of the attention belongs to the token fed at t, and it predicts the next: feed what stands before each.
-    fed = [[start_id, *target][: max(len(target), 1)] for target in targets]
-    lengths = torch.tensor([len(source) for source in sources], device=model.device)
+    longest = model.config.max_length
+    # Row t of the attention belongs to the token fed at t, and it predicts the next.
+    fed = [[start_id, *target] if len(target) < longest else [start_id, *target[:-1]] for target in targets]
+    found: list[Tensor] = [torch.empty(0)] * len(fed)
     seen: list[Tensor] = []
 
     def keep(tap: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
-        seen.append(weights.detach().float().mean(dim=1))
+        seen.append(weights.detach().float().mean(dim=1).cpu())
 
     training = model.training
     hook = block.cross_attention.weights.register_forward_hook(keep)
     try:
         model.eval()
-        with torch.no_grad():
-            model.hidden(_padded(sources, model.device), lengths, _padded(fed, model.device))
+        for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):
+            source, lengths = _padded([sources[row] for row in rows], pad_id, model.device)
+            target, _ = _padded([fed[row] for row in rows], pad_id, model.device)
+            with torch.no_grad():
+                model.hidden(source, lengths, target)
+            for row, weights in zip(rows, seen.pop(), strict=True):
+                found[row] = weights[: len(fed[row]), : len(sources[row])].clone()
     finally:
         hook.remove()
         model.train(training)
-    maps = seen[0].cpu()
-    return [
-        maps[row, : len(target), : len(source)].clone()
-        for row, (source, target) in enumerate(zip(sources, targets, strict=True))
-    ]
+    return found
 
 
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """[B, longest] int64. What stands after a row's end is masked or unread, so any id does."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+def _batches(lengths: list[int], pairs: int = 32) -> list[list[int]]:
+    """Rows by length, so that little is padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + pairs] for start in range(0, len(order), pairs)]
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows as one tensor padded at the right, and their lengths. Shape: -> int64 [B, longest], [B]."""
+    lengths = [len(row) for row in rows]
+    table = [[*row, *[pad_id] * (max(lengths) - len(row))] for row in rows]
+    return torch.tensor(table, device=device), torch.tensor(lengths, device=device)

@@ -61,8 +61,8 @@ def _fill(module: nn.Module, tree: config.Stack, dim: int, written: float) -> No
             _matrix(module.key_value, dim, module.groups * module.width)
             _matrix(module.output, width, dim, written)
         case PositionWise():
-            _matrix(module.inner, dim, tree.block.feed_forward.hidden)
-            _matrix(module.outer, tree.block.feed_forward.hidden, dim, written)
+            _matrix(module.up, dim, tree.block.feed_forward.hidden)
+            _matrix(module.down, tree.block.feed_forward.hidden, dim, written)
         case Gated():
             _matrix(module.gate_up, dim, tree.block.feed_forward.hidden)
             _matrix(module.down, tree.block.feed_forward.hidden, dim, written)

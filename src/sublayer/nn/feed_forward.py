@@ -26,7 +26,7 @@ class PositionWise(nn.Module):
 
         FFN(x) = max(0, x W1 + b1) W2 + b2
 
-    where max(0, .) is the activation, if another is not chosen. W1 is `inner`, W2 is `outer`. Dropout, if any, acts on
+    where max(0, .) is the activation, if another is not chosen. W1 is `up`, W2 is `down`. Dropout, if any, acts on
     the activations.
 
     Shape:
@@ -40,12 +40,12 @@ class PositionWise(nn.Module):
     def __init__(self, c: config.PositionWise, dim: int) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[c.activation]
-        self.inner = nn.Linear(dim, c.hidden, bias=c.bias)
-        self.outer = nn.Linear(c.hidden, dim, bias=c.bias)
+        self.up = nn.Linear(dim, c.hidden, bias=c.bias)
+        self.down = nn.Linear(c.hidden, dim, bias=c.bias)
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outer(self.dropout(self.activation(self.inner(x))))
+        return self.down(self.dropout(self.activation(self.up(x))))
 
 
 class Gated(nn.Module):

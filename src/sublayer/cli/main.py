@@ -1,0 +1,44 @@
+"""The command `sublayer`. Errors that a user can mend are one line on standard error, and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+# attend
+from sublayer.cli.check import check
+from sublayer.cli.data import app as data
+from sublayer.cli.describe import describe
+from sublayer.cli.evaluate import evaluate
+from sublayer.cli.schema import schema
+from sublayer.cli.train import train
+from sublayer.cli.translate import translate
+from sublayer.errors import SublayerError
+
+app = typer.Typer(
+    help="The Transformer, whole: train it on your own text, translate with it, look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data, name="data")
+for command in (train, translate, evaluate, describe, check, schema):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SublayerError as error:
+        print(f"sublayer: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sublayer: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (as `head` does); nothing is wrong, and Python must not complain at exit.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,31 @@
+"""`sublayer schema`: the JSON schema of a recipe, for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to this file instead of standard output.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write the JSON schema of a recipe, from which an editor completes and checks one.
+
+    With taplo or Even Better TOML, start the recipe with the line: #:schema ./recipe.schema.json
+
+    Example: sublayer schema --out recipe.schema.json
+    """
+    import json
+
+    from sublayer.config.schema import recipe_schema
+    from sublayer.files import write_json
+
+    if out is None:
+        typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    else:
+        write_json(out, recipe_schema())
+        typer.echo(f"Wrote {out}.")

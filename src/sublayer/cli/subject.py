@@ -1,0 +1,87 @@
+"""What `describe` is asked about: a preset, a recipe or a model folder, as one kind of value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sublayer.config import PRESETS, Decoding, EncoderDecoder, Training
+from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
+from sublayer.config.part import Part
+from sublayer.errors import CheckpointError, ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with what it is trained and used with.
+
+    name: what the user called it. tree: the whole configuration behind it.
+    note: what the parameters were counted with, where that is not the tree as it stands.
+    """
+
+    name: str
+    tree: Part
+    model: EncoderDecoder
+    training: Training
+    decoding: Decoding
+    note: str = ""
+
+
+class Bare(Part):
+    """A model without a recipe, which still can be trained and used as any recipe would by default."""
+
+    model: EncoderDecoder
+    training: Training
+    decoding: Decoding = Decoding()
+
+
+def find_subject(what: str, overrides: Sequence[str]) -> Subject:
+    """The subject called `what`: a preset's name first, then a model folder, then a recipe.
+
+    Raises:
+        ConfigError: there is no such thing, or it is wrong. CheckpointError: a folder that holds no model.
+    """
+    if what in PRESETS:
+        return _bare(what, f"preset {what}", {"model": {"preset": what}, "training": {"steps": 1}}, overrides)
+    path = Path(what).expanduser()
+    if path.is_dir():
+        return _folder(what, path, overrides)
+    if not path.is_file() and what.removesuffix(".toml") not in shipped_recipes():
+        known = [*PRESETS, *shipped_recipes()]
+        raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
+    recipe = load_recipe(what, overrides).recipe
+    size = recipe.tokenizer.vocab_size
+    model = recipe.model.model_copy(update={"vocab_size": size})
+    note = f" (with the tokenizer's vocabulary of {size:,})"
+    return Subject(what, recipe, model, recipe.training, recipe.decoding, note)
+
+
+def _folder(what: str, path: Path, overrides: Sequence[str]) -> Subject:
+    file = path / "config.json"
+    try:
+        data: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} is not a model folder: it has no config.json", "Name a preset, a recipe or a model folder."
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}", "Check its permissions.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}", "Train again, or copy the folder anew.") from None
+    model = cast("dict[str, Any]", data).get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict):
+        raise CheckpointError(f"{file} has no table 'model'", "Copy the folder anew, or name another.")
+    recipe = path / "recipe.toml"
+    kept = read_toml(recipe) if recipe.is_file() else {}
+    trained = {key: kept[key] for key in ("training", "decoding") if key in kept}
+    return _bare(what, str(file), {"training": {"steps": 1}, **trained, "model": model}, overrides)
+
+
+def _bare(what: str, where: str, data: dict[str, Any], overrides: Sequence[str]) -> Subject:
+    resolved, problems = resolve(data, overrides)
+    where = " ".join([where, *(f"--set {override}" for override in overrides)])
+    bare = Bare.parse(resolved, where, problems)
+    return Subject(what, bare.model, bare.model, bare.training, bare.decoding)

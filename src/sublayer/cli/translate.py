@@ -1,0 +1,93 @@
+"""`sublayer translate`: sentences in, sentences out; arguments or standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sublayer.generation.translator import Translation, Translator
+
+
+def translate(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    sentences: Annotated[
+        list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
+    ] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")] = None,
+    n_best: Annotated[int, typer.Option(min=1, help="Translations for each sentence.")] = 1,
+    length_penalty: Annotated[
+        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha. Unset: the model's own.")
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Put score and log-probability before each, in tabs.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input translated together.")] = 64,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Translate sentences, in order: those given, or lines from standard input to standard output as they are done.
+
+    Empty lines stay empty. A translation that ran into its length limit is reported on standard error.
+
+    Example: sublayer translate runs/demo "Where are my keys?"
+
+    Example: sublayer translate runs/demo --beam 1 < english.txt > spanish.txt
+    """
+    from sublayer.hub.folder import load
+    from sublayer.training.runtime import pick_device
+
+    translator = load(model, pick_device(device))
+    chunks = iter([sentences]) if sentences else _standard_input(batch)
+    done = 0
+    for chunk in chunks:
+        translations = iter(
+            _translated(translator, [line for line in chunk if line.strip()], done, beam, n_best, length_penalty)
+        )
+        for line in chunk:
+            done += 1
+            if line.strip():
+                _print(next(translations), scores, done)
+            else:
+                typer.echo("")
+        sys.stdout.flush()
+
+
+def _translated(
+    translator: Translator, lines: list[str], done: int, beam: int | None, n_best: int, length_penalty: float | None
+) -> list[Translation]:
+    from sublayer.errors import InputError
+
+    chosen = max(n_best, translator.decoding.beam) if beam is None else beam
+    try:
+        return translator.translate(lines, beam=chosen, n_best=n_best, length_penalty=length_penalty)
+    except InputError as error:
+        if done:
+            raise InputError(f"after line {done}: {error.what}", error.remedy) from None
+        raise
+
+
+def _print(translation: Translation, scores: bool, number: int) -> None:
+    for one in translation.n_best:
+        typer.echo(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
+    if not translation.complete:
+        typer.echo(f"line {number}: the translation reached its length limit and is cut there", err=True)
+
+
+def _standard_input(batch: int) -> Iterator[list[str]]:
+    """Lines as they come, some at a time; fewer where the other side waits for an answer (a terminal)."""
+    from sublayer.errors import DataError
+
+    size = 1 if sys.stdin.isatty() else batch
+    chunk: list[str] = []
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        try:
+            chunk.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input, line {number}: not UTF-8 ({error.reason})", "Convert it to UTF-8.") from None
+        if len(chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,136 @@
+"""The JSON schema of a recipe file, so that an editor completes and checks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from sublayer.config.cost import total_parameters
+from sublayer.config.model import EncoderDecoder
+from sublayer.config.part import UNSET
+from sublayer.config.presets import PRESETS
+from sublayer.config.recipe import Recipe
+from sublayer.config.shape import field_shape
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+OVER_PRESET = "OverPreset"
+REFERENCE = "#/$defs/"
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a recipe file.
+
+    It differs from the tree's own schema where a file does: `model` may name a preset, and below one no key is
+    required; an unset value is the word "none", since TOML has no null; a part with variants must say its `type`.
+    What only the whole tree shows (that heads divide the width, say) is left to loading.
+    """
+    schema = cast("dict[str, Any]", _as_toml(Recipe.model_json_schema()))
+    parts = schema["$defs"]
+    for part in _reachable(Recipe):
+        _describe(schema if part is Recipe else parts[part.__name__], part)
+    below_preset = {part.__name__ for part in _reachable(EncoderDecoder)}
+    parts |= {name + OVER_PRESET: _relaxed(parts[name], below_preset) for name in sorted(below_preset)}
+    over = parts[EncoderDecoder.__name__ + OVER_PRESET]
+    over["properties"] = {"preset": _preset(), **over["properties"]}
+    over["required"] = ["preset"]
+    schema["properties"]["model"] = {
+        "description": parts[EncoderDecoder.__name__]["description"],
+        "type": "object",
+        # Stated here too, so that an editor offers it in a table that is still empty.
+        "properties": {"preset": _preset()},
+        "if": {"required": ["preset"]},
+        "then": {"$ref": REFERENCE + EncoderDecoder.__name__ + OVER_PRESET},
+        "else": {"$ref": REFERENCE + EncoderDecoder.__name__},
+    }
+    return {"$schema": DIALECT, **schema, "title": "sublayer recipe"}
+
+
+def _as_toml(node: Any) -> Any:
+    """pydantic's schema as of a TOML file: no null, and a variant's type required where there is a choice."""
+    if isinstance(node, list):
+        return [_as_toml(item) for item in cast("list[Any]", node)]
+    if not isinstance(node, dict):
+        return node
+    table = cast("dict[str, Any]", node)
+    if table.get("type") == "null":
+        return {"const": UNSET}
+    kept = {key: _as_toml(value) for key, value in table.items() if value is not None}
+    # OpenAPI's keyword, unknown to JSON schema: what it says is said by each variant's constant `type`.
+    if "discriminator" in kept:
+        del kept["discriminator"]
+        kept["required"] = ["type"]
+    return kept
+
+
+def _reachable(part: type[BaseModel]) -> list[type[BaseModel]]:
+    """`part` and every node that can stand somewhere below it."""
+    found: list[type[BaseModel]] = []
+    waiting = [part]
+    while waiting:
+        here = waiting.pop()
+        if here not in found:
+            found.append(here)
+            waiting += [below for name in here.model_fields for below in field_shape(here, name).parts]
+    return found
+
+
+def _describe(schema: dict[str, Any], part: type[BaseModel]) -> None:
+    """Give every field what the docstring of `part` says of it."""
+    for name, text in field_descriptions(part.__doc__ or "", part.model_fields).items():
+        schema["properties"][name].setdefault("description", text)
+
+
+def field_descriptions(doc: str, names: Iterable[str]) -> dict[str, str]:
+    """What a docstring says of each field in the form "name: text" or "name, other: text".
+
+    A text ends where the next field's begins, or at an empty line.
+    """
+    name = "|".join(f"`?{name}`?" for name in sorted(names, key=len, reverse=True))
+    found: dict[str, str] = {}
+    for paragraph in re.split(r"\n\s*\n", doc):
+        marks = list(re.finditer(rf"(?:(?<=\s)|^)((?:{name})(?:, (?:{name}))*):\s", paragraph))
+        for mark, following in zip(marks, [*marks, None][1:], strict=True):
+            text = " ".join(paragraph[mark.end() : following.start() if following else None].split())
+            found |= dict.fromkeys((each.strip("`") for each in mark[1].split(", ")), text)
+    return found
+
+
+def _relaxed(node: Any, names: set[str]) -> Any:
+    """A part's schema as it is over a preset: nothing is required, and neither is anything in the parts below."""
+    if isinstance(node, list):
+        return [_relaxed(item, names) for item in cast("list[Any]", node)]
+    if not isinstance(node, dict):
+        return node
+    table = cast("dict[str, Any]", node)
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "$ref" and value.removeprefix(REFERENCE) in names:
+            result[key] = value + OVER_PRESET
+        elif key == "oneOf":
+            # Without a type, more than one variant may fit.
+            result["anyOf"] = _relaxed(value, names)
+        # What is left out is the preset's, not the default.
+        elif key not in ("required", "default"):
+            result[key] = _relaxed(value, names)
+    return result
+
+
+def _preset() -> dict[str, Any]:
+    said = [f"{name}: {_summary(model)}" for name, model in PRESETS.items()]
+    return {
+        "description": "A named model; keys beside and below it override its parts.\n" + "\n".join(said),
+        "enum": list(PRESETS),
+        # Where the TOML editors (taplo, Even Better TOML) look for the description of each word.
+        "x-taplo": {"docs": {"enumValues": [_summary(model) for model in PRESETS.values()]}},
+    }
+
+
+def _summary(model: EncoderDecoder) -> str:
+    return (
+        f"{model.encoder.layers} + {model.decoder.layers} layers, {model.dim} wide, "
+        f"{model.decoder.block.attention.heads} heads, {total_parameters(model) / 1e6:.1f} million parameters "
+        f"with a vocabulary of {model.vocab_size:,}"
+    )

@@ -1,0 +1,212 @@
+"""Sentences in, sentences out: a model with its tokenizer, ready to translate.
+
+Sentences are sorted by length and batched inside, and come back in the order in which they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.generation.alignment import alignments as align
+from sublayer.generation.beam import beam_search
+from sublayer.generation.greedy import greedy
+from sublayer.generation.step import Hypothesis, Limits
+from sublayer.models import EncoderDecoder
+from sublayer.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One of the n best translations. score: what they are ranked by; log_probability: natural log, end included."""
+
+    text: str
+    tokens: list[int]
+    score: float
+    log_probability: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The translation of one sentence.
+
+    text, tokens, score, log_probability: of the best. complete: whether it ended by itself; a translation that ran
+    into its length limit is as far as it came. n_best: the best and the others, best first.
+    alignment: float32 [target tokens, source tokens + end], the attention to the source when each target token was
+    chosen, or None unless asked for.
+    """
+
+    source: str
+    n_best: list[Alternative]
+    alignment: Tensor | None = None
+
+    @property
+    def best(self) -> Alternative:
+        return self.n_best[0]
+
+    @property
+    def text(self) -> str:
+        return self.best.text
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.best.tokens
+
+    @property
+    def score(self) -> float:
+        return self.best.score
+
+    @property
+    def log_probability(self) -> float:
+        return self.best.log_probability
+
+    @property
+    def complete(self) -> bool:
+        return self.best.complete
+
+
+class Translator:
+    """A trained encoder-decoder and its tokenizer.
+
+    decoding: how it translates unless a call says otherwise.
+    """
+
+    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.decoding = decoding
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int | None = None,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+        alignments: bool = False,
+        batch_tokens: int = 8000,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Translation]:
+        """Translate sentences, in order.
+
+        Args:
+            beam: hypotheses kept; 1 is greedy search. n_best: translations returned for each sentence, at most `beam`.
+            alignments: also give the attention between target and source tokens.
+            batch_tokens: budget of a batch, hypotheses * padded source tokens.
+            progress: told how many sentences have just been done.
+
+        Raises:
+            InputError: a sentence is empty or longer than the model's positions (it is named), or n_best > beam.
+        """
+        if isinstance(sentences, str):
+            raise InputError(f"sentences = {sentences!r} is one string", "Give a list: translate([sentence]).")
+        chosen = self._decoding(beam, length_penalty)
+        if not 1 <= n_best <= chosen.beam:
+            raise InputError(f"n_best = {n_best} with beam = {chosen.beam}", "Ask for 1 to `beam` translations.")
+        sources = self.encode(sentences)
+        found: list[Translation | None] = [None] * len(sources)
+        for rows, hypotheses in self._searched(sources, chosen, batch_tokens):
+            for row, best in zip(rows, hypotheses, strict=True):
+                texts = self.tokenizer.decode([hypothesis.tokens for hypothesis in best[:n_best]])
+                options = [
+                    Alternative(text.strip(), h.tokens, h.score, h.log_probability, h.complete)
+                    for text, h in zip(texts, best, strict=False)
+                ]
+                found[row] = Translation(sentences[row], options)
+            if progress is not None:
+                progress(len(rows))
+        translations = [translation for translation in found if translation is not None]
+        return self._aligned(sources, translations) if alignments else translations
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Source ids with the end marker, as the model wants them.
+
+        Raises:
+            InputError: a sentence is empty, or longer than the model's positions.
+        """
+        longest = self.model.config.max_length
+        sources = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(sentences)]
+        for number, (sentence, ids) in enumerate(zip(sentences, sources, strict=True), start=1):
+            if not sentence.strip():
+                raise InputError(f"sentence {number} is empty", "Leave it out, or give it words.")
+            if len(ids) > longest:
+                raise InputError(
+                    f"sentence {number} has {len(ids)} tokens, but this model's positions end at {longest}: "
+                    f"'{sentence[:40]}…'",
+                    "Split it into sentences.",
+                )
+        return sources
+
+    def search(
+        self, sources: Sequence[Sequence[int]], *, beam: int | None = None, batch_tokens: int = 8000
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each source, in order; sources are ids with the end marker."""
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        for rows, hypotheses in self._searched(sources, self._decoding(beam, None), batch_tokens):
+            for row, best in zip(rows, hypotheses, strict=True):
+                found[row] = best
+        return found
+
+    def _decoding(self, beam: int | None, length_penalty: float | None) -> config.Decoding:
+        given = {"beam": beam, "length_penalty": length_penalty}
+        told = {name: value for name, value in given.items() if value is not None}
+        return config.Decoding.parse({**self.decoding.plain(), **told}, "translate")
+
+    def _searched(
+        self, sources: Sequence[Sequence[int]], decoding: config.Decoding, batch_tokens: int
+    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
+        for rows in _batches([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
+            yield rows, self._search_batch([sources[row] for row in rows], decoding)
+
+    def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+        source, lengths = padded(sources, self.tokenizer.pad_id, self.model.device)
+        longest = self.model.config.max_length
+        limits = Limits(
+            start_id=self.tokenizer.start_id,
+            end_id=self.tokenizer.end_id,
+            steps=[min(longest, int(len(ids) * c.max_ratio) + c.max_extra) for ids in sources],
+        )
+        # Equal lengths need no mask, and without one the kernels are faster.
+        ragged = None if len(set(map(len, sources))) == 1 else lengths
+        with torch.inference_mode():
+            if c.beam == 1:
+                return greedy(self.model, source, ragged, limits, length_penalty=c.length_penalty)
+            return beam_search(self.model, source, ragged, limits, beam=c.beam, length_penalty=c.length_penalty)
+
+    def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:
+        maps = align(
+            self.model,
+            sources,
+            [translation.tokens for translation in translations],
+            start_id=self.tokenizer.start_id,
+        )
+        return [replace(translation, alignment=map) for translation, map in zip(translations, maps, strict=True)]
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor, padded at the right, and their lengths.
+
+    Shape: -> int64 [B, S] and int64 [B].
+    """
+    lengths = [len(row) for row in rows]
+    width = max(lengths)
+    table = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+    return table, torch.tensor(lengths, device=device)
+
+
+def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Rows by falling length, as many at a time as `tokens` allow: what needs most memory comes first."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

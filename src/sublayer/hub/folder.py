@@ -1,0 +1,163 @@
+"""A model as a folder: sublayer's own format.
+
+    config.json          format, the model's tree, the decoding defaults, the tokenizer's fingerprint, the tied weights
+    model.safetensors    the weights, those that are tied once
+    tokenizer.json       as the `tokenizers` library writes it
+    recipe.toml          how the model came about
+    README.md            the model card
+
+Never a pickle, never code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import CheckpointError
+from sublayer.files import replacing, write_json, write_text
+from sublayer.generation.translator import Translator
+from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.models import EncoderDecoder
+from sublayer.text import Tokenizer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What is written beside the weights: the recipe as TOML, and the model card."""
+
+    recipe: str
+    card: str
+
+
+def save(folder: Path, translator: Translator, papers: Papers) -> None:
+    """Write the model folder, whole or not at all."""
+    model, tokenizer = translator.model, translator.tokenizer
+    parameters, ties = untied(model)
+    with replacing(folder) as aside:
+        aside.mkdir()
+        tokenizer.save(aside / "tokenizer.json")
+        write_tensors(aside / "model.safetensors", parameters)
+        write_text(aside / "recipe.toml", papers.recipe)
+        write_text(aside / "README.md", papers.card)
+        write_json(
+            aside / "config.json",
+            {
+                "format": FORMAT,
+                "model": model.config.plain(),
+                "decoding": translator.decoding.plain(),
+                "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
+                "tied": ties,
+            },
+        )
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
+    """A model folder, or the folder of the run that made it, ready to use.
+
+    Raises:
+        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected or misshapen (all are
+            named at once), or the tokenizer is not the one that the model was trained with.
+    """
+    folder = find(Path(path))
+    description = _description(folder)
+    try:
+        tree = config.EncoderDecoder.parse(description["model"], f"{folder / 'config.json'}: model")
+        decoding = config.Decoding.parse(description["decoding"], f"{folder / 'config.json'}: decoding")
+        fingerprint, ties = str(description["tokenizer"]["fingerprint"]), dict(description["tied"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}", "Copy or train the model again.") from None
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    if tokenizer.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} is not this model's tokenizer (its fingerprint is "
+            f"{tokenizer.fingerprint[:12]}…, the model was trained with {fingerprint[:12]}…)",
+            "Put back the tokenizer.json that came with the model.",
+        )
+    with torch.device("meta"):
+        model = EncoderDecoder(tree)
+    fill(model, read_tensors(folder / "model.safetensors"), ties, folder / "model.safetensors")
+    return Translator(model.to(device), tokenizer, decoding)
+
+
+def find(path: Path) -> Path:
+    """The model folder at `path`, or inside the run folder at `path`."""
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    if path.exists():
+        raise CheckpointError(
+            f"{path} holds no model: there is no config.json in it",
+            "Give a model folder, or a run that has been trained to its end.",
+        )
+    raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
+
+
+def untied(model: torch.nn.Module) -> tuple[dict[str, torch.nn.Parameter], dict[str, str]]:
+    """The parameters by name, each once, and for every other name of a tied one the name it stands under."""
+    parameters: dict[str, torch.nn.Parameter] = {}
+    first: dict[int, str] = {}
+    ties: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            ties[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+            parameters[name] = parameter
+    return parameters, ties
+
+
+def fill(model: torch.nn.Module, tensors: dict[str, Tensor], ties: dict[str, str], path: Path) -> None:
+    """Give every parameter its tensor, and account for every tensor.
+
+    Raises:
+        CheckpointError: names every missing, unexpected and misshapen tensor at once.
+    """
+    expected, expected_ties = untied(model)
+    wrong = [f"missing: {name}" for name in expected if name not in tensors]
+    wrong += [f"unexpected: {name}" for name in tensors if name not in expected]
+    wrong += [
+        f"misshapen: {name} is {tuple(tensors[name].shape)} and should be {tuple(parameter.shape)}"
+        for name, parameter in expected.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    if ties != expected_ties:
+        wrong.append(f"tied weights are {ties} and should be {expected_ties}")
+    if wrong:
+        raise CheckpointError(f"{path} does not fit its config.json: " + "; ".join(wrong), "Copy the folder again.")
+    complete = {**tensors, **{name: tensors[source] for name, source in ties.items()}}
+    model.load_state_dict(complete, strict=True, assign=True)
+    retie(model, ties)
+    model.requires_grad_(True)
+    for module in model.modules():
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset()
+
+
+def retie(model: torch.nn.Module, ties: dict[str, str]) -> None:
+    """Make the names of a tied weight one parameter again."""
+    for name, source in ties.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})", "Copy the folder again, whole.") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
+        raise CheckpointError(
+            f"{path} is not of sublayer's format {FORMAT}", "Update sublayer, or import the checkpoint first."
+        )
+    return description  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,130 @@
+"""Checkpoints of a run: everything that is needed to go on bit for bit.
+
+    checkpoints/step-000500/
+        state.json               step, place in the data, seconds trained, best so far, and a sha256 of each file
+        model.safetensors        the weights
+        optimizer.safetensors    what the optimizers remember
+        average.safetensors      what the averaging remembers
+        random.safetensors       the state of the random generators
+
+Written aside and renamed into place, so that a fault at any moment leaves the earlier ones whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sublayer.errors import CheckpointError
+from sublayer.files import replacing
+from sublayer.hub.tensors import read_tensors, write_tensors
+
+PARTS = ("model", "optimizer", "average", "random")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, apart from its tensors.
+
+    step: optimizer steps done. last_step: how many there will be, or None while not known. epoch, batch: the next
+    batch in the data. seconds: of training so far. best: the best validation value so far, and bad: how many
+    validations ago. metrics_bytes: length of metrics.jsonl at this moment.
+    """
+
+    step: int = 0
+    last_step: int | None = None
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    bad: int = 0
+    metrics_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a run. tensors: by part (see `PARTS`), then by name."""
+
+    progress: Progress
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+
+def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write the checkpoint under `folder`, then remove the oldest beyond `keep`.
+
+    Raises:
+        StorageError: the disk refused; the earlier checkpoints are untouched.
+    """
+    path = folder / f"step-{checkpoint.progress.step:06d}"
+    with replacing(path) as aside:
+        aside.mkdir()
+        sums: dict[str, str] = {}
+        for part in PARTS:
+            file = aside / f"{part}.safetensors"
+            write_tensors(file, checkpoint.tensors[part])
+            sums[part] = _sum(file)
+        state = {"format": 1, "progress": asdict(checkpoint.progress), "sha256": sums}
+        (aside / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    for old in listed(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def listed(folder: Path) -> list[Path]:
+    """The checkpoints under `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir())
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint, every file checked against its sum.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or not what was written.
+    """
+    remedy = "Remove this folder and resume from the checkpoint before it."
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        progress, sums = Progress(**state["progress"]), dict(state["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    for part in PARTS:
+        file = path / f"{part}.safetensors"
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing", remedy)
+        if _sum(file) != sums.get(part):
+            raise CheckpointError(f"{file} is damaged: it is not what was written", remedy)
+        tensors[part] = read_tensors(file)
+    return Checkpoint(progress, tensors)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the generators that dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put back what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

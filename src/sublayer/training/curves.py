@@ -1,0 +1,67 @@
+"""The curves of a run as a picture: loss and learning rate over the steps, validation beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sublayer.files import replacing
+from sublayer.training.metrics import read_metrics
+
+
+def draw_curves(metrics: Path, picture: Path, title: str) -> None:
+    """Read a metrics.jsonl and draw it as a PNG."""
+    from matplotlib.figure import Figure
+
+    lines = read_metrics(metrics)
+    steps: list[dict[str, Any]] = [line for line in lines if "loss" in line]
+    checks: list[dict[str, Any]] = [line for line in lines if "valid/loss" in line]
+    if not steps:
+        return
+    figure: Any = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    x = [line["step"] for line in steps]
+    loss = [line["loss"] for line in steps]
+    left.plot(x, loss, color="0.8", linewidth=0.6)
+    left.plot(x, _smooth(loss), color="tab:blue", label="training loss (smoothed)")
+    if checks:
+        left.plot(
+            [line["step"] for line in checks],
+            [line["valid/loss"] for line in checks],
+            "o-",
+            color="tab:orange",
+            markersize=3,
+            label="validation loss",
+        )
+    left.set(xlabel="optimizer step", ylabel="nats per target token")
+    left.legend(loc="upper right", frameon=False)
+    if checks:
+        right.plot(
+            [line["seconds"] / 60 for line in checks],
+            [line["valid/bleu"] for line in checks],
+            "o-",
+            color="tab:green",
+            markersize=3,
+        )
+        right.set_ylim(bottom=0)
+        right.set(xlabel="minutes of training", ylabel="validation BLEU (greedy)")
+    rate = right.twinx() if not checks else left.twinx()
+    rate.plot(x, [line["learning_rate"] for line in steps], color="0.6", linewidth=0.8, linestyle="--")
+    rate.set_ylabel("learning rate (dashed)", color="0.5")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for axes in (left, right):
+        axes.grid(alpha=0.2)
+        axes.spines[["top"]].set_visible(False)
+    figure.suptitle(title)
+    with replacing(picture) as aside:
+        figure.savefig(aside, dpi=120, format="png")
+
+
+def _smooth(values: list[float], weight: float = 0.95) -> list[float]:
+    """An exponential average, corrected for its start."""
+    smoothed: list[float] = []
+    total, mass = 0.0, 0.0
+    for value in values:
+        total, mass = weight * total + value, weight * mass + 1
+        smoothed.append(total / mass)
+    return smoothed

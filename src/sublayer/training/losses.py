@@ -1,0 +1,114 @@
+"""The training loss: cross-entropy with label smoothing (section 5.4), over real target tokens only.
+
+    q(v) = (1 - eps) [v = y] + eps / V
+    loss = - sum over v of q(v) log p(v) = logsumexp(z) - (1 - eps) z_y - eps mean(z)
+
+summed over the tokens and divided by the number of target tokens of the whole optimizer step, so that cutting a step
+into several batches changes nothing.
+
+Projection and loss are one function here, computed some tokens at a time, gradient included: the logits of a batch
+(tokens x vocabulary, by far the largest tensor of a step) never stand in memory at once, and on a CPU each piece
+stays in the cache.
+
+Shapes: N tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of a projection's logits.
+
+    label_smoothing: eps. pad_id: targets that do not count. piece: logits (tokens * vocabulary) at a time.
+    """
+
+    label_smoothing: float
+    pad_id: int
+    piece: int = 2**21
+
+    def __call__(self, output: nn.Linear, hidden: Tensor, target: Tensor, tokens: int) -> Tensor:
+        """The sum over the real targets, divided by `tokens`.
+
+        Args:
+            output: the projection to the vocabulary. tokens: real targets of the whole optimizer step.
+
+        Shape: hidden [B, T, D], target [B, T] int64 -> scalar, float32 (or float64).
+        """
+        flat = target.flatten()
+        real = (flat != self.pad_id).nonzero().squeeze(1)
+        chosen = hidden.flatten(0, 1).index_select(0, real)
+        result: Any = _ProjectedCrossEntropy.apply(  # pyright: ignore[reportUnknownMemberType]
+            chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece
+        )
+        return result
+
+
+class _ProjectedCrossEntropy(Function):
+    """sum(loss(hidden W^T + b, target)) * scale; the gradients are computed on the way forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        smoothing: float,
+        scale: float,
+        piece: int,
+    ) -> Tensor:
+        kind = hidden.device.type
+        product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        wide = torch.promote_types(product, torch.float32)
+        learns = any(ctx.needs_input_grad[:3])
+        vocabulary = weight.shape[0]
+        with torch.autocast(kind, enabled=False):
+            states, matrix = hidden.to(product), weight.to(product)
+            offset = None if bias is None else bias.to(product)
+            total = torch.zeros((), dtype=wide, device=hidden.device)
+            to_hidden = torch.empty_like(states) if learns else None
+            to_weight = torch.zeros_like(weight) if learns else None
+            to_bias = torch.zeros_like(bias) if learns and bias is not None else None
+            rows = max(1, piece // vocabulary)
+            for start in range(0, states.shape[0], rows):
+                part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
+                logits = F.linear(part, matrix, offset)
+                p = torch.softmax(logits, dim=-1, dtype=wide)
+                # The probability of the best token is at least 1 / V, so its logarithm is safe; a rare target's is not.
+                highest, best = logits.max(dim=-1, keepdim=True)
+                normalizer = highest.to(wide) - p.gather(1, best).log()
+                loss = normalizer - (1 - smoothing) * logits.gather(1, wanted).to(wide)
+                if smoothing:
+                    loss = loss - smoothing * logits.mean(dim=-1, keepdim=True, dtype=wide)
+                total += loss.sum()
+                if to_hidden is None or to_weight is None:
+                    continue
+                if smoothing:
+                    p -= smoothing / vocabulary
+                p.scatter_add_(1, wanted, p.new_full((), smoothing - 1).expand_as(wanted))
+                gradient = p.to(product)
+                torch.mm(gradient, matrix, out=to_hidden[start : start + rows])
+                to_weight += gradient.t() @ part
+                if to_bias is not None:
+                    to_bias += p.sum(dim=0)
+            if to_hidden is not None:
+                to_hidden = to_hidden.to(hidden.dtype)
+        ctx.gradients = (to_hidden, to_weight, to_bias)
+        ctx.scale = scale
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        factor = upstream[0] * ctx.scale
+        gradients = tuple(None if g is None else g.mul_(factor.to(g.dtype)) for g in ctx.gradients)
+        ctx.gradients = None
+        return *gradients, None, None, None, None

@@ -1,0 +1,75 @@
+"""The log of a run: one JSON object a line in metrics.jsonl, and the same to TensorBoard where asked for.
+
+Two kinds of lines, told apart by their keys: {"step", "epoch", "loss", "learning_rate", "gradient_norm", "tokens",
+"seconds"} after every optimizer step, and {"step", "seconds", "valid/loss", "valid/bleu"} after every validation.
+`seconds` are of training: validation and saving are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sublayer.errors import ConfigError, StorageError
+
+
+class MetricsLog:
+    """Appends to a file; a resumed run first cuts off what came after its checkpoint."""
+
+    def __init__(self, path: Path, *, kept_bytes: int = 0, tensorboard: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("ab")
+        self._file.truncate(kept_bytes)
+        self._board = _board(path.parent / "tensorboard") if tensorboard else None
+
+    @property
+    def bytes(self) -> int:
+        """Length of the file so far."""
+        self._file.flush()
+        return self._file.tell()
+
+    def write(self, values: Mapping[str, float | int]) -> None:
+        """One line."""
+        try:
+            self._file.write(json.dumps(values).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"could not write {self.path}: {error.strerror}", "Free space, then go on with --resume."
+            ) from error
+        if self._board is not None:
+            step = int(values["step"])
+            for name, value in values.items():
+                if name not in ("step", "epoch"):
+                    self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was cut short is left out."""
+    lines: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        if line:
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "training.tensorboard = true needs the package tensorboard", "Run pip install 'sublayer[logging]'."
+        ) from None
+    writer: Any = SummaryWriter(str(folder))
+    return writer

@@ -1,0 +1,134 @@
+"""Optimizers from the recipe, and their state as plain tensors and JSON.
+
+Every parameter is in exactly one group: matrices (which decay), and the rest: biases, norms and embeddings.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sublayer import config
+from sublayer.errors import CheckpointError, ConfigError
+from sublayer.training.schedules import paper_peak
+
+
+class Optimizers:
+    """One or two of torch's optimizers that share the parameters, driven as one."""
+
+    def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self.parts = _build(model, training, dim)
+        grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
+        assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
+        self._peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` of every group's peak learning rate."""
+        for part, peaks in zip(self.parts, self._peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the first group, as last used."""
+        return self.parts[0].param_groups[0]["lr"]
+
+    def state(self) -> dict[str, Tensor]:
+        """Every number that the optimizers remember, as "parameter/what"; all on the CPU.
+
+        The settings are not among them: they are the recipe's.
+        """
+        tensors: dict[str, Tensor] = {}
+        for part in self.parts:
+            for parameter, values in part.state.items():
+                for what, value in values.items():
+                    tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                    tensors[f"{self._names[parameter]}/{what}"] = tensor.detach().cpu().contiguous()
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            CheckpointError: a tensor belongs to no parameter, or has another shape.
+        """
+        by_name = {name: parameter for parameter, name in self._names.items()}
+        owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
+        for key, tensor in tensors.items():
+            name, _, what = key.rpartition("/")
+            parameter = by_name.get(name)
+            if parameter is None or (tensor.dim() and tensor.shape != parameter.shape):
+                raise CheckpointError(
+                    f"the optimizer's state has '{key}' of shape {tuple(tensor.shape)}, which this model has not",
+                    "Resume with the recipe that the run began with.",
+                )
+            # A step counter stays on the CPU unless the fused kernel wants it beside the parameter.
+            device = parameter.device if tensor.dim() or parameter.device.type != "cpu" else tensor.device
+            owner[parameter].state[parameter][what] = tensor.to(device)
+
+
+def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimizer]:
+    choice = training.optimizer
+    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    everything = list(model.parameters())
+    matrices = [p for p in everything if p.dim() >= 2 and p not in embeddings]
+    rest = [p for p in everything if p.dim() < 2 or p in embeddings]
+    match choice:
+        case config.Adam():
+            peak = choice.learning_rate or paper_peak(dim, training.schedule.warmup)
+            return [torch.optim.Adam(everything, lr=peak, betas=choice.betas, eps=choice.eps, fused=_fused(everything))]
+        case config.AdamW():
+            return [_adamw(choice, matrices, rest)]
+        case config.Muon():
+            muon: Any = getattr(torch.optim, "Muon", None)
+            if muon is None:
+                raise ConfigError(
+                    "training.optimizer.type = 'muon' needs torch.optim.Muon, which this torch has not",
+                    "Install torch 2.9 or later.",
+                )
+            inner = [p for p in matrices if p.dim() == 2 and p is not _output_weight(model)]
+            outer = [p for p in matrices if not any(p is q for q in inner)]
+            first: Optimizer = muon(
+                inner,
+                lr=choice.learning_rate,
+                momentum=choice.momentum,
+                weight_decay=choice.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            return [first, _adamw(choice.others, outer, rest)]
+
+
+def _adamw(choice: config.AdamW, decaying: list[nn.Parameter], rest: list[nn.Parameter]) -> Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": decaying, "weight_decay": choice.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=choice.learning_rate,
+        betas=choice.betas,
+        eps=choice.eps,
+        fused=_fused([*decaying, *rest]),
+    )
+
+
+def _output_weight(model: nn.Module) -> Tensor | None:
+    output = getattr(model, "output", None)
+    return output.weight if isinstance(output, nn.Linear) else None
+
+
+def _fused(parameters: list[nn.Parameter]) -> bool:
+    """Whether torch has a fused kernel for where these parameters are: one pass over memory instead of a dozen."""
+    known = "fused" in inspect.signature(torch.optim.AdamW).parameters
+    return known and all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)

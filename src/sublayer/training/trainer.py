@@ -1,0 +1,277 @@
+"""The training loop. `Trainer.train` reads top to bottom; what it remembers between steps is a `Progress`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.data.loader import Batch, Cursor, Loader
+from sublayer.errors import TrainingError
+from sublayer.models import EncoderDecoder
+from sublayer.training import checkpoint
+from sublayer.training.averaging import build_average
+from sublayer.training.checkpoint import Checkpoint, Progress
+from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
+from sublayer.training.losses import CrossEntropy
+from sublayer.training.metrics import MetricsLog
+from sublayer.training.optimizers import Optimizers
+from sublayer.training.progress import Reporter
+from sublayer.training.schedules import factor
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found: nats per target token, and BLEU of greedy translations."""
+
+    loss: float
+    bleu: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop talks to.
+
+    checkpoints: folder to write them to. validate: judges the model as it stands. improved: called when early
+    stopping's metric is the best so far, while the model has its averaged weights.
+    """
+
+    log: MetricsLog
+    reporter: Reporter
+    checkpoints: Path
+    validate: Callable[[], Validation]
+    improved: Callable[[], None]
+
+
+class Trainer:
+    """A model, its data, and everything that changes the one by the other.
+
+    precision: type of the products; float32, or bfloat16 by autocast.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        loader: Loader,
+        c: config.Training,
+        *,
+        pad_id: int,
+        precision: torch.dtype,
+        around: Surroundings,
+    ) -> None:
+        self.model, self.loader, self.c, self.around = model, loader, c, around
+        self.precision = precision
+        self.loss = CrossEntropy(c.label_smoothing, pad_id)
+        self.optimizers = Optimizers(model, c, model.config.dim)
+        self.average = build_average(model, c.averaging)
+        self.progress = Progress(last_step=c.steps)
+        self.hidden = _compiled(model.hidden, around.reporter) if c.compile else model.hidden
+        self._parameters = list(model.parameters())
+
+    def train(self) -> bool:
+        """Train to the end. Returns False where the user interrupted; the state is saved either way.
+
+        Raises:
+            TrainingError: a loss or a gradient is not finite; nothing of that step is kept.
+        """
+        batches = self.loader.batches(Cursor(self.progress.epoch, self.progress.batch))
+        self.model.train()
+        with interruptible() as interrupted:
+            while not self._finished():
+                group = list(islice(batches, self.c.accumulate))
+                started = time.perf_counter()
+                loss, norm, tokens = self._step([batch for _, batch in group])
+                seconds = time.perf_counter() - started
+                self._count(group[-1][0], seconds)
+                self._report(loss, norm, tokens, seconds)
+                if self.progress.step % self.c.validate_every == 0 or self._finished():
+                    self._validate()
+                stop = interrupted()
+                if stop or self.progress.step % self.c.checkpoint_every == 0 or self._finished():
+                    self.save()
+                if stop:
+                    return False
+        return True
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment."""
+        self.progress = replace(self.progress, metrics_bytes=self.around.log.bytes)
+        tensors = {
+            "model": dict(self.model.named_parameters()),
+            "optimizer": self.optimizers.state(),
+            "average": self.average.state(),
+            "random": checkpoint.random_state(self.model.device),
+        }
+        return checkpoint.write(
+            self.around.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints
+        )
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go back to the moment of a checkpoint."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(saved.tensors["model"][name])
+        self.optimizers.load_state(saved.tensors["optimizer"])
+        self.average.load_state(saved.tensors["average"])
+        checkpoint.restore_random_state(saved.tensors["random"], self.model.device)
+        self.progress = saved.progress
+
+    def _step(self, group: list[Batch]) -> tuple[float, float, int]:
+        """One optimizer step over a group of batches: loss per target token, gradient norm, target tokens."""
+        tokens = sum(batch.target_tokens for batch in group)
+        total = 0.0
+        for batch in group:
+            loss = self._loss(batch, tokens)
+            value = loss.item()
+            if not _finite(value):
+                self._stop_at(batch, f"the loss is {value}", first_not_finite(self.model, lambda: self._forward(batch)))
+            loss.backward()  # pyright: ignore[reportUnknownMemberType]
+            total += value
+        limit = float("inf") if self.c.clip_norm is None else self.c.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit).item()
+        if not _finite(norm):
+            self._stop_at(group[-1], f"the gradient's norm is {norm}", gradient_not_finite(self.model))
+        step = self.progress.step + 1
+        self.optimizers.step(factor(self.c.schedule, step, self.progress.last_step))
+        self.optimizers.zero_grad()
+        self.average.update(step)
+        return total, norm, tokens
+
+    def _loss(self, batch: Batch, tokens: int) -> Tensor:
+        with self._autocast():
+            hidden, target = self._forward(batch)
+            return self.loss(self.model.output, hidden, target, tokens)
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
+        full = int(batch.source_lengths.min()) == batch.source.shape[1]
+        there = batch.to(self.model.device)
+        lengths = None if full else there.source_lengths
+        with self._autocast():
+            return self.hidden(there.source, lengths, there.target_in), there.target_out
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _count(self, cursor: Cursor, seconds: float) -> None:
+        """The step is done: count it, and at the end of the warm-up find out how many there will be."""
+        p = self.progress
+        p = replace(p, step=p.step + 1, seconds=p.seconds + seconds, epoch=cursor.epoch, batch=cursor.step)
+        if self.c.minutes is not None and p.last_step is None and p.step >= self.c.schedule.warmup:
+            left = self.c.minutes * 60 - p.seconds
+            p = replace(p, last_step=p.step + max(0, int(left * p.step / p.seconds)))
+        self.progress = p
+
+    def _finished(self) -> bool:
+        p, minutes = self.progress, self.c.minutes
+        if p.bad and self.c.early_stopping is not None and p.bad >= self.c.early_stopping.patience:
+            return True
+        # A machine that has become slower since the warm-up must not make a run of minutes into one of hours.
+        if minutes is not None and p.seconds > 1.1 * minutes * 60:
+            return True
+        return p.last_step is not None and p.step >= p.last_step
+
+    def _validate(self) -> None:
+        with self.average.applied():
+            found = self.around.validate()
+            better = self._judge(found)
+            if better and self.c.early_stopping is not None:
+                self.around.improved()
+        p = self.progress
+        self.around.log.write(
+            {"step": p.step, "seconds": round(p.seconds, 3), "valid/loss": found.loss, "valid/bleu": found.bleu}
+        )
+        self.around.reporter.say(
+            f"validation at step {p.step} ({p.seconds / 60:.1f} min): loss {found.loss:.3f}, BLEU {found.bleu:.1f}"
+        )
+
+    def _judge(self, found: Validation) -> bool:
+        """Whether this validation is the best so far; counts those that are not."""
+        by_bleu = self.c.early_stopping is not None and self.c.early_stopping.metric == "bleu"
+        value = found.bleu if by_bleu else found.loss
+        p = self.progress
+        better = p.best is None or (value > p.best if by_bleu else value < p.best)
+        if better:
+            self.progress = replace(p, best=value, best_step=p.step, bad=0)
+        else:
+            self.progress = replace(p, bad=p.bad + 1)
+        return better
+
+    def _report(self, loss: float, norm: float, tokens: int, seconds: float) -> None:
+        p = self.progress
+        self.around.log.write(
+            {
+                "step": p.step,
+                "epoch": p.epoch,
+                "loss": loss,
+                "learning_rate": self.optimizers.learning_rate,
+                "gradient_norm": norm,
+                "tokens": tokens,
+                "seconds": round(p.seconds, 3),
+            }
+        )
+        pace = p.seconds / p.step
+        left = None if p.last_step is None else (p.last_step - p.step) * pace
+        if left is None and self.c.minutes is not None:
+            left = self.c.minutes * 60 - p.seconds
+        self.around.reporter.step(p.step, p.last_step, loss, tokens / seconds, left)
+
+    def _stop_at(self, batch: Batch, what: str, where: str) -> None:
+        p = self.progress
+        rows = ", ".join(str(row) for row in batch.rows[:5].tolist())
+        raise TrainingError(
+            f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: training pairs {rows}, …); "
+            f"first not finite: {where}",
+            "Lower the learning rate, lengthen the warm-up or set training.precision = 'float32', then --resume.",
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Inside the block the first Ctrl-C (or SIGTERM) only sets a flag, which the given function tells."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where signals cannot be taken
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _compiled(function: Callable[..., Tensor], reporter: Reporter) -> Callable[..., Tensor]:
+    """`torch.compile` of the function; where that does not work here, the function itself, with a word about it."""
+    chosen: list[Callable[..., Tensor]] = [torch.compile(function, dynamic=True)]
+
+    def run(*arguments: Tensor | None) -> Tensor:
+        try:
+            return chosen[0](*arguments)
+        except Exception as error:
+            if chosen[0] is function:
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reporter.say(f"training.compile does not work here ({reason}); going on without it")
+            chosen[0] = function
+            return function(*arguments)
+
+    return run
