@@ -1,0 +1,140 @@
+"""`sublayer describe` and `sublayer schema`, as the command line runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sublayer.cli.describe import describe
+from sublayer.cli.schema import schema
+from sublayer.config import PRESETS
+from sublayer.config.schema import recipe_schema
+from sublayer.errors import CheckpointError, ConfigError, SublayerError
+
+app = typer.Typer()
+app.command()(describe)
+app.command()(schema)
+
+RECIPE = """\
+name = "x"
+[data.source]
+type = "corpus"
+name = "a"
+[tokenizer]
+vocab_size = 4000
+[model]
+preset = "tiny"
+[training]
+steps = 3
+batches = { tokens = 1000 }
+[decoding]
+beam = 2
+"""
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def numbers(*arguments: str | Path) -> Any:
+    return json.loads(run("describe", *arguments, "--json"))
+
+
+def failure(*arguments: str | Path) -> SublayerError:
+    result = CliRunner().invoke(app, ["describe", *(str(argument) for argument in arguments)])
+    assert isinstance(result.exception, SublayerError), result.output
+    assert "\n" not in str(result.exception)
+    return result.exception
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model": PRESETS["mini"].plain(), "tokenizer": "abc"}))
+    return path
+
+
+def test_a_preset() -> None:
+    out = run("describe", "base")
+    for said in ("heads = 8", "63,082,496", "position Sinusoidal", "kv_heads = unset", "30.0%", "tied", "GiB"):
+        assert said in out
+    assert "a batch of 6,000 tokens" in out
+    assert "32 sentences, beam 4, 32 tokens a side" in out
+
+
+def test_a_preset_with_overrides() -> None:
+    found = numbers("base", "--set", "model.encoder.layers=1", "--set", "model.decoder.layers=1", "--length", "9")
+    assert found["tree"]["encoder"]["layers"] == 1
+    assert found["parameters"]["total"] == 37_000 * 512 + 3_152_384 + 4_204_032
+    assert found["flops"]["target_length"] == 9
+    plain = numbers("base")["training_memory"]["bytes"]["optimizer"]
+    assert numbers("base", "--set", "training.optimizer.type=muon")["training_memory"]["bytes"]["optimizer"] < plain
+
+
+def test_a_recipe_is_counted_with_its_tokenizers_vocabulary(recipe: Path) -> None:
+    found = numbers(recipe)
+    assert found["parameters"]["parts"]["embedding"] == 4000 * 64
+    assert found["training_memory"]["batch_tokens"] == 1000
+    assert found["decoding_memory"]["beam"] == 2
+    assert numbers(recipe, "--beam", "7", "--batch", "3")["decoding_memory"]["total"] > 0
+    out = run("describe", recipe)
+    assert "the tokenizer's vocabulary of 4,000" in out
+    assert "type = bpe" in out
+
+
+def test_a_model_folder(folder: Path) -> None:
+    found = numbers(folder)
+    assert found["tree"] == PRESETS["mini"].plain()
+    assert found["training_memory"]["batch_tokens"] == 6000
+    (folder / "recipe.toml").write_text(RECIPE)
+    assert numbers(folder)["training_memory"]["batch_tokens"] == 1000
+
+
+def test_totals_are_sums() -> None:
+    found = numbers("small")
+    assert found["parameters"]["total"] == sum(found["parameters"]["parts"].values())
+    for kind in ("training_memory", "decoding_memory"):
+        assert found[kind]["total"] == sum(found[kind]["bytes"].values())
+
+
+def test_what_cannot_be_described(tmp_path: Path, folder: Path, recipe: Path) -> None:
+    assert str(failure("bass")).startswith("there is no preset, recipe or model folder 'bass'. Did you mean 'base'?")
+    assert "--length 999 is more than model.max_length = 512" in str(failure("base", "--length", "999"))
+    said = "model.encoder.layrs: unknown key; did you mean 'layers'?"
+    assert said in str(failure("base", "--set", "model.encoder.layrs=1"))
+    assert "tokenizer: unknown key" in str(failure("base", "--set", "tokenizer.type=bpe"))
+    assert said in str(failure(recipe, "--set", "model.encoder.layrs=1"))
+    assert isinstance(failure(tmp_path), CheckpointError)
+    (folder / "config.json").write_text('{"model": ')
+    assert "config.json is damaged" in str(failure(folder))
+    (folder / "config.json").write_text("{}")
+    assert "has no table 'model'" in str(failure(folder))
+    (folder / "config.json").write_text('{"model": {"dim": "8"}}')
+    assert isinstance(failure(folder), ConfigError)
+
+
+def test_schema(tmp_path: Path) -> None:
+    assert json.loads(run("schema")) == recipe_schema()
+    out = tmp_path / "recipe.schema.json"
+    assert run("schema", "--out", out) == f"Wrote {out}.\n"
+    assert json.loads(out.read_text(encoding="utf-8")) == recipe_schema()
+
+
+@pytest.mark.parametrize("command", ["describe", "schema"])
+def test_help_shows_an_example(command: str) -> None:
+    assert f"Example: sublayer {command}" in run(command, "--help")
