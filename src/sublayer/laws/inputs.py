@@ -15,7 +15,7 @@ from sublayer.models import EncoderDecoder
 class Inputs:
     """A batch with padding on the right, whose padding holds tokens like any other.
 
-    Shape: source [B, S], target [B, T] int64; source_lengths, target_lengths [B] int64, 1 or more, one row full.
+    Shape: source [B, S], target [B, T] int64; source_lengths, target_lengths [B] int64, 1 or more, the last row full.
     """
 
     source: Tensor
@@ -40,8 +40,8 @@ class Inputs:
 
         def lengths(size: int) -> Tensor:
             drawn = torch.randint(1, size + 1, (rows,), generator=generator)
-            # One row as long as the batch, as in any batch; and not the first, which is where an error would hide.
-            drawn[-1] = size
+            # One row is as long as the batch, and surely another one is not.
+            drawn[0], drawn[-1] = (size + 1) // 2, size
             return drawn.to(model.device)
 
         return cls(

@@ -1,0 +1,226 @@
+"""A covering set of the configurations that the tree allows, and weights large enough that an error shows.
+
+Every two choices of different parts stand together in at least one configuration ("pairwise"), because nearly every
+fault of combination needs no more than two. Which configurations these are is computed, and the same each time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sublayer import config
+from sublayer.models import EncoderDecoder
+from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.normalization import LayerNorm, RMSNorm
+from sublayer.nn.positions import Learned, RelativeBias
+
+DIM = 16
+SHARP = 1.8  # how many times larger than their input queries and keys are made, so that attention chooses
+
+ROTARY_SCALINGS = {
+    "linear": config.LinearScaling(factor=2.0),
+    "ntk": config.NtkScaling(factor=4.0),
+    "yarn": config.YarnScaling(factor=4.0, original_length=8, beta_fast=2.0, beta_slow=0.5),
+    "llama3": config.Llama3Scaling(factor=4.0, original_length=8),
+}
+POSITIONS: Mapping[str, config.Position] = {
+    "sinusoidal": config.Sinusoidal(),
+    "sinusoidal-halves": config.Sinusoidal(layout="halves"),
+    "learned": config.Learned(),
+    # A small base, so that even the slowest pair turns visibly within nine positions.
+    "rotary": config.Rotary(base=100.0),
+    "rotary-interleaved-half": config.Rotary(base=100.0, fraction=0.5, layout="interleaved"),
+    **{f"rotary-{name}": config.Rotary(base=100.0, scaling=scaling) for name, scaling in ROTARY_SCALINGS.items()},
+    "alibi": config.Alibi(),
+    "relative": config.RelativeBias(buckets=8, max_distance=6),
+    "none": config.NoPosition(),
+}
+FEED_FORWARDS: Mapping[str, config.FeedForward] = {
+    "relu": config.PositionWise(hidden=24, activation="relu"),
+    "gelu-no-bias": config.PositionWise(hidden=24, activation="gelu", bias=False),
+    "silu": config.PositionWise(hidden=24, activation="silu"),
+    "swiglu": config.Gated(hidden=20, activation="silu"),
+    "geglu-tanh-bias": config.Gated(hidden=20, activation="gelu_tanh", bias=True),
+}
+NORMS: Mapping[str, config.Norm] = {
+    "layer": config.LayerNorm(),
+    "layer-no-bias": config.LayerNorm(bias=False),
+    "rms": config.RMSNorm(),
+}
+EMBEDDINGS: Mapping[str, config.Embedding] = {
+    "scaled": config.Embedding(),
+    "unscaled": config.Embedding(scale=False),
+    "normed": config.Embedding(norm=config.LayerNorm()),
+}
+
+FACTORS: Mapping[str, Sequence[Any]] = {
+    "encoder_position": tuple(POSITIONS),
+    "decoder_position": tuple(POSITIONS),
+    "feed_forward": tuple(FEED_FORWARDS),
+    "norm": tuple(NORMS),
+    "wiring": ("post", "pre", "sandwich"),
+    "kv_heads": (None, 2, 1),
+    "head_dim": (None, 8),
+    "window": (None, 1, 3),
+    "query_key_norm": (None, "layer", "rms"),
+    "bias": (True, False),
+    "cross_attention": ("same", "own"),
+    "tied": ("all", "target", "none"),
+    "embedding": tuple(EMBEDDINGS),
+    "output_bias": (False, True),
+    "layers": ((1, 2), (2, 1), (3, 2)),
+}
+INDEPENDENT = {
+    # Positions of the two stacks never meet, and a feed-forward network sees one position at a time: covering these
+    # pairs would take 144 configurations and show nothing.
+    frozenset(("encoder_position", "decoder_position")),
+    frozenset(("encoder_position", "feed_forward")),
+    frozenset(("decoder_position", "feed_forward")),
+}
+
+Row = dict[str, Any]
+
+
+def pairwise(factors: Mapping[str, Sequence[Any]], independent: set[frozenset[str]]) -> list[Row]:
+    """Rows in which every pair of choices of two factors stands at least once; greedy, so few but not fewest.
+
+    Each row starts from the first pair not yet covered, and fills the other factors one by one with the choice that
+    covers most pairs with what the row has; of equals, the one used least.
+    """
+    open_pairs = {
+        frozenset(((a, x), (b, y))): None
+        for a, b in itertools.combinations(factors, 2)
+        if frozenset((a, b)) not in independent
+        for x in factors[a]
+        for y in factors[b]
+    }
+    used = dict.fromkeys(((name, choice) for name in factors for choice in factors[name]), 0)
+    rows: list[Row] = []
+    while open_pairs:
+        row: Row = dict(next(iter(open_pairs)))
+        for name in factors:
+            if name not in row:
+                taken = list(row.items())
+                row[name] = max(
+                    factors[name],
+                    key=lambda choice: (
+                        sum(frozenset(((name, choice), other)) in open_pairs for other in taken),
+                        -used[name, choice],
+                    ),
+                )
+        for pair in itertools.combinations(row.items(), 2):
+            open_pairs.pop(frozenset(pair), None)
+        for item in row.items():
+            used[item] += 1
+        rows.append({name: row[name] for name in factors})
+    return rows
+
+
+def build_config(row: Row) -> config.EncoderDecoder:
+    """The tree of one row: two stacks that share everything but their positions and depth."""
+    query_key_norm = row["query_key_norm"]
+    attention = config.Attention(
+        heads=4,
+        kv_heads=row["kv_heads"],
+        head_dim=row["head_dim"],
+        window=row["window"],
+        query_key_norm=None if query_key_norm is None else NORMS[query_key_norm],
+        bias=row["bias"],
+    )
+    own = config.Attention(heads=2, kv_heads=1, head_dim=5, bias=not row["bias"])
+
+    def stack(layers: int, position: str, cross: config.Attention | None) -> config.Stack:
+        return config.Stack(
+            layers=layers,
+            block=config.Block(
+                attention=attention,
+                cross_attention=cross,
+                feed_forward=FEED_FORWARDS[row["feed_forward"]],
+                norm=NORMS[row["norm"]],
+                wiring=row["wiring"],
+            ),
+            position=POSITIONS[position],
+        )
+
+    return config.EncoderDecoder(
+        dim=DIM,
+        vocab_size=17,
+        max_length=16,
+        embedding=EMBEDDINGS[row["embedding"]],
+        tied=row["tied"],
+        output_bias=row["output_bias"],
+        encoder=stack(row["layers"][0], row["encoder_position"], None),
+        decoder=stack(row["layers"][1], row["decoder_position"], own if row["cross_attention"] == "own" else None),
+    )
+
+
+ROWS = pairwise(FACTORS, INDEPENDENT)
+CONFIGS = [build_config(row) for row in ROWS]
+
+
+def name_of(row: Row) -> str:
+    """What the name of a test shows of a row."""
+    return "-".join(str(row[name]) for name in ("encoder_position", "decoder_position", "wiring", "norm", "window"))
+
+
+def redraw(model: nn.Module, seed: int) -> None:
+    """Every parameter anew, at random and large: initial biases of 0 and norms of 1 would hide what forgets them.
+
+    Matrices keep the size of what passes through them, so that activations stay finite, except those of queries and
+    keys, so that attention stays between uniform and one-hot, which `test_laws` asserts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(parameter: torch.Tensor, std: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * std)
+
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    with torch.no_grad():
+        for module in model.modules():
+            match module:
+                case nn.Linear():
+                    if id(module.weight) not in embedded:
+                        normal(module.weight, module.in_features**-0.5)
+                    if module.bias is not None:
+                        normal(module.bias, 0.3)
+                case LayerNorm() | RMSNorm():
+                    size = 0.5 + torch.rand(module.weight.shape, generator=generator, dtype=torch.float64)
+                    sign = torch.randint(2, module.weight.shape, generator=generator) * 2 - 1
+                    module.weight.copy_(size * sign)
+                    if isinstance(module, LayerNorm) and module.bias is not None:
+                        normal(module.bias, 0.3)
+                case nn.Embedding():
+                    pass  # by its owner, who knows by how much it will be multiplied
+                case Embedding():
+                    normal(module.tokens.weight, 1 / module.scale)
+                case Learned() | RelativeBias():
+                    normal(module.weight, 1.0)
+                case _:
+                    assert not list(module.parameters(recurse=False)), f"{type(module).__name__} is not redrawn"
+        for module in model.modules():
+            match module:
+                case SelfAttention():
+                    module.qkv.weight[: (module.heads + module.groups) * module.width] *= SHARP
+                case CrossAttention():
+                    module.query.weight *= SHARP
+                    module.key_value.weight[: module.groups * module.width] *= SHARP
+                case _:
+                    continue
+            if module.query_norm is not None:
+                # A norm undoes what its input was multiplied by.
+                module.query_norm.weight *= SHARP**2
+
+
+def build(c: config.EncoderDecoder, *, dtype: torch.dtype = torch.float64, seed: int = 1) -> EncoderDecoder:
+    """A model with redrawn weights, in `dtype`."""
+    model = EncoderDecoder(c).to(dtype).eval()
+    redraw(model, seed)
+    assert math.isfinite(sum(parameter.sum().item() for parameter in model.parameters()))
+    return model

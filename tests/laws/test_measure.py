@@ -1,0 +1,110 @@
+"""How the laws measure, what they leave as it was, and the command that runs them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import typer
+from models import CONFIGS, build
+from typer.testing import CliRunner
+
+import sublayer
+import sublayer.nn.attend as attend
+from sublayer import laws
+from sublayer.cli.check import check
+from sublayer.laws.measure import finding
+from sublayer.nn.tap import Tap
+
+
+def test_relative_error_is_in_units_of_the_largest_expected() -> None:
+    expected = torch.tensor([[4.0, -8.0]])
+    assert laws.relative_error(torch.tensor([[4.0, -7.0]]), expected) == 1 / 8
+    assert laws.relative_error(expected, expected) == 0.0
+
+
+def test_relative_error_looks_at_real_positions_only() -> None:
+    a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]])
+    assert laws.relative_error(a, b, torch.tensor([[True, False]])) == 0.0
+    assert laws.relative_error(a, b, torch.tensor([[True, True]])) == 3 / 5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_relative_error_of_what_is_not_finite_is_infinite(bad: float) -> None:
+    a = torch.tensor([1.0, bad])
+    assert laws.relative_error(a, a) == float("inf")
+    assert laws.relative_error(a, torch.ones(2)) == float("inf")
+
+
+def test_relative_error_against_zeros() -> None:
+    assert laws.relative_error(torch.zeros(2), torch.zeros(2)) == 0.0
+    assert laws.relative_error(torch.full((2,), 1e-30), torch.zeros(2)) == float("inf")
+
+
+def test_relative_error_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
+        laws.relative_error(torch.zeros(2), torch.zeros(3))
+
+
+def test_an_error_that_is_not_a_number_does_not_pass() -> None:
+    assert not finding("law", float("nan"), 1.0).passed
+    assert finding("law", 1.0, 1.0).passed
+    assert not finding("law", 0.0, 1.0, fault="something else").passed
+
+
+def test_check_all_leaves_the_model_as_it_was() -> None:
+    model = build(CONFIGS[5], dtype=torch.float32)
+    model.train()
+    model.encoder.eval()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    modes = [module.training for module in model.modules()]
+    findings = laws.check_all(model)
+    assert [finding.passed for finding in findings] == [True] * len(laws.LAWS)
+    assert len({finding.law for finding in findings}) == len(laws.LAWS)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(tap.listened for tap in model.modules() if isinstance(tap, Tap))
+    assert not model.decoder.embedding._forward_hooks
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 3])
+def test_laws_on_a_model_with_few_positions(max_length: int) -> None:
+    model = build(CONFIGS[5].model_copy(update={"max_length": max_length}))
+    assert all(finding.passed for finding in laws.check_all(model))
+
+
+def test_laws_in_half_precision() -> None:
+    model = build(CONFIGS[3], dtype=torch.float32).to(torch.bfloat16)
+    assert [finding for finding in laws.check_all(model) if not finding.passed] == []
+
+
+@pytest.fixture
+def command() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(check)
+    return app
+
+
+def run(command: typer.Typer, monkeypatch: pytest.MonkeyPatch, *options: str):  # type: ignore[no-untyped-def]
+    model = build(CONFIGS[4], dtype=torch.float32)
+    monkeypatch.setattr(sublayer, "load", lambda folder: SimpleNamespace(model=model), raising=False)
+    return CliRunner().invoke(command, ["some/folder", *options], env={"COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("options", [(), ("--precision", "float64"), ("--seed", "7")])
+def test_command_shows_every_law(command: typer.Typer, monkeypatch: pytest.MonkeyPatch, options: tuple[str]) -> None:
+    result = run(command, monkeypatch, *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.count(" yes ") == len(laws.LAWS)
+    assert ("1e-10" in result.output) == ("float64" in options)
+
+
+def test_command_exits_with_1_where_a_law_does_not_hold(command: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = attend.explicit
+    monkeypatch.setattr(attend, "explicit", lambda *a, scale, **k: plain(*a, scale=1.0, **k))
+    result = run(command, monkeypatch)
+    assert result.exit_code == 1
+    assert f"2 of {len(laws.LAWS)} laws do not hold: fused = explicit, tapped = untapped" in result.output

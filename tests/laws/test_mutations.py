@@ -1,0 +1,313 @@
+"""Every law catches the fault that it is there for: each mutation breaks the code as people do, in one place.
+
+A law that no mutation can break would be a law that says nothing; the last test asserts that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from models import CONFIGS, ROWS, build
+
+import sublayer.generation.beam as beam
+import sublayer.models.decoder as decoder
+import sublayer.nn.attend as attend
+import sublayer.nn.mask as mask
+from sublayer import laws
+from sublayer.nn.attention import CrossAttention
+from sublayer.nn.cache import KeyValueCache
+from sublayer.nn.tap import Tap
+
+Patch = pytest.MonkeyPatch
+
+
+def index_where(**choices: object) -> int:
+    """The first configuration with these choices."""
+    return next(i for i, row in enumerate(ROWS) if all(row[name] == choice for name, choice in choices.items()))
+
+
+GROUPED = index_where(kv_heads=2, window=None)
+WINDOWED = index_where(window=3, encoder_position="sinusoidal")
+ROTARY = index_where(decoder_position="rotary", window=None)
+LEARNED = index_where(decoder_position="learned")
+RELATIVE = index_where(decoder_position="relative", window=None)
+
+
+def causal_sees_one_more(patch: Patch) -> None:
+    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
+        return torch.arange(keys) <= mask._query_positions(queries, keys, device) + 1
+
+    patch.setattr(mask.Causal, "allowed", allowed)
+    # Or else the kernel, which knows causality by itself, would mend the mutation.
+    whole = mask.Mask.resolve
+    patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
+
+
+def _without_causal(scope: mask.Scope) -> mask.Scope:
+    return mask.Scope(scope.allowed, scope.bias, scope.additive, False, scope.occupied)
+
+
+def causal_aligned_at_the_top_left(patch: Patch) -> None:
+    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
+        return torch.arange(keys) <= torch.arange(queries).unsqueeze(-1)
+
+    patch.setattr(mask.Causal, "allowed", allowed)
+
+
+def causal_hides_the_query_itself(patch: Patch) -> None:
+    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
+        position = mask._query_positions(queries, keys, device)
+        return torch.arange(keys) <= (position - 1).clamp(min=0)
+
+    patch.setattr(mask.Causal, "allowed", allowed)
+    whole = mask.Mask.resolve
+    patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
+
+
+def window_one_wider(patch: Patch) -> None:
+    plain = mask.Mask.window
+    patch.setattr(mask.Mask, "window", lambda size: plain(size + 1))
+
+
+def window_one_narrower(patch: Patch) -> None:
+    plain = mask.Mask.window
+    patch.setattr(mask.Mask, "window", lambda size: plain(size - 1))
+
+
+def padding_one_longer(patch: Patch) -> None:
+    plain = mask.Mask.padding
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain(lengths + 1))
+
+
+def padding_one_shorter(patch: Patch) -> None:
+    plain = mask.Mask.padding
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain((lengths - 1).clamp(min=1)))
+
+
+def padding_forgotten_in_cross_attention(patch: Patch) -> None:
+    patch.setattr(decoder.Memory, "mask", property(lambda self: mask.Mask.everything()))
+
+
+def explicit_without_scale(patch: Patch) -> None:
+    plain = attend.explicit
+    patch.setattr(attend, "explicit", lambda *a, scale, **k: plain(*a, scale=1.0, **k))
+
+
+def explicit_without_bias(patch: Patch) -> None:
+    plain = attend.explicit
+
+    def unbiased(query, key, value, scope, **k):  # type: ignore[no-untyped-def]
+        additive = mask._additive(scope.allowed, None, query.dtype)
+        return plain(query, key, value, mask.Scope(scope.allowed, None, additive, False, scope.occupied), **k)
+
+    patch.setattr(attend, "explicit", unbiased)
+
+
+def explicit_repeats_groups_in_the_wrong_order(patch: Patch) -> None:
+    plain = attend.explicit
+
+    def repeated(query, key, value, scope, **k):  # type: ignore[no-untyped-def]
+        groups = query.shape[1] // key.shape[1]
+        return plain(query, key.repeat(1, groups, 1, 1), value.repeat(1, groups, 1, 1), scope, **k)
+
+    patch.setattr(attend, "explicit", repeated)
+
+
+def a_listened_tap_changes_what_passes(patch: Patch) -> None:
+    patch.setattr(Tap, "forward", lambda self, x: x * (1 + 1e-6) if self.listened else x)
+
+
+def a_tap_is_not_called(patch: Patch) -> None:
+    plain = attend.attend
+    patch.setattr("sublayer.nn.attention.attend", lambda *a, tap, **k: plain(*a, tap=Tap(), **k))
+
+
+def cached_positions_start_at_zero(patch: Patch) -> None:
+    plain = decoder.build_position
+
+    def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
+        position = plain(*a, **k)  # type: ignore[arg-type]
+        rotation, add = position.rotation, position.add
+        position.rotation = lambda positions, dtype: rotation(positions - positions[0], dtype)
+        position.add = lambda x, positions: add(x, positions - positions[0])
+        return position
+
+    patch.setattr(decoder, "build_position", build_position)
+
+
+def a_chunk_sees_no_cache(patch: Patch) -> None:
+    """Right for one token at a time, wrong for more: the chunk's first token is taken for the first of all."""
+    plain = mask.Mask.resolve
+
+    def resolve(self, queries, keys, **k):  # type: ignore[no-untyped-def]
+        scope = plain(self, queries, keys, **k)
+        if queries in (1, keys) or scope.allowed is None:
+            return scope
+        allowed = scope.allowed.clone()
+        allowed[..., : keys - queries] = False
+        return mask.Scope(allowed, scope.bias, mask._additive(allowed, scope.bias, k["dtype"]), False, scope.occupied)
+
+    patch.setattr(mask.Mask, "resolve", resolve)
+
+
+def reorder_does_nothing(patch: Patch) -> None:
+    plain = KeyValueCache.reorder
+    patch.setattr(
+        KeyValueCache,
+        "reorder",
+        lambda self, rows: None if len(rows) == self.buffer.shape[2] else plain(self, rows),
+    )
+
+
+def reorder_forgets_the_values(patch: Patch) -> None:
+    def reorder(self: KeyValueCache, rows: torch.Tensor) -> None:
+        moved = self.buffer.index_select(2, rows)
+        moved[:, 1] = self.buffer[:, 1, : len(rows)]
+        self.buffer = moved
+
+    patch.setattr(KeyValueCache, "reorder", reorder)
+
+
+def reorder_in_place(patch: Patch) -> None:
+    """Rows are overwritten one by one, and later ones read what earlier ones have written."""
+
+    def reorder(self: KeyValueCache, rows: torch.Tensor) -> None:
+        for to, origin in enumerate(rows.tolist()):
+            self.buffer[:, :, to] = self.buffer[:, :, origin]
+        self.buffer = self.buffer[:, :, : len(rows)]
+
+    patch.setattr(KeyValueCache, "reorder", reorder)
+
+
+def truncate_one_too_many(patch: Patch) -> None:
+    plain = KeyValueCache.truncate
+    patch.setattr(KeyValueCache, "truncate", lambda self, length: plain(self, max(length - 1, 0)))
+
+
+def keep_forgets_the_memory(patch: Patch) -> None:
+    def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
+        self.cache.reorder((sentences.unsqueeze(1) * self.rows + torch.arange(self.rows)).flatten())
+        self.memory = [(key[: len(sentences)], value[: len(sentences)]) for key, value in self.memory]
+        self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
+        self.memory_scope = None
+
+    patch.setattr(decoder.DecoderState, "keep", keep)
+
+
+def keep_forgets_the_lengths(patch: Patch) -> None:
+    plain = decoder.DecoderState.keep
+
+    def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
+        lengths = self.memory_lengths
+        plain(self, sentences)
+        self.memory_lengths = None if lengths is None else lengths[: len(sentences)]
+
+    patch.setattr(decoder.DecoderState, "keep", keep)
+
+
+def shared_sources_in_the_wrong_order(patch: Patch) -> None:
+    plain = CrossAttention.forward
+
+    def forward(self, x, keys_values, scope):  # type: ignore[no-untyped-def]
+        key = keys_values[0]
+        if x.shape[0] > key.shape[0]:
+            rows = x.shape[0] // key.shape[0]
+            order = torch.arange(x.shape[0]).view(rows, -1).t().flatten()
+            return plain(self, x[order], keys_values, scope)[order.argsort()]
+        return plain(self, x, keys_values, scope)
+
+    patch.setattr(CrossAttention, "forward", forward)
+
+
+def beam_adds_logits(patch: Patch) -> None:
+    plain = beam._continuations
+
+    def continuations(logits, scores, count):  # type: ignore[no-untyped-def]
+        return plain(logits * 1.01, scores, count)
+
+    patch.setattr(beam, "_continuations", continuations)
+
+
+def beam_of_one_ends_late(patch: Patch) -> None:
+    """A sentence ends one translation late, so that a beam of one goes on after the end."""
+    plain = beam._Sentence.advance
+
+    def advance(self, totals, origins, tokens, end_id):  # type: ignore[no-untyped-def]
+        self.beam += self.beam == 1
+        going_on = plain(self, totals, origins, tokens, end_id)
+        return going_on[:1] if self.beam == 2 else going_on
+
+    patch.setattr(beam._Sentence, "advance", advance)
+
+
+def beam_keeps_the_wrong_scores(patch: Patch) -> None:
+    """After a sentence has left the batch, those that stay go on with the first ones' scores."""
+
+    plain = beam._continuations
+    sizes: list[int] = []
+
+    def continuations(logits, scores, count):  # type: ignore[no-untyped-def]
+        if sizes and len(scores) < sizes[-1]:
+            scores = scores.roll(1, 0)
+        sizes.append(len(scores))
+        return plain(logits, scores, count)
+
+    patch.setattr(beam, "_continuations", continuations)
+
+
+# mutation, the configuration on which it is tried, the laws that must catch it (others may too)
+MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
+    (causal_sees_one_more, ROTARY, {"target_sees_its_past", "cached_is_uncached"}),
+    (causal_aligned_at_the_top_left, ROTARY, {"chunked_is_uncached"}),
+    (causal_hides_the_query_itself, ROTARY, {"cached_is_uncached", "chunked_is_uncached"}),
+    (window_one_wider, WINDOWED, {"target_sees_its_past", "source_sees_its_window"}),
+    (window_one_narrower, WINDOWED, {"target_sees_its_past", "source_sees_its_window"}),
+    (padding_one_longer, GROUPED, {"batched_is_single", "padding_is_ignored", "source_padding_is_unseen"}),
+    (padding_one_shorter, GROUPED, {"batched_is_single", "source_padding_is_unseen"}),
+    (
+        padding_forgotten_in_cross_attention,
+        GROUPED,
+        {"batched_is_single", "padding_is_ignored", "cached_is_uncached", "source_padding_is_unseen"},
+    ),
+    (explicit_without_scale, GROUPED, {"fused_is_explicit", "tapped_is_untapped"}),
+    (explicit_without_bias, RELATIVE, {"fused_is_explicit", "tapped_is_untapped"}),
+    (explicit_repeats_groups_in_the_wrong_order, GROUPED, {"fused_is_explicit", "tapped_is_untapped"}),
+    (a_listened_tap_changes_what_passes, GROUPED, {"tapped_is_untapped"}),
+    (a_tap_is_not_called, GROUPED, {"fused_is_explicit", "tapped_is_untapped"}),
+    (cached_positions_start_at_zero, LEARNED, {"cached_is_uncached", "chunked_is_uncached", "found_is_scored"}),
+    (cached_positions_start_at_zero, ROTARY, {"cached_is_uncached", "truncated_is_straight"}),
+    (a_chunk_sees_no_cache, ROTARY, {"chunked_is_uncached", "truncated_is_straight"}),
+    (reorder_does_nothing, GROUPED, {"reordered_is_recomputed", "found_is_scored"}),
+    (reorder_forgets_the_values, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed"}),
+    (reorder_in_place, GROUPED, {"reordered_is_recomputed"}),
+    (truncate_one_too_many, GROUPED, {"truncated_is_straight"}),
+    (keep_forgets_the_memory, GROUPED, {"kept_is_recomputed"}),
+    (keep_forgets_the_lengths, GROUPED, {"kept_is_recomputed"}),
+    (shared_sources_in_the_wrong_order, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed", "found_is_scored"}),
+    (beam_adds_logits, GROUPED, {"found_is_scored", "beam_of_one_is_greedy"}),
+    (beam_of_one_ends_late, GROUPED, {"beam_of_one_is_greedy"}),
+    (beam_keeps_the_wrong_scores, GROUPED, {"batched_beam_is_single", "found_is_scored"}),
+]
+NAMES = [f"{mutation.__name__}-{index}" for mutation, index, _ in MUTATIONS]
+
+
+@pytest.mark.parametrize(("mutation", "index", "catching"), MUTATIONS, ids=NAMES)
+def test_mutation_is_caught(
+    mutation: Callable[[Patch], None], index: int, catching: set[str], monkeypatch: Patch
+) -> None:
+    whole = build(CONFIGS[index])
+    inputs = laws.Inputs.draw(whole, seed=2)
+    by_name = {law.__name__: law for law in laws.LAWS if law.__name__ in catching}
+    assert set(by_name) == catching
+    for law in by_name.values():
+        assert law(whole, inputs).passed, "the law must hold before the mutation"
+    mutation(monkeypatch)
+    broken = build(CONFIGS[index])
+    missed = [name for name, law in by_name.items() if law(broken, inputs).passed]
+    assert not missed
+
+
+def test_every_law_is_broken_by_some_mutation() -> None:
+    assert {name for _, _, catching in MUTATIONS for name in catching} == {law.__name__ for law in laws.LAWS}
