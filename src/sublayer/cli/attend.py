@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def attend(
-    model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
     sentence: Annotated[str, typer.Argument(help="The sentence to translate.", metavar="SENTENCE")],
     target: Annotated[
         str | None, typer.Option(help="A translation to read along; unset: the model's own.", metavar="TEXT")
@@ -23,27 +23,29 @@ def attend(
     layers: Annotated[
         list[int] | None, typer.Option("--layer", help="Draw this layer, counted from 0; may be repeated. Unset: all.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; unset: the best there is.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Draw what a model attends to while it translates: encoder, decoder and cross-attention, a panel a head.
 
     Example: sublayer attend runs/en-es "I don't know what to say." --out attention.svg
     """
-    import sublayer
+    from sublayer.hub.folder import load
     from sublayer.inspection.attention import attention_maps
-    from sublayer.inspection.picture import draw_attention, require_suffix
+    from sublayer.inspection.picture import draw_attention, require_picture_path
+    from sublayer.training.runtime import pick_device
 
     # Before the model is loaded: a typo should not cost that time.
-    require_suffix(out)
+    require_picture_path(out)
     _require_words("the sentence", sentence)
     if target is not None:
         _require_words("--target", target)
-    translator = sublayer.load(model, device=device)
+    translator = load(model, pick_device(device))
     tokenizer = translator.tokenizer
     [source_ids] = translator.encode([sentence])
-    translation, target_ids = _translated(translator, sentence) if target is None else (target, None)
-    if target_ids is None:
-        [target_ids] = tokenizer.encode([translation])
+    if target is None:
+        translation, target_ids = _translated(translator, sentence)
+    else:
+        translation, [target_ids] = target, tokenizer.encode([target])
     maps = attention_maps(
         translator.model, source_ids, target_ids, start_id=tokenizer.start_id, end_id=tokenizer.end_id
     )

@@ -39,11 +39,13 @@ _MAX_PIXELS = 60e6  # and no side over 2 ** 16, which is all that Agg draws
 _TICKS = (0.0, 0.05, 0.2, 0.5, 1.0)
 
 
-def require_suffix(path: Path) -> None:
+def require_picture_path(path: Path) -> None:
     """Raise `InputError` unless `path` names a picture that can be drawn."""
     if path.suffix.lower() not in SUFFIXES:
         given = f"ends in '{path.suffix}'" if path.suffix else "has no suffix"
         raise InputError(f"{path} {given}, but a picture is .png or .svg", f"Say {path.with_suffix('.png').name}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "Name a file, which the picture may replace.")
 
 
 def draw_attention(
@@ -81,7 +83,7 @@ def draw_attention(
         InputError: the suffix is another, a layer does not exist, or the pieces are not as many as the maps say.
         StorageError: the disk refused; what was under `path` is untouched.
     """
-    require_suffix(path)
+    require_picture_path(path)
     _require_size("source_pieces", source_pieces, maps.encoder.shape[-1])
     _require_size("target_pieces", target_pieces, maps.decoder.shape[-1] - 1)
     sources, targets = labels(source_pieces), labels(target_pieces)
@@ -190,7 +192,9 @@ def _widest(words: Sequence[str], points: float) -> float:
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=72)
-    return max(figure.text(0, 0, w, fontsize=points, parse_math=False).get_window_extent().width for w in words) / 72
+    return (
+        max(figure.text(0, 0, w, fontsize=points, parse_math=False).get_window_extent().width for w in set(words)) / 72
+    )
 
 
 @contextmanager
