@@ -12,7 +12,7 @@ from sublayer.inspection.attention import attention_maps
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder
 
-START, END, PAD = 1, 2, 0
+START, END = 1, 2
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_shapes_and_ids(model):
 def test_a_model_in_training_stays_in_training(model):
     model.train()
     attention_maps(model, [5, END], [11], start_id=START, end_id=END)
-    alignments(model, [[5, END]], [[11]], start_id=START, pad_id=PAD)
+    alignments(model, [[5, END]], [[11]], start_id=START)
     assert model.training
     with pytest.raises(InputError, match="12"):
         attention_maps(model, [5] * 13, [11], start_id=START, end_id=END)
@@ -73,27 +73,30 @@ def test_a_model_in_training_stays_in_training(model):
 def test_alignments_of_a_batch_are_the_maps_of_each(model):
     sources = [[*range(5, 5 + n % 8), END] for n in range(40)]
     targets = [list(range(20, 20 + n % 7)) for n in range(40)]
-    found = alignments(model, sources, targets, start_id=START, pad_id=PAD)
+    found = alignments(model, sources, targets, start_id=START)
     assert len(found) == 40
     for source, target, alignment in zip(sources, targets, found, strict=True):
         maps = attention_maps(model, source, target, start_id=START, end_id=END)
-        torch.testing.assert_close(alignment, maps.cross[0].mean(0), rtol=1e-4, atol=1e-6)  # the last but one of two
-    [last] = alignments(model, sources[5:6], targets[5:6], start_id=START, pad_id=PAD, layer=-1)
+        torch.testing.assert_close(
+            alignment, maps.cross[0, :, :-1].mean(0), rtol=1e-4, atol=1e-6
+        )  # the last but one of two
+    [last] = alignments(model, sources[5:6], targets[5:6], start_id=START, layer=-1)
     maps = attention_maps(model, sources[5], targets[5], start_id=START, end_id=END)
-    torch.testing.assert_close(last, maps.cross[1].mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(last, maps.cross[1, :, :-1].mean(0), rtol=1e-4, atol=1e-6)
 
 
-def test_a_target_that_fills_the_positions_has_no_row_for_the_end(model):
-    [alignment] = alignments(model, [[5, END]], [[7] * 12], start_id=START, pad_id=PAD)
-    assert alignment.shape == (12, 2)
+def test_targets_from_none_to_all_of_the_positions(model):
+    full, empty = alignments(model, [[5, END], [5, 6, END]], [[7] * 12, []], start_id=START)
+    assert full.shape == (12, 2)
+    assert empty.shape == (0, 3)
 
 
 def test_what_cannot_be_aligned(model):
-    assert alignments(model, [], [], start_id=START, pad_id=PAD) == []
+    assert alignments(model, [], [], start_id=START) == []
     with pytest.raises(InputError, match="0 to 1"):
-        alignments(model, [[5]], [[6]], start_id=START, pad_id=PAD, layer=2)
+        alignments(model, [[5]], [[6]], start_id=START, layer=2)
     with pytest.raises(InputError, match="no token"):
-        alignments(model, [[5], []], [[6], [7]], start_id=START, pad_id=PAD)
+        alignments(model, [[5], []], [[6], [7]], start_id=START)
     with pytest.raises(InputError, match="no token"):
         attention_maps(model, [], [6], start_id=START, end_id=END)
 
@@ -101,5 +104,5 @@ def test_what_cannot_be_aligned(model):
 def test_nobody_listens_afterwards(model):
     with record(model, "logits"):
         attention_maps(model, [5, END], [6], start_id=START, end_id=END)
-        alignments(model, [[5, END]], [[6]], start_id=START, pad_id=PAD)
+        alignments(model, [[5, END]], [[6]], start_id=START)
     assert not any(module._forward_hooks for module in model.modules())

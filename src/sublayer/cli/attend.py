@@ -21,13 +21,14 @@ def attend(
         "attention.png"
     ),
     layers: Annotated[
-        list[int] | None, typer.Option("--layer", help="Draw this layer, counted from 0; may be repeated. Unset: all.")
+        list[int] | None,
+        typer.Option("--layer", metavar="N", help="Draw this layer, counted from 0; may be repeated. Unset: all."),
     ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Draw what a model attends to while it translates: encoder, decoder and cross-attention, a panel a head.
 
-    Example: sublayer attend runs/en-es "I don't know what to say." --out attention.svg
+    Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
     """
     from sublayer.hub.folder import load
     from sublayer.inspection.attention import attention_maps

@@ -18,13 +18,12 @@ def alignments(
     targets: Sequence[Sequence[int]],
     *,
     start_id: int,
-    pad_id: int,
     layer: int | None = None,
 ) -> list[Tensor]:
     """Cross-attention of one decoder layer, averaged over its heads, for pairs of source and translation.
 
-    Row t says where the model looked while it predicted `targets[i][t]`, the last row where it looked to predict the
-    end; each sums to 1. The targets are fed whole, some pairs at a time; no other layer leaves the fused path.
+    Row t says where the model looked while it predicted `targets[i][t]`, and sums to 1. The targets are fed whole, some
+    pairs at a time; no other layer leaves the fused path.
 
     The layer is the last but one where none is given (of a single layer, that one): averaged over its heads it gave
     the best alignments in Garg et al. 2019 ("Jointly Learning to Align and Translate with Transformer Models",
@@ -35,8 +34,7 @@ def alignments(
         layer: counted from 0; negative from the last.
 
     Returns:
-        for each pair [T + 1, S], float32 on the CPU; T tokens of its target, S of its source. A target that takes all
-        of the model's positions has no row for an end: [T, S].
+        for each pair [T, S], float32 on the CPU; T tokens of its target, S of its source.
 
     Raises:
         InputError: there is no such layer, a source has no token, or a sentence is longer than the positions.
@@ -49,9 +47,8 @@ def alignments(
         raise InputError("there is nothing to align with: a source has no token")
     block = layers[chosen]
     assert isinstance(block, DecoderBlock)
-    longest = model.config.max_length
-    # Row t of the attention belongs to the token fed at t, and it predicts the next.
-    fed = [[start_id, *target] if len(target) < longest else [start_id, *target[:-1]] for target in targets]
+    # Row t of the attention belongs to the token fed at t, and it predicts the next: feed what stands before each.
+    fed = [[start_id, *target[:-1]] for target in targets]
     found: list[Tensor] = [torch.empty(0)] * len(fed)
     seen: list[Tensor] = []
 
@@ -63,12 +60,12 @@ def alignments(
     try:
         model.eval()
         for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):
-            source, lengths = _padded([sources[row] for row in rows], pad_id, model.device)
-            target, _ = _padded([fed[row] for row in rows], pad_id, model.device)
+            source, lengths = _padded([sources[row] for row in rows], model.device)
+            target, _ = _padded([fed[row] for row in rows], model.device)
             with torch.no_grad():
                 model.hidden(source, lengths, target)
             for row, weights in zip(rows, seen.pop(), strict=True):
-                found[row] = weights[: len(fed[row]), : len(sources[row])].clone()
+                found[row] = weights[: len(targets[row]), : len(sources[row])].clone()
     finally:
         hook.remove()
         model.train(training)
@@ -81,8 +78,8 @@ def _batches(lengths: list[int], pairs: int = 32) -> list[list[int]]:
     return [order[start : start + pairs] for start in range(0, len(order), pairs)]
 
 
-def _padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows as one tensor padded at the right, and their lengths. Shape: -> int64 [B, longest], [B]."""
+def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows as one tensor, int64 [B, longest], and their lengths [B]. What pads is masked or unread: any id does."""
     lengths = [len(row) for row in rows]
-    table = [[*row, *[pad_id] * (max(lengths) - len(row))] for row in rows]
+    table = [[*row, *[0] * (max(lengths) - len(row))] for row in rows]
     return torch.tensor(table, device=device), torch.tensor(lengths, device=device)
