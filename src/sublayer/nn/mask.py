@@ -157,9 +157,9 @@ class Mask:
             bias=None if bias is None else bias.to(dtype),
             additive=_additive(allowed, bias, dtype),
             causal=causal and queries == keys and bias is None,
-            # Causality and windows always leave a query itself; only spans and segments can leave it nothing.
+            # Causality and windows leave a query itself, where it is among the keys; spans and segments may not.
             occupied=None
-            if allowed is None or all(isinstance(rule, Causal | Window) for rule in rules)
+            if allowed is None or (queries <= keys and all(isinstance(rule, Causal | Window) for rule in rules))
             else allowed.any(-1, keepdim=True),
         )
 
@@ -170,7 +170,7 @@ class Scope:
 
     allowed: boolean, broadcastable to [B, H, S, T]; None means everything.
     bias: what the positions add to the scores, or None.
-    additive: both as one floating-point tensor (0 where allowed, the lowest finite number where not), or None.
+    additive: both as one floating-point tensor (0 where allowed, a very low finite number where not), or None.
     causal: the mask is exactly the causal square, which a kernel may know by itself.
     occupied: [.., S, 1], whether a query has anything to attend to; None where every query surely has.
     """
@@ -185,8 +185,9 @@ class Scope:
 def _additive(allowed: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if allowed is None:
         return None if bias is None else bias.to(dtype)
-    # The lowest finite number and not -inf: a row of nothing but -inf has no softmax, and its gradient is NaN.
-    lowest = torch.finfo(dtype).min
+    # Not -inf: a row of nothing but -inf has no softmax, and its gradient is NaN. And not the lowest finite number,
+    # to which no negative score can be added in float16 without reaching -inf.
+    lowest = torch.finfo(dtype).min / 2
     zero = torch.zeros((), dtype=dtype, device=allowed.device) if bias is None else bias.to(dtype)
     return torch.where(allowed, zero, torch.full((), lowest, dtype=dtype, device=allowed.device))
 
