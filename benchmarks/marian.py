@@ -118,8 +118,8 @@ def _layer_names() -> dict[str, tuple[str, ...]]:
         "self_attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         "self_attention.output": ("self_attn.out_proj",),
         "self_attention_sublayer.outer": ("self_attn_layer_norm",),
-        "feed_forward.inner": ("fc1",),
-        "feed_forward.outer": ("fc2",),
+        "feed_forward.up": ("fc1",),
+        "feed_forward.down": ("fc2",),
         "feed_forward_sublayer.outer": ("final_layer_norm",),
     }
 

@@ -167,8 +167,8 @@ def _layer_names(*, decoder: bool) -> dict[str, tuple[str, ...]]:
             f"self_attn.in_proj_{kind}": (f"self_attention.qkv.{kind}",),
             f"self_attn.out_proj.{kind}": (f"self_attention.output.{kind}",),
             f"norm1.{kind}": (f"self_attention_sublayer.outer.{kind}",),
-            f"linear1.{kind}": (f"feed_forward.inner.{kind}",),
-            f"linear2.{kind}": (f"feed_forward.outer.{kind}",),
+            f"linear1.{kind}": (f"feed_forward.up.{kind}",),
+            f"linear2.{kind}": (f"feed_forward.down.{kind}",),
             f"{last}.{kind}": (f"feed_forward_sublayer.outer.{kind}",),
         }
         if decoder:

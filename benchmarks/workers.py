@@ -33,7 +33,8 @@ class Worker:
 
     def ask(self, message: Message) -> Message:
         """Send `message`, wait for the answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
