@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 import torch
-from models import CONFIGS, FACTORS, INDEPENDENT, ROWS, build, name_of
 from torch import Tensor
 
+from laws.models import CONFIGS, FACTORS, INDEPENDENT, ROWS, build, name_of
 from sublayer import laws
 from sublayer.laws.measure import listening
 from sublayer.models import EncoderDecoder

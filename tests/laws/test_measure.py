@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
-from models import CONFIGS, build
 from typer.testing import CliRunner
 
 import sublayer
 import sublayer.nn.attend as attend
+from laws.models import CONFIGS, build
 from sublayer import laws
 from sublayer.cli.check import check
 from sublayer.laws.measure import finding

@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from models import CONFIGS, ROWS, build
 
 import sublayer.generation.beam as beam
 import sublayer.models.decoder as decoder
 import sublayer.nn.attend as attend
 import sublayer.nn.mask as mask
+from laws.models import CONFIGS, ROWS, build
 from sublayer import laws
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.cache import KeyValueCache

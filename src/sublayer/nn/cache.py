@@ -86,7 +86,8 @@ class LayerCache:
         Shape: key, value [B, G, n, d] -> [B, G, T + n, d] each (views of the buffer).
         """
         start, stop = self.cache.length, self.cache.length + key.shape[2]
-        keys, values = self.cache.buffer[self.index]
-        keys[:, :, start:stop] = key
-        values[:, :, start:stop] = value
-        return keys[:, :, :stop], values[:, :, :stop]
+        # Written to the buffer itself: views that were taken before may not be, where gradients are recorded.
+        buffer = self.cache.buffer
+        buffer[self.index, 0, :, :, start:stop] = key
+        buffer[self.index, 1, :, :, start:stop] = value
+        return buffer[self.index, 0, :, :, :stop], buffer[self.index, 1, :, :, :stop]
