@@ -82,6 +82,6 @@ def _tokenizer(train: Pairs, recipe: config.TokenizerRecipe) -> Tokenizer:
     text = "\n".join([recipe.model_dump_json(), *train.sources, *train.targets])
     path = cache_folder() / f"tokenizer-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
     if not path.is_file():
-        both = (line for pair in zip(train.sources, train.targets, strict=True) for line in pair)
-        Tokenizer.train(both, recipe).save(path)
+        # In the order of `sublayer train`, which makes it the same tokenizer.
+        Tokenizer.train((line for side in (train.sources, train.targets) for line in side), recipe).save(path)
     return Tokenizer.load(path)
