@@ -1,7 +1,7 @@
 """sublayer: the Transformer, whole, in one small PyTorch code base.
 
-    model = sublayer.load("runs/en-es")
-    model.translate(["How are you?"])[0].text
+model = sublayer.load("runs/en-es")
+model.translate(["How are you?"])[0].text
 """
 
 from __future__ import annotations

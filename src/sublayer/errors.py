@@ -23,7 +23,7 @@ class SublayerError(ValueError):
     def __init__(self, what: str, remedy: str = "") -> None:
         self.what = what
         self.remedy = remedy
-        super().__init__(f"{what.rstrip('.')}. {remedy}".rstrip(". ") + "." if remedy else what)
+        super().__init__(" ".join(part if part[-1] in ".?!" else part + "." for part in (what, remedy) if part))
 
 
 class ConfigError(SublayerError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sublayer.errors import StorageError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """A path beside `path` to write to; renamed onto `path` when the block ends well, removed when it does not.
 
     Works for a file and for a folder, whichever the block makes. A folder that is already there is moved away
@@ -29,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(aside)
         yield aside
         _flush(aside)
+        if path.is_dir() and not aside.is_dir():
+            raise IsADirectoryError(None, "a folder stands there, and a file is to be written")
         if path.is_dir():
             old = path.with_name(path.name + ".old")
             _remove(old)
@@ -47,6 +49,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(aside)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote into `folder` have left; no other may be writing now."""
+    for path in folder.glob(".*.new"):
+        _remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,7 +86,9 @@ def _flush_folder(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
+    """As far as it can be: this tidies up, and must not hide the error that made it necessary."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()

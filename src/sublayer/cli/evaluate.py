@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+OWN = "the model's own"
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
@@ -16,9 +18,13 @@ def evaluate(
         Path | None,
         typer.Option(help='JSON lines {"source": …, "references": [ … ]}.', show_default="the held-out sentences"),
     ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(min=0, help="Unset: the model's own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write sources, references and translations here (JSON lines).")] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
+    ] = None,
+    length_penalty: Annotated[float | None, typer.Option(min=0, show_default=OWN)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write sources, references and translations here (JSON lines).")
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Score a model on the sentences that were held out when it was trained: sacreBLEU with its signature, and chrF.
@@ -61,7 +67,7 @@ def evaluate(
 def _held_out(path: Path) -> tuple[list[str], list[list[str]]]:
     from sublayer.errors import DataError
 
-    remedy = "Give --data a file of JSON lines {\"source\": …, \"references\": [ … ]}."
+    remedy = 'Give --data a file of JSON lines {"source": …, "references": [ … ]}.'
     if not path.is_file():
         raise DataError(f"there is no {path}", remedy)
     sources: list[str] = []

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-# attend
+from sublayer.cli.attend import attend
 from sublayer.cli.check import check
 from sublayer.cli.data import app as data
 from sublayer.cli.describe import describe
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
-for command in (train, translate, evaluate, describe, check, schema):
+for command in (train, translate, evaluate, attend, describe, check, schema):
     app.command()(command)
 
 
@@ -33,10 +33,10 @@ def main() -> None:
     try:
         app()
     except SublayerError as error:
-        print(f"sublayer: {' '.join(str(error).split())}", file=sys.stderr)
+        typer.echo(f"sublayer: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("sublayer: interrupted", file=sys.stderr)
+        typer.echo("sublayer: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone (as `head` does); nothing is wrong, and Python must not complain at exit.

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sublayer.cli.evaluate import OWN
+
 if TYPE_CHECKING:
+    from sublayer.errors import SublayerError
     from sublayer.generation.translator import Translation, Translator
 
 
@@ -18,12 +21,14 @@ def translate(
     sentences: Annotated[
         list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
     ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
+    ] = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations for each sentence.")] = 1,
     length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha. Unset: the model's own.")
+        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Put score and log-probability before each, in tabs.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Score and log-probability first, with tabs.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Lines of standard input translated together.")] = 64,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
@@ -39,33 +44,42 @@ def translate(
     from sublayer.training.runtime import pick_device
 
     translator = load(model, pick_device(device))
-    chunks = iter([sentences]) if sentences else _standard_input(batch)
+    chosen = max(n_best, translator.decoding.beam) if beam is None else beam
     done = 0
-    for chunk in chunks:
+    for chunk in iter([sentences]) if sentences else _standard_input(batch):
+        filled = [(number, line) for number, line in enumerate(chunk, start=done + 1) if line.strip()]
+        fine, refused = _before_refused(translator, filled)
         translations = iter(
-            _translated(translator, [line for line in chunk if line.strip()], done, beam, n_best, length_penalty)
+            translator.translate([line for _, line in fine], beam=chosen, n_best=n_best, length_penalty=length_penalty)
         )
-        for line in chunk:
+        last = refused[0] - 1 if refused else done + len(chunk)
+        for line in chunk[: last - done]:
             done += 1
             if line.strip():
                 _print(next(translations), scores, done)
             else:
                 typer.echo("")
         sys.stdout.flush()
+        if refused:
+            raise refused[1]
 
 
-def _translated(
-    translator: Translator, lines: list[str], done: int, beam: int | None, n_best: int, length_penalty: float | None
-) -> list[Translation]:
+def _before_refused(
+    translator: Translator, lines: list[tuple[int, str]]
+) -> tuple[list[tuple[int, str]], tuple[int, SublayerError] | None]:
+    """The numbered lines before the first that the model cannot take, and its number with what is wrong with it.
+
+    What stands before a bad line is still translated: the user need not do it all again.
+    """
     from sublayer.errors import InputError
 
-    chosen = max(n_best, translator.decoding.beam) if beam is None else beam
-    try:
-        return translator.translate(lines, beam=chosen, n_best=n_best, length_penalty=length_penalty)
-    except InputError as error:
-        if done:
-            raise InputError(f"after line {done}: {error.what}", error.remedy) from None
-        raise
+    for place, (number, line) in enumerate(lines):
+        try:
+            translator.encode([line])
+        except InputError as error:
+            what = error.what.replace("sentence 1 ", "").replace("text 0 ", "")
+            return lines[:place], (number, InputError(f"line {number} {what}", error.remedy))
+    return lines, None
 
 
 def _print(translation: Translation, scores: bool, number: int) -> None:
@@ -85,7 +99,10 @@ def _standard_input(batch: int) -> Iterator[list[str]]:
         try:
             chunk.append(raw.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError as error:
-            raise DataError(f"standard input, line {number}: not UTF-8 ({error.reason})", "Convert it to UTF-8.") from None
+            yield chunk
+            raise DataError(
+                f"standard input, line {number}: not UTF-8 ({error.reason})", "Convert it to UTF-8."
+            ) from None
         if len(chunk) >= size:
             yield chunk
             chunk = []

@@ -115,9 +115,7 @@ class NoPosition(Part):
     type: Literal["none"] = "none"
 
 
-Position = Annotated[
-    Sinusoidal | Learned | Rotary | Alibi | RelativeBias | NoPosition, Field(discriminator="type")
-]
+Position = Annotated[Sinusoidal | Learned | Rotary | Alibi | RelativeBias | NoPosition, Field(discriminator="type")]
 
 # --- normalization -----------------------------------------------------------------------------------------------
 
@@ -274,7 +272,7 @@ class EncoderDecoder(Part):
                 rotated = int(stack.block.attention.width(self.dim) * stack.position.fraction)
                 if rotated < 2 or rotated % 2:
                     raise ValueError(
-                        f"{name}.position rotates {rotated} dimensions of each head; it must be an even number, 2 or more"
+                        f"{name}.position rotates {rotated} dimensions of each head; it must be an even number"
                     )
         return self
 

@@ -11,7 +11,7 @@ where what is running counts as it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -79,15 +79,19 @@ def _continuations(
 
     Shape: logits [B * beam, V], scores [B, beam].
     """
-    batch, beam = scores.shape
+    batch = scores.shape[0]
     vocabulary = logits.shape[-1]
     # The best of a sentence are among the best of its rows, which are found without the log-softmax of everything.
     best, token = logits.topk(min(count, vocabulary), dim=-1)
     gained = best - logits.logsumexp(dim=-1, keepdim=True)
-    totals = (scores.view(-1, 1) + gained).view(batch, -1)
-    total, place = totals.topk(min(count, totals.shape[1]), dim=-1)
+    offered = (scores.view(-1, 1) + gained).view(batch, -1)
+    total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
     width = best.shape[1]
-    return total.tolist(), (place // width).tolist(), token.view(batch, -1).gather(1, place).tolist()
+    return (
+        cast("list[list[float]]", total.tolist()),
+        cast("list[list[int]]", (place // width).tolist()),
+        cast("list[list[int]]", token.view(batch, -1).gather(1, place).tolist()),
+    )
 
 
 def _reorder(state: State, rows: list[int], device: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,10 @@ def greedy(
     while True:
         logits = model.step(feed, state)[:, -1].float()
         best, chosen = logits.max(dim=-1)
-        gained: list[float] = (best - logits.logsumexp(dim=-1)).tolist()
+        gained = cast("list[float]", (best - logits.logsumexp(dim=-1)).tolist())
+        picked = cast("list[int]", chosen.tolist())
         staying: list[int] = []
-        for row, (sentence, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+        for row, (sentence, token) in enumerate(zip(alive, picked, strict=True)):
             sums[sentence] += gained[row]
             if token == limits.end_id:
                 complete[sentence] = True

@@ -186,7 +186,7 @@ class Translator:
             [translation.tokens for translation in translations],
             start_id=self.tokenizer.start_id,
         )
-        return [replace(translation, alignment=map) for translation, map in zip(translations, maps, strict=True)]
+        return [replace(translation, alignment=one) for translation, one in zip(translations, maps, strict=True)]
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, SublayerError
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
@@ -73,8 +73,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
         tree = config.EncoderDecoder.parse(description["model"], f"{folder / 'config.json'}: model")
         decoding = config.Decoding.parse(description["decoding"], f"{folder / 'config.json'}: decoding")
         fingerprint, ties = str(description["tokenizer"]["fingerprint"]), dict(description["tied"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} lacks {error}", "Copy or train the model again.") from None
+    except SublayerError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} lacks or garbles {error}", "Copy or train the model again."
+        ) from None
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     if tokenizer.fingerprint != fingerprint:
         raise CheckpointError(

@@ -1,15 +1,15 @@
 """How weights begin, in one place.
 
-    parameter                              distribution
-    token embeddings                       normal, std D ** -0.5: with the sqrt(D) of section 3.4, inputs of size 1
-    learned positions                      normal, std 0.02
-    relative bias                          normal, std 0.02
-    matrices                               normal, Glorot's std, sqrt(2 / (fan in + fan out)) of each projection
-    ... that write to an unnormalized      the same, divided by sqrt(number of sub-layers of the stack), so that the
-        stream (pre wiring)                stream's size does not grow with the depth (as in GPT-2)
-    output projection, when not tied       normal, std D ** -0.5
-    biases                                 0
-    norms                                  weight 1, bias 0
+parameter                              distribution
+token embeddings                       normal, std D ** -0.5: with the sqrt(D) of section 3.4, inputs of size 1
+learned positions                      normal, std 0.02
+relative bias                          normal, std 0.02
+matrices                               normal, Glorot's std, sqrt(2 / (fan in + fan out)) of each projection
+... that write to an unnormalized      the same, divided by sqrt(number of sub-layers of the stack), so that the
+    stream (pre wiring)                stream's size does not grow with the depth (as in GPT-2)
+output projection, when not tied       normal, std D ** -0.5
+biases                                 0
+norms                                  weight 1, bias 0
 """
 
 from __future__ import annotations

@@ -19,7 +19,14 @@ from sublayer.nn.tap import Tap
 
 
 def explicit(
-    query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: float, dropout: float = 0.0, tap: Tap | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scope: Scope,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    tap: Tap | None = None,
 ) -> Tensor:
     """The equation itself. A query with nothing to attend to gets zeros, and gradients stay finite.
 

@@ -38,7 +38,7 @@ class _MultiHead(nn.Module):
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """[B, S, heads * d] -> [B, heads, S, d]."""
-        return x.unflatten(-1, (heads, self.width)).transpose(1, 2)
+        return x.view(*x.shape[:-1], heads, self.width).transpose(1, 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
         """[B, H, S, d] and [B, G, T, d] -> [B, S, H * d]."""
@@ -61,7 +61,11 @@ class SelfAttention(_MultiHead):
         query, key, value = self.qkv(x).split(
             [self.heads * self.width, self.groups * self.width, self.groups * self.width], dim=-1
         )
-        query, key, value = self._split(query, self.heads), self._split(key, self.groups), self._split(value, self.groups)
+        query, key, value = (
+            self._split(query, self.heads),
+            self._split(key, self.groups),
+            self._split(value, self.groups),
+        )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
@@ -99,6 +103,7 @@ class CrossAttention(_MultiHead):
             query = self.query_norm(query)
         rows, shared = query.shape[0], query.shape[0] // key.shape[0]
         if shared > 1:
-            query = query.unflatten(0, (-1, shared)).transpose(1, 2).flatten(2, 3)  # [B, H, r * S, d]
+            # [B * r, H, S, d] -> [B, H, r * S, d]
+            query = query.view(-1, shared, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         mixed = self._attend(query, key, value, scope)  # [B, r * S, H * d]
         return self.output(mixed.reshape(rows, -1, mixed.shape[-1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from sublayer import config
@@ -27,7 +29,7 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, scope: Scope, rotation: Rotation | None) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]."""
-        x = self.self_attention_sublayer(x, lambda y: self.self_attention(y, scope, rotation))
+        x = self.self_attention_sublayer(x, partial(self.self_attention, scope=scope, rotation=rotation))
         x = self.feed_forward_sublayer(x, self.feed_forward)
         return self.stream(x)
 
@@ -55,7 +57,8 @@ class DecoderBlock(nn.Module):
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]; memory: this layer's cross-attention keys and values [B, G, T, d]."""
-        x = self.self_attention_sublayer(x, lambda y: self.self_attention(y, scope, rotation, cache))
-        x = self.cross_attention_sublayer(x, lambda y: self.cross_attention(y, memory, memory_scope))
+        attend = partial(self.self_attention, scope=scope, rotation=rotation, cache=cache)
+        x = self.self_attention_sublayer(x, attend)
+        x = self.cross_attention_sublayer(x, partial(self.cross_attention, keys_values=memory, scope=memory_scope))
         x = self.feed_forward_sublayer(x, self.feed_forward)
         return self.stream(x)

@@ -1,8 +1,8 @@
 """The idea that ties every Transformer together: a residual stream, and sub-layers that read from and write to it.
 
-    post       norm(x + f(x))            the paper's (section 3.1)
-    pre        x + f(norm(x))            stable without care over the warm-up (Xiong et al. 2020)
-    sandwich   x + norm(f(norm(x)))      a norm on either side of f (Ding et al. 2021)
+post       norm(x + f(x))            the paper's (section 3.1)
+pre        x + f(norm(x))            stable without care over the warm-up (Xiong et al. 2020)
+sandwich   x + norm(f(norm(x)))      a norm on either side of f (Ding et al. 2021)
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Tap(nn.Module):
 
     @property
     def listened(self) -> bool:
-        return bool(self._forward_hooks) or bool(self._forward_pre_hooks)
+        return bool(self._forward_hooks or self._forward_pre_hooks)  # pyright: ignore[reportUnknownArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:
         return x

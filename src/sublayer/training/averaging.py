@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -35,7 +35,7 @@ class Average:
         """Put back what `state` gave."""
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> Generator[None]:
         """Inside the block the model has the averaged weights; afterwards its own, to the bit."""
         averaged = self.weights()
         kept = {name: parameter.detach().clone() for name, parameter in self._live.items()}
@@ -62,7 +62,8 @@ class ExponentialMovingAverage(Average):
     def update(self, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))
         live = [parameter.detach() for parameter in self._live.values()]
-        torch._foreach_lerp_(list(self._average.values()), live, 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        for average, weights in zip(self._average.values(), live, strict=True):
+            average.lerp_(weights, 1 - decay)
 
     def weights(self) -> Mapping[str, Tensor]:
         return self._average

@@ -1,7 +1,7 @@
 """Checkpoints of a run: everything that is needed to go on bit for bit.
 
     checkpoints/step-000500/
-        state.json               step, place in the data, seconds trained, best so far, and a sha256 of each file
+        state.json               step, place in the data, seconds trained, best so far, and a sha256 of all
         model.safetensors        the weights
         optimizer.safetensors    what the optimizers remember
         average.safetensors      what the averaging remembers
@@ -37,7 +37,7 @@ class Progress:
 
     step: optimizer steps done. last_step: how many there will be, or None while not known. epoch, batch: the next
     batch in the data. seconds: of training so far. best: the best validation value so far, and bad: how many
-    validations ago. metrics_bytes: length of metrics.jsonl at this moment.
+    validations ago. metrics_bytes: length of metrics.jsonl at this moment. text: digest of the training text as ids.
     """
 
     step: int = 0
@@ -49,6 +49,7 @@ class Progress:
     best_step: int = 0
     bad: int = 0
     metrics_bytes: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             file = aside / f"{part}.safetensors"
             write_tensors(file, checkpoint.tensors[part])
             sums[part] = _sum(file)
-        state = {"format": 1, "progress": asdict(checkpoint.progress), "sha256": sums}
+        progress = asdict(checkpoint.progress)
+        sums["progress"] = _sum_of(progress)
+        state = {"format": 1, "progress": progress, "sha256": sums}
         (aside / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     for old in listed(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -84,7 +87,8 @@ def listed(folder: Path) -> list[Path]:
     """The checkpoints under `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir())
+    found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def read(path: Path) -> Checkpoint:
@@ -99,6 +103,8 @@ def read(path: Path) -> Checkpoint:
         progress, sums = Progress(**state["progress"]), dict(state["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
+    if _sum_of(asdict(progress)) != sums.get("progress"):
+        raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)
     tensors: dict[str, Mapping[str, Tensor]] = {}
     for part in PARTS:
         file = path / f"{part}.safetensors"
@@ -115,6 +121,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -123,8 +131,14 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def _sum(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sum_of(progress: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(progress, sort_keys=True).encode()).hexdigest()

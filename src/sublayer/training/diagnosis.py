@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str:
@@ -27,7 +28,10 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str:
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    handles: list[RemovableHandle] = []
+    for name, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules()):
+        if name:
+            handles.append(module.register_forward_hook(watch(name)))
     try:
         with torch.no_grad():
             forward()

@@ -15,6 +15,7 @@ Shapes: N tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,8 @@ class CrossEntropy:
         flat = target.flatten()
         real = (flat != self.pad_id).nonzero().squeeze(1)
         chosen = hidden.flatten(0, 1).index_select(0, real)
-        result: Any = _ProjectedCrossEntropy.apply(  # pyright: ignore[reportUnknownMemberType]
-            chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece
-        )
-        return result
+        apply: Callable[..., Tensor] = _ProjectedCrossEntropy.apply  # pyright: ignore[reportUnknownVariableType]
+        return apply(chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece)
 
 
 class _ProjectedCrossEntropy(Function):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,17 @@ class MetricsLog:
     """Appends to a file; a resumed run first cuts off what came after its checkpoint."""
 
     def __init__(self, path: Path, *, kept_bytes: int = 0, tensorboard: bool = False) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = path.open("ab")
-        self._file.truncate(kept_bytes)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            # Never longer: a file that has lost its end would be filled up with zeros.
+            self._file.truncate(min(kept_bytes, self._file.seek(0, SEEK_END)))
+            self._file.seek(0, SEEK_END)
+        except OSError as error:
+            raise StorageError(
+                f"could not write {path}: {error.strerror}", "Free space, or check permissions."
+            ) from error
         self._board = _board(path.parent / "tensorboard") if tensorboard else None
 
     @property
@@ -47,7 +56,9 @@ class MetricsLog:
                     self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     def close(self) -> None:
-        self._file.close()
+        # Every line has been flushed; only one that the disk refused, and that was reported then, can be left.
+        with suppress(OSError):
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -1,6 +1,7 @@
-"""Optimizers from the recipe, and their state as plain tensors and JSON.
+"""Optimizers from the recipe, and their state as plain tensors.
 
-Every parameter is in exactly one group: matrices (which decay), and the rest: biases, norms and embeddings.
+Every parameter is in exactly one group: the matrices of linear maps (which decay), and the rest: biases, norms,
+embeddings of tokens and of positions.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
+from sublayer.nn.block import DecoderBlock, EncoderBlock
 from sublayer.training.schedules import paper_peak
 
 
@@ -22,7 +24,7 @@ class Optimizers:
     """One or two of torch's optimizers that share the parameters, driven as one."""
 
     def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.parts = _build(model, training, dim)
         grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
         assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
@@ -64,7 +66,9 @@ class Optimizers:
             CheckpointError: a tensor belongs to no parameter, or has another shape.
         """
         by_name = {name: parameter for parameter, name in self._names.items()}
-        owner = {p: part for part in self.parts for group in part.param_groups for p in group["params"]}
+        owner: dict[Tensor, Optimizer] = {
+            p: part for part in self.parts for group in part.param_groups for p in group["params"]
+        }
         for key, tensor in tensors.items():
             name, _, what = key.rpartition("/")
             parameter = by_name.get(name)
@@ -80,10 +84,13 @@ class Optimizers:
 
 def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimizer]:
     choice = training.optimizer
-    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     everything = list(model.parameters())
-    matrices = [p for p in everything if p.dim() >= 2 and p not in embeddings]
-    rest = [p for p in everything if p.dim() < 2 or p in embeddings]
+    # By what a parameter does, not by its shape: tables of positions and of relative biases have two dimensions too,
+    # and a projection to the vocabulary that is tied is an embedding.
+    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    linear = {m.weight for m in model.modules() if isinstance(m, nn.Linear)} - embeddings
+    matrices = [p for p in everything if p in linear]
+    rest = [p for p in everything if p not in linear]
     match choice:
         case config.Adam():
             peak = choice.learning_rate or paper_peak(dim, training.schedule.warmup)
@@ -97,8 +104,10 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                     "training.optimizer.type = 'muon' needs torch.optim.Muon, which this torch has not",
                     "Install torch 2.9 or later.",
                 )
-            inner = [p for p in matrices if p.dim() == 2 and p is not _output_weight(model)]
-            outer = [p for p in matrices if not any(p is q for q in inner)]
+            blocks = [m for m in model.modules() if isinstance(m, EncoderBlock | DecoderBlock)]
+            within = {p for block in blocks for p in block.parameters()}
+            inner = [p for p in matrices if p in within]
+            outer = [p for p in matrices if p not in within]
             first: Optimizer = muon(
                 inner,
                 lr=choice.learning_rate,
@@ -121,11 +130,6 @@ def _adamw(choice: config.AdamW, decaying: list[nn.Parameter], rest: list[nn.Par
         eps=choice.eps,
         fused=_fused([*decaying, *rest]),
     )
-
-
-def _output_weight(model: nn.Module) -> Tensor | None:
-    output = getattr(model, "output", None)
-    return output.weight if isinstance(output, nn.Linear) else None
 
 
 def _fused(parameters: list[nn.Parameter]) -> bool:

@@ -1,17 +1,21 @@
 """A run: from a recipe to a trained model, in one folder.
 
-    recipe.toml       the recipe as resolved, paths made absolute
-    tokenizer.json    metrics.jsonl    curves.png
-    checkpoints/      to go on from (`training/checkpoint.py`)
-    model/            the result (`hub/folder.py`), with the held-out sentences beside it in test.jsonl
+recipe.toml       the recipe as resolved, paths made absolute
+tokenizer.json    metrics.jsonl    curves.png
+checkpoints/      to go on from (`training/checkpoint.py`)
+model/            the result (`hub/folder.py`), with the held-out sentences beside it in test.jsonl
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -21,8 +25,8 @@ from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.loader import Loader
 from sublayer.data.sources import Pairs, read
 from sublayer.data.split import Splits, grouped, split
-from sublayer.errors import CheckpointError, ConfigError
-from sublayer.files import write_text
+from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.files import remove_leftovers, write_text
 from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
@@ -57,12 +61,15 @@ def train(
     """
     keep_freed_memory()
     recipe = loaded.recipe
-    begin(out, resume=resume, overwrite=overwrite)
-    text = prepare(recipe, loaded.folder, out, reporter)
-    recipe = _with_vocabulary(recipe, text.tokenizer)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    text = prepare(recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
+    recipe = _with_vocabulary(_with_paths(recipe, loaded.folder), text.tokenizer)
+    # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
+    recipe = _resumed(recipe, out) if resume else _begun(recipe, out, device)
+    for written in (out, out / "checkpoints"):
+        remove_leftovers(written)
+    text.tokenizer.save(out / "tokenizer.json")
     precision = resolve_precision(recipe.training.precision, device)
-    recipe = _with_precision(recipe, precision)
-    recipe = _settle(recipe, out, resume=resume)
     torch.manual_seed(recipe.seed)
     model = EncoderDecoder(recipe.model).to(device)
     reporter.say(
@@ -71,6 +78,12 @@ def train(
     )
     last = checkpoint.listed(out / "checkpoints")
     saved = checkpoint.read(last[-1]) if resume and last else None
+    digest = _digest(text.training)
+    if saved is not None and saved.progress.text != digest:
+        raise DataError(
+            f"the training text or the tokenizer is not what {out} began with",
+            "Put back the text and tokenizer.json as they were, or start another run.",
+        )
     log = MetricsLog(
         out / "metrics.jsonl",
         kept_bytes=saved.progress.metrics_bytes if saved else 0,
@@ -92,26 +105,29 @@ def train(
         improved=write_model,
     )
     loader = Loader(text.training, recipe.training.batches, recipe.seed)
-    trainer = Trainer(
-        model, loader, recipe.training, pad_id=text.tokenizer.pad_id, precision=precision, around=around
-    )
+    trainer = Trainer(model, loader, recipe.training, pad_id=text.tokenizer.pad_id, precision=precision, around=around)
+    trainer.progress = replace(trainer.progress, text=digest)
     if saved is not None:
         trainer.restore(saved)
         reporter.say(f"going on from step {saved.progress.step}")
     try:
         with reporter:
             finished = trainer.train()
+    except BaseException:
+        with suppress(Exception):  # the picture must not hide what happened
+            draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name)
+        raise
     finally:
         log.close()
-        draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name)
+    draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name)
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
         with trainer.average.applied():
             write_model()
     return finished
 
 
-def begin(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that `out` is what the caller thinks it is.
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that `out` is what the caller thinks it is; nothing is changed.
 
     Raises:
         ConfigError, CheckpointError: a run stands there and neither `resume` nor `overwrite` says what to do with it,
@@ -122,35 +138,33 @@ def begin(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError("--resume and --overwrite contradict each other", "Give one of them.")
     if resume and not there:
         raise CheckpointError(f"there is no run in {out} to resume", "Leave --resume out to start one.")
-    if there and not resume:
-        if not overwrite:
-            raise ConfigError(
-                f"{out} already holds a run", "Go on with --resume, start anew with --overwrite, or choose another --out."
-            )
-        for part in ("checkpoints", "model"):
-            shutil.rmtree(out / part, ignore_errors=True)
-        for part in ("recipe.toml", "tokenizer.json", "metrics.jsonl", "curves.png"):
-            (out / part).unlink(missing_ok=True)
-    elif out.is_dir() and any(out.iterdir()) and not there:
+    if there and not resume and not overwrite:
+        raise ConfigError(
+            f"{out} already holds a run",
+            "Go on with --resume, start anew with --overwrite, or choose another --out.",
+        )
+    # Hidden files are what a run that was killed in its first moment leaves: a recipe.toml not yet renamed.
+    if not there and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a run", "Choose another --out.")
 
 
-def prepare(recipe: config.Recipe, folder: Path, out: Path, reporter: Reporter) -> Text:
-    """Read, split and encode the text; train the tokenizer, or take the one that the run already has."""
+def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> Text:
+    """Read, split and encode the text.
+
+    Args:
+        kept: the tokenizer of a run that goes on; where it is not there, one is trained.
+    """
     pairs = read(recipe.data.source, folder)
     splits = split(pairs, recipe.data.split, folder)
     for name, part in (("text", pairs), ("training", splits.train)):
         if part.report.dropped:
             reporter.say(f"{name}: {part.report}")
-    reporter.say(
-        f"{len(splits.train):,} training pairs, {len(splits.validation):,} for validation, {len(splits.test):,} held out"
-    )
-    path = out / "tokenizer.json"
-    if path.is_file():
-        tokenizer = Tokenizer.load(path)
+    sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
+    reporter.say(f"{sizes[0]} training pairs, {sizes[1]} for validation, {sizes[2]} held out")
+    if kept is not None and kept.is_file():
+        tokenizer = Tokenizer.load(kept)
     else:
         tokenizer = Tokenizer.train(_lines(splits.train), recipe.tokenizer)
-        tokenizer.save(path)
     training = encode(splits.train, tokenizer, recipe.data.max_length)
     checked = encode(splits.validation, tokenizer, recipe.data.max_length)
     for name, encoded in (("training", training), ("validation", checked)):
@@ -159,7 +173,7 @@ def prepare(recipe: config.Recipe, folder: Path, out: Path, reporter: Reporter) 
     return Text(splits, tokenizer, training, checked)
 
 
-def _lines(pairs: Pairs):  # noqa: ANN202
+def _lines(pairs: Pairs) -> Iterator[str]:
     yield from pairs.sources
     yield from pairs.targets
 
@@ -170,42 +184,79 @@ def _with_vocabulary(recipe: config.Recipe, tokenizer: Tokenizer) -> config.Reci
     return recipe.model_copy(update={"model": model})
 
 
-def _with_precision(recipe: config.Recipe, precision: torch.dtype) -> config.Recipe:
-    """What "auto" found is written down: a run that goes on elsewhere goes on the same way."""
-    training = recipe.training.model_copy(update={"precision": str(precision).removeprefix("torch.")})
-    return recipe.model_copy(update={"training": training})
+def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
+    """The paths of the text made absolute, so that the recipe in the run's folder can be trained from there."""
+
+    def placed(text: config.ParallelText) -> config.ParallelText:
+        paths = [name for name in ("source", "target", "path") if name in type(text).model_fields]
+        return text.model_copy(update={name: str(folder / getattr(text, name)) for name in paths})
+
+    data = recipe.data
+    how = data.split
+    if isinstance(how, config.GivenSplit):
+        how = how.model_copy(update={"validation": placed(how.validation), "test": placed(how.test)})
+    return recipe.model_copy(update={"data": data.model_copy(update={"source": placed(data.source), "split": how})})
 
 
-def _settle(recipe: config.Recipe, out: Path, *, resume: bool) -> config.Recipe:
-    """Write the resolved recipe, or when resuming compare with the one that the run began with.
+def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
+
+
+def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
+    """Make `out` the folder of a new run: the resolved recipe is written, and an earlier run removed.
+
+    What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
+    """
+    for part in ("checkpoints", "model", "tensorboard"):
+        shutil.rmtree(out / part, ignore_errors=True)
+    for part in ("tokenizer.json", "metrics.jsonl", "curves.png"):
+        with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
+            (out / part).unlink()
+    precision = resolve_precision(recipe.training.precision, device)
+    recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
+    write_text(out / "recipe.toml", dump_toml(recipe))
+    return recipe
+
+
+def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
+    """The resolved recipe that the run in `out` began with.
 
     Raises:
-        ConfigError: they differ; the settings are named.
+        ConfigError: it is not `recipe`; the settings that differ are named.
     """
     path = out / "recipe.toml"
-    if not resume:
-        write_text(path, dump_toml(recipe))
-        return recipe
     before = load_recipe(str(path)).recipe
-    wanted = recipe.model_copy(
-        update={"training": recipe.training.model_copy(update={"precision": before.training.precision})}
-    )
-    different = [key for key, old, new in _differences(before.plain(), wanted.plain(), "")]
+    if recipe.training.precision == "auto":
+        recipe = _with_precision(recipe, before.training.precision)
+    different = _differences(before.plain(), recipe.plain(), "")
     if different:
         raise ConfigError(
             f"the recipe is not the one that {out} began with: {', '.join(different)}",
-            "Resume with the same recipe and overrides, or start another run.",
+            f"Resume with the same recipe and overrides (where text was moved, correct its path in {path}), "
+            "or start another run.",
         )
     return before
 
 
-def _differences(old: object, new: object, where: str) -> list[tuple[str, object, object]]:
+def _digest(encoded: EncodedPairs) -> str:
+    """Of the training text as ids: what makes the batches the same ones."""
+    digest = hashlib.blake2b(digest_size=16)
+    for side in (encoded.sources, encoded.targets):
+        digest.update(side.starts.tobytes())
+        digest.update(side.tokens.tobytes())
+    return digest.hexdigest()
+
+
+def _differences(old: Any, new: Any, where: str) -> list[str]:
+    """The settings that differ, by dotted path."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found: list[tuple[str, object, object]] = []
-        for key in sorted({*old, *new}):  # pyright: ignore
-            found += _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))  # pyright: ignore
-        return found
-    return [] if old == new else [(f"{where} was {old}, is {new}", old, new)]
+        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        return [
+            difference
+            for key in sorted({*before, *after})
+            for difference in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [f"{where} was {old}, is {new}"]
 
 
 def _validate(translator: Translator, text: Text, recipe: config.Recipe) -> Validation:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.data.loader import Batch, Cursor, Loader
-from sublayer.errors import TrainingError
+from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import EncoderDecoder
 from sublayer.training import checkpoint
 from sublayer.training.averaging import build_average
@@ -115,10 +116,23 @@ class Trainer:
         )
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go back to the moment of a checkpoint."""
+        """Go back to the moment of a checkpoint.
+
+        Raises:
+            CheckpointError: it is of another model.
+        """
+        own = dict(self.model.named_parameters())
+        weights = saved.tensors["model"]
+        other = {name for name in {*own, *weights} if name not in own or name not in weights}
+        other |= {name for name in {*own} - other if own[name].shape != weights[name].shape}
+        if other:
+            raise CheckpointError(
+                f"the checkpoint of step {saved.progress.step} is of another model: {', '.join(sorted(other)[:5])}",
+                "Put back the checkpoints of this run.",
+            )
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(saved.tensors["model"][name])
+            for name, parameter in own.items():
+                parameter.copy_(weights[name])
         self.optimizers.load_state(saved.tensors["optimizer"])
         self.average.load_state(saved.tensors["average"])
         checkpoint.restore_random_state(saved.tensors["random"], self.model.device)
@@ -132,7 +146,9 @@ class Trainer:
             loss = self._loss(batch, tokens)
             value = loss.item()
             if not _finite(value):
-                self._stop_at(batch, f"the loss is {value}", first_not_finite(self.model, lambda: self._forward(batch)))
+                # Not the compiled function: it does not call the hooks that look at each module.
+                where = first_not_finite(self.model, partial(self._forward, batch, self.model.hidden))
+                self._stop_at(batch, f"the loss is {value}", where)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
         limit = float("inf") if self.c.clip_norm is None else self.c.clip_norm
@@ -147,16 +163,16 @@ class Trainer:
 
     def _loss(self, batch: Batch, tokens: int) -> Tensor:
         with self._autocast():
-            hidden, target = self._forward(batch)
+            hidden, target = self._forward(batch, self.hidden)
             return self.loss(self.model.output, hidden, target, tokens)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Batch, hidden: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
         # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
         full = int(batch.source_lengths.min()) == batch.source.shape[1]
         there = batch.to(self.model.device)
         lengths = None if full else there.source_lengths
         with self._autocast():
-            return self.hidden(there.source, lengths, there.target_in), there.target_out
+            return hidden(there.source, lengths, there.target_in), there.target_out
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -230,12 +246,12 @@ class Trainer:
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: training pairs {rows}, …); "
             f"first not finite: {where}",
-            "Lower the learning rate, lengthen the warm-up or set training.precision = 'float32', then --resume.",
+            "Start another run with a lower learning rate, a longer warm-up or training.precision = 'float32'.",
         )
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Generator[Callable[[], bool]]:
     """Inside the block the first Ctrl-C (or SIGTERM) only sets a flag, which the given function tells."""
     asked: list[int] = []
 
@@ -261,17 +277,19 @@ def _finite(value: float) -> bool:
 
 def _compiled(function: Callable[..., Tensor], reporter: Reporter) -> Callable[..., Tensor]:
     """`torch.compile` of the function; where that does not work here, the function itself, with a word about it."""
-    chosen: list[Callable[..., Tensor]] = [torch.compile(function, dynamic=True)]
+    chosen: list[Callable[..., Tensor]] = []
 
     def run(*arguments: Tensor | None) -> Tensor:
         try:
+            if not chosen:
+                chosen.append(torch.compile(function, dynamic=True))
             return chosen[0](*arguments)
         except Exception as error:
-            if chosen[0] is function:
+            if chosen == [function]:
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             reporter.say(f"training.compile does not work here ({reason}); going on without it")
-            chosen[0] = function
+            chosen[:] = [function]
             return function(*arguments)
 
     return run
