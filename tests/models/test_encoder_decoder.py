@@ -7,13 +7,14 @@ import re
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import twins
 from laws.models import build
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.laws import Inputs, relative_error
+from sublayer.laws.measure import listening
 from sublayer.models import EncoderDecoder
 
 
@@ -90,6 +91,23 @@ def test_forward_is_the_projection_of_hidden() -> None:
     inputs = Inputs.draw(model)
     arguments = (inputs.source, inputs.source_lengths, inputs.target)
     assert torch.equal(model(*arguments), model.project(model.hidden(*arguments)))
+
+
+@pytest.mark.parametrize(("wiring", "last_norm"), [("post", False), ("pre", True), ("sandwich", True)])
+def test_a_stream_that_is_left_unnormalized_ends_with_a_norm(wiring: str, last_norm: bool) -> None:
+    model = build(twins.tree(wiring=wiring))
+    inputs = Inputs.draw(model)
+    with torch.no_grad(), listening(model, "stream") as seen:
+        states = model.encode(inputs.source, inputs.source_lengths).states
+        hidden = model.hidden(inputs.source, inputs.source_lengths, inputs.target)
+    for name, stack, found in (("encoder", model.encoder, states), ("decoder", model.decoder, hidden)):
+        stream = seen[f"{name}.layers.1.stream"][0]
+        if last_norm:
+            norm = stack.norm
+            expected = nn.functional.layer_norm(stream, stream.shape[-1:], norm.weight, norm.bias)
+            assert relative_error(found, expected.detach()) < 1e-12
+        else:
+            assert torch.equal(found, stream)
 
 
 # --- how weights begin -------------------------------------------------------------------------------------------
