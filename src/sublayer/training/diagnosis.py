@@ -42,8 +42,11 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str:
 
 
 def gradient_not_finite(model: nn.Module) -> str:
-    """The name of the first parameter whose gradient has a NaN or infinity."""
-    for name, parameter in model.named_parameters():
+    """The name of the parameter whose gradient has a NaN or infinity; of several the last, where they came from.
+
+    Gradients are computed from the output back to the input: what is wrong in one spreads to those before it.
+    """
+    for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             return f"the gradient of {name}"
     return "the norm of the gradient (every gradient is finite, their squares add up to more than a float holds)"

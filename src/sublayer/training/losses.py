@@ -7,8 +7,8 @@ summed over the tokens and divided by the number of target tokens of the whole o
 into several batches changes nothing.
 
 Projection and loss are one function here, computed some tokens at a time, gradient included: the logits of a batch
-(tokens x vocabulary, by far the largest tensor of a step) never stand in memory at once, and on a CPU each piece
-stays in the cache.
+(tokens x vocabulary, by far the largest tensor of a step) never stand in memory at once, and their gradient takes
+their own place.
 
 Shapes: N tokens, D model width, V vocabulary.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,12 @@ from torch.nn import functional as F
 class CrossEntropy:
     """Cross-entropy of a projection's logits.
 
-    label_smoothing: eps. pad_id: targets that do not count. piece: logits (tokens * vocabulary) at a time.
+    label_smoothing: eps. pad_id: targets that do not count. piece: logits (tokens * vocabulary) in memory at a time.
     """
 
     label_smoothing: float
     pad_id: int
-    piece: int = 2**21
+    piece: int = 2**23
 
     def __call__(self, output: nn.Linear, hidden: Tensor, target: Tensor, tokens: int) -> Tensor:
         """The sum over the real targets, divided by `tokens`.
@@ -81,24 +81,14 @@ class _ProjectedCrossEntropy(Function):
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
                 logits = F.linear(part, matrix, offset)
-                p = torch.softmax(logits, dim=-1, dtype=wide)
-                # The probability of the best token is at least 1 / V, so its logarithm is safe; a rare target's is not.
-                highest, best = logits.max(dim=-1, keepdim=True)
-                normalizer = highest.to(wide) - p.gather(1, best).log()
-                loss = normalizer - (1 - smoothing) * logits.gather(1, wanted).to(wide)
-                if smoothing:
-                    loss = loss - smoothing * logits.mean(dim=-1, keepdim=True, dtype=wide)
-                total += loss.sum()
+                total += _smoothed(logits, wanted, smoothing, wide)
                 if to_hidden is None or to_weight is None:
                     continue
-                if smoothing:
-                    p -= smoothing / vocabulary
-                p.scatter_add_(1, wanted, p.new_full((), smoothing - 1).expand_as(wanted))
-                gradient = p.to(product)
+                gradient = logits  # overwritten in place by the sum's gradient
                 torch.mm(gradient, matrix, out=to_hidden[start : start + rows])
                 to_weight += gradient.t() @ part
                 if to_bias is not None:
-                    to_bias += p.sum(dim=0)
+                    to_bias += gradient.sum(dim=0, dtype=wide)
             if to_hidden is not None:
                 to_hidden = to_hidden.to(hidden.dtype)
         ctx.gradients = (to_hidden, to_weight, to_bias)
@@ -111,3 +101,25 @@ class _ProjectedCrossEntropy(Function):
         gradients = tuple(None if g is None else g.mul_(factor.to(g.dtype)) for g in ctx.gradients)
         ctx.gradients = None
         return *gradients, None, None, None, None
+
+
+def _smoothed(logits: Tensor, wanted: Tensor, smoothing: float, wide: torch.dtype) -> Tensor:
+    """The loss summed over N tokens; `logits` become its gradient, softmax(z) - q.
+
+    A few rows at a time, so that the probabilities in the wider type never leave a CPU's cache.
+
+    Shape: logits [N, V], wanted [N, 1] -> scalar of type `wide`.
+    """
+    tokens, vocabulary = logits.shape
+    chosen = logits.gather(1, wanted).to(wide)
+    total = torch.zeros((), dtype=wide, device=logits.device)
+    if smoothing:
+        total -= smoothing * logits.mean(dim=-1, dtype=wide).sum()
+    rows = tokens if logits.device.type != "cpu" else max(1, 2**18 // vocabulary)
+    for some in cast("tuple[Tensor, ...]", logits.split(rows)):
+        p = torch.softmax(some, dim=-1, dtype=wide)
+        # The probability of the best token is at least 1 / V, so its logarithm is safe; a rare target's is not.
+        total += (some.amax(dim=-1).to(wide) - p.amax(dim=-1).log()).sum()
+        torch.sub(p, smoothing / vocabulary, out=some)
+    logits.scatter_add_(1, wanted, logits.new_full((), smoothing - 1).expand_as(wanted))
+    return total - (1 - smoothing) * chosen.sum()

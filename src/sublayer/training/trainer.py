@@ -151,10 +151,13 @@ class Trainer:
                 self._stop_at(batch, f"the loss is {value}", where)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
-        limit = float("inf") if self.c.clip_norm is None else self.c.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit).item()
+        total_norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = total_norm.item()
         if not _finite(norm):
+            # Before clipping, which would divide every gradient by this norm and leave none to be told from another.
             self._stop_at(group[-1], f"the gradient's norm is {norm}", gradient_not_finite(self.model))
+        if self.c.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.c.clip_norm, total_norm)
         step = self.progress.step + 1
         self.optimizers.step(factor(self.c.schedule, step, self.progress.last_step))
         self.optimizers.zero_grad()
