@@ -85,6 +85,18 @@ def kill_in_model() -> None:
     model_folder.write_tensors = lambda path, tensors: die()
 
 
+def kill_after_step(step: int, delay: float) -> None:
+    """SIGKILL so many seconds after that step has begun, wherever the run is then."""
+    real = trainer.Trainer._loss
+
+    def loss(self: trainer.Trainer, *arguments: Any) -> Any:
+        if self.progress.step + 1 == step:
+            threading.Timer(delay, die).start()
+        return real(self, *arguments)
+
+    trainer.Trainer._loss = loss
+
+
 def full_disk(size: int) -> None:
     """No file grows beyond `size` bytes; what the kernel then says is what a full disk says, but for the words."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

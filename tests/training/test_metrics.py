@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_once_and_closing_is_quiet(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log._file.close()
-    log._file = Path("/dev/full").open("ab")
+    log._file = Path("/dev/full").open("ab")  # noqa: SIM115
     with pytest.raises(StorageError, match=r"could not write .*metrics\.jsonl: No space left.*--resume"):
         write(log, 1)
     log.close()

@@ -116,7 +116,7 @@ def plain(built: EncoderDecoder, optimizer: str) -> list[torch.optim.Optimizer]:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_steps_are_those_of_torch(optimizer: str) -> None:
-    # In float64: gradients that are zero but for rounding (those of the keys' biases) must not be divided by their size.
+    # In float64: Adam divides by a gradient's size, and that of the keys' biases is nothing but rounding.
     ours = model().double()
     theirs = twin(ours).double()
     optimizers, plain_ones = Optimizers(ours, training(OPTIMIZERS[optimizer]), 8), plain(theirs, optimizer)

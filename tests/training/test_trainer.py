@@ -1,0 +1,507 @@
+"""The loop: what a step does, when it ends, what it says when it cannot go on."""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from small_run import processes, same, sublayer, tree, write
+from sublayer import config
+from sublayer.data.encoding import EncodedPairs, Ragged
+from sublayer.data.loader import Batch, Cursor, Loader, collate
+from sublayer.data.report import Report
+from sublayer.errors import CheckpointError, TrainingError
+from sublayer.generation.greedy import greedy
+from sublayer.generation.step import Limits
+from sublayer.models import EncoderDecoder
+from sublayer.training import checkpoint, run, trainer
+from sublayer.training.metrics import MetricsLog, read_metrics
+from sublayer.training.trainer import Surroundings, Trainer, Validation
+
+PAD, START, END, VOCABULARY = 0, 1, 2, 12
+
+
+def encoded(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> EncodedPairs:
+    def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+        starts = np.cumsum([0, *map(len, rows)])
+        return Ragged(np.array([token for row in rows for token in row], dtype=np.int32), starts.astype(np.int64))
+
+    return EncodedPairs(
+        ragged([source for source, _ in pairs]),
+        ragged([target for _, target in pairs]),
+        np.arange(len(pairs)),
+        Report(read=len(pairs), kept=len(pairs)),
+        PAD,
+        START,
+        END,
+    )
+
+
+def reversals(count: int, longest: int = 5, seed: int = 0) -> EncodedPairs:
+    draw = random.Random(seed)
+    rows = [draw.choices(range(4, 10), k=draw.randint(1, longest)) for _ in range(count)]
+    return encoded([(row, row[::-1]) for row in rows])
+
+
+@dataclass
+class Quiet:
+    """A reporter that remembers."""
+
+    said: list[str] = field(default_factory=list)
+    left: list[float | None] = field(default_factory=list)
+
+    def step(self, step: int, last: int | None, loss: float, tokens_per_second: float, left: float | None) -> None:
+        self.left.append(left)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+@dataclass
+class Given:
+    """A loader that has only these batches, over and over."""
+
+    chosen: list[Batch]
+
+    def batches(self, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
+        place = cursor.step
+        while True:
+            place += 1
+            yield Cursor(0, place), self.chosen[(place - 1) % len(self.chosen)]
+
+
+def recipe(**over: Any) -> config.Training:
+    return config.Training.parse(
+        {
+            "steps": 10,
+            "optimizer": {"type": "adamw", "learning_rate": 3e-3},
+            "schedule": {"type": "linear", "warmup": 5},
+            "averaging": {"type": "none"},
+            "batches": {"tokens": 200},
+            "checkpoint_every": 100,
+            "validate_every": 100,
+            **over,
+        },
+        "test",
+    )
+
+
+def build(
+    folder: Path,
+    c: config.Training,
+    loader: Any = None,
+    *,
+    model: EncoderDecoder | None = None,
+    validate: Callable[[], Validation] = lambda: Validation(1.0, 0.0),
+    improved: Callable[[], None] = lambda: None,
+) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(
+        EncoderDecoder(tree(VOCABULARY)) if model is None else model,
+        Loader(reversals(60), c.batches, seed=1) if loader is None else loader,
+        c,
+        pad_id=PAD,
+        precision=torch.float32,
+        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Quiet(), folder / "checkpoints", validate, improved),
+    )
+
+
+def train(made: Trainer) -> bool:
+    try:
+        return made.train()
+    finally:
+        made.around.log.close()
+
+
+# --- what a step does --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path: Path, optimizer: str) -> None:
+    """Batches of unequal numbers of tokens, differently padded; float64, so that only rounding may differ."""
+    data = reversals(30)
+    rows = np.random.default_rng(0).permutation(30)
+    cuts = [rows[:3], rows[3:20], rows[20:]]
+    parameters: list[dict[str, torch.Tensor]] = []
+    losses: list[list[float]] = []
+    for name, accumulate, batches in (("parts", 3, cuts), ("whole", 1, [rows])):
+        torch.manual_seed(1)
+        model = EncoderDecoder(tree(VOCABULARY)).double()
+        c = recipe(steps=3, accumulate=accumulate, optimizer={"type": optimizer}, clip_norm=0.5, label_smoothing=0.1)
+        made = build(tmp_path / name, c, Given([collate(data, part) for part in batches]), model=model)
+        train(made)
+        parameters.append(dict(model.named_parameters()))
+        lines = read_metrics(tmp_path / name / "metrics.jsonl")
+        losses.append([line["loss"] for line in lines if "loss" in line])
+        assert [line["tokens"] for line in lines if "loss" in line] == [int(data.target_lengths.sum())] * 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    # Muon orthogonalizes in bfloat16, where a last digit of float64 may round the other way.
+    tolerance = 1e-9 if optimizer == "adamw" else 1e-3
+    for name, one in parameters[0].items():
+        other = parameters[1][name]
+        assert ((one - other).norm() / other.norm().clamp(min=1e-3)).item() < tolerance, name
+
+
+def test_it_learns_to_reverse(tmp_path: Path) -> None:
+    stack = config.Stack(
+        layers=1,
+        block=config.Block(
+            attention=config.Attention(heads=4), feed_forward=config.PositionWise(hidden=64), wiring="pre"
+        ),
+    )
+    torch.manual_seed(2)
+    model = EncoderDecoder(
+        config.EncoderDecoder(dim=32, vocab_size=VOCABULARY, max_length=8, encoder=stack, decoder=stack)
+    )
+    c = recipe(
+        steps=400,
+        batches={"tokens": 400},
+        optimizer={"type": "adamw", "learning_rate": 1e-2},
+        schedule={"type": "linear", "warmup": 30},
+        averaging={"type": "ema", "decay": 0.95},
+        label_smoothing=0.0,
+    )
+    made = build(tmp_path, c, Loader(reversals(3000, longest=4), c.batches, seed=1), model=model)
+    assert train(made)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert losses[0] > 2.0
+    assert np.mean(losses[-20:]) < 0.05
+    unseen = reversals(100, longest=4, seed=9)
+    batch = collate(unseen, np.arange(100))
+    with made.average.applied(), torch.no_grad():
+        model.eval()
+        found = greedy(model, batch.source, batch.source_lengths, Limits(start_id=START, end_id=END, steps=[7] * 100))
+    wanted = [
+        row[: length - 1] for row, length in zip(batch.target_out.tolist(), batch.target_lengths.tolist(), strict=True)
+    ]
+    assert sum(one.tokens == row for [one], row in zip(found, wanted, strict=True)) >= 98
+
+
+def test_the_gradient_is_clipped_and_its_norm_before_is_logged(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe(steps=1, clip_norm=0.01, optimizer={"type": "adam", "learning_rate": 1e-3}))
+    train(made)
+    [line] = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert line["gradient_norm"] > 0.1
+    # Adam's first average of the gradient is a tenth of a fiftieth … of it: (1 - beta1) g.
+    [part] = made.optimizers.parts
+    averages = [state["exp_avg"] for state in part.state.values()]
+    norm = torch.stack([average.norm() for average in averages]).norm().item()
+    assert norm == pytest.approx(0.1 * 0.01, rel=1e-4)
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe())
+    train(made)
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    factors = [0.2, 0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+    assert rates == pytest.approx([3e-3 * factor for factor in factors])
+
+
+# --- when it ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "last", "best"),
+    [
+        ("loss", [3.0, 2.0, 2.5, 2.4, 1.0], 4, [1, 2]),
+        ("loss", [3.0, 3.0, 3.0, 1.0], 3, [1]),
+        ("loss", [5.0, 4.0, 4.5, 3.0, 3.5, 3.1, 0.0], 6, [1, 2, 4]),
+        ("bleu", [1.0, 5.0, 4.0, 4.9, 9.0], 4, [1, 2]),
+        ("bleu", [1.0, 2.0, 3.0, 4.0], 4, [1, 2, 3, 4]),
+    ],
+)
+def test_early_stopping(tmp_path: Path, metric: str, values: list[float], last: int, best: list[int]) -> None:
+    improved: list[int] = []
+    asked = iter(values)
+
+    def validate() -> Validation:
+        value = next(asked)
+        return Validation(value, 7.0) if metric == "loss" else Validation(7.0, value)
+
+    made = build(
+        tmp_path,
+        recipe(
+            steps=4 if last == 4 and len(values) == 4 else 50,
+            validate_every=1,
+            early_stopping={"metric": metric, "patience": 2},
+        ),
+        validate=validate,
+        improved=lambda: improved.append(made.progress.step),
+    )
+    assert train(made)
+    assert (made.progress.step, improved, made.progress.best_step) == (last, best, best[-1])
+
+
+@pytest.mark.parametrize("metric", ["loss", "bleu"])
+def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str) -> None:
+    """Through the command: the folder has the averaged weights of the best validation, not the last."""
+    values = [5.0, 3.0, 4.0, 4.0] if metric == "loss" else [1.0, 2.0, 1.5, 1.7]
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(translator: Any, text: Any, recipe: Any) -> Validation:
+        seen.append({name: p.detach().clone() for name, p in translator.model.named_parameters()})
+        value = values[len(seen) - 1]
+        return Validation(value, 0.0) if metric == "loss" else Validation(9.0, value)
+
+    monkeypatch.setattr(run, "_validate", validate)
+    file = write(
+        tmp_path, training={"steps": 90, "validate_every": 3, "early_stopping": {"metric": metric, "patience": 2}}
+    )
+    assert sublayer("train", file, "--out", tmp_path / "run").code == 0
+    assert len(seen) == 4
+    kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert same(kept, seen[1]) == []
+    assert same(kept, seen[3]) != []
+
+
+class Clock:
+    """Seconds pass only in steps: two readings a step, the second later by the pace."""
+
+    def __init__(self, pace: Callable[[int], float]) -> None:
+        self.now, self.readings, self.pace = 0.0, 0, pace
+
+    def perf_counter(self) -> float:
+        self.readings += 1
+        if self.readings % 2 == 0:
+            self.now += self.pace(self.readings // 2)
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("pace", "last_step", "ends_at"),
+    [
+        (lambda step: 0.5, 120, 120),
+        (lambda step: 3.0, 20, 20),
+        # The warm-up alone takes longer than all was to take.
+        (lambda step: 6.3, 10, 10),
+        (lambda step: 30.0, None, 3),
+        # Slower after the warm-up: stopped a tenth over the time, not after 120 steps.
+        (lambda step: 0.5 if step <= 10 else 2.0, 120, 41),
+    ],
+)
+def test_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Callable[[int], float], last_step: int | None, ends_at: int
+) -> None:
+    clock = Clock(pace)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    made = build(tmp_path, recipe(steps=None, minutes=1.0, schedule={"type": "linear", "warmup": 10}))
+    assert train(made)
+    assert (made.progress.last_step, made.progress.step) == (last_step, ends_at)
+    if ends_at == 120:
+        assert clock.now == pytest.approx(60.0)
+        assert made.optimizers.learning_rate == 0.0
+        left = made.around.reporter.left  # pyright: ignore
+        assert left[0] == pytest.approx(59.5)
+        assert left[59] == pytest.approx(30.0)
+        assert left[-1] == 0.0
+
+
+# --- what it says when it cannot go on ---------------------------------------------------------------------------
+
+
+def refusal(made: Trainer) -> str:
+    with pytest.raises(TrainingError) as caught:
+        train(made)
+    return str(caught.value)
+
+
+def rows_of(text: str) -> list[int]:
+    found = re.search(r"training pairs ([\d, ]+), …", text)
+    assert found
+    return [int(row) for row in found[1].split(", ")]
+
+
+def test_a_poisoned_parameter_is_named(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe())
+    with torch.no_grad():
+        made.model.decoder.layers[0].feed_forward.down.weight[3, 2] = float("nan")
+    text = refusal(made)
+    rows = made.loader.plan(0)[0][:5].tolist()
+    assert rows_of(text) == rows
+    assert "the loss is nan at step 1 (epoch 0, batch 0: " in text
+    assert "first not finite: the parameter decoder.layers.0.feed_forward.down.weight." in text
+    assert "lower learning rate" in text
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_first_output_that_overflows_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    # What compile makes does not call the hooks of modules.
+    nan = torch.full((1, 1, 16), float("nan"))
+    monkeypatch.setattr(
+        torch, "compile", lambda function, dynamic: lambda *given: function(*given).detach() * 0 + nan + self_grad
+    )
+    self_grad = torch.zeros(1, requires_grad=True)
+    made = build(tmp_path, recipe(compile=compiled))
+    with torch.no_grad():
+        made.model.encoder.layers[0].feed_forward.up.weight.fill_(3e38)
+    assert "first not finite: the output of encoder.layers.0.feed_forward.up." in refusal(made)
+
+
+def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe(steps=50, optimizer={"type": "adamw", "learning_rate": 1e38}))
+    text = refusal(made)
+    step = made.progress.step + 1
+    assert step > 1
+    assert f" at step {step} (epoch {made.progress.epoch}, batch {made.progress.batch}: training pairs " in text
+    assert re.search(r"first not finite: the (parameter|output of|gradient of) \S+\. Start another run", text)
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, step))
+    assert checkpoint.listed(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing(tmp_path: Path, value: str) -> None:
+    made = build(tmp_path, recipe())
+    made.model.encoder.layers[0].self_attention.output.weight.register_hook(lambda gradient: gradient * float(value))
+    before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+    text = refusal(made)
+    assert "the gradient's norm is " in text
+    assert "first not finite: the gradient of encoder.layers.0.self_attention.output.weight." in text
+    assert same(dict(made.model.named_parameters()), before) == []
+
+
+def test_of_several_gradients_the_one_nearest_the_output_is_named(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe())
+    handle = made.model.decoder.layers[0].cross_attention_sublayer
+    handle.register_full_backward_hook(lambda module, into, out: tuple(g if g is None else g / 0 for g in into))
+    text = refusal(made)
+    # The cross-attention's own gradients are fine; those of whatever came before it are not.
+    assert "first not finite: the gradient of decoder.layers.0.self_attention_sublayer.before." in text
+
+
+def test_the_batch_that_is_named_is_the_bad_one_of_a_group(tmp_path: Path) -> None:
+    data = reversals(9)
+    bad = collate(data, np.array([7, 8]))
+    bad = replace(bad, source=bad.source.fill_(VOCABULARY - 1))
+    fine = collate(encoded([([4, 5], [5, 4])] * 3), np.arange(3))
+    made = build(
+        tmp_path, recipe(accumulate=2), Given([fine, bad]), model=EncoderDecoder(tree(VOCABULARY, tied="none"))
+    )
+    with torch.no_grad():
+        made.model.encoder.embedding.tokens.weight[VOCABULARY - 1] = float("inf")
+    assert rows_of(refusal(made)) == [7, 8]
+
+
+# --- compile, checkpoints, signals -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["at once", "when called"])
+def test_compile_that_does_not_work_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("no compiler\nhere")
+
+    monkeypatch.setattr(torch, "compile", fail if when == "at once" else lambda function, dynamic: fail)
+    made, plain = build(tmp_path / "compiled", recipe(compile=True)), build(tmp_path / "plain", recipe())
+    train(made)
+    train(plain)
+    said = made.around.reporter.said  # pyright: ignore
+    message = "training.compile does not work here (no compiler); going on without it"
+    assert [text for text in said if "compile" in text] == [message]
+    assert same(dict(made.model.named_parameters()), dict(plain.model.named_parameters())) == []
+
+
+def test_compile_does_not_hide_an_error_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    made = build(tmp_path, recipe(compile=True))
+    made.model.decoder.forward = lambda *_: 1 / 0
+    made.loader.plan(0)
+    with pytest.raises(ZeroDivisionError):
+        train(made)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    one = build(tmp_path / "one", recipe(steps=1))
+    train(one)
+    saved = checkpoint.read(checkpoint.listed(tmp_path / "one" / "checkpoints")[-1])
+    for other in (tree(VOCABULARY + 1), tree(VOCABULARY, tied="none"), tree(VOCABULARY, output_bias=True)):
+        made = build(tmp_path / "two", recipe(), model=EncoderDecoder(other))
+        before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+        with pytest.raises(CheckpointError, match="of step 1 is of another model: "):
+            made.restore(saved)
+        assert same(dict(made.model.named_parameters()), before) == []
+        made.around.log.close()
+
+
+def test_checkpoints_beyond_those_to_keep_are_removed_oldest_first(tmp_path: Path) -> None:
+    made = build(tmp_path, recipe(checkpoint_every=2, keep_checkpoints=2))
+    made.progress = replace(made.progress, step=999_994, last_step=1_000_001)
+    train(made)
+    names = [path.name for path in checkpoint.listed(tmp_path / "checkpoints")]
+    assert names == ["step-1000000", "step-1000001"]
+
+
+def test_interruptible_outside_the_main_thread_does_nothing() -> None:
+    import threading
+
+    told: list[bool] = []
+
+    def inside() -> None:
+        with trainer.interruptible() as interrupted:
+            told.append(interrupted())
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert told == [False]
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with trainer.interruptible() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_the_command_it_prints_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    file = write(tmp_path / "a folder")
+    start = ("train", file, "--set", "name='other one'".replace(" ", "-"), "--set", "training.clip_norm=0.5")
+    stopped = processes().run(*start, "--out", tmp_path / "stopped", signal_at_step={"step": 6, "signal": int(number)})
+    assert stopped.code == 130
+    assert stopped.out == ""
+    assert "Traceback" not in stopped.err
+    assert [path.name for path in checkpoint.listed(tmp_path / "stopped" / "checkpoints")] == [
+        "step-000004",
+        "step-000006",
+    ]
+    assert not (tmp_path / "stopped" / "model").exists()
+    [again] = re.findall(r"interrupted; the state is saved\. Go on with: sublayer (.*)", stopped.err)
+    assert processes().run(*shlex.split(again)).code == 0
+    assert processes().run(*start, "--out", tmp_path / "whole").code == 0
+    whole, resumed = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "stopped"))
+    assert same(whole, resumed) == []
+
+
+def test_ctrl_c_before_the_training_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "prepare", prepare)
+    outcome = sublayer("train", write(tmp_path), "--out", tmp_path / "run")
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "run").exists()
