@@ -264,6 +264,8 @@ class EncoderDecoder(Part):
                 raise ValueError("encoder.block.cross_attention is set, but an encoder has nothing to attend to")
             for label, attention in attentions.items():
                 where = f"{name}.block.{label}"
+                if label == "cross_attention" and attention.window is not None:
+                    raise ValueError(f"{where}.window = {attention.window}: a window is for self-attention")
                 if attention.head_dim is None and self.dim % attention.heads:
                     raise ValueError(f"dim = {self.dim} is not a multiple of {where}.heads = {attention.heads}")
             if isinstance(stack.position, Sinusoidal) and self.dim % 2:

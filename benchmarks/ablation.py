@@ -1,0 +1,114 @@
+"""What each choice of a recipe is worth: the recipe as shipped, and with one choice undone at a time.
+
+Every row trains for the same wall-clock time on one thread, so that a choice which costs speed pays for it. Rows run
+one after the other (or `--jobs` at a time, on a core each); the validation at the end of the time is reported.
+
+    python benchmarks/ablation.py tatoeba-en-es-demo --minutes 4 --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import facts
+
+ADAMW = 'training.optimizer={type="adamw",learning_rate=2e-3}'
+PAPERS = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
+
+
+@dataclass(frozen=True)
+class Row:
+    """One choice undone. overrides: as for `sublayer train --set`."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+ROWS = [
+    Row("as shipped", ()),
+    Row("AdamW in place of Muon", (ADAMW,)),
+    Row("the paper's Adam and schedule (warm-up 200)", tuple(PAPERS)),
+    Row("the same, and post-norm (the paper's)", (*PAPERS, "model.encoder.block.wiring=post", "model.decoder.block.wiring=post")),
+    Row("random padded batches in place of buckets", ("training.batches.buckets=false",)),
+    Row("float32 products in place of bfloat16", ("training.precision=float32",)),
+    Row("three embedding matrices in place of one", ("model.tied=none",)),
+    Row("no averaging of weights", ('training.averaging={type="none"}',)),
+    Row("no label smoothing", ("training.label_smoothing=0.0",)),
+    Row("dropout 0.1", ("model.encoder.block.dropout=0.1", "model.decoder.block.dropout=0.1")),
+    Row("inverse square root in place of linear decay", ('training.schedule={type="inverse-sqrt",warmup=200}',)),
+    Row("rotary in place of sinusoidal positions", ("model.encoder.position.type=rotary", "model.decoder.position.type=rotary")),
+    Row("SwiGLU in place of ReLU, same size", (
+        'model.encoder.block.feed_forward={type="gated",hidden=683}',
+        'model.decoder.block.feed_forward={type="gated",hidden=683}',
+    )),
+    Row("batches twice as large", ("training.batches.tokens=10000",)),
+]  # fmt: skip
+
+
+def run(row: Row, recipe: str, minutes: float, folder: Path) -> dict[str, object]:
+    """Train one row; its last validation."""
+    out = folder / "".join(c if c.isalnum() else "-" for c in row.name)
+    command = ["sublayer", "train", recipe, "--out", str(out), "--overwrite", "--device", "cpu"]
+    settings = [f"training.minutes={minutes}", "training.validate_every=100000", "training.checkpoint_every=100000"]
+    for setting in (*settings, *row.overrides):
+        command += ["--set", setting]
+    finished = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    if finished.returncode:
+        sys.exit(f"{row.name}: {finished.stderr[-2000:]}")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = next(line for line in reversed(lines) if "valid/bleu" in line)
+    tokens = sum(line.get("tokens", 0) for line in lines)
+    found = {
+        "name": row.name,
+        "overrides": row.overrides,
+        "steps": last["step"],
+        "tokens": tokens,
+        "tokens_per_second": tokens / last["seconds"],
+        "loss": last["valid/loss"],
+        "bleu": last["valid/bleu"],
+    }
+    print(f"{row.name}: loss {found['loss']:.3f}, BLEU {found['bleu']:.1f}", file=sys.stderr, flush=True)
+    return found
+
+
+def table(found: list[dict[str, object]]) -> str:
+    """Markdown, a row a choice, differences to the first row."""
+    first = found[0]
+    lines = ["| choice | BLEU | difference | loss | tokens/s | steps |", "|---|---|---|---|---|---|"]
+    for row in found:
+        lines.append(
+            f"| {row['name']} | {row['bleu']:.1f} | {row['bleu'] - first['bleu']:+.1f} | {row['loss']:.3f} "
+            f"| {row['tokens_per_second']:,.0f} | {row['steps']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", default="tatoeba-en-es-demo")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training, each row")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, a thread each")
+    parser.add_argument("--rows", type=int, nargs="*", help="only these, counted from 0")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
+    arguments = parser.parse_args()
+    rows = ROWS if arguments.rows is None else [ROWS[number] for number in arguments.rows]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        found = list(pool.map(lambda row: run(row, arguments.recipe, arguments.minutes, arguments.folder), rows))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": facts(), "minutes": arguments.minutes, "jobs": arguments.jobs, "rows": found}
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
