@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from os import SEEK_END
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, *, kept_bytes: int = 0, tensorboard: bool = False) -> None:
         self.path = path
+        self._board = _board(path.parent / "tensorboard") if tensorboard else None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
@@ -32,7 +34,6 @@ class MetricsLog:
             raise StorageError(
                 f"could not write {path}: {error.strerror}", "Free space, or check permissions."
             ) from error
-        self._board = _board(path.parent / "tensorboard") if tensorboard else None
 
     @property
     def bytes(self) -> int:
@@ -75,12 +76,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+def require_tensorboard() -> None:
+    """
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    if find_spec("tensorboard") is None:
         raise ConfigError(
             "training.tensorboard = true needs the package tensorboard", "Run pip install 'sublayer[logging]'."
-        ) from None
+        )
+
+
+def _board(folder: Path) -> Any:
+    require_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     writer: Any = SummaryWriter(str(folder))
     return writer

@@ -35,7 +35,7 @@ from sublayer.training import checkpoint
 from sublayer.training.card import model_card
 from sublayer.training.curves import draw_curves
 from sublayer.training.evaluation import score, validation_loss
-from sublayer.training.metrics import MetricsLog
+from sublayer.training.metrics import MetricsLog, require_tensorboard
 from sublayer.training.progress import Reporter
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Surroundings, Trainer, Validation
@@ -61,24 +61,27 @@ def train(
     """
     keep_freed_memory()
     recipe = loaded.recipe
-    check_folder(out, resume=resume, overwrite=overwrite)
+    check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
     text = prepare(recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
     recipe = _with_vocabulary(_with_paths(recipe, loaded.folder), text.tokenizer)
+    torch.manual_seed(recipe.seed)
+    model = EncoderDecoder(recipe.model).to(device)
+    loader = Loader(text.training, recipe.training.batches, recipe.seed)
+    if recipe.training.tensorboard:
+        require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
     recipe = _resumed(recipe, out) if resume else _begun(recipe, out, device)
     for written in (out, out / "checkpoints"):
         remove_leftovers(written)
     text.tokenizer.save(out / "tokenizer.json")
     precision = resolve_precision(recipe.training.precision, device)
-    torch.manual_seed(recipe.seed)
-    model = EncoderDecoder(recipe.model).to(device)
     reporter.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, "
         f"products in {str(precision).removeprefix('torch.')}, {len(text.training):,} pairs"
     )
     last = checkpoint.listed(out / "checkpoints")
     saved = checkpoint.read(last[-1]) if resume and last else None
-    digest = _digest(text.training)
+    digest = _digest(text)
     if saved is not None and saved.progress.text != digest:
         raise DataError(
             f"the training text or the tokenizer is not what {out} began with",
@@ -104,13 +107,12 @@ def train(
         validate=lambda: _validate(translator, text, recipe),
         improved=write_model,
     )
-    loader = Loader(text.training, recipe.training.batches, recipe.seed)
     trainer = Trainer(model, loader, recipe.training, pad_id=text.tokenizer.pad_id, precision=precision, around=around)
     trainer.progress = replace(trainer.progress, text=digest)
-    if saved is not None:
-        trainer.restore(saved)
-        reporter.say(f"going on from step {saved.progress.step}")
     try:
+        if saved is not None:
+            trainer.restore(saved)
+            reporter.say(f"going on from step {saved.progress.step}")
         with reporter:
             finished = trainer.train()
     except BaseException:
@@ -126,8 +128,8 @@ def train(
     return finished
 
 
-def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that `out` is what the caller thinks it is; nothing is changed.
+def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that `out` is what the caller thinks it is; nothing is changed. folder: where the recipe stands.
 
     Raises:
         ConfigError, CheckpointError: a run stands there and neither `resume` nor `overwrite` says what to do with it,
@@ -138,6 +140,8 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError("--resume and --overwrite contradict each other", "Give one of them.")
     if resume and not there:
         raise CheckpointError(f"there is no run in {out} to resume", "Leave --resume out to start one.")
+    if there and not resume and out.resolve() == folder and not (out / "metrics.jsonl").is_file():
+        raise ConfigError(f"{out} is the folder of the recipe, not of a run", "Choose another --out.")
     if there and not resume and not overwrite:
         raise ConfigError(
             f"{out} already holds a run",
@@ -238,10 +242,10 @@ def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
     return before
 
 
-def _digest(encoded: EncodedPairs) -> str:
-    """Of the training text as ids: what makes the batches the same ones."""
-    digest = hashlib.blake2b(digest_size=16)
-    for side in (encoded.sources, encoded.targets):
+def _digest(text: Text) -> str:
+    """Of the tokenizer and the training text as ids: what makes the batches, and the model, the same ones."""
+    digest = hashlib.blake2b(text.tokenizer.fingerprint.encode(), digest_size=16)
+    for side in (text.training.sources, text.training.targets):
         digest.update(side.starts.tobytes())
         digest.update(side.tokens.tobytes())
     return digest.hexdigest()
