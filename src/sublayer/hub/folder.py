@@ -25,6 +25,7 @@ from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.models import EncoderDecoder
+from sublayer.nn.linear import prepare
 from sublayer.text import Tokenizer
 
 FORMAT = 1
@@ -89,7 +90,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
     with torch.device("meta"):
         model = EncoderDecoder(tree)
     fill(model, read_tensors(folder / "model.safetensors"), ties, folder / "model.safetensors")
-    return Translator(model.to(device), tokenizer, decoding)
+    model.to(device)
+    prepare(model)
+    return Translator(model, tokenizer, decoding)
 
 
 def find(path: Path) -> Path:

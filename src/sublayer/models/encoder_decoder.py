@@ -11,6 +11,7 @@ from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.encoder import Encoder, Memory
 from sublayer.models.initialization import initialize
 from sublayer.nn.embedding import Embedding
+from sublayer.nn.linear import Linear
 from sublayer.nn.tap import Tap
 
 
@@ -30,7 +31,7 @@ class EncoderDecoder(nn.Module):
             source.tokens = target.tokens
         self.encoder = Encoder(c.encoder, source, c.dim, c.max_length)
         self.decoder = Decoder(c.decoder, target, c.dim, c.max_length)
-        self.output = nn.Linear(c.dim, c.vocab_size, bias=c.output_bias)
+        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
         if c.tied in ("all", "target"):
             self.output.weight = target.tokens.weight
         self.logits = Tap()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.nn.attend import attend
 from sublayer.nn.cache import LayerCache
+from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Scope
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Rotation
@@ -33,7 +34,7 @@ class _MultiHead(nn.Module):
         norm = c.query_key_norm
         self.query_norm = None if norm is None else build_norm(norm, self.width)
         self.key_norm = None if norm is None else build_norm(norm, self.width)
-        self.output = nn.Linear(self.heads * self.width, dim, bias=c.bias)
+        self.output = Linear(self.heads * self.width, dim, bias=c.bias)
         self.weights = Tap()
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
@@ -52,7 +53,7 @@ class SelfAttention(_MultiHead):
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
-        self.qkv = nn.Linear(dim, (self.heads + 2 * self.groups) * self.width, bias=c.bias)
+        self.qkv = Linear(dim, (self.heads + 2 * self.groups) * self.width, bias=c.bias)
 
     def forward(
         self, x: Tensor, scope: Scope, rotation: Rotation | None = None, cache: LayerCache | None = None
@@ -80,8 +81,8 @@ class CrossAttention(_MultiHead):
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
-        self.query = nn.Linear(dim, self.heads * self.width, bias=c.bias)
-        self.key_value = nn.Linear(dim, 2 * self.groups * self.width, bias=c.bias)
+        self.query = Linear(dim, self.heads * self.width, bias=c.bias)
+        self.key_value = Linear(dim, 2 * self.groups * self.width, bias=c.bias)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory: computed once, however many tokens are then decoded.

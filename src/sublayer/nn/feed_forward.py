@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer import config
+from sublayer.nn.linear import Linear
 
 ACTIVATIONS: Mapping[config.Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -40,12 +41,12 @@ class PositionWise(nn.Module):
     def __init__(self, c: config.PositionWise, dim: int) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[c.activation]
-        self.up = nn.Linear(dim, c.hidden, bias=c.bias)
-        self.down = nn.Linear(c.hidden, dim, bias=c.bias)
-        self.dropout = nn.Dropout(c.dropout)
+        self.up = Linear(dim, c.hidden, bias=c.bias)
+        self.down = Linear(c.hidden, dim, bias=c.bias)
+        self.dropout = c.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(self.activation(self.up(x))))
+        return self.down(_dropped(self.activation(self.up(x)), self.dropout if self.training else 0.0))
 
 
 class Gated(nn.Module):
@@ -68,13 +69,17 @@ class Gated(nn.Module):
     def __init__(self, c: config.Gated, dim: int) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[c.activation]
-        self.gate_up = nn.Linear(dim, 2 * c.hidden, bias=c.bias)
-        self.down = nn.Linear(c.hidden, dim, bias=c.bias)
-        self.dropout = nn.Dropout(c.dropout)
+        self.gate_up = Linear(dim, 2 * c.hidden, bias=c.bias)
+        self.down = Linear(c.hidden, dim, bias=c.bias)
+        self.dropout = c.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self.dropout(self.activation(gate) * up))
+        return self.down(_dropped(self.activation(gate) * up, self.dropout if self.training else 0.0))
+
+
+def _dropped(x: Tensor, dropout: float) -> Tensor:
+    return F.dropout(x, dropout) if dropout else x
 
 
 def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated:

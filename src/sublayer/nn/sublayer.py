@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.nn.normalization import build_norm
@@ -25,13 +26,19 @@ class SubLayer(nn.Module):
 
     def __init__(self, c: config.Block, dim: int) -> None:
         super().__init__()
-        self.before = build_norm(c.norm, dim) if c.wiring in ("pre", "sandwich") else nn.Identity()
-        self.after = build_norm(c.norm, dim) if c.wiring == "sandwich" else nn.Identity()
-        self.outer = build_norm(c.norm, dim) if c.wiring == "post" else nn.Identity()
-        self.dropout = nn.Dropout(c.dropout)
+        self.before = build_norm(c.norm, dim) if c.wiring in ("pre", "sandwich") else None
+        self.after = build_norm(c.norm, dim) if c.wiring == "sandwich" else None
+        self.outer = build_norm(c.norm, dim) if c.wiring == "post" else None
+        self.dropout = c.dropout
         self.output = Tap()
 
     def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]; `function` maps [B, S, D] to [B, S, D]."""
-        written = self.output(self.after(function(self.before(x))))
-        return self.outer(x + self.dropout(written))
+        written = function(x if self.before is None else self.before(x))
+        if self.after is not None:
+            written = self.after(written)
+        written = self.output(written)
+        if self.dropout and self.training:
+            written = F.dropout(written, self.dropout)
+        x = x + written
+        return x if self.outer is None else self.outer(x)
