@@ -64,7 +64,7 @@ def _measure(
     workers: dict[str, Worker], sources: list[list[int]], options: argparse.Namespace, beam: int, batch: int
 ) -> dict[str, Any]:
     # Rounds of like length: of single sentences fewer than of batches.
-    count = options.sentences or (16 if batch == 1 else 4 * batch)
+    count = options.sentences or (32 if batch == 1 else 4 * batch)
     taken = {name: worker for name, worker in workers.items() if beam == 1 or name != TORCH}
 
     def ask(number: int) -> Message:
@@ -172,7 +172,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--sentences", type=int, help="in a round; unset: 16 one by one, 4 batches of several")
+    parser.add_argument("--sentences", type=int, help="in a round; unset: 32 one by one, 4 batches of several")
     parser.add_argument("--steps", type=int, default=64, help="tokens of a translation at most")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", help="of the file in benchmarks/results")
