@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from quality_report import at, tables  # noqa: E402
-from summary import Summary, table  # noqa: E402
+from quality_report import at, tables
+from summary import Summary, table
 
 
 def test_a_disturbance_of_a_whole_round_cancels_in_the_ratio() -> None:
