@@ -51,6 +51,8 @@ def main() -> None:
         seconds = _seconds(options, loaded, result)
         result["baseline"] = _baseline(options, loaded, data, seconds) | {"machine": machine.facts(options.device)}
         write(name, result)
+    if not result:
+        raise SystemExit(f"nothing has been measured under the name {name}")
     print(f"\n{machine.described(machine.facts(options.device))}\n\n{tables(result, options.every)}")
     print(f"\nWritten to {write(name, result)} and {draw(result, RESULTS / f'{name}.png', loaded.recipe.name)}")
 
