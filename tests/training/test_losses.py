@@ -52,6 +52,17 @@ def test_value_and_gradients_are_those_of_torch(piece: int, smoothing: float, bi
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("piece", [1, 2**21])
+def test_a_vocabulary_so_large_that_a_few_rows_are_a_piece(piece: int) -> None:
+    layer = nn.Linear(DIM, 70_001, dtype=torch.float64)
+    hidden, target = batch(rows=3)
+    ours = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens=7)
+    expected = theirs(layer, hidden, target, 0.1, tokens=7)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    for found, wanted in zip(gradients(ours, layer, hidden), gradients(expected, layer, hidden), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_logits_of_ten_thousand(dtype: torch.dtype, smoothing: float) -> None:

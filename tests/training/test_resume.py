@@ -141,6 +141,14 @@ def test_differences_would_be_seen(whole: tuple[Path, Path], tmp_path: Path) -> 
         assert what in text
 
 
+def test_the_model_has_the_averaged_weights(whole: tuple[Path, Path]) -> None:
+    _, run = whole
+    last = listed(run / "checkpoints")[-1]
+    model = load_file(run / "model" / "model.safetensors")
+    assert same(model, load_file(last / "average.safetensors")) == []
+    assert len(same(model, load_file(last / "model.safetensors"))) == len(model)
+
+
 def test_resuming_what_has_ended_changes_nothing(whole: tuple[Path, Path], tmp_path: Path) -> None:
     file, _ = whole
     out = tmp_path / "run"

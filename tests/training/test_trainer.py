@@ -274,6 +274,35 @@ def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert same(kept, seen[3]) != []
 
 
+@pytest.mark.parametrize("averaging", [{"type": "ema", "decay": 0.9}, {"type": "last", "count": 2, "every": 2}])
+def test_the_averaged_weights_are_judged_and_training_goes_on_with_its_own(
+    tmp_path: Path, averaging: dict[str, Any]
+) -> None:
+    judged: list[dict[str, torch.Tensor]] = []
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def weights() -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in made.model.named_parameters()}
+
+    def validate() -> Validation:
+        judged.append(weights())
+        return Validation(1.0, 0.0)
+
+    made = build(
+        tmp_path / "judged",
+        recipe(averaging=averaging, validate_every=10, early_stopping={"metric": "loss"}),
+        validate=validate,
+        improved=lambda: kept.append(weights()),
+    )
+    train(made)
+    average = made.average.weights()
+    assert same(judged[0], average) == same(kept[0], average) == []
+    assert len(same(weights(), average)) == len(average)
+    plain = build(tmp_path / "plain", recipe())
+    train(plain)
+    assert same(weights(), dict(plain.model.named_parameters())) == []
+
+
 class Clock:
     """Seconds pass only in steps: two readings a step, the second later by the pace."""
 
@@ -347,12 +376,11 @@ def test_a_poisoned_parameter_is_named(tmp_path: Path) -> None:
 def test_the_first_output_that_overflows_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
-    # What compile makes does not call the hooks of modules.
-    nan = torch.full((1, 1, 16), float("nan"))
-    monkeypatch.setattr(
-        torch, "compile", lambda function, dynamic: lambda *given: function(*given).detach() * 0 + nan + self_grad
-    )
-    self_grad = torch.zeros(1, requires_grad=True)
+    def without_hooks(function: Any, dynamic: bool) -> Any:
+        # What is compiled does not call the hooks of modules.
+        return lambda source, lengths, target: torch.full((*target.shape, 16), float("nan"), requires_grad=True)
+
+    monkeypatch.setattr(torch, "compile", without_hooks)
     made = build(tmp_path, recipe(compile=compiled))
     with torch.no_grad():
         made.model.encoder.layers[0].feed_forward.up.weight.fill_(3e38)
