@@ -31,25 +31,31 @@ class Row:
     overrides: tuple[str, ...]
 
 
+
+def both(setting: str) -> tuple[str, str]:
+    """A setting of the block, in encoder and decoder."""
+    return f"model.encoder.block.{setting}", f"model.decoder.block.{setting}"
+
+
 ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
     Row("the paper's Adam and schedule (warm-up 200)", tuple(PAPERS)),
-    Row("the same, and post-norm (the paper's)", (*PAPERS, "model.encoder.block.wiring=post", "model.decoder.block.wiring=post")),
+    Row("the same, and post-norm (the paper's)", (*PAPERS, *both("wiring=post"))),
     Row("random padded batches in place of buckets", ("training.batches.buckets=false",)),
     Row("float32 products in place of bfloat16", ("training.precision=float32",)),
     Row("three embedding matrices in place of one", ("model.tied=none",)),
     Row("no averaging of weights", ('training.averaging={type="none"}',)),
     Row("no label smoothing", ("training.label_smoothing=0.0",)),
-    Row("dropout 0.1", ("model.encoder.block.dropout=0.1", "model.decoder.block.dropout=0.1")),
+    Row("dropout 0.1", both("dropout=0.1")),
     Row("inverse square root in place of linear decay", ('training.schedule={type="inverse-sqrt",warmup=200}',)),
-    Row("rotary in place of sinusoidal positions", ("model.encoder.position.type=rotary", "model.decoder.position.type=rotary")),
-    Row("SwiGLU in place of ReLU, same size", (
-        'model.encoder.block.feed_forward={type="gated",hidden=683}',
-        'model.decoder.block.feed_forward={type="gated",hidden=683}',
-    )),
+    Row(
+        "rotary in place of sinusoidal positions",
+        ("model.encoder.position.type=rotary", "model.decoder.position.type=rotary"),
+    ),
+    Row("SwiGLU in place of ReLU, same size", both('feed_forward={type="gated",hidden=683}')),
     Row("batches twice as large", ("training.batches.tokens=10000",)),
-]  # fmt: skip
+]
 
 
 def run(row: Row, recipe: str, minutes: float, folder: Path) -> dict[str, object]:
@@ -84,11 +90,11 @@ def table(found: list[dict[str, object]]) -> str:
     """Markdown, a row a choice, differences to the first row."""
     first = found[0]
     lines = ["| choice | BLEU | difference | loss | tokens/s | steps |", "|---|---|---|---|---|---|"]
-    for row in found:
-        lines.append(
-            f"| {row['name']} | {row['bleu']:.1f} | {row['bleu'] - first['bleu']:+.1f} | {row['loss']:.3f} "
-            f"| {row['tokens_per_second']:,.0f} | {row['steps']} |"
-        )
+    lines += [
+        f"| {row['name']} | {row['bleu']:.1f} | {row['bleu'] - first['bleu']:+.1f} | {row['loss']:.3f} "
+        f"| {row['tokens_per_second']:,.0f} | {row['steps']} |"
+        for row in found
+    ]
     return "\n".join(lines)
 
 

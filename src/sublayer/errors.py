@@ -23,7 +23,8 @@ class SublayerError(ValueError):
     def __init__(self, what: str, remedy: str = "") -> None:
         self.what = what
         self.remedy = remedy
-        super().__init__(" ".join(part if part[-1] in ".?!" else part + "." for part in (what, remedy) if part))
+        ended = what if what[-1] in ".?!" else what + "."
+        super().__init__(f"{ended} {remedy}" if remedy else what)
 
 
 class ConfigError(SublayerError):

@@ -43,6 +43,7 @@ def test_gradients_and_other_types_go_the_plain_way() -> None:
     prepare(model)
     x = torch.randn(3, 8, requires_grad=True)
     model(x).sum().backward()
-    assert x.grad is not None and all(parameter.grad is not None for parameter in model.parameters())
+    assert x.grad is not None
+    assert all(parameter.grad is not None for parameter in model.parameters())
     with torch.inference_mode():
         assert model.double()(x.double()).dtype == torch.float64

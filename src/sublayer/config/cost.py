@@ -25,7 +25,7 @@ from sublayer.config.model import (
 from sublayer.config.recipe import Ema, LastCheckpoints, Muon, Training
 
 FLOAT32, BFLOAT16 = 4, 2
-LOSS_PIECE = 2**21
+LOSS_PIECE = 2**23
 """Logits that the training loss holds at once (`sublayer.training.losses`)."""
 
 
@@ -170,8 +170,9 @@ def training_memory(model: EncoderDecoder, training: Training, tokens: int | Non
     activations: what the backward pass needs of one batch of `tokens` (source and target, half each; the recipe's
     budget where left out), with fused attention, which keeps no weights: the inputs of every product and norm, the
     queries, keys and values, and the dropouts' masks.
-    loss: it projects some tokens at a time, so of the logits only a piece stands in memory, in three float32 copies
-    (logits, probabilities, gradient); and its gradients for the decoder's output and the projection's weights.
+    loss: it projects some tokens at a time, so of the logits only a piece stands in memory, once (the gradient takes
+    the logits' place), with a few rows of probabilities; and its gradients for the decoder's output and the
+    projection's weights.
 
     Not counted: the kernels' workspaces, the allocator's slack and the library itself (0.3 to 1 GB). Bfloat16 on a
     CPU attends by explicit products, which keep H * T weights a token besides.
@@ -191,7 +192,7 @@ def training_memory(model: EncoderDecoder, training: Training, tokens: int | Non
         "optimizer": _optimizer_numbers(model, training) * FLOAT32,
         "averages": _average_copies(training) * total * FLOAT32,
         "activations": kept,
-        "loss": (3 * logits + 2 * target * model.dim + model.vocab_size * model.dim) * FLOAT32,
+        "loss": logits * size + (2 * target * model.dim + model.vocab_size * model.dim) * FLOAT32,
     }
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 class _Prepared:
     """The weight in other layouts, and by what to recognise that it is still the same weight."""
 
-    weight: Tensor
+    address: int
     version: int
     transposed: Tensor | None = None
     packed: Tensor | None = None
@@ -37,15 +37,15 @@ class Linear(nn.Linear):
 
     def prepare(self) -> None:
         """Use prepared weights from now on, where that is possible: a CPU, float32, no gradient."""
-        self._prepared = _Prepared(self.weight, self.weight._version) if _one_dnn() else None
+        self._prepared = self._anew() if _one_dnn() else None
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
         x, held = input, self._prepared
         if held is None or torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu":
             return F.linear(x, self.weight, self.bias)
-        if held.weight is not self.weight or held.version != self.weight._version:
-            held = self._prepared = _Prepared(self.weight, self.weight._version)
+        if held.address != self.weight.data_ptr() or held.version != self.weight._version:
+            held = self._prepared = self._anew()
         if x.numel() == x.shape[-1]:
             if held.transposed is None:
                 held.transposed = self.weight.detach().t().contiguous()
@@ -56,6 +56,9 @@ class Linear(nn.Linear):
             held.packed = _pack(self.weight.detach())
         y: Tensor = _product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
         return y.view(*x.shape[:-1], -1)
+
+    def _anew(self) -> _Prepared:
+        return _Prepared(self.weight.data_ptr(), self.weight._version)
 
 
 def prepare(model: nn.Module) -> None:
