@@ -1,7 +1,8 @@
 """What each choice of a recipe is worth: the recipe as shipped, and with one choice undone at a time.
 
-Every row trains for the same wall-clock time on one thread, so that a choice which costs speed pays for it. Rows run
-one after the other (or `--jobs` at a time, on a core each); the validation at the end of the time is reported.
+Every row trains on one thread, for the same wall-clock time, so that a choice which costs speed pays for it, or with
+`--steps` for the same number of optimizer steps, which a busy machine does not disturb. Rows run one after the other
+(or `--jobs` at a time, on a core each); the validation at the end is reported.
 
     python benchmarks/ablation.py tatoeba-en-es-demo --minutes 4 --jobs 2
 """
@@ -31,7 +32,6 @@ class Row:
     overrides: tuple[str, ...]
 
 
-
 def both(setting: str) -> tuple[str, str]:
     """A setting of the block, in encoder and decoder."""
     return f"model.encoder.block.{setting}", f"model.decoder.block.{setting}"
@@ -58,11 +58,11 @@ ROWS = [
 ]
 
 
-def run(row: Row, recipe: str, minutes: float, folder: Path) -> dict[str, object]:
+def run(row: Row, recipe: str, length: str, folder: Path) -> dict[str, object]:
     """Train one row; its last validation."""
     out = folder / "".join(c if c.isalnum() else "-" for c in row.name)
     command = ["sublayer", "train", recipe, "--out", str(out), "--overwrite", "--device", "cpu"]
-    settings = [f"training.minutes={minutes}", "training.validate_every=100000", "training.checkpoint_every=100000"]
+    settings = [f"training.{length}", "training.validate_every=100000", "training.checkpoint_every=100000"]
     for setting in (*settings, *row.overrides):
         command += ["--set", setting]
     finished = subprocess.run(
@@ -82,7 +82,9 @@ def run(row: Row, recipe: str, minutes: float, folder: Path) -> dict[str, object
         "loss": last["valid/loss"],
         "bleu": last["valid/bleu"],
     }
-    print(f"{row.name}: loss {found['loss']:.3f}, BLEU {found['bleu']:.1f}", file=sys.stderr, flush=True)
+    took = f"{last['step']} steps, {last['seconds']:.0f} s"
+    said = f"{row.name} ({took}): loss {last['valid/loss']:.3f}, BLEU {last['valid/bleu']:.1f}"
+    print(said, file=sys.stderr, flush=True)
     return found
 
 
@@ -102,16 +104,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="tatoeba-en-es-demo")
     parser.add_argument("--minutes", type=float, default=4.0, help="of training, each row")
+    parser.add_argument("--steps", type=int, help="in place of minutes: optimizer steps, each row")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, a thread each")
     parser.add_argument("--rows", type=int, nargs="*", help="only these, counted from 0")
     parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
     arguments = parser.parse_args()
     rows = ROWS if arguments.rows is None else [ROWS[number] for number in arguments.rows]
+    length = f"minutes={arguments.minutes}" if arguments.steps is None else f"steps={arguments.steps}"
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(lambda row: run(row, arguments.recipe, arguments.minutes, arguments.folder), rows))
+        found = list(pool.map(lambda row: run(row, arguments.recipe, length, arguments.folder), rows))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": facts(), "minutes": arguments.minutes, "jobs": arguments.jobs, "rows": found}
+    report = {"machine": facts(), "length": length, "jobs": arguments.jobs, "rows": found}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(table(found))
 
