@@ -78,7 +78,7 @@ def reached(out: Path) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
-    file = write(tmp_path, training={"steps": 36, "checkpoint_every": 2, **KINDS[kind]})
+    file = write(tmp_path, training={"steps": 30, "checkpoint_every": 2, **KINDS[kind]})
     whole = go(file, tmp_path / "whole")
     assert whole.code == 0, whole.err
     draw = random.Random(kind)
@@ -87,7 +87,7 @@ def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
     assert go(file, out, kill_after=draw.uniform(0.01, 0.1)).code == -9
     # … and soon after a step has begun: within it, within a validation, within the writing of a checkpoint.
     after_a_checkpoint = 0
-    for _ in range(6):
+    for _ in range(5):
         before = reached(out)
         fault = ["kill_after_step", before + draw.randint(3, 6), draw.uniform(0.0, 0.015)]
         outcome = go(file, out, fault=fault)
