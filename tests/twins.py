@@ -8,7 +8,7 @@ from transformers import MarianConfig, MarianMTModel
 
 from sublayer import config
 from sublayer.models import EncoderDecoder
-from sublayer.nn.block import DecoderBlock, EncoderBlock
+from sublayer.nn.block import Block
 
 
 def tree(
@@ -74,7 +74,7 @@ def marian(model: EncoderDecoder, *, start: int, end: int, pad: int) -> MarianMT
                 ours.self_attention.output,
             )
             copy(other.self_attn_layer_norm, ours.self_attention_sublayer.outer)
-            if isinstance(ours, DecoderBlock):
+            if ours.cross_attention is not None:
                 cross = ours.cross_attention
                 weight = torch.cat((cross.query.weight, cross.key_value.weight))
                 bias = torch.cat((cross.query.bias, cross.key_value.bias))
@@ -129,12 +129,12 @@ def torch_transformer(model: EncoderDecoder) -> nn.Transformer:
     return theirs.eval()
 
 
-def _torch_layer(theirs: nn.Module, ours: EncoderBlock | DecoderBlock, norm: str) -> None:
+def _torch_layer(theirs: nn.Module, ours: Block, norm: str) -> None:
     theirs.self_attn.in_proj_weight.copy_(ours.self_attention.qkv.weight)
     theirs.self_attn.in_proj_bias.copy_(ours.self_attention.qkv.bias)
     copy(theirs.self_attn.out_proj, ours.self_attention.output)
     norms = [ours.self_attention_sublayer, ours.feed_forward_sublayer]
-    if isinstance(ours, DecoderBlock):
+    if ours.cross_attention is not None:
         cross = ours.cross_attention
         theirs.multihead_attn.in_proj_weight.copy_(torch.cat((cross.query.weight, cross.key_value.weight)))
         theirs.multihead_attn.in_proj_bias.copy_(torch.cat((cross.query.bias, cross.key_value.bias)))

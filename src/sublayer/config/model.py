@@ -1,20 +1,21 @@
 """The typed tree that describes a model. A part's type selects the variant.
 
-Reading guide: `EncoderDecoder` at the end is the root; everything above it is a part of it, in the order in which
-the paper introduces them. Nothing here touches torch: the tree is enough for the JSON schema, the parameter count,
-the FLOPs and the memory (`sublayer.config.cost`).
+Reading guide: the three shapes at the end (`EncoderDecoder`, `DecoderOnly`, `EncoderOnly`) are the roots; everything
+above them is a part of them, in the order in which the paper introduces them. Nothing here touches torch: the tree is
+enough for the JSON schema, the parameter count, the FLOPs and the memory (`sublayer.config.cost`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from sublayer.config.part import Part
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
 
 # --- positions (section 3.5) -------------------------------------------------------------------------------------
 
@@ -23,17 +24,25 @@ class Sinusoidal(Part):
     """Sines and cosines of fixed frequencies, added to the embeddings (section 3.5).
 
     `layout`: the paper interleaves sin and cos; "halves" puts all sines first, as Marian and tensor2tensor do.
+    `spacing`: frequencies are base ** (-i / (D / 2)) in the paper, and base ** (-i / (D / 2 - 1)), which ends at exactly
+    1 / base, in tensor2tensor ("inclusive"). `offset`: the number of the first token's position.
     """
 
     type: Literal["sinusoidal"] = "sinusoidal"
     base: PositiveFloat = 10_000.0
     layout: Literal["interleaved", "halves"] = "interleaved"
+    spacing: Literal["paper", "inclusive"] = "paper"
+    offset: NonNegativeInt = 0
 
 
 class Learned(Part):
-    """One trained vector a position, added to the embeddings (section 3.5, last paragraph)."""
+    """One trained vector a position, added to the embeddings (section 3.5, last paragraph).
+
+    `offset`: rows of the table before that of the first token, unused (fairseq's models keep 2).
+    """
 
     type: Literal["learned"] = "learned"
+    offset: NonNegativeInt = 0
 
 
 class Unscaled(Part):
@@ -57,13 +66,17 @@ class NtkScaling(Part):
 
 
 class YarnScaling(Part):
-    """YaRN (Peng et al. 2023): interpolate slow frequencies, keep fast ones, and sharpen the attention a little."""
+    """YaRN (Peng et al. 2023): interpolate slow frequencies, keep fast ones, and sharpen the attention a little.
+
+    `magnitude`: the factor on sines and cosines; unset means the paper's, 0.1 ln(factor) + 1.
+    """
 
     type: Literal["yarn"] = "yarn"
     factor: PositiveFloat
     original_length: PositiveInt
     beta_fast: PositiveFloat = 32.0
     beta_slow: PositiveFloat = 1.0
+    magnitude: PositiveFloat | None = None
 
 
 class Llama3Scaling(Part):
@@ -74,6 +87,15 @@ class Llama3Scaling(Part):
     original_length: PositiveInt
     low_frequency_factor: PositiveFloat = 1.0
     high_frequency_factor: PositiveFloat = 4.0
+
+    @model_validator(mode="after")
+    def _high_above_low(self) -> Self:
+        if self.high_frequency_factor <= self.low_frequency_factor:
+            raise ValueError(
+                f"high_frequency_factor = {self.high_frequency_factor} is not more than"
+                f" low_frequency_factor = {self.low_frequency_factor}"
+            )
+        return self
 
 
 RotaryScaling = Annotated[
@@ -89,7 +111,7 @@ class Rotary(Part):
     """
 
     type: Literal["rotary"] = "rotary"
-    base: PositiveFloat = 10_000.0
+    base: Annotated[float, Field(gt=1.0)] = 10_000.0
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     layout: Literal["halves", "interleaved"] = "halves"
     scaling: RotaryScaling = Unscaled()
@@ -129,10 +151,14 @@ class LayerNorm(Part):
 
 
 class RMSNorm(Part):
-    """Divided by the root mean square, then scaled (Zhang and Sennrich 2019)."""
+    """Divided by the root mean square, then scaled (Zhang and Sennrich 2019).
+
+    plus_one: the scale is 1 + weight, so that weights begin at 0 (Gemma).
+    """
 
     type: Literal["rms"] = "rms"
     eps: PositiveFloat = 1e-6
+    plus_one: bool = False
 
 
 Norm = Annotated[LayerNorm | RMSNorm, Field(discriminator="type")]
@@ -145,8 +171,10 @@ class Attention(Part):
 
     heads: query heads. kv_heads: heads of keys and values, a divisor of `heads`; unset means as many as heads.
     head_dim: width of a head; unset means dim / heads. window: how many positions, itself included, a query sees
-    (sliding window); unset means all. query_key_norm: a norm over each head's queries and keys.
-    dropout: on the attention weights.
+    (sliding window); unset means all. query_key_norm: a norm over queries and over keys; query_key_norm_over: over
+    each "head" by itself, or over "all" heads together (OLMo-2). scale: factor on the scores; unset means head_dim **
+    -0.5. softcap: scores s become softcap * tanh(s / softcap) (Gemma 2). bias: of the projections to queries, keys and
+    values; output_bias: of the projection back; unset means the same. dropout: on the attention weights.
     """
 
     heads: PositiveInt
@@ -154,7 +182,11 @@ class Attention(Part):
     head_dim: PositiveInt | None = None
     window: PositiveInt | None = None
     query_key_norm: Norm | None = None
+    query_key_norm_over: Literal["head", "all"] = "head"
+    scale: PositiveFloat | None = None
+    softcap: PositiveFloat | None = None
     bias: bool = True
+    output_bias: bool | None = None
     dropout: Probability = 0.0
 
     @model_validator(mode="after")
@@ -166,6 +198,10 @@ class Attention(Part):
     @property
     def key_value_heads(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def biased_output(self) -> bool:
+        return self.bias if self.output_bias is None else self.output_bias
 
     def width(self, dim: int) -> int:
         """Width of one head in a model of width `dim`."""
@@ -192,16 +228,43 @@ class Gated(Part):
     dropout: Probability = 0.0
 
 
-FeedForward = Annotated[PositionWise | Gated, Field(discriminator="type")]
+class MixtureOfExperts(Part):
+    """Many gated networks, of which a router picks a few for each token (Shazeer et al. 2017; Mixtral, Jiang et al. 2024).
+
+    experts: how many there are; active: how many each token is sent to. hidden: width of each expert's hidden layer.
+    normalize: the weights of the chosen experts are made to sum to 1.
+    """
+
+    type: Literal["mixture-of-experts"] = "mixture-of-experts"
+    experts: PositiveInt
+    active: PositiveInt = 2
+    hidden: PositiveInt
+    activation: Activation = "silu"
+    normalize: bool = True
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Self:
+        if self.active > self.experts:
+            raise ValueError(f"active = {self.active} is more than experts = {self.experts}")
+        return self
+
+
+FeedForward = Annotated[PositionWise | Gated | MixtureOfExperts, Field(discriminator="type")]
 
 # --- blocks and stacks (section 3.1) -----------------------------------------------------------------------------
+
+Wiring = Literal["post", "pre", "sandwich", "output", "parallel", "parallel-shared"]
 
 
 class Block(Part):
     """One layer of a stack: its sub-layers and how they are joined to the residual stream.
 
-    wiring: "post" is norm(x + f(x)), the paper's; "pre" is x + f(norm(x)); "sandwich" is x + norm(f(norm(x))).
+    wiring: "post" is norm(x + f(x)), the paper's; "pre" is x + f(norm(x)); "sandwich" is x + norm(f(norm(x)));
+    "output" is x + norm(f(x)) (OLMo-2). "parallel" is x + attention(norm(x)) + feed_forward(norm'(x)) (GPT-NeoX);
+    "parallel-shared" the same with one norm for both (GPT-J, Falcon).
     cross_attention: a decoder's attention to the encoder; unset means the same as `attention`, without a window.
+    attention_norm: whether the self-attention has its norm (the first layer of ModernBERT reads the stream as it is).
+    position: rotary positions of this block's own, or none; unset means the stack's.
     dropout: on each sub-layer's output before it is added (section 5.4).
     """
 
@@ -209,8 +272,16 @@ class Block(Part):
     cross_attention: Attention | None = None
     feed_forward: FeedForward
     norm: Norm = LayerNorm()
-    wiring: Literal["post", "pre", "sandwich"] = "post"
+    attention_norm: bool = True
+    wiring: Wiring = "post"
+    position: Annotated[Rotary | NoPosition, Field(discriminator="type")] | None = None
     dropout: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _norm_can_be_left_out(self) -> Self:
+        if not self.attention_norm and self.wiring != "pre":
+            raise ValueError(f"attention_norm = false with wiring = '{self.wiring}': only 'pre' can leave it out")
+        return self
 
     @property
     def cross(self) -> Attention:
@@ -219,20 +290,129 @@ class Block(Part):
         return self.attention.model_copy(update={"window": None})
 
 
+class OtherLayers(Part):
+    """Layers, counted from 0, that are not like the rest: every second one with a window, say."""
+
+    layers: tuple[NonNegativeInt, ...]
+    block: Block
+
+
 class Stack(Part):
-    """`layers` blocks of one kind. A stack whose wiring leaves the stream unnormalized ends with a norm of its own."""
+    """`layers` blocks, all like `block` but those that `others` name.
+
+    A stack whose wiring leaves the stream unnormalized ends with a norm of its own, of the kind that `block` has.
+    """
 
     layers: PositiveInt
     block: Block
+    others: tuple[OtherLayers, ...] = ()
     position: Position = Sinusoidal()
+
+    @model_validator(mode="after")
+    def _others_fit(self) -> Self:
+        named = [layer for other in self.others for layer in other.layers]
+        for layer in named:
+            if layer >= self.layers:
+                raise ValueError(f"others names layer {layer}, but the layers are 0 to {self.layers - 1}")
+            if named.count(layer) > 1:
+                raise ValueError(f"others names layer {layer} twice")
+        for other in self.others:
+            for name in ("heads", "key_value_heads", "head_dim"):
+                own, usual = getattr(other.block.attention, name), getattr(self.block.attention, name)
+                if own != usual:
+                    raise ValueError(f"attention.{name} is {own} in some layers and {usual} in others; one cache holds all")
+            if (other.block.wiring == "post") != (self.block.wiring == "post"):
+                raise ValueError("wiring is 'post' in some layers and not in others")
+        return self
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The block of each layer."""
+        found = dict.fromkeys(range(self.layers), self.block)
+        for other in self.others:
+            found |= dict.fromkeys(other.layers, other.block)
+        return tuple(found[layer] for layer in range(self.layers))
 
 
 class Embedding(Part):
-    """Token embeddings (section 3.4). scale: multiply by sqrt(dim). dropout: on the sum with the positions."""
+    """Token embeddings (section 3.4).
+
+    scale: multiply by sqrt(dim). width: of the table, where it is not dim; a linear map leads to dim (ELECTRA).
+    types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
+    norm: on the sum. dropout: on the sum with the positions.
+    """
 
     scale: bool = True
+    width: PositiveInt | None = None
+    types: NonNegativeInt = 0
     norm: Norm | None = None
     dropout: Probability = 0.0
+
+
+# --- heads of encoder-only models --------------------------------------------------------------------------------
+
+Pooling = Literal["class", "mean", "max", "last"]
+
+
+class NoHead(Part):
+    """The encoder's output itself."""
+
+    type: Literal["none"] = "none"
+
+
+class MaskedLanguage(Part):
+    """The token that stands behind a mask: project(norm(act(x W + b))) (BERT, Devlin et al. 2019).
+
+    tied: the projection's matrix is the embedding's. bias: of the first map; output_bias: of the projection.
+    """
+
+    type: Literal["masked-language"] = "masked-language"
+    activation: Activation = "gelu"
+    norm: Norm = LayerNorm()
+    tied: bool = True
+    bias: bool = True
+    output_bias: bool = True
+
+
+class Classification(Part):
+    """One label for the whole text.
+
+    pooling: which vector stands for the text: the first token's ("class"), the mean or maximum of all, or the last
+    token's. activation: of a layer dim -> dim between the pooled vector and the labels; unset means no such layer.
+    norm: after that layer. bias: of that layer. dropout: before the labels.
+    """
+
+    type: Literal["classification"] = "classification"
+    labels: tuple[str, ...] = ()
+    pooling: Pooling = "class"
+    activation: Activation | None = "tanh"
+    norm: Norm | None = None
+    bias: bool = True
+    dropout: Probability = 0.0
+
+
+class Tagging(Part):
+    """One label for each token. activation: of a layer dim -> dim before the labels; unset means no such layer."""
+
+    type: Literal["tagging"] = "tagging"
+    labels: tuple[str, ...] = ()
+    activation: Activation | None = None
+    dropout: Probability = 0.0
+
+
+class SentenceEmbedding(Part):
+    """A vector for the whole text. normalize: to length 1."""
+
+    type: Literal["sentence-embedding"] = "sentence-embedding"
+    pooling: Pooling = "mean"
+    normalize: bool = True
+
+
+Head = Annotated[
+    NoHead | MaskedLanguage | Classification | Tagging | SentenceEmbedding, Field(discriminator="type")
+]
+
+# --- the three shapes --------------------------------------------------------------------------------------------
 
 
 class EncoderDecoder(Part):
@@ -241,7 +421,8 @@ class EncoderDecoder(Part):
     dim: width of the residual stream (d_model). vocab_size: filled in from the tokenizer where a recipe leaves it out.
     max_length: the longest sequence, in tokens, on either side.
     tied: which of source embedding, target embedding and output projection are one matrix (section 3.4):
-    "all", "target" (target embedding and output projection), or "none".
+    "all", "target" (target embedding and output projection), "embeddings" (the two embeddings), or "none".
+    output_scale: factor on the decoder's output before the projection (T5 has dim ** -0.5 where all is tied).
     """
 
     kind: Literal["encoder-decoder"] = "encoder-decoder"
@@ -249,34 +430,112 @@ class EncoderDecoder(Part):
     vocab_size: PositiveInt = 8_000
     max_length: PositiveInt = 256
     embedding: Embedding = Embedding()
-    tied: Literal["all", "target", "none"] = "all"
+    tied: Literal["all", "target", "embeddings", "none"] = "all"
     output_bias: bool = False
+    output_scale: PositiveFloat = 1.0
     encoder: Stack
     decoder: Stack
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            attentions = {"attention": stack.block.attention}
-            if name == "decoder":
-                attentions["cross_attention"] = stack.block.cross
-            elif stack.block.cross_attention is not None:
-                raise ValueError("encoder.block.cross_attention is set, but an encoder has nothing to attend to")
-            for label, attention in attentions.items():
-                where = f"{name}.block.{label}"
-                if label == "cross_attention" and attention.window is not None:
-                    raise ValueError(f"{where}.window = {attention.window}: a window is for self-attention")
-                if attention.head_dim is None and self.dim % attention.heads:
-                    raise ValueError(f"dim = {self.dim} is not a multiple of {where}.heads = {attention.heads}")
-            if isinstance(stack.position, Sinusoidal) and self.dim % 2:
-                raise ValueError(f"{name}.position is sinusoidal and needs an even dim, not {self.dim}")
-            if isinstance(stack.position, Rotary):
-                rotated = int(stack.block.attention.width(self.dim) * stack.position.fraction)
+        _require_fit("encoder", self.encoder, self.dim, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, cross=True)
+        _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
+        return self
+
+
+class DecoderOnly(Part):
+    """A language model: a decoder that attends to nothing but its own past, and a projection to the vocabulary.
+
+    dim: width of the residual stream. max_length: the longest sequence, in tokens.
+    tied: embedding and output projection are one matrix.
+    logit_softcap: logits z become logit_softcap * tanh(z / logit_softcap) (Gemma 2).
+    """
+
+    kind: Literal["decoder-only"] = "decoder-only"
+    dim: PositiveInt
+    vocab_size: PositiveInt = 8_000
+    max_length: PositiveInt = 1024
+    embedding: Embedding = Embedding(scale=False)
+    tied: bool = True
+    output_bias: bool = False
+    logit_softcap: PositiveFloat | None = None
+    decoder: Stack
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        _require_fit("decoder", self.decoder, self.dim, cross=False)
+        _require_width(self.embedding, self.dim, tied=self.tied)
+        return self
+
+
+class EncoderOnly(Part):
+    """An encoder with a head: masked language modelling, a label for a text, for each token, or a vector for a text.
+
+    dim: width of the residual stream. max_length: the longest sequence, in tokens.
+    pooler: a layer tanh(W x + b) on the first token's output, as BERT has; where there is one, "class" pooling reads it.
+    """
+
+    kind: Literal["encoder-only"] = "encoder-only"
+    dim: PositiveInt
+    vocab_size: PositiveInt = 8_000
+    max_length: PositiveInt = 512
+    embedding: Embedding = Embedding(scale=False)
+    encoder: Stack
+    pooler: bool = False
+    head: Head = MaskedLanguage()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        _require_fit("encoder", self.encoder, self.dim, cross=False)
+        _require_width(self.embedding, self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
+        return self
+
+
+Model = Annotated[EncoderDecoder | DecoderOnly | EncoderOnly, Field(discriminator="kind")]
+
+KINDS: Mapping[str, type[EncoderDecoder] | type[DecoderOnly] | type[EncoderOnly]] = {
+    "encoder-decoder": EncoderDecoder,
+    "decoder-only": DecoderOnly,
+    "encoder-only": EncoderOnly,
+}
+
+
+def _require_width(embedding: Embedding, dim: int, *, tied: bool) -> None:
+    """Raise where a projection to the vocabulary is to be an embedding of another width."""
+    if tied and embedding.width not in (None, dim):
+        raise ValueError(f"embedding.width = {embedding.width} is not dim = {dim}: such an embedding cannot be tied")
+
+
+def _require_fit(name: str, stack: Stack, dim: int, *, cross: bool) -> None:
+    """Raise where a stack's parts do not fit each other or a stream of width `dim`."""
+    for block in dict.fromkeys(stack.blocks):
+        attentions = {"attention": block.attention}
+        if cross:
+            attentions["cross_attention"] = block.cross
+        elif block.cross_attention is not None:
+            raise ValueError(f"{name}.block.cross_attention is set, but there is nothing to attend to")
+        if cross and block.wiring.startswith("parallel"):
+            raise ValueError(f"{name}.block.wiring = '{block.wiring}' is not for a decoder with cross-attention")
+        for label, attention in attentions.items():
+            where = f"{name}.block.{label}"
+            if label == "cross_attention" and attention.window is not None:
+                raise ValueError(f"{where}.window = {attention.window}: a window is for self-attention")
+            if attention.head_dim is None and dim % attention.heads:
+                raise ValueError(f"dim = {dim} is not a multiple of {where}.heads = {attention.heads}")
+        for position in (stack.position, block.position):
+            if isinstance(position, Rotary):
+                rotated = int(block.attention.width(dim) * position.fraction)
                 if rotated < 2 or rotated % 2:
                     raise ValueError(
                         f"{name}.position rotates {rotated} dimensions of each head; it must be an even number"
                     )
-        return self
-
-
-Model = EncoderDecoder
+    if isinstance(stack.position, Sinusoidal) and dim % 2:
+        raise ValueError(f"{name}.position is sinusoidal and needs an even dim, not {dim}")
+    if isinstance(stack.position, RelativeBias):
+        one_way = stack.position.buckets // 2 if name == "encoder" else stack.position.buckets
+        if stack.position.max_distance <= one_way // 2:
+            raise ValueError(
+                f"{name}.position.max_distance = {stack.position.max_distance} is not more than {one_way // 2}, up to"
+                f" which position.buckets = {stack.position.buckets} give each distance a bucket of its own"
+            )

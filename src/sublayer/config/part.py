@@ -56,6 +56,6 @@ def _fitted(data: Any, shape: Shape) -> Any:
             for key, value in table.items()
         }
     if isinstance(data, list) and shape.items:
-        return tuple(cast("list[Any]", data))
+        return tuple(_fitted(value, shape.item(place)) for place, value in enumerate(cast("list[Any]", data)))
     unset = shape.optional and not shape.text and UNSET not in shape.words and data == UNSET
     return None if unset else cast("Any", data)

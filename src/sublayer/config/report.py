@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from sublayer.config.shape import Shape, field_shape, shape_of
+from sublayer.config.shape import Shape, field_shape
 from sublayer.errors import nearest
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def _problem(item: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{where}: missing"
     if kind == "union_tag_not_found":
-        return f"{where}.type: missing{_suggestion('', shape.variants)}"
+        return f"{where}.{shape.tag}: missing{_suggestion('', shape.variants)}"
     if kind == "union_tag_invalid":
         given = context.get("tag", given)
-        return f"{where}.type: unknown type {_shown(given)}{_suggestion(str(given), shape.variants)}"
+        return f"{where}.{shape.tag}: unknown {shape.tag} {_shown(given)}{_suggestion(str(given), shape.variants)}"
     if kind == "literal_error":
         return f"{where}: cannot be {_shown(given)}{_suggestion(str(given), shape.words)}"
     if kind == "value_error":
@@ -81,8 +81,8 @@ def locate(location: Sequence[int | str], root: type[BaseModel]) -> tuple[list[s
         parent = shape.parts[0] if len(shape.parts) == 1 else None
         if parent is not None:
             shape = field_shape(parent, str(step))
-        elif isinstance(step, int) and step < len(shape.items):
-            shape = shape_of(shape.items[step])
+        elif isinstance(step, int):
+            shape = shape.item(step)
         else:
             shape = Shape()
     return path, parent, shape

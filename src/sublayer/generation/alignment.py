@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder
-from sublayer.nn.block import DecoderBlock
 
 
 def alignments(
@@ -45,8 +44,7 @@ def alignments(
         raise InputError(f"layer = {layer}, but the decoder's layers are 0 to {len(layers) - 1}")
     if not all(sources):
         raise InputError("there is nothing to align with: a source has no token")
-    block = layers[chosen]
-    assert isinstance(block, DecoderBlock)
+    cross_attention = model.decoder.cross_attention(chosen)
     # Row t of the attention belongs to the token fed at t, and it predicts the next: feed what stands before each.
     fed = [[start_id, *target[:-1]] for target in targets]
     found: list[Tensor] = [torch.empty(0)] * len(fed)
@@ -56,7 +54,7 @@ def alignments(
         seen.append(weights.detach().float().mean(dim=1).cpu())
 
     training = model.training
-    hook = block.cross_attention.weights.register_forward_hook(keep)
+    hook = cross_attention.weights.register_forward_hook(keep)
     try:
         model.eval()
         for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sublayer import config
-from sublayer.nn.block import EncoderBlock
+from sublayer.models.stack import Stack, compute_dtype, restarting
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.mask import Mask
-from sublayer.nn.normalization import build_norm
-from sublayer.nn.positions import build_position
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,42 +28,32 @@ class Memory:
         return Mask.everything() if self.lengths is None else Mask.padding(self.lengths)
 
 
-class Encoder(nn.Module):
-    """Embedding, N blocks, and a last norm where the wiring leaves the stream unnormalized."""
+class Encoder(Stack):
+    """A stack in which every token sees all others, or those in its window."""
 
     def __init__(self, c: config.Stack, embedding: Embedding, dim: int, max_length: int) -> None:
-        super().__init__()
-        attention = c.block.attention
-        self.embedding = embedding
-        self.position = build_position(
-            c.position,
-            dim=dim,
-            heads=attention.heads,
-            head_dim=attention.width(dim),
-            max_length=max_length,
-            bidirectional=True,
-        )
-        self.layers = nn.ModuleList(EncoderBlock(c.block, dim) for _ in range(c.layers))
-        self.norm = nn.Identity() if c.block.wiring == "post" else build_norm(c.block.norm, dim)
-        self.window = Mask.everything() if attention.window is None else Mask.window(attention.window)
+        super().__init__(c, embedding, dim, max_length, causal=False)
 
-    def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Memory:
-        """Shape: tokens [B, S] int64, lengths [B] int64 (padding on the right) -> states [B, S, D]."""
-        size, device = tokens.shape[1], tokens.device
-        positions = torch.arange(size, device=device)
-        x = self.embedding(tokens, self.position, positions)
-        dtype = compute_dtype(x)
-        mask = self.window if lengths is None else self.window & Mask.padding(lengths)
-        scope = mask.resolve(
-            size, size, device=device, dtype=dtype, bias=self.position.bias(positions, positions, dtype)
-        )
-        rotation = self.position.rotation(positions, dtype)
-        for layer in self.layers:
-            x = layer(x, scope, rotation)
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        types: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Memory:
+        """Shape: tokens [B, S] int64, lengths [B] int64 (padding on the right) -> states [B, S, D].
+
+        Args:
+            types: kind of each token, [B, S] int64. segments: number of each token's text, [B, S] int64, where several
+                texts are packed in a row: they do not see each other, and positions begin anew.
+        """
+        size = tokens.shape[1]
+        positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
+        x = self.embedding(tokens, self.position, positions, types)
+        mask = Mask.everything() if lengths is None else Mask.padding(lengths)
+        mask = mask if segments is None else mask & Mask.segments(segments)
+        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x))
+        for layer, kind in zip(self.layers, self.kind_of_layer, strict=True):
+            x = layer(x, *scopes[kind])
         return Memory(self.norm(x), lengths)
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type that products with x come out in: x's own, or autocast's."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -27,10 +27,10 @@ class EncoderDecoder(nn.Module):
         self.config = c
         target = Embedding(c.embedding, c.vocab_size, c.dim)
         source = Embedding(c.embedding, c.vocab_size, c.dim)
-        if c.tied == "all":
+        if c.tied in ("all", "embeddings"):
             source.tokens = target.tokens
         self.encoder = Encoder(c.encoder, source, c.dim, c.max_length)
-        self.decoder = Decoder(c.decoder, target, c.dim, c.max_length)
+        self.decoder = Decoder(c.decoder, target, c.dim, c.max_length, cross=True)
         self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
         if c.tied in ("all", "target"):
             self.output.weight = target.tokens.weight
@@ -47,12 +47,12 @@ class EncoderDecoder(nn.Module):
         return self.encoder(source, source_lengths)
 
     def hidden(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
-        """The decoder's output before the projection.
+        """The decoder's output before the projection, as the projection reads it.
 
         Shape: source [B, S], target [B, T] int64 -> [B, T, D].
         """
         self._require_length("target", target.shape[1])
-        return self.decoder(target, self.encode(source, source_lengths))
+        return self._scaled(self.decoder(target, self.encode(source, source_lengths)))
 
     def project(self, hidden: Tensor) -> Tensor:
         """Shape: hidden [..., D] -> logits [..., V]."""
@@ -82,7 +82,10 @@ class EncoderDecoder(nn.Module):
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
-        return self.project(self.decoder.step(tokens, state))
+        return self.project(self._scaled(self.decoder.step(tokens, state)))
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        return hidden if self.config.output_scale == 1.0 else hidden * self.config.output_scale
 
     def _require_length(self, side: str, length: int) -> None:
         if length > self.config.max_length:

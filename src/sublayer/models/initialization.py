@@ -1,81 +1,118 @@
 """How weights begin, in one place.
 
 parameter                              distribution
-token embeddings                       normal, std D ** -0.5: with the sqrt(D) of section 3.4, inputs of size 1
-learned positions                      normal, std 0.02
+token embeddings                       normal, std E ** -0.5 (E the table's width): with the sqrt(D) of section 3.4,
+                                       inputs of size 1; std 0.02 where they are not scaled, as in BERT and GPT-2
+kinds of token, learned positions      normal, std 0.02
 relative bias                          normal, std 0.02
 matrices                               normal, Glorot's std, sqrt(2 / (fan in + fan out)) of each projection
 ... that write to an unnormalized      the same, divided by sqrt(number of sub-layers of the stack), so that the
-    stream (pre wiring)                stream's size does not grow with the depth (as in GPT-2)
+    stream (pre, parallel)             stream's size does not grow with the depth (as in GPT-2)
 output projection, when not tied       normal, std D ** -0.5
+labels of a head                       normal, std 0.02
 biases                                 0
-norms                                  weight 1, bias 0
+norms                                  weight 1, bias 0 (weight 0 where the scale is 1 + weight)
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from sublayer import config
+from sublayer.models.heads import Classification, Tagging, Transform
+from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.block import Block
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.feed_forward import Gated, PositionWise
+from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Learned, RelativeBias
 
-if TYPE_CHECKING:
-    from sublayer.models.encoder_decoder import EncoderDecoder
+
+def initialize(model: nn.Module) -> None:
+    """Fill every parameter of a model by the table above."""
+    for module in model.modules():
+        _fill(module)
+    for module in model.modules():
+        if isinstance(module, Stack):
+            _quieten(module)
+    # Last, and only where it is a matrix of its own: a tied one is an embedding, and begins as one.
+    output = getattr(model, "output", None)
+    if isinstance(output, Linear):
+        tables = {id(module.tokens.weight) for module in model.modules() if isinstance(module, Embedding)}
+        if id(output.weight) not in tables:
+            nn.init.normal_(output.weight, std=output.in_features**-0.5)
+        _zero_bias(output)
 
 
-def initialize(model: EncoderDecoder) -> None:
-    """Fill every parameter of the model by the table above."""
-    c = model.config
-    for stack, tree, sublayers in ((model.encoder, c.encoder, 2), (model.decoder, c.decoder, 3)):
-        written = 1 / math.sqrt(sublayers * tree.layers) if tree.block.wiring == "pre" else 1.0
-        for module in stack.modules():
-            _fill(module, tree, c.dim, written)
-    if c.tied == "none":
-        nn.init.normal_(model.output.weight, std=c.dim**-0.5)
-    if model.output.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        nn.init.zeros_(model.output.bias)
-
-
-def _fill(module: nn.Module, tree: config.Stack, dim: int, written: float) -> None:
+def _fill(module: nn.Module) -> None:
     match module:
-        case nn.Embedding():
-            nn.init.normal_(module.weight, std=dim**-0.5)
+        case Embedding():
+            nn.init.normal_(module.tokens.weight, std=0.02 if module.scale == 1.0 else module.width**-0.5)
+            if module.types is not None:
+                nn.init.normal_(module.types.weight, std=0.02)
+            if isinstance(module.widen, Linear):
+                _matrix(module.widen)
         case Learned() | RelativeBias():
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
         case SelfAttention():
-            width, grouped = module.heads * module.width, module.groups * module.width
-            _matrix(module.qkv, dim, width)
+            dim, width, grouped = module.qkv.in_features, module.heads * module.width, module.groups * module.width
+            _matrix(module.qkv, width)
             # Keys and values of fewer heads than the queries have a smaller fan of their own.
             nn.init.normal_(module.qkv.weight[width:], std=math.sqrt(2 / (dim + grouped)))
-            _matrix(module.output, width, dim, written)
+            _matrix(module.output)
         case CrossAttention():
-            width = module.heads * module.width
-            _matrix(module.query, dim, width)
-            _matrix(module.key_value, dim, module.groups * module.width)
-            _matrix(module.output, width, dim, written)
+            _matrix(module.query)
+            _matrix(module.key_value, module.groups * module.width)
+            _matrix(module.output)
         case PositionWise():
-            _matrix(module.up, dim, tree.block.feed_forward.hidden)
-            _matrix(module.down, tree.block.feed_forward.hidden, dim, written)
+            _matrix(module.up)
+            _matrix(module.down)
         case Gated():
-            _matrix(module.gate_up, dim, tree.block.feed_forward.hidden)
-            _matrix(module.down, tree.block.feed_forward.hidden, dim, written)
+            _matrix(module.gate_up, module.down.in_features)
+            _matrix(module.down)
+        case MixtureOfExperts():
+            hidden, dim = module.down.shape[-1], module.down.shape[-2]
+            _matrix(module.router)
+            for matrices in (module.gate_up, module.down):
+                nn.init.normal_(matrices, std=math.sqrt(2 / (dim + hidden)))
+        case Transform():
+            _matrix(module.map)
+        case Classification() | Tagging():
+            nn.init.normal_(module.labels.weight, std=0.02)
+            _zero_bias(module.labels)
         case LayerNorm() | RMSNorm():
-            nn.init.ones_(module.weight)
-            if isinstance(module, LayerNorm) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            module.reset_parameters()
         case _:
             pass
 
 
-def _matrix(linear: nn.Linear, fan_in: int, fan_out: int, factor: float = 1.0) -> None:
+def _quieten(stack: Stack) -> None:
+    """Scale down what each sub-layer writes to a stream, where no norm undoes it."""
+    if stack.wiring not in ("pre", "parallel", "parallel-shared"):
+        return
+    blocks = [module for module in stack.layers if isinstance(module, Block)]
+    sublayers = sum(2 if block.cross_attention is None else 3 for block in blocks)
+    for block in blocks:
+        cross, part = block.cross_attention, block.feed_forward
+        writes = [block.self_attention.output.weight, *([] if cross is None else [cross.output.weight])]
+        writes.append(part.down if isinstance(part, MixtureOfExperts) else part.down.weight)
+        for weight in writes:
+            weight.data.div_(math.sqrt(sublayers))
+
+
+def _matrix(linear: nn.Linear, fan_out: int | None = None) -> None:
     """Fans are those of one projection, though several may stand in one matrix."""
-    nn.init.normal_(linear.weight, std=factor * math.sqrt(2 / (fan_in + fan_out)))
+    out = linear.out_features if fan_out is None else fan_out
+    nn.init.normal_(linear.weight, std=math.sqrt(2 / (linear.in_features + out)))
+    _zero_bias(linear)
+
+
+def _zero_bias(linear: nn.Linear) -> None:
     if linear.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.zeros_(linear.bias)

@@ -25,10 +25,14 @@ def explicit(
     scope: Scope,
     *,
     scale: float,
+    softcap: float | None = None,
     dropout: float = 0.0,
     tap: Tap | None = None,
 ) -> Tensor:
     """The equation itself. A query with nothing to attend to gets zeros, and gradients stay finite.
+
+    Args:
+        softcap: scores s become softcap * tanh(s / softcap) before the mask (Gemma 2, https://arxiv.org/abs/2408.00118).
 
     Shape: query [B, H, S, d], key and value [B, G, T, d] -> [B, H, S, d]; the tap sees weights [B, H, S, T].
     """
@@ -36,6 +40,8 @@ def explicit(
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query * scale) @ key.transpose(-2, -1)
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
     if scope.additive is not None:
         scores = scores + scope.additive
     weights = scores.softmax(dim=-1)
@@ -72,14 +78,22 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: flo
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: float, dropout: float = 0.0, tap: Tap
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scope: Scope,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+    tap: Tap,
 ) -> Tensor:
-    """Attention by whichever way is right here.
+    """Attention by whichever way is right here: the kernel knows no cap on the scores.
 
     Shape: as in `explicit`.
     """
-    if tap.listened or _products_are_faster(query):
-        return explicit(query, key, value, scope, scale=scale, dropout=dropout, tap=tap)
+    if tap.listened or softcap is not None or _products_are_faster(query):
+        return explicit(query, key, value, scope, scale=scale, softcap=softcap, dropout=dropout, tap=tap)
     return fused(query, key, value, scope, scale=scale, dropout=dropout)
 
 

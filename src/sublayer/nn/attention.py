@@ -29,22 +29,30 @@ class _MultiHead(nn.Module):
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__()
         self.heads, self.groups, self.width = c.heads, c.key_value_heads, c.width(dim)
-        self.scale = self.width**-0.5
+        self.scale = self.width**-0.5 if c.scale is None else c.scale
+        self.softcap = c.softcap
         self.dropout = c.dropout
         norm = c.query_key_norm
-        self.query_norm = None if norm is None else build_norm(norm, self.width)
-        self.key_norm = None if norm is None else build_norm(norm, self.width)
-        self.output = Linear(self.heads * self.width, dim, bias=c.bias)
+        self.norm_each_head = c.query_key_norm_over == "head"
+        sizes = (self.width, self.width) if self.norm_each_head else (self.heads * self.width, self.groups * self.width)
+        self.query_norm = None if norm is None else build_norm(norm, sizes[0])
+        self.key_norm = None if norm is None else build_norm(norm, sizes[1])
+        self.output = Linear(self.heads * self.width, dim, bias=c.biased_output)
         self.weights = Tap()
 
-    def _split(self, x: Tensor, heads: int) -> Tensor:
-        """[B, S, heads * d] -> [B, heads, S, d]."""
-        return x.view(*x.shape[:-1], heads, self.width).transpose(1, 2)
+    def _split(self, x: Tensor, heads: int, norm: nn.Module | None = None) -> Tensor:
+        """[B, S, heads * d] -> [B, heads, S, d], each head normalized, or all together, where there is a norm."""
+        if norm is not None and not self.norm_each_head:
+            x = norm(x)
+        x = x.view(*x.shape[:-1], heads, self.width).transpose(1, 2)
+        return norm(x) if norm is not None and self.norm_each_head else x
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
         """[B, H, S, d] and [B, G, T, d] -> [B, S, H * d]."""
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, scope, scale=self.scale, dropout=dropout, tap=self.weights)
+        mixed = attend(
+            query, key, value, scope, scale=self.scale, softcap=self.softcap, dropout=dropout, tap=self.weights
+        )
         return mixed.transpose(1, 2).flatten(2)
 
 
@@ -62,13 +70,8 @@ class SelfAttention(_MultiHead):
         query, key, value = self.qkv(x).split(
             [self.heads * self.width, self.groups * self.width, self.groups * self.width], dim=-1
         )
-        query, key, value = (
-            self._split(query, self.heads),
-            self._split(key, self.groups),
-            self._split(value, self.groups),
-        )
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+        query = self._split(query, self.heads, self.query_norm)
+        key, value = self._split(key, self.groups, self.key_norm), self._split(value, self.groups)
         if rotation is not None:
             query, key = rotation.apply(query), rotation.apply(key)
         if cache is not None:
@@ -90,8 +93,7 @@ class CrossAttention(_MultiHead):
         Shape: memory [B, T, D] -> [B, G, T, d] each.
         """
         key, value = self.key_value(memory).chunk(2, dim=-1)
-        key, value = self._split(key, self.groups), self._split(value, self.groups)
-        return (key if self.key_norm is None else self.key_norm(key)), value
+        return self._split(key, self.groups, self.key_norm), self._split(value, self.groups)
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], scope: Scope) -> Tensor:
         """Shape: x [B * r, S, D] -> [B * r, S, D]; keys and values [B, G, T, d].
@@ -99,9 +101,7 @@ class CrossAttention(_MultiHead):
         r rows that share a source (the hypotheses of one beam) are queries side by side on one copy of its keys.
         """
         key, value = keys_values
-        query = self._split(self.query(x), self.heads)
-        if self.query_norm is not None:
-            query = self.query_norm(query)
+        query = self._split(self.query(x), self.heads, self.query_norm)
         rows, shared = query.shape[0], query.shape[0] // key.shape[0]
         if shared > 1:
             # [B * r, H, S, d] -> [B, H, r * S, d]

@@ -11,40 +11,32 @@ from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.cache import LayerCache
 from sublayer.nn.feed_forward import build_feed_forward
 from sublayer.nn.mask import Scope
+from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Rotation
 from sublayer.nn.sublayer import SubLayer
 from sublayer.nn.tap import Tap
 
 
-class EncoderBlock(nn.Module):
-    """x -> self-attention -> feed-forward, each a sub-layer. The tap `stream` sees the residual stream that leaves."""
+class Block(nn.Module):
+    """x -> self-attention -> (cross-attention ->) feed-forward, each a sub-layer.
 
-    def __init__(self, c: config.Block, dim: int) -> None:
+    In a parallel block both sub-layers read the same stream, and their outputs are added together. The tap `stream`
+    sees the residual stream that leaves.
+
+    Args:
+        cross: whether the block attends to an encoder's output too.
+    """
+
+    def __init__(self, c: config.Block, dim: int, *, cross: bool = False) -> None:
         super().__init__()
         self.self_attention = SelfAttention(c.attention, dim)
-        self.self_attention_sublayer = SubLayer(c, dim)
+        self.self_attention_sublayer = SubLayer(c, dim, reads_norm=c.attention_norm)
+        self.cross_attention = CrossAttention(c.cross, dim) if cross else None
+        self.cross_attention_sublayer = SubLayer(c, dim) if cross else None
         self.feed_forward = build_feed_forward(c.feed_forward, dim)
         self.feed_forward_sublayer = SubLayer(c, dim)
-        self.stream = Tap()
-
-    def forward(self, x: Tensor, scope: Scope, rotation: Rotation | None) -> Tensor:
-        """Shape: x [B, S, D] -> [B, S, D]."""
-        x = self.self_attention_sublayer(x, partial(self.self_attention, scope=scope, rotation=rotation))
-        x = self.feed_forward_sublayer(x, self.feed_forward)
-        return self.stream(x)
-
-
-class DecoderBlock(nn.Module):
-    """x -> self-attention -> cross-attention -> feed-forward, each a sub-layer."""
-
-    def __init__(self, c: config.Block, dim: int) -> None:
-        super().__init__()
-        self.self_attention = SelfAttention(c.attention, dim)
-        self.self_attention_sublayer = SubLayer(c, dim)
-        self.cross_attention = CrossAttention(c.cross, dim)
-        self.cross_attention_sublayer = SubLayer(c, dim)
-        self.feed_forward = build_feed_forward(c.feed_forward, dim)
-        self.feed_forward_sublayer = SubLayer(c, dim)
+        self.parallel = c.wiring.startswith("parallel")
+        self.shared_norm = build_norm(c.norm, dim) if c.wiring == "parallel-shared" else None
         self.stream = Tap()
 
     def forward(
@@ -52,13 +44,19 @@ class DecoderBlock(nn.Module):
         x: Tensor,
         scope: Scope,
         rotation: Rotation | None,
-        memory: tuple[Tensor, Tensor],
-        memory_scope: Scope,
         cache: LayerCache | None = None,
+        memory: tuple[Tensor, Tensor] | None = None,
+        memory_scope: Scope | None = None,
     ) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]; memory: this layer's cross-attention keys and values [B, G, T, d]."""
         attend = partial(self.self_attention, scope=scope, rotation=rotation, cache=cache)
+        if self.parallel:
+            read = x if self.shared_norm is None else self.shared_norm(x)
+            mixed = self.self_attention_sublayer.written(read, attend)
+            return self.stream(x + mixed + self.feed_forward_sublayer.written(read, self.feed_forward))
         x = self.self_attention_sublayer(x, attend)
-        x = self.cross_attention_sublayer(x, partial(self.cross_attention, keys_values=memory, scope=memory_scope))
+        if self.cross_attention is not None and self.cross_attention_sublayer is not None:
+            look = partial(self.cross_attention, keys_values=memory, scope=memory_scope)
+            x = self.cross_attention_sublayer(x, look)
         x = self.feed_forward_sublayer(x, self.feed_forward)
         return self.stream(x)

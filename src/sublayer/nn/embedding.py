@@ -1,4 +1,7 @@
-"""Token embeddings (section 3.4): a vector a token, times sqrt(D), plus the positions."""
+"""Token embeddings (section 3.4): a vector a token, times sqrt(D), plus the positions.
+
+Dimensions: B batch, S positions, D width of the stream, E width of the table where it is another.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,33 @@ import math
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Position
 
 
 class Embedding(nn.Module):
-    """tokens -> dropout(norm(E[token] * sqrt(D) + position))."""
+    """tokens -> widen(dropout(norm(E[token] * sqrt(D) + type + position))).
+
+    Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen` leads
+    from it to D.
+    """
 
     def __init__(self, c: config.Embedding, vocab_size: int, dim: int) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocab_size, dim)
+        self.width = dim if c.width is None else c.width
+        self.tokens = nn.Embedding(vocab_size, self.width)
+        self.types = nn.Embedding(c.types, self.width) if c.types else None
         self.scale = math.sqrt(dim) if c.scale else 1.0
-        self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, dim)
+        self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
+        self.widen = nn.Identity() if c.width is None else Linear(c.width, dim)
 
-    def forward(self, tokens: Tensor, position: Position, positions: Tensor) -> Tensor:
-        """Shape: tokens [B, S] int64, positions [S] or [B, S] int64 -> [B, S, D]."""
+    def forward(self, tokens: Tensor, position: Position, positions: Tensor, types: Tensor | None = None) -> Tensor:
+        """Shape: tokens [B, S] int64, positions [S] or [B, S] int64, types [B, S] int64 (unset: 0) -> [B, S, D]."""
         x = self.tokens(tokens)
         if self.scale != 1.0:
             x = x * self.scale
-        return self.dropout(self.norm(position.add(x, positions)))
+        if self.types is not None:
+            x = x + (self.types.weight[0] if types is None else self.types(types))
+        return self.widen(self.dropout(self.norm(position.add(x, positions))))

@@ -5,22 +5,13 @@ Dimensions: D width of the residual stream, F width of the hidden layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer import config
+from sublayer.nn.activation import ACTIVATIONS
+from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
-
-ACTIVATIONS: Mapping[config.Activation, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-}
-
 
 class PositionWise(nn.Module):
     """Two linear maps with an activation between them ("Attention Is All You Need", equation 2).
@@ -82,10 +73,12 @@ def _dropped(x: Tensor, dropout: float) -> Tensor:
     return F.dropout(x, dropout) if dropout else x
 
 
-def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated:
+def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated | MixtureOfExperts:
     """The feed-forward sub-layer that `c` describes, in a model of width `dim`."""
     match c:
         case config.PositionWise():
             return PositionWise(c, dim)
         case config.Gated():
             return Gated(c, dim)
+        case config.MixtureOfExperts():
+            return MixtureOfExperts(c, dim)

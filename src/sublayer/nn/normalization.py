@@ -50,7 +50,7 @@ class RMSNorm(nn.Module):
 
         y = x / sqrt(mean(x ** 2) + eps) * weight
 
-    over the last dimension (equation 4).
+    over the last dimension (equation 4); with `c.plus_one` the scale is 1 + weight.
 
     Shape:
         x: [..., D], floating; y: the same. The mean of float16 and bfloat16 is computed in float32.
@@ -62,15 +62,16 @@ class RMSNorm(nn.Module):
 
     def __init__(self, c: config.RMSNorm, dim: int) -> None:
         super().__init__()
-        self.eps = c.eps
+        self.eps, self.plus_one = c.eps, c.plus_one
         self.weight = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.ones_(self.weight)
+        nn.init.constant_(self.weight, 0.0 if self.plus_one else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        scale = 1.0 + self.weight if self.plus_one else self.weight
+        return F.rms_norm(x.to(scale.dtype), scale.shape, scale, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"

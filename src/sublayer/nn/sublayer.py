@@ -1,8 +1,11 @@
 """The idea that ties every Transformer together: a residual stream, and sub-layers that read from and write to it.
 
-post       norm(x + f(x))            the paper's (section 3.1)
-pre        x + f(norm(x))            stable without care over the warm-up (Xiong et al. 2020)
-sandwich   x + norm(f(norm(x)))      a norm on either side of f (Ding et al. 2021)
+post              norm(x + f(x))               the paper's (section 3.1)
+pre               x + f(norm(x))               stable without care over the warm-up (Xiong et al. 2020)
+sandwich          x + norm(f(norm(x)))         a norm on either side of f (Ding et al. 2021)
+output            x + norm(f(x))               what is written is normalized (Liu et al. 2022; OLMo-2)
+parallel          x + f(norm(x)) + g(norm'(x)) both sub-layers read the same stream (GPT-NeoX)
+parallel-shared   x + f(norm(x)) + g(norm(x))  through one norm (GPT-J), which the block then has
 """
 
 from __future__ import annotations
@@ -22,23 +25,31 @@ class SubLayer(nn.Module):
 
     Each of the three norms is there or not; which are is all that the wiring says. The tap `output` sees what is
     about to be added to the stream.
+
+    Args:
+        reads_norm: False where this sub-layer reads the stream as it is though its wiring has a norm before.
     """
 
-    def __init__(self, c: config.Block, dim: int) -> None:
+    def __init__(self, c: config.Block, dim: int, *, reads_norm: bool = True) -> None:
         super().__init__()
-        self.before = build_norm(c.norm, dim) if c.wiring in ("pre", "sandwich") else None
-        self.after = build_norm(c.norm, dim) if c.wiring == "sandwich" else None
+        before = reads_norm and c.wiring in ("pre", "sandwich", "parallel")
+        self.before = build_norm(c.norm, dim) if before else None
+        self.after = build_norm(c.norm, dim) if c.wiring in ("sandwich", "output") else None
         self.outer = build_norm(c.norm, dim) if c.wiring == "post" else None
         self.dropout = c.dropout
         self.output = Tap()
 
     def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]; `function` maps [B, S, D] to [B, S, D]."""
+        x = x + self.written(x, function)
+        return x if self.outer is None else self.outer(x)
+
+    def written(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is to be added to the stream x. Shape: as in `forward`."""
         written = function(x if self.before is None else self.before(x))
         if self.after is not None:
             written = self.after(written)
         written = self.output(written)
         if self.dropout and self.training:
             written = F.dropout(written, self.dropout)
-        x = x + written
-        return x if self.outer is None else self.outer(x)
+        return written

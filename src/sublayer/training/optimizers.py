@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
-from sublayer.nn.block import DecoderBlock, EncoderBlock
+from sublayer.nn.block import Block
 from sublayer.training.schedules import paper_peak
 
 
@@ -104,7 +104,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                     "training.optimizer.type = 'muon' needs torch.optim.Muon, which this torch has not",
                     "Install torch 2.9 or later.",
                 )
-            blocks = [m for m in model.modules() if isinstance(m, EncoderBlock | DecoderBlock)]
+            blocks = [m for m in model.modules() if isinstance(m, Block)]
             within = {p for block in blocks for p in block.parameters()}
             inner = [p for p in matrices if p in within]
             outer = [p for p in matrices if p not in within]

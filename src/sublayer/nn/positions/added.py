@@ -18,10 +18,11 @@ class Sinusoidal(Tabulated):
 
         PE(pos, 2i) = sin(pos / base ** (2i / D)),   PE(pos, 2i + 1) = cos(pos / base ** (2i / D))
 
-    with layout "interleaved"; with "halves" the same numbers, all sines first.
+    with layout "interleaved"; with "halves" the same numbers, all sines first. With spacing "inclusive" the exponent is
+    i / (D / 2 - 1), so that the last frequency is 1 / base.
 
     Args:
-        c: the configuration.
+        c: the configuration; position pos is that of number pos + c.offset.
         dim: D, even.
         max_length: positions 0 up to max_length - 1 are in the table; a later one is an IndexError.
     """
@@ -35,8 +36,10 @@ class Sinusoidal(Tabulated):
 
     def make_table(self) -> Tensor:
         """[L, D] float64."""
-        position_l = torch.arange(self.max_length, dtype=torch.float64, device="cpu")
-        exponent_i = torch.arange(0, self.dim, 2, dtype=torch.float64, device="cpu") / self.dim
+        position_l = torch.arange(self.max_length, dtype=torch.float64, device="cpu") + self.config.offset
+        half = self.dim // 2
+        steps = half if self.config.spacing == "paper" else max(half - 1, 1)
+        exponent_i = torch.arange(half, dtype=torch.float64, device="cpu") / steps
         angle_li = torch.outer(position_l, torch.pow(self.config.base, -exponent_i))
         if self.config.layout == "halves":
             return torch.cat((angle_li.sin(), angle_li.cos()), dim=-1)
@@ -58,11 +61,11 @@ class Learned(Position):
     def __init__(self, c: config.Learned, dim: int, max_length: int) -> None:
         super().__init__()
         self.config = c
-        self.weight = nn.Parameter(torch.empty(max_length, dim))  # [L, D]
+        self.weight = nn.Parameter(torch.empty(max_length + c.offset, dim))  # [offset + L, D]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.02)
 
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
-        return x + F.embedding(positions, self.weight).to(x.dtype)
+        return x + F.embedding(positions + self.config.offset, self.weight).to(x.dtype)

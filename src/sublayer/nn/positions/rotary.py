@@ -111,7 +111,8 @@ def _yarn(c: config.YarnScaling, base: float, rotated: int) -> tuple[Tensor, flo
     index_i = torch.arange(rotated // 2, dtype=torch.float64, device="cpu")
     interpolate_i = ((index_i - first) / width).clamp(0.0, 1.0)
     kept_i = _geometric(base, rotated)
-    magnitude = 0.1 * math.log(c.factor) + 1.0 if c.factor > 1.0 else 1.0
+    papers = 0.1 * math.log(c.factor) + 1.0 if c.factor > 1.0 else 1.0
+    magnitude = papers if c.magnitude is None else c.magnitude
     return torch.lerp(kept_i, kept_i / c.factor, interpolate_i), magnitude
 
 

@@ -1,0 +1,123 @@
+"""A family of checkpoints: one table for its config, one for its tensors, both reversible.
+
+A family is a file in `hub/families/`. It knows the config of another library (a `config.json` as transformers writes
+it) and the names of its tensors, and refuses by name what it cannot express: nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sublayer import config
+from sublayer.errors import CheckpointError
+from sublayer.hub.rules import Rule
+
+Tree = config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of checkpoint.
+
+    name: `model_type` in its config.json.
+    read: its config (with `architectures`, which says which head) -> our tree.
+    write: our tree -> its config, or None where the family cannot express the tree.
+    rules: every tensor of a model with this tree; what is tied stands once, as its library stores it.
+    ignored: patterns of tensors' names that carry nothing and may stand in a checkpoint (old buffers).
+    """
+
+    name: str
+    read: Callable[[Mapping[str, Any]], Tree]
+    write: Callable[[Tree], dict[str, Any] | None]
+    rules: Callable[[Tree], Sequence[Rule]]
+    ignored: tuple[str, ...] = ()
+
+
+class Settings:
+    """Another library's config, read key by key, so that in the end every key has been looked at.
+
+    Keys that only say how a model was trained, generates text or is run are passed over; any other that nobody has
+    asked for is a feature that we do not know, and is refused by name.
+    """
+
+    def __init__(self, values: Mapping[str, Any], family: str) -> None:
+        self.values, self.family = values, family
+        self._seen: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` where it is missing or null."""
+        self._seen.add(key)
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def need(self, key: str) -> Any:
+        """The value.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        value = self.get(key)
+        if value is None:
+            raise CheckpointError(f"this {self.family} config has no '{key}'", "Get the whole config.json.")
+        return value
+
+    def one_of(self, key: str, known: Mapping[Any, Any], default: Any) -> Any:
+        """What `known` says for the value.
+
+        Raises:
+            CheckpointError: the value is not known.
+        """
+        value = self.get(key, default)
+        if value not in known:
+            raise self.refusal(key, f"supported: {', '.join(map(str, known))}")
+        return known[value]
+
+    def only(self, key: str, *allowed: Any) -> None:
+        """Refuse a config in which `key` is set to anything but `allowed` (or is missing or null)."""
+        value = self.get(key, allowed[0])
+        if value not in allowed:
+            raise self.refusal(key, f"supported: {', '.join(map(repr, allowed))}")
+
+    def refusal(self, key: str, remedy: str) -> CheckpointError:
+        return CheckpointError(
+            f"this {self.family} checkpoint has {key} = {self.values.get(key)!r}, which sublayer does not support",
+            remedy[0].upper() + remedy[1:] + ".",
+        )
+
+    def finish(self) -> None:
+        """Raise where there is a key that nobody has asked for, and that is not known to be harmless."""
+        left = [
+            key
+            for key, value in self.values.items()
+            if key not in self._seen and key not in HARMLESS and value not in (None, False, [], {})
+        ]
+        if left:
+            found = ", ".join(f"{key} = {self.values[key]!r}" for key in left)
+            raise CheckpointError(
+                f"this {self.family} checkpoint has settings that sublayer does not know: {found}",
+                "Take a checkpoint without them.",
+            )
+
+
+HARMLESS = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels add_cross_attention
+    architectures attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id gradient_checkpointing id2label initializer_cutoff_factor initializer_factor initializer_range
+    is_decoder is_encoder_decoder label2id length_penalty max_length min_length model_type name_or_path
+    no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix problem_type pruned_heads remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id static_position_embeddings suppress_tokens
+    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype
+    torchscript transformers.js_config transformers_version typical_p unk_token_id use_bfloat16 use_cache
+    pretraining_tp output_past save_step quantization_config_none classifier_dropout_prob
+    """.split()
+)
+"""Keys that do not change what a model computes when it is used."""

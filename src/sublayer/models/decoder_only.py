@@ -1,0 +1,112 @@
+"""A language model (Radford et al. 2018): a decoder that sees nothing but its own past, and a projection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.models.decoder import Decoder, DecoderState
+from sublayer.models.initialization import initialize
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.linear import Linear
+from sublayer.nn.tap import Tap
+
+
+class DecoderOnly(nn.Module):
+    """Tokens in, logits of the next token out.
+
+    The same ways in as an encoder-decoder has, so that losses and searches ask both alike: `forward` and `hidden` for
+    all positions at once, `start` with `step` for one token after another. What an encoder-decoder's source is to it,
+    the beginning of the text is to this: `start` reads all of the prompt but its last token, which is the first to feed.
+    """
+
+    def __init__(self, c: config.DecoderOnly) -> None:
+        super().__init__()
+        self.config = c
+        embedding = Embedding(c.embedding, c.vocab_size, c.dim)
+        self.decoder = Decoder(c.decoder, embedding, c.dim, c.max_length, cross=False)
+        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
+        if c.tied:
+            self.output.weight = embedding.tokens.weight
+        self.logits = Tap()
+        initialize(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.output.weight.device
+
+    def hidden(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """The decoder's output before the projection.
+
+        Args:
+            lengths: taken so that every shape is asked alike; padding on the right needs no mask, since no token looks
+                ahead. segments: number of each token's text, where several are packed in a row: they do not see each
+                other, and positions begin anew.
+
+        Shape: tokens [B, S], lengths [B], segments [B, S] int64 -> [B, S, D].
+        """
+        if segments is None:
+            self._require_length(tokens.shape[1])
+        return self.decoder(tokens, segments=segments)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Shape: hidden [..., D] -> logits [..., V]."""
+        logits, cap = self.output(hidden), self.config.logit_softcap
+        return self.logits(logits if cap is None else (logits / cap).tanh() * cap)
+
+    def forward(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """Logits of the token after each. Shape: as in `hidden` -> [B, S, V]."""
+        return self.project(self.hidden(tokens, lengths, segments))
+
+    def start(
+        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+    ) -> DecoderState:
+        """Read the prompt but for its last token, which `step` is then fed first.
+
+        Args:
+            source: the prompts without their last tokens, [B, S] int64; S may be 0. source_lengths: how many of the S
+                are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
+            capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out.
+        """
+        count, size = source.shape
+        self._require_length(size + 1)
+        capacity = self.config.max_length - size if capacity is None else capacity
+        # Positions count real tokens only: a padded row may have more columns than the model has positions.
+        padding: Tensor | None = None
+        if source_lengths is not None:
+            padding = size - source_lengths
+            source = _to_the_right(source, padding)
+        state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding)
+        if size:
+            self.decoder.step(source, state)
+        if rows > 1:
+            each = torch.arange(count, device=source.device).repeat_interleave(rows)
+            state.cache.reorder(each)
+            state.padding = None if padding is None else padding[each]
+            state.rows = rows
+        return state
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """The step contract: feed tokens, get the logits of what follows each; the state moves on.
+
+        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        """
+        return self.project(self.decoder.step(tokens, state))
+
+    def _require_length(self, length: int) -> None:
+        if length > self.config.max_length:
+            raise InputError(
+                f"the text has {length} tokens, but this model's positions end at {self.config.max_length}",
+                "Shorten it.",
+            )
+
+
+def _to_the_right(tokens: Tensor, padding: Tensor) -> Tensor:
+    """Rows that are padded on the right, padded on the left.
+
+    Shape: tokens [B, S], padding [B], how many of the S -> [B, S].
+    """
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    return tokens.gather(1, (place - padding.unsqueeze(1)) % max(tokens.shape[1], 1))

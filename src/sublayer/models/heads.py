@@ -1,0 +1,109 @@
+"""What stands on an encoder: the token behind a mask, a label for a text or for each token, a vector for a text.
+
+Shapes: B batch, S positions, D width of the stream, C labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.nn.activation import ACTIVATIONS
+from sublayer.nn.linear import Linear
+from sublayer.nn.normalization import build_norm
+
+
+class Transform(nn.Module):
+    """norm(act(x W + b)), D -> D: the layer between an encoder and what is read off it. W is `map`."""
+
+    def __init__(self, activation: config.Activation, norm: config.Norm | None, bias: bool, dim: int) -> None:
+        super().__init__()
+        self.map = Linear(dim, dim, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.norm = nn.Identity() if norm is None else build_norm(norm, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: [..., D] -> [..., D]."""
+        return self.norm(self.activation(self.map(x)))
+
+
+class MaskedLanguage(nn.Module):
+    """What the projection to the vocabulary reads: `transform` of each position."""
+
+    def __init__(self, c: config.MaskedLanguage, dim: int) -> None:
+        super().__init__()
+        self.transform = Transform(c.activation, c.norm, c.bias, dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Shape: [B, S, D] -> [B, S, D]."""
+        return self.transform(hidden)
+
+
+class Classification(nn.Module):
+    """Scores of the labels for a whole text, from its pooled vector."""
+
+    def __init__(self, c: config.Classification, dim: int) -> None:
+        super().__init__()
+        self.pooling, self.dropout = c.pooling, c.dropout
+        self.transform = nn.Identity() if c.activation is None else Transform(c.activation, c.norm, c.bias, dim)
+        self.labels = Linear(dim, len(c.labels))
+
+    def forward(self, hidden: Tensor, lengths: Tensor | None, pooled: Tensor | None) -> Tensor:
+        """Shape: hidden [B, S, D], lengths [B], pooled [B, D] (a pooler's, for the class) -> [B, C]."""
+        x = pooled if pooled is not None and self.pooling == "class" else pool(hidden, lengths, self.pooling)
+        return self.labels(F.dropout(self.transform(x), self.dropout, self.training))
+
+
+class Tagging(nn.Module):
+    """Scores of the labels for each token."""
+
+    def __init__(self, c: config.Tagging, dim: int) -> None:
+        super().__init__()
+        self.dropout = c.dropout
+        self.transform = nn.Identity() if c.activation is None else Transform(c.activation, None, True, dim)
+        self.labels = Linear(dim, len(c.labels))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Shape: [B, S, D] -> [B, S, C]."""
+        return self.labels(F.dropout(self.transform(hidden), self.dropout, self.training))
+
+
+class SentenceEmbedding(nn.Module):
+    """One vector for a whole text."""
+
+    def __init__(self, c: config.SentenceEmbedding) -> None:
+        super().__init__()
+        self.pooling, self.normalize = c.pooling, c.normalize
+
+    def forward(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+        """Shape: hidden [B, S, D], lengths [B] -> [B, D]."""
+        x = pool(hidden, lengths, self.pooling)
+        return F.normalize(x, dim=-1) if self.normalize else x
+
+
+def pool(hidden: Tensor, lengths: Tensor | None, how: config.Pooling) -> Tensor:
+    """One vector for each text, of its real tokens.
+
+    Shape: hidden [B, S, D], lengths [B] int64 (padding on the right), or None where all are full -> [B, D].
+    """
+    if how == "class":
+        return hidden[:, 0]
+    if lengths is None:
+        match how:
+            case "mean":
+                return hidden.mean(dim=1)
+            case "max":
+                return hidden.amax(dim=1)
+            case "last":
+                return hidden[:, -1]
+    place = torch.arange(hidden.shape[1], device=hidden.device)
+    real = (place < lengths.unsqueeze(1)).unsqueeze(-1)
+    match how:
+        case "mean":
+            return torch.where(real, hidden, 0).sum(dim=1) / lengths.unsqueeze(1).to(hidden.dtype)
+        case "max":
+            return torch.where(real, hidden, float("-inf")).amax(dim=1)
+        case "last":
+            return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]

@@ -1,0 +1,97 @@
+"""What every model is made of (figure 1): embedded tokens, N blocks, and a last norm.
+
+Encoder and decoder are stacks; they differ in who may attend to whom, and in what they remember.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from sublayer import config
+from sublayer.nn.block import Block
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.normalization import build_norm
+from sublayer.nn.positions import Position, Rotation, build_position
+
+
+class Stack(nn.Module):
+    """Embedding, N blocks, and a last norm where the wiring leaves the stream unnormalized.
+
+    What the layers need to know of positions and masks is worked out once for all layers that are alike in it.
+
+    Args:
+        cross: whether the blocks attend to an encoder's output. causal: whether a token sees only its past.
+    """
+
+    def __init__(
+        self, c: config.Stack, embedding: Embedding, dim: int, max_length: int, *, causal: bool, cross: bool = False
+    ) -> None:
+        super().__init__()
+        attention = c.block.attention
+        self.causal, self.wiring = causal, c.block.wiring
+        self.embedding = embedding
+
+        def position(kind: config.Position) -> Position:
+            return build_position(
+                kind,
+                dim=embedding.width,
+                heads=attention.heads,
+                head_dim=attention.width(dim),
+                max_length=max_length,
+                bidirectional=not causal,
+            )
+
+        self.position = position(c.position)
+        blocks = c.blocks
+        self.layers = nn.ModuleList(Block(block, dim, cross=cross) for block in blocks)
+        self.norm = nn.Identity() if c.block.wiring == "post" else build_norm(c.block.norm, dim)
+        # Layers of a kind share their window and their positions; most stacks have one kind.
+        kinds = [(block.attention.window, block.position) for block in blocks]
+        self.kinds = list(dict.fromkeys(kinds))
+        self.kind_of_layer = [self.kinds.index(kind) for kind in kinds]
+        self.other_positions = nn.ModuleList(
+            nn.Identity() if own is None else position(own) for _, own in self.kinds
+        )
+        self.cache_heads, self.cache_width = attention.key_value_heads, attention.width(dim)
+
+    def scopes(
+        self, mask: Mask, queries: Tensor, keys: Tensor, sizes: tuple[int, int], dtype: torch.dtype
+    ) -> list[tuple[Scope, Rotation | None]]:
+        """For each kind of layer who may attend to whom, and how queries and keys are turned.
+
+        Args:
+            mask: beside the stack's own causality and windows. sizes: numbers of queries and of keys.
+
+        Shape: queries [S] or [B, S] and keys [T] or [B, T] int64, the positions.
+        """
+        own = Mask.causal() if self.causal else Mask.everything()
+        found: list[tuple[Scope, Rotation | None]] = []
+        for (window, other), module in zip(self.kinds, self.other_positions, strict=True):
+            position = self.position if other is None else cast("Position", module)
+            whole = own if window is None else own & Mask.window(window)
+            scope = (whole & mask).resolve(
+                *sizes, device=queries.device, dtype=dtype, bias=position.bias(queries, keys, dtype)
+            )
+            found.append((scope, position.rotation(queries, dtype)))
+        return found
+
+
+def restarting(segments: Tensor) -> Tensor:
+    """The position of each token within its segment, from 0.
+
+    Shape: segments [B, S] int64, the tokens of a segment side by side -> [B, S] int64.
+    """
+    place = torch.arange(segments.shape[1], device=segments.device)
+    begins = torch.ones_like(segments, dtype=torch.bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return place - torch.where(begins, place, 0).cummax(dim=1).values
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that products with x come out in: x's own, or autocast's."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

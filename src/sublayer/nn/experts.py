@@ -1,0 +1,58 @@
+"""A mixture of experts: many feed-forward networks, of which each token uses a few (Shazeer et al. 2017).
+
+Dimensions: N tokens, D width of the residual stream, E experts, K of them active for each token, F hidden width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.nn.activation import ACTIVATIONS
+from sublayer.nn.linear import Linear
+
+
+class MixtureOfExperts(nn.Module):
+    """The K best of E gated networks, weighted by the router (Jiang et al. 2024, https://arxiv.org/abs/2401.04088).
+
+        y = sum over e in TopK(p) of p_e FFN_e(x),   p = softmax(x W_r)
+
+    with the p of the chosen made to sum to 1 where `c.normalize` says so. FFN_e is (act(x Wg) * (x Wu)) Wd. Each
+    expert sees only its own tokens, so no token depends on which others are in its batch.
+
+    Shape:
+        x: [..., D], floating; the result: the same. `gate_up` [E, 2F, D], `down` [E, D, F]: each expert's matrices as in
+        `feed_forward.Gated`.
+
+    Args:
+        c: the configuration; E = c.experts, K = c.active, F = c.hidden.
+        dim: D.
+    """
+
+    def __init__(self, c: config.MixtureOfExperts, dim: int) -> None:
+        super().__init__()
+        self.active, self.normalize = c.active, c.normalize
+        self.activation = ACTIVATIONS[c.activation]
+        self.router = Linear(dim, c.experts, bias=False)
+        self.gate_up = nn.Parameter(torch.empty(c.experts, 2 * c.hidden, dim))
+        self.down = nn.Parameter(torch.empty(c.experts, dim, c.hidden))
+        for matrices in (self.gate_up, self.down):
+            nn.init.normal_(matrices, std=matrices.shape[-1] ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        # The router decides in float32 at least: a rounded probability would send a token elsewhere.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        weight_nk, expert_nk = self.router(flat).softmax(dim=-1, dtype=wide).topk(self.active, dim=-1)
+        if self.normalize:
+            weight_nk = weight_nk / weight_nk.sum(dim=-1, keepdim=True)
+        weight_nk = weight_nk.to(x.dtype)
+        mixed = torch.zeros_like(flat)
+        for expert in expert_nk.unique().tolist():
+            token, place = (expert_nk == expert).nonzero(as_tuple=True)
+            gate, up = F.linear(flat[token], self.gate_up[expert]).chunk(2, dim=-1)
+            written = F.linear(self.activation(gate) * up, self.down[expert])
+            mixed = mixed.index_add(0, token, (written * weight_nk[token, place].unsqueeze(-1)).to(mixed.dtype))
+        return mixed.view(x.shape)
