@@ -1,5 +1,6 @@
 """The typed tree that describes a model, a recipe, a run. Import this as `from sublayer import config`."""
 
+from sublayer.config.adapter import LowRank
 from sublayer.config.model import (
     KINDS,
     Activation,
@@ -104,6 +105,7 @@ __all__ = [
     "Linear",
     "LinearScaling",
     "Llama3Scaling",
+    "LowRank",
     "MaskedLanguage",
     "MixtureOfExperts",
     "Model",
