@@ -1,12 +1,13 @@
 """Conversations as text: the chat template that a model brings, run in a sandbox.
 
-A template is a Jinja program from somebody else. It sees the messages and nothing more: attributes of Python objects are
-out of its reach, it cannot change what it is given, and what it may write and how often it may go round are bounded.
+A template is a Jinja program from somebody else. It sees the messages and nothing more: the insides of Python objects
+are out of its reach, it cannot change what it is given, and what it may write and how often it may go round are bounded.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,10 @@ MOST_ROUNDS = 1_000_000
 # Unicode keeps these for use inside a program; one that the conversation does not have stands in the middle of what
 # spells a special token there, until the template has run.
 _NONCHARACTERS = tuple(chr(code) for code in range(0xFDD1, 0xFDF0))
+
+# What makes long strings of short ones, and a format's field that is wide or takes its width from elsewhere.
+_PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format_map"})
+_WIDTH = re.compile(r":[^}]*(\d{4}|\{)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +273,10 @@ def _sandbox() -> ImmutableSandboxedEnvironment:
 
         intercepted_binops = frozenset({"*", "**", "%"})
 
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            wide = isinstance(obj, str) and (attr in _PADDING or (attr == "format" and _WIDTH.search(obj) is not None))
+            return not wide and super().is_safe_attribute(obj, attr, value)
+
         def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
             raise SecurityError(f"{attribute!r} of a {type(obj).__name__}")
 
@@ -277,7 +286,7 @@ def _sandbox() -> ImmutableSandboxedEnvironment:
             if operator == "%" and isinstance(left, str):
                 small = len(left) <= 1000 and not any(sign.isdigit() for sign in left) and "*" not in left
             if operator == "*" and not numbers:
-                sized, times = (left, right) if isinstance(right, int) else (right, left)
+                sized, times = cast("Any", (left, right) if isinstance(right, int) else (right, left))
                 small = isinstance(times, int) and len(sized) * times <= LONGEST
             if not small:
                 raise SecurityError(f"{type(left).__name__} {operator} {type(right).__name__}, of that size")
@@ -289,9 +298,10 @@ def _sandbox() -> ImmutableSandboxedEnvironment:
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     filters = cast("dict[str, Callable[..., Any]]", environment.filters)
     filters["tojson"] = _to_json
-    for name in ("center", "indent", "wordwrap"):
+    for name in ("center", "format", "indent", "wordwrap"):
         filters[name] = _bounded(filters[name])
-    environment.globals.update(raise_exception=refuse, strftime_now=lambda form: datetime.now().strftime(form))
+    names = cast("dict[str, Any]", environment.globals)
+    names |= {"raise_exception": refuse, "strftime_now": _now}
     return environment
 
 
@@ -300,13 +310,20 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
 
 
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
 def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose numbers stay small."""
+    """A filter whose numbers stay small, those written into a format too."""
 
     def bounded(*arguments: Any, **named: Any) -> Any:
         from jinja2.exceptions import SecurityError
 
-        if any(isinstance(each, int) and abs(each) > 1000 for each in (*arguments, *named.values())):
+        numbers = [each for each in (*arguments[1:], *named.values()) if isinstance(each, int)]
+        if function.__name__ == "do_format":
+            numbers = [int(digits) for digits in re.findall(r"\d+", str(arguments[0]))]
+        if any(abs(number) > 1000 for number in numbers):
             raise SecurityError("a width of more than 1,000")
         return function(*arguments, **named)
 

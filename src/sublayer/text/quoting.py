@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
-# A noncharacter, which Unicode keeps for use inside a program, and a space, which no piece of a SentencePiece model has.
+# A noncharacter, which Unicode keeps for use inside a program, and a space, which no piece of SentencePiece has.
 _PREFIX = "\ufdd0 "
 
 
@@ -51,15 +51,15 @@ class Quoting:
         )
         return self._renamed if any(reached) else self._backend
 
-    def parse(self, text: str, quoted: Sequence[int]) -> tuple[Encoding, list[tuple[int, int]]]:
+    def parse(self, text: str, quoted: Sequence[int], marked: bool) -> tuple[Encoding, list[tuple[int, int]]]:
         """`text` with its special tokens, save those that reach across a place in `quoted`; and the tokens' spans."""
         if not quoted or not self._marked:
-            encoding = self._parser.encode(text, add_special_tokens=False)
+            encoding = self._parser.encode(text, add_special_tokens=marked)
             return encoding, encoding.offsets
         if _PREFIX[0] in text:
             raise InputError("the text has the noncharacter U+FDD0, which no text may have", "Take it out.")
         renamed, inserted = self._spelled_anew(text, sorted(quoted))
-        encoding = self._renamed_parser.encode(renamed, add_special_tokens=False)
+        encoding = self._renamed_parser.encode(renamed, add_special_tokens=marked)
         return encoding, [(_before(a, inserted), _before(b, inserted)) for a, b in encoding.offsets]
 
     def _spelled_anew(self, text: str, quoted: list[int]) -> tuple[str, list[int]]:
@@ -125,7 +125,5 @@ def _copy(backend: Backend, names: Any) -> Backend:
         model["unk_token"] = spelling[model["unk_token"]]
     if "merges" in model:
         merges: list[tuple[str, str]] = model["merges"]
-        model["merges"] = [
-            [left, right] for left, right in merges if not {left, right, left + right} & spelling.keys()
-        ]
+        model["merges"] = [[left, right] for left, right in merges if not {left, right, left + right} & spelling.keys()]
     return Backend.from_str(json.dumps(plain))

@@ -40,6 +40,17 @@ class Specials:
     extra: tuple[int, ...] = ()
     languages: tuple[tuple[str, int], ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        parts: Mapping[str, int | None],
+        extra: Sequence[int] = (),
+        languages: Mapping[str, int] | None = None,
+    ) -> Specials:
+        """From the parts by field name."""
+        named = {name: parts.get(name) for name in ROLES.values()}
+        return cls(**named, extra=tuple(extra), languages=tuple((languages or {}).items()))  # pyright: ignore[reportArgumentType]
+
     @property
     def roles(self) -> dict[str, int]:
         """The parts that are played, by field name."""

@@ -62,7 +62,7 @@ class TextStream:
         return "".join(given)
 
     def finish(self) -> str:
-        """The rest, when no id follows: what was held back, as decoding it at the end gives it. Then all begins anew."""
+        """The rest, when no id follows: what was held back, as decoding gives it at the end. Then all begins anew."""
         rest = self._decode(self._window)[self._given :] if self._window else ""
         self._window, self._settled, self._given = [], 0, 0
         return rest

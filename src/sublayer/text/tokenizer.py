@@ -61,12 +61,14 @@ class Tokenizer:
         """
         own = [backend.token_to_id(special) for special in SPECIALS]
         if specials is None and None in own:
-            missing = ", ".join(special for special, identifier in zip(SPECIALS, own, strict=True) if identifier is None)
+            missing = ", ".join(
+                special for special, identifier in zip(SPECIALS, own, strict=True) if identifier is None
+            )
             raise CheckpointError(
                 f"the tokenizer has no {missing}",
                 "Train one with sublayer: it needs these special tokens. One from elsewhere is imported by its folder.",
             )
-        self._own = Specials(*own)
+        self._own = Specials.of(dict(zip(("pad", "start", "end", "unknown"), own, strict=True)))
         specials = self._own if specials is None else specials
         self._backend = backend
         # Text of users is data: "</s>" in it must not end a sentence. The setting is not part of the saved file.
@@ -311,10 +313,11 @@ class Tokenizer:
         encoded = self.tokens([text for text, _ in texts], marked=marked)
         return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
 
-    def encode_template(self, text: str, quoted: Sequence[int] = ()) -> Tokens:
-        """What a chat template wrote, special tokens and all; nothing is put around it.
+    def encode_template(self, text: str, quoted: Sequence[int] = (), *, marked: bool = False) -> Tokens:
+        """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
 
         Args:
+            marked: put around it what `encode_marked` does; a chat template writes that itself.
             quoted: places between characters across which no special token reaches, as `ChatTemplate.render` gives
                 them: there somebody's words spell one, and must not make one.
 
@@ -322,7 +325,7 @@ class Tokenizer:
             InputError: as in `encode`.
         """
         _refuse_surrogates([text])
-        encoding, spans = self._quoting.parse(text, quoted)
+        encoding, spans = self._quoting.parse(text, quoted, marked)
         tokens = self._tokens(encoding)
         return Tokens(tokens.ids, tokens.types, spans, tokens.words, tokens.texts)
 
