@@ -12,6 +12,7 @@ import torch
 
 import sublayer.generation.beam as beam
 import sublayer.models.decoder as decoder
+import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
 import sublayer.nn.mask as mask
 from laws.models import CONFIGS, ROWS, build
@@ -125,7 +126,7 @@ def a_tap_is_not_called(patch: Patch) -> None:
 
 
 def cached_positions_start_at_zero(patch: Patch) -> None:
-    plain = decoder.build_position
+    plain = stack.build_position
 
     def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
         position = plain(*a, **k)  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ def cached_positions_start_at_zero(patch: Patch) -> None:
         position.add = lambda x, positions: add(x, positions - positions[0])
         return position
 
-    patch.setattr(decoder, "build_position", build_position)
+    patch.setattr(stack, "build_position", build_position)
 
 
 def a_chunk_sees_no_cache(patch: Patch) -> None:
