@@ -1,5 +1,6 @@
 """The typed tree that describes a model, a recipe, a run. Import this as `from sublayer import config`."""
 
+from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search
 from sublayer.config.model import (
     Activation,
     Alibi,
@@ -64,7 +65,9 @@ __all__ = [
     "Attention",
     "Averaging",
     "Batching",
+    "Beam",
     "Block",
+    "Constraints",
     "Cosine",
     "Data",
     "Decoding",
@@ -74,7 +77,9 @@ __all__ = [
     "EncoderDecoder",
     "FeedForward",
     "Gated",
+    "Generation",
     "GivenSplit",
+    "Greedy",
     "InverseSquareRoot",
     "Jsonl",
     "LastCheckpoints",
@@ -100,7 +105,9 @@ __all__ = [
     "RelativeBias",
     "Rotary",
     "RotaryScaling",
+    "Sampling",
     "Schedule",
+    "Search",
     "Sinusoidal",
     "Stack",
     "TokenizerRecipe",
