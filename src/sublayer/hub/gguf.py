@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import CheckpointError, SublayerError
+from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
+from sublayer.hub.sources import Header
+from sublayer.text import Tokenizer
+from sublayer.text.gguf import from_gguf
 
 # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -118,20 +122,39 @@ COMPUTED = frozenset({"rope_freqs.weight"})
 
 @dataclass(frozen=True)
 class Gguf:
-    """A GGUF file, read as the folder that it was made from.
+    """A GGUF file, read as the folder that it was made from: a `Source` of tensors, and a config.
 
-    config: as a config.json holds it. tensors: by their names there; each is dequantized (float32) when it is called.
-    metadata: everything that the file says, by its own keys; the tokenizer is among it.
+    config: as a config.json holds it. reading: tensors by their names there; each is dequantized (float32) when it is
+    called. metadata: everything that the file says, by its own keys; the tokenizer is among it.
     """
 
+    name: str
     config: dict[str, Any]
-    tensors: Mapping[str, Callable[[], Tensor]]
+    headers: Mapping[str, Header]
+    reading: Mapping[str, Callable[[], Tensor]]
     metadata: dict[str, Any]
 
-    @property
-    def chat_template(self) -> str | None:
-        template = self.metadata.get("tokenizer.chat_template")
-        return template if isinstance(template, str) else None
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, on the CPU."""
+        return self.reading[name]()
+
+
+def import_gguf(
+    path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[Imported, Tokenizer]:
+    """The model and the tokenizer, chat template and all, of a GGUF file.
+
+    Args:
+        dtype: unset: float32, which holds every quantized number exactly as the library gives it.
+
+    Raises:
+        CheckpointError: as in `read_gguf`, or as in `importing.import_folder`.
+    """
+    found = read_gguf(path)
+    family = find_family(found.config, str(path))
+    model = import_tensors(read_tree(family, found.config), family, found, device=device, dtype=dtype)
+    tokenizer = from_gguf(found.metadata)
+    return Imported(model, family, {**found.config, **_token_ids(found.metadata)}), tokenizer
 
 
 def read_gguf(path: Path) -> Gguf:
@@ -167,6 +190,7 @@ def read_gguf(path: Path) -> Gguf:
     kind = ARCHITECTURES[name]
     settings = config_of(metadata, name, {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}, path)
     found: dict[str, Callable[[], Tensor]] = {}
+    headers: dict[str, Header] = {}
     unknown: list[str] = []
     for tensor in tensors:
         if tensor.name in COMPUTED:
@@ -176,9 +200,10 @@ def read_gguf(path: Path) -> Gguf:
             unknown.append(tensor.name)
         else:
             found[theirs] = _reading(tensor, theirs, kind, settings)
+            headers[theirs] = Header(_shape(tensor), torch.float32)
     if unknown:
         raise CheckpointError(f"{path} has tensors that sublayer does not know: {', '.join(unknown)}")
-    return Gguf(settings, found, metadata)
+    return Gguf(str(path), settings, headers, found, metadata)
 
 
 def config_of(metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
@@ -234,13 +259,24 @@ def in_halves(rows: Tensor, heads: int) -> Tensor:
     return rows.view(heads, width // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """llama.cpp counts dimensions from the innermost."""
+    return tuple(reversed([int(size) for size in tensor.shape]))
+
+
+def _token_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of special tokens, by their names in a config.json."""
+    names = {"bos": "bos", "eos": "eos", "padding": "pad"}
+    given = {f"{ours}_token_id": metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()}
+    return {name: int(value) for name, value in given.items() if value is not None}
+
+
 def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> Callable[[], Tensor]:
     def read() -> Tensor:
         from gguf import dequantize
 
         values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
-        # llama.cpp counts dimensions from the innermost; numpy's order is the usual one, once the shape is given.
-        values = values.reshape(tuple(reversed([int(size) for size in tensor.shape])))
+        values = values.reshape(_shape(tensor))
         if kind.interleaved and ".self_attn.q_proj." in theirs:
             return in_halves(values, int(settings["num_attention_heads"]))
         if kind.interleaved and ".self_attn.k_proj." in theirs:
