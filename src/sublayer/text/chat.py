@@ -1,7 +1,7 @@
 """Conversations as text: the chat template that a model brings, run in a sandbox.
 
 A template is a Jinja program from somebody else. It sees the messages and nothing more: the insides of Python objects
-are out of its reach, it cannot change what it is given, and what it may write and how often it may go round are bounded.
+are out of its reach, it cannot change what it is given, and what it may write and how often it may go round is bounded.
 """
 
 from __future__ import annotations
