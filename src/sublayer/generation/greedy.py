@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sublayer.generation.step import Hypothesis, Limits, S, Stepper
+from sublayer.generation.top import top
 
 
 def greedy(
@@ -27,10 +28,11 @@ def greedy(
     complete = [False for _ in alive]
     feed = torch.full((len(alive), 1), limits.start_id, dtype=torch.int64, device=device)
     while True:
-        # On a CPU the log-softmax of everything and its maximum are quicker than the maximum and a logsumexp.
-        log_probability, chosen = model.step(feed, state)[:, -1].float().log_softmax(dim=-1).max(dim=-1)
-        gained = cast("list[float]", log_probability.tolist())
-        picked = cast("list[int]", chosen.tolist())
+        logits = model.step(feed, state)[:, -1].float()
+        _, chosen = top(logits, 1)
+        # On a CPU the log-softmax of everything, a single kernel, is twice as fast as a logsumexp.
+        gained = cast("list[float]", logits.log_softmax(dim=-1).gather(1, chosen).view(-1).tolist())
+        picked = cast("list[int]", chosen.view(-1).tolist())
         staying: list[int] = []
         for row, (sentence, token) in enumerate(zip(alive, picked, strict=True)):
             sums[sentence] += gained[row]
@@ -42,7 +44,7 @@ def greedy(
                 staying.append(row)
         if not staying:
             break
-        feed = chosen.unsqueeze(1)
+        feed = chosen
         if len(staying) < len(alive):
             rows = torch.tensor(staying, device=device)
             state.keep(rows)
