@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
     def prepare(self) -> None:
         """Use prepared weights from now on, where that is possible: a CPU, float32, no gradient."""
-        self._prepared = self._anew() if _one_dnn() else None
+        self._prepared = self._anew() if one_dnn() else None
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
@@ -53,8 +53,8 @@ class Linear(nn.Linear):
                 return x.matmul(held.transposed)
             return torch.addmm(self.bias, x.reshape(1, -1), held.transposed).view(*x.shape[:-1], -1)
         if held.packed is None:
-            held.packed = _pack(self.weight.detach())
-        y: Tensor = _product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
+            held.packed = pack(self.weight.detach())
+        y: Tensor = product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
         return y.view(*x.shape[:-1], -1)
 
     def _anew(self) -> _Prepared:
@@ -68,14 +68,17 @@ def prepare(model: nn.Module) -> None:
             module.prepare()
 
 
-def _one_dnn() -> bool:
+def one_dnn() -> bool:
+    """Whether this build of torch has oneDNN's products."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _pack(weight: Tensor) -> Tensor:
+def pack(weight: Tensor) -> Tensor:
+    """The weight [out, in] in oneDNN's own layout, for `product`."""
     # The layout is chosen for so many rows at a time; it is right, and near the best, for any number.
     packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, 32)
     return packed
 
 
-_product: Any = torch.ops.mkldnn._linear_pointwise if _one_dnn() else None
+product: Any = torch.ops.mkldnn._linear_pointwise if one_dnn() else None
+"""(x [R, in], packed weight, bias or None, activation, [], its algorithm) -> activation(x W^T + b) [R, out]."""
