@@ -52,16 +52,17 @@ class Tokenizer:
         self._byte_level = json.loads(backend.to_str())["model"]["type"] == "BPE"
 
     @classmethod
-    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe) -> Self:
+    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Self:
         """A tokenizer trained on `lines`, which are read once and not kept; the same lines give the same tokenizer.
 
         Memory grows with the number of distinct words, not with the text. With `recipe.sample`, that many lines are
-        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens.
+        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens. `extra`: more special tokens,
+        such as a mask, which have the ids after the four.
 
         Raises:
             DataError: there is no text in `lines`.
         """
-        return cls(train_backend(lines, recipe))
+        return cls(train_backend(lines, recipe, extra))
 
     @classmethod
     def train_from_files(cls, paths: Sequence[Path], recipe: TokenizerRecipe) -> Self:
@@ -112,6 +113,17 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of all special tokens: never made from text, left out of decoded text."""
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(identifier for identifier, token in added.items() if token.special)
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, or None where there is no such token."""
+        found = self._backend.token_to_id(token)
+        return found if found in self.special_ids else None
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
         canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True, separators=(",", ":"))
@@ -142,7 +154,7 @@ class Tokenizer:
         token = self._backend.id_to_token(identifier)
         if token is None:
             raise IndexError(f"token id {identifier} is not in 0 .. {self.vocab_size - 1}")
-        if token in SPECIALS:
+        if identifier in self.special_ids:
             return token
         return shown(byte_level_piece(token) if self._byte_level else token)
 
