@@ -154,7 +154,7 @@ class Tokenizer:
         token = self._backend.id_to_token(identifier)
         if token is None:
             raise IndexError(f"token id {identifier} is not in 0 .. {self.vocab_size - 1}")
-        if identifier in self.special_ids:
+        if token in SPECIALS:
             return token
         return shown(byte_level_piece(token) if self._byte_level else token)
 
