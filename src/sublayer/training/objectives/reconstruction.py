@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from sublayer import config
 from sublayer.data.batch import Batch
 from sublayer.data.examples.interface import Examples
@@ -15,20 +13,16 @@ from sublayer.data.loader import validation
 from sublayer.models import EncoderDecoder
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import evaluating
-from sublayer.training.objectives.translation import pair_loss
+from sublayer.training.objectives.translation import PairLoss, pair_loss
 
 
 @dataclass(frozen=True)
-class Reconstructing:
+class Reconstructing(PairLoss):
     """examples: the validation text, with the same noise every time."""
 
-    loss_function: CrossEntropy
     examples: Examples[Batch]
     batching: config.Batching
     rows: str = "texts"
-
-    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
-        return pair_loss(model, batch, total, self.loss_function)
 
     def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
         plain = CrossEntropy(label_smoothing=0.0, pad_id=self.loss_function.pad_id)

@@ -20,6 +20,16 @@ from sublayer.training.evaluation import score, validation_loss
 from sublayer.training.losses import CrossEntropy, projected
 
 
+@dataclass(frozen=True)
+class PairLoss:
+    """The loss of whatever writes one text after reading another."""
+
+    loss_function: CrossEntropy
+
+    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
+        return pair_loss(model, batch, total, self.loss_function)
+
+
 def pair_loss(model: EncoderDecoder, batch: Batch, total: int, loss: CrossEntropy) -> Tensor:
     """The loss of a decoder's tokens, given a source."""
     # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
@@ -30,19 +40,15 @@ def pair_loss(model: EncoderDecoder, batch: Batch, total: int, loss: CrossEntrop
 
 
 @dataclass(frozen=True)
-class Translating:
+class Translating(PairLoss):
     """Pairs as they were read and as they were encoded, to validate on."""
 
-    loss_function: CrossEntropy
     pairs: Pairs
     encoded: EncodedPairs
     tokenizer: Tokenizer
     batching: config.Batching
     decoding: config.Decoding
     rows: str = "pairs"
-
-    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
-        return pair_loss(model, batch, total, self.loss_function)
 
     def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
