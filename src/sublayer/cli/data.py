@@ -21,11 +21,10 @@ def list_corpora() -> None:
 
     from sublayer.data import corpora
 
-    table = Table("name", "languages", "pairs", "licence", "fetched")
+    table = Table("name", "kind", "languages", "rows", "licence", "fetched")
     for corpus in corpora.CORPORA:
-        languages = f"{corpus.source_language}-{corpus.target_language}"
         fetched = "yes" if corpora.is_fetched(corpus) else "no"
-        table.add_row(corpus.name, languages, f"{corpus.pairs:,}", corpus.licence, fetched)
+        table.add_row(corpus.name, corpus.kind, corpus.languages, f"{corpus.pairs:,}", corpus.licence, fetched)
     Console().print(table)
 
 

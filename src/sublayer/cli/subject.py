@@ -53,6 +53,8 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
         known = [*PRESETS, *shipped_recipes()]
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
+    if not isinstance(recipe.model, EncoderDecoder):
+        raise ConfigError(f"'{what}' is {recipe.model.kind}, which cannot be described yet", "Name an encoder-decoder.")
     size = recipe.tokenizer.vocab_size
     model = recipe.model.model_copy(update={"vocab_size": size})
     note = f" (with the tokenizer's vocabulary of {size:,})"

@@ -44,32 +44,55 @@ from sublayer.config.model import (
     YarnScaling,
 )
 from sublayer.config.presets import PRESETS, preset
-from sublayer.config.recipe import (
+from sublayer.config.data import (
+    Chat,
+    Conll,
+    Data,
+    GivenSplit,
+    Jsonl,
+    LabelledJsonl,
+    LabelledTsv,
+    LineAligned,
+    NamedCorpus,
+    ParallelText,
+    PlainText,
+    RandomSplit,
+    Source,
+    TokenizerRecipe,
+    Tsv,
+)
+from sublayer.config.recipe import Checkpoint, Decoding, Recipe
+from sublayer.config.task import (
+    BalancedWeights,
+    CausalTask,
+    ClassificationTask,
+    DenoisingTask,
+    EmbeddingTask,
+    EqualWeights,
+    GivenWeights,
+    InstructionsTask,
+    MaskedTask,
+    Metric,
+    SpanCorruptionTask,
+    TaggingTask,
+    Task,
+    TranslationTask,
+)
+from sublayer.config.training import (
     Adam,
     AdamW,
     Averaging,
     Batching,
     Cosine,
-    Data,
-    Decoding,
     EarlyStopping,
     Ema,
-    GivenSplit,
     InverseSquareRoot,
-    Jsonl,
     LastCheckpoints,
-    LineAligned,
     Linear,
     Muon,
-    NamedCorpus,
     NoAveraging,
-    ParallelText,
-    RandomSplit,
-    Recipe,
     Schedule,
-    TokenizerRecipe,
     Training,
-    Tsv,
 )
 
 __all__ = [

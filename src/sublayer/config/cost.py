@@ -22,7 +22,7 @@ from sublayer.config.model import (
     RelativeBias,
     Stack,
 )
-from sublayer.config.recipe import Ema, LastCheckpoints, Muon, Training
+from sublayer.config.training import Ema, LastCheckpoints, Muon, Training
 
 FLOAT32, BFLOAT16 = 4, 2
 LOSS_PIECE = 2**23

@@ -14,8 +14,9 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sublayer.config.part import UNSET, Part
-from sublayer.config.recipe import Recipe, Training
+from sublayer.config.recipe import Recipe
 from sublayer.config.shape import field_shape
+from sublayer.config.training import Training
 from sublayer.errors import ConfigError
 
 # Setting one of a pair takes the other away; both together would only ever be refused.

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sublayer.config.cost import total_parameters
-from sublayer.config.model import EncoderDecoder
+from sublayer.config.model import KINDS, EncoderDecoder
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
@@ -41,9 +41,13 @@ def recipe_schema() -> dict[str, Any]:
         "type": "object",
         # Stated here too, so that an editor offers it in a table that is still empty.
         "properties": {"preset": _preset()},
-        "if": {"required": ["preset"]},
-        "then": {"$ref": REFERENCE + EncoderDecoder.__name__ + OVER_PRESET},
-        "else": {"$ref": REFERENCE + EncoderDecoder.__name__},
+    }
+    # Over another model's tree nothing is required, and what may stand there goes by that model's shape.
+    schema["required"].remove("model")
+    schema |= {
+        "if": {"required": ["start"]},
+        "then": {"properties": {"model": {"type": "object"}}},
+        "else": {"required": ["model"], "properties": {"model": _whole_model()}},
     }
     return {"$schema": DIALECT, **schema, "title": "sublayer recipe"}
 
@@ -60,8 +64,7 @@ def _as_toml(node: Any) -> Any:
     kept = {key: _as_toml(value) for key, value in table.items() if value is not None}
     # OpenAPI's keyword, unknown to JSON schema: what it says is said by each variant's constant `type`.
     if "discriminator" in kept:
-        del kept["discriminator"]
-        kept["required"] = ["type"]
+        kept["required"] = [kept.pop("discriminator")["propertyName"]]
     return kept
 
 
@@ -116,6 +119,17 @@ def _relaxed(node: Any, names: set[str]) -> Any:
         elif key not in ("required", "default"):
             result[key] = _relaxed(value, names)
     return result
+
+
+def _whole_model() -> dict[str, Any]:
+    """The schema of a model that stands by itself or over a preset; without a `kind` it is an encoder-decoder."""
+    schema: dict[str, Any] = {"$ref": REFERENCE + EncoderDecoder.__name__}
+    for kind, part in KINDS.items():
+        if part is not EncoderDecoder:
+            said: dict[str, Any] = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+            schema = {"if": said, "then": {"$ref": REFERENCE + part.__name__}, "else": schema}
+    over = {"$ref": REFERENCE + EncoderDecoder.__name__ + OVER_PRESET}
+    return {"if": {"required": ["preset"]}, "then": over, "else": schema}
 
 
 def _preset() -> dict[str, Any]:

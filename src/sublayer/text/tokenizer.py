@@ -86,16 +86,17 @@ class Tokenizer:
         self._reader = self._quoting.reader
 
     @classmethod
-    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe) -> Self:
+    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Self:
         """A tokenizer trained on `lines`, which are read once and not kept; the same lines give the same tokenizer.
 
         Memory grows with the number of distinct words, not with the text. With `recipe.sample`, that many lines are
-        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens.
+        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens. `extra`: more special tokens,
+        such as a mask, which have the ids after the four.
 
         Raises:
             DataError: there is no text in `lines`.
         """
-        return cls(train_backend(lines, recipe))
+        return cls(train_backend(lines, recipe, extra))
 
     @classmethod
     def train_from_files(cls, paths: Sequence[Path], recipe: TokenizerRecipe) -> Self:
@@ -168,6 +169,17 @@ class Tokenizer:
             return self._size
         # Not the number of tokens: some vocabularies leave ids out.
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of all special tokens: never made from text, left out of decoded text."""
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(identifier for identifier, token in added.items() if token.special)
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, or None where there is no such token."""
+        found = self._backend.token_to_id(token)
+        return found if found in self.special_ids else None
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from sublayer.data.batch import IGNORE
+
 
 @dataclass(frozen=True)
 class CrossEntropy:
@@ -33,7 +35,7 @@ class CrossEntropy:
     """
 
     label_smoothing: float
-    pad_id: int
+    pad_id: int = IGNORE
     piece: int = 2**23
 
     def __call__(self, output: nn.Linear, hidden: Tensor, target: Tensor, tokens: int) -> Tensor:
@@ -49,6 +51,20 @@ class CrossEntropy:
         chosen = hidden.flatten(0, 1).index_select(0, real)
         apply: Callable[..., Tensor] = _ProjectedCrossEntropy.apply  # pyright: ignore[reportUnknownVariableType]
         return apply(chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece)
+
+
+def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, total: int) -> Tensor:
+    """`loss` of a model's own projection, with whatever the model does to the logits besides.
+
+    Shape: hidden [B, T, D], target [B, T] int64 -> scalar.
+    """
+    if getattr(model.config, "logit_softcap", None) is None:
+        return loss(model.output, hidden, target, total)
+    # Logits that are bent have another gradient than the product's: torch's own loss, on the real targets only.
+    real = target != loss.pad_id
+    logits = model.project(hidden[real])
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, target[real], reduction="sum", label_smoothing=loss.label_smoothing) / total
 
 
 class _ProjectedCrossEntropy(Function):
