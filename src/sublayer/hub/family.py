@@ -23,15 +23,21 @@ class Family:
 
     name: `model_type` in its config.json.
     read: its config (with `architectures`, which says which head) -> our tree.
-    write: our tree -> its config, or None where the family cannot express the tree.
+    write: our tree -> its config, or None where the family has no words for one of its parts. It need not look for
+        what would be lost: who exports reads the config again and compares the trees.
     rules: every tensor of a model with this tree; what is tied stands once, as its library stores it.
-    ignored: patterns of tensors' names that carry nothing and may stand in a checkpoint (old buffers).
+    ties: the other names under which a checkpoint may hold a tied tensor, each with the name that the rules know.
+    older: spellings of names in older checkpoints: patterns (as of `re.sub`), each with today's spelling. They are
+        tried only where a checkpoint lacks a name of today.
+    ignored: patterns of tensors' whole names that carry nothing and may stand in a checkpoint (old buffers).
     """
 
     name: str
     read: Callable[[Mapping[str, Any]], Tree]
     write: Callable[[Tree], dict[str, Any] | None]
     rules: Callable[[Tree], Sequence[Rule]]
+    ties: Callable[[Tree], Mapping[str, str]] = lambda _: {}
+    older: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -40,19 +46,22 @@ class Settings:
 
     Keys that only say how a model was trained, generates text or is run are passed over; any other that nobody has
     asked for is a feature that we do not know, and is refused by name.
+
+    Args:
+        defaults: what the other library takes where a key is missing; one that is null is null.
     """
 
-    def __init__(self, values: Mapping[str, Any], family: str) -> None:
-        self.values, self.family = values, family
+    def __init__(self, values: Mapping[str, Any], family: str, defaults: Mapping[str, Any] | None = None) -> None:
+        self.values, self.family, self.defaults = values, family, defaults or {}
         self._seen: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default` where it is missing or null."""
+        """The value; the library's default where it is missing; `default` where that says nothing, or it is null."""
         self._seen.add(key)
-        value = self.values.get(key)
+        value = self.values[key] if key in self.values else self.defaults.get(key)
         return default if value is None else value
 
     def need(self, key: str) -> Any:
@@ -74,18 +83,20 @@ class Settings:
         """
         value = self.get(key, default)
         if value not in known:
-            raise self.refusal(key, f"supported: {', '.join(map(str, known))}")
+            raise self.refusal(key, f"supported: {', '.join(map(str, known))}", value)
         return known[value]
 
     def only(self, key: str, *allowed: Any) -> None:
         """Refuse a config in which `key` is set to anything but `allowed` (or is missing or null)."""
         value = self.get(key, allowed[0])
         if value not in allowed:
-            raise self.refusal(key, f"supported: {', '.join(map(repr, allowed))}")
+            raise self.refusal(key, f"supported: {', '.join(map(repr, allowed))}", value)
 
-    def refusal(self, key: str, remedy: str) -> CheckpointError:
+    def refusal(self, key: str, remedy: str, value: Any = None) -> CheckpointError:
+        """What to raise where `key` has a value that cannot be expressed (its own, where `value` is left out)."""
+        given = self.values.get(key) if value is None else value
         return CheckpointError(
-            f"this {self.family} checkpoint has {key} = {self.values.get(key)!r}, which sublayer does not support",
+            f"this {self.family} checkpoint has {key} = {given!r}, which sublayer does not support",
             remedy[0].upper() + remedy[1:] + ".",
         )
 
@@ -117,7 +128,7 @@ HARMLESS = frozenset(
     repetition_penalty return_dict return_dict_in_generate sep_token_id static_position_embeddings suppress_tokens
     task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype
     torchscript transformers.js_config transformers_version typical_p unk_token_id use_bfloat16 use_cache
-    pretraining_tp output_past save_step quantization_config_none classifier_dropout_prob
-    """.split()
+    pretraining_tp output_past save_step classifier_dropout_prob
+    """.split()  # noqa: SIM905  # A list of so many words would be a page.
 )
 """Keys that do not change what a model computes when it is used."""

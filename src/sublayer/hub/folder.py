@@ -1,6 +1,7 @@
 """A model as a folder: sublayer's own format.
 
-    config.json          format, the model's tree, the decoding defaults, the tokenizer's fingerprint, the tied weights
+    config.json          format, the model's tree, the decoding defaults, the tokenizer's fingerprint, the tied weights,
+                         and, of a model that came from elsewhere, its family
     model.safetensors    the weights, those that are tied once
     tokenizer.json       as the `tokenizers` library writes it
     recipe.toml          how the model came about
@@ -12,7 +13,8 @@ Never a pickle, never code.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from sublayer.errors import CheckpointError, SublayerError
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.models import EncoderDecoder
+from sublayer.models import EncoderDecoder, Model, build_model
 from sublayer.nn.linear import prepare
 from sublayer.text import Tokenizer
 
@@ -39,9 +41,28 @@ class Papers:
     card: str
 
 
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a model folder holds.
+
+    decoding: how the model is used unless a call says otherwise, as plain data; its type goes by the model's shape.
+    imported: where a model from elsewhere came from: {"family": ...} at least; empty for our own.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    imported: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
 def save(folder: Path, translator: Translator, papers: Papers) -> None:
+    """Write the model folder of a translator, whole or not at all."""
+    write(folder, Contents(translator.model, translator.tokenizer, translator.decoding.plain()), papers)
+
+
+def write(folder: Path, contents: Contents, papers: Papers) -> None:
     """Write the model folder, whole or not at all."""
-    model, tokenizer = translator.model, translator.tokenizer
+    model, tokenizer = contents.model, contents.tokenizer
     parameters, ties = untied(model)
     with replacing(folder) as aside:
         aside.mkdir()
@@ -49,20 +70,38 @@ def save(folder: Path, translator: Translator, papers: Papers) -> None:
         write_tensors(aside / "model.safetensors", parameters)
         write_text(aside / "recipe.toml", papers.recipe)
         write_text(aside / "README.md", papers.card)
+        origin = {"imported": dict(contents.imported)} if contents.imported else {}
         write_json(
             aside / "config.json",
             {
                 "format": FORMAT,
                 "model": model.config.plain(),
-                "decoding": translator.decoding.plain(),
+                "decoding": dict(contents.decoding),
                 "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
                 "tied": ties,
+                **origin,
             },
         )
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
-    """A model folder, or the folder of the run that made it, ready to use.
+    """A translation model's folder, or the folder of the run that made it, ready to use.
+
+    Raises:
+        CheckpointError: as in `read`, or the model is of another shape.
+    """
+    found = read(path, device)
+    if not isinstance(found.model, EncoderDecoder):
+        raise CheckpointError(
+            f"{path} holds a model of the kind '{found.model.config.kind}', which does not translate",
+            "Name an encoder-decoder model.",
+        )
+    where = f"{find(Path(path)) / 'config.json'}: decoding"
+    return Translator(found.model, found.tokenizer, config.Decoding.parse(found.decoding, where))
+
+
+def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
+    """What stands in a model folder, or in the folder of the run that made it.
 
     Raises:
         CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected or misshapen (all are
@@ -71,8 +110,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
     folder = find(Path(path))
     description = _description(folder)
     try:
-        tree = config.EncoderDecoder.parse(description["model"], f"{folder / 'config.json'}: model")
-        decoding = config.Decoding.parse(description["decoding"], f"{folder / 'config.json'}: decoding")
+        tree = _tree(description["model"], f"{folder / 'config.json'}: model")
+        decoding, imported = dict(description["decoding"]), dict(description.get("imported", {}))
         fingerprint, ties = str(description["tokenizer"]["fingerprint"]), dict(description["tied"])
     except SublayerError:
         raise
@@ -88,11 +127,18 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
             "Put back the tokenizer.json that came with the model.",
         )
     with torch.device("meta"):
-        model = EncoderDecoder(tree)
+        model = build_model(tree)
     fill(model, read_tensors(folder / "model.safetensors"), ties, folder / "model.safetensors")
     model.to(device)
     prepare(model)
-    return Translator(model, tokenizer, decoding)
+    return Contents(model.eval(), tokenizer, decoding, imported)
+
+
+def _tree(data: Mapping[str, Any], where: str) -> config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly:
+    kind = data.get("kind", "encoder-decoder")
+    if kind not in config.KINDS:
+        raise CheckpointError(f"{where}.kind = {kind!r} is unknown", f"Known: {', '.join(config.KINDS)}.")
+    return config.KINDS[kind].parse(data, where)
 
 
 def find(path: Path) -> Path:

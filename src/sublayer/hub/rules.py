@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -70,8 +71,12 @@ def joined(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Rule:
         (ours,),
         tuple(theirs),
         lambda tensors: [torch.cat(tuple(tensors))],
-        lambda tensors: [part.contiguous() for part in tensors[0].split(list(sizes))],
+        lambda tensors: _parts(tensors[0], sizes),
     )
+
+
+def _parts(tensor: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    return [part.contiguous() for part in cast("Sequence[Tensor]", tensor.split(list(sizes)))]
 
 
 def stacked(ours: str, theirs: Sequence[str]) -> Rule:
@@ -82,6 +87,24 @@ def stacked(ours: str, theirs: Sequence[str]) -> Rule:
         lambda tensors: [torch.stack(tuple(tensors))],
         lambda tensors: [part.contiguous() for part in tensors[0]],
     )
+
+
+def stacked_joined(ours: str, theirs: Sequence[Sequence[str]], sizes: Sequence[int]) -> Rule:
+    """Several tensors of theirs one below the other, and that once for each expert along a new first dimension.
+
+    Args:
+        theirs: for each expert the names of what is joined. sizes: rows of each of those.
+    """
+    parts = len(sizes)
+
+    def read(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        experts = [tensors[start : start + parts] for start in range(0, len(tensors), parts)]
+        return [torch.stack([torch.cat(tuple(expert)) for expert in experts])]
+
+    def write(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return [part for expert in tensors[0] for part in _parts(expert, sizes)]
+
+    return Rule((ours,), tuple(name for expert in theirs for name in expert), read, write)
 
 
 def permuted(ours: str, theirs: str, order: Sequence[int]) -> Rule:

@@ -1,0 +1,152 @@
+"""Our model -> a folder that other libraries load: config.json, safetensors, generation_config.json, the tokenizer.
+
+A family can express a tree if the config that it writes, read again, describes the same tree: then nothing is lost,
+whatever the family's writer had eyes for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import CheckpointError, SublayerError, nearest
+from sublayer.files import replacing, write_json
+from sublayer.hub.canonical import canonical, differences
+from sublayer.hub.families import FAMILIES
+from sublayer.hub.family import Family, Tree
+from sublayer.hub.importing import read_tree
+from sublayer.hub.rules import Rule
+from sublayer.hub.tensors import write_tensors
+from sublayer.models import Model
+from sublayer.text import Tokenizer
+
+FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": "llama", "encoder-only": "bert"}
+"""The family that a model trained here is written as, where that can express it."""
+
+SHARD = 5_000_000_000
+
+
+def export(
+    folder: Path,
+    model: Model,
+    *,
+    tokenizer: Tokenizer | None = None,
+    family: str | None = None,
+    tokens: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD,
+) -> Family:
+    """Write the model as `transformers` writes one, whole or not at all.
+
+    Args:
+        tokenizer: written beside it, where there is one.
+        family: the family that the model came in by; it is taken if it can still express the model, and else the first
+            that can.
+        tokens: numbers of special tokens, by their names in generation_config.json ("eos_token_id").
+        shard_bytes: the largest file of tensors; a larger model becomes several with an index.
+
+    Returns:
+        The family.
+
+    Raises:
+        CheckpointError: no family can express the model; what the likeliest would lose is named.
+        StorageError: the disk refused.
+    """
+    chosen, settings = choose_family(model.config, family)
+    special = dict(tokens or {})
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    settings |= {"torch_dtype": dtype, **special}
+    with replacing(folder) as aside:
+        aside.mkdir()
+        write_json(aside / "config.json", settings)
+        if not isinstance(model.config, config.EncoderOnly):
+            write_json(aside / "generation_config.json", special)
+        _write_tensors(aside, model, chosen.rules(model.config), shard_bytes)
+        if tokenizer is not None:
+            _write_tokenizer(tokenizer, aside)
+    return chosen
+
+
+def choose_family(tree: Tree, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
+    """The family that a model of this tree is written as, and its config.json.
+
+    Raises:
+        CheckpointError: none can express it.
+    """
+    known = {family.name: family for family in FAMILIES}
+    if preferred is not None and preferred not in known:
+        raise CheckpointError(f"no family is called '{preferred}'", nearest(preferred, known))
+    order = [name for name in (preferred, FIRST_CHOICE[tree.kind]) if name in known]
+    reason = ""
+    for name in dict.fromkeys([*order, *known]):
+        settings, lost = _attempt(known[name], tree)
+        if settings is not None and not lost:
+            return known[name], settings
+        if lost and not reason:
+            reason = f"; as {name}, {'; '.join(lost)}"
+    raise CheckpointError(
+        f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",
+        "Keep it in sublayer's own format, or train one of such a family's form.",
+    )
+
+
+def _attempt(family: Family, tree: Tree) -> tuple[dict[str, Any] | None, list[str]]:
+    """The family's config of the tree, if it has one, and what that would lose."""
+    settings = family.write(tree)
+    if settings is None:
+        return None, []
+    try:
+        again = read_tree(family, settings)
+    except SublayerError as error:
+        return None, [str(error)]
+    return settings, differences(canonical(tree), canonical(again))
+
+
+def _write_tensors(folder: Path, model: Model, rules: Iterator[Rule] | Any, shard_bytes: int) -> None:
+    """All tensors, one file after the other: beside the model there is never more than one file's in memory."""
+    shards = _shards(model, list(rules), shard_bytes)
+    if len(shards) == 1:
+        write_tensors(folder / "model.safetensors", _theirs(model, shards[0]))
+        return
+    table: dict[str, str] = {}
+    total = 0
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = _theirs(model, shard)
+        write_tensors(folder / name, tensors)
+        table |= dict.fromkeys(tensors, name)
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": table})
+
+
+def _shards(model: Model, rules: list[Rule], shard_bytes: int) -> list[list[Rule]]:
+    """The rules, in groups whose tensors go into one file."""
+    shards: list[list[Rule]] = [[]]
+    held = 0
+    for rule in rules:
+        parameters = [model.get_parameter(name) for name in rule.ours]
+        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        if shards[-1] and held + size > shard_bytes:
+            shards.append([])
+            held = 0
+        shards[-1].append(rule)
+        held += size
+    return shards
+
+
+@torch.no_grad()
+def _theirs(model: Model, rules: list[Rule]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for rule in rules:
+        ours = [model.get_parameter(name).detach().cpu() for name in rule.ours]
+        found |= dict(zip(rule.theirs, rule.write(ours), strict=True))
+    return found
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """The one place where a tokenizer leaves in the form of other libraries."""
+    tokenizer.save(folder / "tokenizer.json")

@@ -1,0 +1,114 @@
+"""Rotary positions as config.json says them.
+
+It has two ways: one table, `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Both are
+read, the second before the first, as transformers does; the second is written, which all versions understand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.family import Settings
+
+
+def read_rotary(settings: Settings, *, layer_type: str = "full_attention") -> config.Rotary:
+    """The rotary positions that a config.json describes.
+
+    Args:
+        layer_type: for which kind of layer, where `rope_parameters` has a table for each.
+
+    Raises:
+        CheckpointError: the scaling is of a kind that is not supported.
+    """
+    table: dict[str, Any] = settings.get("rope_parameters", {})
+    table = settings.get("rope_scaling", {}) or table.get(layer_type, table)
+    base, fraction = settings.get("rope_theta", 10_000.0), settings.get("partial_rotary_factor", 1.0)
+    scaling = Settings(table, f"{settings.family} rope scaling")
+    rotary = config.Rotary(
+        base=float(scaling.get("rope_theta", base)),
+        fraction=float(scaling.get("partial_rotary_factor", fraction)),
+        scaling=_read_scaling(scaling, settings),
+    )
+    scaling.finish()
+    return rotary
+
+
+def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
+    """The keys of config.json, or None where other libraries have no words for it."""
+    scaling = _write_scaling(rotary.scaling)
+    if scaling is None or rotary.layout != "halves":
+        return None
+    return {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+
+
+def _read_scaling(scaling: Settings, settings: Settings) -> config.RotaryScaling:
+    old, new = scaling.get("type", "default"), scaling.get("rope_type")
+    longest = settings.get("max_position_embeddings")
+    match old if new is None else new:
+        case "default":
+            return config.Unscaled()
+        case "linear":
+            return config.LinearScaling(factor=float(scaling.need("factor")))
+        case "llama3":
+            return config.Llama3Scaling(
+                factor=float(scaling.need("factor")),
+                original_length=scaling.get("original_max_position_embeddings", longest),
+                low_frequency_factor=float(scaling.need("low_freq_factor")),
+                high_frequency_factor=float(scaling.need("high_freq_factor")),
+            )
+        case "yarn":
+            return _read_yarn(scaling, longest)
+        case kind:
+            raise settings.refusal("rope_scaling", "supported: linear, llama3, yarn", kind)
+
+
+def _read_yarn(scaling: Settings, longest: int) -> config.YarnScaling:
+    scaling.only("truncate", True)
+    original = scaling.get("original_max_position_embeddings", longest)
+    factor = float(scaling.get("factor", longest / original))
+    magnitude = scaling.get("attention_factor")
+    ours, all_dimensions = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    if magnitude is None and ours and all_dimensions:
+        magnitude = _magnitude(factor, ours) / _magnitude(factor, all_dimensions)
+    return config.YarnScaling(
+        factor=factor,
+        original_length=original,
+        beta_fast=float(scaling.get("beta_fast") or 32.0),
+        beta_slow=float(scaling.get("beta_slow") or 1.0),
+        magnitude=None if magnitude is None else float(magnitude),
+    )
+
+
+def _magnitude(factor: float, multiple: float) -> float:
+    return 0.1 * multiple * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+
+
+def _write_scaling(scaling: config.RotaryScaling) -> Mapping[str, Any] | None:
+    """The table; empty for no scaling, None for one that has no name there."""
+    match scaling:
+        case config.Unscaled():
+            return {}
+        case config.LinearScaling():
+            return {"rope_type": "linear", "factor": scaling.factor}
+        case config.Llama3Scaling():
+            return {
+                "rope_type": "llama3",
+                "factor": scaling.factor,
+                "original_max_position_embeddings": scaling.original_length,
+                "low_freq_factor": scaling.low_frequency_factor,
+                "high_freq_factor": scaling.high_frequency_factor,
+            }
+        case config.YarnScaling():
+            table = {
+                "rope_type": "yarn",
+                "factor": scaling.factor,
+                "original_max_position_embeddings": scaling.original_length,
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+            }
+            return table if scaling.magnitude is None else table | {"attention_factor": scaling.magnitude}
+        case config.NtkScaling():
+            return None

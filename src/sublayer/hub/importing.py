@@ -1,0 +1,247 @@
+"""Another library's checkpoint -> our model.
+
+The tree is read from its config.json, the model is built without memory (on the meta device), and its tensors are
+filled in rule by rule, each straight at the wanted place and in the wanted type: what is held beside the model is never
+more than what one rule moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from sublayer.config.report import report
+from sublayer.errors import CheckpointError, nearest
+from sublayer.hub.families import FAMILIES
+from sublayer.hub.family import Family, Tree
+from sublayer.hub.folder import retie, untied
+from sublayer.hub.rules import Rule
+from sublayer.hub.sources import AGAIN, Source, open_source, read_json
+from sublayer.models import Model, build_model
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A model from elsewhere.
+
+    family: whose it is. settings: its config.json. generation: its generation_config.json, empty where there is none.
+    """
+
+    model: Model
+    family: Family
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    generation: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What our own folder keeps of where a model came from: enough to write it back (`exporting.export`)."""
+        return {"family": self.family.name, "tokens": special_tokens(self.settings, self.generation)}
+
+
+def import_folder(
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    unsafe_pickle: bool = False,
+) -> Imported:
+    """The model in a folder as Hugging Face's hub keeps it: config.json and safetensors.
+
+    Args:
+        device: where to. dtype: in which type; unset: the one that all its tensors are in, or, of several, the
+            narrowest that holds them all.
+        unsafe_pickle: also take PyTorch's own files, of which only tensors are read.
+
+    Raises:
+        CheckpointError: the family or one of its settings is unknown, a file is missing or damaged, or tensors are
+            missing, unexpected or misshapen (all are named at once).
+    """
+    settings = read_json(folder / "config.json")
+    family = find_family(settings, str(folder / "config.json"))
+    tree = read_tree(family, settings)
+    source = open_source(folder, unsafe_pickle=unsafe_pickle)
+    model = import_tensors(tree, family, source, device=device, dtype=dtype)
+    generation = folder / "generation_config.json"
+    return Imported(model, family, settings, read_json(generation) if generation.is_file() else {})
+
+
+def find_family(settings: Mapping[str, Any], where: str) -> Family:
+    """The family that a config.json names by its `model_type`.
+
+    Raises:
+        CheckpointError: it names none, or one that is not known.
+    """
+    kind = settings.get("model_type")
+    if kind is None:
+        what = "is of sublayer's own format" if "format" in settings else "names no model_type"
+        raise CheckpointError(f"{where} {what}", "Give the folder of a checkpoint as Hugging Face's hub keeps it.")
+    known = {family.name: family for family in FAMILIES}
+    if kind not in known:
+        raise CheckpointError(f"{where} has model_type = {kind!r}, which sublayer does not know", nearest(kind, known))
+    return known[kind]
+
+
+def read_tree(family: Family, settings: Mapping[str, Any]) -> Tree:
+    """The tree that a config.json describes.
+
+    Raises:
+        CheckpointError: a setting is unknown, unsupported, or does not fit the others.
+    """
+    try:
+        return family.read(settings)
+    except ValidationError as error:
+        problems = "; ".join(report(error, config_root(error)))
+        raise CheckpointError(f"this {family.name} config.json describes no model: {problems}", AGAIN) from None
+    except (TypeError, AttributeError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"this {family.name} config.json has a value of the wrong kind ({error})", AGAIN
+        ) from error
+
+
+def import_tensors(
+    tree: Tree,
+    family: Family,
+    source: Source,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Model:
+    """The model of this tree with the tensors of a checkpoint of this family; in evaluation mode.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected, misshapen or of a type that is none of numbers; all are named.
+    """
+    with torch.device("meta"):
+        model = build_model(tree)
+    rules = family.rules(tree)
+    parameters, ties = untied(model)
+    _require_all_covered(parameters, ties, rules, family)
+    names = _account(model, rules, family, source)
+    used = [names[name] for rule in rules for name in rule.theirs]
+    wanted = _common_type(source, used) if dtype is None else dtype
+    # On the meta device this moves nothing: it tells the fixed tables how precise to be.
+    model.to(wanted)
+    for rule in rules:
+        for name, tensor in _moved(rule, names, source, device, wanted):
+            _assign(model, ties.get(name, name), tensor)
+    retie(model, ties)
+    for module in model.modules():
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset(device)
+    return model.eval()
+
+
+def special_tokens(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of the tokens that begin, end and fill, by their names in generation_config.json; those that are set."""
+    names = [f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")]
+    found = {name: generation.get(name, settings.get(name)) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def config_root(error: ValidationError) -> Any:
+    """The part of the tree that a validation error is about."""
+    from sublayer.config import model as tree
+    from sublayer.config.part import Part
+
+    return getattr(tree, error.title, Part)
+
+
+def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: Source) -> dict[str, str]:
+    """For every name of the rules, under which the source holds it; raises where anything is left on either side."""
+    names, duplicates = _names(model, rules, family, source)
+    expected = _their_shapes(model, rules)
+    wrong = [f"missing: {name}" for name in expected if name not in names]
+    for name, found in names.items():
+        shape = source.headers[found].shape
+        if shape != expected[name]:
+            wrong.append(f"misshapen: {found} is {shape} and should be {expected[name]}")
+        if source.headers[found].dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            wrong.append(f"of an unsupported type (quantized?): {found}")
+    known = {*names.values(), *duplicates}
+    ignored = re.compile("|".join(family.ignored)) if family.ignored else None
+    wrong += [
+        f"unexpected: {name}"
+        for name in source.headers
+        if name not in known and not (ignored is not None and ignored.fullmatch(name))
+    ]
+    for other, name in duplicates.items():
+        if name in names and not torch.equal(source.tensor(other), source.tensor(names[name])):
+            wrong.append(f"not tied, though config.json says so: {other} differs from {names[name]}")
+    if wrong:
+        raise CheckpointError(f"{source.name} does not fit its config.json: {'; '.join(wrong)}", AGAIN)
+    return names
+
+
+def _names(
+    model: nn.Module, rules: Sequence[Rule], family: Family, source: Source
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Today's name of each tensor -> its name in the source; and the second names of tied tensors in it -> today's."""
+    assert hasattr(model, "config")
+    held = {name: name for name in source.headers}
+    wanted = {name for rule in rules for name in rule.theirs}
+    ties = family.ties(model.config)  # pyright: ignore[reportArgumentType]
+    if family.older and not wanted <= held.keys():
+        held = {_today(name, family.older): name for name in source.headers} | held
+    names = {name: held[name] for name in wanted if name in held}
+    duplicates: dict[str, str] = {}
+    for other, name in ties.items():
+        if other in held and name in names:
+            duplicates[held[other]] = name
+        elif other in held:
+            names[name] = held[other]
+    return {name: names[name] for rule in rules for name in rule.theirs if name in names}, duplicates
+
+
+def _today(name: str, older: Iterable[tuple[str, str]]) -> str:
+    for pattern, today in older:
+        name = re.sub(pattern, today, name)
+    return name
+
+
+def _their_shapes(model: nn.Module, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
+    """The shape that each of their tensors must have: that of ours, written. On the meta device this costs nothing."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for rule in rules:
+        ours = [model.get_parameter(name).detach() for name in rule.ours]
+        shapes |= {name: tuple(tensor.shape) for name, tensor in zip(rule.theirs, rule.write(ours), strict=True)}
+    return shapes
+
+
+def _require_all_covered(
+    parameters: Mapping[str, nn.Parameter], ties: Mapping[str, str], rules: Sequence[Rule], family: Family
+) -> None:
+    """A family whose rules leave a parameter out, or name one twice, is a mistake of ours."""
+    named = [ties.get(name, name) for rule in rules for name in rule.ours]
+    left = parameters.keys() - set(named)
+    twice = {name for name in named if named.count(name) > 1} if len(named) != len(set(named)) else set[str]()
+    assert not left, f"the rules of {family.name} leave out {sorted(left)}"
+    assert not twice, f"the rules of {family.name} name twice {sorted(twice)}"
+
+
+def _common_type(source: Source, names: Iterable[str]) -> torch.dtype:
+    types = {source.headers[name].dtype for name in names} - {None}
+    return reduce(torch.promote_types, types)  # pyright: ignore[reportArgumentType]
+
+
+def _moved(
+    rule: Rule, names: Mapping[str, str], source: Source, device: str | torch.device, dtype: torch.dtype
+) -> list[tuple[str, Tensor]]:
+    """Our tensors of one rule, where they are wanted. Theirs are let go of before the next rule's are read."""
+    ours = rule.read([source.tensor(names[name]) for name in rule.theirs])
+    return [
+        (name, tensor.to(device=device, dtype=dtype).contiguous()) for name, tensor in zip(rule.ours, ours, strict=True)
+    ]
+
+
+def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))
