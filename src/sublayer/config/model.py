@@ -394,20 +394,31 @@ class Classification(Part):
 
 
 class Tagging(Part):
-    """One label for each token. activation: of a layer dim -> dim before the labels; unset means no such layer."""
+    """One label for each token.
+
+    activation: of a layer dim -> dim before the labels; unset means no such layer. norm: after that layer. bias: of that
+    layer. dropout: before the labels.
+    """
 
     type: Literal["tagging"] = "tagging"
     labels: tuple[str, ...] = ()
     activation: Activation | None = None
+    norm: Norm | None = None
+    bias: bool = True
     dropout: Probability = 0.0
 
 
 class SentenceEmbedding(Part):
-    """A vector for the whole text. normalize: to length 1."""
+    """A vector for the whole text.
+
+    normalize: to length 1. longest: tokens, special ones included, that a text is cut to before it is embedded; unset
+    means the model's max_length (sentence-transformers trains many models on shorter texts than they have positions for).
+    """
 
     type: Literal["sentence-embedding"] = "sentence-embedding"
     pooling: Pooling = "mean"
     normalize: bool = True
+    longest: PositiveInt | None = None
 
 
 Head = Annotated[NoHead | MaskedLanguage | Classification | Tagging | SentenceEmbedding, Field(discriminator="type")]

@@ -63,7 +63,7 @@ class Tagging(nn.Module):
     def __init__(self, c: config.Tagging, dim: int) -> None:
         super().__init__()
         self.dropout = c.dropout
-        self.transform = nn.Identity() if c.activation is None else Transform(c.activation, None, True, dim)
+        self.transform = nn.Identity() if c.activation is None else Transform(c.activation, c.norm, c.bias, dim)
         self.labels = Linear(dim, len(c.labels))
 
     def forward(self, hidden: Tensor) -> Tensor:

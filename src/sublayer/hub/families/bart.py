@@ -1,0 +1,306 @@
+"""The encoder-decoders that came out of fairseq and Marian: BART, mBART, Pegasus, Marian, M2M100.
+
+The Transformer of the paper with biases everywhere, and the same names for all. They differ in where the norms stand, in
+the positions, in a norm on the embeddings, and in a bias on the logits: a `Form` says which has what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.hub.families.heads import norm_rules
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
+from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, reshaped, same
+
+NORM = config.LayerNorm(eps=1e-5)
+OFFSET = 2
+"""Rows of fairseq's tables of positions before that of the first token."""
+TRAINING = (
+    "add_bias_logits classif_dropout classifier_dropout decoder_layerdrop encoder_layerdrop extra_pos_embeddings"
+    " force_bos_token_to_be_generated init_std num_hidden_layers"
+).split()
+"""Keys of this family that say how it was trained or converted, or repeat others."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What sets one of them apart.
+
+    name: `model_type`. architecture: its class. wiring: "post" or "pre"; with "pre" there is a last norm.
+    position: "learned" has the offset of fairseq; "counted" are sinusoids that count from past the padding's number.
+    embedding_norm, logits_bias: whether there is one. table: whether fixed tables of positions are stored.
+    defaults: what its config has where a key is missing, beside those of all.
+    """
+
+    name: str
+    architecture: str
+    wiring: Literal["post", "pre"]
+    position: Literal["learned", "sinusoidal", "counted"]
+    embedding_norm: bool
+    logits_bias: bool
+    table: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+COMMON: Mapping[str, Any] = {
+    "vocab_size": 50_265,
+    "d_model": 1024,
+    "max_position_embeddings": 1024,
+    **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in (("layers", 12), ("ffn_dim", 4096))},
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "activation_function": "gelu",
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "scale_embedding": False,
+    "pad_token_id": 1,
+    "tie_word_embeddings": True,
+}
+
+# --- config ------------------------------------------------------------------------------------------------------
+
+
+def _read(values: Mapping[str, Any], *, form: Form) -> Tree:
+    settings = Settings(values, form.name, {**COMMON, **form.defaults})
+    _require(settings, form)
+    position = _read_position(settings, form)
+    dropout = float(settings.need("dropout"))
+    tree = config.EncoderDecoder(
+        dim=settings.need("d_model"),
+        vocab_size=settings.need("vocab_size"),
+        max_length=settings.need("max_position_embeddings"),
+        embedding=config.Embedding(
+            scale=settings.need("scale_embedding"), norm=NORM if form.embedding_norm else None, dropout=dropout
+        ),
+        tied="all",
+        output_bias=form.logits_bias,
+        encoder=_read_stack(settings, form, "encoder", position),
+        decoder=_read_stack(settings, form, "decoder", position),
+    )
+    settings.finish()
+    return tree
+
+
+def _require(settings: Settings, form: Form) -> None:
+    """Refuse what another class reads, and what old configs say otherwise than this form has it."""
+    base = form.architecture.replace("MTModel", "Model").replace("ForConditionalGeneration", "Model")
+    for found in settings.get("architectures", ()):
+        if found not in (form.architecture, base):
+            raise settings.refusal("architectures", f"supported: {form.architecture}", found)
+    settings.only("is_encoder_decoder", True)
+    settings.only("is_decoder", False)
+    settings.only("tie_word_embeddings", True)
+    settings.only("share_encoder_decoder_embeddings", True)
+    settings.only("decoder_vocab_size", settings.need("vocab_size"))
+    settings.only("normalize_before", form.wiring == "pre")
+    settings.only("add_final_layer_norm", form.wiring == "pre")
+    settings.only("normalize_embedding", form.embedding_norm)
+    settings.only("static_position_embeddings", form.position != "learned")
+    settings.only("do_blenderbot_90_layernorm", False)
+    for key in TRAINING:
+        settings.get(key)
+
+
+def _read_position(settings: Settings, form: Form) -> config.Position:
+    match form.position:
+        case "learned":
+            return config.Learned(offset=OFFSET)
+        case "sinusoidal":
+            return config.Sinusoidal(layout="halves")
+        case "counted":
+            return config.Sinusoidal(layout="halves", spacing="inclusive", offset=settings.need("pad_token_id") + 1)
+
+
+def _read_stack(settings: Settings, form: Form, side: str, position: config.Position) -> config.Stack:
+    block = config.Block(
+        attention=config.Attention(
+            heads=settings.need(f"{side}_attention_heads"), dropout=float(settings.need("attention_dropout"))
+        ),
+        feed_forward=config.PositionWise(
+            hidden=settings.need(f"{side}_ffn_dim"),
+            activation=settings.one_of("activation_function", ACTIVATIONS, "gelu"),
+            dropout=float(settings.need("activation_dropout")),
+        ),
+        norm=NORM,
+        wiring=form.wiring,
+        dropout=float(settings.need("dropout")),
+    )
+    return config.Stack(layers=settings.need(f"{side}_layers"), block=block, position=position)
+
+
+def _write(tree: Tree, *, form: Form) -> dict[str, Any] | None:
+    if not isinstance(tree, config.EncoderDecoder):
+        return None
+    found: dict[str, Any] = {
+        "architectures": [form.architecture],
+        "model_type": form.name,
+        "is_encoder_decoder": True,
+        "vocab_size": tree.vocab_size,
+        "d_model": tree.dim,
+        "max_position_embeddings": tree.max_length,
+        "scale_embedding": tree.embedding.scale,
+        "tie_word_embeddings": True,
+    }
+    if form.name == "marian":
+        found |= {"decoder_vocab_size": tree.vocab_size, "share_encoder_decoder_embeddings": True}
+    for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
+        block = stack.blocks[0]
+        part = block.feed_forward
+        if not isinstance(part, config.PositionWise):
+            return None
+        found |= {
+            f"{side}_layers": stack.layers,
+            f"{side}_attention_heads": block.attention.heads,
+            f"{side}_ffn_dim": part.hidden,
+            "activation_function": ACTIVATION_NAMES[part.activation],
+            "activation_dropout": part.dropout,
+            "attention_dropout": block.attention.dropout,
+            "dropout": block.dropout,
+        }
+    position = tree.encoder.position
+    if form.position == "counted":
+        if not isinstance(position, config.Sinusoidal) or position.offset == 0:
+            return None
+        found["pad_token_id"] = position.offset - 1
+    return found
+
+
+def _settle(tree: Tree, names: set[str]) -> Tree:
+    """A bias on the logits that a checkpoint leaves out is none: base models have it not."""
+    return tree if "final_logits_bias" in names else tree.model_copy(update={"output_bias": False})
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+
+def _rules(tree: Tree) -> list[Rule]:
+    assert isinstance(tree, config.EncoderDecoder)
+    found = [same("encoder.embedding.tokens.weight", "model.shared.weight")]
+    if tree.output_bias:
+        found.append(reshaped("output.bias", "final_logits_bias", [tree.vocab_size], [1, tree.vocab_size]))
+    for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
+        found += prefixed(f"{side}.", f"model.{side}.", _stack_rules(tree, stack, cross=side == "decoder"))
+    return found
+
+
+def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: bool) -> list[Rule]:
+    found: list[Rule] = []
+    if isinstance(stack.position, config.Learned):
+        found.append(same("position.weight", "embed_positions.weight"))
+    if tree.embedding.norm is not None:
+        found += norm_rules("embedding.norm", "layernorm_embedding", tree.embedding.norm)
+    if stack.block.wiring == "pre":
+        found += norm_rules("norm", "layer_norm", stack.block.norm)
+    for index, block in enumerate(stack.blocks):
+        found += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block, tree.dim, cross=cross))
+    return found
+
+
+def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
+    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D], and in cross-attention [D, D] and [2 D, D]."""
+    norm = "outer" if block.wiring == "post" else "before"
+    found = [
+        *affine_joined("self_attention.qkv", [f"self_attn.{name}_proj" for name in "qkv"], [dim] * 3),
+        *affine("self_attention.output", "self_attn.out_proj"),
+        *norm_rules(f"self_attention_sublayer.{norm}", "self_attn_layer_norm", block.norm),
+        *affine("feed_forward.up", "fc1"),
+        *affine("feed_forward.down", "fc2"),
+        *norm_rules(f"feed_forward_sublayer.{norm}", "final_layer_norm", block.norm),
+    ]
+    if cross:
+        keys_values = [f"encoder_attn.{name}_proj" for name in "kv"]
+        found += [
+            *affine("cross_attention.query", "encoder_attn.q_proj"),
+            *affine_joined("cross_attention.key_value", keys_values, [dim] * 2),
+            *affine("cross_attention.output", "encoder_attn.out_proj"),
+            *norm_rules(f"cross_attention_sublayer.{norm}", "encoder_attn_layer_norm", block.norm),
+        ]
+    return found
+
+
+def _ties(_: Tree) -> dict[str, str]:
+    others = ("lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens")
+    return {f"{name}.weight": "model.shared.weight" for name in others}
+
+
+def _tables(tree: Tree) -> dict[str, Tensor]:
+    """The sinusoids [L, D] that Pegasus stores, in the order of operations of its library, so that every bit is its own."""
+    assert isinstance(tree, config.EncoderDecoder)
+    dimension = np.arange(tree.dim)
+    angle = np.arange(tree.max_length)[:, None] / np.power(10_000, 2 * (dimension // 2) / tree.dim)
+    table = torch.from_numpy(np.concatenate((np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2])), axis=1))
+    return {f"model.{side}.embed_positions.weight": table for side in ("encoder", "decoder")}
+
+
+def _family(form: Form) -> Family:
+    ignored: Sequence[str] = (r"(model\.)?(encoder|decoder)\.version",)
+    if form.position != "learned" and not form.table:
+        ignored = (*ignored, r"(model\.)?(encoder|decoder)\.embed_positions\.weights?")
+    return Family(
+        name=form.name,
+        read=partial(_read, form=form),
+        write=partial(_write, form=form),
+        rules=_rules,
+        ties=_ties,
+        older=((r"^(shared|encoder|decoder)\.", r"model.\1."),),
+        ignored=tuple(ignored),
+        settle=_settle if form.logits_bias else lambda tree, _: tree,
+        fixed=_tables if form.table else lambda _: {},
+    )
+
+
+BART = _family(
+    Form("bart", "BartForConditionalGeneration", "post", "learned", embedding_norm=True, logits_bias=True)
+)
+MBART = _family(
+    Form("mbart", "MBartForConditionalGeneration", "pre", "learned", embedding_norm=True, logits_bias=True)
+)
+PEGASUS = _family(
+    Form(
+        "pegasus",
+        "PegasusForConditionalGeneration",
+        "pre",
+        "sinusoidal",
+        embedding_norm=False,
+        logits_bias=True,
+        table=True,
+        defaults={"pad_token_id": 0},
+    )
+)
+MARIAN = _family(
+    Form(
+        "marian",
+        "MarianMTModel",
+        "post",
+        "sinusoidal",
+        embedding_norm=False,
+        logits_bias=True,
+        defaults={"vocab_size": 58_101, "pad_token_id": 58_100},
+    )
+)
+M2M100 = _family(
+    Form(
+        "m2m_100",
+        "M2M100ForConditionalGeneration",
+        "pre",
+        "counted",
+        embedding_norm=False,
+        logits_bias=False,
+        defaults={
+            "vocab_size": 128_112,
+            "activation_function": "relu",
+            "attention_dropout": 0.1,
+            "scale_embedding": True,
+        },
+    )
+)

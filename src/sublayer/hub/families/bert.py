@@ -1,0 +1,237 @@
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): the paper's encoder with learned positions, two kinds of
+token, and a norm on the embeddings. What RoBERTa and ELECTRA share with it stands here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.families.heads import (
+    BASE,
+    MASKED,
+    TEXT,
+    TOKEN,
+    norm_rules,
+    prefix_of,
+    read_labels,
+    read_task,
+    settle_pooler,
+    task_of,
+    transform_rules,
+    write_labels,
+)
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
+from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30_522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+OLD_NAMES = ((r"gamma$", "weight"), (r"beta$", "bias"))
+"""How the first checkpoints, converted from TensorFlow, name a norm's tensors."""
+OLD_BUFFERS = r"(\w+\.)?embeddings\.(position_ids|token_type_ids)"
+
+# --- config: what all of them share ------------------------------------------------------------------------------
+
+
+def read_frame(settings: Settings, *, offset: int = 0, width: int | None = None) -> dict[str, Any]:
+    """The tree's fields but its head, by the usual keys.
+
+    Args:
+        offset: rows of the table of positions before the first token's. width: of the embeddings.
+    """
+    settings.only("position_embedding_type", "absolute")
+    settings.only("is_decoder", False)
+    settings.only("add_cross_attention", False)
+    dropout = float(settings.need("hidden_dropout_prob"))
+    norm = read_norm(settings)
+    block = config.Block(
+        attention=config.Attention(
+            heads=settings.need("num_attention_heads"), dropout=float(settings.need("attention_probs_dropout_prob"))
+        ),
+        feed_forward=config.PositionWise(
+            hidden=settings.need("intermediate_size"), activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu")
+        ),
+        norm=norm,
+        wiring="post",
+        dropout=dropout,
+    )
+    return {
+        "dim": settings.need("hidden_size"),
+        "vocab_size": settings.need("vocab_size"),
+        "max_length": settings.need("max_position_embeddings") - offset,
+        "embedding": config.Embedding(
+            scale=False, width=width, types=settings.need("type_vocab_size"), norm=norm, dropout=dropout
+        ),
+        "encoder": config.Stack(
+            layers=settings.need("num_hidden_layers"), block=block, position=config.Learned(offset=offset)
+        ),
+    }
+
+
+def read_norm(settings: Settings) -> config.LayerNorm:
+    return config.LayerNorm(eps=float(settings.need("layer_norm_eps")))
+
+
+def head_dropout(settings: Settings) -> float:
+    """Dropout before the labels."""
+    return float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))
+
+
+def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
+    """The keys of `read_frame`, from the first block; None where the tree has another form of parts."""
+    if not isinstance(tree, config.EncoderOnly):
+        return None
+    block, position = tree.encoder.blocks[0], tree.encoder.position
+    attention, part, norm = block.attention, block.feed_forward, block.norm
+    if not (
+        isinstance(part, config.PositionWise)
+        and isinstance(norm, config.LayerNorm)
+        and isinstance(position, config.Learned)
+    ):
+        return None
+    return {
+        "model_type": name,
+        "vocab_size": tree.vocab_size,
+        "hidden_size": tree.dim,
+        "num_hidden_layers": tree.encoder.layers,
+        "num_attention_heads": attention.heads,
+        "intermediate_size": part.hidden,
+        "hidden_act": ACTIVATION_NAMES[part.activation],
+        "hidden_dropout_prob": block.dropout,
+        "attention_probs_dropout_prob": attention.dropout,
+        "max_position_embeddings": tree.max_length + position.offset,
+        "type_vocab_size": tree.embedding.types,
+        "layer_norm_eps": norm.eps,
+        "position_embedding_type": "absolute",
+        **write_labels(tree.head),
+    }
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+
+def encoder_rules(tree: Tree, prefix: str) -> list[Rule]:
+    """Embeddings and layers; in theirs `prefix` stands before every name."""
+    assert isinstance(tree, config.EncoderOnly)
+    found = [
+        same("embedding.tokens.weight", "embeddings.word_embeddings.weight"),
+        same("position.weight", "embeddings.position_embeddings.weight"),
+    ]
+    if tree.embedding.types:
+        found.append(same("embedding.types.weight", "embeddings.token_type_embeddings.weight"))
+    if tree.embedding.norm is not None:
+        found += norm_rules("embedding.norm", "embeddings.LayerNorm", tree.embedding.norm)
+    if tree.embedding.width is not None:
+        found += affine("embedding.widen", "embeddings_project")
+    for index, block in enumerate(tree.encoder.blocks):
+        found += prefixed(f"layers.{index}.", f"encoder.layer.{index}.", _layer_rules(block, tree.dim))
+    return prefixed("encoder.", prefix, found)
+
+
+def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
+    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D]."""
+    theirs = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    return [
+        *affine_joined("self_attention.qkv", theirs, [dim] * 3),
+        *affine("self_attention.output", "attention.output.dense"),
+        *norm_rules("self_attention_sublayer.outer", "attention.output.LayerNorm", block.norm),
+        *affine("feed_forward.up", "intermediate.dense"),
+        *affine("feed_forward.down", "output.dense"),
+        *norm_rules("feed_forward_sublayer.outer", "output.LayerNorm", block.norm),
+    ]
+
+
+def base_names(name: str) -> tuple[tuple[str, str], ...]:
+    """A base model may be held under the names that it has beside a head."""
+    return ((rf"^{name}\.", ""),)
+
+
+# --- BERT --------------------------------------------------------------------------------------------------------
+
+
+def _read(values: Mapping[str, Any]) -> Tree:
+    settings = Settings(values, "bert", DEFAULTS)
+    task = read_task(settings, "Bert")
+    tree = config.EncoderOnly(
+        **read_frame(settings), head=_read_head(settings, task), pooler=task in (BASE, TEXT)
+    )
+    settings.finish()
+    return tree
+
+
+def _read_head(settings: Settings, task: str) -> config.Head:
+    match task:
+        case "ForMaskedLM":
+            settings.only("tie_word_embeddings", True)
+            return config.MaskedLanguage(
+                activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"), norm=read_norm(settings)
+            )
+        case "ForSequenceClassification":
+            return config.Classification(
+                labels=read_labels(settings), activation=None, dropout=head_dropout(settings)
+            )
+        case "ForTokenClassification":
+            return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
+        case _:
+            settings.get("tie_word_embeddings")
+            return config.NoHead()
+
+
+def _write(tree: Tree) -> dict[str, Any] | None:
+    frame = write_frame(tree, "bert")
+    if frame is None:
+        return None
+    assert isinstance(tree, config.EncoderOnly)
+    return {"architectures": ["Bert" + task_of(tree.head)], **frame}
+
+
+def _rules(tree: Tree) -> list[Rule]:
+    assert isinstance(tree, config.EncoderOnly)
+    prefix = prefix_of(tree, "bert")
+    found = encoder_rules(tree, prefix)
+    if tree.pooler:
+        found += affine("pooler", f"{prefix}pooler.dense")
+    match task_of(tree.head):
+        case "ForMaskedLM":
+            theirs = "cls.predictions.transform"
+            found += transform_rules(tree.head, f"{theirs}.dense", f"{theirs}.LayerNorm")
+            found.append(same("output.bias", "cls.predictions.bias"))
+        case "ForSequenceClassification" | "ForTokenClassification":
+            found += affine("head.labels", "classifier")
+        case _:
+            pass
+    return found
+
+
+def _ties(tree: Tree) -> dict[str, str]:
+    return {
+        "cls.predictions.decoder.weight": f"{prefix_of(tree, 'bert')}embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+
+
+BERT = Family(
+    name="bert",
+    read=_read,
+    write=_write,
+    rules=_rules,
+    ties=_ties,
+    settle=settle_pooler,
+    older=(*OLD_NAMES, *base_names("bert")),
+    # A pretrained checkpoint keeps what it was trained with beside the part that is asked for: its pooler and its heads.
+    ignored=(OLD_BUFFERS, r"(bert\.)?pooler\.dense\.(weight|bias)", r"cls\.(predictions|seq_relationship)\..*"),
+)

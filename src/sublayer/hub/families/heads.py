@@ -1,0 +1,94 @@
+"""What the readers and writers of encoder families share: which head a config names, and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.family import Settings, Tree
+from sublayer.hub.rules import Rule, affine
+
+BASE, MASKED, TEXT, TOKEN = "Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"
+"""How transformers' classes end, by their head."""
+
+
+def read_task(settings: Settings, stem: str, *others: str) -> str:
+    """The end of the class that stands in `architectures`, which says the head; a config without any has none.
+
+    Args:
+        stem: what the family's classes begin with. others: ends that this family knows besides the usual four.
+
+    Raises:
+        CheckpointError: it is another class.
+    """
+    known = {stem + task: task for task in (BASE, MASKED, TEXT, TOKEN, *others)}
+    named = settings.get("architectures") or [stem + BASE]
+    if len(named) != 1 or named[0] not in known:
+        raise settings.refusal("architectures", f"supported: {', '.join(known)}", named)
+    return known[named[0]]
+
+
+def task_of(head: config.Head) -> str:
+    """The end of the class that has this head."""
+    match head:
+        case config.MaskedLanguage():
+            return MASKED
+        case config.Classification():
+            return TEXT
+        case config.Tagging():
+            return TOKEN
+        case config.NoHead() | config.SentenceEmbedding():
+            return BASE
+
+
+def prefix_of(tree: Tree, name: str) -> str:
+    """What stands before the encoder's names: `name` and a dot where there is a head beside it, else nothing."""
+    assert isinstance(tree, config.EncoderOnly)
+    return "" if task_of(tree.head) == BASE else f"{name}."
+
+
+def read_labels(settings: Settings) -> tuple[str, ...]:
+    """The labels, by their numbers; transformers has two where a config is silent."""
+    table: Mapping[str, str] | None = settings.get("id2label")
+    if table is None:
+        count = settings.get("num_labels") or settings.get("_num_labels") or 2
+        return tuple(f"LABEL_{number}" for number in range(count))
+    numbers = sorted(int(number) for number in table)
+    if numbers != list(range(len(numbers))):
+        raise settings.refusal("id2label", "its numbers have to be 0, 1, 2, …")
+    by_number = {int(number): str(label) for number, label in table.items()}
+    return tuple(by_number[number] for number in numbers)
+
+
+def write_labels(head: config.Head) -> dict[str, Any]:
+    """`id2label` and its inverse, where the head has labels."""
+    labels: Sequence[str] = head.labels if isinstance(head, config.Classification | config.Tagging) else ()
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def transform_rules(head: config.Head, theirs: str, norm: str = "") -> list[Rule]:
+    """The layer between the encoder and what is read off it: the tensors of its map and, where it has one, its norm."""
+    assert isinstance(head, config.MaskedLanguage | config.Classification | config.Tagging)
+    if head.activation is None:
+        return []
+    found = affine("head.transform.map", theirs, bias=head.bias)
+    return found if head.norm is None else [*found, *norm_rules("head.transform.norm", norm, head.norm)]
+
+
+def norm_rules(ours: str, theirs: str, norm: config.Norm) -> list[Rule]:
+    """Weight and, where it has one, bias of a norm."""
+    return affine(ours, theirs, bias=isinstance(norm, config.LayerNorm) and norm.bias)
+
+
+def settle_pooler(tree: Tree, names: set[str]) -> Tree:
+    """A base model has a pooler if there are tensors for one: no config says it."""
+    assert isinstance(tree, config.EncoderOnly)
+    if task_of(tree.head) != BASE:
+        return tree
+    return tree.model_copy(update={"pooler": any(name.endswith("pooler.dense.weight") for name in names)})

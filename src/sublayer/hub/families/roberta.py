@@ -1,0 +1,118 @@
+"""RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692) and XLM-R: BERT, whose positions are numbered from one past
+the padding token's number, as in fairseq.
+
+The rows of the table before the first position belong to nobody; they are kept as they are. transformers numbers positions
+by counting tokens that are not padding, which is the same wherever padding stands at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.families.bert import (
+    DEFAULTS,
+    OLD_BUFFERS,
+    base_names,
+    encoder_rules,
+    head_dropout,
+    read_frame,
+    read_norm,
+    write_frame,
+)
+from sublayer.hub.families.heads import (
+    BASE,
+    prefix_of,
+    read_labels,
+    read_task,
+    settle_pooler,
+    task_of,
+    transform_rules,
+)
+from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.rules import Rule, affine, same
+
+
+def _read(values: Mapping[str, Any], *, name: str, stem: str) -> Tree:
+    settings = Settings(values, name, {**DEFAULTS, "vocab_size": 50_265, "pad_token_id": 1})
+    task = read_task(settings, stem)
+    offset = settings.need("pad_token_id") + 1
+    tree = config.EncoderOnly(
+        **read_frame(settings, offset=offset), head=_read_head(settings, task), pooler=task == BASE
+    )
+    settings.finish()
+    return tree
+
+
+def _read_head(settings: Settings, task: str) -> config.Head:
+    match task:
+        case "ForMaskedLM":
+            settings.only("tie_word_embeddings", True)
+            return config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
+        case "ForSequenceClassification":
+            return config.Classification(
+                labels=read_labels(settings), activation="tanh", dropout=head_dropout(settings)
+            )
+        case "ForTokenClassification":
+            return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
+        case _:
+            settings.get("tie_word_embeddings")
+            return config.NoHead()
+
+
+def _write(tree: Tree, *, name: str, stem: str) -> dict[str, Any] | None:
+    frame = write_frame(tree, name)
+    if frame is None:
+        return None
+    assert isinstance(tree, config.EncoderOnly)
+    assert isinstance(tree.encoder.position, config.Learned)
+    if tree.encoder.position.offset == 0:
+        return None
+    padding = tree.encoder.position.offset - 1
+    return {"architectures": [stem + task_of(tree.head)], **frame, "pad_token_id": padding}
+
+
+def _rules(tree: Tree) -> list[Rule]:
+    assert isinstance(tree, config.EncoderOnly)
+    prefix = prefix_of(tree, "roberta")
+    found = encoder_rules(tree, prefix)
+    if tree.pooler:
+        found += affine("pooler", f"{prefix}pooler.dense")
+    match task_of(tree.head):
+        case "ForMaskedLM":
+            found += transform_rules(tree.head, "lm_head.dense", "lm_head.layer_norm")
+            found.append(same("output.bias", "lm_head.bias"))
+        case "ForSequenceClassification":
+            found += transform_rules(tree.head, "classifier.dense")
+            found += affine("head.labels", "classifier.out_proj")
+        case "ForTokenClassification":
+            found += affine("head.labels", "classifier")
+        case _:
+            pass
+    return found
+
+
+def _ties(tree: Tree) -> dict[str, str]:
+    return {
+        "lm_head.decoder.weight": f"{prefix_of(tree, 'roberta')}embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+
+
+def _family(name: str, stem: str) -> Family:
+    return Family(
+        name=name,
+        read=partial(_read, name=name, stem=stem),
+        write=partial(_write, name=name, stem=stem),
+        rules=_rules,
+        ties=_ties,
+        settle=settle_pooler,
+        older=base_names("roberta"),
+        ignored=(OLD_BUFFERS, r"(roberta\.)?pooler\.dense\.(weight|bias)", r"lm_head\..*"),
+    )
+
+
+ROBERTA = _family("roberta", "Roberta")
+XLM_ROBERTA = _family("xlm-roberta", "XLMRoberta")

@@ -1,0 +1,204 @@
+"""T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683), its version 1.1, and Flan-T5.
+
+Pre-norm without biases, norms that only scale, scores that are not divided by sqrt(d), and a relative bias in each stack,
+which the first layer's attention keeps and all layers use. Version 1.0 has one matrix for both embeddings and the
+projection, and multiplies by D ** -0.5 before it; 1.1 has a projection of its own and a gated network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.families.parts import ACTIVATIONS
+from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 32_128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_heads": 8,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "dropout_rate": 0.1,
+    "layer_norm_epsilon": 1e-6,
+    "feed_forward_proj": "relu",
+    "n_positions": 512,
+}
+
+# --- config ------------------------------------------------------------------------------------------------------
+
+
+def _read(values: Mapping[str, Any]) -> Tree:
+    settings = Settings(values, "t5", DEFAULTS)
+    for found in settings.get("architectures", ()):
+        if found not in ("T5ForConditionalGeneration", "T5WithLMHeadModel"):
+            raise settings.refusal("architectures", "supported: T5ForConditionalGeneration", found)
+    settings.only("is_encoder_decoder", True)
+    settings.only("is_decoder", False)
+    for key in ("classifier_dropout", "dense_act_fn", "is_gated_act"):
+        settings.get(key)  # of another head; what follows from feed_forward_proj
+    dim, layers = settings.need("d_model"), settings.need("num_layers")
+    # Whether the output is scaled has a key of its own since transformers 5; before, it was scaled where it was tied.
+    tied = settings.get("tie_word_embeddings", True)
+    scaled = settings.get("scale_decoder_outputs", tied)
+    tree = config.EncoderDecoder(
+        dim=dim,
+        vocab_size=settings.need("vocab_size"),
+        max_length=settings.need("n_positions"),
+        embedding=config.Embedding(scale=False, dropout=float(settings.need("dropout_rate"))),
+        tied="all" if tied else "embeddings",
+        output_scale=dim**-0.5 if scaled else 1.0,
+        encoder=_read_stack(settings, layers),
+        decoder=_read_stack(settings, settings.get("num_decoder_layers", layers)),
+    )
+    settings.finish()
+    return tree
+
+
+def _read_stack(settings: Settings, layers: int) -> config.Stack:
+    dropout = float(settings.need("dropout_rate"))
+    block = config.Block(
+        attention=config.Attention(
+            heads=settings.need("num_heads"), head_dim=settings.need("d_kv"), scale=1.0, bias=False, dropout=dropout
+        ),
+        feed_forward=_read_feed_forward(settings, dropout),
+        norm=config.RMSNorm(eps=float(settings.need("layer_norm_epsilon"))),
+        wiring="pre",
+        dropout=dropout,
+    )
+    position = config.RelativeBias(
+        buckets=settings.need("relative_attention_num_buckets"),
+        max_distance=settings.need("relative_attention_max_distance"),
+    )
+    return config.Stack(layers=layers, block=block, position=position)
+
+
+def _read_feed_forward(settings: Settings, dropout: float) -> config.FeedForward:
+    written, hidden = str(settings.need("feed_forward_proj")), settings.need("d_ff")
+    gate, _, name = written.rpartition("-")
+    # What T5 calls a gated gelu is the approximate one.
+    name = "gelu_new" if written == "gated-gelu" else name
+    if gate not in ("", "gated") or name not in ACTIVATIONS:
+        raise settings.refusal("feed_forward_proj", "supported: relu, gated-gelu, and the like", written)
+    if gate:
+        return config.Gated(hidden=hidden, activation=ACTIVATIONS[name], bias=False, dropout=dropout)
+    return config.PositionWise(hidden=hidden, activation=ACTIVATIONS[name], bias=False, dropout=dropout)
+
+
+FEED_FORWARD_NAMES: Mapping[config.Activation, str] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_new",
+    "silu": "silu",
+    "tanh": "tanh",
+}
+
+
+def _write(tree: Tree) -> dict[str, Any] | None:
+    if not isinstance(tree, config.EncoderDecoder):
+        return None
+    block, position = tree.encoder.blocks[0], tree.encoder.position
+    part, attention = block.feed_forward, block.attention
+    if isinstance(part, config.MixtureOfExperts) or not isinstance(position, config.RelativeBias):
+        return None
+    name = FEED_FORWARD_NAMES[part.activation]
+    if isinstance(part, config.Gated):
+        name = "gated-gelu" if part.activation == "gelu_tanh" else f"gated-{name}"
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        "vocab_size": tree.vocab_size,
+        "n_positions": tree.max_length,
+        "d_model": tree.dim,
+        "d_kv": attention.width(tree.dim),
+        "d_ff": part.hidden,
+        "num_layers": tree.encoder.layers,
+        "num_decoder_layers": tree.decoder.layers,
+        "num_heads": attention.heads,
+        "relative_attention_num_buckets": position.buckets,
+        "relative_attention_max_distance": position.max_distance,
+        "dropout_rate": block.dropout,
+        "layer_norm_epsilon": block.norm.eps,
+        "feed_forward_proj": name,
+        "tie_word_embeddings": tree.tied == "all",
+        "scale_decoder_outputs": tree.output_scale != 1.0,
+    }
+
+
+def _settle(tree: Tree, names: set[str]) -> Tree:
+    """Where the output is not scaled, configs of transformers 5 say "tied" either way: the tensors know."""
+    assert isinstance(tree, config.EncoderDecoder)
+    if tree.output_scale != 1.0:
+        return tree
+    return tree.model_copy(update={"tied": "embeddings" if "lm_head.weight" in names else "all"})
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+
+def _rules(tree: Tree) -> list[Rule]:
+    assert isinstance(tree, config.EncoderDecoder)
+    found = [same("encoder.embedding.tokens.weight", "shared.weight")]
+    if tree.tied != "all":
+        found.append(same("output.weight", "lm_head.weight"))
+    bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
+        rules = [same("position.weight", bias), same("norm.weight", "final_layer_norm.weight")]
+        for index, block in enumerate(stack.blocks):
+            layer = _layer_rules(block, tree.dim, cross=side == "decoder")
+            rules += prefixed(f"layers.{index}.", f"block.{index}.layer.", layer)
+        found += prefixed(f"{side}.", f"{side}.", rules)
+    return found
+
+
+def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
+    """[H d, D] of queries, keys and values each are one matrix of ours, [3 H d, D]; gate and up, [F, D] each, [2 F, D]."""
+    size = block.attention.heads * block.attention.width(dim)
+    found = [
+        *affine_joined("self_attention.qkv", [f"0.SelfAttention.{name}" for name in "qkv"], [size] * 3, bias=False),
+        same("self_attention.output.weight", "0.SelfAttention.o.weight"),
+        same("self_attention_sublayer.before.weight", "0.layer_norm.weight"),
+    ]
+    last = 1
+    if cross:
+        last = 2
+        keys_values = [f"1.EncDecAttention.{name}" for name in "kv"]
+        found += [
+            same("cross_attention.query.weight", "1.EncDecAttention.q.weight"),
+            *affine_joined("cross_attention.key_value", keys_values, [size] * 2, bias=False),
+            same("cross_attention.output.weight", "1.EncDecAttention.o.weight"),
+            same("cross_attention_sublayer.before.weight", "1.layer_norm.weight"),
+        ]
+    theirs, part = f"{last}.DenseReluDense", block.feed_forward
+    if isinstance(part, config.Gated):
+        gate_up = [f"{theirs}.wi_0", f"{theirs}.wi_1"]
+        found += affine_joined("feed_forward.gate_up", gate_up, [part.hidden] * 2, bias=False)
+    else:
+        found += affine("feed_forward.up", f"{theirs}.wi", bias=False)
+    found += affine("feed_forward.down", f"{theirs}.wo", bias=False)
+    found.append(same("feed_forward_sublayer.before.weight", f"{last}.layer_norm.weight"))
+    return found
+
+
+def _ties(tree: Tree) -> dict[str, str]:
+    assert isinstance(tree, config.EncoderDecoder)
+    others = ["encoder.embed_tokens", "decoder.embed_tokens", *(["lm_head"] if tree.tied == "all" else [])]
+    return {f"{name}.weight": "shared.weight" for name in others}
+
+
+T5 = Family(
+    name="t5",
+    read=_read,
+    write=_write,
+    rules=_rules,
+    ties=_ties,
+    settle=_settle,
+    # The first checkpoints have a bias in cross-attention, which no code has ever used.
+    ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+)
