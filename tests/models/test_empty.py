@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from laws.models import CONFIGS
 
+from laws.models import CONFIGS
 from sublayer.models import build_model
 from sublayer.models.empty import without_memory
 

@@ -49,7 +49,7 @@ REDUNDANT = frozenset({"rope.dimension_count", "attention.value_length", "attent
 class Architecture:
     """What an architecture's GGUF files differ in from the checkpoint they were made from.
 
-    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture's name.
+    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture.
     interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
     plus_one: weights of norms are stored with 1 added.
     norms: llama.cpp's names of the norms, where they are not the usual two.
@@ -77,9 +77,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", {}, {"hidden_act": "silu"}),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}),
-    "gemma": Architecture(
-        "gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True
-    ),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True),
     "gemma2": Architecture(
         "gemma2",
         "Gemma2ForCausalLM",
@@ -206,7 +204,9 @@ def read_gguf(path: Path) -> Gguf:
     return Gguf(str(path), settings, headers, found, metadata)
 
 
-def config_of(metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+def config_of(
+    metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path
+) -> dict[str, Any]:
     """The config.json that the settings came from.
 
     Args:
@@ -312,4 +312,3 @@ def _scaling(metadata: Mapping[str, Any], name: str, factors: bool, path: Path) 
             "original_max_position_embeddings": int(cast("int", own["original_context_length"])),
         }
     raise CheckpointError(f"{path} scales its rotary positions by '{how}', which sublayer does not read from GGUF")
-

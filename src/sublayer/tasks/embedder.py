@@ -19,9 +19,7 @@ class Embedder(Reader[config.SentenceEmbedding]):
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer, config.SentenceEmbedding)
 
-    def embed(
-        self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None
-    ) -> Tensor:
+    def embed(self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None) -> Tensor:
         """The vectors of texts, in order.
 
         Shape: -> [N, D], float32 on the CPU.

@@ -10,9 +10,7 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.families.heads import (
     BASE,
-    MASKED,
     TEXT,
-    TOKEN,
     norm_rules,
     prefix_of,
     read_labels,
