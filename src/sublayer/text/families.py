@@ -167,7 +167,8 @@ FAMILIES: dict[str, Family] = {
     "Marian": Family(_ENDS, "A </s>", "A B </s>"),
     "Llama": Family(_LLAMA_TOKENS, "<s> A", "<s> A <s>:1 B:1"),
     "Gemma": Family(
-        {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+        | {"mask_token": "<mask>"},
         "<bos> A",
         "<bos> A <bos>:1 B:1",
     ),
