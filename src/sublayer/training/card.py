@@ -23,7 +23,7 @@ def model_card(recipe: config.Recipe, splits: Splits[Any], model: Model, run: Pa
 
 {recipe.description or f"{_does(recipe)}."}
 
-{_shape(recipe.model)}: width {c.dim}, {c.vocab_size:,} tokens, {count:,} parameters; trained with
+{_shape(recipe)}: width {c.dim}, {c.vocab_size:,} tokens, {count:,} parameters; trained with
 sublayer {version("sublayer")} for the task "{recipe.task.type}".{_start(recipe)}
 {_use(recipe, run)}
 ## Data
@@ -68,10 +68,12 @@ def _labels(recipe: config.Recipe) -> str:
     return ", ".join(getattr(getattr(recipe.model, "head", None), "labels", ()))
 
 
-def _shape(c: config.Model) -> str:
+def _shape(recipe: config.Recipe) -> str:
+    c, data = recipe.model, recipe.data
     match c:
         case config.EncoderDecoder():
-            return f"An encoder-decoder Transformer, {c.encoder.layers} + {c.decoder.layers} layers"
+            between = f", {data.source_language} to {data.target_language}" if recipe.task.type == "translation" else ""
+            return f"An encoder-decoder Transformer{between}, {c.encoder.layers} + {c.decoder.layers} layers"
         case config.DecoderOnly():
             return f"A decoder-only Transformer, {c.decoder.layers} layers"
         case config.EncoderOnly():
