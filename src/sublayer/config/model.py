@@ -320,7 +320,9 @@ class Stack(Part):
             for name in ("heads", "key_value_heads", "head_dim"):
                 own, usual = getattr(other.block.attention, name), getattr(self.block.attention, name)
                 if own != usual:
-                    raise ValueError(f"attention.{name} is {own} in some layers and {usual} in others; one cache holds all")
+                    raise ValueError(
+                        f"attention.{name} is {own} in some layers and {usual} in others; one cache holds all"
+                    )
             if (other.block.wiring == "post") != (self.block.wiring == "post"):
                 raise ValueError("wiring is 'post' in some layers and not in others")
         return self
@@ -394,8 +396,8 @@ class Classification(Part):
 class Tagging(Part):
     """One label for each token.
 
-    activation: of a layer dim -> dim before the labels; unset means no such layer. norm: after that layer. bias: of that
-    layer. dropout: before the labels.
+    activation: of a layer dim -> dim before the labels; unset means no such layer. norm: after that layer. bias: of
+    that layer. dropout: before the labels.
     """
 
     type: Literal["tagging"] = "tagging"
@@ -410,7 +412,7 @@ class SentenceEmbedding(Part):
     """A vector for the whole text.
 
     normalize: to length 1. longest: tokens, special ones included, that a text is cut to before it is embedded; unset
-    means the model's max_length (sentence-transformers trains many models on shorter texts than they have positions for).
+    means the model's max_length (many models are trained on shorter texts than they have positions for).
     """
 
     type: Literal["sentence-embedding"] = "sentence-embedding"
@@ -419,9 +421,7 @@ class SentenceEmbedding(Part):
     longest: PositiveInt | None = None
 
 
-Head = Annotated[
-    NoHead | MaskedLanguage | Classification | Tagging | SentenceEmbedding, Field(discriminator="type")
-]
+Head = Annotated[NoHead | MaskedLanguage | Classification | Tagging | SentenceEmbedding, Field(discriminator="type")]
 
 # --- the three shapes --------------------------------------------------------------------------------------------
 
