@@ -18,10 +18,10 @@ from torch_transformer import with_weights_of
 from workers import Message, serve
 
 import sublayer
+from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Limits
-from sublayer.generation.translator import padded
 from sublayer.models import EncoderDecoder
 
 Ids = list[int]
@@ -41,7 +41,7 @@ class Sublayer:
         source, lengths = padded(sources, PAD, self.model.device)
         # As `Translator` does: equal lengths need no mask.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
-        limits = Limits(START, END, [steps] * len(sources))
+        limits = Limits([START] * len(sources), frozenset({END}), [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
                 found = greedy(self.model, source, ragged, limits)

@@ -256,7 +256,7 @@ scalings = (
 )
 positions = (
     st.builds(Sinusoidal, base=positive)
-    | st.builds(Rotary, base=positive, scaling=scalings)
+    | st.builds(Rotary, base=st.floats(1, 1e12, exclude_min=True), scaling=scalings)
     | st.sampled_from([Learned(), Alibi(), RelativeBias(), NoPosition()])
 )
 sources = (

@@ -52,6 +52,8 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
                 good = True
             case "prefixItems":
                 good = not isinstance(value, list) or all(map(fits, value, wanted))
+            case "items":
+                good = not isinstance(value, list) or all(fits(item, wanted) for item in value)
             case "minItems" | "maxItems":
                 good = not isinstance(value, list) or (len(value) >= wanted if "min" in word else len(value) <= wanted)
             case "pattern":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sublayer.generation.step import Hypothesis
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.models import EncoderDecoder
 
 Scorer = Callable[[tuple[int, ...]], list[float]]
@@ -95,6 +95,11 @@ class Table:
         return torch.tensor(
             [[self.logits(state.sentences[row // state.rows], tuple(fed))] for row, fed in enumerate(state.fed)]
         )
+
+
+def limits_of(start: int, end: int, steps: list[int]) -> Limits:
+    """The same first token for every sentence, and one that ends."""
+    return Limits([start] * len(steps), frozenset({end}), steps)
 
 
 def scorer_of(model: EncoderDecoder, source: Tensor) -> Scorer:

@@ -10,6 +10,7 @@ rotary tables, and here these names mean float64.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -110,12 +111,18 @@ def build_oracle(row: Row) -> Any:
     """`transformers`' model in float64, with large random weights, on its plainest attention."""
     kind = getattr(transformers, row.architecture)
     with exactly():
-        oracle = kind(kind.config_class(**dict(row.settings), attn_implementation="eager")).eval()
+        oracle = kind(plainest(kind.config_class(**dict(row.settings)))).eval()
         redraw(oracle)
     if oracle.can_generate():
         for key, value in row.generation.items():
             setattr(oracle.generation_config, key, value)
     return oracle
+
+
+def plainest(settings: Any) -> Any:
+    """The config, asking for the code that knows float64 and no fused kernel."""
+    settings._attn_implementation = settings._experts_implementation = "eager"
+    return settings
 
 
 @torch.no_grad()
@@ -132,6 +139,8 @@ def redraw(model: Any) -> None:
             parameter.copy_(torch.where(torch.rand_like(parameter) < 0.5, -size, size))
             if name.endswith("bias"):
                 parameter.mul_(0.5)
+        elif re.search("embed|wte|wpe", name):
+            parameter.normal_()
         else:
             parameter.normal_(std=1.3 * parameter.shape[-1] ** -0.5)
 
@@ -164,10 +173,10 @@ def assert_same_file(ours: Path, theirs: Path) -> None:
 
 def load_again(row: Row, folder: Path) -> Any:
     """What `transformers` makes of a folder of ours; no name may be missing, unexpected or misshapen."""
+    kind = getattr(transformers, row.architecture)
     with exactly():
-        model, report = getattr(transformers, row.architecture).from_pretrained(
-            folder, output_loading_info=True, attn_implementation="eager"
-        )
+        settings = plainest(kind.config_class.from_pretrained(folder))
+        model, report = kind.from_pretrained(folder, config=settings, output_loading_info=True)
     assert not report["missing_keys"], report["missing_keys"]
     assert not report["unexpected_keys"], report["unexpected_keys"]
     assert not report["mismatched_keys"], report["mismatched_keys"]

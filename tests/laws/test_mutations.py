@@ -12,6 +12,7 @@ import torch
 
 import sublayer.generation.beam as beam
 import sublayer.models.decoder as decoder
+import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
 import sublayer.nn.mask as mask
 from laws.models import CONFIGS, ROWS, build
@@ -125,7 +126,7 @@ def a_tap_is_not_called(patch: Patch) -> None:
 
 
 def cached_positions_start_at_zero(patch: Patch) -> None:
-    plain = decoder.build_position
+    plain = stack.build_position
 
     def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
         position = plain(*a, **k)  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ def cached_positions_start_at_zero(patch: Patch) -> None:
         position.add = lambda x, positions: add(x, positions - positions[0])
         return position
 
-    patch.setattr(decoder, "build_position", build_position)
+    patch.setattr(stack, "build_position", build_position)
 
 
 def a_chunk_sees_no_cache(patch: Patch) -> None:
@@ -224,8 +225,8 @@ def shared_sources_in_the_wrong_order(patch: Patch) -> None:
 def beam_adds_logits(patch: Patch) -> None:
     plain = beam._continuations
 
-    def continuations(logits, scores, count):  # type: ignore[no-untyped-def]
-        return plain(logits * 1.01, scores, count)
+    def continuations(logits, scores, *rest):  # type: ignore[no-untyped-def]
+        return plain(logits * 1.01, scores, *rest)
 
     patch.setattr(beam, "_continuations", continuations)
 
@@ -234,9 +235,9 @@ def beam_of_one_ends_late(patch: Patch) -> None:
     """A sentence ends one translation late, so that a beam of one goes on after the end."""
     plain = beam._Sentence.advance
 
-    def advance(self, totals, origins, tokens, end_id):  # type: ignore[no-untyped-def]
+    def advance(self, *continuations):  # type: ignore[no-untyped-def]
         self.beam += self.beam == 1
-        going_on = plain(self, totals, origins, tokens, end_id)
+        going_on = plain(self, *continuations)
         return going_on[:1] if self.beam == 2 else going_on
 
     patch.setattr(beam._Sentence, "advance", advance)
@@ -248,11 +249,11 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
     plain = beam._continuations
     sizes: list[int] = []
 
-    def continuations(logits, scores, count):  # type: ignore[no-untyped-def]
+    def continuations(logits, scores, *rest):  # type: ignore[no-untyped-def]
         if sizes and len(scores) < sizes[-1]:
             scores = scores.roll(1, 0)
         sizes.append(len(scores))
-        return plain(logits, scores, count)
+        return plain(logits, scores, *rest)
 
     patch.setattr(beam, "_continuations", continuations)
 

@@ -190,7 +190,8 @@ def test_it_learns_to_reverse(tmp_path: Path) -> None:
     batch = collate(unseen, np.arange(100))
     with made.average.applied(), torch.no_grad():
         model.eval()
-        found = greedy(model, batch.source, batch.source_lengths, Limits(start_id=START, end_id=END, steps=[7] * 100))
+        limits = Limits([START] * 100, frozenset({END}), [7] * 100)
+        found = greedy(model, batch.source, batch.source_lengths, limits)
     wanted = [
         row[: length - 1] for row, length in zip(batch.target_out.tolist(), batch.target_lengths.tolist(), strict=True)
     ]

@@ -1,5 +1,7 @@
 """The typed tree that describes a model, a recipe, a run. Import this as `from sublayer import config`."""
 
+from sublayer.config.adapter import LowRank
+from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search
 from sublayer.config.model import (
     KINDS,
     Activation,
@@ -80,8 +82,10 @@ __all__ = [
     "Attention",
     "Averaging",
     "Batching",
+    "Beam",
     "Block",
     "Classification",
+    "Constraints",
     "Cosine",
     "Data",
     "DecoderOnly",
@@ -93,7 +97,9 @@ __all__ = [
     "EncoderOnly",
     "FeedForward",
     "Gated",
+    "Generation",
     "GivenSplit",
+    "Greedy",
     "Head",
     "InverseSquareRoot",
     "Jsonl",
@@ -104,6 +110,7 @@ __all__ = [
     "Linear",
     "LinearScaling",
     "Llama3Scaling",
+    "LowRank",
     "MaskedLanguage",
     "MixtureOfExperts",
     "Model",
@@ -125,7 +132,9 @@ __all__ = [
     "RelativeBias",
     "Rotary",
     "RotaryScaling",
+    "Sampling",
     "Schedule",
+    "Search",
     "SentenceEmbedding",
     "Sinusoidal",
     "Stack",

@@ -24,8 +24,8 @@ class Sinusoidal(Part):
     """Sines and cosines of fixed frequencies, added to the embeddings (section 3.5).
 
     `layout`: the paper interleaves sin and cos; "halves" puts all sines first, as Marian and tensor2tensor do.
-    `spacing`: frequencies are base ** (-i / (D / 2)) in the paper, and base ** (-i / (D / 2 - 1)), which ends at exactly
-    1 / base, in tensor2tensor ("inclusive"). `offset`: the number of the first token's position.
+    `spacing`: frequencies are base ** (-i / (D / 2)) in the paper, and base ** (-i / (D / 2 - 1)), which ends at
+    exactly 1 / base, in tensor2tensor ("inclusive"). `offset`: the number of the first token's position.
     """
 
     type: Literal["sinusoidal"] = "sinusoidal"
@@ -229,7 +229,7 @@ class Gated(Part):
 
 
 class MixtureOfExperts(Part):
-    """Many gated networks, of which a router picks a few for each token (Shazeer et al. 2017; Mixtral, Jiang et al. 2024).
+    """Many gated networks, of which a router picks a few for each token (Shazeer et al. 2017; Jiang et al. 2024).
 
     experts: how many there are; active: how many each token is sent to. hidden: width of each expert's hidden layer.
     normalize: the weights of the chosen experts are made to sum to 1.
@@ -449,8 +449,8 @@ class EncoderDecoder(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, cross=False)
-        _require_fit("decoder", self.decoder, self.dim, cross=True)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=True)
         _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
         return self
 
@@ -475,7 +475,7 @@ class DecoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("decoder", self.decoder, self.dim, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=False)
         _require_width(self.embedding, self.dim, tied=self.tied)
         return self
 
@@ -484,7 +484,8 @@ class EncoderOnly(Part):
     """An encoder with a head: masked language modelling, a label for a text, for each token, or a vector for a text.
 
     dim: width of the residual stream. max_length: the longest sequence, in tokens.
-    pooler: a layer tanh(W x + b) on the first token's output, as BERT has; where there is one, "class" pooling reads it.
+    pooler: a layer tanh(W x + b) on the first token's output, as BERT has; where there is one, "class" pooling
+    reads it.
     """
 
     kind: Literal["encoder-only"] = "encoder-only"
@@ -498,7 +499,7 @@ class EncoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, cross=False)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
         _require_width(self.embedding, self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
         return self
 
@@ -518,8 +519,9 @@ def _require_width(embedding: Embedding, dim: int, *, tied: bool) -> None:
         raise ValueError(f"embedding.width = {embedding.width} is not dim = {dim}: such an embedding cannot be tied")
 
 
-def _require_fit(name: str, stack: Stack, dim: int, *, cross: bool) -> None:
-    """Raise where a stack's parts do not fit each other or a stream of width `dim`."""
+def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cross: bool) -> None:
+    """Raise where a stack's parts do not fit each other, its embedding, or a stream of width `dim`."""
+    added = dim if embedding.width is None else embedding.width
     for block in dict.fromkeys(stack.blocks):
         attentions = {"attention": block.attention}
         if cross:
@@ -541,8 +543,8 @@ def _require_fit(name: str, stack: Stack, dim: int, *, cross: bool) -> None:
                     raise ValueError(
                         f"{name}.position rotates {rotated} dimensions of each head; it must be an even number"
                     )
-    if isinstance(stack.position, Sinusoidal) and dim % 2:
-        raise ValueError(f"{name}.position is sinusoidal and needs an even dim, not {dim}")
+    if isinstance(stack.position, Sinusoidal) and added % 2:
+        raise ValueError(f"{name}.position is sinusoidal and needs an even width, not {added}")
     if isinstance(stack.position, RelativeBias):
         one_way = stack.position.buckets // 2 if name == "encoder" else stack.position.buckets
         if stack.position.max_distance <= one_way // 2:

@@ -33,7 +33,7 @@ class Part(BaseModel):
         """
         found = list(problems)
         try:
-            tree = cls.model_validate(_fitted(data, Shape(parts=(cls,))))
+            tree = cls.model_validate(fitted(data, Shape(parts=(cls,))))
             if not found:
                 return tree
         except ValidationError as error:
@@ -45,17 +45,17 @@ class Part(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _fitted(data: Any, shape: Shape) -> Any:
+def fitted(data: Any, shape: Shape) -> Any:
     """`data` in the types that strict validation wants: dicts, tuples, and None for an optional value of "none"."""
     if isinstance(data, Mapping):
         table = cast("Mapping[Any, Any]", data)
         part = shape.part(table)
         fields = part.model_fields if part else {}
         return {
-            key: _fitted(value, shape_of(fields[key].annotation) if key in fields else Shape())
+            key: fitted(value, shape_of(fields[key].annotation) if key in fields else Shape())
             for key, value in table.items()
         }
     if isinstance(data, list) and shape.items:
-        return tuple(_fitted(value, shape.item(place)) for place, value in enumerate(cast("list[Any]", data)))
+        return tuple(fitted(value, shape.item(place)) for place, value in enumerate(cast("list[Any]", data)))
     unset = shape.optional and not shape.text and UNSET not in shape.words and data == UNSET
     return None if unset else cast("Any", data)

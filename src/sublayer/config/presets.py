@@ -13,6 +13,8 @@ from sublayer.config.model import (
     PositionWise,
     Stack,
 )
+from sublayer.config.part import fitted
+from sublayer.config.shape import Shape
 from sublayer.errors import ConfigError, nearest
 
 
@@ -62,11 +64,12 @@ def preset(name: str) -> EncoderDecoder:
 
 
 def merged_with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
-    """`model` without its key `preset`, laid over that preset's tree."""
+    """`model` without its key `preset`, laid over that preset's tree, in the types that validation wants."""
     name = model["preset"]
     if not isinstance(name, str):
         raise ConfigError(f"model.preset = {name!r} is not a name", "Write, say, preset = 'small'.")
-    return merge(preset(name).plain(), {key: value for key, value in model.items() if key != "preset"})
+    laid = merge(preset(name).plain(), {key: value for key, value in model.items() if key != "preset"})
+    return fitted(laid, Shape(parts=(EncoderDecoder,)))
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

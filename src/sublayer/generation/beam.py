@@ -2,24 +2,29 @@
 
     score(y) = log P(y | x) / |y| ** length_penalty
 
-where |y| counts the end marker. At each step the best 2 * beam continuations of a sentence are looked at, best first:
-one that ends, and is among the first `beam`, is a finished translation; of the others the first `beam` go on. A
-sentence is done as soon as `beam` translations have finished (so a beam of one is greedy search), or at its limit,
-where what is running counts as it stands.
+where |y| counts the end marker. At each step the best 2 * beam continuations of a sentence are looked at, best first
+((1 + e) * beam where e tokens end a text, so that enough remain that do not): one that ends, and is among the first
+`beam`, is a finished text; of the others the first `beam` go on. A sentence is done as soon as `beam` texts have
+finished (so a beam of one is greedy search), or at its limit, where what is running counts as it stands.
+
+Constraints change the log-probabilities that scores are made of; they are not normalized again (as in `transformers`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from sublayer.generation.constraints import Constraint, Said, constrain, nothing_left
 from sublayer.generation.step import Hypothesis, Limits, S, State, Stepper
 
-# A beginning shares its own beginning with others: (what stood before, last token), None at the start.
-Path: TypeAlias = "tuple[Path, int] | None"
+# A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
+# start.
+Path: TypeAlias = "tuple[Path, int, float] | None"
 
 
 def beam_search(
@@ -30,28 +35,38 @@ def beam_search(
     *,
     beam: int,
     length_penalty: float,
+    constraints: Sequence[Constraint] = (),
 ) -> list[list[Hypothesis]]:
-    """Up to `beam` translations of each sentence, best first.
+    """Up to `beam` texts for each sentence, best first.
 
     Shape: source [B, S] int64, source_lengths [B].
+
+    Raises:
+        InputError: the constraints leave all beginnings of a sentence without a token.
     """
     state = model.start(source, source_lengths, rows=beam, capacity=max(limits.steps))
     device = source.device
     sentences = [_Sentence(limit, beam, length_penalty) for limit in limits.steps]
     alive = list(range(len(sentences)))
-    feed = torch.full((len(alive) * beam, 1), limits.start_id, dtype=torch.int64, device=device)
+    feed = torch.tensor(limits.first, device=device).repeat_interleave(beam).unsqueeze(1)
+    said = None
+    if constraints:
+        said = Said([one for one in limits.said for _ in range(beam)], max(limits.steps), device)
+    looked_at = max(2, 1 + len(limits.end_ids)) * beam
     # Every hypothesis begins alike: all but the first are out of the race until they differ.
     scores = torch.full((len(alive), beam), float("-inf"), device=device)
     scores[:, 0] = 0.0
     while True:
         logits = model.step(feed, state)[:, -1].float()
-        totals, origins, tokens = _continuations(logits, scores, 2 * beam)
+        totals, origins, tokens, gains = _continuations(logits, scores, looked_at, constraints, said)
         rows: list[int] = []
         next_tokens: list[int] = []
         next_scores: list[list[float]] = []
         staying: list[int] = []
         for place, index in enumerate(alive):
-            going_on = sentences[index].advance(totals[place], origins[place], tokens[place], limits.end_id)
+            going_on = sentences[index].advance(
+                totals[place], origins[place], tokens[place], gains[place], limits.end_ids
+            )
             rows += [place * beam + origin for origin, _, _ in going_on]
             next_tokens += [token for _, token, _ in going_on]
             next_scores.append([total for _, _, total in going_on])
@@ -61,47 +76,59 @@ def beam_search(
             break
         feed = torch.tensor(next_tokens, device=device).unsqueeze(1)
         scores = torch.tensor(next_scores, device=device)
-        _reorder(state, rows, device)
+        if rows != list(range(len(rows))):
+            _reorder(state, said, torch.tensor(rows, device=device))
+        if said is not None:
+            said.append(feed.squeeze(1))
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
         if len(staying) <= 0.75 * len(alive):
             kept = torch.tensor(staying, device=device)
             state.keep(kept)
-            feed = feed.view(len(alive), beam)[kept].view(-1, 1)
-            scores = scores[kept]
+            places = (kept.unsqueeze(1) * beam + torch.arange(beam, device=device)).flatten()
+            feed, scores = feed[places], scores[kept]
+            if said is not None:
+                said.select(places)
             alive = [alive[place] for place in staying]
     return [sentence.ranked() for sentence in sentences]
 
 
 def _continuations(
-    logits: Tensor, scores: Tensor, count: int
-) -> tuple[list[list[float]], list[list[int]], list[list[int]]]:
-    """The best continuations of each sentence, best first: total log-probability, hypothesis, token.
+    logits: Tensor, scores: Tensor, count: int, constraints: Sequence[Constraint] = (), said: Said | None = None
+) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[float]]]:
+    """The best continuations of each sentence, best first: total score, hypothesis, token, and its log-probability.
 
     Shape: logits [B * beam, V], scores [B, beam].
     """
     batch = scores.shape[0]
-    vocabulary = logits.shape[-1]
-    # The best of a sentence are among the best of its rows, which are found without the log-softmax of everything.
-    best, token = logits.topk(min(count, vocabulary), dim=-1)
-    gained = best - logits.logsumexp(dim=-1, keepdim=True)
+    count_a_row = min(count, logits.shape[-1])
+    # The best of a sentence are among the best of its rows.
+    if constraints:
+        every = logits.log_softmax(dim=-1)
+        gained, token = constrain(every, constraints, said).topk(count_a_row, dim=-1)
+        own = every.gather(1, token)
+    else:
+        # Found without the log-softmax of everything.
+        best, token = logits.topk(count_a_row, dim=-1)
+        gained = own = best - logits.logsumexp(dim=-1, keepdim=True)
     offered = (scores.view(-1, 1) + gained).view(batch, -1)
     total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
-    width = best.shape[1]
     return (
         cast("list[list[float]]", total.tolist()),
-        cast("list[list[int]]", (place // width).tolist()),
+        cast("list[list[int]]", (place // count_a_row).tolist()),
         cast("list[list[int]]", token.view(batch, -1).gather(1, place).tolist()),
+        cast("list[list[float]]", own.view(batch, -1).gather(1, place).tolist()),
     )
 
 
-def _reorder(state: State, rows: list[int], device: torch.device) -> None:
-    if rows != list(range(len(rows))):
-        state.reorder(torch.tensor(rows, device=device))
+def _reorder(state: State, said: Said | None, rows: Tensor) -> None:
+    state.reorder(rows)
+    if said is not None:
+        said.select(rows)
 
 
 @dataclass
 class _Sentence:
-    """One sentence's running beginnings and finished translations."""
+    """One sentence's running beginnings and finished texts."""
 
     limit: int
     beam: int
@@ -112,7 +139,12 @@ class _Sentence:
     done: bool = False
 
     def advance(
-        self, totals: list[float], origins: list[int], tokens: list[int], end_id: int
+        self,
+        totals: list[float],
+        origins: list[int],
+        tokens: list[int],
+        gains: list[float],
+        end_ids: frozenset[int],
     ) -> list[tuple[int, int, float]]:
         """Take one step's continuations; return `beam` of (hypothesis, token, total) that go on.
 
@@ -124,16 +156,18 @@ class _Sentence:
         self.length += 1
         last = self.length >= self.limit
         going_on: list[tuple[int, int, float]] = []
-        for rank, (total, origin, token) in enumerate(zip(totals, origins, tokens, strict=True)):
+        longer: list[Path] = []
+        for rank, (total, origin, token, gain) in enumerate(zip(totals, origins, tokens, gains, strict=True)):
             if total == float("-inf"):
                 continue
-            if token == end_id or last:
+            if token in end_ids or last:
                 if rank < self.beam:
-                    self._finish(paths[origin], token, total, complete=token == end_id)
+                    self._finish((paths[origin], token, gain), total, complete=token in end_ids)
             elif len(going_on) < self.beam:
                 going_on.append((origin, token, total))
+                longer.append((paths[origin], token, gain))
         self.done = last or len(self.finished) >= self.beam or not going_on
-        self.paths = [(paths[origin], token) for origin, token, _ in going_on]
+        self.paths = longer
         # A tiny vocabulary may offer fewer than `beam`: the missing ones stay out of the race.
         while len(going_on) < self.beam:
             self.paths.append(None)
@@ -141,12 +175,17 @@ class _Sentence:
         return going_on
 
     def ranked(self) -> list[Hypothesis]:
+        if not self.finished:
+            raise nothing_left()
         return sorted(self.finished, key=lambda hypothesis: -hypothesis.score)[: self.beam]
 
-    def _finish(self, path: Path, token: int, total: float, *, complete: bool) -> None:
-        tokens = [] if complete else [token]
+    def _finish(self, path: Path, total: float, *, complete: bool) -> None:
+        tokens: list[int] = []
+        gains: list[float] = []
         while path is not None:
-            path, before = path
-            tokens.append(before)
+            path, token, gain = path
+            tokens.append(token)
+            gains.append(gain)
+        tokens, gains = tokens[::-1], gains[::-1]
         score = total / self.length**self.length_penalty
-        self.finished.append(Hypothesis(tokens[::-1], total, score, complete))
+        self.finished.append(Hypothesis(tokens[:-1] if complete else tokens, sum(gains), score, complete, gains))

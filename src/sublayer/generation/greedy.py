@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from sublayer.generation.constraints import Constraint
+from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.step import Hypothesis, Limits, S, Stepper
 
 
 def greedy(
-    model: Stepper[S], source: Tensor, source_lengths: Tensor | None, limits: Limits, *, length_penalty: float = 0.0
+    model: Stepper[S],
+    source: Tensor,
+    source_lengths: Tensor | None,
+    limits: Limits,
+    *,
+    length_penalty: float = 0.0,
+    constraints: Sequence[Constraint] = (),
 ) -> list[list[Hypothesis]]:
-    """The greedy translation of each sentence, in a list of its own (as beam search gives its n best).
+    """The greedy text of each sentence, in a list of its own (as beam search gives its n best).
 
     Sentences that have ended leave the batch. `length_penalty` only enters the score that is reported.
 
     Shape: source [B, S] int64, source_lengths [B].
     """
-    state = model.start(source, source_lengths, rows=1, capacity=max(limits.steps))
-    device = source.device
-    alive = list(range(source.shape[0]))
-    tokens: list[list[int]] = [[] for _ in alive]
-    sums = [0.0 for _ in alive]
-    complete = [False for _ in alive]
-    feed = torch.full((len(alive), 1), limits.start_id, dtype=torch.int64, device=device)
-    while True:
-        # On a CPU the log-softmax of everything and its maximum are quicker than the maximum and a logsumexp.
-        log_probability, chosen = model.step(feed, state)[:, -1].float().log_softmax(dim=-1).max(dim=-1)
-        gained = cast("list[float]", log_probability.tolist())
-        picked = cast("list[int]", chosen.tolist())
-        staying: list[int] = []
-        for row, (sentence, token) in enumerate(zip(alive, picked, strict=True)):
-            sums[sentence] += gained[row]
-            if token == limits.end_id:
-                complete[sentence] = True
-                continue
-            tokens[sentence].append(token)
-            if len(tokens[sentence]) < limits.steps[sentence]:
-                staying.append(row)
-        if not staying:
-            break
-        feed = chosen.unsqueeze(1)
-        if len(staying) < len(alive):
-            rows = torch.tensor(staying, device=device)
-            state.keep(rows)
-            feed = feed[rows]
-            alive = [alive[row] for row in staying]
+    tokens: list[list[int]] = [[] for _ in limits.first]
+    gained: list[list[float]] = [[] for _ in limits.first]
+    complete = [False for _ in limits.first]
+    for step in decode(model, source, source_lengths, limits, most_probable, constraints=constraints):
+        for row, token, gain, ending in zip(step.rows, step.tokens, step.log_probabilities, step.endings, strict=True):
+            gained[row].append(gain)
+            if ending == "end":
+                complete[row] = True
+            else:
+                tokens[row].append(token)
     return [
-        [Hypothesis(t, s, s / (len(t) + ended) ** length_penalty, ended)]
-        for t, s, ended in zip(tokens, sums, complete, strict=True)
+        [Hypothesis(said, sum(gains), sum(gains) / len(gains) ** length_penalty, ended, gains)]
+        for said, gains, ended in zip(tokens, gained, complete, strict=True)
     ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.alignment import alignments as align
+from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Hypothesis, Limits
@@ -161,15 +162,15 @@ class Translator:
     def _searched(
         self, sources: Sequence[Sequence[int]], decoding: config.Decoding, batch_tokens: int
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        for rows in _batches([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
+        for rows in by_length([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
     def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
         source, lengths = padded(sources, self.tokenizer.pad_id, self.model.device)
         longest = self.model.config.max_length
         limits = Limits(
-            start_id=self.tokenizer.start_id,
-            end_id=self.tokenizer.end_id,
+            first=[self.tokenizer.start_id] * len(sources),
+            end_ids=frozenset({self.tokenizer.end_id}),
             steps=[min(longest, int(len(ids) * c.max_ratio) + c.max_extra) for ids in sources],
         )
         # Equal lengths need no mask, and without one the kernels are faster.
@@ -187,26 +188,3 @@ class Translator:
             start_id=self.tokenizer.start_id,
         )
         return [replace(translation, alignment=one) for translation, one in zip(translations, maps, strict=True)]
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one tensor, padded at the right, and their lengths.
-
-    Shape: -> int64 [B, S] and int64 [B].
-    """
-    lengths = [len(row) for row in rows]
-    width = max(lengths)
-    table = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
-    return table, torch.tensor(lengths, device=device)
-
-
-def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Rows by falling length, as many at a time as `tokens` allow: what needs most memory comes first."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

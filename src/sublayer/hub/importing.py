@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sublayer.config.report import report
 from sublayer.errors import CheckpointError, nearest
-from sublayer.hub.families import FAMILIES
+from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import retie, untied
 from sublayer.hub.rules import Rule
@@ -92,6 +92,8 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
         what = "is of sublayer's own format" if "format" in settings else "names no model_type"
         raise CheckpointError(f"{where} {what}", "Give the folder of a checkpoint as Hugging Face's hub keeps it.")
     known = {family.name: family for family in FAMILIES}
+    if kind in REFUSED:
+        raise CheckpointError(f"{where} has model_type = {kind!r}: {REFUSED[kind]}", "Take that one.")
     if kind not in known:
         raise CheckpointError(f"{where} has model_type = {kind!r}, which sublayer does not know", nearest(kind, known))
     return known[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,14 +39,14 @@ def batched_beam_is_single(model: EncoderDecoder, inputs: Inputs, beam: int = 4)
         alone: Results = []
         for row in range(inputs.rows):
             source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]
-            own = Limits(limits.start_id, limits.end_id, [limits.steps[row]])
-            alone += beam_search(model, source, None, own, beam=beam, length_penalty=1.0)
+            alone += beam_search(model, source, None, limits.of(row), beam=beam, length_penalty=1.0)
     return _same("batched beam = single beam", model, batch, alone)
 
 
 @torch.no_grad()
 def found_is_scored(model: EncoderDecoder, inputs: Inputs, beam: int = 4) -> Finding:
-    """The log-probability that beam search reports is what one forward pass gives for those tokens."""
+    """The log-probability that beam search reports is what one forward pass gives for those tokens, and so is the score
+    by which it chose them."""
     model = _exact(model)
     with evaluating(model):
         limits = _limits(model, inputs)
@@ -54,12 +55,13 @@ def found_is_scored(model: EncoderDecoder, inputs: Inputs, beam: int = 4) -> Fin
         for row, hypotheses in enumerate(found):
             source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]
             for hypothesis in hypotheses:
-                out = hypothesis.tokens + [limits.end_id] * hypothesis.complete
-                fed = torch.tensor([[limits.start_id, *out[:-1]]], device=model.device)
+                out = hypothesis.tokens + [*limits.end_ids] * hypothesis.complete
+                fed = torch.tensor([[limits.first[row], *out[:-1]]], device=model.device)
                 logs = model(source, None, fed)[0].double().log_softmax(-1)
                 total = logs[torch.arange(len(out)), torch.tensor(out)].sum()
                 # In units of the sum, or of 1 nat where the model is sure: the search adds up in float32.
-                error = max(error, abs(hypothesis.log_probability - total.item()) / max(1.0, abs(total.item())))
+                for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
+                    error = max(error, abs(claimed - total.item()) / max(1.0, abs(total.item())))
     return finding("found = scored", error, _coarse(model), f"log-probabilities of {sum(map(len, found))} hypotheses")
 
 
@@ -81,9 +83,9 @@ def _limits(model: EncoderDecoder, inputs: Inputs) -> Limits:
     """
     size = inputs.target.shape[1]
     steps = [max(1, size - row) for row in range(inputs.rows)]
-    endless = greedy(model, inputs.source, inputs.source_lengths, Limits(0, -1, steps))
-    said = endless[0][0].tokens
-    return Limits(start_id=0, end_id=said[len(said) // 2], steps=steps)
+    endless = Limits(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
+    said = greedy(model, inputs.source, inputs.source_lengths, endless)[0][0].tokens
+    return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 
 
 def _same(law: str, model: EncoderDecoder, found: Results, expected: Results) -> Finding:

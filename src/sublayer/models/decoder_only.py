@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.errors import InputError
 from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.initialization import initialize
+from sublayer.models.stack import longest, require_length
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
 from sublayer.nn.tap import Tap
@@ -19,7 +19,8 @@ class DecoderOnly(nn.Module):
 
     The same ways in as an encoder-decoder has, so that losses and searches ask both alike: `forward` and `hidden` for
     all positions at once, `start` with `step` for one token after another. What an encoder-decoder's source is to it,
-    the beginning of the text is to this: `start` reads all of the prompt but its last token, which is the first to feed.
+    the beginning of the text is to this: `start` reads all of the prompt but its last token, which is the first to
+    feed.
     """
 
     def __init__(self, c: config.DecoderOnly) -> None:
@@ -47,8 +48,7 @@ class DecoderOnly(nn.Module):
 
         Shape: tokens [B, S], lengths [B], segments [B, S] int64 -> [B, S, D].
         """
-        if segments is None:
-            self._require_length(tokens.shape[1])
+        require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
         return self.decoder(tokens, segments=segments)
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -68,12 +68,13 @@ class DecoderOnly(nn.Module):
         Args:
             source: the prompts without their last tokens, [B, S] int64; S may be 0. source_lengths: how many of the S
                 are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
-            capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out.
+            capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out, and
+                never more.
         """
         count, size = source.shape
-        self._require_length(size + 1)
-        capacity = self.config.max_length - size if capacity is None else capacity
-        # Positions count real tokens only: a padded row may have more columns than the model has positions.
+        require_length("prompt", size + 1, self.config.max_length)
+        left = self.config.max_length - size
+        capacity = left if capacity is None else min(capacity, left)
         padding: Tensor | None = None
         if source_lengths is not None:
             padding = size - source_lengths
@@ -94,13 +95,6 @@ class DecoderOnly(nn.Module):
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
         return self.project(self.decoder.step(tokens, state))
-
-    def _require_length(self, length: int) -> None:
-        if length > self.config.max_length:
-            raise InputError(
-                f"the text has {length} tokens, but this model's positions end at {self.config.max_length}",
-                "Shorten it.",
-            )
 
 
 def _to_the_right(tokens: Tensor, padding: Tensor) -> Tensor:

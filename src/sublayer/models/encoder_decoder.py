@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.errors import InputError
 from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.encoder import Encoder, Memory
 from sublayer.models.initialization import initialize
+from sublayer.models.stack import require_length
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
 from sublayer.nn.tap import Tap
@@ -43,7 +43,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Memory:
         """Shape: source [B, S] int64, source_lengths [B] int64 (padding on the right) -> states [B, S, D]."""
-        self._require_length("source", source.shape[1])
+        require_length("source", source.shape[1], self.config.max_length)
         return self.encoder(source, source_lengths)
 
     def hidden(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class EncoderDecoder(nn.Module):
 
         Shape: source [B, S], target [B, T] int64 -> [B, T, D].
         """
-        self._require_length("target", target.shape[1])
+        require_length("target", target.shape[1], self.config.max_length)
         return self._scaled(self.decoder(target, self.encode(source, source_lengths)))
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -86,10 +86,3 @@ class EncoderDecoder(nn.Module):
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.config.output_scale == 1.0 else hidden * self.config.output_scale
-
-    def _require_length(self, side: str, length: int) -> None:
-        if length > self.config.max_length:
-            raise InputError(
-                f"the {side} has {length} tokens, but this model's positions end at {self.config.max_length}",
-                "Shorten the text or split it into sentences.",
-            )

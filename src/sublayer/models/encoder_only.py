@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.errors import InputError
+from sublayer.errors import ConfigError
 from sublayer.models.encoder import Encoder
 from sublayer.models.heads import Classification, MaskedLanguage, SentenceEmbedding, Tagging
 from sublayer.models.initialization import initialize
+from sublayer.models.stack import longest, require_length
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
 from sublayer.nn.tap import Tap
@@ -24,6 +25,8 @@ class EncoderOnly(nn.Module):
     classification        scores of the labels             [B, C]
     tagging               scores of each token's labels    [B, S, C]
     sentence-embedding    a vector                         [B, D]
+
+    The tap `logits` sees it, whatever it is.
     """
 
     def __init__(self, c: config.EncoderOnly) -> None:
@@ -60,12 +63,7 @@ class EncoderOnly(nn.Module):
 
         Shape: tokens [B, S], lengths [B], types and segments [B, S] int64 -> [B, S, D].
         """
-        longest = self.config.max_length
-        if segments is None and tokens.shape[1] > longest:
-            raise InputError(
-                f"the text has {tokens.shape[1]} tokens, but this model's positions end at {longest}",
-                "Shorten it or split it.",
-            )
+        require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
         return self.encoder(tokens, lengths, types=types, segments=segments).states
 
     def pooled(self, hidden: Tensor) -> Tensor | None:
@@ -104,10 +102,12 @@ class EncoderOnly(nn.Module):
     ) -> Tensor:
         """Shape: as in `hidden`; the result as the table above says."""
         found = self.read(self.hidden(tokens, lengths, types, segments), lengths)
-        return found if self.output is None else self.project(found)
+        return self.logits(found) if self.output is None else self.project(found)
 
 
 def _build_head(c: config.EncoderOnly) -> MaskedLanguage | Classification | Tagging | SentenceEmbedding | None:
+    if isinstance(c.head, config.Classification | config.Tagging) and not c.head.labels:
+        raise ConfigError("model.head.labels is empty", "Name the labels: labels = ['yes', 'no'].")
     match c.head:
         case config.NoHead():
             return None

@@ -46,7 +46,8 @@ class Classification(nn.Module):
 
     def __init__(self, c: config.Classification, dim: int) -> None:
         super().__init__()
-        self.pooling, self.dropout = c.pooling, c.dropout
+        self.pooling: config.Pooling = c.pooling
+        self.dropout = c.dropout
         self.transform = nn.Identity() if c.activation is None else Transform(c.activation, c.norm, c.bias, dim)
         self.labels = Linear(dim, len(c.labels))
 
@@ -75,7 +76,8 @@ class SentenceEmbedding(nn.Module):
 
     def __init__(self, c: config.SentenceEmbedding) -> None:
         super().__init__()
-        self.pooling, self.normalize = c.pooling, c.normalize
+        self.pooling: config.Pooling = c.pooling
+        self.normalize = c.normalize
 
     def forward(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
         """Shape: hidden [B, S, D], lengths [B] -> [B, D]."""

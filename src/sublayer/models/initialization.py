@@ -9,6 +9,7 @@ matrices                               normal, Glorot's std, sqrt(2 / (fan in + 
 ... that write to an unnormalized      the same, divided by sqrt(number of sub-layers of the stack), so that the
     stream (pre, parallel)             stream's size does not grow with the depth (as in GPT-2)
 output projection, when not tied       normal, std D ** -0.5
+pooler                                 normal, Glorot's std
 labels of a head                       normal, std 0.02
 biases                                 0
 norms                                  weight 1, bias 0 (weight 0 where the scale is 1 + weight)
@@ -20,7 +21,6 @@ import math
 
 from torch import nn
 
-from sublayer import config
 from sublayer.models.heads import Classification, Tagging, Transform
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention
@@ -40,6 +40,9 @@ def initialize(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Stack):
             _quieten(module)
+    pooler = getattr(model, "pooler", None)
+    if isinstance(pooler, Linear):
+        _matrix(pooler)
     # Last, and only where it is a matrix of its own: a tied one is an embedding, and begins as one.
     output = getattr(model, "output", None)
     if isinstance(output, Linear):

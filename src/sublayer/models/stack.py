@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.errors import InputError
 from sublayer.nn.block import Block
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.mask import Mask, Scope
@@ -53,9 +54,7 @@ class Stack(nn.Module):
         kinds = [(block.attention.window, block.position) for block in blocks]
         self.kinds = list(dict.fromkeys(kinds))
         self.kind_of_layer = [self.kinds.index(kind) for kind in kinds]
-        self.other_positions = nn.ModuleList(
-            nn.Identity() if own is None else position(own) for _, own in self.kinds
-        )
+        self.other_positions = nn.ModuleList(nn.Identity() if own is None else position(own) for _, own in self.kinds)
         self.cache_heads, self.cache_width = attention.key_value_heads, attention.width(dim)
 
     def scopes(
@@ -89,6 +88,24 @@ def restarting(segments: Tensor) -> Tensor:
     begins = torch.ones_like(segments, dtype=torch.bool)
     begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return place - torch.where(begins, place, 0).cummax(dim=1).values
+
+
+def longest(tokens: Tensor, segments: Tensor | None, enough: int) -> int:
+    """The longest text in tokens: the rows' width, or the longest segment where that is more than `enough`.
+
+    Shape: tokens [B, S], segments [B, S] int64.
+    """
+    size = tokens.shape[1]
+    # Looking into the segments waits for the device, so only where the width does not settle it.
+    return size if segments is None or size <= enough else int(restarting(segments).max()) + 1
+
+
+def require_length(what: str, length: int, most: int) -> None:
+    """Raise `InputError` where a text has more tokens than the model has positions: on a GPU, going past is fatal."""
+    if length > most:
+        raise InputError(
+            f"the {what} has {length} tokens, but this model's positions end at {most}", "Shorten it, or split it."
+        )
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

@@ -23,8 +23,8 @@ class MixtureOfExperts(nn.Module):
     expert sees only its own tokens, so no token depends on which others are in its batch.
 
     Shape:
-        x: [..., D], floating; the result: the same. `gate_up` [E, 2F, D], `down` [E, D, F]: each expert's matrices as in
-        `feed_forward.Gated`.
+        x: [..., D], floating; the result: the same. `gate_up` [E, 2F, D], `down` [E, D, F]: each expert's matrices as
+        in `feed_forward.Gated`.
 
     Args:
         c: the configuration; E = c.experts, K = c.active, F = c.hidden.

@@ -13,6 +13,7 @@ from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
 
+
 class PositionWise(nn.Module):
     """Two linear maps with an activation between them ("Attention Is All You Need", equation 2).
 

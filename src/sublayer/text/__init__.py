@@ -1,5 +1,7 @@
-"""Text and tokens: tokenizers trained, loaded and saved."""
+"""Text and tokens: tokenizers trained, loaded, saved and exported; conversations as text."""
 
+from sublayer.text.specials import Slot, Specials, Template
 from sublayer.text.tokenizer import Tokenizer
+from sublayer.text.tokens import Tokens
 
-__all__ = ["Tokenizer"]
+__all__ = ["Slot", "Specials", "Template", "Tokenizer", "Tokens"]

@@ -1,55 +1,89 @@
-"""A tokenizer: text to token ids and back, one for both sides of a translation."""
+"""A tokenizer: text to token ids and back. Ours, trained here, or anybody's that the `tokenizers` library can hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sublayer import files
 from sublayer.config import TokenizerRecipe
-from sublayer.errors import CheckpointError, InputError
+from sublayer.errors import CheckpointError, InputError, nearest
+from sublayer.text.forking import quiet_fork
 from sublayer.text.lines import read_lines
 from sublayer.text.pieces import byte_level_piece, shown
+from sublayer.text.quoting import Quoting
+from sublayer.text.specials import Specials, Template, put_around, template_of
+from sublayer.text.streaming import TextStream
+from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
-_PARALLELISM = "TOKENIZERS_PARALLELISM"
+    from sublayer.text.chat import ChatTemplate, Message
 
 
 class Tokenizer:
-    """Byte-level BPE or unigram, without loss: decode(encode(x)) is x for any Unicode text, spaces and all.
+    """A `tokenizers.Tokenizer` with its special tokens as data.
 
-    No normalization is done (no NFC, no lower-casing); text that should be normalized is normalized before it comes
-    here. Four special tokens have the first ids: `<pad>` 0, `<s>` 1, `</s>` 2, `<unk>` 3. They are never made from
-    text: a text that contains "</s>" is encoded as those four characters.
+    One trained here is byte-level BPE or unigram, without loss: decode(encode(x)) is x for any Unicode text, spaces
+    and all; no normalization is done (no NFC, no lower-casing); its four special tokens have the first ids, `<pad>` 0,
+    `<s>` 1, `</s>` 2, `<unk>` 3, and nothing is put around texts. One from elsewhere (`sublayer.text.folder`,
+    `sublayer.text.gguf`) does what its own files say.
+
+    Text is data: special tokens are never made from it, and a text that contains "</s>" is encoded as those four
+    characters. Only `encode_template` reads them, for what a chat template wrote.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        """Wraps a `tokenizers.Tokenizer` that has the four special tokens.
+    def __init__(
+        self,
+        backend: Backend,
+        specials: Specials | None = None,
+        *,
+        chat_template: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        """Wraps `backend`.
+
+        Args:
+            specials: which ids are special; None for the four of a tokenizer trained here.
+            chat_template: the Jinja source that makes a text of a conversation, if there is one.
+            size: how many of the backend's ids the model knows, where not all: the others only cut the text, as
+                Marian's pieces outside its vocabulary do, and become the unknown token.
 
         Raises:
-            CheckpointError: `backend` lacks one of them.
+            CheckpointError: `specials` is None, and `backend` lacks one of the four.
         """
-        vocabulary = backend.get_vocab(with_added_tokens=True)
-        missing = [special for special in SPECIALS if special not in vocabulary]
-        if missing:
-            raise CheckpointError(
-                f"the tokenizer has no {', '.join(missing)}", "Train one with sublayer: it needs these special tokens."
+        own = [backend.token_to_id(special) for special in SPECIALS]
+        if specials is None and None in own:
+            missing = ", ".join(
+                special for special, identifier in zip(SPECIALS, own, strict=True) if identifier is None
             )
+            raise CheckpointError(
+                f"the tokenizer has no {missing}",
+                "Train one with sublayer: it needs these special tokens. One from elsewhere is imported by its folder.",
+            )
+        self._own = Specials.of(dict(zip(("pad", "start", "end", "unknown"), own, strict=True)))
+        specials = self._own if specials is None else specials
         self._backend = backend
         # Text of users is data: "</s>" in it must not end a sentence. The setting is not part of the saved file.
         backend.encode_special_tokens = True
         # A file from elsewhere may ask for either; lengths and batches are the loader's business.
         backend.no_padding()
         backend.no_truncation()
-        self.pad_id, self.start_id, self.end_id, self.unknown_id = (vocabulary[special] for special in SPECIALS)
-        self._byte_level = json.loads(backend.to_str())["model"]["type"] == "BPE"
+        self.specials = specials
+        self.chat_template = chat_template
+        self._size = size
+        decoder = json.loads(backend.to_str())["decoder"]
+        self._byte_level = "ByteLevel" in json.dumps(decoder)
+        self._falls_back_to_bytes = "ByteFallback" in json.dumps(decoder)
+        self._quoting = Quoting(backend, specials.ids)
+        self._reader = self._quoting.reader
 
     @classmethod
     def train(cls, lines: Iterable[str], recipe: TokenizerRecipe) -> Self:
@@ -74,48 +108,165 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The tokenizer saved at `path` (a `tokenizer.json`).
+        """The tokenizer saved at `path` (a `tokenizer.json`, with a `sublayer_tokenizer.json` beside it if `save` put
+        one there).
 
         Raises:
-            CheckpointError: the file is missing, damaged, or lacks the special tokens.
+            CheckpointError: a file is missing, damaged, or lacks the special tokens.
         """
-        from tokenizers import Tokenizer as Backend
-
+        backend = read_backend(path)
+        beside = _beside(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} does not exist", "Name the folder of a trained model.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"could not read {path}: {error}", "Copy the file anew or train again.") from error
-        try:
-            backend = Backend.from_str(text)
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(
-                f"{path} is not a tokenizer: {str(error).splitlines()[0]}", "Copy the file anew or train again."
-            ) from error
-        try:
-            return cls(backend)
+            if not beside.is_file():
+                return cls(backend)
+            described: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+            specials = described["specials"]
+            languages = tuple((str(code), int(identifier)) for code, identifier in specials.pop("languages"))
+            extra = tuple(specials.pop("extra"))
+            return cls(
+                backend,
+                Specials(**specials, extra=extra, languages=languages),
+                chat_template=described["chat_template"],
+                size=described["size"],
+            )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error.what}", error.remedy) from None
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{beside} is damaged ({error})", "Copy the folder anew.") from None
 
     def save(self, path: Path) -> None:
         """Writes `tokenizer.json` at `path`, whole or not at all.
+
+        That is all for a tokenizer trained here. For another, which ids are special and its chat template are written
+        to `sublayer_tokenizer.json` beside it.
 
         Raises:
             StorageError: the disk refused; what was there before is untouched.
         """
         files.write_text(path, self._backend.to_str(pretty=True))
+        described = self._described()
+        if described is not None:
+            files.write_json(_beside(path), described)
+
+    def _described(self) -> dict[str, Any] | None:
+        """What `tokenizer.json` does not say; None where it goes without saying."""
+        if self.specials == self._own and self.chat_template is None and self._size is None:
+            return None
+        return {"specials": self.specials.plain(), "chat_template": self.chat_template, "size": self._size}
+
+    # --- what it is -----------------------------------------------------------------------------------------------
 
     @property
+    def backend(self) -> Backend:
+        """The `tokenizers.Tokenizer` inside; to be read, not to be changed."""
+        return self._backend
+
+    @cached_property
     def vocab_size(self) -> int:
         """How many ids there are, special tokens included: the ids are 0 .. vocab_size - 1."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
+        if self._size is not None:
+            return self._size
+        # Not the number of tokens: some vocabularies leave ids out.
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
-        canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True, separators=(",", ":"))
+        plain = json.loads(self._backend.to_str())
+        described = self._described()
+        if described is not None:
+            plain = {"tokenizer": plain, "described": described}
+        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up to one length; this and the next ones raise an InputError where there is none."""
+        return self._role("pad", "padding")
+
+    @property
+    def start_id(self) -> int:
+        """The id that begins a text."""
+        return self._role("start", "start")
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a text."""
+        return self._role("end", "end")
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of what the vocabulary cannot spell."""
+        return self._role("unknown", "unknown")
+
+    @property
+    def mask_id(self) -> int:
+        """The id that hides a token from a masked language model."""
+        return self._role("mask", "mask")
+
+    @property
+    def separator_id(self) -> int:
+        """The id that stands between two texts and after them."""
+        return self._role("separator", "separator")
+
+    @property
+    def class_id(self) -> int:
+        """The id that begins a text for a classifier."""
+        return self._role("class_", "class")
+
+    def _role(self, name: str, spoken: str) -> int:
+        identifier: int | None = getattr(self.specials, name)
+        if identifier is None:
+            has = ", ".join(f"{role.rstrip('_')} {self.token(i)!r}" for role, i in self.specials.roles.items())
+            raise InputError(
+                f"this tokenizer has no {spoken} token (it has: {has or 'none'})",
+                "Use a model whose tokenizer has one.",
+            )
+        return identifier
+
+    @cached_property
+    def template(self) -> Template:
+        """What `encode_marked` and `encode_pairs` put around texts."""
+        return template_of(self._backend)
+
+    def with_template(self, template: Template) -> Tokenizer:
+        """The same tokenizer with something else put around texts."""
+        from tokenizers import Tokenizer as Backend
+
+        backend = Backend.from_str(self._backend.to_str())
+        put_around(backend, template)
+        return Tokenizer(backend, self.specials, chat_template=self.chat_template, size=self._size)
+
+    def for_language(self, code: str) -> Tokenizer:
+        """The same tokenizer for text in the language `code`: its token stands where another language's stood.
+
+        Where the template names no language (Marian's for several targets), the token is put before the text.
+
+        Raises:
+            InputError: the tokenizer has no such language.
+        """
+        known = dict(self.specials.languages)
+        if code not in known:
+            remedy = nearest(code, known) if known else "This tokenizer names no languages."
+            raise InputError(f"there is no language {code!r}", remedy)
+        now = {slot.id for slot in self.template.single} & set(known.values())
+        if now:
+            return self.with_template(self.template.exchanging({old: known[code] for old in now if old is not None}))
+        after = [slot.id for slot in self.template.single if slot.id is not None]
+        return self.with_template(Template.around([known[code]], after))
+
+    def token(self, identifier: int) -> str:
+        """An id as the vocabulary spells it.
+
+        Raises:
+            IndexError: there is no such id.
+        """
+        token = self._backend.id_to_token(identifier)
+        if token is None:
+            raise IndexError(f"token id {identifier} is not in 0 .. {self.vocab_size - 1}")
+        return token
+
+    # --- text to ids ----------------------------------------------------------------------------------------------
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens; an empty text gives an empty list. In parallel over the texts.
@@ -123,28 +274,190 @@ class Tokenizer:
         Raises:
             InputError: a text holds half of a surrogate pair, as Python makes of bytes that are not UTF-8.
         """
-        try:
-            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:
-            _refuse_surrogates(texts)
-            raise
-        return [encoding.ids for encoding in encoded]
+        return [self._known(encoding.ids) for encoding in self._encoded(texts, marked=False, spans=False)]
 
-    def decode(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each row of ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""
-        return self._backend.decode_batch([list(ids) for ids in batch], skip_special_tokens=True)
+    def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text with what the template puts around it, as the model was trained to see it.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        return [self._known(encoding.ids) for encoding in self._encoded(texts, marked=True, spans=False)]
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
+        """Each pair of texts with what the template puts around and between them.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        return [self._tokens(encoding) for encoding in self._encoded(pairs, marked=True, spans=True)]
+
+    def tokens(self, texts: Sequence[str], *, marked: bool = True) -> list[Tokens]:
+        """Each text as `encode_marked` (or `encode`) makes it, with the characters and the word of each token.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        return [self._tokens(encoding) for encoding in self._encoded(texts, marked=marked, spans=True)]
+
+    def encode_words(self, sentences: Sequence[Sequence[str]], *, marked: bool = True) -> list[Tokens]:
+        """Sentences that are cut into words already, as those with a tag for each word are; `words` counts these.
+
+        The words are joined by spaces and encoded as one text, so a word is cut as it is in running text. A word that
+        the tokenizer makes nothing of (an empty one, or one of unseen signs only) has no token.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        texts = [joined(words) for words in sentences]
+        encoded = self.tokens([text for text, _ in texts], marked=marked)
+        return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
+
+    def encode_template(self, text: str, quoted: Sequence[int] = (), *, marked: bool = False) -> Tokens:
+        """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
+
+        Args:
+            marked: put around it what `encode_marked` does; a chat template writes that itself.
+            quoted: places between characters across which no special token reaches, as `ChatTemplate.render` gives
+                them: there somebody's words spell one, and must not make one.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        _refuse_surrogates([text])
+        encoding, spans = self._quoting.parse(text, quoted, marked)
+        tokens = self._tokens(encoding)
+        return Tokens(tokens.ids, tokens.types, spans, tokens.words, tokens.texts)
+
+    def _encoded(self, texts: Sequence[str | tuple[str, str]], *, marked: bool, spans: bool) -> list[Encoding]:
+        method = self._reader.encode_batch if spans else self._reader.encode_batch_fast
+        try:
+            return method(list(texts), add_special_tokens=marked)
+        except TypeError:
+            _refuse_surrogates([part for each in texts for part in ([each] if isinstance(each, str) else each)])
+            raise
+
+    def _tokens(self, encoding: Encoding) -> Tokens:
+        return Tokens(
+            self._known(encoding.ids),
+            encoding.type_ids,
+            encoding.offsets,
+            encoding.word_ids,
+            encoding.sequence_ids,
+        )
+
+    def _known(self, ids: list[int]) -> list[int]:
+        if self._size is None:
+            return ids
+        return [identifier if identifier < self._size else self.unknown_id for identifier in ids]
+
+    # --- ids to text ----------------------------------------------------------------------------------------------
+
+    def decode(self, batch: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
+        """The text of each row of ids; bytes that are no UTF-8 become U+FFFD.
+
+        Special tokens are left out, or spelled out without `skip_special`.
+        """
+        skipped = self.specials.ids if skip_special else frozenset[int]()
+        # The library leaves out what its file calls special; our specials may be more than that.
+        rows = [[identifier for identifier in ids if identifier not in skipped] for ids in batch]
+        return self._backend.decode_batch(rows, skip_special_tokens=skip_special)
+
+    def stream(self, *, skip_special: bool = True) -> TextStream:
+        """A decoder to be fed ids as they come: its parts together are what `decode` makes of all of them."""
+
+        def decode(ids: list[int]) -> str:
+            return self._backend.decode(ids, skip_special_tokens=skip_special)
+
+        return TextStream(
+            decode,
+            self._backend.id_to_token,
+            falls_back_to_bytes=self._falls_back_to_bytes,
+            skipped=self._left_out if skip_special else frozenset(),
+        )
+
+    @cached_property
+    def _left_out(self) -> frozenset[int]:
+        marked = {i for i, added in self._backend.get_added_tokens_decoder().items() if added.special}
+        return self.specials.ids | marked
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Each id as a human reads it: a leading space as "▁", a part of a character as "<0xC3>". For pictures."""
         return [self._piece(int(identifier)) for identifier in ids]
 
     def _piece(self, identifier: int) -> str:
-        token = self._backend.id_to_token(identifier)
-        if token is None:
-            raise IndexError(f"token id {identifier} is not in 0 .. {self.vocab_size - 1}")
-        if token in SPECIALS:
+        token = self.token(identifier)
+        if identifier in self.specials.ids:
             return token
         return shown(byte_level_piece(token) if self._byte_level else token)
+
+    # --- conversations --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """The template that makes a text of a conversation.
+
+        Raises:
+            InputError: the tokenizer carries none.
+        """
+        from sublayer.text.chat import ChatTemplate
+
+        if self.chat_template is None:
+            raise InputError(
+                "this model carries no chat template: it was not trained to converse",
+                "Use one that was (often called Instruct or Chat), or give it plain text to go on with.",
+            )
+        names = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "unknown": "unk_token"}
+        variables = {names[role]: self.token(i) for role, i in self.specials.roles.items() if role in names}
+        return ChatTemplate(self.chat_template, variables, sorted(map(self.token, self._left_out)))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation so far as ids, ready for the model to answer.
+
+        Raises:
+            InputError: there is no chat template, or it refuses the conversation.
+        """
+        rendered = self.chat.render(messages, add_generation_prompt=True)
+        return self.encode_template(rendered.text, rendered.quoted).ids
+
+    def encode_answers(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """A whole conversation as ids, and for each whether the assistant has to learn to say it, end tokens included.
+
+        By position: a token counts if it begins inside an answer.
+
+        Raises:
+            InputError: there is no chat template, it refuses the conversation, or it renders a turn in another way
+                once more turns follow.
+        """
+        rendered = self.chat.render_answers(messages)
+        tokens = self.encode_template(rendered.text, rendered.quoted)
+        return tokens.ids, tokens.within(rendered.answers)
+
+
+def read_backend(path: Path) -> Backend:
+    """The `tokenizers.Tokenizer` written at `path`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist", "Name the folder of a trained model.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"could not read {path}: {error}", "Copy the file anew or train again.") from error
+    try:
+        return Backend.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise CheckpointError(
+            f"{path} is not a tokenizer: {str(error).splitlines()[0]}", "Copy the file anew or train again."
+        ) from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name("sublayer_tokenizer.json")
 
 
 def _refuse_surrogates(texts: Sequence[str]) -> None:
@@ -157,23 +470,4 @@ def _refuse_surrogates(texts: Sequence[str]) -> None:
                 )
 
 
-def _quiet_fork() -> None:
-    """Forked children encode without threads, and the library is told so beforehand, else it prints a warning.
-
-    Threads do not survive a fork; a child that used them could hang. A value that the user has set is left alone.
-    """
-    state: list[bool] = []
-
-    def before() -> None:
-        state.append(_PARALLELISM in os.environ)
-        os.environ.setdefault(_PARALLELISM, "false")
-
-    def after_in_parent() -> None:
-        if state and not state.pop():
-            os.environ.pop(_PARALLELISM, None)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=before, after_in_parent=after_in_parent)
-
-
-_quiet_fork()
+quiet_fork()

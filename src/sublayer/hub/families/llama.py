@@ -16,6 +16,9 @@ from sublayer.hub.families.parts import (
     ACTIVATIONS,
     causal_settings,
     decoder_only,
+    read_windows,
+    with_windows,
+    write_windows,
 )
 from sublayer.hub.families.rope import read_rotary, write_rotary
 from sublayer.hub.family import Family, Settings, Tree
@@ -164,25 +167,39 @@ def gated_rules(part: config.FeedForward) -> list[Rule]:
     return [*found, *affine("feed_forward.down", "mlp.down_proj", bias=part.bias)]
 
 
-# --- Llama -------------------------------------------------------------------------------------------------------
+# --- Llama, Mistral, SmolLM3 -------------------------------------------------------------------------------------
 
-
-def _llama_settings(values: Mapping[str, Any]) -> Settings:
-    defaults = {
-        "vocab_size": 32_000,
-        "hidden_size": 4096,
-        "intermediate_size": 11_008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": False,
-    }
-    return causal_settings(values, "llama", "LlamaForCausalLM", defaults)
+LLAMA_DEFAULTS = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+MISTRAL_DEFAULTS = LLAMA_DEFAULTS | {
+    "intermediate_size": 14_336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131_072,
+    "sliding_window": 4096,
+}
+SMOLLM3_DEFAULTS = LLAMA_DEFAULTS | {
+    "vocab_size": 128_256,
+    "hidden_size": 2048,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32_768,
+    "rope_theta": 2_000_000.0,
+    "no_rope_layer_interval": 4,
+    "tie_word_embeddings": True,
+}
 
 
 def _read_llama(values: Mapping[str, Any]) -> Tree:
-    settings = _llama_settings(values)
+    settings = causal_settings(values, "llama", "LlamaForCausalLM", LLAMA_DEFAULTS)
     block = config.Block(
         attention=read_attention(settings),
         feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
@@ -194,20 +211,90 @@ def _read_llama(values: Mapping[str, Any]) -> Tree:
 
 def _write_llama(tree: Tree) -> dict[str, Any] | None:
     frame = write_frame(tree, "llama", "LlamaForCausalLM")
-    part = None if frame is None else _first(tree).feed_forward
-    return frame | {"mlp_bias": part.bias} if frame is not None and isinstance(part, config.Gated) else None
+    return None if frame is None else frame | {"mlp_bias": _mlp_bias(tree)}
 
 
-def _first(tree: Tree) -> config.Block:
+def _read_mistral(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "mistral", "MistralForCausalLM", MISTRAL_DEFAULTS)
+    block = config.Block(
+        attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
+        feed_forward=read_gated(settings),
+        norm=read_norm(settings),
+        wiring="pre",
+    )
+    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
+
+
+def _write_mistral(tree: Tree) -> dict[str, Any] | None:
+    frame = write_frame(tree, "mistral", "MistralForCausalLM")
+    return None if frame is None else frame | {"sliding_window": blocks_of(tree)[0].attention.window}
+
+
+def _read_smollm3(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "smollm3", "SmolLM3ForCausalLM", SMOLLM3_DEFAULTS)
+    settings.get("max_window_layers")  # without effect: the layers with a window are those without positions
+    layers, interval = settings.need("num_hidden_layers"), settings.need("no_rope_layer_interval")
+    rotated = settings.get("no_rope_layers", [(layer + 1) % interval for layer in range(layers)])
+    if len(rotated) != layers:
+        raise settings.refusal("no_rope_layers", "supported: one for each layer")
+    window = settings.get("sliding_window")
+    narrow = settings.get("use_sliding_window", False) and window is not None
+    windows = read_windows(settings, window, [narrow and not turns for turns in rotated])
+    usual = config.Block(
+        attention=read_attention(settings),
+        feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
+        norm=read_norm(settings),
+        wiring="pre",
+    )
+    blocks = [
+        block if turns else block.model_copy(update={"position": config.NoPosition()})
+        for block, turns in zip(with_windows(usual, windows), rotated, strict=True)
+    ]
+    return decoder_only(settings, blocks, read_plain_rotary(settings))
+
+
+def _write_smollm3(tree: Tree) -> dict[str, Any] | None:
+    frame = write_frame(tree, "smollm3", "SmolLM3ForCausalLM")
+    if frame is None:
+        return None
+    blocks = blocks_of(tree)
+    windows = write_windows(blocks)
+    return frame | {
+        "mlp_bias": _mlp_bias(tree),
+        "no_rope_layers": [int(not isinstance(block.position, config.NoPosition)) for block in blocks],
+        "use_sliding_window": windows["sliding_window"] is not None,
+        **windows,
+    }
+
+
+def blocks_of(tree: Tree) -> tuple[config.Block, ...]:
+    """The blocks of a decoder-only tree."""
     assert isinstance(tree, config.DecoderOnly)
-    return tree.decoder.blocks[0]
+    return tree.decoder.blocks
 
 
-LLAMA = Family(
-    name="llama",
-    read=_read_llama,
-    write=_write_llama,
-    rules=lambda tree: model_rules(tree, layer_rules),
-    ties=tied_output,
-    ignored=OLD_BUFFERS,
-)
+def _mlp_bias(tree: Tree) -> bool:
+    part = blocks_of(tree)[0].feed_forward
+    return isinstance(part, config.Gated) and part.bias
+
+
+def llama_like(
+    name: str,
+    read: Callable[[Mapping[str, Any]], Tree],
+    write: Callable[[Tree], dict[str, Any] | None],
+    layer: LayerRules = layer_rules,
+) -> Family:
+    """A family whose tensors are named as Llama's, but for what `layer` says of a layer's."""
+    return Family(
+        name=name,
+        read=read,
+        write=write,
+        rules=lambda tree: model_rules(tree, layer),
+        ties=tied_output,
+        ignored=OLD_BUFFERS,
+    )
+
+
+LLAMA = llama_like("llama", _read_llama, _write_llama)
+MISTRAL = llama_like("mistral", _read_mistral, _write_mistral)
+SMOLLM3 = llama_like("smollm3", _read_smollm3, _write_smollm3)

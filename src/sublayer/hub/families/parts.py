@@ -43,7 +43,13 @@ def causal_settings(values: Mapping[str, Any], name: str, architecture: str, def
 
 
 def decoder_only(
-    settings: Settings, blocks: Sequence[config.Block], position: config.Position, **others: Any
+    settings: Settings,
+    blocks: Sequence[config.Block],
+    position: config.Position,
+    *,
+    dim_key: str = "hidden_size",
+    length_key: str = "max_position_embeddings",
+    **others: Any,
 ) -> config.DecoderOnly:
     """The tree around the blocks; `others` are fields of it that this config sets. Looks whether all keys are known.
 
@@ -51,9 +57,9 @@ def decoder_only(
         CheckpointError: a key is left that nobody has asked for.
     """
     tree = config.DecoderOnly(
-        dim=settings.need("hidden_size"),
+        dim=settings.need(dim_key),
         vocab_size=settings.need("vocab_size"),
-        max_length=settings.need("max_position_embeddings"),
+        max_length=settings.need(length_key),
         tied=settings.get("tie_word_embeddings", True),
         decoder=stack_of(list(blocks), position),
         **others,
@@ -62,23 +68,22 @@ def decoder_only(
     return tree
 
 
-def read_windows(settings: Settings, layers: int, otherwise: Sequence[bool]) -> list[int | None]:
+def read_windows(settings: Settings, window: int | None, otherwise: Sequence[bool]) -> list[int | None]:
     """The window of each layer, None where it sees everything.
 
     Args:
-        otherwise: which layers have the window, where `layer_types` does not say.
+        window: of the layers that `layer_types` calls "sliding_attention".
+        otherwise: which layers have it, where there is no `layer_types`.
     """
-    window = settings.get("sliding_window")
     kinds = {"full_attention": False, "sliding_attention": True}
     found = settings.get("layer_types")
     if found is None:
         windowed = list(otherwise)
     else:
-        strange = [kind for kind in found if kind not in kinds]
-        if strange or len(found) != layers:
+        if any(kind not in kinds for kind in found) or len(found) != len(otherwise):
             raise settings.refusal("layer_types", f"supported: {' and '.join(kinds)}, one for each layer")
         windowed = [kinds[kind] for kind in found]
-    if any(windowed) and window is None:
+    if window is None and found is not None and any(windowed):
         raise settings.refusal("layer_types", "with 'sliding_attention' there must be a sliding_window")
     return [window if has else None for has in windowed]
 
@@ -90,3 +95,24 @@ def write_windows(blocks: Sequence[config.Block]) -> dict[str, Any]:
         "sliding_window": next((window for window in windows if window is not None), None),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
     }
+
+
+def with_windows(block: config.Block, windows: Sequence[int | None]) -> list[config.Block]:
+    """The block once for each window."""
+    return [
+        block.model_copy(update={"attention": block.attention.model_copy(update={"window": window})})
+        for window in windows
+    ]
+
+
+def fused_heads(attention: config.Attention, dim: int) -> list[int]:
+    """Which row of theirs is row i of ours, where one matrix holds each group's queries, then its key, then its value.
+
+    Ours has all queries, all keys, all values; H heads in G groups, r = H / G queries a group, each head of width d.
+    """
+    groups, width = attention.key_value_heads, attention.width(dim)
+    queries = attention.heads // groups
+    firsts = [group * (queries + 2) for group in range(groups)]
+    heads = [first + query for first in firsts for query in range(queries)]
+    heads += [first + queries for first in firsts] + [first + queries + 1 for first in firsts]
+    return [head * width + row for head in heads for row in range(width)]

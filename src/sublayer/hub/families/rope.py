@@ -14,18 +14,25 @@ from sublayer import config
 from sublayer.hub.family import Settings
 
 
-def read_rotary(settings: Settings, *, layer_type: str = "full_attention") -> config.Rotary:
+def read_rotary(
+    settings: Settings,
+    *,
+    layer_type: str = "full_attention",
+    base_key: str = "rope_theta",
+    fraction_key: str = "partial_rotary_factor",
+) -> config.Rotary:
     """The rotary positions that a config.json describes.
 
     Args:
         layer_type: for which kind of layer, where `rope_parameters` has a table for each.
+        base_key, fraction_key: what the older way calls the two.
 
     Raises:
         CheckpointError: the scaling is of a kind that is not supported.
     """
     table: dict[str, Any] = settings.get("rope_parameters", {})
     table = settings.get("rope_scaling", {}) or table.get(layer_type, table)
-    base, fraction = settings.get("rope_theta", 10_000.0), settings.get("partial_rotary_factor", 1.0)
+    base, fraction = settings.get(base_key, 10_000.0), settings.get(fraction_key, 1.0)
     scaling = Settings(table, f"{settings.family} rope scaling")
     rotary = config.Rotary(
         base=float(scaling.get("rope_theta", base)),

@@ -1,0 +1,24 @@
+"""The typed tree of what is learnt beside a model's own weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from sublayer.config.model import Probability
+from sublayer.config.part import Part
+
+
+class LowRank(Part):
+    """LoRA (Hu et al. 2021): beside each chosen matrix W a product of two thin ones is learnt, and W stays as it is.
+
+    rank: the thin side of the two. alpha: what they write is multiplied by alpha / rank.
+    dropout: on what they read. targets: shell patterns over the names of linear maps ("*" crosses dots).
+    """
+
+    type: Literal["low-rank"] = "low-rank"
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: Probability = 0.0
+    targets: tuple[str, ...] = ("*.self_attention.*", "*.cross_attention.*", "*.feed_forward.*")

@@ -1,0 +1,77 @@
+"""The typed tree of decoding for models that go on from a prompt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from sublayer.config.part import Part
+
+TokenId = NonNegativeInt
+
+
+class Greedy(Part):
+    """At every step the most probable token."""
+
+    type: Literal["greedy"] = "greedy"
+
+
+class Beam(Part):
+    """The `size` best beginnings are kept at every step.
+
+    length_penalty: alpha in score = log P(text | prompt) / |text| ** alpha, where |text| counts the end token.
+    """
+
+    type: Literal["beam"] = "beam"
+    size: PositiveInt = 4
+    length_penalty: NonNegativeFloat = 1.0
+
+
+class Sampling(Part):
+    """At every step a token drawn from the model's distribution, sharpened and cut in the order of the fields.
+
+    temperature: what the logits are divided by; below 1 is more certain than the model.
+    top_k: only the k most probable tokens (and those as probable as the last of them); unset means all.
+    top_p: only the fewest tokens, most probable first, whose probabilities sum to p (Holtzman et al. 2020).
+    min_p: only tokens at least min_p times as probable as the most probable one (Nguyen et al. 2024).
+    """
+
+    type: Literal["sampling"] = "sampling"
+    temperature: PositiveFloat = 1.0
+    top_k: PositiveInt | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+
+Search = Annotated[Greedy | Beam | Sampling, Field(discriminator="type")]
+
+
+class Constraints(Part):
+    """What may be said, whichever way it is searched for. Tokens are ids.
+
+    repetition_penalty: above 1, what the prompt or the text has said becomes less likely (Keskar et al. 2019).
+    no_repeat_ngram: no so many tokens in a row are said twice. min_length: new tokens before the text may end.
+    banned: never said. allowed: nothing else is said; unset means all. forced: the first new tokens.
+    """
+
+    repetition_penalty: PositiveFloat = 1.0
+    no_repeat_ngram: PositiveInt | None = None
+    min_length: NonNegativeInt = 0
+    banned: tuple[TokenId, ...] = ()
+    allowed: tuple[TokenId, ...] | None = None
+    forced: tuple[TokenId, ...] = ()
+
+
+class Generation(Part):
+    """How a model goes on from a prompt unless told otherwise.
+
+    max_tokens: new tokens at most, the end token included; unset means as many as the model's context has room for.
+    stop: a text ends before any of these. end_ids: tokens that end a text, besides the tokenizer's end marker.
+    """
+
+    search: Search = Greedy()
+    constraints: Constraints = Constraints()
+    max_tokens: PositiveInt | None = 256
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    end_ids: tuple[TokenId, ...] = ()

@@ -1,0 +1,215 @@
+"""What changes the scores before a token is chosen: penalties, bans, and what must be said.
+
+A constraint is a value that can be called with the scores [R, V] and with what each row has said, and gives other
+scores; it changes nothing in place. `constraints_of` makes them from the configuration, in the order in which
+`transformers` applies its own, whose definitions they have.
+
+Greedy search and sampling constrain the logits. Beam search constrains log-probabilities, because they are what it
+adds up; only `RepetitionPenalty` can tell the difference (log-probabilities are never positive).
+
+Shapes: R rows, V vocabulary, L tokens said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import InputError
+
+NOTHING = -1
+"""Stands in `Said.tokens` before the beginning of a row that is shorter than others."""
+NEVER = float("-inf")
+
+
+class Said:
+    """The tokens of each row so far: the prompt (or the start marker), and what has been added since.
+
+    tokens: [R, L] int64; rows end together at the right, and `NOTHING` stands before the shorter ones.
+    new: how many tokens have been added, the same in every row.
+    """
+
+    def __init__(self, prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> None:
+        """
+        Args:
+            prompts: what each row begins with, at least one token. room: tokens that will be added at most.
+        """
+        width = max(map(len, prompts))
+        begun = [[NOTHING] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        self._buffer = torch.full((len(prompts), width + room), NOTHING, dtype=torch.int64, device=device)
+        self._buffer[:, :width] = torch.tensor(begun, dtype=torch.int64, device=device)
+        self._width = width
+        self.new = 0
+
+    @property
+    def tokens(self) -> Tensor:
+        return self._buffer[:, : self._width + self.new]
+
+    def append(self, tokens: Tensor) -> None:
+        """Shape: tokens [R] int64."""
+        self._buffer[:, self._width + self.new] = tokens
+        self.new += 1
+
+    def select(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was; there may be fewer rows than before."""
+        self._buffer = self._buffer[rows]
+
+    def truncate(self, new: int) -> None:
+        """Forget all new tokens but the first `new`."""
+        self.new = new
+
+
+class Constraint(Protocol):
+    """Scores [R, V] and what was said -> scores [R, V]."""
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """What has been said becomes less likely: its score is divided by `penalty` where positive, else multiplied.
+
+    Keskar et al. 2019, "CTRL", section 4.1 (https://arxiv.org/abs/1909.05858), as `transformers` has it.
+    """
+
+    penalty: float
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        # One more column takes what stands before a row's beginning.
+        wider = torch.nn.functional.pad(scores, (0, 1))
+        index = _or_spare(said.tokens, scores.shape[1])
+        old = wider.gather(1, index)
+        new = torch.where(old < 0, old * self.penalty, old / self.penalty)
+        return wider.scatter(1, index, new)[:, :-1]
+
+
+@dataclass(frozen=True)
+class NoRepeatNGram:
+    """No `size` tokens in a row are said twice, the prompt included (Paulus et al. 2017, section 2.5)."""
+
+    size: int
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        tokens, vocabulary = said.tokens, scores.shape[1]
+        length = tokens.shape[1]
+        if length < self.size:
+            return scores
+        # The windows that begin as the next one would: their last token would be a repetition.
+        windows = tokens.unfold(1, self.size, 1)
+        begun = tokens[:, length - self.size + 1 :]
+        repeated = (windows[..., :-1] == begun.unsqueeze(1)).all(dim=-1)
+        banned = scores.new_zeros(scores.shape[0], vocabulary + 1, dtype=torch.bool)
+        banned.scatter_(1, _or_spare(windows[..., -1].where(repeated, NOTHING), vocabulary), True)
+        return scores.masked_fill(banned[:, :-1], NEVER)
+
+
+@dataclass(frozen=True)
+class Banned:
+    """These tokens are never said."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        return scores.index_fill(1, _index(self.ids, scores.device), NEVER)
+
+
+@dataclass(frozen=True)
+class MinLength:
+    """No end before `length` new tokens."""
+
+    length: int
+    end_ids: frozenset[int]
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        if said.new >= self.length:
+            return scores
+        return scores.index_fill(1, _index(tuple(sorted(self.end_ids)), scores.device), NEVER)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Only these tokens are said; an end marker must be among them, or nothing ends before its limit."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        index = _index(self.ids, scores.device)
+        return torch.full_like(scores, NEVER).index_copy_(1, index, scores.index_select(1, index))
+
+
+@dataclass(frozen=True)
+class ForcedStart:
+    """The first new tokens are these, such as the language that mBART and NLLB translate into. They cost nothing."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        if said.new >= len(self.ids):
+            return scores
+        forced = torch.full_like(scores, NEVER)
+        forced[:, self.ids[said.new]] = 0.0
+        return forced
+
+
+def constraints_of(c: config.Constraints, end_ids: frozenset[int], vocab_size: int) -> tuple[Constraint, ...]:
+    """The constraints that `c` describes, none where it describes none.
+
+    Raises:
+        InputError: a token is not in the vocabulary.
+    """
+    for name, ids in (("banned", c.banned), ("allowed", c.allowed or ()), ("forced", c.forced)):
+        for token in ids:
+            if not 0 <= token < vocab_size:
+                raise InputError(
+                    f"constraints.{name} holds {token}, but the vocabulary is 0 to {vocab_size - 1}",
+                    "Name tokens of this model's tokenizer.",
+                )
+    found: list[Constraint] = []
+    if c.repetition_penalty != 1.0:
+        found.append(RepetitionPenalty(c.repetition_penalty))
+    if c.no_repeat_ngram is not None:
+        found.append(NoRepeatNGram(c.no_repeat_ngram))
+    if c.banned:
+        found.append(Banned(c.banned))
+    # A token that no row of the vocabulary stands for never comes, so it need not be kept from coming.
+    ends = frozenset(token for token in end_ids if 0 <= token < vocab_size)
+    if c.min_length and ends:
+        found.append(MinLength(c.min_length, ends))
+    if c.allowed is not None:
+        found.append(Allowed(tuple(dict.fromkeys(c.allowed))))
+    if c.forced:
+        found.append(ForcedStart(c.forced))
+    return tuple(found)
+
+
+def constrain(scores: Tensor, constraints: Sequence[Constraint], said: Said | None) -> Tensor:
+    """`scores` after all constraints, which need to know what was `said`."""
+    for constraint in constraints:
+        assert said is not None
+        scores = constraint(scores, said)
+    return scores
+
+
+def nothing_left() -> InputError:
+    """What is raised where every token has been ruled out."""
+    return InputError(
+        "the constraints leave no token that could be said next", "Allow more tokens, or a longer no_repeat_ngram."
+    )
+
+
+def _or_spare(tokens: Tensor, spare: int) -> Tensor:
+    """`tokens` with column `spare` for those that are none, or none of the vocabulary."""
+    return tokens.where((tokens >= 0) & (tokens < spare), spare)
+
+
+@lru_cache(maxsize=16)
+def _index(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    # Made once: a vocabulary's worth of ids takes longer to convert than a step.
+    with torch.inference_mode(False):
+        return torch.tensor(ids, dtype=torch.int64, device=device)

@@ -1,0 +1,435 @@
+"""Prompts in, texts out: a language model with its tokenizer, ready to go on from what it is given.
+
+Prompts are sorted by length and batched inside, and come back in the order in which they were given.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.generation.batching import by_length, padded
+from sublayer.generation.beam import beam_search
+from sublayer.generation.constraints import Constraint, constraints_of
+from sublayer.generation.loop import Ending, Step, decode, most_probable
+from sublayer.generation.randomness import Uniforms, stream
+from sublayer.generation.sampling import Sampler
+from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
+from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.unfolding import Unfolding
+from sublayer.text import Tokenizer
+
+Prompt = str | Sequence[int]
+"""A text, or its tokens."""
+
+
+class Sizes(Protocol):
+    """What a generator asks of a model's configuration. max_length: prompt and text together, in tokens."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+
+class LanguageModel(Stepper[S], Protocol[S]):
+    """A decoder-only model behind the step contract: eager, compiled or native."""
+
+    @property
+    def config(self) -> Sizes: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One text that goes on from a prompt.
+
+    text: without the prompt, cut before a stop string. tokens: all that were chosen (those that make up the stop string
+    among them), without the end token. ended: by an end token, a stop string, or its length limit.
+    log_probabilities: of each token, and of the end token if it came; natural logs, of the model's own distribution,
+    before constraints, temperature and cuts. None unless asked for.
+    """
+
+    text: str
+    tokens: list[int]
+    ended: Ending
+    log_probabilities: list[float] | None = None
+
+    @property
+    def log_probability(self) -> float | None:
+        """Of the whole text, given the prompt."""
+        return None if self.log_probabilities is None else sum(self.log_probabilities)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was made of one prompt: one text or n, best first where beam search ranked them.
+
+    prompt_tokens: as the model read them.
+    """
+
+    prompt: Prompt
+    prompt_tokens: list[int]
+    completions: list[Completion]
+
+    @property
+    def best(self) -> Completion:
+        return self.completions[0]
+
+    @property
+    def text(self) -> str:
+        return self.best.text
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.best.tokens
+
+
+@dataclass(frozen=True)
+class Speculation(Generic[S]):
+    """How guesses are made, `guesses` at a time: by a smaller model of the same vocabulary, or from the text itself.
+
+    Greedy texts stay what they are, and samples keep their distribution (though not, for a seed, their words).
+    """
+
+    draft: LanguageModel[S] | PromptLookup
+    guesses: int = 4
+
+
+class Stream(Iterator[str]):
+    """A text piece by piece, as it is made; `completion` is the whole of it, when the pieces have come to their end."""
+
+    def __init__(self, growing: Iterator[None], text: Unfolding, scored: bool) -> None:
+        self._growing, self._text, self._scored = growing, text, scored
+        self._shown = 0
+
+    def __next__(self) -> str:
+        while len(self._text.text) == self._shown:
+            next(self._growing)
+        piece = self._text.text[self._shown :]
+        self._shown = len(self._text.text)
+        return piece
+
+    @property
+    def text(self) -> str:
+        """What has been made so far."""
+        return self._text.text
+
+    @property
+    def completion(self) -> Completion:
+        assert self._text.ended is not None, "the text is not at its end yet"
+        return _completion(self._text, self._scored)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that was asked for, settled and checked."""
+
+    c: config.Generation
+    n: int
+    seed: int
+    first: int
+    scored: bool
+    constraints: tuple[Constraint, ...]
+    end_ids: frozenset[int]
+    speculation: Speculation[Any] | None
+
+
+class Generator(Generic[S]):
+    """A decoder-only model and its tokenizer.
+
+    decoding: how it goes on from a prompt unless a call says otherwise.
+    """
+
+    def __init__(self, model: LanguageModel[S], tokenizer: Tokenizer, decoding: config.Generation) -> None:
+        model.eval()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.decoding = decoding
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        search: config.Search | None = None,
+        constraints: config.Constraints | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
+        n: int = 1,
+        seed: int | None = None,
+        log_probabilities: bool = False,
+        speculation: Speculation[Any] | None = None,
+        first: int = 0,
+        batch_tokens: int = 8000,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Generated]:
+        """Go on from each prompt; results in order.
+
+        Args:
+            prompts: texts, or lists of tokens.
+            search, constraints, max_tokens, stop: as in `config.Generation`; the model's own where left out.
+            n: texts for each prompt, by sampling or beam search.
+            seed: sample s of prompt i is a function of (seed, first + i, s) and of the prompt, whatever is beside it;
+                left out, one is drawn.
+            first: the number of the first prompt, where the list goes on from another one.
+            batch_tokens: budget of a batch, rows * (longest prompt + new tokens).
+            progress: told how many prompts have just been done.
+
+        Raises:
+            InputError: a prompt is empty and the model has no token to start from; a prompt, or it and `max_tokens`,
+                is longer than the model's context; n, or what guesses, does not go with the search.
+            ConfigError: a value that cannot be.
+        """
+        if isinstance(prompts, str):
+            raise InputError(f"prompts = {prompts!r} is one string", "Give a list: generate([prompt]).")
+        plan = self._plan(search, constraints, max_tokens, stop, n, seed, log_probabilities, speculation, first)
+        sources = [self.encode(prompt, first + row + 1) for row, prompt in enumerate(prompts)]
+        steps = [self._room(ids, max_tokens, plan.c, first + row + 1) for row, ids in enumerate(sources)]
+        texts = [[Unfolding(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
+        for rows in by_length([n * (len(ids) + new) for ids, new in zip(sources, steps, strict=True)], batch_tokens):
+            several = [sources[row] for row in rows], [steps[row] for row in rows], [texts[row] for row in rows]
+            for _ in self._unfold(*several, rows, plan):
+                pass
+            if progress is not None:
+                progress(len(rows))
+        return [
+            # Beam search in a tiny vocabulary may find fewer than n.
+            Generated(prompt, ids, [_completion(text, log_probabilities) for text in some if text.ended is not None])
+            for prompt, ids, some in zip(prompts, sources, texts, strict=True)
+        ]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        search: config.Search | None = None,
+        constraints: config.Constraints | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        log_probabilities: bool = False,
+        speculation: Speculation[Any] | None = None,
+        first: int = 0,
+    ) -> Stream:
+        """Go on from one prompt, and give the text piece by piece as it is made (by beam search, all at the end).
+
+        The pieces put together are the text that `generate` gives for the same arguments.
+
+        Raises:
+            InputError, ConfigError: as `generate`, at once.
+        """
+        plan = self._plan(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
+        ids = self.encode(prompt)
+        new = self._room(ids, max_tokens, plan.c, 1)
+        text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
+        return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
+
+    def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
+        """The tokens of a prompt as the model reads them, its start token first if it has one.
+
+        Args:
+            number: what an error calls the prompt.
+
+        Raises:
+            InputError: nothing is left to go on from, or a token is not in the vocabulary.
+        """
+        if isinstance(prompt, str):
+            [ids] = self.tokenizer.encode([prompt])
+            ids = [self.tokenizer.start_id, *ids]
+        else:
+            ids = list(prompt)
+            size = self.model.config.vocab_size
+            for token in ids:
+                if not 0 <= token < size:
+                    raise InputError(
+                        f"prompt {number} holds token {token}, but the vocabulary is 0 to {size - 1}",
+                        "Encode the text with this model's tokenizer.",
+                    )
+        if not ids:
+            raise InputError(
+                f"prompt {number} is empty, and this model has no token that a text starts with",
+                "Give it at least one word to go on from.",
+            )
+        return ids
+
+    def _plan(
+        self,
+        search: config.Search | None,
+        constraints: config.Constraints | None,
+        max_tokens: int | None,
+        stop: Sequence[str] | None,
+        n: int,
+        seed: int | None,
+        scored: bool,
+        speculation: Speculation[Any] | None,
+        first: int,
+    ) -> _Plan:
+        told: dict[str, Any] = {}
+        if search is not None:
+            told["search"] = search.plain()
+        if constraints is not None:
+            told["constraints"] = constraints.plain()
+        if max_tokens is not None:
+            told["max_tokens"] = max_tokens
+        if stop is not None:
+            told["stop"] = list(stop)
+        c = config.Generation.parse({**self.decoding.plain(), **told}, "generate")
+        _require_n(n, c.search)
+        if speculation is not None:
+            self._require_guessing(speculation, c.search)
+        ends = frozenset({self.tokenizer.end_id, *c.end_ids})
+        return _Plan(
+            c=c,
+            n=n,
+            seed=secrets.randbits(63) if seed is None else seed,
+            first=first,
+            scored=scored,
+            constraints=constraints_of(c.constraints, ends, self.model.config.vocab_size),
+            end_ids=ends,
+            speculation=speculation,
+        )
+
+    def _require_guessing(self, speculation: Speculation[Any], search: config.Search) -> None:
+        if isinstance(search, config.Beam):
+            raise InputError("speculation goes with greedy search and sampling, not with a beam", "Choose one of them.")
+        if speculation.guesses < 1:
+            raise InputError(f"guesses = {speculation.guesses}", "Guess 1 token or more at a time.")
+        if not isinstance(speculation.draft, PromptLookup):
+            own, other = self.model.config.vocab_size, speculation.draft.config.vocab_size
+            if own != other:
+                raise InputError(
+                    f"the draft model has a vocabulary of {other} tokens, the model one of {own}",
+                    "Take a draft model with the same tokenizer.",
+                )
+
+    def _room(self, ids: list[int], asked: int | None, c: config.Generation, number: int) -> int:
+        """How many tokens may be added to a prompt."""
+        context = self.model.config.max_length
+        left = context - len(ids)
+        if left < 1:
+            raise InputError(
+                f"prompt {number} has {len(ids)} tokens, which leaves no room in the model's context of {context}",
+                "Shorten the prompt.",
+            )
+        if asked is not None and asked > left:
+            raise InputError(
+                f"max_tokens = {asked}, but after the {len(ids)} tokens of prompt {number} only {left} remain of the "
+                f"model's context of {context}",
+                f"Ask for {left} at most, or shorten the prompt.",
+            )
+        return left if c.max_tokens is None else min(left, c.max_tokens)
+
+    @torch.inference_mode()
+    def _unfold(
+        self, prompts: list[list[int]], steps: list[int], texts: list[list[Unfolding]], rows: list[int], plan: _Plan
+    ) -> Iterator[None]:
+        """Make the texts of one batch, whichever way they are searched; comes back whenever some have grown.
+
+        Args:
+            rows: the places of the prompts in the list that was given.
+        """
+        limits = Limits([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
+        search = plan.c.search
+        if isinstance(search, config.Beam):
+            self._beams(limits, search, plan, texts)
+            yield
+            return
+        flat = [text for some in texts for text in some]
+        streams = [stream(plan.seed, plan.first + row, sample) for row in rows for sample in range(plan.n)]
+        if plan.speculation is not None:
+            for row, (text, drawing) in enumerate(zip(flat, streams, strict=True)):
+                for step in self._speculated(limits.of(row // plan.n), drawing, plan, plan.speculation, text):
+                    _take(step, [text])
+                    yield
+            return
+        for step in decode(
+            self.model,
+            *self._source(limits),
+            limits,
+            Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
+            samples=plan.n,
+            constraints=plan.constraints,
+            scored=plan.scored,
+            stopped=lambda row, token: flat[row].say(token),
+        ):
+            _take(step, flat)
+            yield
+
+    def _speculated(
+        self, limits: Limits, drawing: int, plan: _Plan, speculation: Speculation[Any], text: Unfolding
+    ) -> Iterator[Step]:
+        source, _ = self._source(limits)
+        sampling = plan.c.search if isinstance(plan.c.search, config.Sampling) else None
+        drafter: Drafter
+        if isinstance(speculation.draft, PromptLookup):
+            drafter = speculation.draft
+        else:
+            drawn = Uniforms(stream(drawing, 1))
+            drafter = DraftModel(speculation.draft, source, limits, sampling=sampling, uniforms=drawn)
+        return speculate(
+            self.model,
+            source,
+            limits,
+            drafter,
+            guesses=speculation.guesses,
+            sampling=sampling,
+            uniforms=Uniforms(stream(drawing, 0)),
+            constraints=plan.constraints,
+            scored=plan.scored,
+            stopped=lambda _, token: text.say(token),
+        )
+
+    def _beams(self, limits: Limits, search: config.Beam, plan: _Plan, texts: list[list[Unfolding]]) -> None:
+        found = beam_search(
+            self.model,
+            *self._source(limits),
+            limits,
+            beam=search.size,
+            length_penalty=search.length_penalty,
+            constraints=plan.constraints,
+        )
+        for some, hypotheses in zip(texts, found, strict=True):
+            for text, hypothesis in zip(some, hypotheses, strict=False):
+                # Beam search knows no stop strings: what it found is cut.
+                said = next((n for n, token in enumerate(hypothesis.tokens, start=1) if text.say(token)), None)
+                text.log_probabilities += hypothesis.log_probabilities[:said]
+                text.end("stop" if said else "end" if hypothesis.complete else "length")
+
+    def _source(self, limits: Limits) -> tuple[Tensor, Tensor | None]:
+        source, lengths = padded(limits.before, self.tokenizer.pad_id, self.model.device)
+        # Equal lengths need no mask, and without one the kernels are faster.
+        return source, None if len(set(map(len, limits.before))) == 1 else lengths
+
+
+def _take(step: Step, texts: Sequence[Unfolding]) -> None:
+    """Note what a step has added to each text; `stopped` has said its token already, unless it was an end token."""
+    for row, gain, ending in zip(step.rows, step.log_probabilities, step.endings, strict=True):
+        texts[row].log_probabilities.append(gain)
+        if ending is not None:
+            texts[row].end(ending)
+
+
+def _completion(text: Unfolding, scored: bool) -> Completion:
+    assert text.ended is not None
+    return Completion(text.text, text.tokens, text.ended, text.log_probabilities if scored else None)
+
+
+def _require_n(n: int, search: config.Search) -> None:
+    if n < 1:
+        raise InputError(f"n = {n}", "Ask for 1 text or more.")
+    if n > 1 and isinstance(search, config.Greedy):
+        raise InputError(f"n = {n}, but greedy search has only one answer", "Choose sampling or a beam.")
+    if isinstance(search, config.Beam) and n > search.size:
+        raise InputError(f"n = {n} with a beam of {search.size}", "Ask for as many texts as the beam has at most.")

@@ -1,0 +1,125 @@
+"""The loop that greedy search and sampling share: feed, choose, let go of what has ended.
+
+It is a generator that yields each step's tokens, so that a text can be shown as it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal, Protocol, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
+from sublayer.generation.step import Limits, S, Stepper
+
+Ending: TypeAlias = Literal["end", "stop", "length"]
+"""Why a text ended: an end token, the caller's word (a stop string), or its limit."""
+
+
+class Choice(Protocol):
+    """How a token is chosen: logits [R, V], the numbers of their rows and of the step -> tokens [R]."""
+
+    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One new token of each row that was running, in lists of equal length.
+
+    rows: which; row b * samples + s is sample s of sentence b. tokens: end tokens included.
+    log_probabilities: natural logs, of the model's distribution before constraints and sampling changed it; zeros
+    unless asked for. endings: why a row ended with this token, or None where it goes on.
+    """
+
+    rows: list[int]
+    tokens: list[int]
+    log_probabilities: list[float]
+    endings: list[Ending | None]
+
+
+def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+    """Greedy choice."""
+    return logits.argmax(dim=-1)
+
+
+def decode(
+    model: Stepper[S],
+    source: Tensor,
+    source_lengths: Tensor | None,
+    limits: Limits,
+    choose: Choice,
+    *,
+    samples: int = 1,
+    constraints: Sequence[Constraint] = (),
+    scored: bool = True,
+    stopped: Callable[[int, int], bool] | None = None,
+) -> Iterator[Step]:
+    """Decode until every row has ended, a step at a time. Sentences whose rows have all ended leave the batch.
+
+    Shape: source [B, S] int64, source_lengths [B].
+
+    Args:
+        samples: rows a sentence. scored: give log-probabilities. stopped: told each row's new token unless it is an
+            end token; says whether the row ends with it.
+
+    Raises:
+        InputError: the constraints leave a row no token.
+    """
+    device = source.device
+    state = model.start(source, source_lengths, rows=samples, capacity=max(limits.steps))
+    rows = list(range(len(limits.first) * samples))
+    running = set(rows)
+    feed = torch.tensor(limits.first, device=device).repeat_interleave(samples).unsqueeze(1)
+    said = None
+    if constraints:
+        said = Said([one for one in limits.said for _ in range(samples)], max(limits.steps), device)
+    for number in count():
+        logits = model.step(feed, state)[:, -1].float()
+        offered = constrain(logits, constraints, said)
+        chosen = choose(offered, rows, number)
+        picked = cast("list[int]", chosen.tolist())
+        gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
+        allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
+        step = Step([], [], [], [])
+        for place, row in enumerate(rows):
+            if row not in running:
+                continue
+            if not allowed[place]:
+                raise nothing_left()
+            token = picked[place]
+            ending: Ending | None = None
+            if token in limits.end_ids:
+                ending = "end"
+            elif stopped is not None and stopped(row, token):
+                ending = "stop"
+            elif number + 1 >= limits.steps[row // samples]:
+                ending = "length"
+            if ending is not None:
+                running.remove(row)
+            step.rows.append(row)
+            step.tokens.append(token)
+            step.log_probabilities.append(gained[place])
+            step.endings.append(ending)
+        yield step
+        if not running:
+            return
+        feed = chosen.unsqueeze(1)
+        if said is not None:
+            said.append(chosen)
+        awake = {row // samples for row in running}
+        staying = [place for place, row in enumerate(rows[::samples]) if row // samples in awake]
+        if len(staying) * samples < len(rows):
+            state.keep(torch.tensor(staying, device=device))
+            places = [place * samples + sample for place in staying for sample in range(samples)]
+            index = torch.tensor(places, device=device)
+            feed, rows = feed[index], [rows[place] for place in places]
+            if said is not None:
+                said.select(index)
+
+
+def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:
+    return cast("list[float]", scores.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist())

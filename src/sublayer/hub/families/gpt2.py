@@ -1,0 +1,126 @@
+"""GPT-2 (Radford et al. 2019): learned positions, a LayerNorm before each sub-layer, matrices the other way around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.families.parts import ACTIVATIONS, causal_settings, decoder_only
+from sublayer.hub.family import Family, Tree
+from sublayer.hub.rules import Rule, affine, prefixed, same, transposed
+
+DEFAULTS = {
+    "vocab_size": 50_257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "layer_norm_epsilon": 1e-5,
+    "resid_pdrop": 0.1,
+    "embd_pdrop": 0.1,
+    "attn_pdrop": 0.1,
+}
+NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": "gelu_new", "silu": "silu"}
+
+
+def _read(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "gpt2", "GPT2LMHeadModel", DEFAULTS)
+    for key in ("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"):
+        settings.get(key)
+    settings.get("summary_first_dropout")
+    settings.only("scale_attn_by_inverse_layer_idx", False)
+    settings.only("reorder_and_upcast_attn", False)
+    block = config.Block(
+        attention=config.Attention(
+            heads=settings.need("n_head"),
+            scale=None if settings.get("scale_attn_weights", True) else 1.0,
+            dropout=float(settings.need("attn_pdrop")),
+        ),
+        feed_forward=config.PositionWise(
+            hidden=settings.get("n_inner") or 4 * settings.need("n_embd"),
+            activation=settings.one_of("activation_function", ACTIVATIONS, "gelu_new"),
+        ),
+        norm=config.LayerNorm(eps=float(settings.need("layer_norm_epsilon"))),
+        wiring="pre",
+        dropout=float(settings.need("resid_pdrop")),
+    )
+    return decoder_only(
+        settings,
+        [block] * settings.need("n_layer"),
+        config.Learned(),
+        dim_key="n_embd",
+        length_key="n_positions",
+        embedding=config.Embedding(scale=False, dropout=float(settings.need("embd_pdrop"))),
+    )
+
+
+def _write(tree: Tree) -> dict[str, Any] | None:
+    if not isinstance(tree, config.DecoderOnly):
+        return None
+    block = tree.decoder.blocks[0]
+    part, norm = block.feed_forward, block.norm
+    if not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
+        return None
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": tree.vocab_size,
+        "n_positions": tree.max_length,
+        "n_embd": tree.dim,
+        "n_layer": tree.decoder.layers,
+        "n_head": block.attention.heads,
+        "n_inner": part.hidden,
+        "activation_function": NAMES[part.activation],
+        "layer_norm_epsilon": norm.eps,
+        "scale_attn_weights": block.attention.scale is None,
+        "attn_pdrop": block.attention.dropout,
+        "resid_pdrop": block.dropout,
+        "embd_pdrop": tree.embedding.dropout,
+        "tie_word_embeddings": tree.tied,
+    }
+
+
+def _rules(tree: Tree) -> list[Rule]:
+    assert isinstance(tree, config.DecoderOnly)
+    found = [
+        same("decoder.embedding.tokens.weight", "transformer.wte.weight"),
+        same("decoder.position.weight", "transformer.wpe.weight"),
+        *affine("decoder.norm", "transformer.ln_f"),
+    ]
+    if not tree.tied:
+        found.append(same("output.weight", "lm_head.weight"))
+    for layer in range(tree.decoder.layers):
+        found += prefixed(f"decoder.layers.{layer}.", f"transformer.h.{layer}.", _layer_rules())
+    return found
+
+
+def _layer_rules() -> list[Rule]:
+    """The order of queries, keys and values is ours."""
+    matrices = {
+        "self_attention.qkv": "attn.c_attn",
+        "self_attention.output": "attn.c_proj",
+        "feed_forward.up": "mlp.c_fc",
+        "feed_forward.down": "mlp.c_proj",
+    }
+    found = [*affine("self_attention_sublayer.before", "ln_1"), *affine("feed_forward_sublayer.before", "ln_2")]
+    for ours, theirs in matrices.items():
+        found += [transposed(f"{ours}.weight", f"{theirs}.weight"), same(f"{ours}.bias", f"{theirs}.bias")]
+    return found
+
+
+def _ties(tree: Tree) -> dict[str, str]:
+    assert isinstance(tree, config.DecoderOnly)
+    return {"lm_head.weight": "transformer.wte.weight"} if tree.tied else {}
+
+
+GPT2 = Family(
+    name="gpt2",
+    read=_read,
+    write=_write,
+    rules=_rules,
+    ties=_ties,
+    # The files of the first release leave out the prefix.
+    older=((r"^(?=(h\.\d|wte\.|wpe\.|ln_f\.))", "transformer."),),
+    ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
+)

@@ -1,0 +1,279 @@
+"""GGUF files (llama.cpp's format): one file that holds weights, often quantized, tokenizer, chat template and settings.
+
+A GGUF file is read as though it were the Hugging Face folder that it was made from: its settings become a config, its
+tensors get their names and order back, and the family's own rules do the rest. Reading and dequantizing is the `gguf`
+library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sublayer.errors import CheckpointError, SublayerError
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+# What llama.cpp calls a setting (after the architecture's name) -> what a config.json calls it.
+COMMON = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.key_length": "head_dim",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocab_size",
+}
+GEMMA = {
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+# Settings that say nothing that the config has not said already.
+REDUNDANT = frozenset({"rope.dimension_count", "attention.value_length", "attention.sliding_window_pattern"})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an architecture's GGUF files differ in from the checkpoint they were made from.
+
+    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture's name.
+    interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
+    plus_one: weights of norms are stored with 1 added.
+    norms: llama.cpp's names of the norms, where they are not the usual two.
+    """
+
+    model_type: str
+    class_name: str
+    settings: Mapping[str, str]
+    fixed: Mapping[str, Any]
+    interleaved: bool = False
+    plus_one: bool = False
+    norms: Mapping[str, str] | None = None
+
+
+PRE = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+SANDWICH = {
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture(
+        "llama", "LlamaForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}, interleaved=True
+    ),
+    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", {}, {"hidden_act": "silu"}),
+    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}),
+    "gemma": Architecture(
+        "gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True
+    ),
+    "gemma2": Architecture(
+        "gemma2",
+        "Gemma2ForCausalLM",
+        GEMMA,
+        {"hidden_activation": "gelu_pytorch_tanh"},
+        plus_one=True,
+        norms=SANDWICH,
+    ),
+    "gemma3": Architecture(
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        GEMMA,
+        {"hidden_activation": "gelu_pytorch_tanh", "rope_local_base_freq": 10_000.0},
+        plus_one=True,
+        norms=SANDWICH,
+    ),
+}
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+INSIDE = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# Tensors that a config says too: the factors of Llama 3's scaling are computed from it.
+COMPUTED = frozenset({"rope_freqs.weight"})
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A GGUF file, read as the folder that it was made from.
+
+    config: as a config.json holds it. tensors: by their names there; each is dequantized (float32) when it is called.
+    metadata: everything that the file says, by its own keys; the tokenizer is among it.
+    """
+
+    config: dict[str, Any]
+    tensors: Mapping[str, Callable[[], Tensor]]
+    metadata: dict[str, Any]
+
+    @property
+    def chat_template(self) -> str | None:
+        template = self.metadata.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else None
+
+
+def read_gguf(path: Path) -> Gguf:
+    """The file at `path`; no tensor is read before it is asked for.
+
+    Raises:
+        CheckpointError: it is no GGUF file or damaged, its architecture is not known, or it has settings or tensors
+            that we do not know; or the library `gguf` is not installed.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        raise CheckpointError(
+            f"{path} is a GGUF file, and the library that reads them is not installed",
+            "Run `pip install 'sublayer[hub]'`.",
+        ) from None
+    try:
+        reader: Any = GGUFReader(path)
+        metadata = {key: field.contents() for key, field in reader.fields.items()}
+        tensors = list(reader.tensors)
+    except SublayerError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist", "Check the path.") from None
+    except Exception as error:  # the library raises whatever it stumbles over
+        raise CheckpointError(f"{path} is damaged or no GGUF file ({error})", "Fetch it again.") from error
+    name = str(metadata.get("general.architecture"))
+    if name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} holds a model of the architecture '{name}', which sublayer does not read from GGUF",
+            f"Known: {', '.join(ARCHITECTURES)}.",
+        )
+    kind = ARCHITECTURES[name]
+    settings = config_of(metadata, name, {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}, path)
+    found: dict[str, Callable[[], Tensor]] = {}
+    unknown: list[str] = []
+    for tensor in tensors:
+        if tensor.name in COMPUTED:
+            continue
+        theirs = name_of(tensor.name, kind)
+        if theirs is None:
+            unknown.append(tensor.name)
+        else:
+            found[theirs] = _reading(tensor, theirs, kind, settings)
+    if unknown:
+        raise CheckpointError(f"{path} has tensors that sublayer does not know: {', '.join(unknown)}")
+    return Gguf(settings, found, metadata)
+
+
+def config_of(metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    """The config.json that the settings came from.
+
+    Args:
+        name: of the architecture. shapes: of the tensors, by llama.cpp's names and in its order of dimensions.
+    """
+    kind = ARCHITECTURES[name]
+    known = {**COMMON, **kind.settings}
+    found: dict[str, Any] = {"model_type": kind.model_type, "architectures": [kind.class_name], **kind.fixed}
+    unknown: list[str] = []
+    for key, value in metadata.items():
+        prefix, _, setting = key.partition(".")
+        if prefix != name or setting in REDUNDANT:
+            continue
+        if setting in known:
+            found[known[setting]] = value
+        elif setting.startswith("rope.scaling."):
+            continue
+        else:
+            unknown.append(f"{key} = {value!r}")
+    if unknown:
+        raise CheckpointError(f"{path} has settings that sublayer does not know: {', '.join(unknown)}")
+    found["rope_scaling"] = _scaling(metadata, name, "rope_freqs.weight" in shapes, path)
+    found["tie_word_embeddings"] = "output.weight" not in shapes
+    # Rows of the embedding, whatever the settings say: some files pad it.
+    found["vocab_size"] = shapes["token_embd.weight"][-1]
+    found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
+    if name == "gemma2":
+        found.setdefault("query_pre_attn_scalar", found["head_dim"])
+    return found
+
+
+def name_of(tensor: str, kind: Architecture) -> str | None:
+    """The name that a tensor has in the checkpoint, or None where we do not know it."""
+    if tensor in OUTSIDE:
+        return OUTSIDE[tensor]
+    parts = tensor.split(".")
+    if len(parts) != 4 or parts[0] != "blk":
+        return None
+    _, layer, part, what = parts
+    inside = {**INSIDE, **(kind.norms or PRE)}
+    return f"model.layers.{layer}.{inside[part]}.{what}" if part in inside else None
+
+
+def in_halves(rows: Tensor, heads: int) -> Tensor:
+    """Rows of a projection whose rotated pairs stand side by side, with the pairs' first halves before their second.
+
+    Shape: [heads * d, ...] -> the same.
+    """
+    width = rows.shape[0] // heads
+    return rows.view(heads, width // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        from gguf import dequantize
+
+        values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
+        # llama.cpp counts dimensions from the innermost; numpy's order is the usual one, once the shape is given.
+        values = values.reshape(tuple(reversed([int(size) for size in tensor.shape])))
+        if kind.interleaved and ".self_attn.q_proj." in theirs:
+            return in_halves(values, int(settings["num_attention_heads"]))
+        if kind.interleaved and ".self_attn.k_proj." in theirs:
+            return in_halves(values, int(settings["num_key_value_heads"]))
+        if kind.plus_one and theirs.endswith("norm.weight"):
+            return values - 1.0
+        return values
+
+    return read
+
+
+def _scaling(metadata: Mapping[str, Any], name: str, factors: bool, path: Path) -> dict[str, Any] | None:
+    """`rope_scaling` as a config.json has it."""
+    own = {
+        key.removeprefix(f"{name}.rope.scaling."): value
+        for key, value in metadata.items()
+        if key.startswith(f"{name}.rope.scaling.")
+    }
+    how = own.get("type")
+    if how in (None, "none"):
+        if factors:
+            raise CheckpointError(
+                f"{path} has rotary frequencies of its own (rope_freqs.weight) and does not say how they came about",
+                "Take the checkpoint in the Hugging Face format.",
+            )
+        return None
+    if how == "linear":
+        return {"rope_type": "linear", "factor": float(cast("float", own["factor"]))}
+    if how == "yarn":
+        return {
+            "rope_type": "yarn",
+            "factor": float(cast("float", own["factor"])),
+            "original_max_position_embeddings": int(cast("int", own["original_context_length"])),
+        }
+    raise CheckpointError(f"{path} scales its rotary positions by '{how}', which sublayer does not read from GGUF")
+

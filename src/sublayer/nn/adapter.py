@@ -1,0 +1,129 @@
+"""Low-rank adapters: a model learns a task in a few numbers, and its own weights stay as they are.
+
+    y = x W^T + b + (alpha / r) dropout(x) A^T B^T
+
+(LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685, equation 3). A is random and B zero at the start, so that an
+adapted model begins as the model it was; merged, it is a model like any other, of the same size and speed.
+
+Dimensions: r the rank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.errors import ConfigError
+from sublayer.nn.linear import Linear
+
+
+class LowRank(Linear):
+    """A linear map with an adapter. `down` is A [r, in], `up` is B [out, r]; weight and bias do not learn.
+
+    Args:
+        base: the map to adapt, whose weight and bias are taken over, not copied.
+        c: the configuration.
+    """
+
+    def __init__(self, base: Linear, c: config.LowRank) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.scale, self.dropout = c.alpha / c.rank, c.dropout
+        kind = {"device": base.weight.device, "dtype": base.weight.dtype}
+        self.down = nn.Parameter(torch.empty(c.rank, base.in_features, **kind))
+        self.up = nn.Parameter(torch.zeros(base.out_features, c.rank, **kind))
+        # As the authors' code has it: uniform, of variance 1 / (3 in).
+        bound = base.in_features**-0.5
+        nn.init.uniform_(self.down, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
+        """Shape: input [..., in] -> [..., out]."""
+        read = F.dropout(input, self.dropout, self.training) if self.dropout else input
+        return super().forward(input) + F.linear(F.linear(read, self.down), self.up) * self.scale
+
+    @torch.no_grad()
+    def merged(self) -> Linear:
+        """The plain map that computes the same: W + (alpha / r) B A."""
+        plain = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")  # pyright: ignore[reportUnnecessaryComparison]
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        change = (self.up.to(wide) @ self.down.to(wide)) * self.scale
+        plain.weight = nn.Parameter((self.weight.to(wide) + change).to(self.weight.dtype))
+        plain.bias = self.bias
+        return plain
+
+
+def adapt(model: nn.Module, c: config.LowRank) -> list[str]:
+    """Put an adapter beside every linear map that the targets name, and let nothing else learn; their names.
+
+    Raises:
+        ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
+    """
+    maps = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    chosen: list[str] = []
+    for pattern in c.targets:
+        found = [name for name in maps if fnmatchcase(name, pattern)]
+        # A model without cross-attention is no reason to refuse the usual patterns.
+        if not found and pattern not in config.LowRank().targets:
+            raise ConfigError(f"adapter.targets: '{pattern}' names no linear map", f"There are {_kinds(maps)}.")
+        chosen += [name for name in found if name not in chosen]
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tied = [name for name in chosen if id(maps[name].weight) in tables]
+    if tied or not chosen:
+        what = f"'{tied[0]}' is tied to an embedding" if tied else "the patterns name no linear map"
+        raise ConfigError(f"adapter.targets: {what}", "Name maps inside the blocks.")
+    model.requires_grad_(False)
+    for name in chosen:
+        _replace(model, name, LowRank(maps[name], c))
+    return chosen
+
+
+def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The numbers of the adapters, by name: "decoder.layers.0.self_attention.qkv.down", ..."""
+    return {f"{name}.{part}": getattr(module, part) for name, module in _adapted(model) for part in ("down", "up")}
+
+
+@torch.no_grad()
+def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the adapters of a model their numbers.
+
+    Raises:
+        ConfigError: they are not those of this model; names what is missing, unexpected or misshapen.
+    """
+    own = adapters(model)
+    wrong = [f"missing: {name}" for name in own if name not in tensors]
+    wrong += [f"unexpected: {name}" for name in tensors if name not in own]
+    wrong += [f"misshapen: {name}" for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    if wrong:
+        raise ConfigError(f"the adapters do not fit the model: {'; '.join(wrong)}", "Take the model they were made for.")
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
+def merge(model: nn.Module) -> None:
+    """Make the model a plain one again, which computes what the adapted one did; everything may learn again."""
+    for name, module in list(_adapted(model)):
+        _replace(model, name, module.merged())
+    model.requires_grad_(True)
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank]]:
+    for name, module in model.named_modules():
+        if isinstance(module, LowRank):
+            yield name, module
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)
+
+
+def _kinds(maps: Mapping[str, Linear]) -> str:
+    """The names of the maps, the layers of a stack as one."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in maps))

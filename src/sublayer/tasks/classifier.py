@@ -1,0 +1,63 @@
+"""A label for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sublayer import config
+from sublayer.models import EncoderOnly
+from sublayer.tasks.reader import Progress, Reader, require_list
+from sublayer.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a classifier says of one text. probabilities: of every label, the most probable first."""
+
+    text: str | tuple[str, str]
+    probabilities: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.label]
+
+
+class Classifier(Reader[config.Classification]):
+    """A model with a classification head and its tokenizer."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer, config.Classification)
+
+    def classify(
+        self,
+        texts: Sequence[str | tuple[str, str]],
+        *,
+        batch_tokens: int = 8000,
+        progress: Progress | None = None,
+    ) -> list[Classified]:
+        """The labels of texts, or of pairs of texts, in order.
+
+        Args:
+            batch_tokens: budget of a batch, texts * longest. progress: told how many have just been done.
+
+        Raises:
+            InputError: a text is empty or longer than the model's positions.
+        """
+        require_list(texts)  # pyright: ignore[reportArgumentType]
+        assert isinstance(self.model.config.head, config.Classification)
+        labels = self.model.config.head.labels
+        encoded = [
+            self.tokenizer.encode_pairs([text])[0] if isinstance(text, tuple) else self.tokenizer.tokens([text])[0]
+            for text in texts
+        ]
+        found: list[Classified | None] = [None] * len(texts)
+        for rows, scores, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
+            for row, probability in zip(rows, scores.float().softmax(dim=-1).tolist(), strict=True):
+                ranked = sorted(zip(labels, probability, strict=True), key=lambda pair: -pair[1])
+                found[row] = Classified(texts[row], dict(ranked))
+        return [one for one in found if one is not None]

@@ -1,0 +1,37 @@
+"""A vector for each text, near those of texts that mean alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.models import EncoderOnly
+from sublayer.tasks.reader import Progress, Reader, require_list
+from sublayer.text import Tokenizer
+
+
+class Embedder(Reader[config.SentenceEmbedding]):
+    """A model with a sentence-embedding head and its tokenizer."""
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer, config.SentenceEmbedding)
+
+    def embed(
+        self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None
+    ) -> Tensor:
+        """The vectors of texts, in order.
+
+        Shape: -> [N, D], float32 on the CPU.
+
+        Raises:
+            InputError: a text is empty or longer than the model's positions.
+        """
+        require_list(texts)
+        encoded = self.tokenizer.tokens(texts)
+        vectors = torch.empty(len(texts), self.model.config.dim)
+        for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
+            vectors[rows] = found.float().cpu()
+        return vectors

@@ -1,0 +1,88 @@
+"""Texts through an encoder: sorted by length and batched inside, in the order given outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from sublayer.errors import InputError
+from sublayer.models import EncoderOnly
+from sublayer.text import Tokenizer
+from sublayer.text.tokens import Tokens
+
+Head = TypeVar("Head")
+Progress = Callable[[int], None]
+
+
+class Reader(Generic[Head]):
+    """An encoder-only model with its tokenizer; the subclasses say what its head's output means.
+
+    Args:
+        head: the head that is needed, by its part of the configuration.
+    """
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, head: type[Head]) -> None:
+        if not isinstance(model.config.head, head):
+            raise InputError(
+                f"this model's head is '{model.config.head.type}'", "Name a model with the head that this asks for."
+            )
+        self.model, self.tokenizer, self.head = model.eval(), tokenizer, model.config.head
+
+    def _each(
+        self, texts: Sequence[Tokens], *, batch_tokens: int, progress: Progress | None, what: str = "text"
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """(rows, output of the head, lengths) of batch after batch; longest first, so that what needs most memory
+        comes first.
+
+        Raises:
+            InputError: a text is longer than the model's positions; it is named by its number, from 1.
+        """
+        longest = self.model.config.max_length
+        for number, tokens in enumerate(texts, start=1):
+            if len(tokens) > longest:
+                raise InputError(
+                    f"{what} {number} has {len(tokens)} tokens, but this model's positions end at {longest}",
+                    "Shorten it or split it.",
+                )
+            if not any(text is not None for text in tokens.texts):
+                raise InputError(f"{what} {number} is empty", "Leave it out, or give it words.")
+        for rows in _batches([len(tokens) for tokens in texts], batch_tokens):
+            ids, types, lengths = self._padded([texts[row] for row in rows])
+            ragged = None if int(lengths.min()) == ids.shape[1] else lengths
+            with torch.inference_mode():
+                yield rows, self.model(ids, ragged, types), lengths
+            if progress is not None:
+                progress(len(rows))
+
+    def _padded(self, texts: Sequence[Tokens]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Ids, kinds (where the model knows any) and lengths. Shape: [B, S], [B, S], [B] int64."""
+        device, width = self.model.device, max(len(tokens) for tokens in texts)
+        # What pads is masked, so any id does where the tokenizer has none for it.
+        pad = self.tokenizer.specials.pad or 0
+
+        def table(rows: list[list[int]], fill: int) -> Tensor:
+            return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device)
+
+        types = table([tokens.types for tokens in texts], 0) if self.model.config.embedding.types else None
+        lengths = torch.tensor([len(tokens) for tokens in texts], device=device)
+        return table([tokens.ids for tokens in texts], pad), types, lengths
+
+
+def require_list(texts: Sequence[str]) -> None:
+    """Raise where one string was given for a list of them: it would be read letter by letter."""
+    if isinstance(texts, str):
+        raise InputError(f"texts = {texts!r} is one string", "Give a list: [text].")
+
+
+def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,64 @@
+"""A tokenizer as the ecosystem's files, such that `transformers.AutoTokenizer` gives the same ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sublayer.errors import InputError
+from sublayer.files import write_json, write_text
+from sublayer.text.specials import ROLES
+from sublayer.text.tokenizer import Tokenizer
+
+
+def export(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None) -> None:
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one.
+
+    `transformers` then puts around texts what `encode_marked` does; give it another template first
+    (`Tokenizer.with_template`) where the model was trained with marks that its caller put.
+
+    Args:
+        max_length: the longest text that the model takes, in tokens.
+
+    Raises:
+        InputError: the tokenizer has pieces outside its vocabulary (Marian's, `Tokenizer`'s `size`), which the format
+            cannot say.
+        StorageError: the disk refused.
+    """
+    if tokenizer.vocab_size < tokenizer.backend.get_vocab_size(with_added_tokens=True):
+        raise InputError(
+            "this tokenizer cuts text into pieces that its vocabulary does not have, and tokenizer.json cannot say so",
+            "Take the original's files (source.spm, target.spm, vocab.json) along instead.",
+        )
+    roles = tokenizer.specials.roles
+    named: dict[str, Any] = {
+        key: tokenizer.token(roles[field]) for key, field in ROLES.items() if roles.get(field) is not None
+    }
+    taken = set(named.values())
+    others = (*tokenizer.specials.extra, *(identifier for _, identifier in tokenizer.specials.languages))
+    extra = [token for token in map(tokenizer.token, others) if token not in taken]
+    if extra:
+        named["additional_special_tokens"] = extra
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "tokenizer.json", tokenizer.backend.to_str(pretty=True))
+    write_json(folder / "special_tokens_map.json", named)
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **named,
+        "added_tokens_decoder": _added(tokenizer),
+        "clean_up_tokenization_spaces": False,
+    }
+    if max_length is not None:
+        config["model_max_length"] = max_length
+    if tokenizer.chat_template is not None:
+        config["chat_template"] = tokenizer.chat_template
+        write_text(folder / "chat_template.jinja", tokenizer.chat_template)
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def _added(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    return {
+        str(identifier): {flag: getattr(token, flag) for flag in flags}
+        for identifier, token in sorted(tokenizer.backend.get_added_tokens_decoder().items())
+    }

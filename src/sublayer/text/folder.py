@@ -1,0 +1,298 @@
+"""The tokenizer of a model's folder as the ecosystem has it, whichever of its files are there.
+
+tokenizer.json                              all of it, but which ids play which part
+tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja
+vocab.txt                                   BERT's
+vocab.json, merges.txt                      GPT-2's
+spiece.model, tokenizer.model, ...          SentencePiece's (needs `sentencepiece`)
+source.spm, target.spm, vocab.json          Marian's
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from sublayer.errors import CheckpointError
+from sublayer.text.families import Family, family_of, name_of
+from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piece_model
+from sublayer.text.specials import ROLES, Slot, Specials, Template, put_around
+from sublayer.text.tokenizer import Tokenizer, read_backend
+from sublayer.text.vocabularies import (
+    byte_level,
+    read_json,
+    read_merges,
+    read_text,
+    read_vocab_json,
+    read_vocab_txt,
+    wordpiece,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+_PIECE_MODELS = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "sentencepiece.model")
+_LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|__[a-z]{2,3}__|>>[A-Za-z_]+<<")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a folder says beside its vocabulary."""
+
+    config: Mapping[str, Any]
+    extra: tuple[str, ...]
+    added: Mapping[int, Mapping[str, Any]]
+    class_name: str | None
+    architecture: str | None
+    chat_template: str | None
+
+    def token(self, role: str, family: Family) -> str | None:
+        """The token that plays `role` (a key of `ROLES`)."""
+        if role in self.config:
+            return _content(self.config[role])
+        return family.tokens.get(role)
+
+    @property
+    def languages(self) -> list[str]:
+        return [token for token in self.extra if _LANGUAGE.fullmatch(token)]
+
+
+def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -> Tokenizer:
+    """The tokenizer of a Hugging Face folder.
+
+    Padding and truncation that its file may ask for are switched off.
+
+    Args:
+        side: of Marian, whose text is cut in one way where it is translated from and in another where to.
+
+    Raises:
+        CheckpointError: there are no files of a tokenizer, they are damaged or contradict each other, their kind is not
+            known, or `sentencepiece` is needed and not installed.
+    """
+    said = _read_said(folder)
+    size: int | None = None
+    if (folder / "tokenizer.json").is_file():
+        family = _family_if_known(said)
+        backend = read_backend(folder / "tokenizer.json")
+        template = None
+    elif (folder / "vocab.txt").is_file():
+        _, family = family_of(said.class_name, said.architecture, "vocab.txt")
+        backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), said.config)
+        template = family.around, family.pair
+    elif (folder / "source.spm").is_file():
+        family = _family("Marian")
+        backend, size = _marian(folder, said, side)
+        template = family.around, family.pair
+    elif any((folder / name).is_file() for name in _PIECE_MODELS):
+        path = next(folder / name for name in _PIECE_MODELS if (folder / name).is_file())
+        name, family = family_of(said.class_name, said.architecture, path.name)
+        backend, size = _pieces(path, name, family, said)
+        template = family.around, family.pair
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        _, family = family_of(said.class_name, said.architecture, "vocab.json and merges.txt")
+        backend = byte_level(
+            read_vocab_json(folder / "vocab.json"),
+            read_merges(folder / "merges.txt"),
+            words=family.words,
+            prefix_space=bool(said.config.get("add_prefix_space", family.prefix_space)),
+            compose=family.compose,
+        )
+        template = family.around, family.pair
+    else:
+        others = [name for name in ("tekken.json", "tokenizer.tiktoken") if (folder / name).exists()]
+        raise CheckpointError(
+            f"{folder} has no tokenizer that is read here" + (f", only {others[0]}" if others else ""),
+            "It needs a tokenizer.json, a vocab.txt, a vocab.json with merges.txt, or a SentencePiece model.",
+        )
+    _add_tokens(backend, said, family, folder)
+    specials = _specials(backend, said, family)
+    _put_marks(backend, said, specials, template, family)
+    return Tokenizer(backend, specials, chat_template=said.chat_template, size=size)
+
+
+# --- what the folder says --------------------------------------------------------------------------------------------
+
+
+def _read_said(folder: Path) -> _Said:
+    def read(name: str) -> dict[str, Any]:
+        return read_json(folder / name) if (folder / name).is_file() else {}
+
+    config = {**read("special_tokens_map.json"), **read("tokenizer_config.json")}
+    extra: list[Any] = []
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        named: Any = config.get(key) or []
+        extra += cast("dict[str, Any]", named).values() if isinstance(named, dict) else named
+    added: dict[int, Mapping[str, Any]] = {
+        int(identifier): token for identifier, token in config.get("added_tokens_decoder", {}).items()
+    }
+    for token, identifier in read("added_tokens.json").items():
+        added.setdefault(int(identifier), {"content": token})
+    return _Said(
+        config,
+        tuple(filter(None, map(_content, extra))),
+        added,
+        config.get("tokenizer_class"),
+        read("config.json").get("model_type"),
+        _chat_template(folder, config),
+    )
+
+
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    if (folder / "chat_template.jinja").is_file():
+        return read_text(folder / "chat_template.jinja")
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        named = {each["name"]: each["template"] for each in cast("list[dict[str, str]]", found)}
+        return named.get("default")
+    return found
+
+
+def _content(token: Any) -> str | None:
+    """A token is written as its spelling, or as an object that has it."""
+    return cast("dict[str, str]", token)["content"] if isinstance(token, dict) else token
+
+
+def _family(name: str) -> Family:
+    return family_of(name, None, "")[1]
+
+
+def _family_if_known(said: _Said) -> Family:
+    name = name_of(said.class_name, said.architecture)
+    if said.class_name in {"PreTrainedTokenizerFast", "TokenizersBackend"} or name is None:
+        return Family()
+    return _family(name)
+
+
+# --- special tokens --------------------------------------------------------------------------------------------------
+
+
+def _add_tokens(backend: Backend, said: _Said, family: Family, folder: Path) -> None:
+    """The tokens that the configuration adds to the vocabulary, in the order of their ids."""
+    from tokenizers import AddedToken
+
+    for identifier, token in sorted(said.added.items()):
+        content = str(token["content"])
+        flags = {
+            key: bool(token[key])
+            for key in ("lstrip", "rstrip", "single_word", "normalized", "special")
+            if key in token
+        }
+        known = backend.get_added_tokens_decoder().get(identifier)
+        if known is None or known.content != content:
+            backend.add_tokens([AddedToken(content, **flags)])
+        if backend.token_to_id(content) != identifier:
+            raise CheckpointError(
+                f"{folder} adds {content!r} with the id {identifier}, and its vocabulary gives it "
+                f"{backend.token_to_id(content)}",
+                "Copy the folder anew: its files do not belong together.",
+            )
+    marked = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    named = [said.token(role, family) for role in ROLES]
+    described = [cast("dict[str, Any]", token) for token in said.config.values() if isinstance(token, dict)]
+    spaced = {token.get("content") for token in described if token.get("lstrip")}
+    for content in dict.fromkeys([*named, *said.extra]):
+        if content and content not in marked:
+            # "<mask>" stands for a word and the space before it (RoBERTa and its kin).
+            left = content == "<mask>" or content in spaced
+            backend.add_special_tokens([AddedToken(content, lstrip=left, normalized=False, special=True)])
+
+
+def _specials(backend: Backend, said: _Said, family: Family) -> Specials:
+    parts = {
+        field: backend.token_to_id(token) if (token := said.token(role, family)) else None
+        for role, field in ROLES.items()
+    }
+    languages = {
+        token.content: identifier
+        for identifier, token in sorted(backend.get_added_tokens_decoder().items())
+        if _LANGUAGE.fullmatch(token.content)
+    }
+    marked = [i for i, token in sorted(backend.get_added_tokens_decoder().items()) if token.special]
+    others = [i for i in marked if i not in parts.values() and i not in languages.values()]
+    return Specials.of(parts, others, languages)
+
+
+def _put_marks(
+    backend: Backend, said: _Said, specials: Specials, template: tuple[str, str] | None, family: Family
+) -> None:
+    """What is put around texts: the family's way where the file has none, and what the configuration says of ends."""
+    if template is not None:
+        language = _first_language(said, specials) if "language" in template[0] else None
+        put_around(backend, Template(*(_slots(backend, each, language) for each in template)))
+    starts, ends = said.config.get("add_bos_token"), said.config.get("add_eos_token")
+    if starts is None and ends is None:
+        return
+    start = f"{said.token('bos_token', family)} " if starts and specials.start is not None else ""
+    end = f" {said.token('eos_token', family)}" if ends and specials.end is not None else ""
+    second = f" {start.strip()}:1" * bool(start) + " B:1" + f"{end}:1" * bool(end)
+    put_around(
+        backend, Template(*(_slots(backend, each, None) for each in (f"{start}A{end}", f"{start}A{end}{second}")))
+    )
+
+
+def _slots(backend: Backend, written: str, language: int | None) -> tuple[Slot, ...]:
+    slots: list[Slot] = []
+    for part in written.split(" "):
+        name, kind = (part[:-2], 1) if part.endswith(":1") else (part, 0)
+        if name in {"A", "B"}:
+            slots.append(Slot(None, int(name == "B"), kind))
+        else:
+            slots.append(Slot(language if name == "language" else backend.token_to_id(name), None, kind))
+    return tuple(slots)
+
+
+def _first_language(said: _Said, specials: Specials) -> int:
+    """The language that the configuration names, else English, else the first one."""
+    known = dict(specials.languages)
+    if not known:
+        raise CheckpointError(
+            "the tokenizer is one of several languages, and its files name none",
+            "Copy the folder whole: special_tokens_map.json or tokenizer_config.json lists them.",
+        )
+    named = str(said.config.get("src_lang"))
+    wanted = (named, f"__{named}__", "en_XX", "eng_Latn", "__en__", next(iter(known)))
+    return next(known[code] for code in wanted if code in known)
+
+
+# --- SentencePiece ---------------------------------------------------------------------------------------------------
+
+
+def _pieces(path: Path, name: str, family: Family, said: _Said) -> tuple[Backend, int | None]:
+    model = read_piece_model(path)
+    if name == "Llama":
+        model = replace(model, only_first=said.config.get("legacy") is False)
+    languages = said.languages or list(family.languages)
+    if name == "M2M100":
+        ids = read_vocab_json(path.with_name("vocab.json"))
+        ids |= {language: len(ids) + place for place, language in enumerate(languages)}
+        return _renumbered(model, ids)
+    return backend_of(model.with_pieces(family.layout(model.pieces, languages))), None
+
+
+def _marian(folder: Path, said: _Said, side: str) -> tuple[Backend, int | None]:
+    separate = bool(said.config.get("separate_vocabs"))
+    vocabulary = "target_vocab.json" if separate and side == "target" else "vocab.json"
+    return _renumbered(read_piece_model(folder / f"{side}.spm"), read_vocab_json(folder / vocabulary))
+
+
+def _renumbered(model: PieceModel, ids: Mapping[str, int]) -> tuple[Backend, int | None]:
+    """`model` with the ids of a vocabulary that is not its own.
+
+    Tokens that the model has not (of the other side, say) keep their ids and are made from no text. Pieces that the
+    vocabulary has not still cut the text, with ids behind it, which stand for the unknown token (`Tokenizer`'s `size`).
+    """
+    size = max(ids.values(), default=-1) + 1
+    if sorted(ids.values()) != list(range(size)):
+        raise CheckpointError("vocab.json does not number its tokens from 0 on", "Copy the model's folder anew.")
+    own = {piece.text: piece for piece in model.pieces}
+    unknown = model.pieces[model.unknown].text
+    # The mark of an unused piece keeps it out of texts.
+    pieces = [own.get(text, Piece(text, 0.0, "unused")) for text, _ in sorted(ids.items(), key=lambda item: item[1])]
+    pieces = [replace(p, kind="control") if p.kind == "unused" and _LANGUAGE.fullmatch(p.text) else p for p in pieces]
+    if unknown not in ids:
+        raise CheckpointError(f"vocab.json has no {unknown!r}", "Copy the model's folder anew.")
+    outside = [piece for piece in model.pieces if piece.text not in ids]
+    return backend_of(model.with_pieces([*pieces, *outside])), size if outside else None

@@ -1,0 +1,129 @@
+"""Text that spells a special token, and text that is one.
+
+The library can be told to read special tokens in a text or not to. Two things are left to do. A vocabulary may hold the
+spelling of a special token as an ordinary piece (every SentencePiece model does), so that plain text still makes one.
+And in what a chat template wrote, some spellings are the template's and some are the user's. Both are settled by a copy
+of the tokenizer in which special tokens are spelled in a way that no text is, with the same ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sublayer.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
+
+# A noncharacter, which Unicode keeps for use inside a program, and a space, which no piece of SentencePiece has.
+_PREFIX = "\ufdd0 "
+
+
+class Quoting:
+    """Reads text of users, and text that a chat template wrote."""
+
+    def __init__(self, backend: Backend, ids: frozenset[int]) -> None:
+        """Reads for `backend`, whose special tokens are `ids` and those that it calls special itself."""
+        self._backend = backend
+        added = backend.get_added_tokens_decoder()
+        marked = {identifier for identifier, token in added.items() if token.special}
+        # `id_to_token` knows no special token twice, so names are as good as ids.
+        named = {identifier: backend.id_to_token(identifier) for identifier in ids | marked}
+        self._names = {identifier: name for identifier, name in named.items() if name}
+        self._marked = sorted((self._names[i] for i in marked if i in self._names), key=len, reverse=True)
+
+    @cached_property
+    def reader(self) -> Backend:
+        """Reads text in which nothing is a special token."""
+        spelled = [prefix + name for name in self._names.values() for prefix in ("", "a")]
+        encoded = self._backend.encode_batch(spelled, add_special_tokens=False)
+        reached = (
+            end - begin >= len(self._names[identifier])
+            for encoding in encoded
+            for identifier, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if identifier in self._names
+        )
+        return self._renamed if any(reached) else self._backend
+
+    def parse(self, text: str, quoted: Sequence[int], marked: bool) -> tuple[Encoding, list[tuple[int, int]]]:
+        """`text` with its special tokens, save those that reach across a place in `quoted`; and the tokens' spans."""
+        if not quoted or not self._marked:
+            encoding = self._parser.encode(text, add_special_tokens=marked)
+            return encoding, encoding.offsets
+        if _PREFIX[0] in text:
+            raise InputError("the text has the noncharacter U+FDD0, which no text may have", "Take it out.")
+        renamed, inserted = self._spelled_anew(text, sorted(quoted))
+        encoding = self._renamed_parser.encode(renamed, add_special_tokens=marked)
+        return encoding, [(_before(a, inserted), _before(b, inserted)) for a, b in encoding.offsets]
+
+    def _spelled_anew(self, text: str, quoted: list[int]) -> tuple[str, list[int]]:
+        """`text` with the copy's spelling where a special token is meant, and where characters were put in."""
+        pattern = re.compile("|".join(map(re.escape, self._marked)))
+        parts: list[str] = []
+        inserted: list[int] = []
+        done = place = 0
+        while (match := pattern.search(text, place)) is not None:
+            begin, end = match.span()
+            crossed = bisect_right(quoted, begin) < len(quoted) and quoted[bisect_right(quoted, begin)] < end
+            if crossed:
+                place = begin + 1
+                continue
+            parts += [text[done:begin], _PREFIX]
+            inserted.append(begin + len(_PREFIX) * len(inserted))
+            done = place = begin
+            place = end
+        return "".join(parts) + text[done:], inserted
+
+    @cached_property
+    def _parser(self) -> Backend:
+        from tokenizers import Tokenizer as Backend
+
+        return Backend.from_str(self._backend.to_str())
+
+    @cached_property
+    def _renamed_parser(self) -> Backend:
+        return _copy(self._backend, self._names.values())
+
+    @cached_property
+    def _renamed(self) -> Backend:
+        copy = _copy(self._backend, self._names.values())
+        copy.encode_special_tokens = True
+        return copy
+
+
+def _before(place: int, inserted: Sequence[int]) -> int:
+    """Where `place` was before `_PREFIX` was put in at each of `inserted` (places counted afterwards)."""
+    count = bisect_right(inserted, place)
+    if count == 0:
+        return place
+    last = inserted[count - 1]
+    return max(place - len(_PREFIX), last) - len(_PREFIX) * (count - 1)
+
+
+def _copy(backend: Backend, names: Any) -> Backend:
+    """`backend` with the tokens `names` spelled with `_PREFIX`, and none of its merges making one."""
+    from tokenizers import Tokenizer as Backend
+
+    spelling = {name: _PREFIX + name for name in names}
+    plain: dict[str, Any] = json.loads(backend.to_str())
+    for added in plain["added_tokens"]:
+        added["content"] = spelling.get(added["content"], added["content"])
+    model = plain["model"]
+    if isinstance(model["vocab"], dict):
+        vocabulary: dict[str, int] = model["vocab"]
+        model["vocab"] = {spelling.get(piece, piece): identifier for piece, identifier in vocabulary.items()}
+    else:
+        scored: list[tuple[str, float]] = model["vocab"]
+        model["vocab"] = [[spelling.get(piece, piece), score] for piece, score in scored]
+    if model.get("unk_token") in spelling:
+        model["unk_token"] = spelling[model["unk_token"]]
+    if "merges" in model:
+        merges: list[tuple[str, str]] = model["merges"]
+        model["merges"] = [[left, right] for left, right in merges if not {left, right, left + right} & spelling.keys()]
+    return Backend.from_str(json.dumps(plain))

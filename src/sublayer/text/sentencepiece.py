@@ -1,0 +1,178 @@
+"""SentencePiece models (Kudo & Richardson 2018) as `tokenizers` objects: unigram and byte pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sublayer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+SPACE = "▁"
+Kind = Literal["normal", "unknown", "control", "user", "unused", "byte"]
+_KINDS: dict[int, Kind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
+_MODELS: dict[int, str] = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece: how it is spelled ("▁" for a space), its score (a log-probability, or minus its rank), its kind."""
+
+    text: str
+    score: float = 0.0
+    kind: Kind = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class PieceModel:
+    """What a SentencePiece model is, of which a piece's place is its id.
+
+    Attributes:
+        algorithm: "unigram" or "bpe".
+        charsmap: the compiled rules of normalization; empty for none.
+        prefix: a space is put before a text ("add_dummy_prefix").
+        trims: spaces around a text are taken off, and several inside it become one.
+        falls_back: a character without a piece becomes its UTF-8 bytes, a piece each.
+        only_first: in a text with special tokens inside, the space is put before its beginning only, not behind each of
+            them (Llama's `legacy` false).
+    """
+
+    algorithm: Literal["unigram", "bpe"]
+    pieces: tuple[Piece, ...]
+    unknown: int = 0
+    charsmap: bytes = b""
+    prefix: bool = True
+    trims: bool = True
+    falls_back: bool = False
+    only_first: bool = False
+
+    def with_pieces(self, pieces: Sequence[Piece]) -> PieceModel:
+        """The same with other pieces; the unknown one is found by its kind."""
+        unknown = next((place for place, piece in enumerate(pieces) if piece.kind == "unknown"), 0)
+        return replace(self, pieces=tuple(pieces), unknown=unknown)
+
+
+def read_piece_model(path: Path) -> PieceModel:
+    """The SentencePiece model at `path`.
+
+    Raises:
+        CheckpointError: `sentencepiece` is not installed; the file is missing, damaged, or of a kind that is not read.
+    """
+    try:
+        module: Any = import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} is a SentencePiece model, and {error.name or 'sentencepiece'} is not installed",
+            "Install it: pip install 'sublayer[hub]' (or sentencepiece and protobuf).",
+        ) from None
+    proto: Any = module.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist", "Copy the model's folder anew, whole.") from None
+    except Exception as error:  # protobuf's own DecodeError, whose module moved between versions
+        raise CheckpointError(
+            f"{path} is not a SentencePiece model ({error})", "Copy the model's folder anew, whole."
+        ) from None
+    if not proto.pieces:
+        raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces", "Copy the folder anew, whole.")
+    return _understood(proto, path)
+
+
+def _understood(proto: Any, path: Path) -> PieceModel:
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    algorithm = _MODELS.get(trainer.model_type, str(trainer.model_type))
+    strange = [
+        name
+        for name, is_so in (
+            (f"the algorithm {algorithm!r}", algorithm not in {"unigram", "bpe"}),
+            ("white space as suffix", trainer.treat_whitespace_as_suffix),
+            ("spaces that are not escaped", not normalizer.escape_whitespaces),
+        )
+        if is_so
+    ]
+    if strange:
+        raise CheckpointError(f"{path} has {', '.join(strange)}", "Such SentencePiece models are not read.")
+    return PieceModel(
+        "unigram" if algorithm == "unigram" else "bpe",
+        tuple(Piece(piece.piece, piece.score, _KINDS[piece.type]) for piece in proto.pieces),
+        unknown=next((place for place, piece in enumerate(proto.pieces) if piece.type == 2), 0),
+        charsmap=bytes(normalizer.precompiled_charsmap),
+        prefix=normalizer.add_dummy_prefix,
+        trims=normalizer.remove_extra_whitespaces,
+        falls_back=trainer.byte_fallback,
+    )
+
+
+def backend_of(model: PieceModel) -> Backend:
+    """`model` as a `tokenizers.Tokenizer` with the same ids; its control pieces are special, its user's are added.
+
+    Pieces that nothing in a text may become are held by the tokenizer's special tokens (see `Tokenizer`).
+    """
+    from tokenizers import AddedToken, Tokenizer, models
+
+    if model.algorithm == "unigram":
+        scored = [(piece.text, piece.score) for piece in model.pieces]
+        backend = Tokenizer(models.Unigram(scored, unk_id=model.unknown, byte_fallback=model.falls_back))
+    else:
+        ids = {piece.text: place for place, piece in enumerate(model.pieces)}
+        backend = Tokenizer(
+            models.BPE(
+                ids,
+                merges_of(model.pieces),
+                unk_token=model.pieces[model.unknown].text,
+                fuse_unk=True,
+                byte_fallback=model.falls_back,
+            )
+        )
+    _spaces(backend, model)
+    special = ("control", "unknown", "unused")
+    backend.add_special_tokens(
+        [AddedToken(p.text, normalized=False, special=True) for p in model.pieces if p.kind in special]
+    )
+    backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == "user"])
+    return backend
+
+
+def merges_of(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
+    """The merges that a byte pair model of SentencePiece stands for, first to last.
+
+    It has no merges: any two neighbours that together are a piece may be joined, and the piece with the best score
+    goes first. So each way to cut a piece into two pieces is a merge of that piece's rank.
+    """
+    usable = {piece.text: place for place, piece in enumerate(pieces) if piece.kind in {"normal", "user"}}
+    merges: list[tuple[float, int, int, int, str, str]] = []
+    for text, place in usable.items():
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in usable and right in usable:
+                merges.append((-pieces[place].score, place, usable[left], usable[right], left, right))
+    return [(left, right) for *_, left, right in sorted(merges)]
+
+
+def _spaces(backend: Backend, model: PieceModel) -> None:
+    """What is done to a text before it is cut, and undone by the decoder."""
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+
+    steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    if model.trims:
+        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+    if not (model.prefix and model.only_first):
+        steps += [normalizers.Prepend(SPACE)] if model.prefix else []
+        steps.append(normalizers.Replace(" ", SPACE))
+    backend.normalizer = normalizers.Sequence(steps)
+    # Where no piece goes on past a space, words can be cut one by one, which is the same and faster.
+    apart = model.trims and not any(SPACE in piece.text[1:] for piece in model.pieces if piece.kind == "normal")
+    scheme = "first" if model.prefix and model.only_first else "never"
+    if apart or scheme == "first":
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=apart)
+    back: list[Any] = [decoders.Replace(SPACE, " ")]
+    back += [decoders.ByteFallback()] if model.falls_back else []
+    back.append(decoders.Fuse())
+    back += [decoders.Strip(" ", 1, 0)] if model.prefix else []
+    backend.decoder = decoders.Sequence(back)

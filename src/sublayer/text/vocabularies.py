@@ -1,0 +1,171 @@
+"""Tokenizers of older files: BERT's list of words, and GPT-2's vocabulary with merges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sublayer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+# How text is cut into words before byte pairs are merged inside them. Where there are several, each cuts what the one
+# before it left; "gpt2" is the library's own, the others are what the models' files say.
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+WORDS: dict[str, tuple[str, ...]] = {
+    "gpt2": (_GPT2,),
+    "digits": (r"\p{N}", _GPT2),
+    "llama3": (_CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _SIGNS + _REST,),
+    "qwen2": (_CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _SIGNS + _REST,),
+    "tekken": (f"{_CASED[0]}|{_CASED[1]}" + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _REST,),
+    "gpt4o": (
+        f"{_CASED[0]}{_CONTRACTIONS}?|{_CASED[1]}{_CONTRACTIONS}?" + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _REST,
+    ),
+    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
+}
+
+
+def wordpiece(vocabulary: Mapping[str, int], config: Mapping[str, Any]) -> Backend:
+    """BERT's tokenizer (Devlin et al. 2019, and Wu et al. 2016): words and signs, and inside words the longest pieces.
+
+    Args:
+        config: `do_lower_case`, `strip_accents` (None: as `do_lower_case`), `tokenize_chinese_chars`, `unk_token`, as
+            tokenizer_config.json has them.
+
+    Raises:
+        CheckpointError: the unknown token is not in the vocabulary.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    unknown = str(config.get("unk_token", "[UNK]"))
+    if unknown not in vocabulary:
+        raise CheckpointError(f"the vocabulary has no {unknown!r}", "Copy the model's files anew.")
+    backend = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=unknown))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+        lowercase=config.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend
+
+
+def byte_level(
+    vocabulary: Mapping[str, int],
+    merges: Sequence[tuple[str, str]],
+    *,
+    words: str = "gpt2",
+    prefix_space: bool = False,
+    compose: bool = False,
+    whole_words: bool = False,
+) -> Backend:
+    """Byte pair encoding over bytes (Radford et al. 2019).
+
+    Args:
+        words: a key of `WORDS`.
+        prefix_space: a space is put before a text that has none.
+        compose: text is normalized to NFC first.
+        whole_words: a word that is in the vocabulary is one token, whatever the merges say.
+
+    Raises:
+        CheckpointError: a merge is of tokens that the vocabulary has not.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    unknown = next((pair for pair in merges if any(p not in vocabulary for p in (*pair, "".join(pair)))), None)
+    if unknown is not None:
+        raise CheckpointError(
+            f"the merge {' '.join(unknown)!r} is of tokens that the vocabulary has not", "Copy the model's files anew."
+        )
+    backend = Tokenizer(models.BPE(dict(vocabulary), list(merges), fuse_unk=False, ignore_merges=whole_words))
+    if compose:
+        backend.normalizer = normalizers.NFC()
+    if words == "gpt2":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    else:
+        cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in WORDS[words]]
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_only])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def read_vocab_txt(path: Path) -> dict[str, int]:
+    """BERT's `vocab.txt`: a token a line, whose number, from 0, is its id.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    lines = read_text(path).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return {line.removesuffix("\r"): number for number, line in enumerate(lines)}
+
+
+def read_vocab_json(path: Path) -> dict[str, int]:
+    """A `vocab.json`: ids by token.
+
+    Raises:
+        CheckpointError: the file cannot be read or is something else.
+    """
+    read = read_json(path)
+    if not all(isinstance(identifier, int) for identifier in read.values()):
+        raise CheckpointError(f"{path} is not a vocabulary", "It should have a number for each token.")
+    return cast("dict[str, int]", read)
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """GPT-2's `merges.txt`: two tokens a line, the first line perhaps a version.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a line is something else.
+    """
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        parts = line.split(" ")
+        if len(parts) != 2:
+            raise CheckpointError(f"{path}, line {number}: {line!r} is not two tokens", "Copy the model's files anew.")
+        merges.append((parts[0], parts[1]))
+    return merges
+
+
+def read_text(path: Path) -> str:
+    """A file as UTF-8.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist", "Copy the model's folder anew, whole.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"could not read {path}: {error}", "Copy the model's folder anew, whole.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        CheckpointError: it cannot be read, or is something else.
+    """
+    try:
+        read = json.loads(read_text(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error})", "Copy the model's folder anew, whole.") from None
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{path} is not a JSON object", "Copy the model's folder anew, whole.")
+    return cast("dict[str, Any]", read)
