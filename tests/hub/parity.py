@@ -31,6 +31,7 @@ class Row:
 
     name: of the test. architecture: the class in `transformers`. settings: its config.
     lengths: of the texts in the batch, longest first. types: kinds of token, where the family has them.
+    generation: what its generation_config has, beside what follows from its config.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Row:
     settings: Mapping[str, Any]
     lengths: tuple[int, ...] = (13, 9, 4)
     types: int = 0
+    generation: Mapping[str, Any] = field(default_factory=lambda: {"eos_token_id": None, "pad_token_id": 0})
 
 
 @dataclass(eq=False, repr=False)
@@ -83,15 +85,17 @@ class Batch:
 @contextmanager
 def exactly() -> Generator[None]:
     """In here float32 means float64, in `transformers`' code and in torch's defaults."""
-    kept = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype()
+    kept = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype(), torch.FloatTensor
     try:
         torch.set_default_dtype(torch.float64)
         torch.float32 = torch.float = torch.float64  # type: ignore[misc]
         torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+        torch.FloatTensor = torch.DoubleTensor  # type: ignore[misc]
         yield
     finally:
         torch.float32, torch.float, torch.Tensor.float = kept[0], kept[1], kept[2]
         torch.set_default_dtype(kept[3])
+        torch.FloatTensor = kept[4]  # type: ignore[misc]
 
 
 def make(row: Row, folder: Path) -> Case:
@@ -109,8 +113,9 @@ def build_oracle(row: Row) -> Any:
     with exactly():
         oracle = kind(plainest(kind.config_class(**dict(row.settings)))).eval()
         redraw(oracle)
-    oracle.generation_config.eos_token_id = None
-    oracle.generation_config.pad_token_id = 0
+    if oracle.can_generate():
+        for key, value in row.generation.items():
+            setattr(oracle.generation_config, key, value)
     return oracle
 
 
@@ -122,8 +127,13 @@ def plainest(settings: Any) -> Any:
 
 @torch.no_grad()
 def redraw(model: Any) -> None:
-    """Every parameter anew: matrices that keep numbers at their size; norms and biases of either sign, large."""
-    for name, parameter in model.named_parameters():
+    """Every parameter anew: matrices that keep numbers at their size; norms and biases of either sign, large.
+
+    Fixed tables are kept, and a bias that is no parameter is one all the same.
+    """
+    biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("bias")]
+    learned = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, parameter in [*learned, *biases]:
         if parameter.dim() == 1:
             size = torch.rand_like(parameter) + 0.5
             parameter.copy_(torch.where(torch.rand_like(parameter) < 0.5, -size, size))

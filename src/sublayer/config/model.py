@@ -396,8 +396,8 @@ class Classification(Part):
 class Tagging(Part):
     """One label for each token.
 
-    activation: of a layer dim -> dim before the labels; unset means no such layer. norm: after that layer. bias: of that
-    layer. dropout: before the labels.
+    activation: of a layer dim -> dim before the labels; unset means no such layer. norm: after that layer. bias: of
+    that layer. dropout: before the labels.
     """
 
     type: Literal["tagging"] = "tagging"
@@ -412,7 +412,7 @@ class SentenceEmbedding(Part):
     """A vector for the whole text.
 
     normalize: to length 1. longest: tokens, special ones included, that a text is cut to before it is embedded; unset
-    means the model's max_length (sentence-transformers trains many models on shorter texts than they have positions for).
+    means the model's max_length (many models are trained on shorter texts than they have positions for).
     """
 
     type: Literal["sentence-embedding"] = "sentence-embedding"

@@ -6,7 +6,7 @@ whatever the family's writer had eyes for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sublayer.hub.family import Family, Tree
 from sublayer.hub.importing import read_tree
 from sublayer.hub.rules import Rule
 from sublayer.hub.tensors import write_tensors
+from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model
 from sublayer.text import Tokenizer
 
@@ -29,6 +30,9 @@ FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": 
 """The family that a model trained here is written as, where that can express it."""
 
 SHARD = 5_000_000_000
+
+IN_CONFIG = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})
+"""Numbers of tokens that stand in config.json too, where older readers look for them."""
 
 
 def export(
@@ -57,15 +61,15 @@ def export(
         StorageError: the disk refused.
     """
     chosen, settings = choose_family(model.config, family)
-    special = dict(tokens or {})
+    special = dict(tokens or _tokens_of(tokenizer))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    settings |= {"torch_dtype": dtype, **special}
+    settings |= {"torch_dtype": dtype, **{key: value for key, value in special.items() if key in IN_CONFIG}}
     with replacing(folder) as aside:
         aside.mkdir()
         write_json(aside / "config.json", settings)
         if not isinstance(model.config, config.EncoderOnly):
             write_json(aside / "generation_config.json", special)
-        _write_tensors(aside, model, chosen.rules(model.config), shard_bytes)
+        _write_tensors(aside, model, chosen, shard_bytes)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, aside)
     return chosen
@@ -103,20 +107,33 @@ def _attempt(family: Family, tree: Tree) -> tuple[dict[str, Any] | None, list[st
         again = read_tree(family, settings)
     except SublayerError as error:
         return None, [str(error)]
+    if family.settle is not None and differences(canonical(tree), canonical(again)):
+        again = family.settle(again, {name for rule in family.rules(tree) for name in rule.theirs})
     return settings, differences(canonical(tree), canonical(again))
 
 
-def _write_tensors(folder: Path, model: Model, rules: Iterator[Rule] | Any, shard_bytes: int) -> None:
+def _tokens_of(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The special tokens of a model that was trained here."""
+    if tokenizer is None:
+        return {}
+    tokens = SpecialTokens(
+        start=tokenizer.start_id, beginning=tokenizer.start_id, end=(tokenizer.end_id,), padding=tokenizer.pad_id
+    )
+    return tokens.write()
+
+
+def _write_tensors(folder: Path, model: Model, family: Family, shard_bytes: int) -> None:
     """All tensors, one file after the other: beside the model there is never more than one file's in memory."""
-    shards = _shards(model, list(rules), shard_bytes)
+    shards = _shards(model, list(family.rules(model.config)), shard_bytes)
+    fixed = _fixed(model, family)
     if len(shards) == 1:
-        write_tensors(folder / "model.safetensors", _theirs(model, shards[0]))
+        write_tensors(folder / "model.safetensors", _theirs(model, shards[0]) | fixed)
         return
     table: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = _theirs(model, shard)
+        tensors = _theirs(model, shard) | (fixed if number == 1 else {})
         write_tensors(folder / name, tensors)
         table |= dict.fromkeys(tensors, name)
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -145,6 +162,13 @@ def _theirs(model: Model, rules: list[Rule]) -> dict[str, Tensor]:
         ours = [model.get_parameter(name).detach().cpu() for name in rule.ours]
         found |= dict(zip(rule.theirs, rule.write(ours), strict=True))
     return found
+
+
+def _fixed(model: Model, family: Family) -> dict[str, Tensor]:
+    """Tables that follow from the config, in the model's type, by way of float32 as libraries make them."""
+    dtype = next(model.parameters()).dtype
+    widest = torch.promote_types(dtype, torch.float32)
+    return {name: table.to(widest).to(dtype, copy=True) for name, table in family.fixed(model.config).items()}
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

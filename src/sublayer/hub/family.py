@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.hub.rules import Rule
@@ -30,6 +32,10 @@ class Family:
     older: spellings of names in older checkpoints: patterns (as of `re.sub`), each with today's spelling. They are
         tried only where a checkpoint lacks a name of today.
     ignored: patterns of tensors' whole names that carry nothing and may stand in a checkpoint (old buffers).
+    settle: the tree that `read` gave and the names of a checkpoint's tensors -> the tree, where only the names say
+        which of two it is (a pooler that is there or not).
+    fixed: tensors that a checkpoint holds though they follow from its config (tables of positions), in float64: they
+        are written, and compared where they stand.
     """
 
     name: str
@@ -39,6 +45,8 @@ class Family:
     ties: Callable[[Tree], Mapping[str, str]] = lambda _: {}
     older: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    settle: Callable[[Tree, set[str]], Tree] | None = None
+    fixed: Callable[[Tree], Mapping[str, Tensor]] = lambda _: {}
 
 
 class Settings:

@@ -25,6 +25,7 @@ from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import retie, untied
 from sublayer.hub.rules import Rule
 from sublayer.hub.sources import AGAIN, Source, open_source, read_json
+from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model, build_model
 from sublayer.models.empty import without_memory
 
@@ -42,9 +43,14 @@ class Imported:
     generation: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def tokens(self) -> SpecialTokens:
+        """The tokens with a part of their own in generating."""
+        return SpecialTokens.read(self.settings, self.generation)
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What our own folder keeps of where a model came from: enough to write it back (`exporting.export`)."""
-        return {"family": self.family.name, "tokens": special_tokens(self.settings, self.generation)}
+        return {"family": self.family.name, "tokens": self.tokens.write()}
 
 
 def import_folder(
@@ -67,8 +73,10 @@ def import_folder(
     """
     settings = read_json(folder / "config.json")
     family = find_family(settings, str(folder / "config.json"))
-    tree = read_tree(family, settings)
     source = open_source(folder, unsafe_pickle=unsafe_pickle)
+    tree = read_tree(family, settings)
+    if family.settle is not None:
+        tree = family.settle(tree, set(source.headers))
     model = import_tensors(tree, family, source, device=device, dtype=dtype)
     generation = folder / "generation_config.json"
     return Imported(model, family, settings, read_json(generation) if generation.is_file() else {})
@@ -143,13 +151,6 @@ def import_tensors(
     return model.eval()
 
 
-def special_tokens(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of the tokens that begin, end and fill, by their names in generation_config.json; those that are set."""
-    names = [f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")]
-    found = {name: generation.get(name, settings.get(name)) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def config_root(error: ValidationError) -> Any:
     """The part of the tree that a validation error is about."""
     from sublayer.config import model as tree
@@ -169,7 +170,11 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
             wrong.append(f"misshapen: {found} is {shape} and should be {expected[name]}")
         if source.headers[found].dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             wrong.append(f"of an unsupported type (quantized?): {found}")
-    known = {*names.values(), *duplicates}
+    fixed = {name: table for name, table in family.fixed(_tree(model)).items() if name in source.headers}
+    for name, table in fixed.items():
+        if not _agree(source.tensor(name), table):
+            wrong.append(f"not what config.json says: {name}")
+    known = {*names.values(), *duplicates, *fixed}
     ignored = re.compile("|".join(family.ignored)) if family.ignored else None
     wrong += [
         f"unexpected: {name}"
@@ -188,10 +193,9 @@ def _names(
     model: nn.Module, rules: Sequence[Rule], family: Family, source: Source
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Today's name of each tensor -> its name in the source; and the second names of tied tensors in it -> today's."""
-    assert hasattr(model, "config")
     held = {name: name for name in source.headers}
     wanted = {name for rule in rules for name in rule.theirs}
-    ties = family.ties(model.config)  # pyright: ignore[reportArgumentType]
+    ties = family.ties(_tree(model))
     if family.older and not wanted <= held.keys():
         held = {_today(name, family.older): name for name in source.headers} | held
     names = {name: held[name] for name in wanted if name in held}
@@ -202,6 +206,17 @@ def _names(
         elif other in held:
             names[name] = held[other]
     return {name: names[name] for rule in rules for name in rule.theirs if name in names}, duplicates
+
+
+def _tree(model: nn.Module) -> Tree:
+    tree = getattr(model, "config", None)
+    assert isinstance(tree, Tree)
+    return tree
+
+
+def _agree(found: Tensor, table: Tensor) -> bool:
+    """Whether a fixed table is the one that we compute; others compute in float32, whose sines are right to 1e-3."""
+    return found.shape == table.shape and bool((found.double() - table).abs().max() < 1e-2)
 
 
 def _today(name: str, older: Iterable[tuple[str, str]]) -> str:

@@ -1,7 +1,7 @@
 """The encoder-decoders that came out of fairseq and Marian: BART, mBART, Pegasus, Marian, M2M100.
 
-The Transformer of the paper with biases everywhere, and the same names for all. They differ in where the norms stand, in
-the positions, in a norm on the embeddings, and in a bias on the logits: a `Form` says which has what.
+The Transformer of the paper with biases everywhere, and the same names for all. They differ in where the norms stand,
+in the positions, in a norm on the embeddings, and in a bias on the logits: a `Form` says which has what.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ NORM = config.LayerNorm(eps=1e-5)
 OFFSET = 2
 """Rows of fairseq's tables of positions before that of the first token."""
 TRAINING = (
-    "add_bias_logits classif_dropout classifier_dropout decoder_layerdrop encoder_layerdrop extra_pos_embeddings"
-    " force_bos_token_to_be_generated init_std num_hidden_layers"
-).split()
+    "add_bias_logits",
+    "classif_dropout",
+    "classifier_dropout",
+    "decoder_layerdrop",
+    "encoder_layerdrop",
+    "extra_pos_embeddings",
+    "force_bos_token_to_be_generated",
+    "init_std",
+    "num_hidden_layers",
+)
 """Keys of this family that say how it was trained or converted, or repeat others."""
 
 
@@ -207,7 +214,7 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
 
 
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
-    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D], and in cross-attention [D, D] and [2 D, D]."""
+    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D]; in cross-attention [D, D] and [2 D, D]."""
     norm = "outer" if block.wiring == "post" else "before"
     found = [
         *affine_joined("self_attention.qkv", [f"self_attn.{name}_proj" for name in "qkv"], [dim] * 3),
@@ -234,7 +241,7 @@ def _ties(_: Tree) -> dict[str, str]:
 
 
 def _tables(tree: Tree) -> dict[str, Tensor]:
-    """The sinusoids [L, D] that Pegasus stores, in the order of operations of its library, so that every bit is its own."""
+    """The sinusoids [L, D] that Pegasus stores, by the operations of its library, so that every bit is its own."""
     assert isinstance(tree, config.EncoderDecoder)
     dimension = np.arange(tree.dim)
     angle = np.arange(tree.max_length)[:, None] / np.power(10_000, 2 * (dimension // 2) / tree.dim)
@@ -254,17 +261,13 @@ def _family(form: Form) -> Family:
         ties=_ties,
         older=((r"^(shared|encoder|decoder)\.", r"model.\1."),),
         ignored=tuple(ignored),
-        settle=_settle if form.logits_bias else lambda tree, _: tree,
+        settle=_settle if form.logits_bias else None,
         fixed=_tables if form.table else lambda _: {},
     )
 
 
-BART = _family(
-    Form("bart", "BartForConditionalGeneration", "post", "learned", embedding_norm=True, logits_bias=True)
-)
-MBART = _family(
-    Form("mbart", "MBartForConditionalGeneration", "pre", "learned", embedding_norm=True, logits_bias=True)
-)
+BART = _family(Form("bart", "BartForConditionalGeneration", "post", "learned", embedding_norm=True, logits_bias=True))
+MBART = _family(Form("mbart", "MBartForConditionalGeneration", "pre", "learned", embedding_norm=True, logits_bias=True))
 PEGASUS = _family(
     Form(
         "pegasus",

@@ -164,9 +164,7 @@ def base_names(name: str) -> tuple[tuple[str, str], ...]:
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "bert", DEFAULTS)
     task = read_task(settings, "Bert")
-    tree = config.EncoderOnly(
-        **read_frame(settings), head=_read_head(settings, task), pooler=task in (BASE, TEXT)
-    )
+    tree = config.EncoderOnly(**read_frame(settings), head=_read_head(settings, task), pooler=task in (BASE, TEXT))
     settings.finish()
     return tree
 
@@ -179,13 +177,10 @@ def _read_head(settings: Settings, task: str) -> config.Head:
                 activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"), norm=read_norm(settings)
             )
         case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings), activation=None, dropout=head_dropout(settings)
-            )
+            return config.Classification(labels=read_labels(settings), activation=None, dropout=head_dropout(settings))
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
         case _:
-            settings.get("tie_word_embeddings")
             return config.NoHead()
 
 
@@ -230,6 +225,6 @@ BERT = Family(
     ties=_ties,
     settle=settle_pooler,
     older=(*OLD_NAMES, *base_names("bert")),
-    # A pretrained checkpoint keeps what it was trained with beside the part that is asked for: its pooler and its heads.
+    # A pretrained checkpoint keeps what it was trained with beside the part that is asked for: its pooler, its heads.
     ignored=(OLD_BUFFERS, r"(bert\.)?pooler\.dense\.(weight|bias)", r"cls\.(predictions|seq_relationship)\..*"),
 )

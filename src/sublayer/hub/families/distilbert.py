@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al. 2019, https://arxiv.org/abs/1910.01108): BERT without kinds of token, under names of its own."""
+"""DistilBERT (Sanh et al. 2019, https://arxiv.org/abs/1910.01108): BERT without kinds of token, under other names."""
 
 from __future__ import annotations
 
@@ -75,7 +75,6 @@ def _read_head(settings: Settings, task: str) -> config.Head:
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=float(settings.need("dropout")))
         case _:
-            settings.get("tie_word_embeddings")
             return config.NoHead()
 
 

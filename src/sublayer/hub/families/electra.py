@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): BERT with embeddings of another width than the stream's.
+"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): BERT, its embeddings of another width than the stream.
 
 What is pretrained is a discriminator: it says of each token whether it has been replaced, one score a token.
 """
@@ -37,8 +37,8 @@ def _read(values: Mapping[str, Any]) -> Tree:
     task = read_task(settings, "Electra", DISCRIMINATOR)
     if task == "ForMaskedLM":
         raise settings.refusal("architectures", "supported: the discriminator, and what is fine-tuned from it")
-    for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "tie_word_embeddings"):
-        settings.get(key)  # of the multiple-choice head, and of the generator
+    for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):
+        settings.get(key)  # of the head for multiple choice
     width, dim = settings.need("embedding_size"), settings.need("hidden_size")
     tree = config.EncoderOnly(
         **read_frame(settings, width=None if width == dim else width), head=_read_head(settings, task)

@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): pre-norm, rotary, gated, most layers with a window.
+"""ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): pre-norm, rotary, gated, mostly with a window.
 
 Every third layer sees everything and turns its queries and keys slowly; the others see some tokens on either side, with
 a rotary base of their own. The first layer reads the embeddings, which have just been normalized, as they are.

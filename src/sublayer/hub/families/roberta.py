@@ -1,8 +1,8 @@
-"""RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692) and XLM-R: BERT, whose positions are numbered from one past
-the padding token's number, as in fairseq.
+"""RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692) and XLM-R: BERT, whose positions are numbered from
+one past the padding token's number, as in fairseq.
 
-The rows of the table before the first position belong to nobody; they are kept as they are. transformers numbers positions
-by counting tokens that are not padding, which is the same wherever padding stands at the end.
+The rows of the table before the first position belong to nobody; they are kept as they are. transformers numbers
+positions by counting the tokens that are not padding, which is the same where padding stands at the end.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ def _read_head(settings: Settings, task: str) -> config.Head:
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
         case _:
-            settings.get("tie_word_embeddings")
             return config.NoHead()
 
 

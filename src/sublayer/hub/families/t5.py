@@ -1,8 +1,8 @@
 """T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683), its version 1.1, and Flan-T5.
 
-Pre-norm without biases, norms that only scale, scores that are not divided by sqrt(d), and a relative bias in each stack,
-which the first layer's attention keeps and all layers use. Version 1.0 has one matrix for both embeddings and the
-projection, and multiplies by D ** -0.5 before it; 1.1 has a projection of its own and a gated network.
+Pre-norm without biases, norms that only scale, scores that are not divided by sqrt(d), and a relative bias in each
+stack, which the first layer's attention keeps and all layers use. Version 1.0 has one matrix for both embeddings and
+the projection, and multiplies by D ** -0.5 before it; 1.1 has a projection of its own and a gated network.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _rules(tree: Tree) -> list[Rule]:
 
 
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
-    """[H d, D] of queries, keys and values each are one matrix of ours, [3 H d, D]; gate and up, [F, D] each, [2 F, D]."""
+    """[H d, D] of queries, keys and values are one matrix of ours, [3 H d, D]; gate and up, [F, D] each, [2 F, D]."""
     size = block.attention.heads * block.attention.width(dim)
     found = [
         *affine_joined("self_attention.qkv", [f"0.SelfAttention.{name}" for name in "qkv"], [size] * 3, bias=False),
