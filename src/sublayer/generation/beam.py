@@ -22,6 +22,7 @@ from sublayer.generation.step import Hypothesis, Limits, S, State, Stepper
 Path: TypeAlias = "tuple[Path, int] | None"
 
 
+@torch.no_grad()
 def beam_search(
     model: Stepper[S],
     source: Tensor,

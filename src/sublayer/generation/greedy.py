@@ -10,6 +10,7 @@ from torch import Tensor
 from sublayer.generation.step import Hypothesis, Limits, S, Stepper
 
 
+@torch.no_grad()
 def greedy(
     model: Stepper[S], source: Tensor, source_lengths: Tensor | None, limits: Limits, *, length_penalty: float = 0.0
 ) -> list[list[Hypothesis]]:
