@@ -28,6 +28,7 @@ from sublayer.generation.top import top
 Path: TypeAlias = "tuple[Path, int, float] | None"
 
 
+@torch.no_grad()
 def beam_search(
     model: Stepper[S],
     source: Tensor,

@@ -11,6 +11,7 @@ from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.step import Hypothesis, Limits, S, Stepper
 
 
+@torch.no_grad()
 def greedy(
     model: Stepper[S],
     source: Tensor,

@@ -22,7 +22,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn import functional as F
+
+from sublayer.nn.product import products
 
 from sublayer.data.batch import IGNORE
 
@@ -84,25 +85,26 @@ class _ProjectedCrossEntropy(Function):
         kind = hidden.device.type
         product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         wide = torch.promote_types(product, torch.float32)
-        learns = any(ctx.needs_input_grad[:3])
+        hidden_learns, weight_learns, bias_learns = ctx.needs_input_grad[:3]
         vocabulary = weight.shape[0]
         with torch.autocast(kind, enabled=False):
             states, matrix = hidden.to(product), weight.to(product)
             offset = None if bias is None else bias.to(product)
             total = torch.zeros((), dtype=wide, device=hidden.device)
-            to_hidden = torch.empty_like(states) if learns else None
-            to_weight = torch.zeros_like(weight) if learns else None
-            to_bias = torch.zeros_like(bias) if learns and bias is not None else None
+            to_hidden = torch.empty_like(states) if hidden_learns else None
+            to_weight = torch.zeros_like(weight) if weight_learns else None
+            to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
             rows = max(1, piece // vocabulary)
+            by = products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
-                logits = F.linear(part, matrix, offset)
+                logits = by.forward(part, matrix, offset)
                 total += _smoothed(logits, wanted, smoothing, wide)
-                if to_hidden is None or to_weight is None:
-                    continue
                 gradient = logits  # overwritten in place by the sum's gradient
-                torch.mm(gradient, matrix, out=to_hidden[start : start + rows])
-                to_weight += gradient.t() @ part
+                if to_hidden is not None:
+                    to_hidden[start : start + rows] = by.to_input(gradient, matrix)
+                if to_weight is not None:
+                    to_weight += by.to_weight(gradient, part)
                 if to_bias is not None:
                     to_bias += gradient.sum(dim=0, dtype=wide)
             if to_hidden is not None:
