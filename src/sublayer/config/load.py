@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import tomli_w
 
-from sublayer.config.model import EncoderDecoder
+from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
-from sublayer.config.presets import PRESETS, merged_with_preset
+from sublayer.config.presets import PRESETS, merged_with_preset, other_kind, preset
 from sublayer.config.recipe import Recipe
 from sublayer.errors import ConfigError, nearest
 
@@ -137,7 +137,8 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     model = dict(cast("dict[str, Any]", data["model"]))
     problems: list[str] = []
     if "preset" not in model:
-        unknown = [key for key in model if key not in EncoderDecoder.model_fields]
+        known = {key for shape in KINDS.values() for key in shape.model_fields}
+        unknown = [key for key in model if key not in known]
         meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
         if meant is None:
             return data, []
@@ -152,6 +153,9 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
         problems.append(f"model.preset: no preset is called '{name}'; {hint}")
         model["preset"] = near[0] if near else "base"
+    if wrong := other_kind(model, preset(model["preset"])):
+        problems.append(wrong)
+        del model["kind"]
     return {**data, "model": merged_with_preset(model)}, problems
 
 
@@ -165,8 +169,13 @@ def _written(part: Part) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
-        if value is not None:
-            table[name] = _written(value) if isinstance(value, Part) else value
+        if isinstance(value, Part):
+            table[name] = _written(value)
+        elif isinstance(value, tuple):
+            items = cast("tuple[Any, ...]", value)
+            table[name] = [_written(item) if isinstance(item, Part) else item for item in items]
+        elif value is not None:
+            table[name] = value
         elif field.default is not None:
             table[name] = UNSET
     return table

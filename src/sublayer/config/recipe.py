@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from sublayer.config.model import EncoderDecoder, Probability
+from sublayer.config.model import Model, Probability
 from sublayer.config.part import Part
 from sublayer.config.presets import merged_with_preset
 
@@ -254,7 +254,7 @@ class Recipe(Part):
     seed: NonNegativeInt = 1
     data: Data
     tokenizer: TokenizerRecipe = TokenizerRecipe()
-    model: EncoderDecoder
+    model: Model
     training: Training
     decoding: Decoding = Decoding()
 

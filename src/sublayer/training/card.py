@@ -14,7 +14,7 @@ from sublayer.training.metrics import read_metrics
 
 def model_card(recipe: config.Recipe, splits: Splits, model: EncoderDecoder, run: Path) -> str:
     """Markdown: what it is, how to run it, what it was trained on, how it did in validation."""
-    c = recipe.model
+    c = model.config
     languages = f"{recipe.data.source_language} to {recipe.data.target_language}"
     count = sum(p.numel() for p in model.parameters())
     checks = [line for line in read_metrics(run / "metrics.jsonl") if "valid/bleu" in line]

@@ -65,7 +65,7 @@ def train(
     text = prepare(recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
     recipe = _with_vocabulary(_with_paths(recipe, loaded.folder), text.tokenizer)
     torch.manual_seed(recipe.seed)
-    model = EncoderDecoder(recipe.model).to(device)
+    model = EncoderDecoder(_pairs_model(recipe)).to(device)
     loader = Loader(text.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()
@@ -186,6 +186,15 @@ def _with_vocabulary(recipe: config.Recipe, tokenizer: Tokenizer) -> config.Reci
     """The vocabulary's size is the tokenizer's: text may be too small to fill the size that was asked for."""
     model = recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
     return recipe.model_copy(update={"model": model})
+
+
+def _pairs_model(recipe: config.Recipe) -> config.EncoderDecoder:
+    if not isinstance(recipe.model, config.EncoderDecoder):
+        raise ConfigError(
+            f"model.kind = '{recipe.model.kind}' does not learn from pairs of texts",
+            "Take a preset of kind 'encoder-decoder'.",
+        )
+    return recipe.model
 
 
 def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
