@@ -68,7 +68,7 @@ def test_no_gradient_is_recorded(beam: int | None) -> None:
     model = build(CONFIGS[0], dtype=torch.float32, seed=0).train()
     recorded: list[bool] = []
     model.logits.register_forward_hook(lambda _module, _inputs, logits: recorded.append(logits.requires_grad))
-    source, limits = torch.tensor([[2, 3, 4]]), Limits(START, -1, [4])
+    source, limits = torch.tensor([[2, 3, 4]]), limits_of(START, -1, [4])
     if beam is None:
         greedy(model, source, None, limits)
     else:

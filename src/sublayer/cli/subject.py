@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sublayer.config import PRESETS, Decoding, EncoderDecoder, Training
+from sublayer.config import PRESETS, Decoding, Model, Training
 from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
@@ -24,7 +24,7 @@ class Subject:
 
     name: str
     tree: Part
-    model: EncoderDecoder
+    model: Model
     training: Training
     decoding: Decoding
     note: str = ""
@@ -33,7 +33,7 @@ class Subject:
 class Bare(Part):
     """A model without a recipe, which still can be trained and used as any recipe would by default."""
 
-    model: EncoderDecoder
+    model: Model
     training: Training
     decoding: Decoding = Decoding()
 
@@ -53,8 +53,6 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
         known = [*PRESETS, *shipped_recipes()]
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
-    if not isinstance(recipe.model, EncoderDecoder):
-        raise ConfigError(f"'{what}' is {recipe.model.kind}, which cannot be described yet", "Name an encoder-decoder.")
     size = recipe.tokenizer.vocab_size
     model = recipe.model.model_copy(update={"vocab_size": size})
     note = f" (with the tokenizer's vocabulary of {size:,})"

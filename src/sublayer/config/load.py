@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import tomli_w
 
-from sublayer.config.model import EncoderDecoder
+from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
-from sublayer.config.presets import PRESETS, merge, merged_with_preset
+from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
 from sublayer.config.recipe import Recipe
 from sublayer.errors import ConfigError, nearest
 
@@ -145,7 +145,8 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     model = dict(cast("dict[str, Any]", data["model"]))
     problems: list[str] = []
     if "preset" not in model:
-        unknown = [key for key in model if key not in EncoderDecoder.model_fields]
+        known = {key for shape in KINDS.values() for key in shape.model_fields}
+        unknown = [key for key in model if key not in known]
         meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
         if meant is None:
             return data, []
@@ -160,6 +161,9 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
         problems.append(f"model.preset: no preset is called '{name}'; {hint}")
         model["preset"] = near[0] if near else "base"
+    if wrong := other_kind(model, preset(model["preset"])):
+        problems.append(wrong)
+        del model["kind"]
     return {**data, "model": merged_with_preset(model)}, problems
 
 

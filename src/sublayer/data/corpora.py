@@ -112,7 +112,9 @@ class Corpus:
                 nearest("", [corpus.name for corpus in CORPORA if corpus.kind == kind]),
             )
         if part is not None and part not in self.parts:
-            raise DataError(f"the corpus '{self.name}' has no part '{part}'", nearest(part, self.parts) or "Leave it out.")
+            raise DataError(
+                f"the corpus '{self.name}' has no part '{part}'", nearest(part, self.parts) or "Leave it out."
+            )
 
     def rows_of(self, part: Part | None) -> tuple[int, int]:
         """First and last + 1 of the rows of a part, of all rows for None."""

@@ -22,10 +22,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-
-from sublayer.nn.product import products
+from torch.nn import functional as F
 
 from sublayer.data.batch import IGNORE
+from sublayer.nn.product import products
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,9 @@ class PackedRows:
         for row, pieces in enumerate(chosen):
             place = 0
             for number, piece in enumerate(pieces.tolist()):
-                begin, fresh, end = (int(each[piece]) for each in (self.pieces.begin, self.pieces.fresh, self.pieces.end))
+                begin, fresh, end = (
+                    int(each[piece]) for each in (self.pieces.begin, self.pieces.fresh, self.pieces.end)
+                )
                 after = place + end - begin
                 first = int(self.texts.starts[self.pieces.text[piece]])
                 tokens[row, place:after] = self.texts.tokens[first + begin : first + end]
