@@ -18,11 +18,14 @@ import typer.main
 from sacrebleu import corpus_bleu
 
 import sublayer as package
+from checkpoints import tiny_llama
 from generation.prompted import generator
 from small_run import pairs, sublayer, trained, write
 from sublayer.cli.main import app
 from sublayer.config.load import shipped_recipes
 from sublayer.data import corpora
+from sublayer.hub import catalogue
+from sublayer.hub.pulling import pull
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +61,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
+    wanted |= {"pull", "export"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -91,6 +95,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)
+    theirs = tiny_llama(tmp_path / "elsewhere")
+    monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
+    pull(str(theirs), tmp_path / "models" / "my-llama")
     return tmp_path
 
 

@@ -71,7 +71,7 @@ def export(
             write_json(aside / "generation_config.json", special)
         _write_tensors(aside, model, chosen, shard_bytes)
         if tokenizer is not None:
-            _write_tokenizer(tokenizer, aside)
+            _write_tokenizer(tokenizer, aside, model.config.max_length)
     return chosen
 
 
@@ -171,6 +171,8 @@ def _fixed(model: Model, family: Family) -> dict[str, Tensor]:
     return {name: table.to(widest).to(dtype, copy=True) for name, table in family.fixed(model.config).items()}
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
     """The one place where a tokenizer leaves in the form of other libraries."""
-    tokenizer.save(folder / "tokenizer.json")
+    from sublayer.text.export import export as export_tokenizer
+
+    export_tokenizer(tokenizer, folder, max_length=max_length)

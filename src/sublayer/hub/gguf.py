@@ -96,6 +96,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
 }
 
+LARGEST = {"gemma2": 46, "gemma3": 62}
+"""Layers of the 27B models, whose scores are scaled by (D / heads) ** -0.5 rather than by their heads' width."""
+
 # --- tensors -----------------------------------------------------------------------------------------------------
 
 OUTSIDE = {
@@ -233,8 +236,17 @@ def config_of(
     # Rows of the embedding, whatever the settings say: some files pad it.
     found["vocab_size"] = shapes["token_embd.weight"][-1]
     found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
-    if name == "gemma2":
-        found.setdefault("query_pre_attn_scalar", found["head_dim"])
+    rotated = metadata.get(f"{name}.rope.dimension_count", found["head_dim"])
+    if rotated != found["head_dim"]:
+        raise CheckpointError(
+            f"{path} turns {rotated} of the {found['head_dim']} dimensions of a head, which is not read from GGUF",
+            "Take the checkpoint in the Hugging Face format.",
+        )
+    if name in LARGEST:
+        # llama.cpp knows the scale of the scores from the model's size, and so must we.
+        largest = found["num_hidden_layers"] == LARGEST[name]
+        shared = found["hidden_size"] // found["num_attention_heads"]
+        found["query_pre_attn_scalar"] = shared if largest else found["head_dim"]
     return found
 
 
