@@ -120,6 +120,11 @@ def template_of(backend: Backend) -> Template:
     return Template(_slots(backend.encode(word)), _slots(backend.encode(word, word)))
 
 
+def described(part: Any) -> dict[str, Any]:
+    """A part of a backend (its decoder, say) as tokenizer.json has it, without the rest; empty where there is none."""
+    return json.loads(part.__getstate__()) if part is not None else {}
+
+
 def _words(backend: Backend) -> Sequence[str]:
     """Texts to try: a letter, and then whatever the vocabulary holds."""
     return ["a", "1", *backend.get_vocab(with_added_tokens=False)]
@@ -139,7 +144,7 @@ def put_around(backend: Backend, template: Template) -> None:
     """Makes `backend` put `template` around texts, instead of what it put there before."""
     from tokenizers import processors
 
-    before = json.loads(backend.to_str())["post_processor"] or {}
+    before = described(backend.post_processor)
     used = sorted({slot.id for slot in (*template.single, *template.pair) if slot.id is not None})
 
     def spelled(slots: tuple[Slot, ...]) -> list[str]:
@@ -152,7 +157,8 @@ def put_around(backend: Backend, template: Template) -> None:
         special_tokens=[{"id": f"id{i}", "ids": [i], "tokens": [backend.id_to_token(i)]} for i in used],
     )
     # Whether a token's span leaves out its space is settled there too, and stays as it was.
-    for each in before.get("processors", [before]):
+    parts: list[dict[str, Any]] = before.get("processors", [before])
+    for each in parts:
         if each.get("trim_offsets"):
             spaced = bool(each["add_prefix_space"])
             put = processors.Sequence([processors.ByteLevel(add_prefix_space=spaced, trim_offsets=True), put])
