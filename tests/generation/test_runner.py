@@ -435,7 +435,7 @@ def test_what_was_never_written_is_never_read(index: int) -> None:
 
 def test_greedy_search_through_the_runner_finds_the_same() -> None:
     model = small()
-    limits = Limits(0, 1, [12, 9])
+    limits = limits_of(0, 1, [12, 9])
     with torch.inference_mode():
         found, expected = (greedy(each, SOURCE, LENGTHS, limits) for each in (Runner(model), model))
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in expected]

@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.config.part import Part
 from sublayer.generation.step import Stepper
-from sublayer.models import DecoderState, EncoderDecoder
+from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder
 from sublayer.models.decoder import Decoder
 from sublayer.nn import lean
-from sublayer.nn.block import DecoderBlock
+from sublayer.nn.block import Block
 from sublayer.nn.lean import Unknown, known
 from sublayer.nn.linear import one_dnn
-from sublayer.nn.mask import Causal, Mask, Window
+from sublayer.nn.mask import Mask
 from sublayer.nn.watch import Watch
 
+Decodes = EncoderDecoder | DecoderOnly
+"""The models that decode step by step."""
 
-def runner_for(model: EncoderDecoder) -> Stepper[DecoderState]:
+
+def runner_for(model: Decodes) -> Stepper[DecoderState]:
     """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself."""
     runner = Runner(model)
     return runner if runner.prepare() else model
@@ -38,7 +41,7 @@ class Runner:
     Memory: one more copy of the decoder's matrices, in another layout.
     """
 
-    def __init__(self, model: EncoderDecoder) -> None:
+    def __init__(self, model: Decodes) -> None:
         self.model = model
         self._lean: _Lean | None = None
 
@@ -63,11 +66,11 @@ class Runner:
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
-        if self._lean is None or not self._lean.may_step(tokens):
+        if self._lean is None or not self._lean.may_step(tokens) or state.padding is not None:
             return self.model.step(tokens, state)
         return self._lean.step(tokens, state)
 
-    def __reduce__(self) -> tuple[type[Runner], tuple[EncoderDecoder]]:
+    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.
         return Runner, (self.model,)
 
@@ -76,40 +79,51 @@ class Runner:
 
 ANY, ELSEWHERE = "any value", "not of the step"
 KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
-    config.Stack: {"layers": ANY, "block": ANY, "position": ANY},
+    config.Stack: {"layers": ANY, "block": ANY, "others": ((),), "position": ANY},
     config.Block: {
         "attention": ANY,
         "cross_attention": ANY,
         "feed_forward": ANY,
         "norm": ANY,
-        "wiring": ("post", "pre", "sandwich"),
+        "attention_norm": ANY,
+        "wiring": ("post", "pre", "sandwich", "output"),
+        "position": (None,),
         "dropout": ANY,
     },
-    config.Attention: dict.fromkeys(
-        ("heads", "kv_heads", "head_dim", "window", "query_key_norm", "bias", "dropout"), ANY
-    ),
+    config.Attention: {
+        **dict.fromkeys(("heads", "kv_heads", "head_dim", "window", "query_key_norm", "bias", "output_bias"), ANY),
+        **dict.fromkeys(("scale", "dropout"), ANY),
+        "query_key_norm_over": ("head",),
+        "softcap": (None,),
+    },
     config.PositionWise: dict.fromkeys(("type", "hidden", "activation", "bias", "dropout"), ANY),
     config.Gated: dict.fromkeys(("type", "hidden", "activation", "bias", "dropout"), ANY),
     config.LayerNorm: dict.fromkeys(("type", "eps", "bias"), ANY),
-    config.RMSNorm: dict.fromkeys(("type", "eps"), ANY),
-    config.Sinusoidal: dict.fromkeys(("type", "base", "layout"), ANY),
-    config.Learned: {"type": ANY},
+    config.RMSNorm: dict.fromkeys(("type", "eps", "plus_one"), ANY),
+    config.Sinusoidal: dict.fromkeys(("type", "base", "layout", "spacing", "offset"), ANY),
+    config.Learned: {"type": ANY, "offset": ANY},
     # The tables and the turning are the module's own, whatever the scaling.
     config.Rotary: dict.fromkeys(("type", "base", "fraction", "layout", "scaling"), ANY),
     config.Unscaled: {"type": ANY},
     config.LinearScaling: {"type": ANY, "factor": ANY},
     config.NtkScaling: {"type": ANY, "factor": ANY},
-    config.YarnScaling: dict.fromkeys(("type", "factor", "original_length", "beta_fast", "beta_slow"), ANY),
+    config.YarnScaling: dict.fromkeys(("type", "factor", "original_length", "beta_fast", "beta_slow", "magnitude"), ANY),
     config.Llama3Scaling: dict.fromkeys(
         ("type", "factor", "original_length", "low_frequency_factor", "high_frequency_factor"), ANY
     ),
     config.Alibi: {"type": ANY},
     config.RelativeBias: dict.fromkeys(("type", "buckets", "max_distance"), ANY),
     config.NoPosition: {"type": ANY},
-    config.Embedding: dict.fromkeys(("scale", "norm", "dropout"), ANY),
+    config.Embedding: {**dict.fromkeys(("scale", "norm", "dropout"), ANY), "width": (None,), "types": (0,)},
     config.EncoderDecoder: {
         **dict.fromkeys(("kind", "dim", "vocab_size", "max_length", "embedding", "tied", "output_bias"), ANY),
+        "output_scale": (1.0,),
         "encoder": ELSEWHERE,
+        "decoder": ANY,
+    },
+    config.DecoderOnly: {
+        **dict.fromkeys(("kind", "dim", "vocab_size", "max_length", "embedding", "tied", "output_bias"), ANY),
+        "logit_softcap": (None,),
         "decoder": ANY,
     },
 }
@@ -136,8 +150,9 @@ def _require_known(part: Part) -> None:
 class _Lean:
     """The decoder of one model as functions, for as long as its `watch` says that they are right."""
 
-    def __init__(self, model: EncoderDecoder) -> None:
-        model, decoder = known(model, EncoderDecoder), known(model.decoder, Decoder)
+    def __init__(self, model: Decodes) -> None:
+        model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
+        decoder = known(model.decoder, Decoder)
         _require_known(model.config)
         _require_usable(model, decoder)
         self.watch = _watch(decoder, model.output, model.logits)
@@ -152,7 +167,8 @@ class _Lean:
             ]
             self.norm = lean.norm_or_none(decoder.norm)
             self.project = lean.linear(model.output)
-        self.window = _window(decoder.mask)
+        # Whatever its position, a stack that `KNOWN` lets pass has layers of one kind.
+        ((self.window, _),) = decoder.kinds
 
     def may_step(self, tokens: Tensor) -> bool:
         """Whether this step is one for the functions: a new token a row, no gradient, no listener, the same weights."""
@@ -188,7 +204,7 @@ class _Lean:
         return self.project(x if self.norm is None else self.norm(x)).unsqueeze(1)
 
 
-def _require_usable(model: EncoderDecoder, decoder: Decoder) -> None:
+def _require_usable(model: Decodes, decoder: Decoder) -> None:
     weights = [*decoder.parameters(), *model.output.parameters()]
     if not one_dnn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise Unknown("only float32 on a CPU with oneDNN")
@@ -202,22 +218,12 @@ def _watch(*roots: nn.Module) -> Watch:
 
 
 def _sublayers(layer: nn.Module, index: int) -> list[Callable[[Tensor, lean.Step], Tensor]]:
-    block = known(layer, DecoderBlock)
-    return [
-        lean.sublayer(block.self_attention_sublayer, lean.self_attention(block.self_attention, index)),
-        lean.sublayer(block.cross_attention_sublayer, lean.cross_attention(block.cross_attention, index)),
-        lean.sublayer(block.feed_forward_sublayer, lean.feed_forward(block.feed_forward)),
-    ]
-
-
-def _window(mask: Mask) -> int | None:
-    match mask.rules:
-        case (Causal(),):
-            return None
-        case (Causal(), Window(size=size)):
-            return size
-        case rules:
-            raise Unknown(f"a mask of {rules}")
+    block = known(layer, Block)
+    found = [lean.sublayer(block.self_attention_sublayer, lean.self_attention(block.self_attention, index))]
+    if block.cross_attention is not None and block.cross_attention_sublayer is not None:
+        look = lean.cross_attention(block.cross_attention, index)
+        found.append(lean.sublayer(block.cross_attention_sublayer, look))
+    return [*found, lean.sublayer(block.feed_forward_sublayer, lean.feed_forward(block.feed_forward))]
 
 
 def _memory_mask(state: DecoderState) -> Tensor | None:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sublayer import config
+from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.feed_forward import ACTIVATIONS, Gated, PositionWise
+from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.linear import Linear, pack, product
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Alibi, Learned, NoPosition, RelativeBias, Rotary, Rotation, Sinusoidal
@@ -115,6 +116,7 @@ def norm(part: nn.Module) -> Function:
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     root = known(part, RMSNorm)
     weight, eps, shape = root.weight.detach(), root.eps, root.weight.shape
+    weight = 1.0 + weight if root.plus_one else weight
     return lambda x: torch.rms_norm(x, shape, weight, eps)
 
 
@@ -256,7 +258,8 @@ def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
         case Sinusoidal():
             return Places(added=known(part, Sinusoidal).table.to(dtype))
         case Learned():
-            return Places(added=known(part, Learned).weight.detach())
+            learned = known(part, Learned)
+            return Places(added=learned.weight.detach()[learned.config.offset :])
         case Rotary():
             return Places(rotation=known(part, Rotary).rotation(every, dtype))
         case Alibi() | RelativeBias():
