@@ -103,8 +103,8 @@ def test_shipped_recipes_load_and_are_written_back(tmp_path: Path, name: str) ->
     assert (recipes_folder() / f"{name}.toml").is_file()
 
 
-def started(folder: Path, model: dict[str, Any], *overrides: str) -> Recipe:
-    below = Recipe.parse(plain("masked"), "r").model
+def started(folder: Path, model: dict[str, Any], *overrides: str, vocab_size: int = 8000) -> Recipe:
+    below = Recipe.parse(plain("masked", model={"vocab_size": vocab_size}), "r").model
     (folder / "base" / "model").mkdir(parents=True, exist_ok=True)
     (folder / "base" / "model" / "config.json").write_text(json.dumps({"model": below.plain()}))
     data = plain("masked")
@@ -126,7 +126,9 @@ def test_a_model_is_laid_on_the_one_that_it_starts_from(tmp_path: Path) -> None:
 
 def test_a_model_that_says_its_kind_stands_by_itself(tmp_path: Path) -> None:
     own = merge(TASKS["masked"][1], {"dim": 32})
-    assert started(tmp_path, own).model == Recipe.parse(plain("masked", model={"dim": 32}), "r").model
+    # But for the vocabulary, which is the tokenizer's.
+    wanted = Recipe.parse(plain("masked", model={"dim": 32, "vocab_size": 299}), "r").model
+    assert started(tmp_path, own, vocab_size=299).model == wanted
 
 
 def test_the_recipe_of_a_run_that_started_elsewhere_needs_nothing_else(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_each_token_is_predicted_once_with_the_context_of_a_sliding_window(
     """By brute force: documents one by one, a window at a time, without packing."""
     over: dict[str, Any] = {
         "data": {"max_length": length, "source": {"type": "text", "path": "text.txt", "document": "blank-lines"}},
-        "task": {"type": "causal"} if stride is None else {"type": "causal", "evaluation_stride": stride},
+        "task": {"stride": length, **({} if stride is None else {"evaluation_stride": stride})},
         "model": {"max_length": 32},
     }
     prepared, objective, model = made("causal", text, **over)
