@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from small_run import same, sublayer, processes
+from small_run import processes, same, sublayer
 from small_task import TASKS, write_task
 from sublayer.hub.folder import read
 from sublayer.training.checkpoint import listed
@@ -20,7 +20,9 @@ from sublayer.training.metrics import read_metrics
 def test_a_task_trains_to_a_model_folder(tmp_path: Path, name: str) -> None:
     metric = TASKS[name][3]
     file = write_task(
-        tmp_path, name, training={"steps": 40, "early_stopping": {"metric": metric, "patience": 50}, "validate_every": 10}
+        tmp_path,
+        name,
+        training={"steps": 40, "early_stopping": {"metric": metric, "patience": 50}, "validate_every": 10},
     )
     outcome = sublayer("train", file, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
@@ -55,7 +57,10 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path: Path, name: str) -> 
         one, other = (load_file(end / f"{part}.safetensors") for end in ends)
         assert same(one, other) == []
     logs = [
-        [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(end.parents[1] / "metrics.jsonl")]
+        [
+            {key: value for key, value in line.items() if key != "seconds"}
+            for line in read_metrics(end.parents[1] / "metrics.jsonl")
+        ]
         for end in ends
     ]
     assert logs[0] == logs[1]
@@ -73,11 +78,16 @@ def test_fine_tuning_begins_with_the_weights_the_tree_and_the_tokenizer_of_anoth
     model = text.index("[model]"), text.index("[training]")
     head = '[model.head]\ntype = "classification"\npooling = "mean"\n\n'
     start = f'[start]\npath = "base"\n\n{head}'
-    file.write_text((text[: model[0]] + start + text[model[1] :]).replace("[tokenizer]\ntype = \"bpe\"\nvocab_size = 300\n", ""))
+    file.write_text(
+        (text[: model[0]] + start + text[model[1] :]).replace('[tokenizer]\ntype = "bpe"\nvocab_size = 300\n', "")
+    )
     outcome = sublayer("train", file, "--out", tmp_path / "run", "--set", "training.averaging={type='none'}")
     assert outcome.code == 0, outcome.err
     # Not the weights of the other head, though one has the same name and shape.
-    assert "; new: head.transform.map.weight, head.transform.map.bias, head.labels.weight, head.labels.bias\n" in outcome.err
+    assert (
+        "; new: head.transform.map.weight, head.transform.map.bias, head.labels.weight, head.labels.bias\n"
+        in outcome.err
+    )
     one, other = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("base", "run"))
     body = [name for name in one if name.startswith("encoder.")]
     assert body
@@ -99,7 +109,7 @@ def test_a_start_that_cannot_be(tmp_path: Path) -> None:
         over = [word for setting in settings for word in ("--set", setting)]
         file = write_task(tmp_path, "masked", model={"encoder": {"block": {"feed_forward": {"hidden": 48}}}})
         if "tokenizer" not in says:
-            file.write_text(file.read_text().replace("[tokenizer]\ntype = \"bpe\"\nvocab_size = 300\n", ""))
+            file.write_text(file.read_text().replace('[tokenizer]\ntype = "bpe"\nvocab_size = 300\n', ""))
         if "nowhere" in settings[0]:
             file.write_text(file.read_text().replace('kind = "encoder-only"\n', ""))
         outcome = sublayer("train", file, "--out", tmp_path / "run", *over)
@@ -111,15 +121,15 @@ def test_a_start_that_cannot_be(tmp_path: Path) -> None:
 def test_only_what_learns_is_trained_averaged_and_kept(tmp_path: Path) -> None:
     """The seam for adapters: what wants no gradient stays as it is, and out of the checkpoints."""
     import torch
+    from rich.console import Console
 
     from small_task import parsed, write_text
+    from sublayer.data.loader import Loader
     from sublayer.models import build_model
     from sublayer.training import work
     from sublayer.training.metrics import MetricsLog
     from sublayer.training.progress import Lines
     from sublayer.training.trainer import Surroundings, Trainer
-    from sublayer.data.loader import Loader
-    from rich.console import Console
 
     write_text(tmp_path)
     quiet = Lines(Console(quiet=True))
@@ -137,4 +147,8 @@ def test_only_what_learns_is_trained_averaged_and_kept(tmp_path: Path) -> None:
     assert changed
     assert all(name.startswith("decoder.layers.0.feed_forward.") for name in changed)
     last = listed(tmp_path / "checkpoints")[-1]
-    assert sorted(load_file(last / "model.safetensors")) == sorted(load_file(last / "average.safetensors")) == sorted(changed)
+    assert (
+        sorted(load_file(last / "model.safetensors"))
+        == sorted(load_file(last / "average.safetensors"))
+        == sorted(changed)
+    )

@@ -117,7 +117,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
 
 
 def model_file(path: Path) -> Path | None:
-    """The config.json of the model folder `path`, or of the model of the run folder `path`; None where there is none."""
+    """The config.json of the model folder `path`, or of the run folder `path`; None where there is none."""
     return next((file for file in (path / "config.json", path / "model" / "config.json") if file.is_file()), None)
 
 

@@ -17,7 +17,6 @@ from sublayer.config.presets import PRESETS, merged_with_preset
 from sublayer.config.task import CausalTask, ClassificationTask, GivenWeights, MaskedTask, Task, TranslationTask
 from sublayer.config.training import Training
 
-
 SHORTEST = 8
 """Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
 

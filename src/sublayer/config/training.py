@@ -10,6 +10,7 @@ from sublayer.config.model import Probability
 from sublayer.config.part import Part
 from sublayer.config.task import Metric
 
+
 class Adam(Part):
     """The paper's Adam (section 5.3). learning_rate: the peak; unset means the paper's, (dim * warmup) ** -0.5."""
 

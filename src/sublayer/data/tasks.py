@@ -153,7 +153,5 @@ def encode_for(
 def held_out(table: AnyTable) -> list[Mapping[str, Any]]:
     """The rows as plain values, one JSON object each; of pairs each source once, with all its translations."""
     if isinstance(table, Pairs):
-        return [
-            {"source": source, "references": several} for source, several in zip(*grouped(table), strict=True)
-        ]
+        return [{"source": source, "references": several} for source, several in zip(*grouped(table), strict=True)]
     return [row.plain for row in table]

@@ -112,7 +112,9 @@ def _last(run: Path) -> str:
 
 def _scored(recipe: config.Recipe) -> str:
     if isinstance(recipe.task, config.TranslationTask):
-        return "BLEU is of greedy translations. `sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
+        return (
+            "BLEU is of greedy translations. `sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
+        )
     return "What was held out stands in `test.jsonl`."
 
 

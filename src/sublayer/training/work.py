@@ -31,7 +31,6 @@ from sublayer.training.objectives.tagging import TagWords
 from sublayer.training.objectives.translation import Translating
 from sublayer.training.progress import Reporter
 
-
 HEADS = ("head", "output", "pooler")
 """Where the parameters stand that may be new when a model begins with the weights of another."""
 

@@ -171,13 +171,11 @@ def own_format(tokenizer: Tokenizer) -> Render:
     return render
 
 
-def encode_conversations(
-    table: Rows[Conversation], render: Render, max_length: int, pad_id: int
-) -> EncodedTexts:
+def encode_conversations(table: Rows[Conversation], render: Render, max_length: int, pad_id: int) -> EncodedTexts:
     """Conversations whose targets are the assistant's answers and the ends of these, by their position.
 
-    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned, whatever
-    they are, and nothing else is, though it be the same token.
+    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned,
+    whatever they are, and nothing else is, though it be the same token.
 
     Raises:
         DataError: `render` does not go on where it stood, or no conversation fits.
@@ -190,7 +188,10 @@ def encode_conversations(
         for place, message in enumerate(conversation.messages):
             if message.role != ANSWERS:
                 continue
-            before, after = render(conversation.messages[:place], True), render(conversation.messages[: place + 1], False)
+            before, after = (
+                render(conversation.messages[:place], True),
+                render(conversation.messages[: place + 1], False),
+            )
             if ids[: len(after)] != after or after[: len(before)] != before:
                 raise DataError(
                     f"the chat template writes the messages before message {place + 1}{_at(table.lines_of([row]))} "
