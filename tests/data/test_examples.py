@@ -26,7 +26,7 @@ from sublayer.data.tasks import encode_for, extra_tokens, lines_of
 from sublayer.errors import DataError
 from sublayer.text import Tokenizer
 
-WORDS = "ba co di fu ge ha ki lo mu ne pa ri".split()
+WORDS = ["ba", "co", "di", "fu", "ge", "ha", "ki", "lo", "mu", "ne", "pa", "ri"]
 
 
 def line(n: int) -> str:
@@ -292,11 +292,11 @@ def test_a_template_of_another_kind_and_one_that_looks_back() -> None:
 
 
 def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path) -> None:
+    import json
+
     from sublayer.data.tables.conversations import read_conversations
     from sublayer.data.tables.labelled import read_labelled
     from sublayer.data.tasks import held_out
-
-    import json
 
     for name, read, source in (
         ("instructions", read_conversations, config.Chat(path="a")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,9 +32,7 @@ def test_only_targets_change_and_a_target_is_what_stood_there(
     starts = np.array(data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens))))
     starts[0] = True
     before = tokens.copy()
-    given_, target = mask_tokens(
-        tokens, c, np.random.default_rng(seed), starts=starts, mask_id=MASK, others=OTHERS
-    )
+    given_, target = mask_tokens(tokens, c, np.random.default_rng(seed), starts=starts, mask_id=MASK, others=OTHERS)
     assert (tokens == before).all()
     asked = target != IGNORE
     assert (target[asked] == tokens[asked]).all()
@@ -102,9 +102,7 @@ def filled(given_: np.ndarray, target: np.ndarray) -> list[int]:
     return text
 
 
-@given(
-    tokens=TEXTS, seed=SEEDS, density=st.floats(0.01, 0.9), span=st.floats(1, 12), sentinels=st.integers(1, 100)
-)
+@given(tokens=TEXTS, seed=SEEDS, density=st.floats(0.01, 0.9), span=st.floats(1, 12), sentinels=st.integers(1, 100))
 def test_what_is_left_and_what_is_out_make_the_text(
     tokens: np.ndarray, seed: int, density: float, span: float, sentinels: int
 ) -> None:
@@ -138,9 +136,7 @@ def test_every_way_to_divide_into_spans_is_as_likely() -> None:
 
 
 @given(tokens=TEXTS, seed=SEEDS, density=st.floats(0.01, 0.95), span=st.floats(1, 6))
-def test_infilling_hides_spans_and_keeps_the_order(
-    tokens: np.ndarray, seed: int, density: float, span: float
-) -> None:
+def test_infilling_hides_spans_and_keeps_the_order(tokens: np.ndarray, seed: int, density: float, span: float) -> None:
     c = DenoisingTask(density=density, span=span, permute=False)
     ends = np.zeros(len(tokens), dtype=bool)
     numbered = np.arange(1000, 1000 + len(tokens))
@@ -151,7 +147,7 @@ def test_infilling_hides_spans_and_keeps_the_order(
     assert (np.diff(kept) > 0).all()
     # What is missing between two that are left is behind a mask.
     places = np.flatnonzero(left != MASK)
-    for a, b in zip(places, places[1:]):
+    for a, b in pairwise(places):
         assert b > a + 1 or left[b] == left[a] + 1
     assert len(kept) == 0 or left[0] == MASK or left[0] == 1000
     hidden = len(tokens) - len(kept)
@@ -166,9 +162,7 @@ def test_lengths_of_spans_are_poissons() -> None:
     numbered = np.arange(1000, 1400)
     c = DenoisingTask(permute=False)
     for seed in range(200):
-        left, _ = infill(
-            numbered, c, np.random.default_rng(seed), ends=np.zeros(400, dtype=bool), mask_id=MASK
-        )
+        left, _ = infill(numbered, c, np.random.default_rng(seed), ends=np.zeros(400, dtype=bool), mask_id=MASK)
         kept = left[left != MASK]
         lengths += [int(gap) - 1 for gap in np.diff(kept) if gap > 1]
     assert np.mean(lengths) == pytest.approx(3 / (1 - np.exp(-3)), abs=0.1)

@@ -114,9 +114,7 @@ def pairs_of(epoch: PackedRows, order: np.ndarray) -> list[tuple[int, int]]:
     share=st.floats(0, 1),
     number=st.integers(0, 3),
 )
-def test_every_token_is_predicted_once_in_an_epoch(
-    lengths: list[int], room: int, share: float, number: int
-) -> None:
+def test_every_token_is_predicted_once_in_an_epoch(lengths: list[int], room: int, share: float, number: int) -> None:
     made = documents(lengths, room, 1 + int(share * (room - 1)))
     expected: list[tuple[int, int]] = []
     for row in range(len(made.texts)):

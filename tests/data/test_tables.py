@@ -1,4 +1,4 @@
-"""Documents, labelled texts, tagged words and conversations: what is read, what is counted, errors that name the line."""
+"""Documents, labelled texts, tagged words, conversations: what is read and counted, errors that name the line."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     table = read_documents(PlainText(path=".", document="file"), tmp_path)
     assert [row.text for row in table] == ["first\nand more", "second"]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"is a folder without \.txt files"):
-        (tmp_path / "empty").mkdir()
         read_documents(PlainText(path="empty"), tmp_path)
 
 
@@ -106,7 +106,9 @@ def test_fields(tmp_path: Path) -> None:
 
 
 def test_tagged_words(tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_text("-DOCSTART- -X- O O\n\nEU NNP B-NP B-ORG\nsays VBZ B-VP O\n\n\nPeter NNP B-NP B-PER")
+    (tmp_path / "a.conll").write_text(
+        "-DOCSTART- -X- O O\n\nEU NNP B-NP B-ORG\nsays VBZ B-VP O\n\n\nPeter NNP B-NP B-PER"
+    )
     table = read_tagged(Conll(path="a.conll"), tmp_path)
     assert [row.plain for row in table] == [
         {"words": ["EU", "says"], "tags": ["B-ORG", "O"]},
@@ -132,7 +134,11 @@ def test_conversations(tmp_path: Path) -> None:
     [
         (lambda f: read_labelled(LabelledTsv(path="a"), f), "x\ty\nx\n", r"line 2: column 1 is missing.*label_column"),
         (lambda f: read_labelled(LabelledTsv(path="a"), f), "", r"a has no texts\. Check the path"),
-        (lambda f: read_labelled(LabelledJsonl(path="a"), f), '{"text": "x"}', r"line 1: no field 'label' \(fields: text"),
+        (
+            lambda f: read_labelled(LabelledJsonl(path="a"), f),
+            '{"text": "x"}',
+            r"line 1: no field 'label' \(fields: text",
+        ),
         (
             lambda f: read_labelled(LabelledJsonl(path="a"), f),
             '{"text": "x", "label": true}',
@@ -140,7 +146,11 @@ def test_conversations(tmp_path: Path) -> None:
         ),
         (lambda f: read_tagged(Conll(path="a", tag_column=3), f), "a b\n", r"line 1: column 3 is missing.*tag_column"),
         (lambda f: read_tagged(Conll(path="a"), f), "\n", r"a has no sentences"),
-        (lambda f: read_conversations(Chat(path="a"), f), '{"messages": "x"}', r"line 1: field 'messages' is not a list"),
+        (
+            lambda f: read_conversations(Chat(path="a"), f),
+            '{"messages": "x"}',
+            r"line 1: field 'messages' is not a list",
+        ),
         (
             lambda f: read_conversations(Chat(path="a"), f),
             '{"messages": [{"role": "asistant", "content": ""}]}',
@@ -179,7 +189,9 @@ def test_a_document_is_held_out_with_its_twins(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"Text {n % 20}\ntext  {n % 20}\n" for n in range(60)))
     table = read_documents(PlainText(path="a.txt"), tmp_path)
     made = split(table, RandomSplit(validation=3, test=4), tmp_path, read_documents)
-    keys = [{" ".join(text.lower().split()) for text in part.texts()} for part in (made.train, made.validation, made.test)]
+    keys = [
+        {" ".join(text.lower().split()) for text in part.texts()} for part in (made.train, made.validation, made.test)
+    ]
     assert [len(each) for each in keys] == [13, 3, 4]
     assert not keys[0] & (keys[1] | keys[2])
     assert str(made.train.report).startswith("78 of 120 documents; left out: 18 held out for validation")

@@ -23,7 +23,10 @@ def test_the_documented_example() -> None:
     assert scores == {"MISC": SpanScore(0, 1, 1), "PER": SpanScore(1, 1, 1)}
     whole = together(scores.values())
     assert (whole.precision, whole.recall, whole.f1) == (0.5, 0.5, 0.5)
-    assert shown(["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O", "B-PER", "I-PER"]) == [("MISC", 3, 5), ("PER", 7, 8)]
+    assert shown(["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O", "B-PER", "I-PER"]) == [
+        ("MISC", 3, 5),
+        ("PER", 7, 8),
+    ]
     assert shown(["B-PER", "I-PER", "O", "B-LOC"]) == [("PER", 0, 1), ("LOC", 3, 3)]
 
 
@@ -80,9 +83,7 @@ def test_scores_count_equal_spans(layouts: list[tuple[Any, Any]]) -> None:
     true = [written(one, "IOB2") for one, _ in layouts]
     found = [written(other, "IOBES") for _, other in layouts]
     length = [max(len(a), len(b)) for (a, _), (b, _) in zip(true, found)]
-    padded = [
-        [[*tags, *["O"] * (size - len(tags))] for (tags, _), size in zip(side, length)] for side in (true, found)
-    ]
+    padded = [[[*tags, *["O"] * (size - len(tags))] for (tags, _), size in zip(side, length)] for side in (true, found)]
     whole = together(span_scores(*padded).values())
     assert whole.right == sum(span in b for (_, a), (_, b) in zip(true, found) for span in a)
     assert (whole.true, whole.found) == (sum(len(a) for _, a in true), sum(len(b) for _, b in found))

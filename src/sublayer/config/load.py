@@ -117,7 +117,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
 
 
 def model_file(path: Path) -> Path | None:
-    """The config.json of the model folder `path`, or of the model of the run folder `path`; None where there is none."""
+    """The config.json of the model folder `path`, or of the run folder `path`; None where there is none."""
     return next((file for file in (path / "config.json", path / "model" / "config.json") if file.is_file()), None)
 
 
@@ -168,14 +168,16 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`data` with the model that `start` names under the recipe's own; a model that says its kind stands by itself.
+    """`data` with the model that `start` names under the recipe's own.
+
+    A model that says its kind stands by itself, but for the size of the vocabulary, which goes with the tokenizer.
 
     Raises:
         ConfigError: there is no readable model.
     """
     start, model = data.get("start"), data.get("model", {})
     path = cast("dict[str, Any]", start).get("path") if isinstance(start, dict) else None
-    if not isinstance(path, str) or not isinstance(model, dict) or "kind" in model:
+    if not isinstance(path, str) or not isinstance(model, dict) or {"kind", "vocab_size"} <= model.keys():
         return data
     file = model_file(folder / path)
     if file is None:
@@ -183,10 +185,12 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"start.path = '{path}' holds no model: there is no config.json in it", "Name a model folder or a run."
         )
     try:
-        below = json.loads(file.read_text(encoding="utf-8"))["model"]
+        below = {"kind": "encoder-decoder", **json.loads(file.read_text(encoding="utf-8"))["model"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
-    return {**data, "model": merge({"kind": "encoder-decoder", **below}, cast("dict[str, Any]", model))}
+    if "kind" in model:
+        below = {"vocab_size": below.get("vocab_size")}
+    return {**data, "model": merge(below, cast("dict[str, Any]", model))}
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ denominator that it brings, known without asking the device.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Movable:
         """The same batch with its tensors on `device`."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType]
         moved = {name: t.to(device, non_blocking=True) for name, t in tensors.items() if isinstance(t, Tensor)}
-        return replace(self, **moved)  # pyright: ignore[reportArgumentType]
+        return cast("Self", replace(self, **moved))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

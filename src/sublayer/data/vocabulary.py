@@ -63,7 +63,7 @@ def plain_ids(tokenizer: Tokenizer) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Words:
-    """Where words begin. spaced, sign: bool [V], tokens with a space before them, and tokens without letter or digit."""
+    """Where words begin. spaced, sign: bool [V], tokens with a space before them; tokens without letter or digit."""
 
     spaced: NDArray[np.bool_]
     sign: NDArray[np.bool_]

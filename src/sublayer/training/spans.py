@@ -1,8 +1,8 @@
 """F1 of tagged spans, by the rule of conlleval and of seqeval's default mode.
 
 A tag is a letter for the place in a span, a hyphen and the span's kind, such as B-PER; "O" is outside. Letters are B
-(begins), I (inside), E (ends) and S (single), so that IOB1, IOB2, IOE and IOBES are all read. Tags that no scheme allows
-are read too: I-PER after O begins a span, and a change of the kind begins another.
+(begins), I (inside), E (ends) and S (single), so that IOB1, IOB2, IOE and IOBES are all read. Tags that no scheme
+allows are read too: I-PER after O begins a span, and a change of the kind begins another.
 
 Sources: E. F. Tjong Kim Sang, conlleval.pl (CoNLL-2000); H. Nakayama, seqeval (2018).
 """

@@ -231,8 +231,8 @@ class Trainer:
         p = self.progress
         rows = ", ".join(str(row) for row in batch.rows[:5].tolist())
         raise TrainingError(
-            f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: training {self.objective.rows} {rows}, …); "
-            f"first not finite: {where}",
+            f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "
+            f"training {self.objective.rows} {rows}, …); first not finite: {where}",
             "Start another run with a lower learning rate, a longer warm-up or training.precision = 'float32'.",
         )
 

@@ -31,6 +31,9 @@ from sublayer.training.objectives.tagging import TagWords
 from sublayer.training.objectives.translation import Translating
 from sublayer.training.progress import Reporter
 
+HEADS = ("head", "output", "pooler")
+"""Where the parameters stand that may be new when a model begins with the weights of another."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -122,7 +125,8 @@ def labels(model: config.Model) -> tuple[str, ...]:
 
 
 def begin_from(model: Model, path: Path) -> list[str]:
-    """Give `model` the weights of the model folder (or run) `path`; a head that differs keeps those it has.
+    """Give `model` the weights of the model folder (or run) `path`; a head of another kind, or for other labels, keeps
+    those it has.
 
     Returns:
         The names of the parameters that are not from there.
@@ -130,10 +134,16 @@ def begin_from(model: Model, path: Path) -> list[str]:
     Raises:
         CheckpointError: there is no whole model, or it is another but for its head.
     """
-    theirs = dict(model_folder.read(path).model.named_parameters())
-    own = dict(model.named_parameters())
-    fresh = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
-    wrong = [name for name in fresh if name.partition(".")[0] not in ("head", "output", "pooler")]
+    found = model_folder.read(path).model
+    theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
+    # A layer of another head may have the name and the shape of one of ours, and means something else.
+    same_head = _head(found.config) == _head(model.config)
+    fresh = [
+        name
+        for name in own
+        if name not in theirs or theirs[name].shape != own[name].shape or (name.startswith("head.") and not same_head)
+    ]
+    wrong = [name for name in fresh if name.partition(".")[0] not in HEADS]
     if wrong:
         raise CheckpointError(
             f"the model in {path} is not the one that the recipe describes: {', '.join(wrong[:5])}",
@@ -143,6 +153,11 @@ def begin_from(model: Model, path: Path) -> list[str]:
         for name in own.keys() - set(fresh):
             own[name].copy_(theirs[name])
     return fresh
+
+
+def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
+    """What a model's head is for."""
+    return (c.head.type, labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
 def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Any) -> Tokenizer:

@@ -24,9 +24,10 @@ from sublayer.data.vocabulary import Words
 
 Integers = NDArray[np.int64]
 BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
-class Noise(Protocol[BatchT]):
+class Noise(Protocol[BatchT_co]):
     """What is done to the tokens of a row, and what batch the rows make."""
 
     @property
@@ -40,7 +41,7 @@ class Noise(Protocol[BatchT]):
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]: ...
 
-    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> BatchT: ...
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> BatchT_co: ...
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class PackedRows:
     def collate(self, rows: Integers) -> TextBatch:
         """The pieces of each row, one after the other."""
         lengths = self.pieces.lengths
-        chosen = [self.packed[row] for row in rows.tolist()]
+        numbers: list[int] = rows.tolist()
+        chosen = [self.packed[row] for row in numbers]
         sizes = np.array([int(lengths[pieces].sum()) for pieces in chosen], dtype=np.int64)
         shape = (len(rows), int(sizes.max()))
         tokens = np.full(shape, self.pad_id, dtype=np.int64)
@@ -87,7 +88,8 @@ class PackedRows:
         targets = 0
         for row, pieces in enumerate(chosen):
             place = 0
-            for number, piece in enumerate(pieces.tolist()):
+            inside: list[int] = pieces.tolist()
+            for number, piece in enumerate(inside):
                 begin, fresh, end = (
                     int(each[piece]) for each in (self.pieces.begin, self.pieces.fresh, self.pieces.end)
                 )

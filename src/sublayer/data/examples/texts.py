@@ -174,8 +174,8 @@ def own_format(tokenizer: Tokenizer) -> Render:
 def encode_conversations(table: Rows[Conversation], render: Render, max_length: int, pad_id: int) -> EncodedTexts:
     """Conversations whose targets are the assistant's answers and the ends of these, by their position.
 
-    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned, whatever
-    they are, and nothing else is, though it be the same token.
+    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned,
+    whatever they are, and nothing else is, though it be the same token.
 
     Raises:
         DataError: `render` does not go on where it stood, or no conversation fits.

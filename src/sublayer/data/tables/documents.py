@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 from sublayer.config import NamedCorpus, PlainText
@@ -125,5 +125,5 @@ def _articles(path: Path) -> _Found:
         raise DataError(f"{path} has no heading such as ' = Title = '", "Choose another data.source.document.")
     # What stands before the first heading (a blank line) belongs to the first article.
     bounds = [0, *starts[1:], len(lines)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         yield _document(begin + 1, "".join(f"{line}\n" for line in lines[begin:end]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sublayer.config import LabelledJsonl, LabelledTsv, NamedCorpus
 from sublayer.data import corpora
-from sublayer.data.corpora import Corpus
+from sublayer.data.corpora import Corpus, Part
 from sublayer.data.download import Progress
 from sublayer.data.jsonl import read_objects, text_of, value_of
 from sublayer.data.tables.table import Rows, collect
@@ -103,7 +103,7 @@ def _jsonl(path: Path, source: LabelledJsonl) -> Iterator[tuple[int, Labelled | 
         yield _row(number, text_of(table, source.text_field, where, remedy), str(label), second)
 
 
-def _corpus(path: Path, corpus: Corpus, part: str | None) -> Iterator[tuple[int, Labelled | str]]:
+def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int, Labelled | str]]:
     """The rows of a corpus in comma-separated columns with a header, as its row in the table says."""
     columns = corpus.columns
     assert columns is not None, f"{corpus.name} says nothing of its columns"

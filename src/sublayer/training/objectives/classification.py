@@ -49,7 +49,7 @@ def scores(model: EncoderOnly, batch: TextBatch) -> Tensor:
 
 @dataclass(frozen=True)
 class Classifying:
-    """examples: the validation texts. labels: in the order of the model's head. weights: [C], or None for equal ones."""
+    """examples: the validation texts. labels: in the order of the model's head. weights: [C], or None for equal."""
 
     examples: Examples[TextBatch]
     labels: Sequence[str]

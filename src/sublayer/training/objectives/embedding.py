@@ -50,7 +50,7 @@ class Matching:
                 left.append(one)
                 right.append(other)
                 rows += batch.rows.tolist()
-            nearest = (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist()
+            nearest: list[int] = (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist()
         same = self.pairs.same_right
         right_ones = sum(same[rows[place]] == same[rows[found]] for place, found in enumerate(nearest))
         return {"loss": total / len(rows), "recall_at_1": right_ones / len(rows)}

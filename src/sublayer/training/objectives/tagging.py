@@ -46,10 +46,14 @@ class TagWords:
                 right += int((best == batch.target)[asked].sum())
                 words += batch.targets
                 for wanted, guessed, here in zip(batch.target, best, asked, strict=True):
-                    true.append([self.tags[tag] for tag in wanted[here].tolist()])
-                    found.append([self.tags[tag] for tag in guessed[here].tolist()])
+                    true.append(self._named(wanted[here]))
+                    found.append(self._named(guessed[here]))
         span_f1 = together(span_scores(true, found).values()).f1
         return {"loss": nats / words, "accuracy": right / words, "span_f1": span_f1}
+
+    def _named(self, tags: Tensor) -> list[str]:
+        numbers: list[int] = tags.tolist()
+        return [self.tags[tag] for tag in numbers]
 
     def illustrate(self, folder: Path) -> None:
         """The numbers say it."""
