@@ -73,9 +73,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", {}, {"hidden_act": "silu"}),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}),
-    "gemma": Architecture(
-        "gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True
-    ),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True),
     "gemma2": Architecture(
         "gemma2",
         "Gemma2ForCausalLM",
@@ -181,7 +179,9 @@ def read_gguf(path: Path) -> Gguf:
     return Gguf(settings, found, metadata)
 
 
-def config_of(metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+def config_of(
+    metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path
+) -> dict[str, Any]:
     """The config.json that the settings came from.
 
     Args:
@@ -276,4 +276,3 @@ def _scaling(metadata: Mapping[str, Any], name: str, factors: bool, path: Path) 
             "original_max_position_embeddings": int(cast("int", own["original_context_length"])),
         }
     raise CheckpointError(f"{path} scales its rotary positions by '{how}', which sublayer does not read from GGUF")
-
