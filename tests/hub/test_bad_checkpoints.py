@@ -305,7 +305,7 @@ def test_what_no_family_can_express_is_named() -> None:
     tree = llama_tree(attention=config.Attention(heads=4, bias=False, query_key_norm=config.LayerNorm()))
     with pytest.raises(CheckpointError) as caught:
         choose_family(tree)
-    assert "decoder.blocks[0].attention.query_key_norm" in str(caught.value)
+    assert "decoder.block.attention.query_key_norm" in str(caught.value)
 
 
 def test_an_unknown_family_is_refused() -> None:

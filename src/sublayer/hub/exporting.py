@@ -6,7 +6,9 @@ whatever the family's writer had eyes for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError, nearest
 from sublayer.files import replacing, write_json
 from sublayer.hub.canonical import canonical, differences
+from sublayer.hub.equivalent import equivalents
 from sublayer.hub.families import FAMILIES
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.importing import read_tree
 from sublayer.hub.rules import Rule
+from sublayer.hub.sentences import write_modules
 from sublayer.hub.tensors import write_tensors
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model
@@ -60,7 +64,7 @@ def export(
         CheckpointError: no family can express the model; what the likeliest would lose is named.
         StorageError: the disk refused.
     """
-    chosen, settings = choose_family(model.config, family)
+    model, chosen, settings = _expressed(model, family)
     special = dict(tokens or _tokens_of(tokenizer))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     settings |= {"torch_dtype": dtype, **{key: value for key, value in special.items() if key in IN_CONFIG}}
@@ -70,6 +74,8 @@ def export(
         if not isinstance(model.config, config.EncoderOnly):
             write_json(aside / "generation_config.json", special)
         _write_tensors(aside, model, chosen, shard_bytes)
+        if isinstance(model.config, config.EncoderOnly) and isinstance(model.config.head, config.SentenceEmbedding):
+            write_modules(aside, model.config.head, model.config.dim)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, aside, model.config.max_length)
     return chosen
@@ -81,21 +87,58 @@ def choose_family(tree: Tree, preferred: str | None = None) -> tuple[Family, dic
     Raises:
         CheckpointError: none can express it.
     """
+    found = _find(tree, preferred)
+    if isinstance(found, Lost):
+        raise found.error(tree)
+    return found
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What the family that comes nearest to a tree would lose of it."""
+
+    family: str = ""
+    settings: tuple[str, ...] = ()
+
+    def error(self, tree: Tree) -> CheckpointError:
+        reason = f"; as {self.family}, {'; '.join(self.settings)}" if self.settings else ""
+        return CheckpointError(
+            f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",
+            "Keep it in sublayer's own format, or train one of such a family's form.",
+        )
+
+
+def _expressed(model: Model, preferred: str | None) -> tuple[Model, Family, dict[str, Any]]:
+    """The model as a family can express it (another one that computes the same, where it must be), and which can."""
+    nearest_miss: Lost | None = None
+    for same in equivalents(model):
+        found = _find(same.config, preferred)
+        if not isinstance(found, Lost):
+            return same, *found
+        if nearest_miss is None or len(found.settings) < len(nearest_miss.settings):
+            nearest_miss = found
+    assert nearest_miss is not None
+    raise nearest_miss.error(model.config)
+
+
+def _find(tree: Tree, preferred: str | None) -> tuple[Family, dict[str, Any]] | Lost:
     known = {family.name: family for family in FAMILIES}
     if preferred is not None and preferred not in known:
         raise CheckpointError(f"no family is called '{preferred}'", nearest(preferred, known))
+    if isinstance(tree, config.EncoderOnly) and isinstance(tree.head, config.SentenceEmbedding):
+        # Pooling and normalization have files of their own; the encoder is a model without a head.
+        tree = tree.model_copy(update={"head": config.NoHead()})
     order = [name for name in (preferred, FIRST_CHOICE[tree.kind]) if name in known]
-    reason = ""
+    misses: list[Lost] = []
     for name in dict.fromkeys([*order, *known]):
         settings, lost = _attempt(known[name], tree)
         if settings is not None and not lost:
             return known[name], settings
-        if lost and not reason:
-            reason = f"; as {name}, {'; '.join(lost)}"
-    raise CheckpointError(
-        f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",
-        "Keep it in sublayer's own format, or train one of such a family's form.",
-    )
+        if lost:
+            # What is lost in every layer is said once.
+            once = dict.fromkeys(re.sub(r"blocks\[\d+\]", "block", each) for each in lost)
+            misses.append(Lost(name, tuple(once)))
+    return min(misses, key=lambda miss: len(miss.settings), default=Lost())
 
 
 def _attempt(family: Family, tree: Tree) -> tuple[dict[str, Any] | None, list[str]]:
@@ -116,10 +159,9 @@ def _tokens_of(tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The special tokens of a model that was trained here."""
     if tokenizer is None:
         return {}
-    tokens = SpecialTokens(
-        start=tokenizer.start_id, beginning=tokenizer.start_id, end=(tokenizer.end_id,), padding=tokenizer.pad_id
-    )
-    return tokens.write()
+    roles = tokenizer.specials
+    end = () if roles.end is None else (roles.end,)
+    return SpecialTokens(start=roles.start, beginning=roles.start, end=end, padding=roles.pad).write()
 
 
 def _write_tensors(folder: Path, model: Model, family: Family, shard_bytes: int) -> None:

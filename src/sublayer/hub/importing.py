@@ -24,6 +24,7 @@ from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import retie, untied
 from sublayer.hub.rules import Rule
+from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source, read_json
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model, build_model
@@ -60,7 +61,7 @@ def import_folder(
     dtype: torch.dtype | None = None,
     unsafe_pickle: bool = False,
 ) -> Imported:
-    """The model in a folder as Hugging Face's hub keeps it: config.json and safetensors.
+    """The model in a folder of Hugging Face's hub (config.json, safetensors), or of sentence-transformers.
 
     Args:
         device: where to. dtype: in which type; unset: the one that all its tensors are in, or, of several, the
@@ -71,12 +72,20 @@ def import_folder(
         CheckpointError: the family or one of its settings is unknown, a file is missing or damaged, or tensors are
             missing, unexpected or misshapen (all are named at once).
     """
+    sentences = read_modules(folder)
+    if sentences is not None:
+        folder = sentences.transformer
     settings = read_json(folder / "config.json")
+    if sentences is not None:
+        # Whatever it was trained as, what is pooled is the output of the encoder alone.
+        settings.pop("architectures", None)
     family = find_family(settings, str(folder / "config.json"))
     source = open_source(folder, unsafe_pickle=unsafe_pickle)
     tree = read_tree(family, settings)
     if family.settle is not None:
         tree = family.settle(tree, set(source.headers))
+    if sentences is not None:
+        tree = with_head(tree, sentences.head)
     model = import_tensors(tree, family, source, device=device, dtype=dtype)
     generation = folder / "generation_config.json"
     return Imported(model, family, settings, read_json(generation) if generation.is_file() else {})

@@ -146,6 +146,7 @@ def _read_stack(settings: Settings, form: Form, side: str, position: config.Posi
 
 
 def _write(tree: Tree, *, form: Form) -> dict[str, Any] | None:
+    """From the first block of each stack: who exports sees by reading it again what that does not say."""
     if not isinstance(tree, config.EncoderDecoder):
         return None
     found: dict[str, Any] = {
@@ -163,21 +164,17 @@ def _write(tree: Tree, *, form: Form) -> dict[str, Any] | None:
     for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
         block = stack.blocks[0]
         part = block.feed_forward
-        if not isinstance(part, config.PositionWise):
-            return None
         found |= {
             f"{side}_layers": stack.layers,
             f"{side}_attention_heads": block.attention.heads,
             f"{side}_ffn_dim": part.hidden,
             "activation_function": ACTIVATION_NAMES[part.activation],
-            "activation_dropout": part.dropout,
+            "activation_dropout": getattr(part, "dropout", 0.0),
             "attention_dropout": block.attention.dropout,
             "dropout": block.dropout,
         }
     position = tree.encoder.position
-    if form.position == "counted":
-        if not isinstance(position, config.Sinusoidal) or position.offset == 0:
-            return None
+    if form.position == "counted" and isinstance(position, config.Sinusoidal) and position.offset:
         found["pad_token_id"] = position.offset - 1
     return found
 
@@ -214,7 +211,7 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
 
 
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
-    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D]; in cross-attention [D, D] and [2 D, D]."""
+    """[D, D] of queries, keys and values are one matrix of ours, [3 D, D]; in cross-attention [D, D] and [2 D, D]."""
     norm = "outer" if block.wiring == "post" else "before"
     found = [
         *affine_joined("self_attention.qkv", [f"self_attn.{name}_proj" for name in "qkv"], [dim] * 3),

@@ -90,17 +90,11 @@ def head_dropout(settings: Settings) -> float:
 
 
 def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
-    """The keys of `read_frame`, from the first block; None where the tree has another form of parts."""
+    """The keys of `read_frame`, from the first block: who exports sees by reading it again what that does not say."""
     if not isinstance(tree, config.EncoderOnly):
         return None
     block, position = tree.encoder.blocks[0], tree.encoder.position
     attention, part, norm = block.attention, block.feed_forward, block.norm
-    if not (
-        isinstance(part, config.PositionWise)
-        and isinstance(norm, config.LayerNorm)
-        and isinstance(position, config.Learned)
-    ):
-        return None
     return {
         "model_type": name,
         "vocab_size": tree.vocab_size,
@@ -111,8 +105,8 @@ def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
         "hidden_act": ACTIVATION_NAMES[part.activation],
         "hidden_dropout_prob": block.dropout,
         "attention_probs_dropout_prob": attention.dropout,
-        "max_position_embeddings": tree.max_length + position.offset,
-        "type_vocab_size": tree.embedding.types,
+        "max_position_embeddings": tree.max_length + (position.offset if isinstance(position, config.Learned) else 0),
+        "type_vocab_size": max(tree.embedding.types, 1),
         "layer_norm_eps": norm.eps,
         "position_embedding_type": "absolute",
         **write_labels(tree.head),

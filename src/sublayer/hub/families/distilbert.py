@@ -81,9 +81,7 @@ def _read_head(settings: Settings, task: str) -> config.Head:
 def _write(tree: Tree) -> dict[str, Any] | None:
     if not isinstance(tree, config.EncoderOnly):
         return None
-    block, position = tree.encoder.blocks[0], tree.encoder.position
-    if not isinstance(block.feed_forward, config.PositionWise) or not isinstance(position, config.Learned):
-        return None
+    block = tree.encoder.blocks[0]
     return {
         "architectures": ["DistilBert" + task_of(tree.head)],
         "model_type": "distilbert",

@@ -66,11 +66,10 @@ def _write(tree: Tree, *, name: str, stem: str) -> dict[str, Any] | None:
     if frame is None:
         return None
     assert isinstance(tree, config.EncoderOnly)
-    assert isinstance(tree.encoder.position, config.Learned)
-    if tree.encoder.position.offset == 0:
-        return None
-    padding = tree.encoder.position.offset - 1
-    return {"architectures": [stem + task_of(tree.head)], **frame, "pad_token_id": padding}
+    position = tree.encoder.position
+    if not isinstance(position, config.Learned) or position.offset == 0:
+        return None  # BERT says better what such a model is
+    return {"architectures": [stem + task_of(tree.head)], **frame, "pad_token_id": position.offset - 1}
 
 
 def _rules(tree: Tree) -> list[Rule]:

@@ -104,8 +104,7 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         return None
     block, position = tree.encoder.blocks[0], tree.encoder.position
     part, attention = block.feed_forward, block.attention
-    if isinstance(part, config.MixtureOfExperts) or not isinstance(position, config.RelativeBias):
-        return None
+    bias = position if isinstance(position, config.RelativeBias) else config.RelativeBias()
     name = FEED_FORWARD_NAMES[part.activation]
     if isinstance(part, config.Gated):
         name = "gated-gelu" if part.activation == "gelu_tanh" else f"gated-{name}"
@@ -121,8 +120,8 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "num_layers": tree.encoder.layers,
         "num_decoder_layers": tree.decoder.layers,
         "num_heads": attention.heads,
-        "relative_attention_num_buckets": position.buckets,
-        "relative_attention_max_distance": position.max_distance,
+        "relative_attention_num_buckets": bias.buckets,
+        "relative_attention_max_distance": bias.max_distance,
         "dropout_rate": block.dropout,
         "layer_norm_epsilon": block.norm.eps,
         "feed_forward_proj": name,

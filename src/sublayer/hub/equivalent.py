@@ -1,0 +1,179 @@
+"""The same model said in another way: what other libraries have no words for, in words that they have.
+
+Each of these gives a model that computes the same function as the one it was given, up to the rounding of sums in
+another order, or None where it has nothing to change. They are tried where no family can express a model as it is.
+
+    halves       sinusoids that interleave sines and cosines become the same with all sines first
+    tabulated    sinusoids become a learned table that holds them
+    biased       where there is no bias, there is one of zeros
+    typed        where there are no kinds of token, there is one whose vector is zero
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.config.part import Part
+from sublayer.hub.family import Tree
+from sublayer.hub.folder import retie, untied
+from sublayer.models import Model, build_model
+from sublayer.models.stack import Stack
+from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.embedding import Embedding
+from sublayer.nn.experts import MixtureOfExperts
+from sublayer.nn.feed_forward import Gated, PositionWise
+from sublayer.nn.normalization import LayerNorm, RMSNorm
+from sublayer.nn.positions import Learned, Sinusoidal
+
+Equivalent = Callable[[Model], "Model | None"]
+State = Mapping[str, Tensor]
+
+
+def equivalents(model: Model) -> Iterator[Model]:
+    """The model, then the same said in ever more other ways."""
+    yield model
+    for step in (halves, tabulated, biased, typed):
+        other = step(model)
+        if other is not None:
+            model = other
+            yield model
+
+
+def _rebuilt(tree: Tree, state: State, like: Model) -> Model:
+    """A model of this tree with these weights, where and in what type `like` is."""
+    parameter = next(like.parameters())
+    with torch.device("meta"):
+        model = build_model(tree).to(parameter.dtype)
+    _, ties = untied(model)
+    model.load_state_dict(state, strict=True, assign=True)
+    retie(model, ties)
+    for module in model.modules():
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset(parameter.device)
+    return model.eval()
+
+
+def _with_stacks(tree: Tree, change: Callable[[config.Stack], config.Stack]) -> Tree:
+    """The tree with every stack changed."""
+    names = [name for name in ("encoder", "decoder") if hasattr(tree, name)]
+    return tree.model_copy(update={name: change(getattr(tree, name)) for name in names})
+
+
+# --- positions ---------------------------------------------------------------------------------------------------
+
+
+def halves(model: Model) -> Model | None:
+    """Sinusoids with all sines first, in an encoder-decoder.
+
+    Nothing in a model knows which dimension of the residual stream is which: reorder them in all that reads from the
+    stream and in all that writes to it, and the model is the same. In the order 0, 2, 4, …, 1, 3, 5, … interleaved
+    sinusoids are sinusoids in halves.
+    """
+    tree = model.config
+    if not isinstance(tree, config.EncoderDecoder) or tree.embedding.width is not None:
+        return None
+    found = [stack.position for stack in (tree.encoder, tree.decoder)]
+    layouts = {position.layout for position in found if isinstance(position, config.Sinusoidal)}
+    if layouts != {"interleaved"}:
+        return None
+
+    def turned(stack: config.Stack) -> config.Stack:
+        if not isinstance(stack.position, config.Sinusoidal):
+            return stack
+        return stack.model_copy(update={"position": stack.position.model_copy(update={"layout": "halves"})})
+
+    order = torch.cat((torch.arange(0, tree.dim, 2), torch.arange(1, tree.dim, 2)))
+    state = dict(model.state_dict())
+    for name, axis in _stream_axes(model).items():
+        state[name] = state[name].index_select(axis, order.to(state[name].device))
+    return _rebuilt(_with_stacks(tree, turned), state, model)
+
+
+def _stream_axes(model: Model) -> dict[str, int]:
+    """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's."""
+    axes: dict[str, int] = {"output.weight": 1}
+    for prefix, module in model.named_modules():
+        here: dict[str, int]
+        match module:
+            case Embedding():
+                here = {"tokens.weight": 1, "types.weight": 1}
+            case SelfAttention():
+                here = {"qkv.weight": 1, "output.weight": 0, "output.bias": 0}
+            case CrossAttention():
+                here = {"query.weight": 1, "key_value.weight": 1, "output.weight": 0, "output.bias": 0}
+            case PositionWise():
+                here = {"up.weight": 1, "down.weight": 0, "down.bias": 0}
+            case Gated():
+                here = {"gate_up.weight": 1, "down.weight": 0, "down.bias": 0}
+            case MixtureOfExperts():
+                here = {"router.weight": 1, "gate_up": 2, "down": 1}
+            case Learned():
+                here = {"weight": 1}
+            case LayerNorm() | RMSNorm() if not prefix.endswith(("query_norm", "key_norm")):
+                here = {"weight": 0, "bias": 0}
+            case _:
+                continue
+        axes |= {f"{prefix}.{name}": axis for name, axis in here.items()}
+    held = model.state_dict()
+    return {name: axis for name, axis in axes.items() if name in held}
+
+
+def tabulated(model: Model) -> Model | None:
+    """Sinusoids as a learned table, in a model of one stack: those of encoder-decoders have families of their own."""
+    tree = model.config
+    if isinstance(tree, config.EncoderDecoder):
+        return None
+    stack = tree.encoder if isinstance(tree, config.EncoderOnly) else tree.decoder
+    if not isinstance(stack.position, config.Sinusoidal):
+        return None
+    module = cast("Stack", model.encoder if isinstance(tree, config.EncoderOnly) else model.decoder).position
+    assert isinstance(module, Sinusoidal)
+    name = "encoder" if isinstance(tree, config.EncoderOnly) else "decoder"
+    weight = next(model.parameters())
+    state = {**model.state_dict(), f"{name}.position.weight": module.make_table().to(weight)}
+    changed = _with_stacks(tree, lambda each: each.model_copy(update={"position": config.Learned()}))
+    return _rebuilt(changed, state, model)
+
+
+# --- what is missing, as zeros ------------------------------------------------------------------------------------
+
+
+def biased(model: Model) -> Model | None:
+    """A bias of zeros wherever there is none in a block, in a norm, or after the projection to the vocabulary."""
+    tree = _all_biased(model.config)
+    return None if tree == model.config else _filled(tree, model)
+
+
+def typed(model: Model) -> Model | None:
+    """One kind of token, whose vector is zero, in an encoder that knows none."""
+    tree = model.config
+    if not isinstance(tree, config.EncoderOnly) or tree.embedding.types:
+        return None
+    return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"types": 1})}), model)
+
+
+def _filled(tree: Tree, model: Model) -> Model:
+    """A model of this tree with the weights of `model`; what that has not is zero."""
+    with torch.device("meta"):
+        wanted = build_model(tree).state_dict()
+    state = model.state_dict()
+    like = next(model.parameters())
+    zeros = {name: like.new_zeros(tensor.shape) for name, tensor in wanted.items() if name not in state}
+    return _rebuilt(tree, {**state, **zeros}, model)
+
+
+def _all_biased(part: Any) -> Any:
+    """The same part of a tree with every `bias` true."""
+    if isinstance(part, tuple):
+        return tuple(_all_biased(each) for each in cast("tuple[Any, ...]", part))
+    if not isinstance(part, Part):
+        return part
+    changed = {name: _all_biased(getattr(part, name)) for name in type(part).model_fields}
+    changed |= {name: True for name in ("bias", "output_bias") if changed.get(name) is False}
+    return part.model_copy(update=changed)
