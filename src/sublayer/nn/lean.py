@@ -3,7 +3,8 @@
 In a small model the calls of modules cost a decoding step as much time as its products. Here each part is turned, once,
 into a function over its weights that a step may call many times: products with oneDNN's layout and the activation
 within them, keys and values copied into the cache once, no taps and no dropout. Whoever uses these functions therefore
-asks a `Watch` before each step whether the modules are still the same and nobody listens.
+asks a `Watch` whether the modules are still the same and nobody listens. Copied are the matrices of the products and
+what the places of a decoder are computed to; all else is read where it stands.
 
 The functions are made from the modules, by type. A part that is not known here raises `Unknown`; nothing is guessed.
 
@@ -86,7 +87,7 @@ def linear(part: nn.Module, activation: config.Activation | None = None) -> Func
     """activation(x W^T + b)."""
     part = known(part, Linear)
     attribute, algorithm = FUSED[activation]
-    weight, bias = part.weight.detach(), None if part.bias is None else part.bias.detach()  # pyright: ignore[reportUnnecessaryComparison]
+    weight, bias = part.weight.detach(), part.bias
     packed = pack(weight)
 
     def apply(x: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ def linear(part: nn.Module, activation: config.Activation | None = None) -> Func
     def apply_small(x: Tensor) -> Tensor:
         if x.shape[0] > 1:
             return apply(x)
-        y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)
+        y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)  # pyright: ignore[reportUnnecessaryComparison]
         return y if plain is None else plain(y)
 
     return apply_small
@@ -110,11 +111,10 @@ def norm(part: nn.Module) -> Function:
     """LayerNorm or RMSNorm, over the last dimension of any shape."""
     if isinstance(part, LayerNorm):
         layer = known(part, LayerNorm)
-        weight, bias, eps = layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), layer.eps
-        shape = weight.shape
+        weight, bias, eps, shape = layer.weight, layer.bias, layer.eps, layer.weight.shape
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     root = known(part, RMSNorm)
-    weight, eps, shape = root.weight.detach(), root.eps, root.weight.shape
+    weight, eps, shape = root.weight, root.eps, root.weight.shape
     return lambda x: torch.rms_norm(x, shape, weight, eps)
 
 
@@ -256,7 +256,7 @@ def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
         case Sinusoidal():
             return Places(added=known(part, Sinusoidal).table.to(dtype))
         case Learned():
-            return Places(added=known(part, Learned).weight.detach())
+            return Places(added=known(part, Learned).weight)
         case Rotary():
             return Places(rotation=known(part, Rotary).rotation(every, dtype))
         case Alibi() | RelativeBias():
@@ -272,7 +272,7 @@ def embedding(part: nn.Module, added: Tensor | None) -> Callable[[Tensor, int], 
     tokens_part = known(part.tokens, nn.Embedding)
     if tokens_part.max_norm is not None:
         raise Unknown("an embedding that rescales its vectors")
-    table, scale, normed = tokens_part.weight.detach(), part.scale, norm_or_none(part.norm)
+    table, scale, normed = tokens_part.weight, part.scale, norm_or_none(part.norm)
 
     def apply(tokens: Tensor, place: int) -> Tensor:
         x = torch.embedding(table, tokens)
