@@ -169,8 +169,8 @@ def cast_and_back(model: EncoderDecoder) -> None:
     model.float()
 
 
-WRITTEN = [written_in_place, bias_written_in_place, data_replaced, state_loaded, all_redrawn, cast_and_back]
-REPLACED = [parameter_replaced, part_replaced, layers_swapped, table_replaced]
+WRITTEN = [written_in_place, bias_written_in_place, state_loaded, all_redrawn]
+REPLACED = [data_replaced, parameter_replaced, part_replaced, layers_swapped, table_replaced, cast_and_back]
 
 
 @pytest.mark.parametrize("change", [*WRITTEN, *REPLACED], ids=lambda change: change.__name__)

@@ -37,8 +37,8 @@ class Runner:
     """Decodes for `model`; see above.
 
     What it prepares is made at `start`, and anew where the model is no longer the same. Weights that are written to
-    between two steps are noticed at once, and the modules finish that decode; a module or a parameter that is replaced
-    by another is noticed at the next `start`.
+    between two steps are noticed at once, and the modules finish that decode; a module, a parameter or a parameter's
+    memory that is replaced by another is noticed at the next `start`.
 
     Memory: one more copy of the decoder's matrices, in another layout.
     """

@@ -49,7 +49,7 @@ class Watch:
         ]
         # While these live, no other weight can be given the same memory.
         self._memory = [tensor.detach() for tensor in self._copied]
-        self._identities, self._state = self._seen(), self._written()
+        self._before, self._versions = self._seen(), self._written()
         everywhere = vars(torch_module)
         self._hooks: list[Any] = [
             *(vars(module)[kind] for module in self._modules for kind in ("_forward_hooks", "_forward_pre_hooks")),
@@ -59,13 +59,13 @@ class Watch:
 
     @property
     def unchanged(self) -> bool:
-        """Whether every module and weight is in its place, and no copied weight has been written to."""
-        return self._seen() == self._identities and self.unwritten
+        """Whether every module and weight is in its place and in its memory, and no copied weight was written to."""
+        return self._seen() == self._before and self.unwritten
 
     @property
     def unwritten(self) -> bool:
-        """Whether no copied weight has been written to, or been given other memory. For each step."""
-        return self._written() == self._state
+        """Whether no copied weight has been written to. For each step."""
+        return self._written() == self._versions
 
     @property
     def listened(self) -> bool:
@@ -80,8 +80,11 @@ class Watch:
         """Whether any module is in training."""
         return True in [module.training for module in self._modules]
 
-    def _seen(self) -> list[int]:
-        return [id(held.get(name)) for held, name in self._places]
+    def _seen(self) -> tuple[list[int], list[int]]:
+        return (
+            [id(held.get(name)) for held, name in self._places],
+            [tensor.data_ptr() for tensor in self._copied],
+        )
 
     def _written(self) -> list[int]:
-        return [number for weight in self._copied for number in (weight._version, weight.data_ptr())]
+        return [tensor._version for tensor in self._copied]
