@@ -21,8 +21,9 @@ from sublayer.models.decoder import Decoder
 from sublayer.nn import lean
 from sublayer.nn.block import Block
 from sublayer.nn.lean import Unknown, known
-from sublayer.nn.linear import one_dnn
+from sublayer.nn.linear import Linear, one_dnn
 from sublayer.nn.mask import Mask
+from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
 Decodes = EncoderDecoder | DecoderOnly
@@ -36,7 +37,11 @@ def runner_for(model: Decodes) -> Stepper[DecoderState]:
 
 
 class Runner:
-    """Decodes for `model`; see above. What it prepares is made at `start`, and again where the weights have changed.
+    """Decodes for `model`; see above.
+
+    What it prepares is made at `start`, and anew where the model is no longer the same. Weights that are written to
+    between two steps are noticed at once, and the modules finish that decode; a module, a parameter or a parameter's
+    memory that is replaced by another is noticed at the next `start`.
 
     Memory: one more copy of the decoder's matrices, in another layout.
     """
@@ -47,7 +52,7 @@ class Runner:
 
     def prepare(self) -> bool:
         """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
-        if self._lean is None or not self._lean.watch.unchanged:
+        if self._lean is None or self._lean.watch.training or not self._lean.watch.unchanged:
             try:
                 self._lean = _Lean(self.model)
             except Unknown:
@@ -154,10 +159,7 @@ class _Lean:
         model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
         decoder = known(model.decoder, Decoder)
         _require_known(model.config)
-        _require_usable(model, decoder)
-        self.watch = _watch(decoder, model.output, model.logits)
-        if self.watch.training:
-            raise Unknown("dropout")
+        self.model, self.watch = model, _watch(model, decoder)
         with torch.no_grad():
             longest = model.config.max_length
             self.places = lean.places(decoder.position, longest, torch.float32)
@@ -172,14 +174,13 @@ class _Lean:
 
     def may_step(self, tokens: Tensor) -> bool:
         """Whether this step is one for the functions: a new token a row, no gradient, no listener, the same weights."""
-        watch = self.watch
         return (
             tokens.shape[1] == 1
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
-            and not watch.listened
-            and not watch.training
-            and watch.unchanged
+            and not self.model.training
+            and not self.watch.listened
+            and self.watch.unwritten
         )
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -204,17 +205,17 @@ class _Lean:
         return self.project(x if self.norm is None else self.norm(x)).unsqueeze(1)
 
 
-def _require_usable(model: Decodes, decoder: Decoder) -> None:
+def _watch(model: Decodes, decoder: Decoder) -> Watch:
     weights = [*decoder.parameters(), *model.output.parameters()]
     if not one_dnn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise Unknown("only float32 on a CPU with oneDNN")
-
-
-def _watch(*roots: nn.Module) -> Watch:
     try:
-        return Watch(*roots)
+        watch = Watch(decoder, model.output, model.logits, copied=lambda module: isinstance(module, Linear | Position))
     except ValueError as error:
         raise Unknown(str(error)) from error
+    if watch.training:
+        raise Unknown("dropout")
+    return watch
 
 
 def _sublayers(layer: nn.Module, index: int) -> list[Callable[[Tensor, lean.Step], Tensor]]:

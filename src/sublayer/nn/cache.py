@@ -60,11 +60,9 @@ class KeyValueCache:
         """
         held = self.buffer[:, :, :, :, : self.length]
         if rows.shape[0] == self.buffer.shape[2]:
-            # Only rows that change are copied, and some of a layer at a time, which then stay in the processor's cache.
-            moved = (rows != torch.arange(rows.shape[0], device=rows.device)).nonzero().squeeze(1)
-            origins = rows[moved]
-            for part in held.flatten(0, 1).unbind(0):
-                part.index_copy_(0, moved, part.index_select(0, origins))
+            # A layer at a time, which stays in a processor's cache between the two copies.
+            for layer in held.unbind(0):
+                layer.copy_(layer.index_select(1, rows))
         else:
             other = self.buffer.new_empty(*self.buffer.shape[:2], rows.shape[0], *self.buffer.shape[3:])
             other[:, :, :, :, : self.length] = held.index_select(2, rows)

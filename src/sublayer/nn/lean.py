@@ -3,7 +3,8 @@
 In a small model the calls of modules cost a decoding step as much time as its products. Here each part is turned, once,
 into a function over its weights that a step may call many times: products with oneDNN's layout and the activation
 within them, keys and values copied into the cache once, no taps and no dropout. Whoever uses these functions therefore
-asks a `Watch` before each step whether the modules are still the same and nobody listens.
+asks a `Watch` whether the modules are still the same and nobody listens. Copied are the matrices of the products and
+what the places of a decoder are computed to; all else is read where it stands.
 
 The functions are made from the modules, by type. A part that is not known here raises `Unknown`; nothing is guessed.
 
@@ -87,7 +88,7 @@ def linear(part: nn.Module, activation: config.Activation | None = None) -> Func
     """activation(x W^T + b)."""
     part = known(part, Linear)
     attribute, algorithm = FUSED[activation]
-    weight, bias = part.weight.detach(), None if part.bias is None else part.bias.detach()  # pyright: ignore[reportUnnecessaryComparison]
+    weight, bias = part.weight.detach(), part.bias
     packed = pack(weight)
 
     def apply(x: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def linear(part: nn.Module, activation: config.Activation | None = None) -> Func
     def apply_small(x: Tensor) -> Tensor:
         if x.shape[0] > 1:
             return apply(x)
-        y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)
+        y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)  # pyright: ignore[reportUnnecessaryComparison]
         return y if plain is None else plain(y)
 
     return apply_small
@@ -111,12 +112,12 @@ def norm(part: nn.Module) -> Function:
     """LayerNorm or RMSNorm, over the last dimension of any shape."""
     if isinstance(part, LayerNorm):
         layer = known(part, LayerNorm)
-        weight, bias, eps = layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), layer.eps
-        shape = weight.shape
+        weight, bias, eps, shape = layer.weight, layer.bias, layer.eps, layer.weight.shape
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     root = known(part, RMSNorm)
-    weight, eps, shape = root.weight.detach(), root.eps, root.weight.shape
-    weight = 1.0 + weight if root.plus_one else weight
+    weight, eps, shape = root.weight, root.eps, root.weight.shape
+    if root.plus_one:
+        return lambda x: torch.rms_norm(x, shape, 1.0 + weight, eps)
     return lambda x: torch.rms_norm(x, shape, weight, eps)
 
 
@@ -259,7 +260,7 @@ def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
             return Places(added=known(part, Sinusoidal).table.to(dtype))
         case Learned():
             learned = known(part, Learned)
-            return Places(added=learned.weight.detach()[learned.config.offset :])
+            return Places(added=learned.weight[learned.config.offset :])
         case Rotary():
             return Places(rotation=known(part, Rotary).rotation(every, dtype))
         case Alibi() | RelativeBias():
@@ -275,7 +276,7 @@ def embedding(part: nn.Module, added: Tensor | None) -> Callable[[Tensor, int], 
     tokens_part = known(part.tokens, nn.Embedding)
     if tokens_part.max_norm is not None:
         raise Unknown("an embedding that rescales its vectors")
-    table, scale, normed = tokens_part.weight.detach(), part.scale, norm_or_none(part.norm)
+    table, scale, normed = tokens_part.weight, part.scale, norm_or_none(part.norm)
 
     def apply(tokens: Tensor, place: int) -> Tensor:
         x = torch.embedding(table, tokens)
