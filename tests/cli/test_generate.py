@@ -115,6 +115,14 @@ def test_what_was_asked_for_cannot_be(made: Generator[Any]) -> None:
     assert outcome.out == succeeded(sublayer("generate", "lm", "one")), "what stood before is still answered"
 
 
+def test_what_stands_before_a_refused_line_is_answered(made: Generator[Any]) -> None:
+    long = " ".join(["one"] * 70)
+    outcome = sublayer("generate", "lm", stdin=f"one two\nthree\n{long}\nfour\n".encode())
+    assert outcome.code == 2
+    assert "prompt 3 has " in outcome.err
+    assert outcome.out == "".join(f"{one.text}\n" for one in made.generate(["one two", "three"]))
+
+
 def test_a_translation_model_is_refused() -> None:
     outcome = sublayer("generate", trained(), "ba co")
     assert outcome.code == 2

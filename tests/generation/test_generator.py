@@ -58,7 +58,8 @@ def test_greedy_texts_in_order(seed: int) -> None:
 def test_beams_in_order() -> None:
     made = generator(1, end_bias=5.0, max_tokens=6)
     table = made.model
-    results = made.generate(PROMPTS, search=config.Beam(size=3, length_penalty=0.5), n=2, log_probabilities=True)
+    beam = config.Beam(size=3, length_penalty=0.5)
+    results = made.generate(PROMPTS, search=beam, n=2, log_probabilities=True, batch_tokens=100)
     for one in results:
         text = tuple(one.prompt_tokens)
         expected = plain_beam(

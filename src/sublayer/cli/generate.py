@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,10 +92,23 @@ def generate(
         if len(chunk) == 1 and n == 1 and not as_json:
             _streamed(generator, chunk[0], done, options)
         else:
-            for number, one in enumerate(generator.generate(chunk, n=n, first=done, **options), start=done + 1):
+            for number, one in enumerate(_answered(generator, chunk, n=n, first=done, **options), start=done + 1):
                 _print(one, number, as_json)
         sys.stdout.flush()
         done += len(chunk)
+
+
+def _answered(generator: Generator[Any], prompts: list[str], *, first: int, **options: Any) -> Iterator[Generated]:
+    """What is made of the prompts; where one is refused, those before it are still answered."""
+    from sublayer.errors import InputError
+
+    try:
+        together = generator.generate(prompts, first=first, **options)
+    except InputError:
+        for place, prompt in enumerate(prompts):
+            yield from generator.generate([prompt], first=first + place, **options)
+        raise
+    yield from together
 
 
 def _constraints(

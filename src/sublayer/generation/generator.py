@@ -118,7 +118,7 @@ class Generator(Generic[S]):
             seed: sample s of prompt i is a function of (seed, first + i, s) and of the prompt, whatever is beside it;
                 left out, one is drawn.
             first: the number of the first prompt, where the list goes on from another one.
-            batch_tokens: budget of a batch, rows * (longest prompt + new tokens).
+            batch_tokens: budget of a batch, rows (or hypotheses) * (longest prompt + new tokens).
             progress: told how many prompts have just been done.
 
         Raises:
@@ -133,7 +133,9 @@ class Generator(Generic[S]):
         steps = [self._room(ids, max_tokens, plan.c, first + row + 1) for row, ids in enumerate(sources)]
         _require_draft_room(plan, max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
         texts = [[Unfolding(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
-        for rows in by_length([n * (len(ids) + new) for ids, new in zip(sources, steps, strict=True)], batch_tokens):
+        width = plan.c.search.size if isinstance(plan.c.search, config.Beam) else n
+        taken = [width * (len(ids) + new) for ids, new in zip(sources, steps, strict=True)]
+        for rows in by_length(taken, batch_tokens):
             several = [sources[row] for row in rows], [steps[row] for row in rows], [texts[row] for row in rows]
             for _ in self._unfold(*several, rows, plan):
                 pass
@@ -166,8 +168,8 @@ class Generator(Generic[S]):
             InputError, ConfigError: as `generate`, at once.
         """
         plan = self._plan(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
-        ids = self.encode(prompt)
-        new = self._room(ids, max_tokens, plan.c, 1)
+        ids = self.encode(prompt, first + 1)
+        new = self._room(ids, max_tokens, plan.c, first + 1)
         _require_draft_room(plan, len(ids) + new)
         text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
@@ -355,7 +357,8 @@ class Generator(Generic[S]):
                 text.end("stop" if said else "end" if hypothesis.complete else "length")
 
     def _source(self, limits: Limits) -> tuple[Tensor, Tensor | None]:
-        source, lengths = padded(limits.before, self.tokenizer.pad_id, self.model.device)
+        # What pads is masked: any token does, and not every tokenizer has one for it.
+        source, lengths = padded(limits.before, 0, self.model.device)
         # Equal lengths need no mask, and without one the kernels are faster.
         return source, None if len(set(map(len, limits.before))) == 1 else lengths
 
