@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config.fitting import fitted, overrides_for
 from sublayer.config import (
     PRESETS,
     Adam,
@@ -225,7 +226,9 @@ def test_override(recipe_file: Path, overrides: list[str], where: str, value: An
 )
 def test_override_of_another_kind_of_model(recipe_file: Path, overrides: list[str], where: str, value: Any) -> None:
     recipe_file.write_text(TEXT.replace("[model.encoder.position]\nbase = 500\n", ""))
-    test_override(recipe_file, overrides, where, value)
+    kind = "decoder-only" if "model.preset=gpt2" in overrides else "masked-language"
+    kind = "tagging" if "model.head.type=tagging" in overrides else kind
+    test_override(recipe_file, [*overrides, *overrides_for(kind)], where, value)
 
 
 def test_steps_take_the_place_of_minutes(recipe_file: Path) -> None:
@@ -314,7 +317,9 @@ trainings = st.builds(
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_written_and_read_again(name: str, recipe_file: Path) -> None:
-    recipe = load_recipe(str(recipe_file)).recipe.model_copy(update={"model": with_others(PRESETS[name])})
+    recipe = load_recipe(str(recipe_file)).recipe
+    data = fitted({**recipe.plain(), "model": with_others(PRESETS[name]).plain()})
+    recipe = Recipe.parse(data, "once")
     assert Recipe.parse(tomllib.loads(dump_toml(recipe)), "again") == recipe
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from config.fitting import fitted
 from sublayer.config import Attention, EncoderDecoder, Recipe, Rotary
 from sublayer.errors import ConfigError
 
@@ -27,6 +28,7 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
         for key in keys:
             table = table.setdefault(key, {})
         table[last] = value
+    data = fitted(data)
     with pytest.raises(ConfigError) as caught:
         Recipe.parse(data, "r.toml")
     message = str(caught.value)
@@ -93,7 +95,7 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
             "model.encoder.block.attention: heads = 4 is not a multiple of kv_heads = 3",
         ),
         ({"data.max_length": 999}, "data.max_length = 999 is more than model.max_length = 256"),
-        ({"model": {"dim": 8}}, "model.kind: missing; known: decoder-only, encoder-decoder, encoder-only"),
+        ({"model": {"dim": 8}}, "model.encoder: missing; model.decoder: missing"),
         ({"model": {"kind": "decoder"}}, "model.kind: unknown kind 'decoder'; did you mean 'decoder-only'?"),
         (
             {"model": {"kind": "decoder-only", "dim": 8, "encoder": {}}},

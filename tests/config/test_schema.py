@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from config.fitting import fitted
 from sublayer.config import KINDS, PRESETS, Attention, Recipe
 from sublayer.config.load import dump_toml, recipes_folder, shipped_recipes
 from sublayer.config.schema import field_descriptions, recipe_schema
@@ -100,7 +101,8 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_resolved_recipes_are_valid(name: str) -> None:
-    recipe = Recipe.parse(changed("model.preset", name) | {"training": {"steps": 3, "clip_norm": "none"}}, "r")
+    data = changed("model.preset", name) | {"training": {"steps": 3, "clip_norm": "none"}}
+    recipe = Recipe.parse(fitted(data), "r")
     assert fits(tomllib.loads(dump_toml(recipe)), SCHEMA)
 
 
@@ -124,7 +126,7 @@ def test_resolved_recipes_are_valid(name: str) -> None:
     ],
 )
 def test_valid(path: str, value: Any) -> None:
-    data = changed(path, value)
+    data = fitted(changed(path, value))
     Recipe.parse(data, "r")
     assert fits(data, SCHEMA)
 
@@ -160,7 +162,7 @@ def test_valid(path: str, value: Any) -> None:
     ],
 )
 def test_invalid(path: str, value: Any) -> None:
-    data = changed(path, value)
+    data = fitted(changed(path, value))
     with pytest.raises(ValueError, match="r: "):
         Recipe.parse(data, "r")
     assert not fits(data, SCHEMA)
@@ -169,7 +171,10 @@ def test_invalid(path: str, value: Any) -> None:
 def test_without_a_preset_the_models_keys_are_required() -> None:
     assert SCHEMA["$defs"]["EncoderDecoder"]["required"] == ["dim", "encoder", "decoder"]
     assert SCHEMA["$defs"]["EncoderDecoderOverPreset"]["required"] == ["preset"]
-    assert SCHEMA["properties"]["model"]["else"]["required"] == ["kind"]
+    model = SCHEMA["else"]["properties"]["model"]
+    assert model["if"] == {"required": ["preset"]}
+    assert not fits({"dim": 64}, model)
+    assert not fits({"kind": "decoder-only", "dim": 64}, model)
 
 
 def test_below_a_preset_only_the_keys_of_its_kind_are_offered() -> None:

@@ -267,7 +267,7 @@ def runner_forgets_the_padding(patch: Patch) -> None:
 
 def runner_window_one_wider(patch: Patch) -> None:
     plain = runner._window
-    patch.setattr(runner, "_window", lambda mask: plain(mask) + 1)
+    patch.setattr(runner, "_window", lambda decoder: plain(decoder) + 1)
 
 
 def runner_stays_at_the_first_place(patch: Patch) -> None:

@@ -31,7 +31,6 @@ from sublayer.config.model import (
     Norm,
     PositionWise,
     RelativeBias,
-    RMSNorm,
     Rotary,
     SentenceEmbedding,
     Stack,
@@ -456,18 +455,17 @@ def _kept(model: Model, side: _Side, size: int) -> int:
     dim = model.dim
     kept = sum(_kept_by_a_layer(block, side, dim, size) for block in side.stack.blocks)
     if side.last_norm:
-        kept += _kept_by_a_norm(side.stack.block.norm, dim)
+        kept += _kept_by_a_norm(dim)
     return kept + (dim * FLOAT32 if model.embedding.dropout else 0)
 
 
-def _kept_by_a_norm(norm: Norm, dim: int) -> int:
-    # RMSNorm, which a CPU computes step by step, keeps its normalized input too.
-    return (1 if isinstance(norm, LayerNorm) else 2) * dim * FLOAT32
+def _kept_by_a_norm(dim: int) -> int:
+    return dim * FLOAT32
 
 
 def _kept_by_a_layer(block: Block, side: _Side, dim: int, size: int) -> int:
     """Norms and the dropouts' masks in float32; in the products' type the inputs of the products and of attention."""
-    norms = side.norms(block) * _kept_by_a_norm(block.norm, dim)
+    norms = side.norms(block) * _kept_by_a_norm(dim)
     masks = side.sublayers(block) * dim * FLOAT32 if block.dropout else 0
     own = block.attention
     numbers = dim + (2 * own.heads + 2 * own.key_value_heads) * own.width(dim)
@@ -486,8 +484,8 @@ def _written_anew(block: Block, stack: Stack) -> int:
     turned = isinstance(stack.position if block.position is None else block.position, Rotary)
     if norm is None:
         return int(turned)
-    # What is turned or normalized, the norm's input where heads had to be put one after another, and see above.
-    return 1 + (block.attention.query_key_norm_over == "head") + isinstance(norm, RMSNorm)
+    # What is turned or normalized; and LayerNorm's input, where heads had to be put one after another for its kernel.
+    return 1 + (block.attention.query_key_norm_over == "head" and isinstance(norm, LayerNorm))
 
 
 def _kept_by_a_feed_forward(part: FeedForward, dim: int) -> int:

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from sublayer.config.data import Data, GivenSplit, TokenizerRecipe
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
-from sublayer.config.presets import PRESETS, merged_with_preset
+from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
 from sublayer.config.task import CausalTask, ClassificationTask, GivenWeights, MaskedTask, Task, TranslationTask
 from sublayer.config.training import Training
 
@@ -137,6 +137,6 @@ def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data)
     table = dict(cast("Mapping[str, Any]", model))
     name = table.get("preset")
-    if isinstance(name, str) and name in PRESETS:
+    if isinstance(name, str) and name in PRESETS and not other_kind(table, PRESETS[name]):
         table = merged_with_preset(table)
     return {**data, "model": {"kind": "encoder-decoder", **table}}

@@ -124,15 +124,17 @@ def _relaxed(node: Any, names: set[str]) -> Any:
 
 
 def _whole_model() -> dict[str, Any]:
-    """The schema of a model that stands by itself or over a preset."""
+    """The schema of a model that stands by itself or over a preset; without a `kind` it is an encoder-decoder."""
+    alone: dict[str, Any] = {"$ref": REFERENCE + EncoderDecoder.__name__}
+    for kind, shape in KINDS.items():
+        if shape is not EncoderDecoder:
+            said = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+            alone = {"if": said, "then": {"$ref": REFERENCE + shape.__name__}, "else": alone}
     return {
         "if": {"required": ["preset"]},
         # Which shape it is follows from the preset's name.
         "then": {"oneOf": [{"$ref": REFERENCE + shape.__name__ + OVER_PRESET} for shape in KINDS.values()]},
-        "else": {
-            "required": ["kind"],
-            "oneOf": [{"$ref": REFERENCE + shape.__name__} for shape in KINDS.values()],
-        },
+        "else": alone,
     }
 
 

@@ -112,7 +112,9 @@ KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
     config.Unscaled: {"type": ANY},
     config.LinearScaling: {"type": ANY, "factor": ANY},
     config.NtkScaling: {"type": ANY, "factor": ANY},
-    config.YarnScaling: dict.fromkeys(("type", "factor", "original_length", "beta_fast", "beta_slow", "magnitude"), ANY),
+    config.YarnScaling: dict.fromkeys(
+        ("type", "factor", "original_length", "beta_fast", "beta_slow", "magnitude"), ANY
+    ),
     config.Llama3Scaling: dict.fromkeys(
         ("type", "factor", "original_length", "low_frequency_factor", "high_frequency_factor"), ANY
     ),
@@ -169,8 +171,7 @@ class _Lean:
             ]
             self.norm = lean.norm_or_none(decoder.norm)
             self.project = lean.linear(model.output)
-        # Whatever its position, a stack that `KNOWN` lets pass has layers of one kind.
-        ((self.window, _),) = decoder.kinds
+        self.window = _window(decoder)
 
     def may_step(self, tokens: Tensor) -> bool:
         """Whether this step is one for the functions: a new token a row, no gradient, no listener, the same weights."""
@@ -203,6 +204,12 @@ class _Lean:
             x = sublayer(x, step)
         cache.advance(1)
         return self.project(x if self.norm is None else self.norm(x)).unsqueeze(1)
+
+
+def _window(decoder: Decoder) -> int | None:
+    # Whatever its position, a stack that `KNOWN` lets pass has layers of one kind.
+    ((window, _),) = decoder.kinds
+    return window
 
 
 def _watch(model: Decodes, decoder: Decoder) -> Watch:

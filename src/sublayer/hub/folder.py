@@ -136,6 +136,8 @@ def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly:
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (a file may say anything)
+        raise CheckpointError(f"{where}: should be a table (given: {data!r})", "Copy the folder again, whole.")
     kind = data.get("kind", "encoder-decoder")
     if kind not in config.KINDS:
         raise CheckpointError(f"{where}.kind = {kind!r} is unknown", f"Known: {', '.join(config.KINDS)}.")
