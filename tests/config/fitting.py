@@ -26,7 +26,9 @@ def fitted(data: dict[str, Any]) -> dict[str, Any]:
     base = PRESETS.get(model.get("preset", ""))
     kind = model.get("kind", "encoder-decoder" if base is None else base.kind)
     if kind == "encoder-only":
-        kind = model.get("head", {}).get("type") or ("masked-language" if base is None else getattr(getattr(base, "head", None), "type", ""))
+        kind = model.get("head", {}).get("type") or (
+            "masked-language" if base is None else getattr(getattr(base, "head", None), "type", "")
+        )
     if kind not in TASKS or kind == "encoder-decoder":
         return data
     task, source = TASKS[kind]

@@ -30,7 +30,7 @@ def attend(
 
     Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
     """
-    from sublayer.hub.folder import load
+    from sublayer.hub.folder import load_translator
     from sublayer.inspection.attention import attention_maps
     from sublayer.inspection.picture import draw_attention, require_picture_path
     from sublayer.training.runtime import pick_device
@@ -40,7 +40,7 @@ def attend(
     _require_words("the sentence", sentence)
     if target is not None:
         _require_words("--target", target)
-    translator = load(model, pick_device(device))
+    translator = load_translator(model, pick_device(device))
     tokenizer = translator.tokenizer
     [source_ids] = translator.encode([sentence])
     if target is None:

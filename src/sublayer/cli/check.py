@@ -27,10 +27,10 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    import sublayer
     from sublayer import laws
+    from sublayer.hub.folder import load_translator
 
-    checked = sublayer.load(model).model
+    checked = load_translator(model).model
     if precision == "float64":
         checked = copy.deepcopy(checked).double()
     table = Table("law", "holds", "error", "allowed", "what was compared")

@@ -34,11 +34,11 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from sublayer.hub.folder import find, load
+    from sublayer.hub.folder import find, load_translator
     from sublayer.training.evaluation import score
     from sublayer.training.runtime import pick_device
 
-    translator = load(model, pick_device(device))
+    translator = load_translator(model, pick_device(device))
     sources, references = _held_out(find(model) / "test.jsonl" if data is None else data)
     started = time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -40,10 +40,10 @@ def translate(
 
     Example: sublayer translate runs/demo --beam 1 < english.txt > spanish.txt
     """
-    from sublayer.hub.folder import load
+    from sublayer.hub.folder import load_translator
     from sublayer.training.runtime import pick_device
 
-    translator = load(model, pick_device(device))
+    translator = load_translator(model, pick_device(device))
     chosen = max(n_best, translator.decoding.beam) if beam is None else beam
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):

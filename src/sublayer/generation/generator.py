@@ -85,11 +85,20 @@ class Generator(Generic[S]):
     """A decoder-only model and its tokenizer.
 
     decoding: how it goes on from a prompt unless a call says otherwise.
+    stepper: what decodes in the model's place, if not the model itself.
     """
 
-    def __init__(self, model: LanguageModel[S], tokenizer: Tokenizer, decoding: config.Generation) -> None:
+    def __init__(
+        self,
+        model: LanguageModel[S],
+        tokenizer: Tokenizer,
+        decoding: config.Generation,
+        *,
+        stepper: Stepper[S] | None = None,
+    ) -> None:
         model.eval()
         self.model = model
+        self._stepper: Stepper[S] = model if stepper is None else stepper
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -304,7 +313,7 @@ class Generator(Generic[S]):
                     yield
             return
         for step in decode(
-            self.model,
+            self._stepper,
             *self._source(limits),
             limits,
             Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
@@ -328,7 +337,7 @@ class Generator(Generic[S]):
             drawn = Uniforms(stream(drawing, 1))
             drafter = DraftModel(speculation.draft, source, limits, sampling=sampling, uniforms=drawn)
         return speculate(
-            self.model,
+            self._stepper,
             source,
             limits,
             drafter,
@@ -342,7 +351,7 @@ class Generator(Generic[S]):
 
     def _beams(self, limits: Limits, search: config.Beam, plan: _Plan, texts: list[list[Unfolding]]) -> None:
         found = beam_search(
-            self.model,
+            self._stepper,
             *self._source(limits),
             limits,
             beam=search.size,

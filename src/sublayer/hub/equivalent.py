@@ -11,11 +11,11 @@ another order, or None where it has nothing to change. They are tried where no f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.config.part import Part
@@ -98,7 +98,8 @@ def halves(model: Model) -> Model | None:
 def _stream_axes(model: Model) -> dict[str, int]:
     """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's."""
     axes: dict[str, int] = {"output.weight": 1}
-    for prefix, module in model.named_modules():
+    # torch leaves the type of the names open.
+    for prefix, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules()):
         here: dict[str, int]
         match module:
             case Embedding():

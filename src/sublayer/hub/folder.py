@@ -24,11 +24,14 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError
 from sublayer.files import replacing, write_json, write_text
+from sublayer.generation.generator import Generator
+from sublayer.generation.runner import runner_for
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.models import EncoderDecoder, Model, build_model
+from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly, Model, build_model
 from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
+from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
 
 FORMAT = 1
@@ -85,20 +88,62 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
         )
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Translator:
-    """A translation model's folder, or the folder of the run that made it, ready to use.
+Loaded = Translator | Generator[DecoderState] | Classifier | Tagger | Embedder | Filler
+"""A model with its tokenizer, ready to do what its shape and head are for."""
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
+    """A model folder, or the folder of the run that made it, ready to use.
+
+    An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`; of an encoder its head decides.
 
     Raises:
-        CheckpointError: as in `read`, or the model is of another shape.
+        CheckpointError: as in `read`, or the model is an encoder without a head.
     """
     found = read(path, device)
-    if not isinstance(found.model, EncoderDecoder):
-        raise CheckpointError(
-            f"{path} holds a model of the kind '{found.model.config.kind}', which does not translate",
-            "Name an encoder-decoder model.",
-        )
+    model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
-    return Translator(found.model, found.tokenizer, config.Decoding.parse(found.decoding, where))
+    match model:
+        case EncoderDecoder():
+            return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
+        case DecoderOnly():
+            return Generator(
+                model, tokenizer, config.Generation.parse(found.decoding, where), stepper=runner_for(model)
+            )
+        case EncoderOnly():
+            return _reader(model, tokenizer, path)
+
+
+def load_translator(path: str | Path, device: str | torch.device = "cpu") -> Translator:
+    """As `load`, of a model that translates.
+
+    Raises:
+        CheckpointError: as in `load`, or the model is of another shape.
+    """
+    found = load(path, device)
+    if not isinstance(found, Translator):
+        kind = found.model.config.kind if not isinstance(found, Generator) else "decoder-only"
+        raise CheckpointError(
+            f"{path} holds a model of the kind '{kind}', which does not translate", "Name an encoder-decoder model."
+        )
+    return found
+
+
+def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Classifier | Tagger | Embedder | Filler:
+    match model.config.head:
+        case config.Classification():
+            return Classifier(model, tokenizer)
+        case config.Tagging():
+            return Tagger(model, tokenizer)
+        case config.SentenceEmbedding():
+            return Embedder(model, tokenizer)
+        case config.MaskedLanguage():
+            return Filler(model, tokenizer)
+        case config.NoHead():
+            raise CheckpointError(
+                f"{path} is an encoder without a head: there is nothing to ask it",
+                "Read it with sublayer.hub.folder.read, or train a head on it.",
+            )
 
 
 def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:

@@ -71,7 +71,7 @@ def prepare(model: nn.Module) -> None:
 
 def one_dnn() -> bool:
     """Whether this build of torch has oneDNN's products, and they are not switched off."""
-    return ONE_DNN is not None and torch.backends.mkldnn.enabled
+    return ONE_DNN is not None and bool(torch.backends.mkldnn.enabled)
 
 
 def pack(weight: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Trainer:
         self.precision = precision
         self.optimizers = Optimizers(model, c, model.config.dim)
         self.average = build_average(model, c.averaging)
-        self.progress = Progress(last_step=c.steps)
+        self.progress: Progress = Progress(last_step=c.steps)
         self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
         self._parameters = list(learned(model).values())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Matching:
                 left.append(one)
                 right.append(other)
                 rows += batch.rows.tolist()
-            nearest: list[int] = (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist()
+            nearest = cast("list[int]", (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist())
         same = self.pairs.same_right
         right_ones = sum(same[rows[place]] == same[rows[found]] for place, found in enumerate(nearest))
         return {"loss": total / len(rows), "recall_at_1": right_ones / len(rows)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,7 +53,7 @@ class TagWords:
         return {"loss": nats / words, "accuracy": right / words, "span_f1": span_f1}
 
     def _named(self, tags: Tensor) -> list[str]:
-        numbers: list[int] = tags.tolist()
+        numbers = cast("list[int]", tags.tolist())
         return [self.tags[tag] for tag in numbers]
 
     def illustrate(self, folder: Path) -> None:
