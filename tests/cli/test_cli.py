@@ -20,6 +20,7 @@ from sacrebleu import corpus_bleu
 import sublayer as package
 from checkpoints import tiny_llama
 from generation.prompted import generator
+from readers import write_readers
 from small_run import pairs, sublayer, trained, write
 from sublayer.cli.main import app
 from sublayer.config.load import shipped_recipes
@@ -61,7 +62,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export"}
+    wanted |= {"pull", "export", "classify", "tag", "embed", "fill"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -98,6 +99,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     theirs = tiny_llama(tmp_path / "elsewhere")
     monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
     pull(str(theirs), tmp_path / "models" / "my-llama")
+    write_readers(tmp_path / "models")
     return tmp_path
 
 

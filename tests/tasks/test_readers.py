@@ -4,50 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors
+from readers import WORDS, encoder, word_tokenizer
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.models import EncoderOnly
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
-from sublayer.text.specials import Specials
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "a", "mat", "dog"]
 TEXTS = ["the cat sat", "a dog", "the cat sat on a mat", "mat"]
 
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    backend = Backend(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.add_special_tokens(WORDS[:5])
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return Tokenizer(backend, Specials(pad=0, unknown=1, class_=2, separator=3, mask=4))
-
-
-def model(head: config.Head) -> EncoderOnly:
-    torch.manual_seed(3)
-    block = config.Block(attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=20))
-    tree = config.EncoderOnly(
-        dim=16,
-        vocab_size=len(WORDS),
-        max_length=12,
-        embedding=config.Embedding(scale=False, types=2, norm=config.LayerNorm()),
-        encoder=config.Stack(layers=2, block=block, position=config.Learned()),
-        head=head,
-    )
-    made = EncoderOnly(tree).double().eval()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return made
+    return word_tokenizer()
 
 
 def test_texts_are_classified_in_order_as_one_by_one(tokenizer):
-    classifier = Classifier(model(config.Classification(labels=("x", "y", "z"), pooling="mean")), tokenizer)
+    classifier = Classifier(encoder(config.Classification(labels=("x", "y", "z"), pooling="mean")), tokenizer)
     done: list[int] = []
     found = classifier.classify(TEXTS, batch_tokens=16, progress=done.append)
     assert sum(done) == len(TEXTS)
@@ -61,7 +34,7 @@ def test_texts_are_classified_in_order_as_one_by_one(tokenizer):
 
 
 def test_pairs_are_told_apart_by_their_kind(tokenizer):
-    classifier = Classifier(model(config.Classification(labels=("x", "y"))), tokenizer)
+    classifier = Classifier(encoder(config.Classification(labels=("x", "y"))), tokenizer)
     found = classifier.classify([("a dog", "the cat")])[0]
     ids = torch.tensor([[2, 9, 11, 3, 5, 6, 3]])
     types = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
@@ -71,7 +44,7 @@ def test_pairs_are_told_apart_by_their_kind(tokenizer):
 
 
 def test_a_word_has_the_tag_of_its_first_token(tokenizer):
-    tagger = Tagger(model(config.Tagging(labels=("B", "I", "O"))), tokenizer)
+    tagger = Tagger(encoder(config.Tagging(labels=("B", "I", "O"))), tokenizer)
     found = tagger.tag(["the cat sat", ["a", "dog"]])
     for words, one in zip((["the", "cat", "sat"], ["a", "dog"]), found, strict=True):
         ids = torch.tensor(tokenizer.encode_marked([" ".join(words)]))
@@ -81,7 +54,7 @@ def test_a_word_has_the_tag_of_its_first_token(tokenizer):
 
 
 def test_vectors_come_in_order_and_have_length_one(tokenizer):
-    embedder = Embedder(model(config.SentenceEmbedding()), tokenizer)
+    embedder = Embedder(encoder(config.SentenceEmbedding()), tokenizer)
     found = embedder.embed(TEXTS, batch_tokens=16)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(TEXTS)))
     for text, vector in zip(TEXTS, found, strict=True):
@@ -90,7 +63,7 @@ def test_vectors_come_in_order_and_have_length_one(tokenizer):
 
 
 def test_masks_are_filled_each_by_itself(tokenizer):
-    filler = Filler(model(config.MaskedLanguage()), tokenizer)
+    filler = Filler(encoder(config.MaskedLanguage()), tokenizer)
     found = filler.fill(["the [MASK] sat on a [MASK]"], best=3)[0]
     ids = torch.tensor([[2, 5, 4, 7, 8, 9, 4, 3]])
     expected = filler.model(ids).softmax(-1)[0]
@@ -105,7 +78,7 @@ def test_masks_are_filled_each_by_itself(tokenizer):
 
 
 def test_what_cannot_be_read_is_named(tokenizer):
-    classifier = Classifier(model(config.Classification(labels=("x", "y"))), tokenizer)
+    classifier = Classifier(encoder(config.Classification(labels=("x", "y"))), tokenizer)
     with pytest.raises(InputError, match="text 2 is empty"):
         classifier.classify(["a", " "])
     with pytest.raises(InputError, match="text 1 has 22 tokens, but this model's positions end at 12"):
@@ -115,4 +88,4 @@ def test_what_cannot_be_read_is_named(tokenizer):
     with pytest.raises(InputError, match="head is 'classification'"):
         Embedder(classifier.model, tokenizer)
     with pytest.raises(InputError, match=r"text 1 has no \[MASK\]"):
-        Filler(model(config.MaskedLanguage()), tokenizer).fill(["the cat"])
+        Filler(encoder(config.MaskedLanguage()), tokenizer).fill(["the cat"])

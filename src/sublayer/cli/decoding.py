@@ -23,7 +23,7 @@ def load_generator(path: Path, device: str) -> Generator[Any]:
 
     found: object = load(path, pick_device(device))
     if not isinstance(found, Generator):
-        raise CheckpointError(f"{path} does not go on from a prompt: it translates", "Use `sublayer translate`.")
+        raise CheckpointError(f"{path} does not go on from a prompt", "Name a decoder-only model.")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 

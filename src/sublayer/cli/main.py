@@ -9,26 +9,47 @@ import typer
 from sublayer.cli.attend import attend
 from sublayer.cli.chat import chat
 from sublayer.cli.check import check
+from sublayer.cli.classify import classify
 from sublayer.cli.data import app as data
 from sublayer.cli.describe import describe
+from sublayer.cli.embed import embed
 from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
+from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
+from sublayer.cli.tag import tag
 from sublayer.cli.train import train
 from sublayer.cli.translate import translate
 from sublayer.errors import SublayerError
 
 app = typer.Typer(
-    help="The Transformer, whole: train it on your own text, translate with it, look inside.",
+    help="The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
-for command in (train, translate, generate, chat, evaluate, attend, describe, check, schema, pull, export):
+COMMANDS = (
+    train,
+    translate,
+    generate,
+    chat,
+    classify,
+    tag,
+    embed,
+    fill,
+    evaluate,
+    attend,
+    describe,
+    check,
+    schema,
+    pull,
+    export,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

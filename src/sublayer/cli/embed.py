@@ -1,0 +1,49 @@
+"""`sublayer embed`: a vector for each text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sublayer.cli.reading import chunks, load_reader
+
+
+def embed(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, lines are read from standard input.")
+    ] = None,
+    similar: Annotated[
+        bool, typer.Option("--similar", help="In place of vectors, how alike each two texts are (cosine).")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Turn texts into vectors: a line of JSON each, {"text": …, "vector": [ … ]}.
+
+    Example: sublayer embed models/minilm --similar "A cat sat." "There was a kitten." "Stocks fell."
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from sublayer.tasks import Embedder
+
+    embedder = load_reader(model, device, Embedder, "turn texts into vectors")
+    found: list[torch.Tensor] = []
+    seen: list[str] = []
+    for chunk in chunks(texts, batch):
+        vectors = embedder.embed(chunk)
+        if similar:
+            found.append(vectors)
+            seen += chunk
+            continue
+        for text, vector in zip(chunk, vectors, strict=True):
+            rounded = [float(f"{number:.7g}") for number in vector.tolist()]
+            typer.echo(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
+    if similar and found:
+        unit = F.normalize(torch.cat(found), dim=-1)
+        for text, row in zip(seen, unit @ unit.T, strict=True):
+            typer.echo("\t".join([*(f"{number:.3f}" for number in row.tolist()), text]))

@@ -1,0 +1,35 @@
+"""`sublayer tag`: a label for each word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sublayer.cli.reading import chunks, load_reader
+
+
+def tag(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    sentences: Annotated[
+        list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Say which label each word has. Words are what stands between spaces.
+
+    The output is that of CoNLL files: a word a line with its tag and the tag's probability, with tabs; an empty line
+    after each sentence.
+
+    Example: sublayer tag models/tagger "Ada Lovelace lived in London ."
+    """
+    from sublayer.tasks import Tagger
+
+    tagger = load_reader(model, device, Tagger, "tag words")
+    for chunk in chunks(sentences, batch):
+        for one in tagger.tag(chunk):
+            for word, label, probability in zip(one.words, one.tags, one.probabilities, strict=True):
+                typer.echo(f"{word}\t{label}\t{probability:.4f}")
+            typer.echo("")
