@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.config.part import Part
@@ -98,7 +98,8 @@ def halves(model: Model) -> Model | None:
 def _stream_axes(model: Model) -> dict[str, int]:
     """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's."""
     axes: dict[str, int] = {"output.weight": 1}
-    for prefix, module in model.named_modules():
+    modules = cast("dict[str, nn.Module]", dict(model.named_modules()))
+    for prefix, module in modules.items():
         here: dict[str, int]
         match module:
             case Embedding():

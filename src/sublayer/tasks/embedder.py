@@ -22,7 +22,7 @@ class Embedder(Reader[config.SentenceEmbedding]):
     def embed(
         self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None
     ) -> Tensor:
-        """The vectors of texts, in order.
+        """The vectors of texts, in order. A text is cut to the head's `longest` tokens, if it names a length.
 
         Shape: -> [N, D], float32 on the CPU.
 
@@ -31,6 +31,9 @@ class Embedder(Reader[config.SentenceEmbedding]):
         """
         require_list(texts)
         encoded = self.tokenizer.tokens(texts)
+        longest = self.head.longest
+        if longest is not None:
+            encoded = [tokens.cut(longest) for tokens in encoded]
         vectors = torch.empty(len(texts), self.model.config.dim)
         for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             vectors[rows] = found.float().cpu()
