@@ -16,6 +16,8 @@ from sublayer.data.loader import Batch, Loader
 from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
+from sublayer.training.losses import CrossEntropy
+from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Trainer
 
@@ -47,8 +49,8 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     trainer = Trainer(
         model,
         loader,
+        PairLoss(CrossEntropy(training.label_smoothing, pairs.pad_id)),  # type: ignore[arg-type] # nothing is validated
         training,
-        pad_id=pairs.pad_id,
         precision=resolve_precision("auto", model.device),
         around=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
     )

@@ -42,6 +42,8 @@ class Sublayer:
 
     def __init__(self, pairs: EncodedPairs, settings: Message) -> None:
         from sublayer.models import EncoderDecoder
+        from sublayer.training.losses import CrossEntropy
+        from sublayer.training.objectives.translation import PairLoss
         from sublayer.training.runtime import keep_freed_memory
         from sublayer.training.trainer import Trainer
 
@@ -52,6 +54,7 @@ class Sublayer:
         self.trainer = Trainer(
             self.model,
             self.loader,
+            PairLoss(CrossEntropy(SMOOTHING, pairs.pad_id)),  # type: ignore[arg-type] # nothing is validated
             config.Training(
                 steps=10**9,
                 optimizer=config.AdamW(learning_rate=LEARNING_RATE),
@@ -59,7 +62,6 @@ class Sublayer:
                 clip_norm=CLIP,
                 averaging=config.NoAveraging(),
             ),
-            pad_id=pairs.pad_id,
             precision=getattr(torch, settings["precision"]),
             # Only steps are made here: nothing is logged, validated or saved.
             around=None,  # type: ignore[arg-type]

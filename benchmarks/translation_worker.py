@@ -21,6 +21,7 @@ import sublayer
 from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
+from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
 
@@ -35,7 +36,8 @@ class Contender(Protocol):
 
 class Sublayer:
     def __init__(self, model: EncoderDecoder) -> None:
-        self.model = model
+        # As `Translator` does.
+        self.model, self.stepper = model, runner_for(model)
 
     def translate(self, sources: list[Ids], beam: int, steps: int) -> list[Ids]:
         source, lengths = padded(sources, PAD, self.model.device)
@@ -44,9 +46,9 @@ class Sublayer:
         limits = Limits([START] * len(sources), frozenset({END}), [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
-                found = greedy(self.model, source, ragged, limits)
+                found = greedy(self.stepper, source, ragged, limits)
             else:
-                found = beam_search(self.model, source, ragged, limits, beam=beam, length_penalty=1.0)
+                found = beam_search(self.stepper, source, ragged, limits, beam=beam, length_penalty=1.0)
         return [hypotheses[0].tokens for hypotheses in found]
 
 

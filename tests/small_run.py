@@ -105,13 +105,20 @@ class Outcome:
         return [line for line in self.err.splitlines() if line.startswith("sublayer: ")]
 
 
-def sublayer(*arguments: object, stdin: bytes = b"") -> Outcome:
+class Terminal(io.TextIOWrapper):
+    """Somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def sublayer(*arguments: object, stdin: bytes = b"", terminal: bool = False) -> Outcome:
     """`sublayer ARGUMENTS`, through the command's own entry point, in this process."""
     out, err = io.StringIO(), io.StringIO()
     code: int | str | None = 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["sublayer", *map(str, arguments)])
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        patch.setattr(sys, "stdin", (Terminal if terminal else io.TextIOWrapper)(io.BytesIO(stdin), encoding="utf-8"))
         try:
             cli.main()
         except SystemExit as ended:

@@ -18,10 +18,14 @@ import typer.main
 from sacrebleu import corpus_bleu
 
 import sublayer as package
+from checkpoints import tiny_llama
+from generation.prompted import generator
 from small_run import pairs, sublayer, trained, write
 from sublayer.cli.main import app
 from sublayer.config.load import shipped_recipes
 from sublayer.data import corpora
+from sublayer.hub import catalogue
+from sublayer.hub.pulling import pull
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +48,20 @@ def examples(path: tuple[str, ...]) -> list[str]:
 
 
 def test_the_commands_that_there_are() -> None:
-    wanted = {"train", "translate", "evaluate", "attend", "describe", "check", "schema", "data list", "data fetch"}
+    wanted = {
+        "train",
+        "translate",
+        "generate",
+        "chat",
+        "evaluate",
+        "attend",
+        "describe",
+        "check",
+        "schema",
+        "data list",
+        "data fetch",
+    }
+    wanted |= {"pull", "export"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -72,9 +89,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("demo", "en-es"):
         shutil.copytree(trained(), tmp_path / "runs" / name)
     (tmp_path / "english.txt").write_text("ba co\ndi fu ge\n")
+    (tmp_path / "prompts.txt").write_text("one two\nthree\n")
+    for command in ("generate", "chat"):
+        monkeypatch.setattr(f"sublayer.cli.{command}.load_generator", lambda path, device: generator(max_tokens=20))
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)
+    theirs = tiny_llama(tmp_path / "elsewhere")
+    monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
+    pull(str(theirs), tmp_path / "models" / "my-llama")
     return tmp_path
 
 
@@ -93,7 +116,8 @@ def test_examples_in_help_run(workplace: Path, path: tuple[str, ...], example: s
         small = ["data.split.validation=4", "data.split.test=4", "tokenizer.vocab_size=300", "model.preset=tiny"]
         for setting in (*small, "training.steps=2"):
             words += ["--set", setting]
-    outcome = sublayer(*words, stdin=(workplace / given).read_bytes() if given else b"")
+    stdin = (workplace / given).read_bytes() if given else b"one two\n" if path == ("chat",) else b""
+    outcome = sublayer(*words, stdin=stdin)
     assert outcome.code == 0, outcome.err
     assert outcome.out
     if goal:

@@ -105,8 +105,53 @@ def test_a_model_folder(folder: Path) -> None:
     assert numbers(folder)["training_memory"]["batch_tokens"] == 1000
 
 
-def test_totals_are_sums() -> None:
-    found = numbers("small")
+def test_a_language_model() -> None:
+    out = run("describe", "gpt2")
+    for said in (
+        "124,439,808",
+        "decoder.position",
+        "training, a token",
+        "generating, the prompt once",
+        "32 texts, beam 4, 32 tokens of prompt and as many more",
+        "Memory to generate",
+    ):
+        assert said in out
+    assert "cross" not in out.replace("cross_attention = unset", "")
+    found = numbers("gpt2", "--length", "512")
+    assert found["decoding_memory"]["bytes"]["self_cache"] == 12 * 2 * 768 * 1024 * 4 * 32 * 4
+    said = "--length 513 is more than model.max_length = 1024, which a prompt and its continuation share"
+    assert said in str(failure("gpt2", "--length", "513"))
+
+
+def test_an_encoder() -> None:
+    out = run("describe", "bert-base", "--length", "512")
+    for said in ("Memory to read (32 texts, 512 tokens each)", "reading, a text", "head MaskedLanguage", "states"):
+        assert said in out
+    assert "beam" not in out
+
+
+def test_experts_and_layers_that_are_unlike_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    tree = PRESETS["mini-lm"].plain()
+    experts = {"type": "mixture-of-experts", "experts": 8, "hidden": 704}
+    tree["decoder"]["others"] = [{"layers": [1, 3], "block": {**tree["decoder"]["block"], "feed_forward": experts}}]
+    path.write_text(json.dumps({"model": tree}))
+    found = numbers(tmp_path)["parameters"]
+    # Two layers of eight instead of one, of which each token meets two.
+    one = 3 * 256 * 704
+    plain = numbers("mini-lm")["parameters"]["total"]
+    assert found["total"] == plain + 2 * (7 * one + 8 * 256)
+    assert found["active"] == plain + 2 * (one + 8 * 256)
+    out = run("describe", tmp_path)
+    assert "for one token" in out
+    assert "others" in out
+    assert "experts = 8" in out
+    assert "layers = (1, 3)" in out
+
+
+@pytest.mark.parametrize("name", ["small", "gpt2", "minilm", "bert-base"])
+def test_totals_are_sums(name: str) -> None:
+    found = numbers(name)
     assert found["parameters"]["total"] == sum(found["parameters"]["parts"].values())
     for kind in ("training_memory", "decoding_memory"):
         assert found[kind]["total"] == sum(found[kind]["bytes"].values())

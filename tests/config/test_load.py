@@ -30,15 +30,18 @@ from sublayer.config import (
     LineAligned,
     LinearScaling,
     Llama3Scaling,
+    MaskedLanguage,
     Muon,
     NamedCorpus,
     NoAveraging,
     NoPosition,
+    OtherLayers,
     Recipe,
     RelativeBias,
     RMSNorm,
     Rotary,
     Sinusoidal,
+    Tagging,
     TokenizerRecipe,
     Training,
     Tsv,
@@ -147,6 +150,19 @@ def test_a_wrong_preset_hides_no_other_problem(recipe_file: Path) -> None:
     assert refused(recipe_file) == f"{recipe_file}: model.preset: should be a string (given: 3)"
 
 
+def test_a_preset_of_another_kind_hides_no_other_problem(recipe_file: Path) -> None:
+    recipe_file.write_text(TEXT.replace('"tiny"', '"gpt2"\nkind = "encoder-only"').replace("minutes", "minuts"))
+    said = refused(recipe_file)
+    assert "model.kind: 'encoder-only' is not the kind of preset 'gpt2', which is 'decoder-only'" in said
+    assert "training.minuts: unknown key; did you mean 'minutes'?" in said
+    assert "model.encoder: unknown key; did you mean 'decoder'?" in said
+
+
+def test_another_kind_replaces_the_whole_model(recipe_file: Path) -> None:
+    said = refused(recipe_file, "model.kind=decoder-only", "model.dim=8")
+    assert said.endswith(": model.decoder: missing")
+
+
 # --- overrides ---------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +207,25 @@ def test_override(recipe_file: Path, overrides: list[str], where: str, value: An
     for name in where.split("."):
         found = getattr(found, name)
     assert found == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "value"),
+    [
+        (["model.preset=gpt2", "model.decoder.layers=2"], "model.decoder.layers", 2),
+        (["model.preset=bert-base", "model.head.type=tagging"], "model.head", Tagging()),
+        (
+            ["model.preset=bert-base", "model.head.activation=relu"],
+            "model.head",
+            MaskedLanguage(activation="relu", norm=LayerNorm(eps=1e-12)),
+        ),
+        (["model.preset=gpt2", "model.decoder.block.position.type=none"], "model.decoder.block.position", NoPosition()),
+        (["model.preset=bert-base"], "model.kind", "encoder-only"),
+    ],
+)
+def test_override_of_another_kind_of_model(recipe_file: Path, overrides: list[str], where: str, value: Any) -> None:
+    recipe_file.write_text(TEXT.replace("[model.encoder.position]\nbase = 500\n", ""))
+    test_override(recipe_file, overrides, where, value)
 
 
 def test_steps_take_the_place_of_minutes(recipe_file: Path) -> None:
@@ -275,6 +310,20 @@ trainings = st.builds(
     averaging=st.builds(Ema, decay=probabilities) | st.builds(LastCheckpoints) | st.just(NoAveraging()),
     early_stopping=st.none() | st.builds(EarlyStopping, patience=counts),
 )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_written_and_read_again(name: str, recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file)).recipe.model_copy(update={"model": with_others(PRESETS[name])})
+    assert Recipe.parse(tomllib.loads(dump_toml(recipe)), "again") == recipe
+
+
+def with_others(tree: Any) -> Any:
+    """The tree with a layer that is not like the rest, so that lists of tables are written too."""
+    side = "encoder" if tree.kind == "encoder-only" else "decoder"
+    stack = getattr(tree, side)
+    block = stack.block.model_copy(update={"dropout": 0.25, "position": NoPosition()})
+    return tree.model_copy(update={side: stack.model_copy(update={"others": (OtherLayers(layers=(1,), block=block),)})})
 
 
 @st.composite

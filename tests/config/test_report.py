@@ -93,6 +93,25 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
             "model.encoder.block.attention: heads = 4 is not a multiple of kv_heads = 3",
         ),
         ({"data.max_length": 999}, "data.max_length = 999 is more than model.max_length = 256"),
+        ({"model": {"dim": 8}}, "model.kind: missing; known: decoder-only, encoder-decoder, encoder-only"),
+        ({"model": {"kind": "decoder"}}, "model.kind: unknown kind 'decoder'; did you mean 'decoder-only'?"),
+        (
+            {"model": {"kind": "decoder-only", "dim": 8, "encoder": {}}},
+            "model.decoder: missing; model.encoder: unknown key; did you mean 'decoder'?",
+        ),
+        (
+            {"model": {"preset": "gpt2", "kind": "encoder-only"}},
+            "model.kind: 'encoder-only' is not the kind of preset 'gpt2', which is 'decoder-only'",
+        ),
+        (
+            {"model": {"preset": "gpt2", "decoder": {"others": [{"layers": [1], "block": {"atention": 1}}]}}},
+            "model.decoder.others.0.block.attention: missing; model.decoder.others.0.block.feed_forward: missing; "
+            "model.decoder.others.0.block.atention: unknown key; did you mean 'attention'?",
+        ),
+        (
+            {"model": {"preset": "minilm", "head": {"type": "classification", "poling": "mean"}}},
+            "model.head.poling: unknown key; did you mean 'pooling'?",
+        ),
     ],
 )
 def test_one_problem(changes: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sublayer.config import PRESETS, Attention, Recipe
+from sublayer.config import KINDS, PRESETS, Attention, Recipe
 from sublayer.config.load import dump_toml, recipes_folder, shipped_recipes
 from sublayer.config.schema import field_descriptions, recipe_schema
 
@@ -68,6 +68,7 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     return True
 
 
+BLOCK = {"attention": {"heads": 4}, "feed_forward": {"type": "position-wise", "hidden": 8}, "wiring": "pre"}
 TSV = {"type": "tsv", "path": "pairs.tsv"}
 SHORT: dict[str, Any] = {
     "name": "x",
@@ -83,7 +84,7 @@ def changed(path: str, value: Any, base: dict[str, Any] = SHORT) -> dict[str, An
     table = data
     for key in keys:
         table = table.setdefault(key, {})
-    table[last] = value
+    table[last] = deepcopy(value)
     return data
 
 
@@ -115,6 +116,11 @@ def test_resolved_recipes_are_valid(name: str) -> None:
         ("training.optimizer", {"type": "muon", "others": {"betas": [0.9, 0.95]}}),
         ("tokenizer", {"type": "unigram"}),
         ("data.split", {"type": "given", "validation": TSV, "test": TSV}),
+        ("model", {"preset": "gpt2", "decoder": {"block": {"wiring": "parallel"}}}),
+        ("model", {"preset": "gpt2", "kind": "decoder-only", "logit_softcap": 30}),
+        ("model", {"preset": "bert-base", "head": {"type": "classification", "labels": ["a", "b"]}}),
+        ("model", tomllib.loads(dump_toml(PRESETS["llama-15m"])) | {"logit_softcap": "none"}),
+        ("model.decoder", {"others": [{"layers": [1], "block": {**BLOCK, "position": {"type": "rotary"}}}]}),
     ],
 )
 def test_valid(path: str, value: Any) -> None:
@@ -144,6 +150,13 @@ def test_valid(path: str, value: Any) -> None:
         ("model.encoder", {"block": {"attention": {"heads": "4"}}}),
         ("model", {"dim": 64}),
         ("model", {}),
+        ("model", {"kind": "decoder-only"}),
+        ("model", {"kind": "decoder", "dim": 64}),
+        ("model", {"preset": "gpt2", "kind": "encoder-only"}),
+        ("model", {"preset": "gpt2", "encoder": {"layers": 2}}),
+        ("model", {"preset": "bert-base", "head": {"type": "classifier"}}),
+        ("model", {key: value for key, value in tomllib.loads(dump_toml(PRESETS["gpt2"])).items() if key != "kind"}),
+        ("model.decoder", {"others": [{"layers": ["1"], "block": BLOCK}]}),
     ],
 )
 def test_invalid(path: str, value: Any) -> None:
@@ -156,6 +169,14 @@ def test_invalid(path: str, value: Any) -> None:
 def test_without_a_preset_the_models_keys_are_required() -> None:
     assert SCHEMA["$defs"]["EncoderDecoder"]["required"] == ["dim", "encoder", "decoder"]
     assert SCHEMA["$defs"]["EncoderDecoderOverPreset"]["required"] == ["preset"]
+    assert SCHEMA["properties"]["model"]["else"]["required"] == ["kind"]
+
+
+def test_below_a_preset_only_the_keys_of_its_kind_are_offered() -> None:
+    for kind, shape in KINDS.items():
+        over = SCHEMA["$defs"][f"{shape.__name__}OverPreset"]["properties"]
+        assert over["preset"]["enum"] == [name for name, tree in PRESETS.items() if tree.kind == kind]
+        assert over.keys() == {"preset", *shape.model_fields}
 
 
 def test_every_table_refuses_unknown_keys() -> None:
@@ -171,7 +192,7 @@ def test_parts_presets_and_keys_are_described() -> None:
     assert "minutes" in SCHEMA["$defs"]["Training"]["properties"]["minutes"]["title"].lower()
     preset = SCHEMA["properties"]["model"]["properties"]["preset"]
     assert preset["enum"] == list(PRESETS)
-    assert "base: 6 + 6 layers, 512 wide, 8 heads, 63.1 million parameters" in preset["description"]
+    assert "base: encoder-decoder, 6 + 6 layers, 512 wide, 8 heads, 63.1 million parameters" in preset["description"]
     assert all(part["description"] for part in SCHEMA["$defs"].values())
 
 

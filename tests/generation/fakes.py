@@ -97,6 +97,53 @@ class Table:
         )
 
 
+@dataclass
+class LanguageTable(Table):
+    """A decoder-only model that is no network: what it is started with and what it is fed are one text.
+
+    It takes several tokens a step, as speculation does. near: a model that this one is like, `likeness` of its logits.
+    """
+
+    max_length: int = 64
+    near: LanguageTable | None = None
+    likeness: float = 0.5
+    memo: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    @property
+    def config(self) -> LanguageTable:
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def eval(self) -> LanguageTable:
+        return self
+
+    def after(self, text: tuple[int, ...]) -> Tensor:
+        """The logits of what follows `text`: [V]."""
+        seen = text if self.order is None else text[-self.order :]
+        if seen not in self.memo:
+            logits = torch.tensor(self.logits((), seen))
+            if self.near is not None:
+                logits = (1 - self.likeness) * logits + self.likeness * self.near.after(text)
+            self.memo[seen] = logits
+        return self.memo[seen]
+
+    def step(self, tokens: Tensor, state: TableState) -> Tensor:
+        assert tokens.shape[0] == len(state.sentences) * state.rows
+        self.steps += 1
+        state.length += tokens.shape[1]
+        assert state.length <= state.capacity
+        rows: list[Tensor] = []
+        for row, (fed, new) in enumerate(zip(state.fed, tokens.tolist(), strict=True)):
+            source = state.sentences[row // state.rows]
+            assert len(source) + state.length <= self.max_length
+            rows.append(torch.stack([self.after((*source, *fed, *new[: at + 1])) for at in range(len(new))]))
+            fed += new
+        return torch.stack(rows)
+
+
 def limits_of(start: int, end: int, steps: list[int]) -> Limits:
     """The same first token for every sentence, and one that ends."""
     return Limits([start] * len(steps), frozenset({end}), steps)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import twins
 from generation.fakes import Table, assert_same, limits_of, plain_greedy, scorer_of
 from laws.models import CONFIGS, build
+from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 
 START, END = 0, 1
@@ -59,6 +60,23 @@ def test_length_penalty_enters_the_score_alone(penalty: float) -> None:
     for (found,) in greedy(table, source, None, limits, length_penalty=penalty):
         length = len(found.tokens) + found.complete
         assert found.score == pytest.approx(found.log_probability / length**penalty)
+
+
+@pytest.mark.parametrize("beam", [None, 2])
+def test_no_gradient_is_recorded(beam: int | None) -> None:
+    """Called directly, on a model in training."""
+    model = build(CONFIGS[0], dtype=torch.float32, seed=0).train()
+    recorded: list[bool] = []
+    model.logits.register_forward_hook(lambda _module, _inputs, logits: recorded.append(logits.requires_grad))
+    source, limits = torch.tensor([[2, 3, 4]]), limits_of(START, -1, [4])
+    if beam is None:
+        greedy(model, source, None, limits)
+    else:
+        beam_search(model, source, None, limits, beam=beam, length_penalty=1.0)
+    assert len(recorded) >= 4
+    assert not any(recorded)
+    assert torch.is_grad_enabled()
+    assert model(source, None, source).requires_grad
 
 
 def test_against_transformers() -> None:

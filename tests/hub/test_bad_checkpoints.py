@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_rows import SIZES
+from decoder_rows import ROWS, SIZES
 from parity import Row, altered, build_oracle, relative
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -74,6 +74,28 @@ def test_old_buffers_are_passed_over(folder: Path, tmp_path: Path) -> None:
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(4)
 
     import_folder(with_tensors(folder, tmp_path / "old", change))
+
+
+def test_names_of_older_checkpoints(tmp_path: Path) -> None:
+    """GPT-2's first files have no prefix and hold its masks; GPT-NeoX's projection has two names."""
+    rows = {row.name: row for row in ROWS}
+
+    def first_gpt2(tensors: dict[str, Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        tensors["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+        tensors["h.1.attn.masked_bias"] = torch.tensor(-1e4)
+
+    def other_output(tensors: dict[str, Tensor]) -> None:
+        ours, other = sorted(("embed_out.weight", "lm_head.weight"), key=tensors.__contains__, reverse=True)
+        tensors[other] = tensors.pop(ours)
+
+    for name, change in (("gpt-2", first_gpt2), ("pythia", other_output)):
+        now = tmp_path / name
+        build_oracle(rows[name]).save_pretrained(now)
+        one = import_folder(now).model.state_dict()
+        two = import_folder(with_tensors(now, tmp_path / f"older {name}", change)).model.state_dict()
+        assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_tied_tensor_may_stand_twice_or_under_its_other_name(folder: Path, tmp_path: Path) -> None:

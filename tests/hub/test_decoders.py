@@ -49,6 +49,16 @@ def test_continuation(case: Case) -> None:
         assert torch.equal(single[0], ours[row])
 
 
+def test_packed_is_separate(case: Case) -> None:
+    """Several texts in one row do not see each other."""
+    batch, model = case.batch, case.imported.model
+    row = torch.cat([tokens[:length] for tokens, length in zip(batch.tokens, batch.lengths, strict=True)]).unsqueeze(0)
+    segments = torch.arange(len(batch.lengths)).repeat_interleave(batch.lengths).unsqueeze(0)
+    with torch.no_grad():
+        packed = model(row, segments=segments)[0]
+    assert relative(packed, right_padded(model, batch)[batch.real]) < 1e-12
+
+
 def test_round_trip(case: Case, tmp_path: Path) -> None:
     """To the bit, keys and tensors; and `transformers` reads it as the model that it was."""
     model, origin = case.imported.model, case.imported.origin

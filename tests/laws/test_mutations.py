@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import sublayer.generation.beam as beam
+import sublayer.generation.runner as runner
 import sublayer.models.decoder as decoder
 import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
+import sublayer.nn.lean as lean
 import sublayer.nn.mask as mask
 from laws.models import CONFIGS, ROWS, build
 from sublayer import laws
@@ -34,6 +36,7 @@ WINDOWED = index_where(window=3, encoder_position="sinusoidal")
 ROTARY = index_where(decoder_position="rotary", window=None)
 LEARNED = index_where(decoder_position="learned")
 RELATIVE = index_where(decoder_position="relative", window=None)
+GELU = index_where(feed_forward="gelu-no-bias")
 
 
 def causal_sees_one_more(patch: Patch) -> None:
@@ -258,6 +261,53 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
     patch.setattr(beam, "_continuations", continuations)
 
 
+def runner_forgets_the_padding(patch: Patch) -> None:
+    patch.setattr(runner, "_memory_mask", lambda state: None)
+
+
+def runner_window_one_wider(patch: Patch) -> None:
+    plain = runner._window
+    patch.setattr(runner, "_window", lambda mask: plain(mask) + 1)
+
+
+def runner_stays_at_the_first_place(patch: Patch) -> None:
+    plain = lean.embedding
+
+    def embedding(*a: object) -> object:
+        embed = plain(*a)  # type: ignore[arg-type]
+        return lambda tokens, place: embed(tokens, 0)
+
+    patch.setattr(lean, "embedding", embedding)
+    patch.setattr(lean.Places, "rotation_at", lambda self, place, plain=lean.Places.rotation_at: plain(self, 0))
+
+
+def runner_bias_one_off(patch: Patch) -> None:
+    patch.setattr(lean.Places, "bias_at", lambda self, place, first: self.bias[:, -place - 2 + first : -1])
+
+
+def runner_heads_share_other_keys(patch: Patch) -> None:
+    """Rows of a sentence are taken for heads."""
+    plain = lean.scaled_dot_product_attention
+
+    def attention(query, key, value, mask=None, scale=None):  # type: ignore[no-untyped-def]
+        return plain(query.flip(2), key, value, mask, scale=scale)
+
+    patch.setattr(lean, "scaled_dot_product_attention", attention)
+
+
+def runner_forgets_the_residual(patch: Patch) -> None:
+    plain = lean.sublayer
+
+    def sublayer(part, written):  # type: ignore[no-untyped-def]
+        return plain(part, lambda x, step: written(x, step).sub_(x))
+
+    patch.setattr(lean, "sublayer", sublayer)
+
+
+def runner_fuses_another_activation(patch: Patch) -> None:
+    patch.setattr(lean, "FUSED", {**lean.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
+
+
 # mutation, the configuration on which it is tried, the laws that must catch it (others may too)
 MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
     (causal_sees_one_more, ROTARY, {"target_sees_its_past", "cached_is_uncached"}),
@@ -287,6 +337,14 @@ MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
     (keep_forgets_the_memory, GROUPED, {"kept_is_recomputed"}),
     (keep_forgets_the_lengths, GROUPED, {"kept_is_recomputed"}),
     (shared_sources_in_the_wrong_order, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed", "found_is_scored"}),
+    (runner_forgets_the_padding, GROUPED, {"runner_is_modules"}),
+    (runner_window_one_wider, WINDOWED, {"runner_is_modules"}),
+    (runner_stays_at_the_first_place, LEARNED, {"runner_is_modules"}),
+    (runner_stays_at_the_first_place, ROTARY, {"runner_is_modules"}),
+    (runner_bias_one_off, RELATIVE, {"runner_is_modules"}),
+    (runner_heads_share_other_keys, GROUPED, {"runner_is_modules"}),
+    (runner_forgets_the_residual, GROUPED, {"runner_is_modules"}),
+    (runner_fuses_another_activation, GELU, {"runner_is_modules"}),
     (beam_adds_logits, GROUPED, {"found_is_scored", "beam_of_one_is_greedy"}),
     (beam_of_one_ends_late, GROUPED, {"beam_of_one_is_greedy"}),
     (beam_keeps_the_wrong_scores, GROUPED, {"batched_beam_is_single", "found_is_scored"}),

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from laws.models import CONFIGS, build
 from sublayer import config
 from sublayer.errors import ConfigError
 from sublayer.nn.adapter import LowRank, adapt, adapters, load_adapters, merge
 from sublayer.nn.linear import Linear
-from laws.models import CONFIGS, build
 
 TREE = config.LowRank(rank=3, alpha=7.0)
 

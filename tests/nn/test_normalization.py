@@ -100,6 +100,93 @@ def test_gradients_are_those_of_finite_differences(c: config.Norm) -> None:
     assert torch.autograd.gradcheck(run, (x, *module.parameters()))
 
 
+def equation(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+@pytest.mark.parametrize("shape", [(300, 64), (4, 9, 40), (2, 3, 5, 16), (1, 256), (0, 8)])
+@pytest.mark.parametrize("frozen", ["nothing", "input", "weight"])
+@pytest.mark.parametrize("eps", [1e-6, 0.3])
+def test_gradients_of_rms_norm_are_the_equations(shape: tuple[int, ...], frozen: str, eps: float) -> None:
+    """In float32, against autograd of the equation in float64; inputs and gradients of any strides."""
+    module = built(config.RMSNorm(eps=eps), shape[-1])
+    x = (torch.randn(*shape[1:-1], shape[0], shape[-1]) * 4 + 3).movedim(-2, 0).requires_grad_()
+    g = torch.randn(*shape[::-1]).permute(*range(len(shape))[::-1]) * 5 + 2
+    leaves = {"input": x, "weight": module.weight}
+    if frozen != "nothing":
+        leaves.pop(frozen).requires_grad_(False)
+    exact = {name: leaf.detach().double().requires_grad_() for name, leaf in (("input", x), ("weight", module.weight))}
+    y, wanted = module(x), equation(exact["input"], exact["weight"], eps)
+    assert y.shape == shape
+    found = torch.autograd.grad(y, list(leaves.values()), g)
+    expected = torch.autograd.grad(wanted, [exact[name] for name in leaves], g.double())
+    for ours, theirs in zip([y, *found], [wanted, *expected]):
+        assert ours.dtype == torch.float32
+        assert ours.shape == theirs.shape
+        if ours.numel() and shape[0]:
+            assert error(ours, theirs) < 2e-6
+
+
+def test_rms_norm_of_numbers_large_small_and_nothing() -> None:
+    module = built(config.RMSNorm(eps=1e-6), 32)
+    x = torch.randn(5, 32) * torch.tensor([1e-12, 1e-3, 1.0, 1e4, 1e15])[:, None]
+    x[0, :16] = 0
+    x = torch.cat([x, torch.zeros(1, 32)]).requires_grad_()
+    g = torch.randn(6, 32)
+    exact, weight = x.detach().double().requires_grad_(), module.weight.detach().double().requires_grad_()
+    y, wanted = module(x), equation(exact, weight, 1e-6)
+    found = torch.autograd.grad(y, [x, module.weight], g)
+    expected = torch.autograd.grad(wanted, [exact, weight], g.double())
+    assert error(found[1], expected[1]) < 2e-6
+    for row in range(6):  # each in its own measure
+        assert error(found[0][row], expected[0][row]) < 1e-5
+        assert row == 5 or error(y[row], wanted[row]) < 1e-5
+    assert not y[5].any()
+
+
+def test_rms_norm_can_be_differentiated_twice_in_float32() -> None:
+    module = built(config.RMSNorm(eps=0.1), 24)
+    x = (torch.randn(30, 24) * 2 + 1).requires_grad_()
+    g = torch.randn(30, 24).requires_grad_()
+    exact = [t.detach().double().requires_grad_() for t in (x, module.weight, g)]
+
+    def second(y: Tensor, x: Tensor, weight: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(y, [x, weight], g, create_graph=True)
+        return torch.autograd.grad(sum(t.square().sum() for t in first), [x, weight, g])
+
+    found = second(module(x), x, module.weight, g)
+    expected = second(equation(exact[0], exact[1], 0.1), *exact)
+    for ours, wanted in zip(found, expected):
+        assert error(ours, wanted) < 1e-5
+
+
+def test_rms_norm_under_autocast_and_transformations() -> None:
+    """The gradient by hand must not be computed in bfloat16, and where it cannot follow, torch's own is."""
+    module = built(config.RMSNorm(), 64)
+    x = (torch.randn(50, 64) * 3).requires_grad_()
+    g = torch.randn(50, 64)
+    plain = torch.autograd.grad(module(x), [x, module.weight], g)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+        low = torch.autograd.grad(y, [x, module.weight], g)
+    assert y.dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(plain, low))
+    rows = torch.func.vmap(torch.func.grad(lambda row, up: (module(row) * up).sum()))(x.detach(), g)
+    assert error(rows, plain[0].double()) < 2e-6
+    halves = module(x.bfloat16())
+    assert halves.dtype == torch.bfloat16
+    halves.sum().backward()
+    assert x.grad is not None
+
+
+def test_rms_norm_has_the_same_value_with_a_gradient_and_without() -> None:
+    module = built(config.RMSNorm(), 64)
+    x = torch.randn(50, 64) * 3
+    with torch.no_grad():
+        without = module(x)
+    assert error(module(x), without.double()) < 1e-6
+
+
 @pytest.mark.parametrize("c", CONFIGS)
 def test_a_new_norm_only_normalizes(c: config.Norm) -> None:
     out = build_norm(c, 64)(torch.randn(10, 64) * 50 + 7)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sublayer.nn import product
 from sublayer.training.losses import CrossEntropy
 
 PAD, DIM, VOCABULARY = 0, 6, 11
@@ -141,3 +142,31 @@ def test_under_bfloat16_autocast_it_is_close_to_float32() -> None:
     for found, wanted in zip(gradients(ours, layer, hidden), gradients(exact, layer, hidden), strict=True):
         assert found.dtype == torch.float32
         assert ((found - wanted).norm() / wanted.norm()).item() < 1e-2
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "hidden", "weight", "bias"])
+@pytest.mark.parametrize("piece", [2**16, 2**23])
+def test_in_float32_at_a_size_that_goes_through_one_dnn(
+    monkeypatch: pytest.MonkeyPatch, frozen: str, piece: int
+) -> None:
+    """Against float64; what is frozen gets no gradient."""
+    dim, vocabulary, tokens = 48, 300, 330
+    layer = nn.Linear(dim, vocabulary)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    hidden = torch.randn(11, 30, dim).requires_grad_()
+    target = torch.randint(1, vocabulary, (11, 30))
+    exact, wide = copy.deepcopy(layer).double(), hidden.detach().double().requires_grad_()
+    leaves = {"hidden": (hidden, wide), "weight": (layer.weight, exact.weight), "bias": (layer.bias, exact.bias)}
+    if frozen != "nothing":
+        leaves.pop(frozen)[0].requires_grad_(False)
+    ours = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
+    expected = theirs(exact, wide, target, 0.1, tokens)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=0)
+    found = torch.autograd.grad(ours, [mine for mine, _ in leaves.values()])
+    wanted = torch.autograd.grad(expected, [other for _, other in leaves.values()])
+    for mine, other in zip(found, wanted, strict=True):
+        assert ((mine - other).abs().max() / other.abs().max()).item() < 1e-5
+    monkeypatch.setattr(product, "ONE_DNN", None)
+    plain = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
+    torch.testing.assert_close(plain, ours, rtol=1e-6, atol=0)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from small_run import Outcome, processes, same, sublayer, write
+from sublayer.nn import product
 from sublayer.training import run, runtime
 from sublayer.training.checkpoint import PARTS, listed
 from sublayer.training.metrics import read_metrics
@@ -96,6 +97,21 @@ def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
     assert after_a_checkpoint >= 2
     last = go(file, out)
     assert last.code == 0, last.err
+    assert differences(tmp_path / "whole", out) == []
+
+
+def test_a_model_wide_enough_for_one_dnn(tmp_path: Path) -> None:
+    """Where the products go through another library (`sublayer.nn.product`), which prepares itself for each size."""
+    stack = {"block": {"feed_forward": {"hidden": 256}}}
+    model = {"dim": 64, "encoder": stack, "decoder": stack}
+    file = write(tmp_path, model=model, training={"steps": 9, "batches": {"tokens": 400}, "checkpoint_every": 2})
+    rows, width = torch.empty(150, 64), torch.empty(256, 64)
+    assert product.ONE_DNN is None or product.products(rows, width) is product.ONE_DNN
+    whole = go(file, tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    out = tmp_path / "killed"
+    assert go(file, out, fault=["kill_after_step", 5, 0.0]).code == -9
+    assert go(file, out).code == 0
     assert differences(tmp_path / "whole", out) == []
 
 

@@ -27,8 +27,11 @@ from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
 from sublayer.training import checkpoint, run, trainer
+from sublayer.training.losses import CrossEntropy
 from sublayer.training.metrics import MetricsLog, read_metrics
-from sublayer.training.trainer import Surroundings, Trainer, Validation
+from sublayer.training.objectives import translation
+from sublayer.training.objectives.translation import PairLoss
+from sublayer.training.trainer import Surroundings, Trainer
 
 PAD, START, END, VOCABULARY = 0, 1, 2, 12
 
@@ -90,6 +93,29 @@ class Given:
             yield Cursor(0, place), self.chosen[(place - 1) % len(self.chosen)]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a validation finds."""
+
+    loss: float
+    bleu: float
+
+
+@dataclass(frozen=True)
+class Judged(PairLoss):
+    """The loss of translation, judged by what the test says."""
+
+    validate: Callable[[], Validation]
+    rows: str = "pairs"
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        found = self.validate()
+        return {"loss": found.loss, "bleu": found.bleu}
+
+    def illustrate(self, folder: Path) -> None:
+        return None
+
+
 def recipe(**over: Any) -> config.Training:
     return config.Training.parse(
         {
@@ -119,10 +145,10 @@ def build(
     return Trainer(
         EncoderDecoder(tree(VOCABULARY)) if model is None else model,
         Loader(reversals(60), c.batches, seed=1) if loader is None else loader,
+        Judged(CrossEntropy(c.label_smoothing, PAD), validate),
         c,
-        pad_id=PAD,
         precision=torch.float32,
-        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Quiet(), folder / "checkpoints", validate, improved),
+        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Quiet(), folder / "checkpoints", improved),
     )
 
 
@@ -259,12 +285,12 @@ def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.Monk
     values = [5.0, 3.0, 4.0, 4.0] if metric == "loss" else [1.0, 2.0, 1.5, 1.7]
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(translator: Any, text: Any, recipe: Any) -> Validation:
-        seen.append({name: p.detach().clone() for name, p in translator.model.named_parameters()})
+    def evaluate(self: Any, model: Any) -> dict[str, float]:
+        seen.append({name: p.detach().clone() for name, p in model.named_parameters()})
         value = values[len(seen) - 1]
-        return Validation(value, 0.0) if metric == "loss" else Validation(9.0, value)
+        return {"loss": value, "bleu": 0.0} if metric == "loss" else {"loss": 9.0, "bleu": value}
 
-    monkeypatch.setattr(run, "_validate", validate)
+    monkeypatch.setattr(translation.Translating, "evaluate", evaluate)
     file = write(
         tmp_path, training={"steps": 90, "validate_every": 3, "early_stopping": {"metric": metric, "patience": 2}}
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
+
+from sublayer.cli.progress import reported
 
 app = typer.Typer(help="Corpora by name: list them, fetch them.", no_args_is_help=True)
 
@@ -21,11 +22,10 @@ def list_corpora() -> None:
 
     from sublayer.data import corpora
 
-    table = Table("name", "languages", "pairs", "licence", "fetched")
+    table = Table("name", "kind", "languages", "rows", "licence", "fetched")
     for corpus in corpora.CORPORA:
-        languages = f"{corpus.source_language}-{corpus.target_language}"
         fetched = "yes" if corpora.is_fetched(corpus) else "no"
-        table.add_row(corpus.name, languages, f"{corpus.pairs:,}", corpus.licence, fetched)
+        table.add_row(corpus.name, corpus.kind, corpus.languages, f"{corpus.pairs:,}", corpus.licence, fetched)
     Console().print(table)
 
 
@@ -42,34 +42,6 @@ def fetch_corpus(
     from sublayer.data import corpora
 
     corpus = corpora.find(name)
-    path = _with_bar(name) if sys.stderr.isatty() else _with_lines(name)
+    path = reported(f"fetching {name}", lambda progress: corpora.fetch(name, progress))
     typer.echo(f"{path}\nLicence: {corpus.licence}, {corpus.licence_url}\nAttribution: {corpus.attribution}")
     typer.echo(corpus.note)
-
-
-def _with_bar(name: str) -> str:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from sublayer.data import corpora
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"fetching {name}", total=None)
-        return str(corpora.fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))
-
-
-def _with_lines(name: str) -> str:
-    """Plain lines, one every tenth of the way, for logs."""
-    from sublayer.data import corpora
-
-    said = -1
-
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        tenth = 10 * done // total
-        if tenth > said:
-            said = tenth
-            typer.echo(f"fetching {name}: {10 * tenth}% of {total / 1e6:.0f} MB", err=True)
-
-    return str(corpora.fetch(name, report))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,18 +16,62 @@ if TYPE_CHECKING:
     from sublayer.config.part import Part
 
 
+@dataclass(frozen=True)
+class Use:
+    """What using a model of a kind is called.
+
+    use: the verb. texts, tokens: what it is used on. trained: what training is counted by. read_once, one_more: of what
+    the operations are; one_more is empty where nothing is made token by token.
+    """
+
+    use: str
+    texts: str
+    tokens: str
+    trained: str
+    read_once: str
+    one_more: str
+
+
+USES: Mapping[str, Use] = {
+    "encoder-decoder": Use(
+        use="translate",
+        texts="sentences",
+        tokens="tokens a side",
+        trained="a target token",
+        read_once="translating, the source once",
+        one_more="translating, token {}, with a cache",
+    ),
+    "decoder-only": Use(
+        use="generate",
+        texts="texts",
+        tokens="tokens of prompt and as many more",
+        trained="a token",
+        read_once="generating, the prompt once",
+        one_more="generating, token {} after the prompt, with a cache",
+    ),
+    "encoder-only": Use(
+        use="read",
+        texts="texts",
+        tokens="tokens each",
+        trained="a token",
+        read_once="reading, a text",
+        one_more="",
+    ),
+}
+
+
 def describe(
     what: Annotated[str, typer.Argument(help="A preset, a recipe (name or file), or a model folder.", metavar="WHAT")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a value, as model.encoder.layers=2.", metavar="KEY=VALUE"),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences translated at once.")] = 32,
-    length: Annotated[int, typer.Option(min=1, help="Tokens a sentence, on either side.")] = 32,
-    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses a sentence; unset: the recipe's.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts at once when it is used.")] = 32,
+    length: Annotated[int, typer.Option(min=1, help="Tokens that are read, and tokens that are made.")] = 32,
+    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses a text; unset: the recipe's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Describe a model: its tree, parameters by part, FLOPs per token, and memory to train it and to translate.
+    """Describe a model: its tree, parameters by part, FLOPs per token, and memory to train it and to use it.
 
     Everything is counted from the configuration: nothing is loaded or fetched.
 
@@ -35,9 +81,11 @@ def describe(
     from sublayer.errors import ConfigError
 
     subject = find_subject(what, overrides or [])
-    if length > subject.model.max_length:
+    # A language model reads and makes one text: what it makes takes the positions after what it reads.
+    longest = subject.model.max_length // (2 if subject.model.kind == "decoder-only" else 1)
+    if length > longest:
         raise ConfigError(
-            f"--length {length} is more than model.max_length = {subject.model.max_length}",
+            f"--length {length} is more than {_limit(subject.model.max_length, longest)}",
             "Choose a smaller length, or add --set model.max_length=...",
         )
     costs = _costs(subject, batch, length, subject.decoding.beam if beam is None else beam)
@@ -49,6 +97,11 @@ def describe(
         _print(subject, costs)
 
 
+def _limit(positions: int, longest: int) -> str:
+    half = "" if longest == positions else ", which a prompt and its continuation share"
+    return f"model.max_length = {positions}{half}"
+
+
 def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, Any]:
     from sublayer.config import cost
 
@@ -57,7 +110,11 @@ def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, An
     training = cost.training_memory(subject.model, subject.training)
     decoding = cost.decoding_memory(subject.model, batch, beam, length)
     return {
-        "parameters": {"parts": parts, "total": sum(parts.values())},
+        "parameters": {
+            "parts": parts,
+            "total": sum(parts.values()),
+            "active": cost.active_parameters(subject.model),
+        },
         "flops": {
             "source_length": length,
             "target_length": length,
@@ -85,13 +142,15 @@ def _print(subject: Subject, costs: dict[str, Any]) -> None:
 
     console = Console()
     console.print(_tree(subject.name, subject.tree))
+    words = USES[subject.model.kind]
     counted, training, decoding = costs["flops"], costs["training_memory"], costs["decoding_memory"]
-    sentences = f"{decoding['batch']} sentences, beam {decoding['beam']}, {decoding['length']} tokens a side"
+    beam = f", beam {decoding['beam']}" if words.one_more else ""
+    texts = f"{decoding['batch']} {words.texts}{beam}, {decoding['length']} {words.tokens}"
     for title, table in [
         (f"Parameters{subject.note}", _parameters(costs["parameters"])),
-        (f"Floating-point operations ({counted['target_length']} tokens a side)", _flops(counted)),
+        (f"Floating-point operations ({counted['target_length']} {words.tokens})", _flops(counted, words)),
         (f"Memory to train (a batch of {training['batch_tokens']:,} tokens; an estimate)", _memory(training)),
-        (f"Memory to translate ({sentences})", _memory(decoding)),
+        (f"Memory to {words.use} ({texts})", _memory(decoding)),
     ]:
         # Not the table's own title, which would be wrapped to the table's width.
         console.print(f"\n[bold]{title}[/]", highlight=False)
@@ -112,6 +171,9 @@ def _tree(name: str, part: Part) -> Tree:
         value = getattr(part, field)
         if isinstance(value, Node):
             tree.children.append(_tree(field, value))
+        elif isinstance(value, tuple) and any(isinstance(item, Node) for item in cast("tuple[Any, ...]", value)):
+            branch = tree.add(field)
+            branch.children += [_tree(str(place), item) for place, item in enumerate(cast("tuple[Part, ...]", value))]
         # A field that can be only one word is what chose the class, whose name stands there.
         elif len(field_shape(type(part), field).words) != 1:
             tree.add(Text.assemble(f"{field} = ", ("unset", "dim") if value is None else f"{value}"))
@@ -126,15 +188,18 @@ def _parameters(costs: dict[str, Any]) -> Table:
         table.add_row(part, "tied" if tied else f"{count:,}", "" if tied else f"{count / total:.1%}")
     table.add_section()
     table.add_row("total", f"{total:,}", "100%")
+    if costs["active"] != total:
+        table.add_row("for one token", f"{costs['active']:,}", f"{costs['active'] / total:.1%}")
     return table
 
 
-def _flops(costs: dict[str, Any]) -> Table:
+def _flops(costs: dict[str, Any], words: Use) -> Table:
     table = _table("of", "number")
-    table.add_row("training, a target token", _scaled(costs["training_per_target_token"], 1000, "FLOPs"))
-    table.add_row("translating, the source once", _scaled(costs["encoding_per_sentence"], 1000, "FLOPs"))
-    last = f"translating, token {costs['target_length']}, with a cache"
-    table.add_row(last, _scaled(costs["decoding_per_token"], 1000, "FLOPs"))
+    table.add_row(f"training, {words.trained}", _scaled(costs["training_per_target_token"], 1000, "FLOPs"))
+    table.add_row(words.read_once, _scaled(costs["encoding_per_sentence"], 1000, "FLOPs"))
+    if words.one_more:
+        last = words.one_more.format(costs["target_length"])
+        table.add_row(last, _scaled(costs["decoding_per_token"], 1000, "FLOPs"))
     return table
 
 

@@ -7,10 +7,14 @@ import sys
 import typer
 
 from sublayer.cli.attend import attend
+from sublayer.cli.chat import chat
 from sublayer.cli.check import check
 from sublayer.cli.data import app as data
 from sublayer.cli.describe import describe
 from sublayer.cli.evaluate import evaluate
+from sublayer.cli.export import export
+from sublayer.cli.generate import generate
+from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.train import train
 from sublayer.cli.translate import translate
@@ -24,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
-for command in (train, translate, evaluate, attend, describe, check, schema):
+for command in (train, translate, generate, chat, evaluate, attend, describe, check, schema, pull, export):
     app.command()(command)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sublayer.config import PRESETS, Decoding, EncoderDecoder, Training
+from sublayer.config import PRESETS, Decoding, Model, Training
 from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
@@ -24,7 +24,7 @@ class Subject:
 
     name: str
     tree: Part
-    model: EncoderDecoder
+    model: Model
     training: Training
     decoding: Decoding
     note: str = ""
@@ -33,7 +33,7 @@ class Subject:
 class Bare(Part):
     """A model without a recipe, which still can be trained and used as any recipe would by default."""
 
-    model: EncoderDecoder
+    model: Model
     training: Training
     decoding: Decoding = Decoding()
 

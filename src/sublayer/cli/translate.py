@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sublayer.cli.evaluate import OWN
+from sublayer.cli.lines import standard_input
 
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
@@ -46,7 +46,7 @@ def translate(
     translator = load(model, pick_device(device))
     chosen = max(n_best, translator.decoding.beam) if beam is None else beam
     done = 0
-    for chunk in iter([sentences]) if sentences else _standard_input(batch):
+    for chunk in iter([sentences]) if sentences else standard_input(batch):
         filled = [(number, line) for number, line in enumerate(chunk, start=done + 1) if line.strip()]
         fine, refused = _before_refused(translator, filled)
         translations = iter(
@@ -87,24 +87,3 @@ def _print(translation: Translation, scores: bool, number: int) -> None:
         typer.echo(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
     if not translation.complete:
         typer.echo(f"line {number}: the translation reached its length limit and is cut there", err=True)
-
-
-def _standard_input(batch: int) -> Iterator[list[str]]:
-    """Lines as they come, some at a time; fewer where the other side waits for an answer (a terminal)."""
-    from sublayer.errors import DataError
-
-    size = 1 if sys.stdin.isatty() else batch
-    chunk: list[str] = []
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            chunk.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            yield chunk
-            raise DataError(
-                f"standard input, line {number}: not UTF-8 ({error.reason})", "Convert it to UTF-8."
-            ) from None
-        if len(chunk) >= size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

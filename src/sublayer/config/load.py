@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ from typing import Any, cast
 
 import tomli_w
 
-from sublayer.config.model import EncoderDecoder
+from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
-from sublayer.config.presets import PRESETS, merged_with_preset
+from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
 from sublayer.config.recipe import Recipe
 from sublayer.errors import ConfigError, nearest
 
@@ -31,7 +32,8 @@ class LoadedRecipe:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """The recipe in a file, or the shipped one of that name, with `overrides` such as "training.steps=200".
 
-    An override of `model.preset` counts first, whatever its place: the others are laid on that preset's tree.
+    An override of `model.preset` counts first, whatever its place: the others are laid on that preset's tree. Where
+    the recipe has a `start`, its model is laid on the one that stands there.
 
     Raises:
         ConfigError: there is no such recipe, it cannot be read, or it is wrong; every problem is named at once.
@@ -39,7 +41,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecip
     path = find_recipe(name_or_path)
     where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
     data, problems = resolve(read_toml(path), overrides)
-    return LoadedRecipe(Recipe.parse(data, where, problems), path.resolve().parent)
+    folder = path.resolve().parent
+    return LoadedRecipe(Recipe.parse(_over_start(data, folder), where, problems), folder)
 
 
 def recipes_folder() -> Path:
@@ -113,6 +116,11 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     return overridden(expanded, read), problems
 
 
+def model_file(path: Path) -> Path | None:
+    """The config.json of the model folder `path`, or of the model of the run folder `path`; None where there is none."""
+    return next((file for file in (path / "config.json", path / "model" / "config.json") if file.is_file()), None)
+
+
 def dump_toml(recipe: Part) -> str:
     """`recipe` as TOML that `load_recipe` turns into an equal one.
 
@@ -137,7 +145,8 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     model = dict(cast("dict[str, Any]", data["model"]))
     problems: list[str] = []
     if "preset" not in model:
-        unknown = [key for key in model if key not in EncoderDecoder.model_fields]
+        known = {key for shape in KINDS.values() for key in shape.model_fields}
+        unknown = [key for key in model if key not in known]
         meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
         if meant is None:
             return data, []
@@ -152,7 +161,32 @@ def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
         problems.append(f"model.preset: no preset is called '{name}'; {hint}")
         model["preset"] = near[0] if near else "base"
+    if wrong := other_kind(model, preset(model["preset"])):
+        problems.append(wrong)
+        del model["kind"]
     return {**data, "model": merged_with_preset(model)}, problems
+
+
+def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`data` with the model that `start` names under the recipe's own; a model that says its kind stands by itself.
+
+    Raises:
+        ConfigError: there is no readable model.
+    """
+    start, model = data.get("start"), data.get("model", {})
+    path = cast("dict[str, Any]", start).get("path") if isinstance(start, dict) else None
+    if not isinstance(path, str) or not isinstance(model, dict) or "kind" in model:
+        return data
+    file = model_file(folder / path)
+    if file is None:
+        raise ConfigError(
+            f"start.path = '{path}' holds no model: there is no config.json in it", "Name a model folder or a run."
+        )
+    try:
+        below = json.loads(file.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
+    return {**data, "model": merge({"kind": "encoder-decoder", **below}, cast("dict[str, Any]", model))}
 
 
 def _place(text: str) -> tuple[int, int]:
@@ -166,7 +200,13 @@ def _written(part: Part) -> dict[str, Any]:
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if value is not None:
-            table[name] = _written(value) if isinstance(value, Part) else value
+            table[name] = _plain(value)
         elif field.default is not None:
             table[name] = UNSET
     return table
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[Any, ...]", value)]
+    return _written(value) if isinstance(value, Part) else value

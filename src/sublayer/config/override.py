@@ -14,8 +14,9 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sublayer.config.part import UNSET, Part
-from sublayer.config.recipe import Recipe, Training
+from sublayer.config.recipe import Recipe
 from sublayer.config.shape import field_shape
+from sublayer.config.training import Training
 from sublayer.errors import ConfigError
 
 # Setting one of a pair takes the other away; both together would only ever be refused.
@@ -82,8 +83,8 @@ def _laid_value(below: Any, over: Any, part: type[BaseModel] | None, path: tuple
         default = part.model_fields[key].default
         below = default.plain() if isinstance(default, Part) else None
     table: Mapping[str, Any] = cast("Mapping[str, Any]", below) if isinstance(below, Mapping) else {}
-    if shape and shape.variants and "type" in over and over["type"] != table.get("type"):
-        # Keys of another type would only be refused.
+    if shape and shape.variants and shape.tag in over and over[shape.tag] != table.get(shape.tag):
+        # Keys of another type, or of a model of another kind, would only be refused.
         table = {}
     here = shape.part({**table, **over}) if shape else None
     return _laid(table, over, here, path)

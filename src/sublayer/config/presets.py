@@ -8,14 +8,28 @@ from typing import Any, cast
 from sublayer.config.model import (
     Attention,
     Block,
+    DecoderOnly,
     Embedding,
     EncoderDecoder,
+    EncoderOnly,
+    Gated,
+    Head,
+    LayerNorm,
+    Learned,
+    MaskedLanguage,
+    Model,
     PositionWise,
+    RelativeBias,
+    RMSNorm,
+    Rotary,
+    SentenceEmbedding,
     Stack,
 )
 from sublayer.config.part import fitted
 from sublayer.config.shape import Shape
 from sublayer.errors import ConfigError, nearest
+
+# --- encoder-decoders ---------------------------------------------------------------------------------------------
 
 
 def _paper(*, dim: int, hidden: int, heads: int, dropout: float) -> EncoderDecoder:
@@ -45,18 +59,143 @@ def _small(*, dim: int, hidden: int, heads: int, layers: int) -> EncoderDecoder:
     return EncoderDecoder(dim=dim, vocab_size=8_000, max_length=256, encoder=stack, decoder=stack)
 
 
-PRESETS: Mapping[str, EncoderDecoder] = {
-    # name          rows of table 3 of the paper
+def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> EncoderDecoder:
+    """T5 (Raffel et al. 2020): pre-norm without biases or a scale on the scores, and relative biases for positions."""
+    block = Block(
+        attention=Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1),
+        feed_forward=PositionWise(hidden=hidden, bias=False, dropout=0.1),
+        norm=RMSNorm(eps=1e-6),
+        wiring="pre",
+        dropout=0.1,
+    )
+    stack = Stack(layers=layers, block=block, position=RelativeBias())
+    return EncoderDecoder(
+        dim=dim,
+        vocab_size=32_128,
+        max_length=512,
+        embedding=Embedding(scale=False, dropout=0.1),
+        output_scale=dim**-0.5,
+        encoder=stack,
+        decoder=stack,
+    )
+
+
+# --- language models ----------------------------------------------------------------------------------------------
+
+
+def _gpt2(*, dim: int, heads: int, layers: int) -> DecoderOnly:
+    """GPT-2 (Radford et al. 2019): pre-norm, learned positions, GELU."""
+    block = Block(
+        attention=Attention(heads=heads, dropout=0.1),
+        feed_forward=PositionWise(hidden=4 * dim, activation="gelu_tanh"),
+        wiring="pre",
+        dropout=0.1,
+    )
+    return DecoderOnly(
+        dim=dim,
+        vocab_size=50_257,
+        max_length=1024,
+        embedding=Embedding(scale=False, dropout=0.1),
+        decoder=Stack(layers=layers, block=block, position=Learned()),
+    )
+
+
+def _llama(
+    *,
+    dim: int,
+    hidden: int,
+    heads: int,
+    layers: int,
+    vocab_size: int,
+    max_length: int,
+    kv_heads: int | None = None,
+    base: float = 10_000.0,
+    dropout: float = 0.0,
+) -> DecoderOnly:
+    """Llama's parts (Touvron et al. 2023): pre-norm with RMSNorm, rotary positions, SwiGLU, no biases; here tied."""
+    block = Block(
+        attention=Attention(heads=heads, kv_heads=kv_heads, bias=False),
+        feed_forward=Gated(hidden=hidden),
+        norm=RMSNorm(eps=1e-5),
+        wiring="pre",
+        dropout=dropout,
+    )
+    return DecoderOnly(
+        dim=dim,
+        vocab_size=vocab_size,
+        max_length=max_length,
+        embedding=Embedding(scale=False, dropout=dropout),
+        decoder=Stack(layers=layers, block=block, position=Rotary(base=base)),
+    )
+
+
+# --- encoders -----------------------------------------------------------------------------------------------------
+
+
+def _bert(*, dim: int, hidden: int, heads: int, layers: int, head: Head) -> EncoderOnly:
+    """BERT (Devlin et al. 2019): post-norm, learned positions, GELU, two kinds of token."""
+    norm = LayerNorm(eps=1e-12)
+    block = Block(
+        attention=Attention(heads=heads, dropout=0.1),
+        feed_forward=PositionWise(hidden=hidden, activation="gelu"),
+        norm=norm,
+        wiring="post",
+        dropout=0.1,
+    )
+    return EncoderOnly(
+        dim=dim,
+        vocab_size=30_522,
+        max_length=512,
+        embedding=Embedding(scale=False, types=2, norm=norm, dropout=0.1),
+        encoder=Stack(layers=layers, block=block, position=Learned()),
+        head=head,
+    )
+
+
+def _small_encoder(*, dim: int, hidden: int, heads: int, layers: int) -> EncoderOnly:
+    """Pre-norm and rotary, so that little text goes a long way: to be trained from nothing on an ordinary machine."""
+    block = Block(
+        attention=Attention(heads=heads),
+        feed_forward=PositionWise(hidden=hidden, activation="gelu"),
+        wiring="pre",
+        dropout=0.1,
+    )
+    return EncoderOnly(
+        dim=dim,
+        vocab_size=8_000,
+        max_length=512,
+        embedding=Embedding(scale=False, dropout=0.1),
+        encoder=Stack(layers=layers, block=block, position=Rotary()),
+    )
+
+
+PRESETS: Mapping[str, Model] = {
+    # encoder-decoder     rows of table 3 of the paper
     "base": _paper(dim=512, hidden=2048, heads=8, dropout=0.1),
     "big": _paper(dim=1024, hidden=4096, heads=16, dropout=0.3),
-    # name          for small text and ordinary machines
+    #                     for small text and ordinary machines
     "tiny": _small(dim=64, hidden=256, heads=4, layers=2),
     "mini": _small(dim=192, hidden=768, heads=4, layers=3),
     "small": _small(dim=256, hidden=1024, heads=4, layers=3),
+    #                     sizes of published checkpoints
+    "t5-small": _t5(dim=512, hidden=2048, heads=8, head_dim=64, layers=6),
+    # decoder-only        sizes of published checkpoints
+    "gpt2": _gpt2(dim=768, heads=12, layers=12),
+    "llama-15m": _llama(dim=288, hidden=768, heads=6, layers=6, vocab_size=32_000, max_length=256),
+    "smollm2-135m": _llama(
+        dim=576, hidden=1536, heads=9, kv_heads=3, layers=30, vocab_size=49_152, max_length=8192, base=100_000.0
+    ),
+    #                     for a book's worth of text and ordinary machines
+    "mini-lm": _llama(dim=256, hidden=704, heads=4, layers=4, vocab_size=8_000, max_length=512, dropout=0.1),
+    # encoder-only        sizes of published checkpoints
+    "bert-base": _bert(dim=768, hidden=3072, heads=12, layers=12, head=MaskedLanguage(norm=LayerNorm(eps=1e-12))),
+    "minilm": _bert(dim=384, hidden=1536, heads=12, layers=6, head=SentenceEmbedding()),
+    #                     for labels of your own and ordinary machines
+    "mini-encoder": _small_encoder(dim=192, hidden=768, heads=4, layers=3),
 }
 
 
-def preset(name: str) -> EncoderDecoder:
+def preset(name: str) -> Model:
     """The model of that name, or a `ConfigError` naming the nearest."""
     if name not in PRESETS:
         raise ConfigError(f"no preset is called '{name}'", nearest(name, PRESETS))
@@ -64,12 +203,27 @@ def preset(name: str) -> EncoderDecoder:
 
 
 def merged_with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
-    """`model` without its key `preset`, laid over that preset's tree, in the types that validation wants."""
+    """`model` without its key `preset`, laid over that preset's tree, in the types that validation wants.
+
+    Raises:
+        ConfigError: there is no such preset, or `model` says another kind than the preset's.
+    """
     name = model["preset"]
     if not isinstance(name, str):
         raise ConfigError(f"model.preset = {name!r} is not a name", "Write, say, preset = 'small'.")
-    laid = merge(preset(name).plain(), {key: value for key, value in model.items() if key != "preset"})
-    return fitted(laid, Shape(parts=(EncoderDecoder,)))
+    base = preset(name)
+    if wrong := other_kind(model, base):
+        raise ConfigError(wrong)
+    laid = merge(base.plain(), {key: value for key, value in model.items() if key != "preset"})
+    return fitted(laid, Shape(parts=(type(base),)))
+
+
+def other_kind(model: Mapping[str, Any], base: Model) -> str:
+    """What is wrong where `model`, laid over the preset `base`, says another kind; empty where it does not."""
+    kind = model.get("kind", base.kind)
+    if kind == base.kind:
+        return ""
+    return f"model.kind: {kind!r} is not the kind of preset '{model['preset']}', which is '{base.kind}'"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,232 +5,20 @@ A recipe is one TOML file. `sublayer schema` writes its JSON schema, so that an 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from sublayer.config.model import EncoderDecoder, Probability
+from sublayer.config.data import Data, GivenSplit, TokenizerRecipe
+from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
-from sublayer.config.presets import merged_with_preset
-
-# --- data --------------------------------------------------------------------------------------------------------
-
-
-class NamedCorpus(Part):
-    """A corpus that sublayer knows (`sublayer data list`)."""
-
-    type: Literal["corpus"] = "corpus"
-    name: str
-
-
-class LineAligned(Part):
-    """Two plain files; line n of one is the translation of line n of the other."""
-
-    type: Literal["lines"] = "lines"
-    source: str
-    target: str
-
-
-class Tsv(Part):
-    """One file of tab-separated columns, counted from 0."""
-
-    type: Literal["tsv"] = "tsv"
-    path: str
-    source_column: NonNegativeInt = 0
-    target_column: NonNegativeInt = 1
-
-
-class Jsonl(Part):
-    """One JSON object a line."""
-
-    type: Literal["jsonl"] = "jsonl"
-    path: str
-    source_field: str = "source"
-    target_field: str = "target"
-
-
-ParallelText = Annotated[NamedCorpus | LineAligned | Tsv | Jsonl, Field(discriminator="type")]
-
-
-class RandomSplit(Part):
-    """Hold out this many distinct source sentences, each with all its translations, for validation and for the test."""
-
-    type: Literal["random"] = "random"
-    validation: PositiveInt = 500
-    test: PositiveInt = 2000
-    seed: NonNegativeInt = 1
-
-
-class GivenSplit(Part):
-    """Validation and test text of your own; training pairs whose source stands in either are left out."""
-
-    type: Literal["given"] = "given"
-    validation: ParallelText
-    test: ParallelText
-
-
-class Data(Part):
-    """Where the text comes from, what is held out, and how long a sentence may be.
-
-    max_length: tokens a side, end marker included; longer pairs are counted, reported and left out of training.
-    """
-
-    source: ParallelText
-    split: Annotated[RandomSplit | GivenSplit, Field(discriminator="type")] = RandomSplit()
-    source_language: str = "source"
-    target_language: str = "target"
-    max_length: PositiveInt = 128
-
-
-class TokenizerRecipe(Part):
-    """One tokenizer for both sides, trained on the training text.
-
-    type: "bpe" is byte-level BPE, "unigram" is SentencePiece's unigram model with byte fallback.
-    sample: how many lines to train on at most (evenly spread); unset means all.
-    """
-
-    type: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: Annotated[int, Field(ge=300)] = 8000
-    sample: PositiveInt | None = None
-
-
-# --- training ----------------------------------------------------------------------------------------------------
-
-
-class Adam(Part):
-    """The paper's Adam (section 5.3). learning_rate: the peak; unset means the paper's, (dim * warmup) ** -0.5."""
-
-    type: Literal["adam"] = "adam"
-    learning_rate: PositiveFloat | None = None
-    betas: tuple[Probability, Probability] = (0.9, 0.98)
-    eps: PositiveFloat = 1e-9
-
-
-class AdamW(Part):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); matrices decay, vectors do not."""
-
-    type: Literal["adamw"] = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    betas: tuple[Probability, Probability] = (0.9, 0.98)
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.01
-
-
-class Muon(Part):
-    """Muon for the matrices inside the blocks (`torch.optim.Muon`), AdamW for all else.
-
-    learning_rate: of Muon, with its update scaled to match AdamW's root mean square.
-    """
-
-    type: Literal["muon"] = "muon"
-    learning_rate: PositiveFloat = 2e-3
-    momentum: Probability = 0.95
-    weight_decay: NonNegativeFloat = 0.01
-    others: AdamW = AdamW()
-
-
-class InverseSquareRoot(Part):
-    """Linear warm-up, then decay with the inverse square root of the step (section 5.3, equation 3)."""
-
-    type: Literal["inverse-sqrt"] = "inverse-sqrt"
-    warmup: PositiveInt = 4000
-
-
-class Cosine(Part):
-    """Linear warm-up, then half a cosine down to `final` of the peak at the last step."""
-
-    type: Literal["cosine"] = "cosine"
-    warmup: PositiveInt = 200
-    final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-
-
-class Linear(Part):
-    """Linear warm-up, then a straight line down to `final` of the peak at the last step."""
-
-    type: Literal["linear"] = "linear"
-    warmup: PositiveInt = 200
-    final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-
-
-Schedule = Annotated[InverseSquareRoot | Cosine | Linear, Field(discriminator="type")]
-
-
-class NoAveraging(Part):
-    """The last weights are the model."""
-
-    type: Literal["none"] = "none"
-
-
-class Ema(Part):
-    """An exponential moving average of the weights, after every step.
-
-    decay: at step t, min(decay, (1 + t) / (10 + t)) is used, so that the start is forgotten.
-    """
-
-    type: Literal["ema"] = "ema"
-    decay: Probability = 0.999
-
-
-class LastCheckpoints(Part):
-    """The mean of the last `count` snapshots, one every `every` steps (section 6.1: the last 5, or 20)."""
-
-    type: Literal["last"] = "last"
-    count: PositiveInt = 5
-    every: PositiveInt = 100
-
-
-Averaging = Annotated[NoAveraging | Ema | LastCheckpoints, Field(discriminator="type")]
-
-
-class EarlyStopping(Part):
-    """Stop after `patience` validations without a better value; the best model is the one kept."""
-
-    metric: Literal["loss", "bleu"] = "loss"
-    patience: PositiveInt = 5
-
-
-class Batching(Part):
-    """How pairs become batches.
-
-    tokens: budget of one batch: rows * (longest source + longest target), padding included.
-    buckets: pairs of like length together; switched off, batches are random and padded.
-    """
-
-    tokens: PositiveInt = 6000
-    buckets: bool = True
-
-
-class Training(Part):
-    """How the weights are found. Exactly one of `steps` and `minutes` says for how long.
-
-    minutes: wall-clock; the speed is measured up to the end of the warm-up, which then fixes the number of steps, so
-    that everything after is a function of the step as ever.
-    accumulate: batches an optimizer step. clip_norm: largest norm of the gradient; unset means no clipping.
-    precision: "auto" takes bfloat16 autocast where this machine's bfloat16 products are measured to be much faster.
-    """
-
-    steps: PositiveInt | None = None
-    minutes: PositiveFloat | None = None
-    batches: Batching = Batching()
-    accumulate: PositiveInt = 1
-    label_smoothing: Probability = 0.1
-    optimizer: Annotated[Adam | AdamW | Muon, Field(discriminator="type")] = AdamW()
-    schedule: Schedule = InverseSquareRoot()
-    clip_norm: PositiveFloat | None = 1.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    averaging: Averaging = Ema()
-    early_stopping: EarlyStopping | None = None
-    validate_every: PositiveInt = 500
-    checkpoint_every: PositiveInt = 500
-    keep_checkpoints: PositiveInt = 2
-    tensorboard: bool = False
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("set exactly one of training.steps and training.minutes")
-        return self
+from sublayer.config.presets import PRESETS, merged_with_preset
+from sublayer.config.task import CausalTask, ClassificationTask, GivenWeights, MaskedTask, Task, TranslationTask
+from sublayer.config.training import Training
+
+SHORTEST = 8
+"""Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
 
 
 class Decoding(Part):
@@ -246,17 +34,35 @@ class Decoding(Part):
     max_extra: NonNegativeInt = 16
 
 
+class Checkpoint(Part):
+    """Weights, vocabulary and tokenizer of a model folder, or of the run that made it. path: that folder."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    path: str
+
+
 class Recipe(Part):
-    """The root: text in, a trained model out."""
+    """The root: text in, a trained model out.
+
+    start: begin with the weights of another model; its tokenizer is taken, and its tree too, on which the keys of
+    `model` are laid (a `model` that says its `kind` stands by itself). Unset means weights drawn at random.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
     seed: NonNegativeInt = 1
+    task: Task = TranslationTask()
     data: Data
     tokenizer: TokenizerRecipe = TokenizerRecipe()
-    model: EncoderDecoder
+    start: Checkpoint | None = None
+    model: Model
     training: Training
     decoding: Decoding = Decoding()
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str, problems: Sequence[str] = ()) -> Self:
+        """As `Part.parse`, with the preset that `data` may name, and the kind that a model is where it does not say."""
+        return super().parse(with_kind(data), where, problems)
 
     @model_validator(mode="before")
     @classmethod
@@ -274,4 +80,63 @@ class Recipe(Part):
             raise ValueError(
                 f"data.max_length = {self.data.max_length} is more than model.max_length = {self.model.max_length}"
             )
+        if not isinstance(self.task, TranslationTask) and self.data.max_length < SHORTEST:
+            raise ValueError(f"data.max_length = {self.data.max_length} is less than {SHORTEST}")
+        if isinstance(self.task, CausalTask):
+            for name in ("stride", "evaluation_stride"):
+                stride = getattr(self.task, name)
+                if stride is not None and stride > self.data.max_length:
+                    raise ValueError(f"task.{name} = {stride} is more than data.max_length = {self.data.max_length}")
         return self
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        task, model = self.task, self.model
+        if model.kind not in task.kinds:
+            raise ValueError(f"task '{task.type}' trains model.kind = '{task.kinds[0]}', not '{model.kind}'")
+        if isinstance(model, EncoderOnly) and model.head.type != task.head:
+            raise ValueError(f"task '{task.type}' needs model.head.type = '{task.head}', not '{model.head.type}'")
+        sources = {"data.source": self.data.source}
+        if isinstance(self.data.split, GivenSplit):
+            sources |= {"data.split.validation": self.data.split.validation, "data.split.test": self.data.split.test}
+        for where, source in sources.items():
+            if source.type not in task.sources:
+                known = ", ".join(f"'{each}'" for each in task.sources)
+                raise ValueError(f"task '{task.type}' reads {where}.type = {known}, not '{source.type}'")
+        stopping = self.training.early_stopping
+        if stopping is not None and stopping.metric not in task.metrics:
+            known = ", ".join(f"'{each}'" for each in task.metrics)
+            raise ValueError(
+                f"task '{task.type}' measures {known}: training.early_stopping.metric cannot be '{stopping.metric}'"
+            )
+        if isinstance(task, MaskedTask) and task.mask + task.random > 1:
+            raise ValueError(f"task.mask + task.random = {task.mask + task.random:g} is more than 1")
+        if self.start is not None and self.tokenizer != TokenizerRecipe():
+            raise ValueError("tokenizer is set, but start.path brings a tokenizer of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if isinstance(self.task, ClassificationTask) and isinstance(self.task.weights, GivenWeights):
+            labels = getattr(getattr(self.model, "head", None), "labels", ())
+            if len(labels) != len(self.task.weights.values):
+                raise ValueError(
+                    f"task.weights.values has {len(self.task.weights.values)} weights for the {len(labels)} labels of "
+                    "model.head.labels"
+                )
+        return self
+
+
+def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain data with its preset laid out, and `kind` where `model` leaves it out: encoder-decoder.
+
+    What is wrong with the preset is left to validation to say.
+    """
+    model = data.get("model")
+    if not isinstance(model, Mapping):
+        return dict(data)
+    table = dict(cast("Mapping[str, Any]", model))
+    name = table.get("preset")
+    if isinstance(name, str) and name in PRESETS:
+        table = merged_with_preset(table)
+    return {**data, "model": {"kind": "encoder-decoder", **table}}

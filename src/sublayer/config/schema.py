@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sublayer.config.cost import total_parameters
-from sublayer.config.model import EncoderDecoder
+from sublayer.config.model import KINDS, DecoderOnly, EncoderDecoder, Model
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
@@ -24,26 +24,32 @@ def recipe_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe file.
 
     It differs from the tree's own schema where a file does: `model` may name a preset, and below one no key is
-    required; an unset value is the word "none", since TOML has no null; a part with variants must say its `type`.
-    What only the whole tree shows (that heads divide the width, say) is left to loading.
+    required; an unset value is the word "none", since TOML has no null; a part with variants must say its `type`, and
+    a model without a preset its `kind`. What only the whole tree shows (that heads divide the width, say) is left to
+    loading.
     """
     schema = cast("dict[str, Any]", _as_toml(Recipe.model_json_schema()))
     parts = schema["$defs"]
     for part in _reachable(Recipe):
         _describe(schema if part is Recipe else parts[part.__name__], part)
-    below_preset = {part.__name__ for part in _reachable(EncoderDecoder)}
+    below_preset = {part.__name__ for shape in KINDS.values() for part in _reachable(shape)}
     parts |= {name + OVER_PRESET: _relaxed(parts[name], below_preset) for name in sorted(below_preset)}
-    over = parts[EncoderDecoder.__name__ + OVER_PRESET]
-    over["properties"] = {"preset": _preset(), **over["properties"]}
-    over["required"] = ["preset"]
+    for kind, shape in KINDS.items():
+        over = parts[shape.__name__ + OVER_PRESET]
+        over["properties"] = {"preset": _preset(kind), **over["properties"]}
+        over["required"] = ["preset"]
     schema["properties"]["model"] = {
-        "description": parts[EncoderDecoder.__name__]["description"],
+        "description": "The model: a preset with what is to be another, or the whole tree of one of the three shapes.",
         "type": "object",
-        # Stated here too, so that an editor offers it in a table that is still empty.
-        "properties": {"preset": _preset()},
-        "if": {"required": ["preset"]},
-        "then": {"$ref": REFERENCE + EncoderDecoder.__name__ + OVER_PRESET},
-        "else": {"$ref": REFERENCE + EncoderDecoder.__name__},
+        # Stated here too, so that an editor offers them in a table that is still empty.
+        "properties": {"preset": _preset(), "kind": {"enum": list(KINDS)}},
+    }
+    # Over another model's tree nothing is required, and what may stand there goes by that model's shape.
+    schema["required"].remove("model")
+    schema |= {
+        "if": {"required": ["start"]},
+        "then": {"properties": {"model": {"type": "object"}}},
+        "else": {"required": ["model"], "properties": {"model": _whole_model()}},
     }
     return {"$schema": DIALECT, **schema, "title": "sublayer recipe"}
 
@@ -58,10 +64,9 @@ def _as_toml(node: Any) -> Any:
     if table.get("type") == "null":
         return {"const": UNSET}
     kept = {key: _as_toml(value) for key, value in table.items() if value is not None}
-    # OpenAPI's keyword, unknown to JSON schema: what it says is said by each variant's constant `type`.
+    # OpenAPI's keyword, unknown to JSON schema: what it says is said by each variant's constant `type` (or `kind`).
     if "discriminator" in kept:
-        del kept["discriminator"]
-        kept["required"] = ["type"]
+        kept["required"] = [kept.pop("discriminator")["propertyName"]]
     return kept
 
 
@@ -118,19 +123,40 @@ def _relaxed(node: Any, names: set[str]) -> Any:
     return result
 
 
-def _preset() -> dict[str, Any]:
-    said = [f"{name}: {_summary(model)}" for name, model in PRESETS.items()]
+def _whole_model() -> dict[str, Any]:
+    """The schema of a model that stands by itself or over a preset."""
     return {
-        "description": "A named model; keys beside and below it override its parts.\n" + "\n".join(said),
-        "enum": list(PRESETS),
-        # Where the TOML editors (taplo, Even Better TOML) look for the description of each word.
-        "x-taplo": {"docs": {"enumValues": [_summary(model) for model in PRESETS.values()]}},
+        "if": {"required": ["preset"]},
+        # Which shape it is follows from the preset's name.
+        "then": {"oneOf": [{"$ref": REFERENCE + shape.__name__ + OVER_PRESET} for shape in KINDS.values()]},
+        "else": {
+            "required": ["kind"],
+            "oneOf": [{"$ref": REFERENCE + shape.__name__} for shape in KINDS.values()],
+        },
     }
 
 
-def _summary(model: EncoderDecoder) -> str:
+def _preset(kind: str | None = None) -> dict[str, Any]:
+    """The presets of a kind, or all of them."""
+    said = {name: _summary(model) for name, model in PRESETS.items() if kind in (None, model.kind)}
+    told = "\n".join(f"{name}: {summary}" for name, summary in said.items())
+    return {
+        "description": f"A named model; keys beside and below it override its parts.\n{told}",
+        "enum": list(said),
+        # Where the TOML editors (taplo, Even Better TOML) look for the description of each word.
+        "x-taplo": {"docs": {"enumValues": list(said.values())}},
+    }
+
+
+def _summary(model: Model) -> str:
+    match model:
+        case EncoderDecoder():
+            stack, layers = model.decoder, f"{model.encoder.layers} + {model.decoder.layers}"
+        case DecoderOnly():
+            stack, layers = model.decoder, f"{model.decoder.layers}"
+        case _:
+            stack, layers = model.encoder, f"{model.encoder.layers}"
     return (
-        f"{model.encoder.layers} + {model.decoder.layers} layers, {model.dim} wide, "
-        f"{model.decoder.block.attention.heads} heads, {total_parameters(model) / 1e6:.1f} million parameters "
-        f"with a vocabulary of {model.vocab_size:,}"
+        f"{model.kind}, {layers} layers, {model.dim} wide, {stack.block.attention.heads} heads, "
+        f"{total_parameters(model) / 1e6:.1f} million parameters with a vocabulary of {model.vocab_size:,}"
     )

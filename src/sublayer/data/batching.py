@@ -25,7 +25,8 @@ def plan(
     within `batching.tokens`. A pure function of its arguments.
 
     Args:
-        source_lengths, target_lengths: integers [N], in tokens, end marker included.
+        source_lengths, target_lengths: integers [N], in tokens, end marker included; the target's are 0 where a row is
+            one text.
         batching: budget and whether to bucket.
         seed, epoch: together the seed of the random choices; not negative.
 
@@ -85,9 +86,10 @@ def cut(
     alone = source_lengths + target_lengths
     if len(alone) and int(alone.max()) > tokens:
         row = int(alone.argmax())
+        source, target = int(source_lengths[row]), int(target_lengths[row])
+        said = f"{source} source and {target} target tokens" if target else f"{source} tokens"
         raise DataError(
-            f"row {row} has {int(source_lengths[row])} source and {int(target_lengths[row])} target tokens, "
-            f"more than training.batches.tokens = {tokens}",
+            f"row {row} has {said}, more than training.batches.tokens = {tokens}",
             "Raise training.batches.tokens or lower data.max_length.",
         )
     starts: list[int] = []

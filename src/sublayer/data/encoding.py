@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sublayer.data.batch import Batch, as_tensor
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
@@ -35,6 +37,25 @@ class Ragged:
     def lengths(self) -> NDArray[np.int64]:
         """Ids of each row, int64 [N]."""
         return np.diff(self.starts)
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.integer] | Sequence[int]]) -> Ragged:
+        """These rows, one after the other."""
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        tokens = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
+        return cls(tokens, starts)
+
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
+        """These rows alone, in this order."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.arange(int(starts[-1])) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return Ragged(self.tokens[places], starts)
+
+    def filled(self) -> Ragged:
+        """The rows that are not empty."""
+        return self.take(np.flatnonzero(self.lengths))
 
     def padded(self, rows: NDArray[np.int64], *, width: int, offset: int, fill: int) -> NDArray[np.int64]:
         """`rows` as int64 [len(rows), width], each beginning at column `offset`, the rest `fill`."""
@@ -77,6 +98,48 @@ class EncodedPairs:
         """Tokens of each target, end marker included: int64 [N]."""
         return self.targets.lengths + 1
 
+    def epoch(self, seed: int, number: int) -> EncodedPairs:
+        """The pairs are the same in every epoch."""
+        return self
+
+    def fixed(self) -> EncodedPairs:
+        return self
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """What decides the batches, to recognise the text by."""
+        for side in (self.sources, self.targets):
+            yield side.starts
+            yield side.tokens
+
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
+        """The tensors of `rows`: start and end markers put on, padded to the longest."""
+        sources, targets = self.sources.take(rows), self.targets.take(rows)
+        return pair_batch(sources, targets, rows, pad_id=self.pad_id, start_id=self.start_id, end_id=self.end_id)
+
+
+def pair_batch(
+    sources: Ragged, targets: Ragged, rows: NDArray[np.int64], *, pad_id: int, start_id: int, end_id: int
+) -> Batch:
+    """Sources and targets as a batch: start and end markers put on, padded to the longest."""
+    source_lengths, target_lengths = sources.lengths + 1, targets.lengths + 1
+    every = np.arange(len(rows))
+    width = int(target_lengths.max())
+    source = sources.padded(every, width=int(source_lengths.max()), offset=0, fill=pad_id)
+    source[every, source_lengths - 1] = end_id
+    target_in = targets.padded(every, width=width, offset=1, fill=pad_id)
+    target_in[:, 0] = start_id
+    target_out = targets.padded(every, width=width, offset=0, fill=pad_id)
+    target_out[every, target_lengths - 1] = end_id
+    return Batch(
+        source=as_tensor(source),
+        source_lengths=as_tensor(source_lengths),
+        target_in=as_tensor(target_in),
+        target_out=as_tensor(target_out),
+        target_lengths=as_tensor(target_lengths),
+        rows=rows,
+        target_tokens=int(target_lengths.sum()),
+    )
+
 
 def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
     """`pairs` as ids. A pair with more than `max_length` tokens on a side, end marker included, is left out whole and
@@ -85,8 +148,8 @@ def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
     Raises:
         DataError: no pair is left.
     """
-    sources = _encode(pairs.sources, tokenizer)
-    targets = _encode(pairs.targets, tokenizer)
+    sources = encode_texts(pairs.sources, tokenizer)
+    targets = encode_texts(pairs.targets, tokenizer)
     fits = (sources.lengths < max_length) & (targets.lengths < max_length)
     if not fits.any():
         raise DataError(f"none of {len(pairs)} pairs has at most {max_length} tokens a side", "Raise data.max_length.")
@@ -94,8 +157,8 @@ def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
     reason = f"over {max_length} tokens a side"
     report = pairs.report.leave_out(reason, pairs.lines_of(long.tolist()), len(long))
     return EncodedPairs(
-        sources=_select(sources, fits),
-        targets=_select(targets, fits),
+        sources=sources.take(np.flatnonzero(fits)),
+        targets=targets.take(np.flatnonzero(fits)),
         rows=np.flatnonzero(fits).astype(np.int64),
         report=report,
         pad_id=tokenizer.pad_id,
@@ -104,7 +167,8 @@ def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
     )
 
 
-def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
+    """The ids of each text, without special tokens."""
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
     for first in range(0, len(texts), _CHUNK):
@@ -114,10 +178,3 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
     starts = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
     return Ragged(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), starts)
-
-
-def _select(ragged: Ragged, keep: NDArray[np.bool_]) -> Ragged:
-    if keep.all():
-        return ragged
-    starts = np.concatenate([[0], np.cumsum(ragged.lengths[keep])]).astype(np.int64)
-    return Ragged(ragged.tokens[np.repeat(keep, ragged.lengths)], starts)

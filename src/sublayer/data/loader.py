@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sublayer.config import Batching
+from sublayer.data.batch import AnyBatch, Batch
 from sublayer.data.batching import Rows, in_order, plan
-from sublayer.data.encoding import EncodedPairs
+from sublayer.data.examples.interface import Epoch, Examples
 from sublayer.errors import DataError
 
+__all__ = ["Batch", "Cursor", "Loader", "collate", "validation"]
 
-@dataclass(frozen=True)
-class Batch:
-    """B pairs, padded at the right. Shapes: B rows, S longest source, T longest target, end markers included.
-
-    source: int64 [B, S], ids + end. source_lengths: int64 [B].
-    target_in: int64 [B, T], start + ids: what the decoder is given.
-    target_out: int64 [B, T], ids + end: what it is to say. target_lengths: int64 [B], of both.
-    rows: int64 [B], a numpy array: which rows of the `EncodedPairs` these are.
-    target_tokens: targets that are not padding, over the whole batch: the loss's denominator, known without asking
-    the device.
-    """
-
-    source: Tensor
-    source_lengths: Tensor
-    target_in: Tensor
-    target_out: Tensor
-    target_lengths: Tensor
-    rows: NDArray[np.int64]
-    target_tokens: int
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("source", "source_lengths", "target_in", "target_out", "target_lengths")
-        }
-        return replace(self, **moved)
+BatchT = TypeVar("BatchT", bound=AnyBatch)
 
 
 @dataclass(frozen=True)
@@ -53,21 +28,18 @@ class Cursor:
     step: int = 0
 
 
-class Loader:
+class Loader(Generic[BatchT]):
     """Endless batches. Its whole state is (seed, epoch, step): a `Cursor` is all that a checkpoint needs to hold."""
 
-    def __init__(self, encoded: EncodedPairs, batching: Batching, seed: int) -> None:
+    def __init__(self, examples: Examples[BatchT], batching: Batching, seed: int) -> None:
         """
         Raises:
-            DataError: a single pair is over the budget of `batching`.
+            DataError: a single row is over the budget of `batching`.
         """
-        self._encoded = encoded
+        self._examples = examples
         self._batching = batching
         self._seed = seed
-        self._source_lengths = encoded.source_lengths
-        self._target_lengths = encoded.target_lengths
-        self._epoch = 0
-        self._plan = self._make(0)
+        self._number, self._epoch, self._plan = 0, *self._make(0)
 
     def batches_per_epoch(self, epoch: int) -> int:
         """How many batches the plan of `epoch` has; it may differ a little from epoch to epoch."""
@@ -75,18 +47,16 @@ class Loader:
 
     def plan(self, epoch: int) -> list[Rows]:
         """The rows of each batch of `epoch`."""
-        if epoch != self._epoch:
-            self._epoch, self._plan = epoch, self._make(epoch)
-        return self._plan
+        return self._at(epoch)[1]
 
-    def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, Batch]]:
+    def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, BatchT]]:
         """From `cursor` on without end, each batch with the cursor that stands behind it.
 
         Raises:
             DataError: `cursor` is past the end of its epoch: the data or the batching is not what it was.
         """
         epoch, step = cursor.epoch, cursor.step
-        batches = self.plan(epoch)
+        rows_of, batches = self._at(epoch)
         if step > len(batches):
             raise DataError(
                 f"epoch {epoch} has {len(batches)} batches, there is no batch {step}",
@@ -97,48 +67,31 @@ class Loader:
                 rows = batches[step]
                 step += 1
                 after = Cursor(epoch, step) if step < len(batches) else Cursor(epoch + 1, 0)
-                yield after, collate(self._encoded, rows)
+                yield after, rows_of.collate(rows)
             epoch, step = epoch + 1, 0
-            batches = self.plan(epoch)
+            rows_of, batches = self._at(epoch)
 
-    def _make(self, epoch: int) -> list[Rows]:
-        return plan(self._source_lengths, self._target_lengths, self._batching, self._seed, epoch)
+    def _at(self, epoch: int) -> tuple[Epoch[BatchT], list[Rows]]:
+        if epoch != self._number:
+            self._number, self._epoch, self._plan = epoch, *self._make(epoch)
+        return self._epoch, self._plan
+
+    def _make(self, number: int) -> tuple[Epoch[BatchT], list[Rows]]:
+        epoch = self._examples.epoch(self._seed, number)
+        return epoch, plan(epoch.source_lengths, epoch.target_lengths, self._batching, self._seed, number)
 
 
-def validation(encoded: EncodedPairs, batching: Batching) -> Iterator[Batch]:
-    """Every pair once, in an order without chance (by length with buckets, else as they stand); see `Batch.rows`.
+def validation(examples: Examples[BatchT], batching: Batching) -> Iterator[BatchT]:
+    """Every row once, in an order without chance (by length with buckets, else as they stand).
 
     Raises:
-        DataError: a single pair is over the budget of `batching`.
+        DataError: a single row is over the budget of `batching`.
     """
-    for rows in in_order(encoded.source_lengths, encoded.target_lengths, batching):
-        yield collate(encoded, rows)
+    fixed = examples.fixed()
+    for rows in in_order(fixed.source_lengths, fixed.target_lengths, batching):
+        yield fixed.collate(rows)
 
 
-def collate(encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
-    """The tensors of `rows`: start and end markers put on, padded to the longest."""
-    sources, targets, pad = encoded.sources, encoded.targets, encoded.pad_id
-    source_lengths = sources.starts[rows + 1] - sources.starts[rows] + 1
-    target_lengths = targets.starts[rows + 1] - targets.starts[rows] + 1
-    every = np.arange(len(rows))
-    width = int(target_lengths.max())
-    source = sources.padded(rows, width=int(source_lengths.max()), offset=0, fill=pad)
-    source[every, source_lengths - 1] = encoded.end_id
-    target_in = targets.padded(rows, width=width, offset=1, fill=pad)
-    target_in[:, 0] = encoded.start_id
-    target_out = targets.padded(rows, width=width, offset=0, fill=pad)
-    target_out[every, target_lengths - 1] = encoded.end_id
-    return Batch(
-        source=_tensor(source),
-        source_lengths=_tensor(source_lengths),
-        target_in=_tensor(target_in),
-        target_out=_tensor(target_out),
-        target_lengths=_tensor(target_lengths),
-        rows=rows,
-        target_tokens=int(target_lengths.sum()),
-    )
-
-
-def _tensor(array: NDArray[np.int64]) -> Tensor:
-    """Shares the array's memory; torch's own signature says nothing about the argument."""
-    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+def collate(examples: Examples[BatchT], rows: NDArray[np.int64]) -> BatchT:
+    """The tensors of `rows`, padded to the longest."""
+    return examples.fixed().collate(rows)

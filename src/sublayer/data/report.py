@@ -10,7 +10,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Dropped:
-    """Pairs left out for one reason. lines: the first few line numbers, counted from 1 (empty where unknown)."""
+    """Rows left out for one reason. lines: the first few line numbers, counted from 1 (empty where unknown)."""
 
     reason: str
     count: int
@@ -26,22 +26,23 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Report:
-    """Counts of pairs: `read` is always `kept` plus all that was dropped."""
+    """Counts of rows: `read` is always `kept` plus all that was dropped. noun: what the rows are."""
 
     read: int
     kept: int
     dropped: tuple[Dropped, ...] = ()
+    noun: str = "pairs"
 
     def leave_out(self, reason: str, lines: Iterable[int], count: int | None = None) -> Report:
-        """This report with more pairs left out: those on `lines`, or `count` of them where lines are not known."""
+        """This report with more rows left out: those on `lines`, or `count` of them where lines are not known."""
         listed = list(lines)
         total = len(listed) if count is None else count
         if not total:
             return self
         more = Dropped(reason, total, tuple(listed[:SHOWN]))
-        return Report(self.read, self.kept - total, (*self.dropped, more))
+        return Report(self.read, self.kept - total, (*self.dropped, more), self.noun)
 
     def __str__(self) -> str:
         if not self.dropped:
-            return f"{self.read:,} pairs"
-        return f"{self.kept:,} of {self.read:,} pairs; left out: " + "; ".join(map(str, self.dropped))
+            return f"{self.read:,} {self.noun}"
+        return f"{self.kept:,} of {self.read:,} {self.noun}; left out: " + "; ".join(map(str, self.dropped))

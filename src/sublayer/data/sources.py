@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, assert_never, cast
+from typing import assert_never
 
 from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Tsv
 from sublayer.data import corpora
+from sublayer.data.jsonl import read_objects, text_of
 from sublayer.data.report import Report
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
@@ -37,8 +37,14 @@ class Pairs:
         if self.lines and len(self.lines) != len(self.sources):
             raise DataError(f"{len(self.sources)} pairs but {len(self.lines)} line numbers", "Give all or none.")
 
+    unit = "source sentences"
+
     def __len__(self) -> int:
         return len(self.sources)
+
+    def texts(self) -> list[str]:
+        """What makes a pair itself: its source. Pairs of one source are not torn apart."""
+        return self.sources
 
     def take(self, rows: Iterable[int], report: Report) -> Pairs:
         """The pairs at `rows`, with a report of their own."""
@@ -73,6 +79,7 @@ def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] 
     match text:
         case NamedCorpus():
             row = corpora.find(text.name)
+            row.require("parallel", text.part)
             path = corpora.fetch(text.name, progress)
             return _collect(_tsv(path, row.source_column, row.target_column), path)
         case LineAligned():
@@ -142,31 +149,10 @@ def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Row]:
 
 
 def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Row]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
+    remedy = "Set source_field and target_field."
+    for number, table in read_objects(path):
+        if table is None:
             yield None
-            continue
-        try:
-            item: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})", "One object a line."
-            ) from None
-        if not isinstance(item, dict):
-            raise DataError(f"{path}, line {number}: not an object but {line[:40]!r}", "One object a line.")
-        table = cast("dict[str, Any]", item)
-        yield _text(table, source_field, path, number), _text(table, target_field, path, number)
-
-
-def _text(table: dict[str, Any], name: str, path: Path, number: int) -> str:
-    if name not in table:
-        found = ", ".join(table) or "none"
-        raise DataError(
-            f"{path}, line {number}: no field '{name}' (fields: {found})", "Set source_field and target_field."
-        )
-    value = table[name]
-    if not isinstance(value, str):
-        raise DataError(f"{path}, line {number}: field '{name}' is {value!r}, not a string", "Write text in quotes.")
-    if any("\ud800" <= character <= "\udfff" for character in value if character > "\ud7ff"):
-        raise DataError(f"{path}, line {number}: field '{name}' has half a surrogate pair (\\uD800 and on)", "Mend it.")
-    return value
+        else:
+            where = f"{path}, line {number}"
+            yield text_of(table, source_field, where, remedy), text_of(table, target_field, where, remedy)

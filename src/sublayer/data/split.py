@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, Generic, TypeVar, assert_never
 
 from sublayer.config import GivenSplit, RandomSplit
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs, read
+from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
+
+TableT = TypeVar("TableT", bound=Table)
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Generic[TableT]):
     """The three parts. The report of `train` counts what the other two took from it."""
 
-    train: Pairs
-    validation: Pairs
-    test: Pairs
+    train: TableT
+    validation: TableT
+    test: TableT
 
 
 def key(source: str) -> str:
@@ -31,23 +35,29 @@ def key(source: str) -> str:
     return " ".join(unicodedata.normalize("NFC", source).casefold().split())
 
 
-def split(pairs: Pairs, how: RandomSplit | GivenSplit, folder: Path) -> Splits:
-    """`pairs` in three parts, such that no source of one part has the `key` of a source in another.
+def split(
+    table: TableT, how: RandomSplit | GivenSplit, folder: Path, read_part: Callable[[Any, Path], Any] = read
+) -> Splits[TableT]:
+    """`table` in three parts, such that no source of one part has the `key` of a source in another.
 
     RandomSplit: distinct sources, each with all its translations, chosen by a hash of seed and key: the choice does
     not depend on the order of the rows, and a sentence stays held out when text is added elsewhere.
     GivenSplit: validation and test are read from their own files (relative to `folder`) and kept whole; training pairs
     with a source of theirs are left out and counted. A source that stands in both validation and test is left as
     the user has it.
+    What is said here of the sources of pairs holds of the text of any other kind of row.
+
+    Args:
+        read_part: reads what a GivenSplit names, as rows of the same kind.
 
     Raises:
         DataError: too few distinct sources for a random split, nothing left to train on, or a file that cannot be read.
     """
     match how:
         case RandomSplit():
-            return _random(pairs, how)
+            return _random(table, how)
         case GivenSplit():
-            return _given(pairs, how, folder)
+            return _given(table, read_part(how.validation, folder), read_part(how.test, folder))
         case _:
             assert_never(how)
 
@@ -60,14 +70,14 @@ def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
     return list(references), [list(targets) for targets in references.values()]
 
 
-def _random(pairs: Pairs, how: RandomSplit) -> Splits:
-    keys = [key(source) for source in pairs.sources]
+def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:
+    keys = [key(text) for text in table.texts()]
     # Sorted by the hash and then by the key, so that even equal hashes have one order.
     distinct = sorted(set(keys), key=lambda each: (_hash(how.seed, each), each))
     held_out = how.test + how.validation
     if len(distinct) <= held_out:
         raise DataError(
-            f"{len(distinct)} distinct source sentences are too few to hold out {how.validation} for validation and "
+            f"{len(distinct)} distinct {table.unit} are too few to hold out {how.validation} for validation and "
             f"{how.test} for the test",
             "Lower data.split.validation and data.split.test, or give more text.",
         )
@@ -75,32 +85,31 @@ def _random(pairs: Pairs, how: RandomSplit) -> Splits:
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for row, each in enumerate(keys):
         rows[part_of.get(each, "train")].append(row)
-    report = pairs.report.leave_out("held out for validation", (), len(rows["validation"]))
+    report = table.report.leave_out("held out for validation", (), len(rows["validation"]))
     report = report.leave_out("held out for the test", (), len(rows["test"]))
     return Splits(
-        train=pairs.take(rows["train"], report),
-        validation=_whole(pairs, rows["validation"]),
-        test=_whole(pairs, rows["test"]),
+        train=table.take(rows["train"], report),
+        validation=_whole(table, rows["validation"]),
+        test=_whole(table, rows["test"]),
     )
 
 
-def _given(pairs: Pairs, how: GivenSplit, folder: Path) -> Splits:
-    validation, test = read(how.validation, folder), read(how.test, folder)
-    held_out = {key(source) for source in (*validation.sources, *test.sources)}
+def _given(table: TableT, validation: TableT, test: TableT) -> Splits[TableT]:
+    held_out = {key(text) for part in (validation, test) for text in part.texts()}
     kept: list[int] = []
     out: list[int] = []
-    for row, source in enumerate(pairs.sources):
-        (out if key(source) in held_out else kept).append(row)
+    for row, text in enumerate(table.texts()):
+        (out if key(text) in held_out else kept).append(row)
     if not kept:
         raise DataError(
             "every training source stands in the validation or test text too", "Give training text of its own."
         )
-    report = pairs.report.leave_out("with a source of validation or test", pairs.lines_of(out), len(out))
-    return Splits(train=pairs.take(kept, report), validation=validation, test=test)
+    report = table.report.leave_out("with a source of validation or test", table.lines_of(out), len(out))
+    return Splits(train=table.take(kept, report), validation=validation, test=test)
 
 
-def _whole(pairs: Pairs, rows: list[int]) -> Pairs:
-    return pairs.take(rows, Report(read=len(rows), kept=len(rows)))
+def _whole(table: TableT, rows: list[int]) -> TableT:
+    return table.take(rows, Report(read=len(rows), kept=len(rows), noun=table.report.noun))
 
 
 def _hash(seed: int, each: str) -> bytes:

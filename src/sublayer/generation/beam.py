@@ -21,12 +21,14 @@ from torch import Tensor
 
 from sublayer.generation.constraints import Constraint, Said, constrain, nothing_left
 from sublayer.generation.step import Hypothesis, Limits, S, State, Stepper
+from sublayer.generation.top import top
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
 Path: TypeAlias = "tuple[Path, int, float] | None"
 
 
+@torch.no_grad()
 def beam_search(
     model: Stepper[S],
     source: Tensor,
@@ -101,15 +103,15 @@ def _continuations(
     """
     batch = scores.shape[0]
     count_a_row = min(count, logits.shape[-1])
-    # The best of a sentence are among the best of its rows.
+    # The best of a sentence are among the best of its rows. On a CPU the log-softmax of everything, a single kernel, is
+    # twice as fast as the logsumexp that would do.
+    every = logits.log_softmax(dim=-1)
     if constraints:
-        every = logits.log_softmax(dim=-1)
         gained, token = constrain(every, constraints, said).topk(count_a_row, dim=-1)
         own = every.gather(1, token)
     else:
-        # Found without the log-softmax of everything.
-        best, token = logits.topk(count_a_row, dim=-1)
-        gained = own = best - logits.logsumexp(dim=-1, keepdim=True)
+        _, token = top(logits, count_a_row)
+        gained = own = every.gather(1, token)
     offered = (scores.view(-1, 1) + gained).view(batch, -1)
     total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
     return (

@@ -6,9 +6,9 @@ Prompts are sorted by length and batched inside, and come back in the order in w
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -17,17 +17,15 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
+from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
-from sublayer.generation.loop import Ending, Step, decode, most_probable
+from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.randomness import Uniforms, stream
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
 from sublayer.generation.step import Limits, S, Stepper
 from sublayer.generation.unfolding import Unfolding
 from sublayer.text import Tokenizer
-
-Prompt = str | Sequence[int]
-"""A text, or its tokens."""
 
 
 class Sizes(Protocol):
@@ -52,49 +50,10 @@ class LanguageModel(Stepper[S], Protocol[S]):
     def eval(self) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One text that goes on from a prompt.
+class Converser(Protocol):
+    """A tokenizer that knows how a conversation is written."""
 
-    text: without the prompt, cut before a stop string. tokens: all that were chosen (those that make up the stop string
-    among them), without the end token. ended: by an end token, a stop string, or its length limit.
-    log_probabilities: of each token, and of the end token if it came; natural logs, of the model's own distribution,
-    before constraints, temperature and cuts. None unless asked for.
-    """
-
-    text: str
-    tokens: list[int]
-    ended: Ending
-    log_probabilities: list[float] | None = None
-
-    @property
-    def log_probability(self) -> float | None:
-        """Of the whole text, given the prompt."""
-        return None if self.log_probabilities is None else sum(self.log_probabilities)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What was made of one prompt: one text or n, best first where beam search ranked them.
-
-    prompt_tokens: as the model read them.
-    """
-
-    prompt: Prompt
-    prompt_tokens: list[int]
-    completions: list[Completion]
-
-    @property
-    def best(self) -> Completion:
-        return self.completions[0]
-
-    @property
-    def text(self) -> str:
-        return self.best.text
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.best.tokens
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -106,31 +65,6 @@ class Speculation(Generic[S]):
 
     draft: LanguageModel[S] | PromptLookup
     guesses: int = 4
-
-
-class Stream(Iterator[str]):
-    """A text piece by piece, as it is made; `completion` is the whole of it, when the pieces have come to their end."""
-
-    def __init__(self, growing: Iterator[None], text: Unfolding, scored: bool) -> None:
-        self._growing, self._text, self._scored = growing, text, scored
-        self._shown = 0
-
-    def __next__(self) -> str:
-        while len(self._text.text) == self._shown:
-            next(self._growing)
-        piece = self._text.text[self._shown :]
-        self._shown = len(self._text.text)
-        return piece
-
-    @property
-    def text(self) -> str:
-        """What has been made so far."""
-        return self._text.text
-
-    @property
-    def completion(self) -> Completion:
-        assert self._text.ended is not None, "the text is not at its end yet"
-        return _completion(self._text, self._scored)
 
 
 @dataclass(frozen=True)
@@ -197,6 +131,7 @@ class Generator(Generic[S]):
         plan = self._plan(search, constraints, max_tokens, stop, n, seed, log_probabilities, speculation, first)
         sources = [self.encode(prompt, first + row + 1) for row, prompt in enumerate(prompts)]
         steps = [self._room(ids, max_tokens, plan.c, first + row + 1) for row, ids in enumerate(sources)]
+        _require_draft_room(plan, max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
         texts = [[Unfolding(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
         for rows in by_length([n * (len(ids) + new) for ids, new in zip(sources, steps, strict=True)], batch_tokens):
             several = [sources[row] for row in rows], [steps[row] for row in rows], [texts[row] for row in rows]
@@ -206,7 +141,7 @@ class Generator(Generic[S]):
                 progress(len(rows))
         return [
             # Beam search in a tiny vocabulary may find fewer than n.
-            Generated(prompt, ids, [_completion(text, log_probabilities) for text in some if text.ended is not None])
+            Generated(prompt, ids, [Completion.of(text, log_probabilities) for text in some if text.ended is not None])
             for prompt, ids, some in zip(prompts, sources, texts, strict=True)
         ]
 
@@ -233,6 +168,7 @@ class Generator(Generic[S]):
         plan = self._plan(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
         ids = self.encode(prompt)
         new = self._room(ids, max_tokens, plan.c, 1)
+        _require_draft_room(plan, len(ids) + new)
         text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
 
@@ -263,6 +199,17 @@ class Generator(Generic[S]):
                 "Give it at least one word to go on from.",
             )
         return ids
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """A conversation as a prompt that the model's next answer goes on from, by the model's chat template.
+
+        Args:
+            messages: turns, each with a "role" ("system", "user", "assistant") and its "content".
+
+        Raises:
+            InputError: the model carries no chat template, or it refuses the conversation.
+        """
+        return cast("Converser", self.tokenizer).encode_chat(messages)
 
     def _plan(
         self,
@@ -421,9 +368,16 @@ def _take(step: Step, texts: Sequence[Unfolding]) -> None:
             texts[row].end(ending)
 
 
-def _completion(text: Unfolding, scored: bool) -> Completion:
-    assert text.ended is not None
-    return Completion(text.text, text.tokens, text.ended, text.log_probabilities if scored else None)
+def _require_draft_room(plan: _Plan, longest: int) -> None:
+    draft = None if plan.speculation is None else plan.speculation.draft
+    if draft is None or isinstance(draft, PromptLookup):
+        return
+    context = draft.config.max_length
+    if longest > context:
+        raise InputError(
+            f"the draft model's context of {context} tokens is too short: prompt and text may come to {longest}",
+            "Ask for fewer tokens, or take another draft model.",
+        )
 
 
 def _require_n(n: int, search: config.Search) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from sublayer.generation.constraints import Constraint
@@ -11,6 +12,7 @@ from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.step import Hypothesis, Limits, S, Stepper
 
 
+@torch.no_grad()
 def greedy(
     model: Stepper[S],
     source: Tensor,

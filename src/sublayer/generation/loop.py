@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
 from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.top import top
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -43,7 +44,7 @@ class Step:
 
 def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
     """Greedy choice."""
-    return logits.argmax(dim=-1)
+    return top(logits, 1)[1].squeeze(1)
 
 
 def decode(

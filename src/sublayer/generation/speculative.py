@@ -18,6 +18,7 @@ from typing import Generic, Protocol, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sublayer import config
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
@@ -182,24 +183,25 @@ def speculate(
 def _checked(
     offered: Tensor, guess: Guess, sampling: config.Sampling | None, uniforms: Uniforms | None
 ) -> tuple[int, int]:
-    """How many guesses are kept, and the token after them. offered: [n + 1, V], logits after each guess and before."""
-    for place, token in enumerate(guess.tokens):
-        if sampling is None:
-            best = _choice(offered[place : place + 1], None, None)
-            if best != token:
-                return place, best
-            continue
-        assert uniforms is not None
-        model = _probabilities(offered[place])
-        draft = torch.zeros_like(model)
-        if guess.logits is None:
-            draft[token] = 1.0
-        else:
-            draft = _probabilities(guess.logits[place])
-        if not uniforms.next() * draft[token].item() < model[token].item():
-            left = (model - draft).clamp(min=0.0)
+    """How many guesses are kept, and the token after them. offered: [n + 1, V], logits before each guess and after."""
+    if sampling is None:
+        best = cast("list[int]", offered.argmax(dim=-1).tolist())
+        kept = _agreement(guess.tokens, best)
+        return kept, best[kept]
+    assert uniforms is not None, "sampling needs random numbers"
+    if not guess.tokens:
+        return 0, _choice(offered, sampling, uniforms)
+    model = offered.softmax(dim=-1)
+    if guess.logits is None:
+        draft = functional.one_hot(torch.tensor(guess.tokens, device=model.device), model.shape[1]).to(model.dtype)
+    else:
+        draft = guess.logits.softmax(dim=-1)
+    chances = zip(_gathered(model, guess.tokens), _gathered(draft, guess.tokens), strict=True)
+    for place, (p, q) in enumerate(chances):
+        if not uniforms.next() * q < p:
+            left = (model[place] - draft[place]).clamp(min=0.0)
             # p = q leaves nothing, and refuses nothing but by rounding.
-            left = left if left.any() else model
+            left = left if left.any() else model[place]
             return place, int(drawn(left.log().unsqueeze(0), [uniforms.next()]))
     return len(guess.tokens), _choice(offered[-1:], sampling, uniforms)
 
@@ -210,10 +212,6 @@ def _choice(logits: Tensor, sampling: config.Sampling | None, uniforms: Uniforms
         return int(logits.argmax(dim=-1))
     assert uniforms is not None, "sampling needs random numbers"
     return int(drawn(logits, [uniforms.next()]))
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    return logits.softmax(dim=-1, dtype=torch.float32 if logits.device.type == "mps" else torch.float64)
 
 
 def _constrained(logits: Tensor, constraints: Sequence[Constraint], said: Said, guessed: Sequence[int]) -> Tensor:

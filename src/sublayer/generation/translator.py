@@ -17,8 +17,9 @@ from sublayer.generation.alignment import alignments as align
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Hypothesis, Limits
-from sublayer.models import EncoderDecoder
+from sublayer.generation.runner import Runner
+from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.models import DecoderState, EncoderDecoder
 from sublayer.text import Tokenizer
 
 
@@ -82,6 +83,14 @@ class Translator:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoding = decoding
+        self._runner = Runner(self.model)
+
+    @property
+    def stepper(self) -> Stepper[DecoderState]:
+        """What is searched: the model, by a `Runner`."""
+        if self._runner.model is not self.model:
+            self._runner = Runner(self.model)
+        return self._runner
 
     def translate(
         self,
@@ -177,8 +186,8 @@ class Translator:
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.model, source, ragged, limits, length_penalty=c.length_penalty)
-            return beam_search(self.model, source, ragged, limits, beam=c.beam, length_penalty=c.length_penalty)
+                return greedy(self.stepper, source, ragged, limits, length_penalty=c.length_penalty)
+            return beam_search(self.stepper, source, ragged, limits, beam=c.beam, length_penalty=c.length_penalty)
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:
         maps = align(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sublayer.generation.loop import Ending
@@ -10,12 +11,16 @@ from sublayer.text import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """How a tokenizer writes bytes that are not yet a character, or never will be."""
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 CONTEXT = 4
 """Tokens before the new ones that are decoded with them: what comes first in a text may lose its leading space."""
 
 
 class Characters:
-    """The characters of tokens as they come; of a character of several tokens, none until it is whole."""
+    """The characters of tokens as they come, none before it is sure.
+
+    Bytes wait until something else follows: a tokenizer that falls back to bytes decodes a whole run of them in one.
+    """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
         """
@@ -23,27 +28,41 @@ class Characters:
             before: the tokens that the text goes on from.
         """
         self._tokenizer = tokenizer
-        self._tokens = list(before[-CONTEXT:])
-        self._begin, self._given = 0, len(self._tokens)
+        self._tokens = list(before)
+        self._settle()
 
     def push(self, tokens: Sequence[int]) -> str:
         """What the tokens add to the text; may be empty."""
         self._tokens += tokens
-        # Decoded from some tokens before what is new, whose own decoding may depend on its neighbours.
+        if not tokens or self._open(tokens[-1]):
+            return ""
         new = self._new()
-        if new and not new.endswith(REPLACEMENT):
-            self._begin, self._given = max(self._begin, self._given - CONTEXT), len(self._tokens)
-            return new
-        return ""
+        if not new or new.endswith(REPLACEMENT):
+            return ""
+        self._settle()
+        return new
 
     def finish(self) -> str:
         """What was held back, when no more will come."""
-        new, self._given = self._new(), len(self._tokens)
+        new = self._new()
+        self._settle()
         return new
 
     def _new(self) -> str:
-        old, all_ = self._tokenizer.decode([self._tokens[self._begin : self._given], self._tokens[self._begin :]])
-        return all_[len(old) :]
+        old, whole = self._tokenizer.decode([self._tokens[: self._given], self._tokens])
+        return whole[len(old) :]
+
+    def _settle(self) -> None:
+        """All tokens so far are given; the last ones, from one that is no byte on, stay as neighbours of the next."""
+        begin = max(0, len(self._tokens) - CONTEXT)
+        while begin > 0 and self._open(self._tokens[begin]):
+            begin -= 1
+        self._tokens = self._tokens[begin:]
+        self._given = len(self._tokens)
+
+    def _open(self, token: int) -> bool:
+        [piece] = self._tokenizer.pieces([token])
+        return BYTE.search(piece) is not None
 
 
 class Unfolding:

@@ -77,7 +77,7 @@ def export(
         if isinstance(model.config, config.EncoderOnly) and isinstance(model.config.head, config.SentenceEmbedding):
             write_modules(aside, model.config.head, model.config.dim)
         if tokenizer is not None:
-            _write_tokenizer(tokenizer, aside)
+            _write_tokenizer(tokenizer, aside, model.config.max_length)
     return chosen
 
 
@@ -213,6 +213,8 @@ def _fixed(model: Model, family: Family) -> dict[str, Tensor]:
     return {name: table.to(widest).to(dtype, copy=True) for name, table in family.fixed(model.config).items()}
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
     """The one place where a tokenizer leaves in the form of other libraries."""
-    tokenizer.save(folder / "tokenizer.json")
+    from sublayer.text.export import export as export_tokenizer
+
+    export_tokenizer(tokenizer, folder, max_length=max_length)

@@ -27,6 +27,7 @@ from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.models import EncoderDecoder, Model, build_model
+from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.text import Tokenizer
 
@@ -126,7 +127,7 @@ def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
             f"{tokenizer.fingerprint[:12]}…, the model was trained with {fingerprint[:12]}…)",
             "Put back the tokenizer.json that came with the model.",
         )
-    with torch.device("meta"):
+    with without_memory():
         model = build_model(tree)
     fill(model, read_tensors(folder / "model.safetensors"), ties, folder / "model.safetensors")
     model.to(device)

@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import CheckpointError, SublayerError
+from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
+from sublayer.hub.sources import Header
+from sublayer.text import Tokenizer
+from sublayer.text.gguf import from_gguf
 
 # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -45,7 +49,7 @@ REDUNDANT = frozenset({"rope.dimension_count", "attention.value_length", "attent
 class Architecture:
     """What an architecture's GGUF files differ in from the checkpoint they were made from.
 
-    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture's name.
+    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture.
     interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
     plus_one: weights of norms are stored with 1 added.
     norms: llama.cpp's names of the norms, where they are not the usual two.
@@ -92,6 +96,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
 }
 
+LARGEST = {"gemma2": 46, "gemma3": 62}
+"""Layers of the 27B models, whose scores are scaled by (D / heads) ** -0.5 rather than by their heads' width."""
+
 # --- tensors -----------------------------------------------------------------------------------------------------
 
 OUTSIDE = {
@@ -116,20 +123,39 @@ COMPUTED = frozenset({"rope_freqs.weight"})
 
 @dataclass(frozen=True)
 class Gguf:
-    """A GGUF file, read as the folder that it was made from.
+    """A GGUF file, read as the folder that it was made from: a `Source` of tensors, and a config.
 
-    config: as a config.json holds it. tensors: by their names there; each is dequantized (float32) when it is called.
-    metadata: everything that the file says, by its own keys; the tokenizer is among it.
+    config: as a config.json holds it. reading: tensors by their names there; each is dequantized (float32) when it is
+    called. metadata: everything that the file says, by its own keys; the tokenizer is among it.
     """
 
+    name: str
     config: dict[str, Any]
-    tensors: Mapping[str, Callable[[], Tensor]]
+    headers: Mapping[str, Header]
+    reading: Mapping[str, Callable[[], Tensor]]
     metadata: dict[str, Any]
 
-    @property
-    def chat_template(self) -> str | None:
-        template = self.metadata.get("tokenizer.chat_template")
-        return template if isinstance(template, str) else None
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, on the CPU."""
+        return self.reading[name]()
+
+
+def import_gguf(
+    path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[Imported, Tokenizer]:
+    """The model and the tokenizer, chat template and all, of a GGUF file.
+
+    Args:
+        dtype: unset: float32, which holds every quantized number exactly as the library gives it.
+
+    Raises:
+        CheckpointError: as in `read_gguf`, or as in `importing.import_folder`.
+    """
+    found = read_gguf(path)
+    family = find_family(found.config, str(path))
+    model = import_tensors(read_tree(family, found.config), family, found, device=device, dtype=dtype)
+    tokenizer = from_gguf(found.metadata)
+    return Imported(model, family, {**found.config, **_token_ids(found.metadata)}), tokenizer
 
 
 def read_gguf(path: Path) -> Gguf:
@@ -165,6 +191,7 @@ def read_gguf(path: Path) -> Gguf:
     kind = ARCHITECTURES[name]
     settings = config_of(metadata, name, {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}, path)
     found: dict[str, Callable[[], Tensor]] = {}
+    headers: dict[str, Header] = {}
     unknown: list[str] = []
     for tensor in tensors:
         if tensor.name in COMPUTED:
@@ -174,9 +201,10 @@ def read_gguf(path: Path) -> Gguf:
             unknown.append(tensor.name)
         else:
             found[theirs] = _reading(tensor, theirs, kind, settings)
+            headers[theirs] = Header(_shape(tensor), torch.float32)
     if unknown:
         raise CheckpointError(f"{path} has tensors that sublayer does not know: {', '.join(unknown)}")
-    return Gguf(settings, found, metadata)
+    return Gguf(str(path), settings, headers, found, metadata)
 
 
 def config_of(
@@ -208,8 +236,17 @@ def config_of(
     # Rows of the embedding, whatever the settings say: some files pad it.
     found["vocab_size"] = shapes["token_embd.weight"][-1]
     found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
-    if name == "gemma2":
-        found.setdefault("query_pre_attn_scalar", found["head_dim"])
+    rotated = metadata.get(f"{name}.rope.dimension_count", found["head_dim"])
+    if rotated != found["head_dim"]:
+        raise CheckpointError(
+            f"{path} turns {rotated} of the {found['head_dim']} dimensions of a head, which is not read from GGUF",
+            "Take the checkpoint in the Hugging Face format.",
+        )
+    if name in LARGEST:
+        # llama.cpp knows the scale of the scores from the model's size, and so must we.
+        largest = found["num_hidden_layers"] == LARGEST[name]
+        shared = found["hidden_size"] // found["num_attention_heads"]
+        found["query_pre_attn_scalar"] = shared if largest else found["head_dim"]
     return found
 
 
@@ -234,13 +271,24 @@ def in_halves(rows: Tensor, heads: int) -> Tensor:
     return rows.view(heads, width // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """llama.cpp counts dimensions from the innermost."""
+    return tuple(reversed([int(size) for size in tensor.shape]))
+
+
+def _token_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of special tokens, by their names in a config.json."""
+    names = {"bos": "bos", "eos": "eos", "padding": "pad"}
+    given = {f"{ours}_token_id": metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()}
+    return {name: int(value) for name, value in given.items() if value is not None}
+
+
 def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> Callable[[], Tensor]:
     def read() -> Tensor:
         from gguf import dequantize
 
         values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
-        # llama.cpp counts dimensions from the innermost; numpy's order is the usual one, once the shape is given.
-        values = values.reshape(tuple(reversed([int(size) for size in tensor.shape])))
+        values = values.reshape(_shape(tensor))
         if kind.interleaved and ".self_attn.q_proj." in theirs:
             return in_halves(values, int(settings["num_attention_heads"]))
         if kind.interleaved and ".self_attn.k_proj." in theirs:

@@ -28,6 +28,7 @@ from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source, read_json
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model, build_model
+from sublayer.models.empty import without_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ def import_tensors(
     Raises:
         CheckpointError: tensors are missing, unexpected, misshapen or of a type that is none of numbers; all are named.
     """
-    with torch.device("meta"):
+    with without_memory():
         model = build_model(tree)
     rules = family.rules(tree)
     parameters, ties = untied(model)

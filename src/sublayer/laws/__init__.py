@@ -23,6 +23,7 @@ from sublayer.laws.equivalences import (
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import TOLERANCES, Finding, relative_error
 from sublayer.laws.reach import source_padding_is_unseen, source_sees_its_window, target_sees_its_past
+from sublayer.laws.runner import runner_is_modules
 from sublayer.laws.search import batched_beam_is_single, beam_of_one_is_greedy, found_is_scored
 from sublayer.models import EncoderDecoder
 
@@ -36,6 +37,7 @@ LAWS: tuple[Callable[[EncoderDecoder, Inputs], Finding], ...] = (
     truncated_is_straight,
     reordered_is_recomputed,
     kept_is_recomputed,
+    runner_is_modules,
     target_sees_its_past,
     source_sees_its_window,
     source_padding_is_unseen,
@@ -81,6 +83,7 @@ __all__ = [
     "padding_is_ignored",
     "relative_error",
     "reordered_is_recomputed",
+    "runner_is_modules",
     "source_padding_is_unseen",
     "source_sees_its_window",
     "tapped_is_untapped",

@@ -1,4 +1,7 @@
-"""Laws of search: the same translations by other ways."""
+"""Laws of search: the same translations by other ways.
+
+Searched is as `Translator` does: through a `Runner`, where one can step for the model.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
+from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Hypothesis, Limits
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import Finding, evaluating, finding, relative_error, tolerance
@@ -24,8 +28,9 @@ def beam_of_one_is_greedy(model: EncoderDecoder, inputs: Inputs) -> Finding:
     model = _exact(model)
     with evaluating(model):
         limits = _limits(model, inputs)
-        one = beam_search(model, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-        plain = greedy(model, inputs.source, inputs.source_lengths, limits)
+        stepper = runner_for(model)
+        one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
+        plain = greedy(stepper, inputs.source, inputs.source_lengths, limits)
     return _same("beam of one = greedy", model, one, plain)
 
 
@@ -35,11 +40,12 @@ def batched_beam_is_single(model: EncoderDecoder, inputs: Inputs, beam: int = 4)
     model = _exact(model)
     with evaluating(model):
         limits = _limits(model, inputs)
-        batch = beam_search(model, inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0)
+        stepper = runner_for(model)
+        batch = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0)
         alone: Results = []
         for row in range(inputs.rows):
             source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]
-            alone += beam_search(model, source, None, limits.of(row), beam=beam, length_penalty=1.0)
+            alone += beam_search(stepper, source, None, limits.of(row), beam=beam, length_penalty=1.0)
     return _same("batched beam = single beam", model, batch, alone)
 
 
@@ -50,7 +56,9 @@ def found_is_scored(model: EncoderDecoder, inputs: Inputs, beam: int = 4) -> Fin
     model = _exact(model)
     with evaluating(model):
         limits = _limits(model, inputs)
-        found = beam_search(model, inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0)
+        found = beam_search(
+            runner_for(model), inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0
+        )
         error = 0.0
         for row, hypotheses in enumerate(found):
             source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]

@@ -11,8 +11,9 @@ Dimensions: r the rank.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,8 @@ class LowRank(Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.scale, self.dropout = c.alpha / c.rank, c.dropout
-        kind = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.down = nn.Parameter(torch.empty(c.rank, base.in_features, **kind))
-        self.up = nn.Parameter(torch.zeros(base.out_features, c.rank, **kind))
+        self.down = nn.Parameter(base.weight.new_empty(c.rank, base.in_features))
+        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, c.rank))
         # As the authors' code has it: uniform, of variance 1 / (3 in).
         bound = base.in_features**-0.5
         nn.init.uniform_(self.down, -bound, bound)
@@ -65,7 +65,7 @@ def adapt(model: nn.Module, c: config.LowRank) -> list[str]:
     Raises:
         ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
     """
-    maps = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    maps = {name: module for name, module in _modules(model) if isinstance(module, Linear)}
     chosen: list[str] = []
     for pattern in c.targets:
         found = [name for name in maps if fnmatchcase(name, pattern)]
@@ -101,7 +101,9 @@ def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     wrong += [f"unexpected: {name}" for name in tensors if name not in own]
     wrong += [f"misshapen: {name}" for name in own if name in tensors and own[name].shape != tensors[name].shape]
     if wrong:
-        raise ConfigError(f"the adapters do not fit the model: {'; '.join(wrong)}", "Take the model they were made for.")
+        raise ConfigError(
+            f"the adapters do not fit the model: {'; '.join(wrong)}", "Take the model that they were made for."
+        )
     for name, parameter in own.items():
         parameter.copy_(tensors[name])
 
@@ -114,9 +116,14 @@ def merge(model: nn.Module) -> None:
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank]]:
-    for name, module in model.named_modules():
+    for name, module in _modules(model):
         if isinstance(module, LowRank):
             yield name, module
+
+
+def _modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    # torch leaves the type of the names open.
+    return cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -59,12 +59,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: flo
 
     Shape: as in `explicit`.
     """
-    mask = scope.allowed
-    if scope.bias is not None:
-        # Here -inf is right: the kernel itself gives zeros for a row that has nothing else.
-        mask = scope.bias if mask is None else scope.bias.masked_fill(~mask, float("-inf"))
-        if mask.dim() == 3:
-            mask = mask.unsqueeze(0)
+    mask = scope.allowed if scope.bias is None else scope.added
     return F.scaled_dot_product_attention(
         query,
         key,

@@ -25,8 +25,8 @@ class KeyValueCache:
     def __init__(
         self, *, layers: int, rows: int, heads: int, capacity: int, width: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        # Zeros, not empty: what lies past `length` is masked, but 0 * NaN would still be NaN.
-        self.buffer = torch.zeros(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
+        # Empty, for whoever appends gets views that end at `length`: what lies past it is never read, not even masked.
+        self.buffer = torch.empty(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
         self.length = 0
 
     @property
@@ -58,13 +58,17 @@ class KeyValueCache:
 
         Shape: rows [B'], integer.
         """
-        held = self.buffer[:, :, :, :, : self.length].index_select(2, rows)
+        held = self.buffer[:, :, :, :, : self.length]
         if rows.shape[0] == self.buffer.shape[2]:
-            self.buffer[:, :, :, :, : self.length] = held
+            # Only rows that change are copied, and some of a layer at a time, which then stay in the processor's cache.
+            moved = (rows != torch.arange(rows.shape[0], device=rows.device)).nonzero().squeeze(1)
+            origins = rows[moved]
+            for part in held.flatten(0, 1).unbind(0):
+                part.index_copy_(0, moved, part.index_select(0, origins))
         else:
-            smaller = self.buffer.new_zeros(*self.buffer.shape[:2], rows.shape[0], *self.buffer.shape[3:])
-            smaller[:, :, :, :, : self.length] = held
-            self.buffer = smaller
+            other = self.buffer.new_empty(*self.buffer.shape[:2], rows.shape[0], *self.buffer.shape[3:])
+            other[:, :, :, :, : self.length] = held.index_select(2, rows)
+            self.buffer = other
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on."""

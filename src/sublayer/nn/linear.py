@@ -2,10 +2,10 @@
 
     y = x W^T + b
 
-torch's own product in float32 on a CPU goes through a library that, on many processors, reaches half of what they can
-do. Once `prepare` has been called, and while no gradient is recorded, a CPU product goes through oneDNN with the weight
-in oneDNN's own layout, or, for a single row, through a transposed copy that is read in one sweep. The numbers differ in
-the last bits only; the measured gain is 1.2 to 1.7 times for one row, 2 times and more for several.
+Once `prepare` has been called, and while no gradient is recorded, a float32 product on a CPU goes through oneDNN (see
+`sublayer.nn.product`) with the weight in oneDNN's own layout, or, for a single row, through a transposed copy that is
+read in one sweep. The numbers differ in the last bits only; the measured gain is 1.2 to 1.7 times for one row, 2 times
+and more for several.
 
 The copies are made when first needed and thrown away when the weight has changed since.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from sublayer.nn.product import ONE_DNN, linear
 
 
 @dataclass
@@ -37,13 +38,13 @@ class Linear(nn.Linear):
 
     def prepare(self) -> None:
         """Use prepared weights from now on, where that is possible: a CPU, float32, no gradient."""
-        self._prepared = self._anew() if _one_dnn() else None
+        self._prepared = self._anew() if one_dnn() else None
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
         x, held = input, self._prepared
         if held is None or torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu":
-            return F.linear(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)
         if held.address != self.weight.data_ptr() or held.version != self.weight._version:
             held = self._prepared = self._anew()
         if x.numel() == x.shape[-1]:
@@ -53,8 +54,8 @@ class Linear(nn.Linear):
                 return x.matmul(held.transposed)
             return torch.addmm(self.bias, x.reshape(1, -1), held.transposed).view(*x.shape[:-1], -1)
         if held.packed is None:
-            held.packed = _pack(self.weight.detach())
-        y: Tensor = _product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
+            held.packed = pack(self.weight.detach())
+        y: Tensor = product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
         return y.view(*x.shape[:-1], -1)
 
     def _anew(self) -> _Prepared:
@@ -68,14 +69,17 @@ def prepare(model: nn.Module) -> None:
             module.prepare()
 
 
-def _one_dnn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def one_dnn() -> bool:
+    """Whether this build of torch has oneDNN's products, and they are not switched off."""
+    return ONE_DNN is not None and torch.backends.mkldnn.enabled
 
 
-def _pack(weight: Tensor) -> Tensor:
+def pack(weight: Tensor) -> Tensor:
+    """The weight [out, in] in oneDNN's own layout, for `product`."""
     # The layout is chosen for so many rows at a time; it is right, and near the best, for any number.
     packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, 32)
     return packed
 
 
-_product: Any = torch.ops.mkldnn._linear_pointwise if _one_dnn() else None
+product: Any = torch.ops.mkldnn._linear_pointwise if ONE_DNN is not None else None
+"""(x [R, in], packed weight, bias or None, activation, [], its algorithm) -> activation(x W^T + b) [R, out]."""

@@ -14,6 +14,7 @@ Shapes: B batch, H heads, S queries, T keys.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -180,6 +181,19 @@ class Scope:
     additive: Tensor | None
     causal: bool
     occupied: Tensor | None
+
+    @cached_property
+    def added(self) -> Tensor | None:
+        """Mask and bias as the fused kernels add them, [1 or B, 1 or H, S, T], or None; made once for all layers.
+
+        Here -inf is right: a kernel itself gives zeros for a row that has nothing else.
+        """
+        if self.allowed is None or self.additive is None:
+            return self.bias if self.bias is None or self.bias.dim() == 4 else self.bias.unsqueeze(0)
+        zero = torch.zeros((), dtype=self.additive.dtype, device=self.allowed.device)
+        base = zero if self.bias is None else self.bias
+        mask = torch.where(self.allowed, base, float("-inf"))
+        return mask if mask.dim() == 4 else mask.unsqueeze(0)
 
 
 def _additive(allowed: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from sublayer import config
 from sublayer.models import EncoderOnly
@@ -57,7 +58,8 @@ class Classifier(Reader[config.Classification]):
         ]
         found: list[Classified | None] = [None] * len(texts)
         for rows, scores, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
-            for row, probability in zip(rows, scores.float().softmax(dim=-1).tolist(), strict=True):
-                ranked = sorted(zip(labels, probability, strict=True), key=lambda pair: -pair[1])
-                found[row] = Classified(texts[row], dict(ranked))
+            probabilities = cast("list[list[float]]", scores.float().softmax(dim=-1).tolist())
+            for row, probability in zip(rows, probabilities, strict=True):
+                ranked = sorted(range(len(labels)), key=lambda label, p=probability: -p[label])
+                found[row] = Classified(texts[row], {labels[label]: probability[label] for label in ranked})
         return [one for one in found if one is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from sublayer import config
 from sublayer.errors import InputError
@@ -56,17 +57,16 @@ class Filler(Reader[config.MaskedLanguage]):
                 ids = encoded[row].ids
                 for place in (index for index, token in enumerate(ids) if token == mask):
                     probability, token = scores[place].float().softmax(dim=-1).topk(min(best, scores.shape[-1]))
-                    found[row].append(
-                        [
-                            self._filled(encoded[row], place, choice, sure)
-                            for choice, sure in zip(token.tolist(), probability.tolist(), strict=True)
-                        ]
+                    choices = zip(
+                        cast("list[int]", token.tolist()), cast("list[float]", probability.tolist()), strict=True
                     )
+                    found[row].append([self._filled(encoded[row], place, *choice) for choice in choices])
         return found
 
     def _with_masks(self, text: str, own: str, mask: int) -> Tokens:
         """`text` as the model reads it, with its masks, and nothing else in it, taken for special tokens."""
-        inside = {place for found in re.finditer(re.escape(own), text) for place in range(found.start() + 1, found.end())}
+        masks = re.finditer(re.escape(own), text)
+        inside = {place for found in masks for place in range(found.start() + 1, found.end())}
         tokens = self.tokenizer.encode_template(text, [place for place in range(len(text) + 1) if place not in inside])
         if mask not in tokens.ids:
             raise InputError(f"the tokenizer makes no mask of '{own}' in '{text[:40]}'", "Put spaces around it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from sublayer import config
 from sublayer.errors import InputError
@@ -59,7 +60,8 @@ class Tagger(Reader[config.Tagging]):
         each = self._each(encoded, batch_tokens=batch_tokens, progress=progress, what="sentence")
         for rows, scores, _ in each:
             probability, best = scores.float().softmax(dim=-1).max(dim=-1)
-            for row, sure, tag in zip(rows, probability.tolist(), best.tolist(), strict=True):
+            surely = cast("list[list[float]]", probability.tolist())
+            for row, sure, tag in zip(rows, surely, cast("list[list[int]]", best.tolist()), strict=True):
                 at = firsts[row]
                 found[row] = Tagged(words[row], [labels[tag[i]] for i in at], [sure[i] for i in at])
         return [one for one in found if one is not None]

@@ -1,7 +1,7 @@
 """Conversations as text: the chat template that a model brings, run in a sandbox.
 
 A template is a Jinja program from somebody else. It sees the messages and nothing more: the insides of Python objects
-are out of its reach, it cannot change what it is given, and what it may write and how often it may go round are bounded.
+are out of its reach, it cannot change what it is given, and what it may write and how often it may go round is bounded.
 """
 
 from __future__ import annotations
@@ -274,8 +274,13 @@ def _sandbox() -> ImmutableSandboxedEnvironment:
         intercepted_binops = frozenset({"*", "**", "%"})
 
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            wide = isinstance(obj, str) and (attr in _PADDING or (attr == "format" and _WIDTH.search(obj) is not None))
-            return not wide and super().is_safe_attribute(obj, attr, value)
+            return not (isinstance(obj, str) and attr in _PADDING) and super().is_safe_attribute(obj, attr, value)
+
+        def wrap_str_format(self, value: Any) -> Any:
+            wrapped = super().wrap_str_format(value)
+            if wrapped is not None and _WIDTH.search(value.__self__) is not None:
+                raise SecurityError("a format with a width of more than three digits")
+            return wrapped
 
         def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
             raise SecurityError(f"{attribute!r} of a {type(obj).__name__}")

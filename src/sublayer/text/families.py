@@ -88,17 +88,17 @@ class Family:
         layout: the vocabulary made of a SentencePiece model's pieces and the languages.
         words: for a vocabulary with merges, the key of `vocabularies.WORDS`.
         compose: for a vocabulary with merges, whether text is put into NFC.
-        prefix_space: for a vocabulary with merges, whether a space is put before a text.
+        trims: for a vocabulary with merges, whether the span of a token leaves out its space.
     """
 
     tokens: Mapping[str, str] = field(default_factory=dict[str, str])
     around: str = "A"
-    pair: str = "A B"
+    pair: str = "A B:1"
     languages: tuple[str, ...] = ()
     layout: Layout = lambda pieces, _: list(pieces)
     words: str = "gpt2"
     compose: bool = False
-    prefix_space: bool = False
+    trims: bool = False
 
 
 def _control(*names: str) -> list[Piece]:
@@ -138,7 +138,7 @@ _XLM_R_TOKENS = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
-_ROBERTA = Family(_XLM_R_TOKENS, "<s> A </s>", "<s> A </s> </s> B </s>")
+_ROBERTA = Family(_XLM_R_TOKENS, "<s> A </s>", "<s> A </s> </s> B </s>", trims=True)
 _ENDS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _GPT2_END = "<|endoftext|>"
@@ -167,7 +167,8 @@ FAMILIES: dict[str, Family] = {
     "Marian": Family(_ENDS, "A </s>", "A B </s>"),
     "Llama": Family(_LLAMA_TOKENS, "<s> A", "<s> A <s>:1 B:1"),
     "Gemma": Family(
-        {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+        | {"mask_token": "<mask>"},
         "<bos> A",
         "<bos> A <bos>:1 B:1",
     ),

@@ -97,8 +97,9 @@ def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -
             read_vocab_json(folder / "vocab.json"),
             read_merges(folder / "merges.txt"),
             words=family.words,
-            prefix_space=bool(said.config.get("add_prefix_space", family.prefix_space)),
+            prefix_space=bool(said.config.get("add_prefix_space", False)),
             compose=family.compose,
+            trims=family.trims,
         )
         template = family.around, family.pair
     else:

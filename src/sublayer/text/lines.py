@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from sublayer.errors import DataError
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of `path`, without their ends; line n is the n-th value, counted from 1.
+    """The lines of `path`, without their ends; line n is the n-th value, counted from 1. A file *.gz is unpacked.
 
     Only a line feed ends a line (with a carriage return before it, if there is one): `str.splitlines` would also
     split at U+2028, form feeds and others that occur inside sentences, and shift every line after them. A byte order
@@ -19,13 +21,15 @@ def read_lines(path: Path) -> Iterator[str]:
         DataError: the file is missing, is not a file, or has a line that is not UTF-8.
     """
     try:
-        with path.open("rb") as handle:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
             for number, raw in enumerate(handle, start=1):
                 content = raw[:-1] if raw.endswith(b"\n") else raw
                 content = content[:-1] if content.endswith(b"\r") else content
                 yield _decode(content, path, number)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}", "Copy or fetch the file again.") from None
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
 

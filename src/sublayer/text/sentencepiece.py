@@ -79,8 +79,8 @@ def read_piece_model(path: Path) -> PieceModel:
         raise CheckpointError(
             f"{path} is not a SentencePiece model ({error})", "Copy the model's folder anew, whole."
         ) from None
-    if not proto.pieces:
-        raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces", "Copy the folder anew, whole.")
+    if not proto.pieces or not proto.HasField("trainer_spec") or not proto.HasField("normalizer_spec"):
+        raise CheckpointError(f"{path} is not a SentencePiece model: it lacks a part", "Copy the folder anew, whole.")
     return _understood(proto, path)
 
 
@@ -112,7 +112,9 @@ def _understood(proto: Any, path: Path) -> PieceModel:
 def backend_of(model: PieceModel) -> Backend:
     """`model` as a `tokenizers.Tokenizer` with the same ids; its control pieces are special, its user's are added.
 
-    Pieces that nothing in a text may become are held by the tokenizer's special tokens (see `Tokenizer`).
+    Pieces that no text may become are kept from it by being special (see `Quoting`). The ids are those of
+    SentencePiece, but for what the library's normalizer does to rare signs: a charsmap's rule for a letter is applied
+    to the letter with its combining marks, which it swallows.
     """
     from tokenizers import AddedToken, Tokenizer, models
 
@@ -161,7 +163,8 @@ def _spaces(backend: Backend, model: PieceModel) -> None:
 
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.trims:
-        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        # Of white space only spaces count, and the library's own Strip takes tabs too.
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if not (model.prefix and model.only_first):
         steps += [normalizers.Prepend(SPACE)] if model.prefix else []
         steps.append(normalizers.Replace(" ", SPACE))
@@ -169,8 +172,14 @@ def _spaces(backend: Backend, model: PieceModel) -> None:
     # Where no piece goes on past a space, words can be cut one by one, which is the same and faster.
     apart = model.trims and not any(SPACE in piece.text[1:] for piece in model.pieces if piece.kind == "normal")
     scheme = "first" if model.prefix and model.only_first else "never"
+    cuts: list[Any] = []
+    if model.falls_back and model.algorithm == "unigram":
+        # A text that spells a byte's piece is not that byte, so it is cut inside. Merges never make one.
+        cuts.append(pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "merged_with_previous"))
     if apart or scheme == "first":
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=apart)
+        cuts.append(pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=apart))
+    if cuts:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(cuts) if len(cuts) > 1 else cuts[0]
     back: list[Any] = [decoders.Replace(SPACE, " ")]
     back += [decoders.ByteFallback()] if model.falls_back else []
     back.append(decoders.Fuse())

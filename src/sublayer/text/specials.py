@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ class Template:
     """
 
     single: tuple[Slot, ...] = (Slot(text=0),)
-    pair: tuple[Slot, ...] = (Slot(text=0), Slot(text=1))
+    pair: tuple[Slot, ...] = (Slot(text=0), Slot(text=1, type=1))
 
     @classmethod
     def around(cls, before: Sequence[int], after: Sequence[int], between: Sequence[int] = ()) -> Template:
@@ -119,6 +120,11 @@ def template_of(backend: Backend) -> Template:
     return Template(_slots(backend.encode(word)), _slots(backend.encode(word, word)))
 
 
+def described(part: Any) -> dict[str, Any]:
+    """A part of a backend (its decoder, say) as tokenizer.json has it, without the rest; empty where there is none."""
+    return json.loads(part.__getstate__()) if part is not None else {}
+
+
 def _words(backend: Backend) -> Sequence[str]:
     """Texts to try: a letter, and then whatever the vocabulary holds."""
     return ["a", "1", *backend.get_vocab(with_added_tokens=False)]
@@ -138,14 +144,22 @@ def put_around(backend: Backend, template: Template) -> None:
     """Makes `backend` put `template` around texts, instead of what it put there before."""
     from tokenizers import processors
 
+    before = described(backend.post_processor)
     used = sorted({slot.id for slot in (*template.single, *template.pair) if slot.id is not None})
 
     def spelled(slots: tuple[Slot, ...]) -> list[str]:
         # The library splits a place at its colon, so a token stands there under a name that has none.
         return [f"{('$A', '$B')[slot.text or 0] if slot.id is None else f'id{slot.id}'}:{slot.type}" for slot in slots]
 
-    backend.post_processor = processors.TemplateProcessing(
+    put = processors.TemplateProcessing(
         single=spelled(template.single),
         pair=spelled(template.pair),
         special_tokens=[{"id": f"id{i}", "ids": [i], "tokens": [backend.id_to_token(i)]} for i in used],
     )
+    # Whether a token's span leaves out its space is settled there too, and stays as it was.
+    parts: list[dict[str, Any]] = before.get("processors", [before])
+    for each in parts:
+        if each.get("trim_offsets"):
+            spaced = bool(each["add_prefix_space"])
+            put = processors.Sequence([processors.ByteLevel(add_prefix_space=spaced, trim_offsets=True), put])
+    backend.post_processor = put

@@ -16,7 +16,7 @@ from sublayer.text.forking import quiet_fork
 from sublayer.text.lines import read_lines
 from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.quoting import Quoting
-from sublayer.text.specials import Specials, Template, put_around, template_of
+from sublayer.text.specials import ROLES, Specials, Template, described, put_around, template_of
 from sublayer.text.streaming import TextStream
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
@@ -79,23 +79,24 @@ class Tokenizer:
         self.specials = specials
         self.chat_template = chat_template
         self._size = size
-        decoder = json.loads(backend.to_str())["decoder"]
-        self._byte_level = "ByteLevel" in json.dumps(decoder)
-        self._falls_back_to_bytes = "ByteFallback" in json.dumps(decoder)
+        decoder = json.dumps(described(backend.decoder))
+        self._byte_level = "ByteLevel" in decoder
+        self._falls_back_to_bytes = "ByteFallback" in decoder
         self._quoting = Quoting(backend, specials.ids)
         self._reader = self._quoting.reader
 
     @classmethod
-    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe) -> Self:
+    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Self:
         """A tokenizer trained on `lines`, which are read once and not kept; the same lines give the same tokenizer.
 
         Memory grows with the number of distinct words, not with the text. With `recipe.sample`, that many lines are
-        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens.
+        taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens. `extra`: more special tokens,
+        such as a mask, which have the ids after the four.
 
         Raises:
             DataError: there is no text in `lines`.
         """
-        return cls(train_backend(lines, recipe))
+        return cls(train_backend(lines, recipe, extra))
 
     @classmethod
     def train_from_files(cls, paths: Sequence[Path], recipe: TokenizerRecipe) -> Self:
@@ -119,15 +120,15 @@ class Tokenizer:
         try:
             if not beside.is_file():
                 return cls(backend)
-            described: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
-            specials = described["specials"]
+            unsaid: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+            specials = unsaid["specials"]
             languages = tuple((str(code), int(identifier)) for code, identifier in specials.pop("languages"))
             extra = tuple(specials.pop("extra"))
             return cls(
                 backend,
                 Specials(**specials, extra=extra, languages=languages),
-                chat_template=described["chat_template"],
-                size=described["size"],
+                chat_template=unsaid["chat_template"],
+                size=unsaid["size"],
             )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error.what}", error.remedy) from None
@@ -144,11 +145,13 @@ class Tokenizer:
             StorageError: the disk refused; what was there before is untouched.
         """
         files.write_text(path, self._backend.to_str(pretty=True))
-        described = self._described()
-        if described is not None:
-            files.write_json(_beside(path), described)
+        unsaid = self._unsaid()
+        if unsaid is None:
+            _beside(path).unlink(missing_ok=True)  # of another tokenizer that stood here
+        else:
+            files.write_json(_beside(path), unsaid)
 
-    def _described(self) -> dict[str, Any] | None:
+    def _unsaid(self) -> dict[str, Any] | None:
         """What `tokenizer.json` does not say; None where it goes without saying."""
         if self.specials == self._own and self.chat_template is None and self._size is None:
             return None
@@ -170,12 +173,23 @@ class Tokenizer:
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of all special tokens: never made from text, left out of decoded text."""
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(identifier for identifier, token in added.items() if token.special)
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, or None where there is no such token."""
+        found = self._backend.token_to_id(token)
+        return found if found in self.special_ids else None
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
         plain = json.loads(self._backend.to_str())
-        described = self._described()
-        if described is not None:
-            plain = {"tokenizer": plain, "described": described}
+        unsaid = self._unsaid()
+        if unsaid is not None:
+            plain = {"tokenizer": plain, "unsaid": unsaid}
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
@@ -407,8 +421,8 @@ class Tokenizer:
                 "this model carries no chat template: it was not trained to converse",
                 "Use one that was (often called Instruct or Chat), or give it plain text to go on with.",
             )
-        names = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "unknown": "unk_token"}
-        variables = {names[role]: self.token(i) for role, i in self.specials.roles.items() if role in names}
+        parts = self.specials.roles
+        variables = {name: self.token(parts[part]) for name, part in ROLES.items() if part in parts}
         return ChatTemplate(self.chat_template, variables, sorted(map(self.token, self._left_out)))
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:

@@ -77,7 +77,7 @@ def by_words(tokens: Tokens, text: str, starts: Sequence[int]) -> Tokens:
         if source is None:
             words.append(None)
             continue
-        while begin < end - 1 and text[begin] == " ":
+        while begin < end and text[begin] == " ":
             begin += 1
         words.append(max(0, bisect_right(starts, begin) - 1))
     return replace(tokens, words=words)

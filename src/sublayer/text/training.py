@@ -26,14 +26,19 @@ WORD = r" ?[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]
 _BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 
 
-def train_backend(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
+def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Backend:
     """A trained `tokenizers.Tokenizer`, the same one for the same lines in the same order.
+
+    Args:
+        extra: special tokens after the four that every tokenizer has.
 
     Raises:
         DataError: there is no text in `lines`.
     """
     counted = _Counted(lines if recipe.sample is None else spread(lines, recipe.sample))
-    backend = _byte_level_bpe(counted, recipe) if recipe.type == "bpe" else _unigram(counted, recipe)
+    specials = (*SPECIALS, *extra)
+    train = _byte_level_bpe if recipe.type == "bpe" else _unigram
+    backend = train(counted, recipe, specials)
     if not counted.characters:
         raise DataError("there is no text to train the tokenizer on", "Check the data: every line is empty.")
     return backend
@@ -77,7 +82,7 @@ def _words() -> Any:
     return pre_tokenizers.Split(Regex(WORD), "isolated")
 
 
-def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
+def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe, specials: Sequence[str]) -> Backend:
     """Byte pair encoding over bytes (Sennrich et al. 2016; Radford et al. 2019): no text is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -88,7 +93,7 @@ def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
     backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocab_size,
-        special_tokens=list(SPECIALS),
+        special_tokens=list(specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -96,7 +101,7 @@ def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
     return backend
 
 
-def _unigram(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
+def _unigram(lines: Iterable[str], recipe: TokenizerRecipe, specials: Sequence[str]) -> Backend:
     """The unigram model (Kudo 2018); a character outside the vocabulary becomes its UTF-8 bytes, a token each."""
     from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 
@@ -104,13 +109,13 @@ def _unigram(lines: Iterable[str], recipe: TokenizerRecipe) -> Backend:
     backend.normalizer = normalizers.Prepend(" ")
     backend.pre_tokenizer = _words()
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    room = recipe.vocab_size - len(SPECIALS) - len(_BYTES)
+    room = recipe.vocab_size - len(specials) - len(_BYTES)
     lines = _within_alphabet(lines, room // 2)
     trainer = trainers.UnigramTrainer(
-        vocab_size=room + len(SPECIALS), special_tokens=list(SPECIALS), unk_token="<unk>", show_progress=False
+        vocab_size=room + len(specials), special_tokens=list(specials), unk_token="<unk>", show_progress=False
     )
     backend.train_from_iterator(lines, trainer)
-    return _with_bytes(backend, room)
+    return _with_bytes(backend, room, specials)
 
 
 def _within_alphabet(lines: Iterable[str], limit: int) -> Iterator[str]:
@@ -126,16 +131,16 @@ def _within_alphabet(lines: Iterable[str], limit: int) -> Iterator[str]:
         yield line.translate(dict.fromkeys(map(ord, rest), "\ufffd")) if rest else line
 
 
-def _with_bytes(trained: Backend, room: int) -> Backend:
+def _with_bytes(trained: Backend, room: int, specials: Sequence[str]) -> Backend:
     """`trained` with a token for every byte, and at most `room` pieces, in an order that does not vary."""
     from tokenizers import Tokenizer
 
     plain = json.loads(trained.to_str())
-    learned = cast("list[tuple[str, float]]", plain["model"]["vocab"][len(SPECIALS) :])
+    learned = cast("list[tuple[str, float]]", plain["model"]["vocab"][len(specials) :])
     pieces = _reproducible(learned)[:room]
     # Only the fallback makes bytes: no word of the text can be "<0x41>", so their score never counts.
     least = pieces[-1][1] if pieces else 0.0
-    fixed = [(special, 0.0) for special in SPECIALS] + [(byte, least) for byte in _BYTES]
+    fixed = [(special, 0.0) for special in specials] + [(byte, least) for byte in _BYTES]
     plain["model"] |= {"vocab": [*fixed, *pieces], "byte_fallback": True, "unk_id": SPECIALS.index("<unk>")}
     return Tokenizer.from_str(json.dumps(plain))
 

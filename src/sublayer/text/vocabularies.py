@@ -68,6 +68,7 @@ def byte_level(
     prefix_space: bool = False,
     compose: bool = False,
     whole_words: bool = False,
+    trims: bool = False,
 ) -> Backend:
     """Byte pair encoding over bytes (Radford et al. 2019).
 
@@ -76,11 +77,12 @@ def byte_level(
         prefix_space: a space is put before a text that has none.
         compose: text is normalized to NFC first.
         whole_words: a word that is in the vocabulary is one token, whatever the merges say.
+        trims: the span of a token leaves out its space.
 
     Raises:
         CheckpointError: a merge is of tokens that the vocabulary has not.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     unknown = next((pair for pair in merges if any(p not in vocabulary for p in (*pair, "".join(pair)))), None)
     if unknown is not None:
@@ -97,6 +99,8 @@ def byte_level(
         bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_only])
     backend.decoder = decoders.ByteLevel()
+    if trims:
+        backend.post_processor = processors.ByteLevel(add_prefix_space=prefix_space, trim_offsets=True)
     return backend
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.training.learned import learned
 
 
 class Average:
@@ -18,7 +19,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._live = dict(model.named_parameters())
+        self._live = learned(model)
 
     def update(self, step: int) -> None:
         """Take the weights after `step` (from 1) into account."""

@@ -4,33 +4,90 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, assert_never
 
 from sublayer import config
 from sublayer.data import corpora
 from sublayer.data.split import Splits
-from sublayer.models import EncoderDecoder
+from sublayer.models import Model
 from sublayer.training.metrics import read_metrics
+from sublayer.training.objective import shown
 
 
-def model_card(recipe: config.Recipe, splits: Splits, model: EncoderDecoder, run: Path) -> str:
+def model_card(recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path) -> str:
     """Markdown: what it is, how to run it, what it was trained on, how it did in validation."""
-    c = recipe.model
-    languages = f"{recipe.data.source_language} to {recipe.data.target_language}"
+    c, noun = recipe.model, splits.train.report.noun
     count = sum(p.numel() for p in model.parameters())
-    checks = [line for line in read_metrics(run / "metrics.jsonl") if "valid/bleu" in line]
-    last = (
-        f"Last validation: loss {checks[-1]['valid/loss']:.3f} nats per token, BLEU {checks[-1]['valid/bleu']:.1f} "
-        f"(greedy), after {checks[-1]['seconds'] / 60:.1f} minutes of training.\n"
-        if checks
-        else ""
-    )
+    same = "source sentence" if noun == "pairs" else "text"
     return f"""# {recipe.name}
 
-{recipe.description or f"Translates {languages}."}
+{recipe.description or f"{_does(recipe)}."}
 
-An encoder-decoder Transformer, {languages}: {c.encoder.layers} + {c.decoder.layers} layers, width {c.dim},
-{c.vocab_size:,} tokens, {count:,} parameters; trained with sublayer {version("sublayer")}.
+{_shape(recipe)}: width {c.dim}, {c.vocab_size:,} tokens, {count:,} parameters; trained with
+sublayer {version("sublayer")} for the task "{recipe.task.type}".{_start(recipe)}
+{_use(recipe, run)}
+## Data
 
+{_data(recipe)}
+{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; no
+held-out {same} stands in the training text.
+
+## Scores
+
+{_last(run)}{_scored(recipe)}
+
+`recipe.toml` holds every setting.
+"""
+
+
+def _does(recipe: config.Recipe) -> str:
+    """What the model does, in a sentence without its end."""
+    task = recipe.task
+    match task:
+        case config.TranslationTask():
+            return f"Translates {recipe.data.source_language} to {recipe.data.target_language}"
+        case config.CausalTask():
+            return "Goes on with a text"
+        case config.MaskedTask():
+            return "Fills in hidden tokens"
+        case config.SpanCorruptionTask() | config.DenoisingTask():
+            return "Restores what is missing in a text; made to be trained further for something else"
+        case config.ClassificationTask():
+            return f"Gives a text one of the labels {_labels(recipe)}"
+        case config.TaggingTask():
+            return f"Gives each word one of the tags {_labels(recipe)}"
+        case config.EmbeddingTask():
+            return "Turns a text into a vector, near for texts that belong together"
+        case config.InstructionsTask():
+            return "Answers in a conversation"
+        case _:
+            assert_never(task)
+
+
+def _labels(recipe: config.Recipe) -> str:
+    return ", ".join(getattr(getattr(recipe.model, "head", None), "labels", ()))
+
+
+def _shape(recipe: config.Recipe) -> str:
+    c, data = recipe.model, recipe.data
+    match c:
+        case config.EncoderDecoder():
+            between = f", {data.source_language} to {data.target_language}" if recipe.task.type == "translation" else ""
+            return f"An encoder-decoder Transformer{between}, {c.encoder.layers} + {c.decoder.layers} layers"
+        case config.DecoderOnly():
+            return f"A decoder-only Transformer, {c.decoder.layers} layers"
+        case config.EncoderOnly():
+            return f"An encoder-only Transformer, {c.encoder.layers} layers, with the head '{c.head.type}'"
+
+
+def _start(recipe: config.Recipe) -> str:
+    return "" if recipe.start is None else f" It began with the weights of {recipe.start.path}."
+
+
+def _use(recipe: config.Recipe, run: Path) -> str:
+    if not isinstance(recipe.task, config.TranslationTask):
+        return ""
+    return f"""
 ## Use
 
     sublayer translate {run} "..."
@@ -38,24 +95,32 @@ An encoder-decoder Transformer, {languages}: {c.encoder.layers} + {c.decoder.lay
     import sublayer
     model = sublayer.load("{run}")
     model.translate(["..."])[0].text
-
-## Data
-
-{_data(recipe)}
-{len(splits.train):,} training pairs, {len(splits.validation):,} for validation, {len(splits.test):,} held out; no
-held-out source sentence stands in the training text.
-
-## Scores
-
-{last}`sublayer evaluate` scores it on the held-out sentences in `test.jsonl`.
-
-`recipe.toml` holds every setting.
 """
+
+
+def _last(run: Path) -> str:
+    """The last validation."""
+    checks = [line for line in read_metrics(run / "metrics.jsonl") if "valid/loss" in line]
+    if not checks:
+        return ""
+    found = {name.removeprefix("valid/"): value for name, value in checks[-1].items() if name.startswith("valid/")}
+    return (
+        f"Last validation: {shown(found)} (the loss in nats per target), "
+        f"after {checks[-1]['seconds'] / 60:.1f} minutes of training.\n"
+    )
+
+
+def _scored(recipe: config.Recipe) -> str:
+    if isinstance(recipe.task, config.TranslationTask):
+        return (
+            "BLEU is of greedy translations. `sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
+        )
+    return "What was held out stands in `test.jsonl`."
 
 
 def _data(recipe: config.Recipe) -> str:
     source = recipe.data.source
     if isinstance(source, config.NamedCorpus):
         corpus = corpora.find(source.name)
-        return f"{corpus.title}. Licence: {corpus.licence}. {corpus.attribution}"
+        return f"{corpus.title}. Licence: {corpus.licence} ({corpus.licence_url}). {corpus.attribution}"
     return "The user's own text."

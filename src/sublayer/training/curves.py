@@ -7,6 +7,7 @@ from typing import Any
 
 from sublayer.files import replacing
 from sublayer.training.metrics import read_metrics
+from sublayer.training.objective import MEASURES
 
 
 def draw_curves(metrics: Path, picture: Path, title: str) -> None:
@@ -33,19 +34,21 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
             markersize=3,
             label="validation loss",
         )
-    left.set(xlabel="optimizer step", ylabel="nats per target token")
+    left.set(xlabel="optimizer step", ylabel="nats per target")
     left.legend(loc="upper right", frameon=False)
-    if checks:
+    measured = _best_measure(checks)
+    if measured is not None:
         right.plot(
             [line["seconds"] / 60 for line in checks],
-            [line["valid/bleu"] for line in checks],
+            [line[f"valid/{measured}"] for line in checks],
             "o-",
             color="tab:green",
             markersize=3,
         )
-        right.set_ylim(bottom=0)
-        right.set(xlabel="minutes of training", ylabel="validation BLEU (greedy)")
-    rate = right.twinx() if not checks else left.twinx()
+        if MEASURES[measured].better == "higher":
+            right.set_ylim(bottom=0)
+        right.set(xlabel="minutes of training", ylabel=f"validation: {MEASURES[measured].title}")
+    rate = right.twinx() if measured is None else left.twinx()
     rate.plot(x, [line["learning_rate"] for line in steps], color="0.6", linewidth=0.8, linestyle="--")
     rate.set_ylabel("learning rate (dashed)", color="0.5")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -55,6 +58,13 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     figure.suptitle(title)
     with replacing(picture) as aside:
         figure.savefig(aside, dpi=120, format="png")
+
+
+def _best_measure(checks: list[dict[str, Any]]) -> str | None:
+    """What is drawn beside the loss: the last of the other things that the validations measured, or nothing."""
+    names = [name.removeprefix("valid/") for name in (checks[-1] if checks else {}) if name.startswith("valid/")]
+    others = [name for name in names if name != "loss" and name in MEASURES]
+    return others[-1] if others else None
 
 
 def _smooth(values: list[float], weight: float = 0.95) -> list[float]:

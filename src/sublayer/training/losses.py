@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from sublayer.data.batch import IGNORE
+from sublayer.nn.product import products
+
 
 @dataclass(frozen=True)
 class CrossEntropy:
@@ -33,7 +36,7 @@ class CrossEntropy:
     """
 
     label_smoothing: float
-    pad_id: int
+    pad_id: int = IGNORE
     piece: int = 2**23
 
     def __call__(self, output: nn.Linear, hidden: Tensor, target: Tensor, tokens: int) -> Tensor:
@@ -49,6 +52,20 @@ class CrossEntropy:
         chosen = hidden.flatten(0, 1).index_select(0, real)
         apply: Callable[..., Tensor] = _ProjectedCrossEntropy.apply  # pyright: ignore[reportUnknownVariableType]
         return apply(chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece)
+
+
+def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, total: int) -> Tensor:
+    """`loss` of a model's own projection, with whatever the model does to the logits besides.
+
+    Shape: hidden [B, T, D], target [B, T] int64 -> scalar.
+    """
+    if getattr(model.config, "logit_softcap", None) is None:
+        return loss(model.output, hidden, target, total)
+    # Logits that are bent have another gradient than the product's: torch's own loss, on the real targets only.
+    real = target != loss.pad_id
+    logits = model.project(hidden[real])
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, target[real], reduction="sum", label_smoothing=loss.label_smoothing) / total
 
 
 class _ProjectedCrossEntropy(Function):
@@ -68,25 +85,26 @@ class _ProjectedCrossEntropy(Function):
         kind = hidden.device.type
         product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         wide = torch.promote_types(product, torch.float32)
-        learns = any(ctx.needs_input_grad[:3])
+        hidden_learns, weight_learns, bias_learns = ctx.needs_input_grad[:3]
         vocabulary = weight.shape[0]
         with torch.autocast(kind, enabled=False):
             states, matrix = hidden.to(product), weight.to(product)
             offset = None if bias is None else bias.to(product)
             total = torch.zeros((), dtype=wide, device=hidden.device)
-            to_hidden = torch.empty_like(states) if learns else None
-            to_weight = torch.zeros_like(weight) if learns else None
-            to_bias = torch.zeros_like(bias) if learns and bias is not None else None
+            to_hidden = torch.empty_like(states) if hidden_learns else None
+            to_weight = torch.zeros_like(weight) if weight_learns else None
+            to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
             rows = max(1, piece // vocabulary)
+            by = products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
-                logits = F.linear(part, matrix, offset)
+                logits = by.forward(part, matrix, offset)
                 total += _smoothed(logits, wanted, smoothing, wide)
-                if to_hidden is None or to_weight is None:
-                    continue
                 gradient = logits  # overwritten in place by the sum's gradient
-                torch.mm(gradient, matrix, out=to_hidden[start : start + rows])
-                to_weight += gradient.t() @ part
+                if to_hidden is not None:
+                    to_hidden[start : start + rows] = by.to_input(gradient, matrix)
+                if to_weight is not None:
+                    to_weight += by.to_weight(gradient, part)
                 if to_bias is not None:
                     to_bias += gradient.sum(dim=0, dtype=wide)
             if to_hidden is not None:

@@ -1,7 +1,8 @@
 """The log of a run: one JSON object a line in metrics.jsonl, and the same to TensorBoard where asked for.
 
 Two kinds of lines, told apart by their keys: {"step", "epoch", "loss", "learning_rate", "gradient_norm", "tokens",
-"seconds"} after every optimizer step, and {"step", "seconds", "valid/loss", "valid/bleu"} after every validation.
+"seconds"} after every optimizer step, and {"step", "seconds", "valid/loss", ...} after every validation, with
+whatever else the task measures ("valid/bleu", "valid/accuracy", ...; `sublayer.training.objective.MEASURES`).
 `seconds` are of training: validation and saving are not counted.
 """
 

@@ -1,6 +1,6 @@
 """Optimizers from the recipe, and their state as plain tensors.
 
-Every parameter is in exactly one group: the matrices of linear maps (which decay), and the rest: biases, norms,
+Every parameter that learns is in exactly one group: the matrices of linear maps (which decay), and the rest: biases, norms,
 embeddings of tokens and of positions.
 """
 
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
 from sublayer.nn.block import Block
+from sublayer.training.learned import learned
 from sublayer.training.schedules import paper_peak
 
 
@@ -24,7 +25,7 @@ class Optimizers:
     """One or two of torch's optimizers that share the parameters, driven as one."""
 
     def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in learned(model).items()}
         self.parts = _build(model, training, dim)
         grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
         assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
@@ -84,7 +85,7 @@ class Optimizers:
 
 def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimizer]:
     choice = training.optimizer
-    everything = list(model.parameters())
+    everything = list(learned(model).values())
     # By what a parameter does, not by its shape: tables of positions and of relative biases have two dimensions too,
     # and a projection to the vocabulary that is tied is an embedding.
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}

@@ -1,17 +1,16 @@
 """A run: from a recipe to a trained model, in one folder.
 
 recipe.toml       the recipe as resolved, paths made absolute
-tokenizer.json    metrics.jsonl    curves.png
+tokenizer.json    metrics.jsonl    curves.png, and what else the task draws
 checkpoints/      to go on from (`training/checkpoint.py`)
-model/            the result (`hub/folder.py`), with the held-out sentences beside it in test.jsonl
+model/            the result (`hub/folder.py`), with the held-out rows beside it in test.jsonl
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,34 +20,25 @@ import torch
 
 from sublayer import config
 from sublayer.config.load import LoadedRecipe, dump_toml, load_recipe
-from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.loader import Loader
-from sublayer.data.sources import Pairs, read
-from sublayer.data.split import Splits, grouped, split
+from sublayer.data.tasks import held_out
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.files import remove_leftovers, write_text
-from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
-from sublayer.models import EncoderDecoder
+from sublayer.models import Model, build_model
 from sublayer.text import Tokenizer
 from sublayer.training import checkpoint
 from sublayer.training.card import model_card
+from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.curves import draw_curves
-from sublayer.training.evaluation import score, validation_loss
 from sublayer.training.metrics import MetricsLog, require_tensorboard
+from sublayer.training.objective import Objective
 from sublayer.training.progress import Reporter
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.trainer import Surroundings, Trainer, Validation
+from sublayer.training.trainer import Surroundings, Trainer
+from sublayer.training.work import Work, begin_from, objective, prepare
 
-
-@dataclass(frozen=True)
-class Text:
-    """The text of a run, read, split and encoded."""
-
-    splits: Splits
-    tokenizer: Tokenizer
-    training: EncodedPairs
-    validation: EncodedPairs
+__all__ = ["Tokenizer", "check_folder", "train"]
 
 
 def train(
@@ -60,55 +50,68 @@ def train(
         SublayerError: anything that the user can mend, before or during the training.
     """
     keep_freed_memory()
-    recipe = loaded.recipe
     check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
-    text = prepare(recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
-    recipe = _with_vocabulary(_with_paths(recipe, loaded.folder), text.tokenizer)
+    work = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
+    recipe = _with_paths(work.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
-    model = EncoderDecoder(recipe.model).to(device)
-    loader = Loader(text.training, recipe.training.batches, recipe.seed)
+    model = build_model(recipe.model).to(device)
+    if recipe.start is not None:
+        fresh = begin_from(model, Path(recipe.start.path))
+        reporter.say(f"weights of {recipe.start.path}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
+    loader = Loader(work.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
     recipe = _resumed(recipe, out) if resume else _begun(recipe, out, device)
     for written in (out, out / "checkpoints"):
         remove_leftovers(written)
-    text.tokenizer.save(out / "tokenizer.json")
+    work.tokenizer.save(out / "tokenizer.json")
+    saved = _last_checkpoint(out, work) if resume else None
     precision = resolve_precision(recipe.training.precision, device)
     reporter.say(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, "
-        f"products in {str(precision).removeprefix('torch.')}, {len(text.training):,} pairs"
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, products in "
+        f"{str(precision).removeprefix('torch.')}, {len(work.training):,} {work.training.report.noun}"
     )
-    last = checkpoint.listed(out / "checkpoints")
-    saved = checkpoint.read(last[-1]) if resume and last else None
-    digest = _digest(text)
-    if saved is not None and saved.progress.text != digest:
-        raise DataError(
-            f"the training text or the tokenizer is not what {out} began with",
-            "Put back the text and tokenizer.json as they were, or start another run.",
-        )
+    result = Result(out, replace(work, recipe=recipe), model, objective(work))
     log = MetricsLog(
         out / "metrics.jsonl",
         kept_bytes=saved.progress.metrics_bytes if saved else 0,
         tensorboard=recipe.training.tensorboard,
     )
-    translator = Translator(model, text.tokenizer, recipe.decoding)
+    around = Surroundings(log=log, reporter=reporter, checkpoints=out / "checkpoints", improved=result.write)
+    trainer = Trainer(model, loader, result.objective, recipe.training, precision=precision, around=around)
+    trainer.progress = replace(trainer.progress, text=work.digest)
+    finished = _trained(trainer, saved, lambda: draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name))
+    if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
+        with trainer.average.applied():
+            result.write()
+    return finished
 
-    def write_model() -> None:
-        papers = model_folder.Papers(dump_toml(recipe), model_card(recipe, text.splits, model, out))
-        model_folder.save(out / "model", translator, papers)
-        _write_held_out(out / "model" / "test.jsonl", text.splits.test)
-        model.train()
 
-    around = Surroundings(
-        log=log,
-        reporter=reporter,
-        checkpoints=out / "checkpoints",
-        validate=lambda: _validate(translator, text, recipe),
-        improved=write_model,
-    )
-    trainer = Trainer(model, loader, recipe.training, pad_id=text.tokenizer.pad_id, precision=precision, around=around)
-    trainer.progress = replace(trainer.progress, text=digest)
+@dataclass(frozen=True)
+class Result:
+    """What a run is for: the model as it stands, written as a folder with all that belongs to it."""
+
+    out: Path
+    work: Work
+    model: Model
+    objective: Objective
+
+    def write(self) -> None:
+        """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
+        recipe, folder = self.work.recipe, self.out / "model"
+        decoding = recipe.decoding.plain() if isinstance(recipe.model, config.EncoderDecoder) else {}
+        contents = model_folder.Contents(self.model, self.work.tokenizer, decoding)
+        card = model_card(recipe, self.work.splits, self.model, self.out)
+        model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
+        lines = [json.dumps(row, ensure_ascii=False) for row in held_out(self.work.splits.test)]
+        write_text(folder / "test.jsonl", "\n".join(lines) + "\n")
+        self.objective.illustrate(self.out)
+
+
+def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None]) -> bool:
+    """Train, from the checkpoint where there is one, and draw the curves whatever happens."""
+    log, reporter = trainer.around.log, trainer.around.reporter
     try:
         if saved is not None:
             trainer.restore(saved)
@@ -117,15 +120,28 @@ def train(
             finished = trainer.train()
     except BaseException:
         with suppress(Exception):  # the picture must not hide what happened
-            draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name)
+            draw()
         raise
     finally:
         log.close()
-    draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name)
-    if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
-        with trainer.average.applied():
-            write_model()
+    draw()
     return finished
+
+
+def _last_checkpoint(out: Path, work: Work) -> Checkpoint | None:
+    """The last checkpoint of the run in `out`, if there is one.
+
+    Raises:
+        CheckpointError: it is damaged. DataError: the text or the tokenizer is not what the run began with.
+    """
+    last = checkpoint.listed(out / "checkpoints")
+    saved = checkpoint.read(last[-1]) if last else None
+    if saved is not None and saved.progress.text != work.digest:
+        raise DataError(
+            f"the training text or the tokenizer is not what {out} began with",
+            "Put back the text and tokenizer.json as they were, or start another run.",
+        )
+    return saved
 
 
 def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -152,54 +168,19 @@ def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> N
         raise ConfigError(f"{out} is not empty and not a run", "Choose another --out.")
 
 
-def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> Text:
-    """Read, split and encode the text.
-
-    Args:
-        kept: the tokenizer of a run that goes on; where it is not there, one is trained.
-    """
-    pairs = read(recipe.data.source, folder)
-    splits = split(pairs, recipe.data.split, folder)
-    for name, part in (("text", pairs), ("training", splits.train)):
-        if part.report.dropped:
-            reporter.say(f"{name}: {part.report}")
-    sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
-    reporter.say(f"{sizes[0]} training pairs, {sizes[1]} for validation, {sizes[2]} held out")
-    if kept is not None and kept.is_file():
-        tokenizer = Tokenizer.load(kept)
-    else:
-        tokenizer = Tokenizer.train(_lines(splits.train), recipe.tokenizer)
-    training = encode(splits.train, tokenizer, recipe.data.max_length)
-    checked = encode(splits.validation, tokenizer, recipe.data.max_length)
-    for name, encoded in (("training", training), ("validation", checked)):
-        if len(encoded.rows) < len(splits.train if name == "training" else splits.validation):
-            reporter.say(f"{name}: {encoded.report}")
-    return Text(splits, tokenizer, training, checked)
-
-
-def _lines(pairs: Pairs) -> Iterator[str]:
-    yield from pairs.sources
-    yield from pairs.targets
-
-
-def _with_vocabulary(recipe: config.Recipe, tokenizer: Tokenizer) -> config.Recipe:
-    """The vocabulary's size is the tokenizer's: text may be too small to fill the size that was asked for."""
-    model = recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
-    return recipe.model_copy(update={"model": model})
-
-
 def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     """The paths of the text made absolute, so that the recipe in the run's folder can be trained from there."""
 
-    def placed(text: config.ParallelText) -> config.ParallelText:
-        paths = [name for name in ("source", "target", "path") if name in type(text).model_fields]
-        return text.model_copy(update={name: str(folder / getattr(text, name)) for name in paths})
+    def placed(part: Any) -> Any:
+        paths = [name for name in ("source", "target", "path") if name in type(part).model_fields]
+        return part.model_copy(update={name: str(folder / getattr(part, name)) for name in paths})
 
     data = recipe.data
     how = data.split
     if isinstance(how, config.GivenSplit):
         how = how.model_copy(update={"validation": placed(how.validation), "test": placed(how.test)})
-    return recipe.model_copy(update={"data": data.model_copy(update={"source": placed(data.source), "split": how})})
+    data = data.model_copy(update={"source": placed(data.source), "split": how})
+    return recipe.model_copy(update={"data": data, "start": None if recipe.start is None else placed(recipe.start)})
 
 
 def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
@@ -213,7 +194,7 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     """
     for part in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(out / part, ignore_errors=True)
-    for part in ("tokenizer.json", "metrics.jsonl", "curves.png"):
+    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
             (out / part).unlink()
     precision = resolve_precision(recipe.training.precision, device)
@@ -242,15 +223,6 @@ def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
     return before
 
 
-def _digest(text: Text) -> str:
-    """Of the tokenizer and the training text as ids: what makes the batches, and the model, the same ones."""
-    digest = hashlib.blake2b(text.tokenizer.fingerprint.encode(), digest_size=16)
-    for side in (text.training.sources, text.training.targets):
-        digest.update(side.starts.tobytes())
-        digest.update(side.tokens.tobytes())
-    return digest.hexdigest()
-
-
 def _differences(old: Any, new: Any, where: str) -> list[str]:
     """The settings that differ, by dotted path."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -261,25 +233,3 @@ def _differences(old: Any, new: Any, where: str) -> list[str]:
             for difference in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
         ]
     return [] if old == new else [f"{where} was {old}, is {new}"]
-
-
-def _validate(translator: Translator, text: Text, recipe: config.Recipe) -> Validation:
-    """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
-    model = translator.model
-    model.eval()
-    loss = validation_loss(model, text.validation, recipe.training.batches)
-    sources, references = grouped(text.splits.validation)
-    fitting = [i for i, ids in enumerate(text.tokenizer.encode(sources)) if len(ids) < model.config.max_length]
-    translations = translator.translate([sources[i] for i in fitting], beam=1)
-    found = score([one.text for one in translations], [references[i] for i in fitting])
-    model.train()
-    return Validation(loss, found.bleu)
-
-
-def _write_held_out(path: Path, test: Pairs) -> None:
-    sources, references = grouped(test)
-    lines = [
-        json.dumps({"source": source, "references": several}, ensure_ascii=False)
-        for source, several in zip(sources, references, strict=True)
-    ]
-    write_text(path, "\n".join(lines) + "\n")

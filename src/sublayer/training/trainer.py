@@ -4,78 +4,71 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.data.loader import Batch, Cursor, Loader
+from sublayer.data.batch import AnyBatch
+from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
-from sublayer.models import EncoderDecoder
+from sublayer.models import Model
 from sublayer.training import checkpoint
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
 from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
-from sublayer.training.losses import CrossEntropy
+from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog
+from sublayer.training.objective import MEASURES, Objective, shown
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.progress import Reporter
 from sublayer.training.schedules import factor
 
 
 @dataclass(frozen=True)
-class Validation:
-    """What a validation found: nats per target token, and BLEU of greedy translations."""
-
-    loss: float
-    bleu: float
-
-
-@dataclass(frozen=True)
 class Surroundings:
     """What the loop talks to.
 
-    checkpoints: folder to write them to. validate: judges the model as it stands. improved: called when early
-    stopping's metric is the best so far, while the model has its averaged weights.
+    checkpoints: folder to write them to. improved: called when early stopping's metric is the best so far, while the
+    model has its averaged weights.
     """
 
     log: MetricsLog
     reporter: Reporter
     checkpoints: Path
-    validate: Callable[[], Validation]
     improved: Callable[[], None]
 
 
 class Trainer:
-    """A model, its data, and everything that changes the one by the other.
+    """A model, its data, what it is to become good at, and everything that changes the one by the others.
 
     precision: type of the products; float32, or bfloat16 by autocast.
     """
 
     def __init__(
         self,
-        model: EncoderDecoder,
-        loader: Loader,
+        model: Model,
+        loader: Loader[Any],
+        objective: Objective,
         c: config.Training,
         *,
-        pad_id: int,
         precision: torch.dtype,
         around: Surroundings,
     ) -> None:
-        self.model, self.loader, self.c, self.around = model, loader, c, around
+        self.model, self.loader, self.objective, self.c, self.around = model, loader, objective, c, around
         self.precision = precision
-        self.loss = CrossEntropy(c.label_smoothing, pad_id)
         self.optimizers = Optimizers(model, c, model.config.dim)
         self.average = build_average(model, c.averaging)
         self.progress = Progress(last_step=c.steps)
-        self.hidden = _compiled(model.hidden, around.reporter) if c.compile else model.hidden
-        self._parameters = list(model.parameters())
+        self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
+        self._parameters = list(learned(model).values())
 
     def train(self) -> bool:
         """Train to the end. Returns False where the user interrupted; the state is saved either way.
@@ -106,7 +99,7 @@ class Trainer:
         """Write a checkpoint of this moment."""
         self.progress = replace(self.progress, metrics_bytes=self.around.log.bytes)
         tensors = {
-            "model": dict(self.model.named_parameters()),
+            "model": learned(self.model),
             "optimizer": self.optimizers.state(),
             "average": self.average.state(),
             "random": checkpoint.random_state(self.model.device),
@@ -121,7 +114,7 @@ class Trainer:
         Raises:
             CheckpointError: it is of another model.
         """
-        own = dict(self.model.named_parameters())
+        own = learned(self.model)
         weights = saved.tensors["model"]
         other = {name for name in {*own, *weights} if name not in own or name not in weights}
         other |= {name for name in {*own} - other if own[name].shape != weights[name].shape}
@@ -138,16 +131,15 @@ class Trainer:
         checkpoint.restore_random_state(saved.tensors["random"], self.model.device)
         self.progress = saved.progress
 
-    def _step(self, group: list[Batch]) -> tuple[float, float, int]:
-        """One optimizer step over a group of batches: loss per target token, gradient norm, target tokens."""
-        tokens = sum(batch.target_tokens for batch in group)
+    def _step(self, group: list[Any]) -> tuple[float, float, int]:
+        """One optimizer step over a group of batches: loss per target, gradient norm, targets."""
+        targets = sum(batch.targets for batch in group)
         total = 0.0
         for batch in group:
-            loss = self._loss(batch, tokens)
+            loss = self._loss(batch, targets)
             value = loss.item()
             if not _finite(value):
-                # Not the compiled function: it does not call the hooks that look at each module.
-                where = first_not_finite(self.model, partial(self._forward, batch, self.model.hidden))
+                where = first_not_finite(self.model, partial(self._uncompiled_loss, batch, targets))
                 self._stop_at(batch, f"the loss is {value}", where)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
@@ -162,20 +154,16 @@ class Trainer:
         self.optimizers.step(factor(self.c.schedule, step, self.progress.last_step))
         self.optimizers.zero_grad()
         self.average.update(step)
-        return total, norm, tokens
+        return total, norm, targets
 
-    def _loss(self, batch: Batch, tokens: int) -> Tensor:
+    def _loss(self, batch: AnyBatch, targets: int) -> Tensor:
         with self._autocast():
-            hidden, target = self._forward(batch, self.hidden)
-            return self.loss(self.model.output, hidden, target, tokens)
+            return self.objective.loss(self._compiled, batch, targets)
 
-    def _forward(self, batch: Batch, hidden: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
-        # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
-        full = int(batch.source_lengths.min()) == batch.source.shape[1]
-        there = batch.to(self.model.device)
-        lengths = None if full else there.source_lengths
+    def _uncompiled_loss(self, batch: AnyBatch, targets: int) -> Tensor:
+        """The same; a compiled function does not call the hooks that look at each module."""
         with self._autocast():
-            return hidden(there.source, lengths, there.target_in), there.target_out
+            return self.objective.loss(self.model, batch, targets)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -200,24 +188,20 @@ class Trainer:
 
     def _validate(self) -> None:
         with self.average.applied():
-            found = self.around.validate()
+            found = self.objective.evaluate(self.model)
             better = self._judge(found)
             if better and self.c.early_stopping is not None:
                 self.around.improved()
         p = self.progress
-        self.around.log.write(
-            {"step": p.step, "seconds": round(p.seconds, 3), "valid/loss": found.loss, "valid/bleu": found.bleu}
-        )
-        self.around.reporter.say(
-            f"validation at step {p.step} ({p.seconds / 60:.1f} min): loss {found.loss:.3f}, BLEU {found.bleu:.1f}"
-        )
+        measured = {f"valid/{name}": value for name, value in found.items()}
+        self.around.log.write({"step": p.step, "seconds": round(p.seconds, 3), **measured})
+        self.around.reporter.say(f"validation at step {p.step} ({p.seconds / 60:.1f} min): {shown(found)}")
 
-    def _judge(self, found: Validation) -> bool:
+    def _judge(self, found: Mapping[str, float]) -> bool:
         """Whether this validation is the best so far; counts those that are not."""
-        by_bleu = self.c.early_stopping is not None and self.c.early_stopping.metric == "bleu"
-        value = found.bleu if by_bleu else found.loss
-        p = self.progress
-        better = p.best is None or (value > p.best if by_bleu else value < p.best)
+        name = "loss" if self.c.early_stopping is None else self.c.early_stopping.metric
+        value, p = found[name], self.progress
+        better = p.best is None or MEASURES[name].improves(value, p.best)
         if better:
             self.progress = replace(p, best=value, best_step=p.step, bad=0)
         else:
@@ -243,11 +227,11 @@ class Trainer:
             left = self.c.minutes * 60 - p.seconds
         self.around.reporter.step(p.step, p.last_step, loss, tokens / seconds, left)
 
-    def _stop_at(self, batch: Batch, what: str, where: str) -> None:
+    def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
         p = self.progress
         rows = ", ".join(str(row) for row in batch.rows[:5].tolist())
         raise TrainingError(
-            f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: training pairs {rows}, …); "
+            f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: training {self.objective.rows} {rows}, …); "
             f"first not finite: {where}",
             "Start another run with a lower learning rate, a longer warm-up or training.precision = 'float32'.",
         )
@@ -272,6 +256,16 @@ def interruptible() -> Generator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _WithHidden:
+    """A model, but for another `hidden`."""
+
+    def __init__(self, model: Model, hidden: Callable[..., Tensor]) -> None:
+        self._model, self.hidden = model, hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 def _finite(value: float) -> bool:

@@ -85,6 +85,8 @@ class Tabulated(Position):
         if device is None:
             # A table stranded on the meta device goes to where new tensors go.
             device = torch.empty(0).device if self.table.is_meta else self.table.device
+        if torch.device(device).type == "meta":
+            return  # it would be computed for nothing, and that of a long context has millions of numbers
         table = self.make_table()
         if table.is_floating_point():
             table = table.to(torch.float64 if self.table.dtype == torch.float64 else torch.float32)

@@ -1,0 +1,112 @@
+"""`sublayer chat`: a conversation with a model that carries a chat template."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sublayer.cli.decoding import load_generator, search_of
+from sublayer.cli.evaluate import OWN
+from sublayer.cli.lines import standard_input
+
+if TYPE_CHECKING:
+    from sublayer.generation.generator import Generator
+
+RESET = "/reset"
+
+
+def chat(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default=OWN)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same answers.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Talk with a model, a line a turn, until the input ends. The conversation is kept; /reset begins a new one.
+
+    Answers appear as they are made; control-C stops one, and the conversation goes on from there.
+
+    Example: sublayer chat models/smollm2 --temperature 0.2 --system "You are brief."
+    """
+    from sublayer import config
+    from sublayer.errors import InputError
+
+    generator = load_generator(model, device)
+    own = generator.decoding
+    search = search_of(own.search, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    constraints = own.constraints
+    if repetition_penalty is not None:
+        told = {**constraints.plain(), "repetition_penalty": repetition_penalty}
+        constraints = config.Constraints.parse(told, "chat")
+    options: dict[str, Any] = {
+        "search": search,
+        "constraints": constraints,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
+    conversation = begun = [{"role": "system", "content": system}] if system else []
+    for number, line in enumerate(_turns()):
+        if line.strip() == RESET:
+            conversation = begun
+            continue
+        if not line.strip():
+            continue
+        asked = [*conversation, {"role": "user", "content": line}]
+        try:
+            answer = _answer(generator, asked, number, options)
+        except InputError as error:
+            # Nobody who is asked for the next line should lose a conversation to this one.
+            if not sys.stdin.isatty():
+                raise
+            typer.echo(f"sublayer: {error} ({RESET} begins a new conversation.)", err=True)
+            continue
+        conversation = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _answer(generator: Generator[Any], conversation: list[dict[str, str]], number: int, options: dict[str, Any]) -> str:
+    """Show the answer as it is made; the whole of it, or as far as it came before somebody stopped it."""
+    pieces = generator.stream(generator.encode_chat(conversation), first=number, **options)
+    stopped = False
+    try:
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty():
+            raise
+        stopped = True
+    typer.echo("")
+    sys.stdout.flush()
+    if not stopped and pieces.completion.ended == "length":
+        typer.echo(f"(cut at {len(pieces.completion.tokens)} tokens)", err=True)
+    return pieces.text
+
+
+def _turns() -> Iterator[str]:
+    """What is said, a line at a time, with a mark where somebody sits at a terminal."""
+    marked = sys.stdin.isatty()
+    if marked:
+        typer.echo("> ", nl=False, err=True)
+    for lines in standard_input(1):
+        yield from lines
+        if marked:
+            typer.echo("> ", nl=False, err=True)

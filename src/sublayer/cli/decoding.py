@@ -1,0 +1,78 @@
+"""What `generate` and `chat` have in common: the model, and how it is to be decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sublayer import config
+    from sublayer.generation.generator import Generator, Speculation
+
+
+def load_generator(path: Path, device: str) -> Generator[Any]:
+    """The model at `path`, if it is one that goes on from a prompt.
+
+    Raises:
+        CheckpointError: it is another kind of model, or none.
+    """
+    from sublayer.errors import CheckpointError
+    from sublayer.generation.generator import Generator
+    from sublayer.hub.folder import load
+    from sublayer.training.runtime import pick_device
+
+    found: object = load(path, pick_device(device))
+    if not isinstance(found, Generator):
+        raise CheckpointError(f"{path} does not go on from a prompt: it translates", "Use `sublayer translate`.")
+    return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def search_of(
+    own: config.Search,
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    beam: int | None = None,
+    length_penalty: float | None = None,
+) -> config.Search:
+    """The search that options ask for, laid on the model's `own`; a temperature of 0 is greedy search.
+
+    Raises:
+        ConfigError: options that do not go together, or a value that cannot be.
+    """
+    from sublayer import config
+    from sublayer.errors import ConfigError
+
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    told = {name: value for name, value in sampling.items() if value is not None}
+    beams = {
+        name: value for name, value in {"size": beam, "length_penalty": length_penalty}.items() if value is not None
+    }
+    if told and beams:
+        raise ConfigError("sampling and a beam were both asked for", "Choose one of them.")
+    if temperature == 0.0 or beam == 1:
+        return config.Greedy()
+    if told:
+        return config.Sampling.parse({**(own.plain() if isinstance(own, config.Sampling) else {}), **told}, "sampling")
+    if beams:
+        return config.Beam.parse({**(own.plain() if isinstance(own, config.Beam) else {}), **beams}, "beam")
+    return own
+
+
+def speculation_of(draft: Path | None, lookup: bool, guesses: int, device: str) -> Speculation[Any] | None:
+    """How tokens are guessed, or None where nobody asked for it.
+
+    Raises:
+        ConfigError: both ways were asked for. CheckpointError: there is no such draft model.
+    """
+    from sublayer.errors import ConfigError
+    from sublayer.generation.generator import Speculation
+    from sublayer.generation.speculative import PromptLookup
+
+    if draft is not None and lookup:
+        raise ConfigError("--draft and --lookup were both given", "Choose one way of guessing.")
+    if draft is not None:
+        return Speculation(load_generator(draft, device).model, guesses)
+    return Speculation(PromptLookup(), guesses) if lookup else None

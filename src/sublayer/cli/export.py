@@ -1,0 +1,49 @@
+"""`sublayer export`: a model as other libraries load it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """hf: a folder for `transformers`."""
+
+    hf = "hf"
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(help="Where the new folder is to be.", metavar="OUT")],
+    form: Annotated[Format, typer.Option("--format", help="hf: a folder that `transformers` loads.")] = Format.hf,
+    family: Annotated[
+        str | None,
+        typer.Option(help="The family to write it as.", show_default="the one it came from, or the first that can"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+) -> None:
+    """Write a model as a folder that `transformers` loads and runs, tokenizer included.
+
+    Nothing is approximated: a model that no family of theirs can express is refused, with what would be lost.
+
+    Example: sublayer export models/my-llama exported/my-llama --format hf
+    """
+    from sublayer.errors import CheckpointError
+    from sublayer.hub import folder
+    from sublayer.hub.exporting import export as run
+
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    found = folder.read(model)
+    origin = found.imported
+    written = run(
+        out,
+        found.model,
+        tokenizer=found.tokenizer,
+        family=origin.get("family") if family is None else family,
+        tokens=origin.get("tokens"),
+    )
+    typer.echo(f"{form.value}: {out} ({written.name})")

@@ -1,0 +1,152 @@
+"""`sublayer generate`: a language model goes on from a prompt, in the terminal as it is made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sublayer.cli.decoding import load_generator, search_of, speculation_of
+from sublayer.cli.evaluate import OWN
+from sublayer.cli.lines import standard_input
+
+if TYPE_CHECKING:
+    from sublayer.generation.generator import Completion, Generated, Generator
+
+
+def generate(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to go on from; without it, lines are read from standard input.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens at most.", show_default=OWN)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
+    ] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Beam search; 1 is greedy.")] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha, of a beam.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Texts for each prompt, by sampling or beam.")] = 1,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
+    ] = None,
+    min_length: Annotated[int | None, typer.Option(min=0, help="New tokens at least.", show_default=OWN)] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same texts.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One object a prompt, with tokens and log-probabilities.")
+    ] = False,
+    draft: Annotated[
+        Path | None, typer.Option(help="A small model that guesses ahead; texts stay what they are.", metavar="MODEL")
+    ] = None,
+    lookup: Annotated[bool, typer.Option("--lookup", help="Guess ahead from the prompt itself.")] = False,
+    guesses: Annotated[int, typer.Option(min=1, help="Tokens guessed at a time.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input worked on together.")] = 64,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Go on from a prompt, or from each line of standard input, in order. What is printed is the new text alone.
+
+    A single text is shown as it is made. Several texts of a prompt stand under one another; where they have several
+    lines, --json keeps them apart.
+
+    Example: sublayer generate runs/lm "Once upon a time" --temperature 0.8 --top-p 0.95 --seed 1
+
+    Example: sublayer generate runs/lm --max-tokens 20 --json < prompts.txt
+    """
+    generator = load_generator(model, device)
+    own = generator.decoding
+    options: dict[str, Any] = {
+        "search": search_of(
+            own.search,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            beam=beam,
+            length_penalty=length_penalty,
+        ),
+        "constraints": _constraints(generator, repetition_penalty, no_repeat_ngram, min_length),
+        "max_tokens": max_tokens,
+        "stop": stop,
+        "seed": seed,
+        "speculation": speculation_of(draft, lookup, guesses, device),
+        "log_probabilities": as_json,
+    }
+    done = 0
+    for chunk in iter([[prompt]]) if prompt is not None else standard_input(batch):
+        if len(chunk) == 1 and n == 1 and not as_json:
+            _streamed(generator, chunk[0], done, options)
+        else:
+            for number, one in enumerate(generator.generate(chunk, n=n, first=done, **options), start=done + 1):
+                _print(one, number, as_json)
+        sys.stdout.flush()
+        done += len(chunk)
+
+
+def _constraints(
+    generator: Generator[Any], repetition_penalty: float | None, no_repeat_ngram: int | None, min_length: int | None
+) -> Any:
+    from sublayer import config
+
+    given = {
+        "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram": no_repeat_ngram,
+        "min_length": min_length,
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    return config.Constraints.parse({**generator.decoding.constraints.plain(), **told}, "generate")
+
+
+def _streamed(generator: Generator[Any], prompt: str, first: int, options: dict[str, Any]) -> None:
+    pieces = generator.stream(prompt, first=first, **options)
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+    typer.echo("")
+    _say_if_cut(pieces.completion, first + 1)
+
+
+def _print(generated: Generated, number: int, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_plain(generated), ensure_ascii=False))
+        return
+    for completion in generated.completions:
+        typer.echo(completion.text)
+        _say_if_cut(completion, number)
+
+
+def _plain(generated: Generated) -> dict[str, Any]:
+    return {
+        "prompt": generated.prompt,
+        "prompt_tokens": generated.prompt_tokens,
+        "completions": [
+            {
+                "text": one.text,
+                "ended": one.ended,
+                "tokens": one.tokens,
+                "log_probability": one.log_probability,
+                "log_probabilities": one.log_probabilities,
+            }
+            for one in generated.completions
+        ],
+    }
+
+
+def _say_if_cut(completion: Completion, number: int) -> None:
+    if completion.ended == "length":
+        count = len(completion.tokens)
+        typer.echo(f"prompt {number}: the text reached its limit of {count} tokens and is cut there", err=True)

@@ -1,0 +1,51 @@
+"""`sublayer pull`: a model from elsewhere becomes a folder of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def pull(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of a checkpoint, a .gguf file, ORG/NAME on Hugging Face's hub, or minilm, smollm2.",
+            metavar="MODEL",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Where the model folder is to be.", metavar="OUT")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Type of the weights.", show_default="as they are"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+    unsafe_pickle: Annotated[
+        bool,
+        typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
+    ] = False,
+) -> None:
+    """Read anybody's checkpoint and write it as a model folder, which every other command takes.
+
+    Nothing is approximated: a family, a setting or a tensor that sublayer does not know is refused by name.
+
+    Example: sublayer pull smollm2 models/smollm2
+    """
+    import torch
+
+    from sublayer.cli.progress import reported
+    from sublayer.errors import CheckpointError
+    from sublayer.hub.pulling import pull as run
+
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    wanted = None if dtype is None else getattr(torch, dtype)
+    contents = reported(
+        f"fetching {what}",
+        lambda progress: run(what, out, dtype=wanted, unsafe_pickle=unsafe_pickle, progress=progress),
+    )
+    count = sum(parameter.numel() for parameter in contents.model.parameters())
+    family, kind = contents.imported["family"], contents.model.config.kind
+    typer.echo(f"model: {out} ({family}, {kind}, {count:,} parameters)")

@@ -1,0 +1,162 @@
+"""The tree of the text: where it comes from, what is held out, and how the tokenizer is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sublayer.config.part import Part
+
+# --- two texts a row ---------------------------------------------------------------------------------------------
+
+
+class NamedCorpus(Part):
+    """A corpus that sublayer knows (`sublayer data list`).
+
+    part: the part that its makers keep apart for training, validation or the test; unset means the whole.
+    """
+
+    type: Literal["corpus"] = "corpus"
+    name: str
+    part: Literal["train", "validation", "test"] | None = None
+
+
+class LineAligned(Part):
+    """Two plain files; line n of one is the translation of line n of the other."""
+
+    type: Literal["lines"] = "lines"
+    source: str
+    target: str
+
+
+class Tsv(Part):
+    """One file of tab-separated columns, counted from 0."""
+
+    type: Literal["tsv"] = "tsv"
+    path: str
+    source_column: NonNegativeInt = 0
+    target_column: NonNegativeInt = 1
+
+
+class Jsonl(Part):
+    """One JSON object a line."""
+
+    type: Literal["jsonl"] = "jsonl"
+    path: str
+    source_field: str = "source"
+    target_field: str = "target"
+
+
+ParallelText = Annotated[NamedCorpus | LineAligned | Tsv | Jsonl, Field(discriminator="type")]
+
+# --- one text a row ----------------------------------------------------------------------------------------------
+
+
+class PlainText(Part):
+    """Documents in a plain file, or in the .txt files of a folder (in the order of their names).
+
+    document: what one document is: a "line", what stands between "blank-lines", a whole "file", or an article under
+    its heading, as in "wikitext".
+    """
+
+    type: Literal["text"] = "text"
+    path: str
+    document: Literal["line", "blank-lines", "file", "wikitext"] = "line"
+
+
+class LabelledTsv(Part):
+    """One file of tab-separated columns, counted from 0: a text, perhaps a second one that belongs to it, a label.
+
+    second_column: unset means one text. header: whether the first line names the columns.
+    """
+
+    type: Literal["labelled-tsv"] = "labelled-tsv"
+    path: str
+    text_column: NonNegativeInt = 0
+    second_column: NonNegativeInt | None = None
+    label_column: NonNegativeInt = 1
+    header: bool = False
+
+
+class LabelledJsonl(Part):
+    """One JSON object a line: a text, perhaps a second one that belongs to it, a label (a string or a whole number)."""
+
+    type: Literal["labelled-jsonl"] = "labelled-jsonl"
+    path: str
+    text_field: str = "text"
+    second_field: str | None = None
+    label_field: str = "label"
+
+
+class Conll(Part):
+    """A word and its tag a line, in columns between white space; a blank line ends a sentence.
+
+    word_column, tag_column: counted from 0, or from the last as -1. Lines that begin with -DOCSTART- are left out.
+    """
+
+    type: Literal["conll"] = "conll"
+    path: str
+    word_column: int = 0
+    tag_column: int = -1
+
+
+class Chat(Part):
+    """Conversations, one JSON object a line: {"messages": [{"role": "user", "content": "..."}, ...]}."""
+
+    type: Literal["chat"] = "chat"
+    path: str
+
+
+Source = Annotated[
+    NamedCorpus | LineAligned | Tsv | Jsonl | PlainText | LabelledTsv | LabelledJsonl | Conll | Chat,
+    Field(discriminator="type"),
+]
+
+# --- what is held out --------------------------------------------------------------------------------------------
+
+
+class RandomSplit(Part):
+    """Hold out this many distinct source sentences, each with all its translations, for validation and for the test.
+
+    Of text that is not parallel: distinct documents, texts or conversations.
+    """
+
+    type: Literal["random"] = "random"
+    validation: PositiveInt = 500
+    test: PositiveInt = 2000
+    seed: NonNegativeInt = 1
+
+
+class GivenSplit(Part):
+    """Validation and test text of your own; training pairs whose source stands in either are left out."""
+
+    type: Literal["given"] = "given"
+    validation: Source
+    test: Source
+
+
+class Data(Part):
+    """Where the text comes from, what is held out, and how long a row may be.
+
+    max_length: tokens of a row (of a pair: a side), start and end markers included. Longer pairs, labelled texts and
+    conversations are counted, reported and left out of training; longer documents go on in the next row.
+    """
+
+    source: Source
+    split: Annotated[RandomSplit | GivenSplit, Field(discriminator="type")] = RandomSplit()
+    source_language: str = "source"
+    target_language: str = "target"
+    max_length: PositiveInt = 128
+
+
+class TokenizerRecipe(Part):
+    """One tokenizer for both sides, trained on the training text.
+
+    type: "bpe" is byte-level BPE, "unigram" is SentencePiece's unigram model with byte fallback.
+    sample: how many lines to train on at most (evenly spread); unset means all.
+    """
+
+    type: Literal["bpe", "unigram"] = "bpe"
+    vocab_size: Annotated[int, Field(ge=300)] = 8000
+    sample: PositiveInt | None = None

@@ -1,0 +1,200 @@
+"""Plain text of which something is hidden: for masked language modelling, span corruption and denoising.
+
+A document longer than a row goes on in the next one, with the cuts elsewhere in every epoch; what is hidden is drawn
+anew in every epoch, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sublayer.config import DenoisingTask, MaskedTask, SpanCorruptionTask
+from sublayer.data.batch import IGNORE, Batch, TextBatch, as_tensor
+from sublayer.data.encoding import Ragged, pair_batch
+from sublayer.data.examples.frame import Frame
+from sublayer.data.noise import corrupt_spans, infill, mask_tokens, span_counts
+from sublayer.data.packing import Pieces, cut
+from sublayer.data.report import Report
+from sublayer.data.vocabulary import Words
+
+Integers = NDArray[np.int64]
+BatchT = TypeVar("BatchT")
+
+
+class Noise(Protocol[BatchT]):
+    """What is done to the tokens of a row, and what batch the rows make."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row can take."""
+        ...
+
+    def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
+        """Source and target lengths, at most, of rows of so many tokens."""
+        ...
+
+    def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]: ...
+
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> BatchT: ...
+
+
+@dataclass(frozen=True)
+class CorruptedText(Generic[BatchT]):
+    """Documents as ids, without markers, and what is done to them."""
+
+    texts: Ragged
+    noise: Noise[BatchT]
+    report: Report
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def epoch(self, seed: int, number: int) -> CorruptedRows[BatchT]:
+        pieces = cut(self.texts.lengths, self.noise.room, self.noise.room, np.random.default_rng([seed, number, 1]))
+        return CorruptedRows(self.texts, pieces, self.noise, (seed, number))
+
+    def fixed(self) -> CorruptedRows[BatchT]:
+        pieces = cut(self.texts.lengths, self.noise.room, self.noise.room, None)
+        return CorruptedRows(self.texts, pieces, self.noise, (0, 0))
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        yield self.texts.starts
+        yield self.texts.tokens
+
+
+@dataclass(frozen=True)
+class CorruptedRows(Generic[BatchT]):
+    """One epoch. when: what the chance of each row depends on besides its number."""
+
+    texts: Ragged
+    pieces: Pieces
+    noise: Noise[BatchT]
+    when: tuple[int, int]
+
+    @property
+    def source_lengths(self) -> Integers:
+        return self.noise.sizes(self.pieces.lengths)[0]
+
+    @property
+    def target_lengths(self) -> Integers:
+        return self.noise.sizes(self.pieces.lengths)[1]
+
+    def collate(self, rows: Integers) -> BatchT:
+        given: list[Integers] = []
+        target: list[Integers] = []
+        for row in rows.tolist():
+            first = self.texts.starts[self.pieces.text[row]]
+            tokens = self.texts.tokens[first + self.pieces.begin[row] : first + self.pieces.end[row]].astype(np.int64)
+            one, other = self.noise.apply(tokens, np.random.default_rng([*self.when, 2, row]))
+            given.append(one)
+            target.append(other)
+        return self.noise.batch(given, target, rows)
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The ids of the markers of pairs."""
+
+    pad_id: int
+    start_id: int
+    end_id: int
+
+
+@dataclass(frozen=True)
+class Masking:
+    """A framed text, some of its tokens hidden. others: tokens that may stand in for one."""
+
+    c: MaskedTask
+    max_length: int
+    frame: Frame
+    mask_id: int
+    others: Integers
+    words: Words
+
+    @property
+    def room(self) -> int:
+        return self.max_length - self.frame.added
+
+    def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
+        return lengths + self.frame.added, np.zeros_like(lengths)
+
+    def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
+        starts = self.words.starts(tokens)
+        return mask_tokens(tokens, self.c, random, starts=starts, mask_id=self.mask_id, others=self.others)
+
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> TextBatch:
+        every, framed = np.arange(len(rows)), self.frame.around(Ragged.of(given))
+        width = int(framed.lengths.max())
+        wanted = Ragged.of(target).padded(every, width=width, offset=len(self.frame.before), fill=IGNORE)
+        return TextBatch(
+            tokens=as_tensor(framed.padded(every, width=width, offset=0, fill=self.frame.pad_id)),
+            lengths=as_tensor(framed.lengths),
+            target=as_tensor(wanted),
+            rows=rows,
+            targets=int((wanted != IGNORE).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class SpanCorruption:
+    """Text with sentinels in, what they stand for out."""
+
+    c: SpanCorruptionTask
+    max_length: int
+    markers: Markers
+    sentinels: Integers
+
+    @property
+    def room(self) -> int:
+        return self.max_length - 1
+
+    def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
+        distinct, place = np.unique(lengths, return_inverse=True)
+        counts = np.array([span_counts(int(n), self.c) for n in distinct.tolist()]).reshape(-1, 2)[place]
+        return lengths - counts[:, 0] + counts[:, 1] + 1, counts.sum(axis=1) + 1
+
+    def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
+        return corrupt_spans(tokens, self.c, random, sentinels=self.sentinels)
+
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
+        return _pairs(given, target, rows, self.markers)
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Text with masks and its sentences out of order in, the text out. ends: bool [V], tokens that end a sentence."""
+
+    c: DenoisingTask
+    max_length: int
+    markers: Markers
+    mask_id: int
+    ends: NDArray[np.bool_]
+
+    @property
+    def room(self) -> int:
+        return self.max_length - 1
+
+    def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
+        return lengths + 1, lengths + 1
+
+    def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
+        return infill(tokens, self.c, random, ends=self.ends[tokens], mask_id=self.mask_id)
+
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
+        return _pairs(given, target, rows, self.markers)
+
+
+def _pairs(given: list[Integers], target: list[Integers], rows: Integers, markers: Markers) -> Batch:
+    return pair_batch(
+        Ragged.of(given),
+        Ragged.of(target),
+        rows,
+        pad_id=markers.pad_id,
+        start_id=markers.start_id,
+        end_id=markers.end_id,
+    )

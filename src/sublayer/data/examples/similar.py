@@ -1,0 +1,83 @@
+"""Pairs of texts that belong together, for sentence embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sublayer.data.batch import SimilarBatch, as_tensor
+from sublayer.data.encoding import EncodedPairs, Ragged
+from sublayer.data.examples.frame import Frame
+from sublayer.data.report import Report
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SimilarPairs:
+    """N pairs, both sides framed. same_left, same_right: int64 [N], equal for equal texts."""
+
+    left: Ragged
+    right: Ragged
+    same_left: Integers
+    same_right: Integers
+    pad_id: int
+    report: Report
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def source_lengths(self) -> Integers:
+        return self.left.lengths
+
+    @property
+    def target_lengths(self) -> Integers:
+        return self.right.lengths
+
+    def epoch(self, seed: int, number: int) -> SimilarPairs:
+        """The pairs are the same in every epoch; whom they meet in a batch is not."""
+        return self
+
+    def fixed(self) -> SimilarPairs:
+        return self
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        for side in (self.left, self.right):
+            yield side.starts
+            yield side.tokens
+
+    def collate(self, rows: Integers) -> SimilarBatch:
+        left, right = self.left.take(rows), self.right.take(rows)
+        every = np.arange(len(rows))
+        twins = _equal(self.same_left[rows]) | _equal(self.same_right[rows])
+        np.fill_diagonal(twins, False)
+        return SimilarBatch(
+            left=as_tensor(left.padded(every, width=int(left.lengths.max()), offset=0, fill=self.pad_id)),
+            left_lengths=as_tensor(left.lengths),
+            right=as_tensor(right.padded(every, width=int(right.lengths.max()), offset=0, fill=self.pad_id)),
+            right_lengths=as_tensor(right.lengths),
+            twins=torch.from_numpy(twins),  # pyright: ignore[reportUnknownMemberType]
+            rows=rows,
+        )
+
+
+def similar_pairs(encoded: EncodedPairs, frame: Frame) -> SimilarPairs:
+    """Encoded pairs as pairs of texts for one encoder."""
+    left, right = frame.around(encoded.sources), frame.around(encoded.targets)
+    return SimilarPairs(left, right, _numbered(left), _numbered(right), frame.pad_id, encoded.report)
+
+
+def _numbered(texts: Ragged) -> Integers:
+    """A number for each text, the same for the same text."""
+    known: dict[bytes, int] = {}
+    return np.array([known.setdefault(texts[row].tobytes(), len(known)) for row in range(len(texts))], dtype=np.int64)
+
+
+def _equal(numbers: Integers) -> NDArray[np.bool_]:
+    return numbers[:, None] == numbers[None, :]

@@ -1,0 +1,225 @@
+"""Texts whose targets are given: a label for each text, a tag for each word, an answer in each conversation.
+
+All three are rows of tokens with something beside them; texts longer than a row are left out and counted, never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sublayer.data.batch import IGNORE, TextBatch, as_tensor
+from sublayer.data.encoding import Ragged, encode_texts
+from sublayer.data.examples.frame import Frame
+from sublayer.data.report import Report
+from sublayer.data.tables.conversations import ANSWERS, Conversation, Message
+from sublayer.data.tables.labelled import Labelled
+from sublayer.data.tables.table import Rows
+from sublayer.data.tables.tagged import Tagged
+from sublayer.errors import DataError, nearest
+from sublayer.text import Tokenizer
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """N texts as tokens, markers included.
+
+    target: what is to be said, one number for each token (`IGNORE`: nothing), or int64 [N], one for each text.
+    second: int64 [N], where the second text of each row begins, or None where there is one text a row.
+    kept: int64 [N], where each text stands in what was read. report: what was left out, and why.
+    """
+
+    tokens: Ragged
+    target: Ragged | Integers
+    kept: Integers
+    report: Report
+    pad_id: int
+    second: Integers | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def source_lengths(self) -> Integers:
+        return self.tokens.lengths
+
+    @property
+    def target_lengths(self) -> Integers:
+        return np.zeros(len(self.tokens), dtype=np.int64)
+
+    def epoch(self, seed: int, number: int) -> EncodedTexts:
+        """The texts are the same in every epoch."""
+        return self
+
+    def fixed(self) -> EncodedTexts:
+        return self
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        yield self.tokens.starts
+        yield self.tokens.tokens
+        yield self.target.tokens if isinstance(self.target, Ragged) else self.target
+
+    def collate(self, rows: Integers) -> TextBatch:
+        every, chosen = np.arange(len(rows)), self.tokens.take(rows)
+        lengths = chosen.lengths
+        width = int(lengths.max())
+        if isinstance(self.target, Ragged):
+            target = self.target.padded(rows, width=width, offset=0, fill=IGNORE)
+            targets = int((target != IGNORE).sum())
+        else:
+            target, targets = self.target[rows], len(rows)
+        types = None
+        if self.second is not None:
+            place = np.arange(width)
+            types = (place >= self.second[rows][:, None]) & (place < lengths[:, None])
+        return TextBatch(
+            tokens=as_tensor(chosen.padded(every, width=width, offset=0, fill=self.pad_id)),
+            lengths=as_tensor(lengths),
+            target=as_tensor(target),
+            rows=rows,
+            targets=targets,
+            types=None if types is None else as_tensor(types.astype(np.int64)),
+        )
+
+
+RowT = TypeVar("RowT", Labelled, Tagged, Conversation)
+
+
+def encode_labelled(
+    table: Rows[Labelled], tokenizer: Tokenizer, max_length: int, labels: Sequence[str]
+) -> EncodedTexts:
+    """Framed texts, or two texts together, with their labels.
+
+    Raises:
+        DataError: a label is not among `labels`, some rows have a second text and some not, or no text fits.
+    """
+    number = {label: place for place, label in enumerate(labels)}
+    for row, text in enumerate(table):
+        if text.label not in number:
+            raise _unknown("label", text.label, labels, table.lines_of([row]))
+    frame, second = Frame.of(tokenizer), [text.second for text in table if text.second is not None]
+    first = encode_texts([text.text for text in table], tokenizer)
+    if not second:
+        tokens, begins = frame.around(first), None
+    elif len(second) == len(table):
+        tokens, begins = frame.around_two(first, encode_texts(second, tokenizer))
+    else:
+        raise DataError(f"{len(second)} of {len(table)} texts have a second text", "Give all of them one, or none.")
+    kept, report = _fitting(table, tokens, max_length)
+    return EncodedTexts(
+        tokens=tokens.take(kept),
+        target=np.array([number[text.label] for text in table], dtype=np.int64)[kept],
+        kept=kept,
+        report=report,
+        pad_id=frame.pad_id,
+        second=None if begins is None else begins[kept],
+    )
+
+
+def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, tags: Sequence[str]) -> EncodedTexts:
+    """The pieces of each word, framed; a word's tag is the target of its first piece.
+
+    Raises:
+        DataError: a tag is not among `tags`, a word has no pieces, or no sentence fits.
+    """
+    number = {tag: place for place, tag in enumerate(tags)}
+    frame = Frame.of(tokenizer)
+    rows: list[list[int]] = []
+    targets: list[list[int]] = []
+    for row, sentence in enumerate(table):
+        ids: list[int] = []
+        target = [IGNORE] * len(frame.before)
+        for pieces, word, tag in zip(tokenizer.encode(sentence.words), sentence.words, sentence.tags, strict=True):
+            if tag not in number:
+                raise _unknown("tag", tag, tags, table.lines_of([row]))
+            if not pieces:
+                raise DataError(f"the word {word!r}{_at(table.lines_of([row]))} has no pieces", "Leave it out.")
+            ids += pieces
+            target += [number[tag], *[IGNORE] * (len(pieces) - 1)]
+        rows.append(ids)
+        targets.append([*target, *[IGNORE] * len(frame.after)])
+    tokens = frame.around(Ragged.of(rows))
+    kept, report = _fitting(table, tokens, max_length)
+    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, frame.pad_id)
+
+
+Render = Callable[[Sequence[Message], bool], list[int]]
+"""Messages as tokens; with True, also what stands before an answer that is still to come."""
+
+
+def own_format(tokenizer: Tokenizer) -> Render:
+    """sublayer's own form of a conversation: `start role NEWLINE content end` for each message.
+
+    No special token is made from text, so nothing that a user writes can end a message or begin another.
+    """
+
+    def render(messages: Sequence[Message], answer_follows: bool) -> list[int]:
+        ids: list[int] = []
+        for message in messages:
+            head, content = tokenizer.encode([f"{message.role}\n", message.content])
+            ids += [tokenizer.start_id, *head, *content, tokenizer.end_id]
+        if answer_follows:
+            ids += [tokenizer.start_id, *tokenizer.encode([f"{ANSWERS}\n"])[0]]
+        return ids
+
+    return render
+
+
+def encode_conversations(table: Rows[Conversation], render: Render, max_length: int, pad_id: int) -> EncodedTexts:
+    """Conversations whose targets are the assistant's answers and the ends of these, by their position.
+
+    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned, whatever
+    they are, and nothing else is, though it be the same token.
+
+    Raises:
+        DataError: `render` does not go on where it stood, or no conversation fits.
+    """
+    rows: list[list[int]] = []
+    targets: list[list[int]] = []
+    for row, conversation in enumerate(table):
+        ids = render(conversation.messages, False)
+        learned = np.zeros(len(ids), dtype=np.bool_)
+        for place, message in enumerate(conversation.messages):
+            if message.role != ANSWERS:
+                continue
+            before, after = (
+                render(conversation.messages[:place], True),
+                render(conversation.messages[: place + 1], False),
+            )
+            if ids[: len(after)] != after or after[: len(before)] != before:
+                raise DataError(
+                    f"the chat template writes the messages before message {place + 1}{_at(table.lines_of([row]))} "
+                    "otherwise once it follows, so its place cannot be told",
+                    "Use a template that only adds to what it wrote.",
+                )
+            learned[len(before) : len(after)] = True
+        # The target of each place is the next token.
+        rows.append(ids[:-1])
+        targets.append(np.where(learned[1:], ids[1:], IGNORE).tolist())
+    tokens = Ragged.of(rows)
+    kept, report = _fitting(table, tokens, max_length)
+    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, pad_id)
+
+
+def _fitting(table: Rows[RowT], tokens: Ragged, max_length: int) -> tuple[Integers, Report]:
+    """The rows of at most `max_length` tokens, and a report of the rest."""
+    fits = tokens.lengths <= max_length
+    if not fits.any():
+        raise DataError(f"none of {len(table)} {table.unit} has at most {max_length} tokens", "Raise data.max_length.")
+    long = np.flatnonzero(~fits)
+    report = table.report.leave_out(f"over {max_length} tokens", table.lines_of(long.tolist()), len(long))
+    return np.flatnonzero(fits).astype(np.int64), report
+
+
+def _unknown(what: str, found: str, known: Sequence[str], lines: list[int]) -> DataError:
+    return DataError(f"the {what} '{found}'{_at(lines)} is not one that the training text has", nearest(found, known))
+
+
+def _at(lines: list[int]) -> str:
+    return f" (line {lines[0]})" if lines else ""

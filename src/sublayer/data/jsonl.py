@@ -1,0 +1,63 @@
+"""JSON lines, read one at a time, with errors that name the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from sublayer.errors import DataError
+from sublayer.text.lines import read_lines
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Each line's number, from 1, and its object; None where the line is blank.
+
+    Raises:
+        DataError: a line is not JSON, or not an object.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            yield number, None
+            continue
+        try:
+            item: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})", "One object a line."
+            ) from None
+        except RecursionError:
+            raise DataError(f"{path}, line {number}: nested too deep", "One plain object a line.") from None
+        if not isinstance(item, dict):
+            raise DataError(f"{path}, line {number}: not an object but {line[:40]!r}", "One object a line.")
+        yield number, cast("dict[str, Any]", item)
+
+
+def text_of(table: dict[str, Any], name: str, where: str, remedy: str) -> str:
+    """The text in the field `name`.
+
+    Args:
+        where: the place, for the message. remedy: what to do where there is no such field.
+
+    Raises:
+        DataError: there is no such field, or it is not text.
+    """
+    value = value_of(table, name, where, remedy)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field '{name}' is {value!r}, not a string", "Write text in quotes.")
+    if any("\ud800" <= character <= "\udfff" for character in value if character > "\ud7ff"):
+        raise DataError(f"{where}: field '{name}' has half a surrogate pair (\\uD800 and on)", "Mend it.")
+    return value
+
+
+def value_of(table: dict[str, Any], name: str, where: str, remedy: str) -> Any:
+    """What stands in the field `name`.
+
+    Raises:
+        DataError: there is no such field.
+    """
+    if name not in table:
+        found = ", ".join(table) or "none"
+        raise DataError(f"{where}: no field '{name}' (fields: {found})", remedy)
+    return table[name]

@@ -1,0 +1,129 @@
+"""Plain text as documents: a line each, a file each, between blank lines, or articles under their headings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from sublayer.config import NamedCorpus, PlainText
+from sublayer.data import corpora
+from sublayer.data.download import Progress
+from sublayer.data.tables.table import Rows, collect
+from sublayer.errors import DataError
+from sublayer.text.lines import read_lines
+
+# The title of an article: " = Title = "; sections have more signs.
+HEADING = re.compile(r" ?= (?!= ).*[^=] = ?")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, as it stands in its file."""
+
+    text: str
+
+    @property
+    def text_key(self) -> str:
+        return self.text
+
+    @property
+    def words(self) -> int:
+        """Words between white space and ends of lines, each of which counts as one: what a word-level perplexity is
+        divided by. The end of a document that ends within a line ends that line."""
+        return len(self.text.split()) + self.text.count("\n") + (0 if self.text.endswith("\n") else 1)
+
+    @property
+    def plain(self) -> dict[str, str]:
+        return {"text": self.text}
+
+
+def read_documents(source: PlainText | NamedCorpus, folder: Path, progress: Progress | None = None) -> Rows[Document]:
+    """All documents of `source`, in the order of the file, empty ones left out and counted.
+
+    Args:
+        folder: relative paths start here. progress: called while a named corpus is fetched.
+
+    Raises:
+        DataError: a file is missing, not UTF-8 or without text, or the corpus is of another kind.
+    """
+    if isinstance(source, NamedCorpus):
+        corpora.find(source.name).require("text", source.part)
+        paths = corpora.fetch_parts(source.name, source.part, progress)
+        return collect(chain.from_iterable(map(_articles, paths)), paths[0], "documents")
+    path = folder / source.path
+    match source.document:
+        case "line":
+            found = _each(path, _lines)
+        case "blank-lines":
+            found = _each(path, _paragraphs)
+        case "file":
+            found = _each(path, _whole)
+        case "wikitext":
+            found = _each(path, _articles)
+    return collect(found, path, "documents")
+
+
+_Found = Iterator[tuple[int, Document | str]]
+
+
+def _each(path: Path, read: Callable[[Path], _Found]) -> _Found:
+    """What `read` finds in the file, or in each .txt file of the folder."""
+    if not path.is_dir():
+        yield from read(path)
+        return
+    files = sorted(path.glob("*.txt"))
+    if not files:
+        raise DataError(f"{path} is a folder without .txt files", "Name a text file or a folder of them.")
+    for file in files:
+        yield from read(file)
+
+
+def _document(line: int, text: str) -> tuple[int, Document | str]:
+    return line, Document(text) if text.strip() else "empty"
+
+
+def _lines(path: Path) -> _Found:
+    for number, line in enumerate(read_lines(path), start=1):
+        yield _document(number, line)
+
+
+def _whole(path: Path) -> _Found:
+    yield _document(1, "\n".join(read_lines(path)))
+
+
+def _paragraphs(path: Path) -> _Found:
+    first, lines = 1, list[str]()
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line)
+        elif lines:
+            yield _document(first, "\n".join(lines))
+            lines = []
+    if lines:
+        yield _document(first, "\n".join(lines))
+
+
+def _articles(path: Path) -> _Found:
+    """From one heading to the next; a heading stands between blank lines, because an article too may have such a line.
+
+    Nothing is taken away, so that the documents, one after the other, are the file.
+    """
+    lines = list(read_lines(path))
+    blank = [not line.strip() for line in lines]
+    starts = [
+        place
+        for place, line in enumerate(lines)
+        if HEADING.fullmatch(line)
+        and (place == 0 or blank[place - 1])
+        and (place + 1 == len(lines) or blank[place + 1])
+    ]
+    if not starts and any(line.strip() for line in lines):
+        raise DataError(f"{path} has no heading such as ' = Title = '", "Choose another data.source.document.")
+    # What stands before the first heading (a blank line) belongs to the first article.
+    bounds = [0, *starts[1:], len(lines)]
+    for begin, end in zip(bounds, bounds[1:], strict=False):
+        yield _document(begin + 1, "".join(f"{line}\n" for line in lines[begin:end]))

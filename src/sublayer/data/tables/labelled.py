@@ -1,0 +1,119 @@
+"""Texts with labels: from columns, JSON lines, or a named corpus."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sublayer.config import LabelledJsonl, LabelledTsv, NamedCorpus
+from sublayer.data import corpora
+from sublayer.data.corpora import Corpus
+from sublayer.data.download import Progress
+from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.tables.table import Rows, collect
+from sublayer.errors import DataError
+from sublayer.text.lines import read_lines
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text, perhaps a second one that belongs to it, and their label."""
+
+    text: str
+    label: str
+    second: str | None = None
+
+    @property
+    def text_key(self) -> str:
+        return self.text if self.second is None else f"{self.text}\n{self.second}"
+
+    @property
+    def plain(self) -> dict[str, str]:
+        second = {} if self.second is None else {"second": self.second}
+        return {"text": self.text, **second, "label": self.label}
+
+
+def read_labelled(
+    source: LabelledTsv | LabelledJsonl | NamedCorpus, folder: Path, progress: Progress | None = None
+) -> Rows[Labelled]:
+    """All labelled texts of `source`, in the order of the file; those without text or label are left out and counted.
+
+    Raises:
+        DataError: a file is missing, not UTF-8, empty, lacks a column or field, or the corpus is of another kind.
+    """
+    match source:
+        case NamedCorpus():
+            row = corpora.find(source.name)
+            row.require("labelled", source.part)
+            path = corpora.fetch(source.name, progress)
+            return collect(_corpus(path, row, source.part), path, "texts")
+        case LabelledTsv():
+            path = folder / source.path
+            return collect(_tsv(path, source), path, "texts")
+        case LabelledJsonl():
+            path = folder / source.path
+            return collect(_jsonl(path, source), path, "texts")
+
+
+def _row(line: int, text: str, label: str, second: str | None = None) -> tuple[int, Labelled | str]:
+    text, label = text.strip(), label.strip()
+    second = None if second is None else second.strip()
+    if not text or second == "":
+        return line, "empty text"
+    return line, Labelled(text, label, second) if label else "empty label"
+
+
+def _tsv(path: Path, source: LabelledTsv) -> Iterator[tuple[int, Labelled | str]]:
+    wanted = {"text_column": source.text_column, "label_column": source.label_column}
+    if source.second_column is not None:
+        wanted["second_column"] = source.second_column
+    for number, line in enumerate(read_lines(path), start=1):
+        if number == 1 and source.header:
+            continue
+        if not line.strip():
+            yield number, "blank line"
+            continue
+        columns = line.split("\t")
+        for name, column in wanted.items():
+            if column >= len(columns):
+                raise DataError(
+                    f"{path}, line {number}: column {column} is missing, there are {len(columns)} (counted from 0)",
+                    f"Check that tabs separate the columns, and {name}.",
+                )
+        second = None if source.second_column is None else columns[source.second_column]
+        yield _row(number, columns[source.text_column], columns[source.label_column], second)
+
+
+def _jsonl(path: Path, source: LabelledJsonl) -> Iterator[tuple[int, Labelled | str]]:
+    remedy = "Set text_field, second_field and label_field."
+    for number, table in read_objects(path):
+        if table is None:
+            yield number, "blank line"
+            continue
+        where = f"{path}, line {number}"
+        label = value_of(table, source.label_field, where, remedy)
+        # A whole number is a label too (true is not one: JSON's, and Python's, is another kind of thing).
+        if not isinstance(label, str) and (not isinstance(label, int) or isinstance(label, bool)):
+            raise DataError(
+                f"{where}: field '{source.label_field}' is {label!r}, not a string or a whole number", "Write a label."
+            )
+        second = None if source.second_field is None else text_of(table, source.second_field, where, remedy)
+        yield _row(number, text_of(table, source.text_field, where, remedy), str(label), second)
+
+
+def _corpus(path: Path, corpus: Corpus, part: str | None) -> Iterator[tuple[int, Labelled | str]]:
+    """The rows of a corpus in comma-separated columns with a header, as its row in the table says."""
+    columns = corpus.columns
+    assert columns is not None, f"{corpus.name} says nothing of its columns"
+    kept = 0
+    first, last = corpus.rows_of(part)
+    with path.open(encoding="utf-8", newline="") as handle:
+        reader = csv.DictReader(handle)
+        for row in reader:
+            if columns.only is not None and row[columns.only[0]] != columns.only[1]:
+                continue
+            if first <= kept < last:
+                yield _row(reader.line_num, row[columns.text], columns.labels[int(row[columns.label])])
+            kept += 1

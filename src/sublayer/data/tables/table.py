@@ -1,0 +1,98 @@
+"""Rows of text that can be split into parts: what pairs, documents, labelled texts and conversations have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, Self, TypeVar
+
+from sublayer.data.report import Report
+from sublayer.errors import DataError
+
+
+class Table(Protocol):
+    """Rows and a report of them. unit: what the rows are called where they are counted by their text."""
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def report(self) -> Report: ...
+
+    def __len__(self) -> int: ...
+
+    def texts(self) -> Sequence[str]:
+        """The text by which each row is recognised when it is asked whether two are the same."""
+        ...
+
+    def take(self, rows: Iterable[int], report: Report) -> Self:
+        """The table of these rows, with a report of its own."""
+        ...
+
+    def lines_of(self, rows: Iterable[int]) -> list[int]:
+        """Line numbers of `rows`, or nothing where they are not known."""
+        ...
+
+
+class Row(Protocol):
+    @property
+    def text_key(self) -> str:
+        """By which the row is recognised."""
+        ...
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+@dataclass(frozen=True)
+class Rows(Generic[RowT]):
+    """Rows of one kind. lines: the line where each begins in its file, from 1; empty where that is not known."""
+
+    rows: list[RowT]
+    report: Report
+    lines: list[int] = field(default_factory=list[int])
+
+    @property
+    def unit(self) -> str:
+        return self.report.noun
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[RowT]:
+        return iter(self.rows)
+
+    def texts(self) -> Sequence[str]:
+        return [row.text_key for row in self.rows]
+
+    def take(self, rows: Iterable[int], report: Report) -> Rows[RowT]:
+        chosen = list(rows)
+        return Rows([self.rows[row] for row in chosen], report, self.lines_of(chosen))
+
+    def lines_of(self, rows: Iterable[int]) -> list[int]:
+        return [self.lines[row] for row in rows] if self.lines else []
+
+
+def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> Rows[RowT]:
+    """A table of what a reader yields: a line and its row, or a line and why there is no row.
+
+    Raises:
+        DataError: there is no row.
+    """
+    rows: list[RowT] = []
+    lines: list[int] = []
+    empty: dict[str, list[int]] = {}
+    for line, row in found:
+        if isinstance(row, str):
+            empty.setdefault(row, []).append(line)
+        else:
+            rows.append(row)
+            lines.append(line)
+    if not rows:
+        raise DataError(f"{path} has no {noun}", "Check the path, and which columns or fields are which.")
+    total = len(rows) + sum(map(len, empty.values()))
+    report = Report(read=total, kept=total, noun=noun)
+    for reason, where in empty.items():
+        report = report.leave_out(reason, where)
+    return Rows(rows, report, lines)

@@ -1,0 +1,64 @@
+"""Sentences of tagged words, in CoNLL's columns (Tjong Kim Sang and De Meulder 2003)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sublayer.config import Conll
+from sublayer.data.tables.table import Rows, collect
+from sublayer.errors import DataError
+from sublayer.text.lines import read_lines
+
+DOCUMENT = "-DOCSTART-"
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """The words of a sentence, and a tag for each."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def text_key(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def plain(self) -> dict[str, list[str]]:
+        return {"words": list(self.words), "tags": list(self.tags)}
+
+
+def read_tagged(source: Conll, folder: Path) -> Rows[Tagged]:
+    """All sentences of `source`.
+
+    Raises:
+        DataError: the file is missing, not UTF-8 or without sentences, or a line lacks a column.
+    """
+    path = folder / source.path
+    return collect(_sentences(path, source), path, "sentences")
+
+
+def _sentences(path: Path, source: Conll) -> Iterator[tuple[int, Tagged | str]]:
+    first, words, tags = 1, list[str](), list[str]()
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split()
+        if columns and columns[0] != DOCUMENT:
+            first = first if words else number
+            words.append(_column(columns, source.word_column, "word_column", path, number))
+            tags.append(_column(columns, source.tag_column, "tag_column", path, number))
+        elif words:
+            yield first, Tagged(tuple(words), tuple(tags))
+            words, tags = [], []
+    if words:
+        yield first, Tagged(tuple(words), tuple(tags))
+
+
+def _column(columns: list[str], place: int, name: str, path: Path, number: int) -> str:
+    if not -len(columns) <= place < len(columns):
+        raise DataError(
+            f"{path}, line {number}: column {place} is missing, there are {len(columns)} (counted from 0)",
+            f"Check that white space separates the columns, and {name}.",
+        )
+    return columns[place]

@@ -1,0 +1,157 @@
+"""What each task reads, and what it makes of what it read: the one place where tasks and kinds of text meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+from sublayer import config
+from sublayer.data import sources
+from sublayer.data.encoding import encode, encode_texts
+from sublayer.data.examples.corrupted import CorruptedText, Denoising, Markers, Masking, SpanCorruption
+from sublayer.data.examples.frame import Frame
+from sublayer.data.examples.interface import Examples
+from sublayer.data.examples.packed import packed_documents
+from sublayer.data.examples.similar import similar_pairs
+from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged, own_format
+from sublayer.data.sources import Pairs
+from sublayer.data.split import grouped
+from sublayer.data.tables.conversations import Conversation, read_conversations
+from sublayer.data.tables.documents import Document, read_documents
+from sublayer.data.tables.labelled import Labelled, read_labelled
+from sublayer.data.tables.table import Rows
+from sublayer.data.tables.tagged import Tagged, read_tagged
+from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids, sentence_ends, sentinel_ids, sentinel_tokens
+from sublayer.errors import DataError
+from sublayer.text import Tokenizer
+
+AnyTable = Pairs | Rows[Document] | Rows[Labelled] | Rows[Tagged] | Rows[Conversation]
+
+
+def reader(task: config.Task) -> Callable[[Any, Path], Any]:
+    """What reads the text of a task, given a source and the folder where relative paths start; returns an `AnyTable`.
+
+    The recipe has been checked: the source is one that the task takes.
+    """
+    match task:
+        case config.TranslationTask() | config.EmbeddingTask():
+            return sources.read
+        case config.CausalTask() | config.MaskedTask() | config.SpanCorruptionTask() | config.DenoisingTask():
+            return read_documents
+        case config.ClassificationTask():
+            return read_labelled
+        case config.TaggingTask():
+            return read_tagged
+        case config.InstructionsTask():
+            return read_conversations
+        case _:
+            assert_never(task)
+
+
+def lines_of(table: AnyTable) -> Iterator[str]:
+    """The text that a tokenizer is trained on."""
+    if isinstance(table, Pairs):
+        yield from table.sources
+        yield from table.targets
+        return
+    for row in table:
+        match row:
+            case Document():
+                # Line by line: the trainer's own idea of a word does not reach over the end of a line.
+                yield from row.text.split("\n")
+            case Labelled():
+                yield row.text
+                if row.second is not None:
+                    yield row.second
+            case Tagged():
+                yield " ".join(row.words)
+            case Conversation():
+                for message in row.messages:
+                    yield from (f"{message.role}\n", message.content)
+
+
+def extra_tokens(task: config.Task) -> tuple[str, ...]:
+    """The special tokens that a task needs beside those that every tokenizer has."""
+    match task:
+        case config.MaskedTask() | config.DenoisingTask():
+            return (MASK,)
+        case config.SpanCorruptionTask():
+            return sentinel_tokens(task.sentinels)
+        case _:
+            return ()
+
+
+def labels_of(table: AnyTable) -> tuple[str, ...]:
+    """The labels, or tags, that the text has, sorted; empty where it has none.
+
+    Raises:
+        DataError: there is only one.
+    """
+    if isinstance(table, Pairs):
+        return ()
+    found: set[str] = set()
+    for row in table:
+        if isinstance(row, Labelled):
+            found.add(row.label)
+        elif isinstance(row, Tagged):
+            found.update(row.tags)
+    if len(found) == 1:
+        raise DataError(f"all the training text has one label: '{found.pop()}'", "Check the column of the labels.")
+    return tuple(sorted(found))
+
+
+def encode_for(
+    task: config.Task, table: Any, tokenizer: Tokenizer, max_length: int, labels: Sequence[str]
+) -> Examples[Any]:
+    """The text as a task shows it to a model.
+
+    Args:
+        table: what the task's `reader` gave. max_length: tokens of a row. labels: in the order of the model's head.
+
+    Raises:
+        DataError: nothing fits, or a label is unknown. ConfigError: the tokenizer lacks a special token.
+    """
+    markers = Markers(tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id)
+    match task:
+        case config.TranslationTask():
+            return encode(table, tokenizer, max_length)
+        case config.EmbeddingTask():
+            frame = Frame.of(tokenizer)
+            # Pairs count one marker a side; a framed text may have more.
+            return similar_pairs(encode(table, tokenizer, max_length - frame.added + 1), frame)
+        case config.CausalTask():
+            return packed_documents(
+                encode_texts(table.texts(), tokenizer),
+                table.report,
+                Frame.of(tokenizer),
+                room=max_length,
+                stride=task.stride,
+                evaluation_stride=task.evaluation_stride,
+            )
+        case config.MaskedTask():
+            noise = Masking(
+                task, max_length, Frame.of(tokenizer), mask_id(tokenizer), plain_ids(tokenizer), Words.of(tokenizer)
+            )
+            return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
+        case config.SpanCorruptionTask():
+            noise = SpanCorruption(task, max_length, markers, sentinel_ids(tokenizer, task.sentinels))
+            return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
+        case config.DenoisingTask():
+            noise = Denoising(task, max_length, markers, mask_id(tokenizer), sentence_ends(tokenizer))
+            return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
+        case config.ClassificationTask():
+            return encode_labelled(table, tokenizer, max_length, labels)
+        case config.TaggingTask():
+            return encode_tagged(table, tokenizer, max_length, labels)
+        case config.InstructionsTask():
+            return encode_conversations(table, own_format(tokenizer), max_length, tokenizer.pad_id)
+        case _:
+            assert_never(task)
+
+
+def held_out(table: AnyTable) -> list[Mapping[str, Any]]:
+    """The rows as plain values, one JSON object each; of pairs each source once, with all its translations."""
+    if isinstance(table, Pairs):
+        return [{"source": source, "references": several} for source, several in zip(*grouped(table), strict=True)]
+    return [row.plain for row in table]

@@ -1,0 +1,146 @@
+"""A model from elsewhere becomes a folder of ours: found, read, and written with its tokenizer and its manners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sublayer import config
+from sublayer.data.download import Progress
+from sublayer.errors import CheckpointError
+from sublayer.hub import catalogue
+from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.gguf import import_gguf
+from sublayer.hub.importing import Imported, import_folder
+from sublayer.hub.resolving import resolve
+from sublayer.text import Tokenizer
+from sublayer.text.folder import load_folder
+
+
+def pull(
+    what: str,
+    out: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    unsafe_pickle: bool = False,
+    progress: Progress | None = None,
+) -> Contents:
+    """Write the model that `what` names (see `resolving.resolve`) as a folder of ours at `out`.
+
+    Args:
+        dtype: of the weights; unset: as they are (float32 out of a GGUF file).
+        unsafe_pickle: also take PyTorch's own files, of which only tensors are read.
+        progress: of the download, in bytes.
+
+    Raises:
+        CheckpointError: it cannot be found, read or expressed, or its tokenizer is not its own.
+    """
+    path = resolve(what, unsafe_pickle=unsafe_pickle, progress=progress)
+    contents = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle)
+    write(out, contents, _papers(what, path, out, contents))
+    return contents
+
+
+def read_elsewhere(path: Path, *, dtype: torch.dtype | None = None, unsafe_pickle: bool = False) -> Contents:
+    """The model in a folder as Hugging Face's hub keeps it, or in a GGUF file, with its tokenizer.
+
+    Raises:
+        CheckpointError: as in `pull`.
+    """
+    if path.is_file():
+        imported, tokenizer = import_gguf(path, dtype=dtype)
+    else:
+        imported = import_folder(path, dtype=dtype, unsafe_pickle=unsafe_pickle)
+        tokenizer = load_folder(path)
+    _require_fit(tokenizer, imported.model.config.vocab_size, path)
+    return Contents(imported.model, tokenizer, decoding(imported, tokenizer), imported.origin)
+
+
+def decoding(imported: Imported, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How the model is used unless a call says otherwise, as far as its generation_config.json says it.
+
+    Of a language model a `config.Generation`, of an encoder-decoder a `config.Decoding`, of an encoder nothing.
+    """
+    said = imported.generation
+    match imported.model.config:
+        case config.DecoderOnly():
+            return _generation(said, imported.settings, tokenizer).plain()
+        case config.EncoderDecoder():
+            return config.Decoding(
+                beam=said.get("num_beams") or 1, length_penalty=float(said.get("length_penalty") or 1.0)
+            ).plain()
+        case config.EncoderOnly():
+            return {}
+
+
+def _generation(said: Mapping[str, Any], settings: Mapping[str, Any], tokenizer: Tokenizer) -> config.Generation:
+    search: config.Search = config.Greedy()
+    if said.get("do_sample") and said.get("temperature", 1.0) > 0:
+        search = config.Sampling(
+            temperature=float(said.get("temperature") or 1.0),
+            top_k=said.get("top_k") or None,
+            top_p=float(said.get("top_p") or 1.0),
+            min_p=float(said.get("min_p") or 0.0),
+        )
+    ends: int | list[int] | None = said.get("eos_token_id", settings.get("eos_token_id"))
+    listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    return config.Generation(
+        search=search,
+        constraints=config.Constraints(
+            repetition_penalty=float(said.get("repetition_penalty") or 1.0),
+            no_repeat_ngram=said.get("no_repeat_ngram_size") or None,
+        ),
+        end_ids=tuple(end for end in listed if end != tokenizer.specials.end),
+    )
+
+
+# --- tokenizer, papers -------------------------------------------------------------------------------------------
+
+
+def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
+    """Every token that text can become must have its row. More rows than tokens are common, to round their number."""
+    added = tokenizer.backend.get_added_tokens_decoder()
+    beyond = [number for number in range(rows, tokenizer.vocab_size) if number not in added]
+    if beyond:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the embedding only {rows:,} rows",
+            "They do not belong together; get the tokenizer that came with these weights.",
+        )
+
+
+USES: Mapping[str, str] = {
+    "encoder-decoder": 'sublayer translate {out} "..."',
+    "decoder-only": 'sublayer generate {out} "..."',
+    "masked-language": 'sublayer fill {out} "... [MASK] ..."',
+    "classification": 'sublayer classify {out} "..."',
+    "tagging": 'sublayer tag {out} "..."',
+    "sentence-embedding": 'sublayer embed {out} "..."',
+    "none": "sublayer describe {out}",
+}
+"""The command that uses a model, by its shape, or of an encoder by its head."""
+
+
+def _papers(what: str, path: Path, out: Path, contents: Contents) -> Papers:
+    tree = contents.model.config
+    known = catalogue.find(what) if what in catalogue.names() else None
+    title = known.title if known is not None else what
+    licence = f"Licence: {known.licence}, {known.licence_url}. Original: {known.original}.\n\n" if known else ""
+    stack = tree.encoder if isinstance(tree, config.EncoderOnly) else tree.decoder
+    count = sum(parameter.numel() for parameter in contents.model.parameters())
+    use = USES[tree.head.type if isinstance(tree, config.EncoderOnly) else tree.kind].format(out=out)
+    card = f"""# {out.name}
+
+{title}, of the family {contents.imported["family"]}: {tree.kind}, {stack.layers} layers, width {tree.dim},
+{tree.vocab_size:,} tokens, {count:,} parameters. Not trained here: sublayer {version("sublayer")} read it from {what}.
+
+{licence}## Use
+
+    {use}
+
+`sublayer export {out} FOLDER` writes it as `transformers` has it.
+"""
+    return Papers(f"# This model was not trained with a recipe; it was read from {what} ({path.name}).\n", card)

@@ -1,0 +1,76 @@
+"""Sentence embeddings: each text must find the one that belongs to it among all others.
+
+    loss_i = - log( exp(s cos(l_i, r_i)) / sum over j of exp(s cos(l_i, r_j)) )
+
+Henderson et al. 2017 (https://arxiv.org/abs/1705.00652), section 4.4, with the cosine and a scale s as in
+sentence-transformers. The others are those of the same batch, so a larger batch is a harder task: batches that are
+accumulated do not see each other's texts. Texts that are equal to the right answer are not counted as wrong ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.data.batch import SimilarBatch
+from sublayer.data.examples.similar import SimilarPairs
+from sublayer.data.loader import validation
+from sublayer.models import EncoderOnly
+from sublayer.training.objective import evaluating
+
+
+@dataclass(frozen=True)
+class Matching:
+    """pairs: those to validate on. scale: s."""
+
+    scale: float
+    pairs: SimilarPairs
+    batching: config.Batching
+    rows: str = "pairs"
+
+    def loss(self, model: EncoderOnly, batch: SimilarBatch, total: int) -> Tensor:
+        left, right = _vectors(model, batch)
+        return matching_loss(left, right, batch.twins.to(left.device), self.scale) / total
+
+    def evaluate(self, model: EncoderOnly) -> dict[str, float]:
+        """The loss in batches as in training; how many left texts are nearest to their own among all right texts."""
+        total = 0.0
+        left: list[Tensor] = []
+        right: list[Tensor] = []
+        rows: list[int] = []
+        with evaluating(model):
+            for batch in validation(self.pairs, self.batching):
+                one, other = _vectors(model, batch)
+                total += matching_loss(one, other, batch.twins.to(one.device), self.scale).item()
+                left.append(one)
+                right.append(other)
+                rows += batch.rows.tolist()
+            nearest = (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist()
+        same = self.pairs.same_right
+        right_ones = sum(same[rows[place]] == same[rows[found]] for place, found in enumerate(nearest))
+        return {"loss": total / len(rows), "recall_at_1": right_ones / len(rows)}
+
+    def illustrate(self, folder: Path) -> None:
+        """Two numbers say it."""
+
+
+def matching_loss(left: Tensor, right: Tensor, twins: Tensor, scale: float) -> Tensor:
+    """The loss above, summed over the pairs.
+
+    Shape: left, right [B, D] of length 1, twins [B, B] boolean: wrong answers that do not count -> scalar.
+    """
+    similarity = (scale * left @ right.T).masked_fill(twins, float("-inf"))
+    return F.cross_entropy(similarity, torch.arange(len(left), device=left.device), reduction="sum")
+
+
+def _vectors(model: EncoderOnly, batch: SimilarBatch) -> tuple[Tensor, Tensor]:
+    """Both sides as vectors of length 1, in float32. Shape: [B, D] each."""
+    there = batch.to(model.device)
+    left = model.read(model.hidden(there.left, there.left_lengths), there.left_lengths)
+    right = model.read(model.hidden(there.right, there.right_lengths), there.right_lengths)
+    return F.normalize(left.float(), dim=-1), F.normalize(right.float(), dim=-1)

@@ -1,0 +1,56 @@
+"""Masked language modelling: hidden tokens from those around them; only the hidden places are projected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from sublayer import config
+from sublayer.data.batch import IGNORE, TextBatch
+from sublayer.data.examples.interface import Examples
+from sublayer.data.loader import validation
+from sublayer.models import EncoderOnly
+from sublayer.training.losses import CrossEntropy, projected
+from sublayer.training.objective import evaluating
+
+
+@dataclass(frozen=True)
+class Unmasking:
+    """examples: the validation text, with the same tokens hidden every time."""
+
+    loss_function: CrossEntropy
+    examples: Examples[TextBatch]
+    batching: config.Batching
+    rows: str = "texts"
+
+    def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
+        hidden, target = _asked(model, batch)
+        return projected(model, self.loss_function, hidden, target, total)
+
+    def evaluate(self, model: EncoderOnly) -> dict[str, float]:
+        """Accuracy: how often the likeliest token is the one that was hidden."""
+        plain = CrossEntropy(label_smoothing=0.0)
+        nats, right, targets = 0.0, 0, 0
+        with evaluating(model):
+            for batch in validation(self.examples, self.batching):
+                hidden, target = _asked(model, batch)
+                nats += projected(model, plain, hidden, target, 1).item()
+                right += int((model.project(hidden).argmax(dim=-1) == target).sum())
+                targets += batch.targets
+        loss = nats / targets
+        return {"loss": loss, "perplexity": math.exp(loss), "accuracy": right / targets}
+
+    def illustrate(self, folder: Path) -> None:
+        """The numbers say it."""
+
+
+def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
+    """What the projection reads at the hidden places, and what stood there. Shape: [1, N, D], [1, N]."""
+    there = batch.to(model.device)
+    hidden = model.hidden(there.tokens, there.lengths, there.types).flatten(0, 1)
+    target = there.target.flatten()
+    asked = (target != IGNORE).nonzero().squeeze(1)
+    return model.read(hidden.index_select(0, asked).unsqueeze(0)), target[asked].unsqueeze(0)

@@ -1,0 +1,62 @@
+"""Tagging: a tag for each word, judged by whole spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.data.batch import IGNORE, TextBatch
+from sublayer.data.examples.interface import Examples
+from sublayer.data.loader import validation
+from sublayer.models import EncoderOnly
+from sublayer.training.objective import evaluating
+from sublayer.training.objectives.classification import scores
+from sublayer.training.spans import span_scores, together
+
+
+@dataclass(frozen=True)
+class TagWords:
+    """examples: the validation sentences. tags: in the order of the model's head."""
+
+    examples: Examples[TextBatch]
+    tags: Sequence[str]
+    label_smoothing: float
+    batching: config.Batching
+    rows: str = "sentences"
+
+    def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
+        found = scores(model, batch)
+        return _summed(found, batch.target.to(found.device), self.label_smoothing) / total
+
+    def evaluate(self, model: EncoderOnly) -> dict[str, float]:
+        """Loss and accuracy over words; F1 over all spans together."""
+        nats, right, words = 0.0, 0, 0
+        true: list[list[str]] = []
+        found: list[list[str]] = []
+        with evaluating(model):
+            for batch in validation(self.examples, self.batching):
+                given = scores(model, batch).cpu()
+                nats += _summed(given, batch.target, 0.0).item()
+                best, asked = given.argmax(dim=-1), batch.target != IGNORE
+                right += int((best == batch.target)[asked].sum())
+                words += batch.targets
+                for wanted, guessed, here in zip(batch.target, best, asked, strict=True):
+                    true.append([self.tags[tag] for tag in wanted[here].tolist()])
+                    found.append([self.tags[tag] for tag in guessed[here].tolist()])
+        span_f1 = together(span_scores(true, found).values()).f1
+        return {"loss": nats / words, "accuracy": right / words, "span_f1": span_f1}
+
+    def illustrate(self, folder: Path) -> None:
+        """The numbers say it."""
+
+
+def _summed(found: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    flat = found.flatten(0, 1)
+    return F.cross_entropy(
+        flat, target.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
+    )

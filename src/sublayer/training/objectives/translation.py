@@ -1,0 +1,69 @@
+"""Translation: the loss of section 5.4, judged by BLEU of greedy translations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from sublayer import config
+from sublayer.data.batch import Batch
+from sublayer.data.encoding import EncodedPairs
+from sublayer.data.sources import Pairs
+from sublayer.data.split import grouped
+from sublayer.generation.translator import Translator
+from sublayer.models import EncoderDecoder
+from sublayer.text import Tokenizer
+from sublayer.training.evaluation import score, validation_loss
+from sublayer.training.losses import CrossEntropy, projected
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """The loss of whatever writes one text after reading another."""
+
+    loss_function: CrossEntropy
+
+    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
+        return pair_loss(model, batch, total, self.loss_function)
+
+
+def pair_loss(model: EncoderDecoder, batch: Batch, total: int, loss: CrossEntropy) -> Tensor:
+    """The loss of a decoder's tokens, given a source."""
+    # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
+    full = int(batch.source_lengths.min()) == batch.source.shape[1]
+    there = batch.to(model.device)
+    hidden = model.hidden(there.source, None if full else there.source_lengths, there.target_in)
+    return projected(model, loss, hidden, there.target_out, total)
+
+
+@dataclass(frozen=True)
+class Translating(PairLoss):
+    """Pairs as they were read and as they were encoded, to validate on."""
+
+    pairs: Pairs
+    encoded: EncodedPairs
+    tokenizer: Tokenizer
+    batching: config.Batching
+    decoding: config.Decoding
+    rows: str = "pairs"
+
+    def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
+        """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
+        was_training = model.training
+        model.eval()
+        loss = validation_loss(model, self.encoded, self.batching)
+        bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
+        model.train(was_training)
+        return {"loss": loss, "bleu": bleu}
+
+    def illustrate(self, folder: Path) -> None:
+        """Two numbers say it."""
+
+    def _bleu(self, translator: Translator, sources: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        longest = translator.model.config.max_length
+        fitting = [i for i, ids in enumerate(self.tokenizer.encode(sources)) if len(ids) < longest]
+        translations = translator.translate([sources[i] for i in fitting], beam=1)
+        return score([one.text for one in translations], [references[i] for i in fitting]).bleu

@@ -1,0 +1,173 @@
+"""From a recipe to everything that its task needs: text read, split and encoded, labels, tokenizer, objective."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+
+from sublayer import config
+from sublayer.data.examples.interface import Examples
+from sublayer.data.split import Splits, split
+from sublayer.data.tables.documents import Document
+from sublayer.data.tasks import encode_for, extra_tokens, labels_of, lines_of, reader
+from sublayer.errors import CheckpointError
+from sublayer.hub import folder as model_folder
+from sublayer.models import Model
+from sublayer.text import Tokenizer
+from sublayer.training.losses import CrossEntropy
+from sublayer.training.objective import Objective
+from sublayer.training.objectives.classification import Classifying, label_weights
+from sublayer.training.objectives.embedding import Matching
+from sublayer.training.objectives.language import Modelling
+from sublayer.training.objectives.masked import Unmasking
+from sublayer.training.objectives.reconstruction import Reconstructing
+from sublayer.training.objectives.tagging import TagWords
+from sublayer.training.objectives.translation import Translating
+from sublayer.training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recipe and its text.
+
+    recipe: with the vocabulary's size and the labels filled in. splits: the text as it was read. training, validation:
+    the same, as the task shows it to a model.
+    """
+
+    recipe: config.Recipe
+    splits: Splits[Any]
+    tokenizer: Tokenizer
+    training: Examples[Any]
+    validation: Examples[Any]
+
+    @property
+    def digest(self) -> str:
+        """Of the tokenizer and the training text as ids: what makes the batches, and the model, the same ones."""
+        digest = hashlib.blake2b(self.tokenizer.fingerprint.encode(), digest_size=16)
+        for array in self.training.arrays():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> Work:
+    """Read, split and encode the text.
+
+    Args:
+        folder: relative paths start here. kept: the tokenizer of a run that goes on; where it is not there, it is that
+            of the model that the recipe starts from, or else one is trained.
+    """
+    task, read = recipe.task, reader(recipe.task)
+    table = read(recipe.data.source, folder)
+    splits: Splits[Any] = split(table, recipe.data.split, folder, read)
+    noun = table.report.noun
+    for name, part in (("text", table), ("training", splits.train)):
+        if part.report.dropped:
+            reporter.say(f"{name}: {part.report}")
+    sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
+    reporter.say(f"{sizes[0]} training {noun}, {sizes[1]} for validation, {sizes[2]} held out")
+    recipe = _with_labels(recipe, splits.train)
+    tokenizer = _tokenizer(recipe, folder, kept, splits.train)
+    recipe = _with_vocabulary(recipe, tokenizer)
+    encoded: list[Examples[Any]] = []
+    for name, part in (("training", splits.train), ("validation", splits.validation)):
+        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model))
+        if examples.report.kept < len(part):
+            reporter.say(f"{name}: {examples.report}")
+        encoded.append(examples)
+    return Work(recipe, splits, tokenizer, *encoded)
+
+
+def objective(work: Work) -> Objective:
+    """What the task asks of a model."""
+    recipe = work.recipe
+    task, batching, smoothing = recipe.task, recipe.training.batches, recipe.training.label_smoothing
+    examples: Any = work.validation
+    match task:
+        case config.TranslationTask():
+            loss = CrossEntropy(smoothing, work.tokenizer.pad_id)
+            pairs = work.splits.validation
+            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding)
+        case config.SpanCorruptionTask() | config.DenoisingTask():
+            return Reconstructing(CrossEntropy(smoothing, work.tokenizer.pad_id), examples, batching)
+        case config.CausalTask():
+            documents: Sequence[Document] = work.splits.validation.rows
+            return Modelling(CrossEntropy(smoothing), examples, batching, sum(one.words for one in documents))
+        case config.InstructionsTask():
+            return Modelling(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
+        case config.MaskedTask():
+            return Unmasking(CrossEntropy(smoothing), examples, batching)
+        case config.ClassificationTask():
+            names = labels(recipe.model)
+            training: Any = work.training
+            weights = label_weights(task.weights, np.bincount(training.target, minlength=len(names)))
+            return Classifying(examples, names, weights, smoothing, batching, recipe.name)
+        case config.TaggingTask():
+            return TagWords(examples, labels(recipe.model), smoothing, batching)
+        case config.EmbeddingTask():
+            return Matching(task.scale, examples, batching)
+        case _:
+            assert_never(task)
+
+
+def labels(model: config.Model) -> tuple[str, ...]:
+    """The labels of the model's head; none where it has no such head."""
+    head = getattr(model, "head", None)
+    return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
+
+
+def begin_from(model: Model, path: Path) -> list[str]:
+    """Give `model` the weights of the model folder (or run) `path`; a head that differs keeps those it has.
+
+    Returns:
+        The names of the parameters that are not from there.
+
+    Raises:
+        CheckpointError: there is no whole model, or it is another but for its head.
+    """
+    theirs = dict(model_folder.read(path).model.named_parameters())
+    own = dict(model.named_parameters())
+    fresh = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
+    wrong = [name for name in fresh if name.partition(".")[0] not in ("head", "output", "pooler")]
+    if wrong:
+        raise CheckpointError(
+            f"the model in {path} is not the one that the recipe describes: {', '.join(wrong[:5])}",
+            "Leave out of [model] whatever start.path already says.",
+        )
+    with torch.no_grad():
+        for name in own.keys() - set(fresh):
+            own[name].copy_(theirs[name])
+    return fresh
+
+
+def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Any) -> Tokenizer:
+    if kept is not None and kept.is_file():
+        return Tokenizer.load(kept)
+    if recipe.start is not None:
+        return Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json")
+    return Tokenizer.train(lines_of(training), recipe.tokenizer, extra_tokens(recipe.task))
+
+
+def _with_labels(recipe: config.Recipe, training: Any) -> config.Recipe:
+    """The labels are those of the training text, sorted, where the recipe (or the model it starts from) names none."""
+    head = getattr(recipe.model, "head", None)
+    if not isinstance(head, config.Classification | config.Tagging) or head.labels:
+        return recipe
+    head = head.model_copy(update={"labels": labels_of(training)})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
+
+
+def _with_vocabulary(recipe: config.Recipe, tokenizer: Tokenizer) -> config.Recipe:
+    """The vocabulary's size is the tokenizer's: text may be too small to fill the size that was asked for.
+
+    A model from elsewhere may have room for more than its tokenizer knows, and keeps it.
+    """
+    if recipe.start is not None and recipe.model.vocab_size >= tokenizer.vocab_size:
+        return recipe
+    model = recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    return recipe.model_copy(update={"model": model})

@@ -1,0 +1,441 @@
+"""When the runner steps and when it leaves the step to the modules; that both agree is a law (`laws/runner.py`)."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import twins
+from laws.models import CONFIGS, ROWS, build, redraw
+from sublayer import config, laws
+from sublayer.errors import InputError
+from sublayer.generation import runner as runner_module
+from sublayer.generation.greedy import greedy
+from sublayer.generation.runner import KNOWN, Runner, runner_for
+from sublayer.generation.step import Limits
+from sublayer.generation.translator import Translator
+from sublayer.models import DecoderState, EncoderDecoder
+from sublayer.nn.feed_forward import PositionWise
+from sublayer.nn.linear import Linear
+from sublayer.nn.tap import Tap
+
+SOURCE, LENGTHS = torch.tensor([[2, 3, 4, 5], [6, 7, 8, 0]]), torch.tensor([4, 3])
+TOKENS = torch.tensor([[1, 9, 4], [1, 5, 11]])
+
+
+def small(seed: int = 1, **options: object) -> EncoderDecoder:
+    return build(twins.tree(**options), dtype=torch.float32, seed=seed)  # type: ignore[arg-type]
+
+
+def decode(
+    stepper: Runner | EncoderDecoder, between: Callable[[int], object] = lambda at: None, tokens: Tensor = TOKENS
+) -> Tensor:
+    """The logits of feeding `tokens` one by one; `between` is called before each step."""
+    with torch.no_grad():
+        state = stepper.start(SOURCE, LENGTHS, capacity=tokens.shape[1])
+        logits: list[Tensor] = []
+        for at in range(tokens.shape[1]):
+            between(at)
+            logits.append(stepper.step(tokens[:, at : at + 1], state))
+    return torch.cat(logits, dim=1)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert laws.relative_error(found, expected) < 1e-5
+
+
+@pytest.fixture
+def steps_by_modules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each step that modules have computed."""
+    counted: list[int] = []
+    plain = EncoderDecoder.step
+
+    def step(self: EncoderDecoder, tokens: Tensor, state: DecoderState) -> Tensor:
+        counted.append(state.length)
+        return plain(self, tokens, state)
+
+    monkeypatch.setattr(EncoderDecoder, "step", step)
+    return counted
+
+
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
+def test_every_kind_of_model_is_stepped_without_modules(index: int, steps_by_modules: list[int]) -> None:
+    model = build(CONFIGS[index], dtype=torch.float32, seed=index)
+    stepper = runner_for(model)
+    assert isinstance(stepper, Runner)
+    decode(stepper)
+    assert steps_by_modules == []
+
+
+# --- listeners ---------------------------------------------------------------------------------------------------
+
+
+def test_a_tap_listened_to_midway_hears_every_step_from_then_on(steps_by_modules: list[int]) -> None:
+    model = small()
+    expected = decode(model)
+    steps_by_modules.clear()
+    stepper, heard = Runner(model), []
+    taps = [module for module in model.decoder.modules() if isinstance(module, Tap)]
+    for tap in [*taps, model.logits]:
+        heard.clear()
+        steps_by_modules.clear()
+        hooks = []
+
+        def between(at: int, tap: Tap = tap, hooks: list = hooks) -> None:
+            if at == 1:
+                hooks.append(tap.register_forward_hook(lambda module, inputs, value: heard.append(value)))
+            if at == 2:
+                hooks.pop().remove()
+
+        assert_close(decode(stepper, between), expected)
+        assert len(heard) == 1
+        assert steps_by_modules == [1]
+
+
+@pytest.mark.parametrize("kind", ["forward", "before", "everywhere"])
+def test_any_hook_in_the_decoder_is_heard(kind: str) -> None:
+    """A hook that changes what passes, on a part that is no tap."""
+    model = small()
+    part = model.decoder.layers[1].feed_forward
+    stepper = Runner(model)
+    plain = decode(stepper)
+    match kind:
+        case "forward":
+            hook = part.register_forward_hook(lambda module, inputs, value: 2 * value)
+        case "before":
+            hook = part.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1.0,))
+        case _:
+            hook = nn.modules.module.register_module_forward_hook(
+                lambda module, inputs, value: 2 * value if module is part else None
+            )
+    try:
+        found, expected = decode(stepper), decode(model)
+    finally:
+        hook.remove()
+    assert torch.equal(found, expected)
+    assert laws.relative_error(found, plain) > 1e-3
+    assert_close(decode(stepper), plain)
+
+
+# --- changed weights ---------------------------------------------------------------------------------------------
+
+
+def written_in_place(model: EncoderDecoder) -> None:
+    model.decoder.layers[0].feed_forward.up.weight.data.mul_(1)  # an alias that nothing counts, but no change
+    model.decoder.layers[0].feed_forward.up.weight.mul_(-1)
+
+
+def bias_written_in_place(model: EncoderDecoder) -> None:
+    model.decoder.layers[1].self_attention.qkv.bias.add_(1)
+
+
+def data_replaced(model: EncoderDecoder) -> None:
+    weight = model.decoder.layers[0].cross_attention.output.weight
+    weight.data = -weight.data
+
+
+def parameter_replaced(model: EncoderDecoder) -> None:
+    layer = model.decoder.layers[1].self_attention.output
+    layer.weight = nn.Parameter(-layer.weight)
+
+
+def state_loaded(model: EncoderDecoder) -> None:
+    model.load_state_dict(small(seed=2).state_dict())
+
+
+def all_redrawn(model: EncoderDecoder) -> None:
+    redraw(model, 3)
+
+
+def part_replaced(model: EncoderDecoder) -> None:
+    model.decoder.layers[0].feed_forward = small(seed=4).decoder.layers[0].feed_forward
+
+
+def layer_dropped(model: EncoderDecoder) -> None:
+    model.decoder.layers[0], model.decoder.layers[1] = model.decoder.layers[1], model.decoder.layers[0]
+
+
+def table_replaced(model: EncoderDecoder) -> None:
+    model.decoder.position.table = -model.decoder.position.table
+
+
+def cast_and_back(model: EncoderDecoder) -> None:
+    model.double()
+    redraw(model, 5)
+    model.float()
+
+
+CHANGES = [
+    written_in_place,
+    bias_written_in_place,
+    data_replaced,
+    parameter_replaced,
+    state_loaded,
+    all_redrawn,
+    part_replaced,
+    layer_dropped,
+    table_replaced,
+    cast_and_back,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("midway", [False, True], ids=["between decodes", "midway"])
+def test_a_changed_model_is_noticed(
+    change: Callable[[EncoderDecoder], None], midway: bool, steps_by_modules: list[int]
+) -> None:
+    model, other = small(), small()
+    stepper = Runner(model)
+    before = decode(stepper)
+
+    def at_one(model: EncoderDecoder) -> Callable[[int], object]:
+        @torch.no_grad()
+        def between(at: int) -> None:
+            if at == (1 if midway else 0):
+                change(model)
+
+        return between
+
+    if not midway:
+        with torch.no_grad():
+            change(model)
+            change(other)
+        found, expected = decode(stepper), decode(other)
+    else:
+        found, expected = decode(stepper, at_one(model)), decode(other, at_one(other))
+    assert laws.relative_error(found, before) > 1e-3, "the change changes nothing"
+    assert_close(found, expected)
+    # From the next start on, steps are the runner's own again.
+    steps_by_modules.clear()
+    decode(stepper)
+    assert steps_by_modules == []
+
+
+def test_a_copy_of_a_runner_is_its_own_models() -> None:
+    stepper = Runner(small())
+    before = decode(stepper)
+    for other in (copy.deepcopy(stepper), pickle.loads(pickle.dumps(stepper))):  # noqa: S301 (our own bytes)
+        assert other.model is not stepper.model
+        with torch.no_grad():
+            state_loaded(other.model)
+        assert_close(decode(other), decode(small(seed=2)))
+        assert torch.equal(decode(stepper), before)
+
+
+def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]) -> None:
+    translator = Translator(small(), None, config.Decoding())  # type: ignore[arg-type]
+    decode(translator.stepper)  # type: ignore[arg-type]
+    assert steps_by_modules == []
+    translator.model = small(seed=2)
+    assert_close(decode(translator.stepper), decode(small(seed=2)))  # type: ignore[arg-type]
+
+
+# --- what is left to the modules ---------------------------------------------------------------------------------
+
+
+def test_several_tokens_at_once_are_left_to_the_modules(steps_by_modules: list[int]) -> None:
+    model = small()
+    stepper = Runner(model)
+    with torch.no_grad():
+        state = stepper.start(SOURCE, LENGTHS, capacity=3)
+        found = [stepper.step(TOKENS[:, :2], state), stepper.step(TOKENS[:, 2:], state)]
+    assert steps_by_modules == [0]
+    assert_close(torch.cat(found, dim=1), decode(model))
+
+
+def test_gradients_are_left_to_the_modules() -> None:
+    model = small()
+    stepper = Runner(model)
+    state = stepper.start(SOURCE, LENGTHS, capacity=3)
+    assert stepper.step(TOKENS[:, :1], state).requires_grad
+
+
+def test_a_training_model_keeps_its_dropout(steps_by_modules: list[int]) -> None:
+    tree = twins.tree()
+    block = tree.decoder.block.model_copy(update={"dropout": 0.5})
+    tree = tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"block": block})})
+    model = build(tree, dtype=torch.float32)
+    stepper = Runner(model)
+    expected = decode(stepper)
+    model.train()
+    assert runner_for(model) is model
+    assert laws.relative_error(decode(stepper), expected) > 1e-3
+    assert laws.relative_error(decode(stepper, lambda at: model.decoder.layers[0].train(at == 1)), expected) > 1e-3
+    model.eval()
+    steps_by_modules.clear()
+    assert torch.equal(decode(stepper), expected)
+    assert steps_by_modules == []
+
+
+def test_autocast_is_left_to_the_modules() -> None:
+    model = small()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = decode(Runner(model)), decode(model)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_declined(dtype: torch.dtype) -> None:
+    model = small()
+    stepper = Runner(model)
+    decode(stepper)
+    model.to(dtype)
+    assert runner_for(model) is model
+    assert torch.equal(decode(stepper), decode(model))
+
+
+def test_without_the_private_product_there_is_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "one_dnn", lambda: False)
+    model = small()
+    assert runner_for(model) is model
+    assert torch.equal(decode(Runner(model)), decode(model))
+
+
+def test_weights_of_inference_mode_are_declined() -> None:
+    with torch.inference_mode():
+        model = small()
+    assert runner_for(model) is model
+
+
+class Doubled(PositionWise):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def a_subclass(model: EncoderDecoder) -> None:
+    model.decoder.layers[1].feed_forward.__class__ = Doubled
+
+
+def a_forward_of_its_own(model: EncoderDecoder) -> None:
+    linear = model.decoder.layers[0].self_attention.output
+    linear.forward = lambda x: 2 * Linear.forward(linear, x)
+
+
+def a_parametrization(model: EncoderDecoder) -> None:
+    nn.utils.parametrizations.weight_norm(model.decoder.layers[0].feed_forward.up)
+
+
+def another_activation(model: EncoderDecoder) -> None:
+    model.decoder.layers[0].feed_forward.activation = torch.tanh
+
+
+def vectors_rescaled(model: EncoderDecoder) -> None:
+    model.decoder.embedding.tokens.max_norm = 0.1
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [a_subclass, a_forward_of_its_own, a_parametrization, another_activation, vectors_rescaled],
+    ids=lambda strange: strange.__name__,
+)
+def test_parts_that_are_not_known_are_declined(strange: Callable[[EncoderDecoder], None]) -> None:
+    model = small()
+    strange(model)
+    assert runner_for(model) is model
+    # Some of these write to themselves.
+    assert torch.equal(decode(Runner(copy.deepcopy(model))), decode(model))
+
+
+class SharperAttention(config.Attention):
+    sharpness: float = 1.0
+
+
+def with_attention(attention: config.Attention) -> config.EncoderDecoder:
+    tree = twins.tree()
+    block = tree.decoder.block.model_copy(update={"attention": attention})
+    return tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"block": block})})
+
+
+def test_a_field_that_is_not_known_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = with_attention(SharperAttention(heads=4))
+    assert runner_for(build(tree, dtype=torch.float32)).__class__ is EncoderDecoder
+    fields = dict(KNOWN[config.Attention])
+    monkeypatch.setattr(runner_module, "KNOWN", {**KNOWN, SharperAttention: fields})
+    assert runner_for(build(tree, dtype=torch.float32)).__class__ is EncoderDecoder
+    fields["sharpness"] = (1.0,)
+    assert isinstance(runner_for(build(tree, dtype=torch.float32)), Runner)
+    sharper = with_attention(SharperAttention(heads=4, sharpness=2.0))
+    assert runner_for(build(sharper, dtype=torch.float32)).__class__ is EncoderDecoder
+
+
+def test_what_is_strange_in_the_encoder_is_the_encoders_business() -> None:
+    tree = twins.tree()
+    block = tree.encoder.block.model_copy(update={"attention": SharperAttention(heads=4)})
+    tree = tree.model_copy(update={"encoder": tree.encoder.model_copy(update={"block": block})})
+    assert isinstance(runner_for(build(tree, dtype=torch.float32)), Runner)
+
+
+def test_every_field_of_the_tree_is_known_or_was_left_out_on_purpose() -> None:
+    """A new field of a known part is a line in `KNOWN`, once the runner respects it."""
+    for part, fields in KNOWN.items():
+        assert set(fields) == set(part.model_fields), part.__name__
+
+
+# --- the state ---------------------------------------------------------------------------------------------------
+
+
+def test_a_full_cache_is_refused() -> None:
+    stepper = Runner(small())
+    with torch.no_grad():
+        state = stepper.start(SOURCE, LENGTHS, capacity=1)
+        stepper.step(TOKENS[:, :1], state)
+        with pytest.raises(InputError, match="holds 1 positions; 1 are taken"):
+            stepper.step(TOKENS[:, 1:2], state)
+
+
+def test_a_source_of_nothing_is_as_with_the_modules() -> None:
+    """A length of 0 hides a whole source."""
+    model = small()
+    stepper = Runner(model)
+    lengths = torch.tensor([0, 3])
+    with torch.no_grad():
+        states = [each.start(SOURCE, lengths, capacity=1) for each in (stepper, model)]
+        assert_close(stepper.step(TOKENS[:, :1], states[0]), model.step(TOKENS[:, :1], states[1]))
+
+
+@pytest.fixture
+def rubbish_in_empty_memory():  # type: ignore[no-untyped-def]
+    """Memory that nobody has written to holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+EVERY_KIND_OF_SCORE = [
+    next(index for index, row in enumerate(ROWS) if row["decoder_position"] == position and row["window"] == window)
+    for position in ("sinusoidal", "rotary", "alibi", "relative", "none")
+    for window in (None, 3)
+]
+
+
+@pytest.mark.usefixtures("rubbish_in_empty_memory")
+@pytest.mark.parametrize("index", EVERY_KIND_OF_SCORE)
+def test_what_was_never_written_is_never_read(index: int) -> None:
+    assert torch.empty(3).isnan().all()
+    model = build(CONFIGS[index], dtype=torch.float32, seed=index)
+    inputs = laws.Inputs.draw(model, seed=index)
+    for law in (
+        laws.runner_is_modules,
+        laws.cached_is_uncached,
+        laws.tapped_is_untapped,
+        laws.chunked_is_uncached,
+        laws.truncated_is_straight,
+        laws.reordered_is_recomputed,
+        laws.kept_is_recomputed,
+        laws.found_is_scored,
+    ):
+        assert law(model, inputs).passed, law.__name__
+
+
+def test_greedy_search_through_the_runner_finds_the_same() -> None:
+    model = small()
+    limits = limits_of(0, 1, [12, 9])
+    with torch.inference_mode():
+        found, expected = (greedy(each, SOURCE, LENGTHS, limits) for each in (Runner(model), model))
+    assert [h.tokens for (h,) in found] == [h.tokens for (h,) in expected]

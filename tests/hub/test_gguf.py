@@ -1,0 +1,164 @@
+"""GGUF files: `transformers`, which reads them by itself, is the oracle of ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from parity import relative
+
+from checkpoints import tiny_tokenizer
+from small_run import sublayer
+from sublayer.errors import CheckpointError
+from sublayer.hub import folder
+from sublayer.hub.pulling import read_elsewhere
+
+LAYERS, DIM, HIDDEN, HEADS, GROUPS, WIDTH, ROWS = 2, 64, 96, 4, 2, 32, 320
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+}
+WIDE = ("qwen3", "gemma2", "gemma3")
+"""Those whose heads are wider than D / heads."""
+
+NOT_READ = {
+    "qwen3": {"head_dim": WIDTH},
+    "gemma2": {"query_pre_attn_scalar": WIDTH},
+    "gemma3": {"query_pre_attn_scalar": WIDTH},
+}
+"""What `transformers` does not take from the file: it supposes the sizes of the first models."""
+
+
+def shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Of all tensors, by llama.cpp's names, outermost dimension first."""
+    width = WIDTH if name in WIDE else DIM // HEADS
+    queries, keys = HEADS * width, GROUPS * width
+    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (ROWS, DIM), "output_norm.weight": (DIM,)}
+    if not name.startswith("gemma"):
+        found["output.weight"] = (ROWS, DIM)
+    layer: dict[str, tuple[int, ...]] = {
+        "attn_norm.weight": (DIM,),
+        "attn_q.weight": (queries, DIM),
+        "attn_k.weight": (keys, DIM),
+        "attn_v.weight": (keys, DIM),
+        "attn_output.weight": (DIM, queries),
+        "ffn_norm.weight": (DIM,),
+        "ffn_gate.weight": (HIDDEN, DIM),
+        "ffn_up.weight": (HIDDEN, DIM),
+        "ffn_down.weight": (DIM, HIDDEN),
+    }
+    if name == "qwen2":
+        layer |= {"attn_q.bias": (queries,), "attn_k.bias": (keys,), "attn_v.bias": (keys,)}
+    if name in ("qwen3", "gemma3"):
+        layer |= {"attn_q_norm.weight": (width,), "attn_k_norm.weight": (width,)}
+    if name.startswith("gemma"):
+        layer |= {"post_attention_norm.weight": (DIM,), "post_ffw_norm.weight": (DIM,)}
+    return found | {f"blk.{i}.{part}": shape for i in range(LAYERS) for part, shape in layer.items()}
+
+
+def write_gguf(path: Path, name: str, *, quantized: bool = True, **settings: Any) -> Path:
+    """A file of this architecture with random tensors, some of them quantized, and a small tokenizer."""
+    generator = np.random.default_rng(7)
+    writer = gguf.GGUFWriter(path, name)
+    writer.add_context_length(48)
+    writer.add_block_count(LAYERS)
+    writer.add_embedding_length(DIM)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(GROUPS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10_000.0)
+    if name in WIDE:
+        writer.add_key_length(WIDTH)
+        writer.add_value_length(WIDTH)
+    else:
+        writer.add_rope_dimension_count(DIM // HEADS)
+    if name.startswith("gemma"):
+        writer.add_sliding_window(5)
+    for key, value in settings.items():
+        writer.add_uint32(f"{name}.{key}", value)
+    add_tokenizer(writer)
+    for tensor, shape in shapes(name).items():
+        values = generator.standard_normal(shape).astype(np.float32) * (1.0 if len(shape) == 1 else shape[-1] ** -0.5)
+        if quantized and len(shape) == 2 and "ffn" in tensor:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(tensor, gguf.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(tensor, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(writer: gguf.GGUFWriter) -> None:
+    """Byte-level pairs, with as many tokens more as the embedding has rows, as llama.cpp's converter fills them up."""
+    backend = tiny_tokenizer().backend
+    size = backend.get_vocab_size()
+    tokens = [backend.id_to_token(number) for number in range(size)]
+    merges = [" ".join(pair) for pair in json.loads(backend.to_str())["model"]["merges"]]
+    filled = [f"[PAD{number}]" for number in range(size, ROWS)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*tokens, *filled])
+    kinds = [3 if token.startswith("<") and len(token) > 2 else 1 for token in tokens]
+    writer.add_token_types([*kinds, *(5 for _ in filled)])
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    path = write_gguf(tmp_path / "model.gguf", name)
+    kind = getattr(transformers, ARCHITECTURES[name])
+    settings = kind.config_class.from_pretrained(tmp_path, gguf_file=path.name)
+    for key, value in NOT_READ.get(name, {}).items():
+        setattr(settings, key, value)
+    options = {"config": settings, "gguf_file": path.name, "attn_implementation": "eager"}
+    theirs = kind.from_pretrained(tmp_path, **options).eval()
+    ours = read_elsewhere(path).model
+    tokens = torch.randint(ROWS, (2, 11))
+    with torch.no_grad():
+        assert relative(ours(tokens), theirs(tokens).logits) < 1e-5
+
+
+def test_pulled_with_its_tokenizer(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "llama")
+    outcome = sublayer("pull", path, tmp_path / "out", "--dtype", "bfloat16")
+    assert outcome.code == 0, outcome.err
+    found = folder.read(tmp_path / "out")
+    assert found.imported["family"] == "llama"
+    assert found.tokenizer.specials.end == 2
+    assert {parameter.dtype for parameter in found.model.parameters()} == {torch.bfloat16}
+
+
+def test_part_of_a_head_turned_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "qwen3", **{"rope.dimension_count": 8})
+    with pytest.raises(CheckpointError, match="turns 8 of the 32 dimensions"):
+        read_elsewhere(path)
+
+
+def test_a_setting_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "llama", **{"attention.twist": 3})
+    with pytest.raises(CheckpointError, match=r"llama.attention.twist = 3"):
+        read_elsewhere(path)
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "llama")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r"damaged or no GGUF file"):
+        read_elsewhere(path)
