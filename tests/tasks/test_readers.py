@@ -89,3 +89,13 @@ def test_what_cannot_be_read_is_named(tokenizer):
         Embedder(classifier.model, tokenizer)
     with pytest.raises(InputError, match=r"text 1 has no \[MASK\]"):
         Filler(encoder(config.MaskedLanguage()), tokenizer).fill(["the cat"])
+
+
+@pytest.mark.parametrize("longest", [3, 4, 7, 8])
+def test_a_text_is_cut_to_the_length_that_the_head_names(tokenizer, longest):
+    """The marks around it stay: [CLS] and as much of the text as there is room for, and [SEP]."""
+    embedder = Embedder(encoder(config.SentenceEmbedding(longest=longest)), tokenizer)
+    (found,) = embedder.embed(["the cat sat on a mat"])
+    words = [5, 6, 7, 8, 9, 10][: longest - 2]
+    expected = embedder.model(torch.tensor([[2, *words, 3]]))[0].float()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

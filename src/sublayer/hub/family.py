@@ -30,7 +30,7 @@ class Family:
     rules: every tensor of a model with this tree; what is tied stands once, as its library stores it.
     ties: the other names under which a checkpoint may hold a tied tensor, each with the name that the rules know.
     older: spellings of names in older checkpoints: patterns (as of `re.sub`), each with today's spelling. They are
-        tried only where a checkpoint lacks a name of today.
+        tried one after the other, and only where a checkpoint lacks a name of today.
     ignored: patterns of tensors' whole names that carry nothing and may stand in a checkpoint (old buffers).
     settle: the tree that `read` gave and the names of a checkpoint's tensors -> the tree, where only the names say
         which of two it is (a pooler that is there or not).

@@ -206,7 +206,7 @@ def _names(
     wanted = {name for rule in rules for name in rule.theirs}
     ties = family.ties(_tree(model))
     if family.older and not wanted <= held.keys():
-        held = {_today(name, family.older): name for name in source.headers} | held
+        held = {today: name for name in source.headers for today in _todays(name, family.older)} | held
     names = {name: held[name] for name in wanted if name in held}
     duplicates: dict[str, str] = {}
     for other, name in ties.items():
@@ -228,10 +228,11 @@ def _agree(found: Tensor, table: Tensor) -> bool:
     return found.shape == table.shape and bool((found.double() - table).abs().max() < 1e-2)
 
 
-def _today(name: str, older: Iterable[tuple[str, str]]) -> str:
+def _todays(name: str, older: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """What a name may be today: after the first pattern, after the first two, and so on."""
     for pattern, today in older:
         name = re.sub(pattern, today, name)
-    return name
+        yield name
 
 
 def _their_shapes(model: nn.Module, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:

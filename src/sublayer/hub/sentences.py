@@ -71,7 +71,8 @@ def with_head(tree: Tree, head: config.SentenceEmbedding) -> Tree:
         raise CheckpointError(
             f"this folder makes sentence embeddings with a {tree.kind} model", "Supported: encoder-only models."
         )
-    longest = head.longest if head.longest is not None and head.longest < tree.max_length else None
+    # Their library cuts texts in any case, at the latest where the positions end.
+    longest = tree.max_length if head.longest is None else min(head.longest, tree.max_length)
     return tree.model_copy(update={"head": head.model_copy(update={"longest": longest})})
 
 

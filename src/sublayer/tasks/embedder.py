@@ -20,7 +20,7 @@ class Embedder(Reader[config.SentenceEmbedding]):
         super().__init__(model, tokenizer, config.SentenceEmbedding)
 
     def embed(self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None) -> Tensor:
-        """The vectors of texts, in order.
+        """The vectors of texts, in order. A text is cut to the head's `longest` tokens, if it names a length.
 
         Shape: -> [N, D], float32 on the CPU.
 
@@ -29,6 +29,9 @@ class Embedder(Reader[config.SentenceEmbedding]):
         """
         require_list(texts)
         encoded = self.tokenizer.tokens(texts)
+        head = self.model.config.head
+        if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
+            encoded = [tokens.cut(head.longest) for tokens in encoded]
         vectors = torch.empty(len(texts), self.model.config.dim)
         for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             vectors[rows] = found.float().cpu()

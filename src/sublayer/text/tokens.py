@@ -29,6 +29,20 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def cut(self, longest: int) -> Tokens:
+        """At most `longest` tokens: the last ones of the text are left out, and never what a template put around it."""
+        own = [place for place, text in enumerate(self.texts) if text is not None]
+        surplus = min(max(len(self) - longest, 0), len(own))
+        left_out = set(own[len(own) - surplus :])
+        kept = [place for place in range(len(self)) if place not in left_out]
+        return Tokens(
+            [self.ids[place] for place in kept],
+            [self.types[place] for place in kept],
+            [self.spans[place] for place in kept],
+            [self.words[place] for place in kept],
+            [self.texts[place] for place in kept],
+        )
+
     def within(self, ranges: Sequence[tuple[int, int]]) -> list[bool]:
         """For each token whether it begins inside one of `ranges`: characters, from (included) to (excluded).
 
