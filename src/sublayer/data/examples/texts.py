@@ -149,59 +149,46 @@ def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, ta
     return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, frame.pad_id)
 
 
-Render = Callable[[Sequence[Message], bool], list[int]]
-"""Messages as tokens; with True, also what stands before an answer that is still to come."""
+Answers = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]
+"""Messages as tokens, and whether each of them belongs to an answer, the answer's end included."""
 
 
-def own_format(tokenizer: Tokenizer) -> Render:
+def own_format(tokenizer: Tokenizer) -> Answers:
     """sublayer's own form of a conversation: `start role NEWLINE content end` for each message.
 
-    No special token is made from text, so nothing that a user writes can end a message or begin another.
+    No special token is made from text, so nothing that a user writes can end a message or begin another. A model goes on
+    after `start assistant NEWLINE`.
     """
 
-    def render(messages: Sequence[Message], answer_follows: bool) -> list[int]:
+    def encode(messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         ids: list[int] = []
+        answers: list[bool] = []
         for message in messages:
             head, content = tokenizer.encode([f"{message.role}\n", message.content])
             ids += [tokenizer.start_id, *head, *content, tokenizer.end_id]
-        if answer_follows:
-            ids += [tokenizer.start_id, *tokenizer.encode([f"{ANSWERS}\n"])[0]]
-        return ids
+            answers += [False] * (1 + len(head)) + [message.role == ANSWERS] * (len(content) + 1)
+        return ids, answers
 
-    return render
+    return encode
 
 
-def encode_conversations(table: Rows[Conversation], render: Render, max_length: int, pad_id: int) -> EncodedTexts:
-    """Conversations whose targets are the assistant's answers and the ends of these, by their position.
+def encode_conversations(
+    table: Rows[Conversation], encode: Answers, max_length: int, pad_id: int
+) -> EncodedTexts:
+    """Conversations whose targets are the assistant's answers and the ends of these.
 
-    Where an answer stands is found by rendering what came before it: the tokens that an answer adds are learned,
-    whatever they are, and nothing else is, though it be the same token.
+    By their position: the same token is learned in an answer and is not learned anywhere else.
 
     Raises:
-        DataError: `render` does not go on where it stood, or no conversation fits.
+        DataError: no conversation fits.
     """
     rows: list[list[int]] = []
     targets: list[list[int]] = []
-    for row, conversation in enumerate(table):
-        ids = render(conversation.messages, False)
-        learned = np.zeros(len(ids), dtype=np.bool_)
-        for place, message in enumerate(conversation.messages):
-            if message.role != ANSWERS:
-                continue
-            before, after = (
-                render(conversation.messages[:place], True),
-                render(conversation.messages[: place + 1], False),
-            )
-            if ids[: len(after)] != after or after[: len(before)] != before:
-                raise DataError(
-                    f"the chat template writes the messages before message {place + 1}{_at(table.lines_of([row]))} "
-                    "otherwise once it follows, so its place cannot be told",
-                    "Use a template that only adds to what it wrote.",
-                )
-            learned[len(before) : len(after)] = True
-        # The target of each place is the next token.
+    for conversation in table:
+        ids, answers = encode(conversation.messages)
+        # The target of each place is the next token; the last has none.
         rows.append(ids[:-1])
-        targets.append(np.where(learned[1:], ids[1:], IGNORE).tolist())
+        targets.append([token if learned else IGNORE for token, learned in zip(ids[1:], answers[1:], strict=True)])
     tokens = Ragged.of(rows)
     kept, report = _fitting(table, tokens, max_length)
     return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, pad_id)
