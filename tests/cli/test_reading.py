@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from readers import HEADS, encoder, word_tokenizer, write_readers
 from small_run import sublayer
-
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from readers import WORDS, encoder, word_tokenizer
 
+from readers import WORDS, encoder, word_tokenizer
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger

@@ -27,10 +27,14 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
+    import sublayer
     from sublayer import laws
-    from sublayer.hub.folder import load_translator
+    from sublayer.errors import CheckpointError
+    from sublayer.models import EncoderDecoder
 
-    checked = load_translator(model).model
+    checked = sublayer.load(model).model
+    if not isinstance(checked, EncoderDecoder):
+        raise CheckpointError(f"{model} is no encoder-decoder: the laws speak of those only", "Name another model.")
     if precision == "float64":
         checked = copy.deepcopy(checked).double()
     table = Table("law", "holds", "error", "allowed", "what was compared")

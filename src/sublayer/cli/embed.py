@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -41,9 +41,9 @@ def embed(
             seen += chunk
             continue
         for text, vector in zip(chunk, vectors, strict=True):
-            rounded = [float(f"{number:.7g}") for number in vector.tolist()]
+            rounded = [float(f"{number:.7g}") for number in cast("list[float]", vector.tolist())]
             typer.echo(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
     if similar and found:
         unit = F.normalize(torch.cat(found), dim=-1)
         for text, row in zip(seen, unit @ unit.T, strict=True):
-            typer.echo("\t".join([*(f"{number:.3f}" for number in row.tolist()), text]))
+            typer.echo("\t".join([*(f"{number:.3f}" for number in cast("list[float]", row.tolist())), text]))

@@ -156,8 +156,8 @@ Answers = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]
 def own_format(tokenizer: Tokenizer) -> Answers:
     """sublayer's own form of a conversation: `start role NEWLINE content end` for each message.
 
-    No special token is made from text, so nothing that a user writes can end a message or begin another. A model goes on
-    after `start assistant NEWLINE`.
+    No special token is made from text, so nothing that a user writes can end a message or begin another. A model goes
+    on after `start assistant NEWLINE`.
     """
 
     def encode(messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -172,9 +172,7 @@ def own_format(tokenizer: Tokenizer) -> Answers:
     return encode
 
 
-def encode_conversations(
-    table: Rows[Conversation], encode: Answers, max_length: int, pad_id: int
-) -> EncodedTexts:
+def encode_conversations(table: Rows[Conversation], encode: Answers, max_length: int, pad_id: int) -> EncodedTexts:
     """Conversations whose targets are the assistant's answers and the ends of these.
 
     By their position: the same token is learned in an answer and is not learned anywhere else.
