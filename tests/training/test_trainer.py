@@ -107,6 +107,7 @@ class Judged(PairLoss):
 
     validate: Callable[[], Validation]
     rows: str = "pairs"
+    unit: str = "tokens"
 
     def evaluate(self, model: Any) -> dict[str, float]:
         found = self.validate()

@@ -44,10 +44,17 @@ def shown(found: Mapping[str, float]) -> str:
 
 
 class Objective(Protocol):
-    """What the loop asks. rows: what the rows of a batch are called where an error names them."""
+    """What the loop asks.
+
+    rows: what the rows of a batch are called where an error names them; unit: what its targets are, where their speed
+    is shown.
+    """
 
     @property
     def rows(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def loss(self, model: Any, batch: Any, total: int) -> Tensor:
         """The sum over this batch's targets, divided by `total`, those of the whole optimizer step.

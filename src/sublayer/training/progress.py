@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 class Reporter(Protocol):
     """Told of every step; everything goes to standard error."""
 
-    def step(self, step: int, last: int | None, loss: float, targets_per_second: float, left: float | None) -> None: ...
+    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -33,14 +33,14 @@ class Bar:
             BarColumn(bar_width=None),
             TextColumn("step {task.fields[step]}"),
             TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[speed]:,.0f} targets/s"),
+            TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[left]} left"),
             console=console,
             expand=True,
         )
-        self._task = self._bar.add_task("training", total=None, step="0", loss=float("nan"), speed=0.0, left="?")
+        self._task = self._bar.add_task("training", total=None, step="0", loss=float("nan"), speed="", left="?")
 
-    def step(self, step: int, last: int | None, loss: float, targets_per_second: float, left: float | None) -> None:
+    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
         shown = f"{step}/{last}" if last else f"{step}"
         self._bar.update(
             self._task,
@@ -48,7 +48,7 @@ class Bar:
             total=last,
             step=shown,
             loss=loss,
-            speed=targets_per_second,
+            speed=speed,
             left=_duration(left),
         )
 
@@ -71,12 +71,12 @@ class Lines:
     def __init__(self, console: Console, every: float = 10.0) -> None:
         self._console, self._every, self._said = console, every, float("-inf")
 
-    def step(self, step: int, last: int | None, loss: float, targets_per_second: float, left: float | None) -> None:
+    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
         now = time.monotonic()
         if now - self._said >= self._every or step == last:
             self._said = now
             shown = f"{step}/{last}" if last else f"{step}"
-            self.say(f"step {shown}  loss {loss:.3f}  {targets_per_second:,.0f} targets/s  {_duration(left)} left")
+            self.say(f"step {shown}  loss {loss:.3f}  {speed}  {_duration(left)} left")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -225,7 +225,8 @@ class Trainer:
         left = None if p.last_step is None else (p.last_step - p.step) * pace
         if left is None and self.c.minutes is not None:
             left = self.c.minutes * 60 - p.seconds
-        self.around.reporter.step(p.step, p.last_step, loss, tokens / seconds, left)
+        speed = f"{tokens / seconds:,.0f} {self.objective.unit}/s"
+        self.around.reporter.step(p.step, p.last_step, loss, speed, left)
 
     def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
         p = self.progress

@@ -58,6 +58,7 @@ class Classifying:
     batching: config.Batching
     title: str
     rows: str = "texts"
+    unit: str = "texts"
     _last: list[Confusion] = field(default_factory=list[Confusion])
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:

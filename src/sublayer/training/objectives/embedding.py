@@ -33,6 +33,7 @@ class Matching:
     pairs: SimilarPairs
     batching: config.Batching
     rows: str = "pairs"
+    unit: str = "pairs"
 
     def loss(self, model: EncoderOnly, batch: SimilarBatch, total: int) -> Tensor:
         left, right = _vectors(model, batch)

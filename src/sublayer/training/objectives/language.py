@@ -68,6 +68,7 @@ class Modelling:
     batching: config.Batching
     words: int | None
     rows: str = "rows"
+    unit: str = "tokens"
 
     def loss(self, model: DecoderOnly, batch: TextBatch, total: int) -> Tensor:
         return _loss(model, batch, total, self.loss_function)

@@ -25,6 +25,7 @@ class Unmasking:
     examples: Examples[TextBatch]
     batching: config.Batching
     rows: str = "texts"
+    unit: str = "tokens"
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         hidden, target = _asked(model, batch)

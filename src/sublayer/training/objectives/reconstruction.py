@@ -23,6 +23,7 @@ class Reconstructing(PairLoss):
     examples: Examples[Batch]
     batching: config.Batching
     rows: str = "texts"
+    unit: str = "tokens"
 
     def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
         plain = CrossEntropy(label_smoothing=0.0, pad_id=self.loss_function.pad_id)

@@ -29,6 +29,7 @@ class TagWords:
     label_smoothing: float
     batching: config.Batching
     rows: str = "sentences"
+    unit: str = "words"
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         found = scores(model, batch)

@@ -49,6 +49,7 @@ class Translating(PairLoss):
     batching: config.Batching
     decoding: config.Decoding
     rows: str = "pairs"
+    unit: str = "tokens"
 
     def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
