@@ -41,16 +41,14 @@ def attend(
     if target is not None:
         _require_words("--target", target)
     translator = load_translator(model, pick_device(device))
-    tokenizer = translator.tokenizer
+    tokenizer, marks = translator.tokenizer, translator.marks
     [source_ids] = translator.encode([sentence])
     if target is None:
         translation, target_ids = _translated(translator, sentence)
     else:
-        translation, [target_ids] = target, tokenizer.encode([target])
-    maps = attention_maps(
-        translator.model, source_ids, target_ids, start_id=tokenizer.start_id, end_id=tokenizer.end_id
-    )
-    start, end = tokenizer.pieces([tokenizer.start_id, tokenizer.end_id])
+        translation, [target_ids] = target, [[*marks.forced, *ids] for ids in tokenizer.encode([target])]
+    maps = attention_maps(translator.model, source_ids, target_ids, start_id=marks.start, end_id=marks.end)
+    start, end = tokenizer.pieces([marks.start, marks.end])
     draw_attention(
         maps,
         tokenizer.pieces(source_ids),
