@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -186,7 +187,7 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
-        plain = json.loads(self._backend.to_str())
+        plain = json.loads(self._backend.to_str(), parse_float=_single)
         unsaid = self._unsaid()
         if unsaid is not None:
             plain = {"tokenizer": plain, "unsaid": unsaid}
@@ -289,6 +290,8 @@ class Tokenizer:
             InputError: the tokenizer has no such language.
         """
         known = dict(self.specials.languages)
+        # M2M100 writes __es__ and Marian >>spa<<.
+        known |= {name.strip("_<>"): identifier for name, identifier in known.items()}
         if code not in known:
             remedy = nearest(code, known) if known else "This tokenizer names no languages."
             raise InputError(f"there is no language {code!r}", remedy)
@@ -493,6 +496,12 @@ def read_backend(path: Path) -> Backend:
         raise CheckpointError(
             f"{path} is not a tokenizer: {str(error).splitlines()[0]}", "Copy the file anew or train again."
         ) from error
+
+
+def _single(written: str) -> float:
+    """A number in single precision: the library reads the last digits of the scores of pieces otherwise than it writes
+    them."""
+    return struct.unpack("f", struct.pack("f", float(written)))[0]
 
 
 def _beside(path: Path) -> Path:
