@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -14,7 +15,7 @@ from sublayer.data.examples.frame import Frame
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import packed_documents
 from sublayer.data.examples.similar import similar_pairs
-from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged, own_format
+from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged, own_format, templated
 from sublayer.data.sources import Pairs
 from sublayer.data.split import grouped
 from sublayer.data.tables.conversations import Conversation, read_conversations
@@ -44,7 +45,7 @@ def reader(task: config.Task) -> Callable[[Any, Path], Any]:
         case config.TaggingTask():
             return read_tagged
         case config.InstructionsTask():
-            return read_conversations
+            return partial(read_conversations, made=task.messages)
         case _:
             assert_never(task)
 
@@ -117,7 +118,7 @@ def encode_for(
         case config.TranslationTask():
             return encode(table, tokenizer, max_length)
         case config.EmbeddingTask():
-            frame = Frame.of(tokenizer)
+            frame = Frame.read(tokenizer)
             # Pairs count one marker a side; a framed text may have more.
             return similar_pairs(encode(table, tokenizer, max_length - frame.added + 1), frame)
         case config.CausalTask():
@@ -131,7 +132,7 @@ def encode_for(
             )
         case config.MaskedTask():
             noise = Masking(
-                task, max_length, Frame.of(tokenizer), mask_id(tokenizer), plain_ids(tokenizer), Words.of(tokenizer)
+                task, max_length, Frame.read(tokenizer), mask_id(tokenizer), plain_ids(tokenizer), Words.of(tokenizer)
             )
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.SpanCorruptionTask():
@@ -145,7 +146,8 @@ def encode_for(
         case config.TaggingTask():
             return encode_tagged(table, tokenizer, max_length, labels)
         case config.InstructionsTask():
-            return encode_conversations(table, own_format(tokenizer), max_length, tokenizer.pad_id)
+            encode_answers = own_format(tokenizer) if tokenizer.chat_template is None else templated(tokenizer)
+            return encode_conversations(table, encode_answers, max_length, tokenizer.specials.pad or 0)
         case _:
             assert_never(task)
 

@@ -57,6 +57,7 @@ def read_elsewhere(path: Path, *, dtype: torch.dtype | None = None, unsafe_pickl
         imported = import_folder(path, dtype=dtype, unsafe_pickle=unsafe_pickle)
         tokenizer = load_folder(path)
     _require_fit(tokenizer, imported.model.config.vocab_size, path)
+    tokenizer = _with_start(tokenizer, imported)
     return Contents(imported.model, tokenizer, decoding(imported, tokenizer), imported.origin)
 
 
@@ -110,6 +111,16 @@ def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
             f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the embedding only {rows:,} rows",
             "They do not belong together; get the tokenizer that came with these weights.",
         )
+
+
+def _with_start(tokenizer: Tokenizer, imported: Imported) -> Tokenizer:
+    """A decoder must be fed something first; where the vocabulary has no token for that alone (Marian's and T5's have
+    not), the checkpoint names another one.
+    """
+    start = imported.tokens.start
+    if not isinstance(imported.model.config, config.EncoderDecoder) or tokenizer.specials.start is not None:
+        return tokenizer
+    return tokenizer if start is None else tokenizer.with_start(start)
 
 
 USES: Mapping[str, str] = {

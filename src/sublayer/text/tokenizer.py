@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -250,6 +251,11 @@ class Tokenizer:
         backend = Backend.from_str(self._backend.to_str())
         put_around(backend, template)
         return Tokenizer(backend, self.specials, chat_template=self.chat_template, size=self._size)
+
+    def with_start(self, start: int) -> Tokenizer:
+        """The same tokenizer with `start` for the token that begins a text."""
+        specials = replace(self.specials, start=start)
+        return Tokenizer(self._backend, specials, chat_template=self.chat_template, size=self._size)
 
     def for_language(self, code: str) -> Tokenizer:
         """The same tokenizer for text in the language `code`: its token stands where another language's stood.

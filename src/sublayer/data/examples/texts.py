@@ -103,12 +103,13 @@ def encode_labelled(
     for row, text in enumerate(table):
         if text.label not in number:
             raise _unknown("label", text.label, labels, table.lines_of([row]))
-    frame, second = Frame.of(tokenizer), [text.second for text in table if text.second is not None]
+    frame, second = Frame.read(tokenizer), [text.second for text in table if text.second is not None]
     first = encode_texts([text.text for text in table], tokenizer)
     if not second:
         tokens, begins = frame.around(first), None
     elif len(second) == len(table):
         tokens, begins = frame.around_two(first, encode_texts(second, tokenizer))
+        begins = begins if frame.kinds else None
     else:
         raise DataError(f"{len(second)} of {len(table)} texts have a second text", "Give all of them one, or none.")
     kept, report = _fitting(table, tokens, max_length)
@@ -129,7 +130,7 @@ def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, ta
         DataError: a tag is not among `tags`, a word has no pieces, or no sentence fits.
     """
     number = {tag: place for place, tag in enumerate(tags)}
-    frame = Frame.of(tokenizer)
+    frame = Frame.read(tokenizer)
     rows: list[list[int]] = []
     targets: list[list[int]] = []
     for row, sentence in enumerate(table):
@@ -168,6 +169,15 @@ def own_format(tokenizer: Tokenizer) -> Answers:
             ids += [tokenizer.start_id, *head, *content, tokenizer.end_id]
             answers += [False] * (1 + len(head)) + [message.role == ANSWERS] * (len(content) + 1)
         return ids, answers
+
+    return encode
+
+
+def templated(tokenizer: Tokenizer) -> Answers:
+    """The form that the tokenizer's chat template gives a conversation, which its model has seen before."""
+
+    def encode(messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        return tokenizer.encode_answers([{"role": each.role, "content": each.content} for each in messages])
 
     return encode
 
