@@ -17,6 +17,7 @@ from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
+from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -47,6 +48,7 @@ COMMANDS = (
     check,
     schema,
     pull,
+    merge,
     export,
 )
 for command in COMMANDS:
