@@ -178,7 +178,7 @@ def encode_for(
             )
         case config.MaskedTask():
             noise = Masking(
-                task, max_length, Frame.read(tokenizer), mask_id(tokenizer), plain_ids(tokenizer), Words.of(tokenizer)
+                task, max_length, Frame.of(tokenizer), mask_id(tokenizer), plain_ids(tokenizer), Words.of(tokenizer)
             )
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.SpanCorruptionTask():
