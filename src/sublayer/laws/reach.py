@@ -9,52 +9,49 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sublayer.laws.feeding import Decodes, Encodes
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.measure import Finding, evaluating, finding
-from sublayer.models import EncoderDecoder
+from sublayer.laws.law import Apart, law
+from sublayer.models.stack import Stack
 
 
+@law("causality", Decodes)
 @torch.enable_grad()
-def target_sees_its_past(model: EncoderDecoder, inputs: Inputs) -> Finding:
-    """The logits at t depend on the target at t' exactly where t' <= t, and no farther than the windows reach."""
+def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
+    """The logits at t depend on the tokens at t' exactly where t' <= t, and no farther than the windows reach."""
     size = inputs.target.shape[1]
-    source, target = inputs.source[-1:].expand(size, -1), inputs.target[-1:].expand(size, -1)
-    with evaluating(model):
-        seen = _Leaf(model.decoder.embedding)
-        with seen:
-            logits = model(source, None, target)
-        found = seen.gradient(_diagonal(logits))
-    distance = _distance(size, found.device)
-    attention = model.config.decoder.block.attention
-    allowed = (distance >= 0) & (distance <= _reach(attention.window, model.config.decoder.layers))
-    return _judge("causality", found, allowed, f"d logits / d target embedding, {size} positions")
+    seen = _Leaf(fed.model.decoder.embedding)
+    with seen:
+        logits = fed.answer(inputs.alone(-1).repeated(size))
+    found = seen.gradient(_diagonal(logits))
+    # The target is the end of what the decoder reads, which may begin with the source.
+    distance = _distance(found.shape[1], found.device)[-size:]
+    allowed = (distance >= 0) & (distance <= _reach(fed.model.decoder))
+    return _judge(found, allowed, f"d logits / d embedding, {size} positions")
 
 
+@law("the encoder's view", Encodes)
 @torch.enable_grad()
-def source_sees_its_window(model: EncoderDecoder, inputs: Inputs) -> Finding:
+def source_sees_its_window(fed: Encodes, inputs: Inputs) -> Apart:
     """The encoder's states depend on the source on both sides, and no farther than the windows reach."""
     size = inputs.source.shape[1]
-    with evaluating(model):
-        seen = _Leaf(model.encoder.embedding)
-        with seen:
-            states = model.encode(inputs.source[-1:].expand(size, -1)).states
-        found = seen.gradient(_diagonal(states))
-    attention = model.config.encoder.block.attention
-    allowed = _distance(size, found.device).abs() <= _reach(attention.window, model.config.encoder.layers)
-    return _judge("the encoder's view", found, allowed, f"d states / d source embedding, {size} positions")
+    seen = _Leaf(fed.model.encoder.embedding)
+    with seen:
+        states = fed.states(inputs.alone(-1).repeated(size))
+    found = seen.gradient(_diagonal(states))
+    allowed = _distance(size, found.device).abs() <= _reach(fed.model.encoder)
+    return _judge(found, allowed, f"d states / d embedding, {size} positions")
 
 
+@law("padding is unseen", Encodes)
 @torch.enable_grad()
-def source_padding_is_unseen(model: EncoderDecoder, inputs: Inputs) -> Finding:
-    """The logits depend on every real source token and on no padding."""
-    with evaluating(model):
-        seen = _Leaf(model.encoder.embedding)
-        with seen:
-            logits = model(inputs.source, inputs.source_lengths, inputs.target)
-        found = seen.gradient(_weighed(logits))
-    positions = torch.arange(inputs.source.shape[1], device=found.device)
-    allowed = positions < inputs.source_lengths.unsqueeze(1)
-    return _judge("source padding is unseen", found, allowed, "d logits / d source embedding")
+def source_padding_is_unseen(fed: Encodes, inputs: Inputs) -> Apart:
+    """What a source is read for depends on every real token of it and on no padding."""
+    seen = _Leaf(fed.model.encoder.embedding)
+    with seen:
+        read = fed.reading(inputs)
+    found = seen.gradient(_weighed(read))
+    return _judge(found, inputs.source_real, "d what is read / d embedding")
 
 
 class _Leaf:
@@ -99,12 +96,13 @@ def _distance(size: int, device: torch.device) -> Tensor:
     return positions.unsqueeze(1) - positions
 
 
-def _reach(window: int | None, layers: int) -> float:
+def _reach(stack: Stack) -> float:
     """How far a stack sees: every layer passes on what the one below has seen."""
-    return float("inf") if window is None else layers * (window - 1)
+    windows = [stack.kinds[kind][0] for kind in stack.kind_of_layer]
+    return sum(float("inf") if window is None else window - 1 for window in windows)
 
 
-def _judge(law: str, found: Tensor, allowed: Tensor, detail: str) -> Finding:
+def _judge(found: Tensor, allowed: Tensor, detail: str) -> Apart:
     """Exactly zero where not allowed, more where allowed; the error is the largest leak, in units of the largest."""
     largest = found.max().item()
     leak = found.masked_fill(allowed, 0.0).max().item()
@@ -112,4 +110,4 @@ def _judge(law: str, found: Tensor, allowed: Tensor, detail: str) -> Finding:
     fault = f"{blind} of {int(allowed.sum())} gradients are zero that must not be: {detail}" if blind else ""
     if not bool(found.isfinite().all()):
         fault, leak = f"gradients that are not finite: {detail}", float("inf")
-    return finding(law, leak / largest if largest else 0.0, 0.0, detail, fault=fault)
+    return Apart(leak / largest if largest else 0.0, detail, fault, tolerance=0.0)
