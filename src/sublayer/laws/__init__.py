@@ -28,7 +28,12 @@ from sublayer.laws.equivalences import (
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Law
 from sublayer.laws.measure import TOLERANCES, Finding, relative_error
-from sublayer.laws.reach import source_padding_is_unseen, source_sees_its_window, target_sees_its_past
+from sublayer.laws.reach import (
+    layers_see_their_windows,
+    source_padding_is_unseen,
+    source_sees_its_window,
+    target_sees_its_past,
+)
 from sublayer.laws.runner import runner_is_modules
 from sublayer.laws.search import (
     batched_beam_is_single,
@@ -51,6 +56,7 @@ LAWS: tuple[Law[Any], ...] = (
     reordered_is_recomputed,
     kept_is_recomputed,
     runner_is_modules,
+    layers_see_their_windows,
     target_sees_its_past,
     source_sees_its_window,
     source_padding_is_unseen,
@@ -107,6 +113,7 @@ __all__ = [
     "fused_is_explicit",
     "kept_is_recomputed",
     "laws_of",
+    "layers_see_their_windows",
     "left_padded_is_unpadded",
     "packed_is_separate",
     "padding_is_ignored",

@@ -25,6 +25,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.laws.inputs import Inputs
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models.stack import Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,11 @@ class Feeding(ABC):
     @abstractmethod
     def real(self, inputs: Inputs) -> Tensor:
         """[B, N] bool: the answers that are not those of padding."""
+
+    @property
+    @abstractmethod
+    def stacks(self) -> list[Stack]:
+        """The stacks that an answer passes through."""
 
     def ways(self, inputs: Inputs) -> list[Tensor]:
         """The answers to a batch by every way in that the shape has, without those of padding."""
@@ -61,7 +67,7 @@ class Decodes(Feeding):
         return inputs.real
 
     def ways(self, inputs: Inputs) -> list[Tensor]:
-        return [*super().ways(inputs), self.decoded(inputs, [1])[inputs.real]]
+        return [*super().ways(inputs), self.decoded(inputs, [1, 2])[inputs.real]]
 
     def decoded(self, inputs: Inputs, chunks: Sequence[int]) -> Tensor:
         """The same logits by steps of so many tokens, over and over: [B, T, V]."""
@@ -118,6 +124,10 @@ class Pairs(Decodes, Encodes):
 
     model: EncoderDecoder
 
+    @property
+    def stacks(self) -> list[Stack]:
+        return [self.model.encoder, self.model.decoder]
+
     def answer(self, inputs: Inputs) -> Tensor:
         return self.model(inputs.source, inputs.source_lengths, inputs.target)
 
@@ -135,6 +145,10 @@ class Prompts(Decodes, Packs):
 
     model: DecoderOnly
     absent: ClassVar[str] = "the model pads texts on the right only"
+
+    @property
+    def stacks(self) -> list[Stack]:
+        return [self.model.decoder]
 
     def answer(self, inputs: Inputs) -> Tensor:
         tokens, begin = self._joined(inputs)
@@ -166,6 +180,10 @@ class Texts(Encodes, Packs):
     """An encoder by itself, asked through its head."""
 
     model: EncoderOnly
+
+    @property
+    def stacks(self) -> list[Stack]:
+        return [self.model.encoder]
 
     def answer(self, inputs: Inputs) -> Tensor:
         said = self.model(inputs.source, inputs.source_lengths, inputs.types)

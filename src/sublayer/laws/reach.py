@@ -6,10 +6,13 @@ gradient that is missing. Both are silent otherwise: a model that sees the futur
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from sublayer.laws.feeding import Decodes, Encodes
+from sublayer.laws.feeding import Decodes, Encodes, Feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.models.stack import Stack
@@ -28,6 +31,24 @@ def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
     distance = _distance(found.shape[1], found.device)[-size:]
     allowed = (distance >= 0) & (distance <= _reach(fed.model.decoder))
     return _judge(found, allowed, f"d logits / d embedding, {size} positions")
+
+
+@law("each layer's window", Feeding)
+@torch.enable_grad()
+def layers_see_their_windows(fed: Feeding, inputs: Inputs) -> Apart:
+    """What leaves a layer depends on what entered it exactly where the window of that layer, and causality, allow.
+
+    A layer by itself, because one that sees everything hides from the whole what another may not see.
+    """
+    alone = inputs.alone(-1)
+    layers = [_Layer(stack, index) for stack in fed.stacks for index in range(len(stack.layers))]
+    with ExitStack() as entered:
+        for layer in layers:
+            entered.enter_context(layer)
+        # As many rows as any stack has positions.
+        fed.answer(alone.repeated(alone.source.shape[1] + alone.target.shape[1]))
+    found = [layer.judge() for layer in layers]
+    return max(found, key=lambda apart: (bool(apart.fault), apart.error))
 
 
 @law("the encoder's view", Encodes)
@@ -55,27 +76,64 @@ def source_padding_is_unseen(fed: Encodes, inputs: Inputs) -> Apart:
 
 
 class _Leaf:
-    """Cuts the graph at a module's output, so that gradients with respect to it can be asked for."""
+    """Cuts the graph at what leaves a module, or enters it, so that gradients with respect to it can be asked for."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.output: Tensor | None = None
+    def __init__(self, module: nn.Module, *, entering: bool = False) -> None:
+        self.module, self.entering = module, entering
+        self.cut: Tensor | None = None
 
     def __enter__(self) -> None:
-        self.handle = self.module.register_forward_hook(self._cut)
+        if self.entering:
+            self.handle = self.module.register_forward_pre_hook(self._cut_input)
+        else:
+            self.handle = self.module.register_forward_hook(self._cut_output)
 
     def __exit__(self, *_: object) -> None:
         self.handle.remove()
 
-    def _cut(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        self.output = output.detach().requires_grad_()
-        return self.output
+    def _cut_output(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        self.cut = output.detach().requires_grad_()
+        return self.cut
+
+    def _cut_input(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.cut = inputs[0].detach().requires_grad_()
+        return (self.cut, *inputs[1:])
 
     def gradient(self, value: Tensor) -> Tensor:
-        """The largest |d value / d output[b, s, :]|: [B, S]."""
-        assert self.output is not None
-        (gradient,) = torch.autograd.grad(value, self.output)
+        """The largest |d value / d cut[b, s, :]|: [B, S]."""
+        assert self.cut is not None
+        (gradient,) = torch.autograd.grad(value, self.cut)
         return gradient.abs().amax(-1)
+
+
+class _Layer:
+    """One layer of a stack, cut from the others, so that gradients pass through it alone."""
+
+    def __init__(self, stack: Stack, index: int) -> None:
+        self.block = stack.layers[index]
+        self.window, self.causal = stack.kinds[stack.kind_of_layer[index]][0], stack.causal
+        self.name = f"layer {index} of the {'decoder' if stack.causal else 'encoder'}"
+        self.before = _Leaf(self.block, entering=True)
+        self.after: Tensor | None = None
+
+    def __enter__(self) -> None:
+        self.before.__enter__()
+        self.handle = self.block.register_forward_hook(self._keep)
+
+    def __exit__(self, *_: object) -> None:
+        self.before.__exit__()
+        self.handle.remove()
+
+    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.after = output
+
+    def judge(self) -> Apart:
+        assert self.after is not None
+        size = self.after.shape[1]
+        found = self.before.gradient(_diagonal(self.after[:size]))[:size]
+        distance = _distance(size, found.device)
+        allowed = (distance if self.causal else distance.abs()) < (size if self.window is None else self.window)
+        return _judge(found, allowed & (distance >= 0) if self.causal else allowed, f"d out / d in, {self.name}")
 
 
 def _weighed(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import runner_for
@@ -29,7 +30,8 @@ BEAM = 4
 def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone."""
     fed = _exact(fed)
-    limits, stepper = _limits(fed, inputs), runner_for(fed.model)
+    stepper = runner_for(fed.model)
+    limits = _limits(stepper, inputs)
 
     def say(inputs: Inputs, limits: Limits) -> Results:
         return greedy(stepper, inputs.source, inputs.source_lengths, limits)
@@ -42,7 +44,8 @@ def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
 def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search with one hypothesis finds what greedy search finds."""
     fed = _exact(fed)
-    limits, stepper = _limits(fed, inputs), runner_for(fed.model)
+    stepper = runner_for(fed.model)
+    limits = _limits(stepper, inputs)
     one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
     return _same(fed, one, greedy(stepper, inputs.source, inputs.source_lengths, limits))
 
@@ -51,7 +54,8 @@ def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
 def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
     fed = _exact(fed)
-    limits, stepper = _limits(fed, inputs), runner_for(fed.model)
+    stepper = runner_for(fed.model)
+    limits = _limits(stepper, inputs)
     batch = _beams(stepper, inputs, limits)
     alone = [found for row in range(inputs.rows) for found in _beams(stepper, inputs.alone(row), limits.of(row))]
     return _same(fed, batch, alone)
@@ -62,18 +66,19 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     """The log-probability that beam search reports is what one forward pass gives for those tokens, and so is the score
     by which it chose them."""
     fed = _exact(fed)
-    limits = _limits(fed, inputs)
-    found = _beams(runner_for(fed.model), inputs, limits)
+    stepper = runner_for(fed.model)
+    limits = _limits(stepper, inputs)
+    found = _beams(stepper, inputs, limits)
     error = 0.0
     for row, hypotheses in enumerate(found):
-        for hypothesis in hypotheses:
-            out = hypothesis.tokens + [*limits.end_ids] * hypothesis.complete
-            target = torch.tensor([[limits.first[row], *out[:-1]]], device=inputs.target.device)
-            logs = fed.answer(replace(inputs.alone(row), target=target))[0].double().log_softmax(-1)
-            total = logs[torch.arange(len(out)), torch.tensor(out)].sum()
+        outs = [hypothesis.tokens + [*limits.end_ids] * hypothesis.complete for hypothesis in hypotheses]
+        target, _ = padded([[limits.first[row], *out[:-1]] for out in outs], 0, inputs.target.device)
+        logits = fed.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
+        for hypothesis, out, logs in zip(hypotheses, outs, logits.double().log_softmax(-1), strict=True):
+            total = logs[torch.arange(len(out)), torch.tensor(out)].sum().item()
             # In units of the sum, or of 1 nat where the model is sure: the search adds up in float32.
             for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
-                error = max(error, abs(claimed - total.item()) / max(1.0, abs(total.item())))
+                error = max(error, abs(claimed - total) / max(1.0, abs(total)))
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
@@ -92,15 +97,16 @@ def _coarse(fed: Feeding) -> float:
     return max(tolerance(fed.model), 1e-5)
 
 
-def _limits(fed: Decodes, inputs: Inputs) -> Limits:
+def _limits(stepper: Stepper[DecoderState], inputs: Inputs) -> Limits:
     """Ragged limits, and as the end a token that comes up: the law holds for any, and shows more where some end early.
 
     Which token is the model's own end is not asked, because an untrained model may never say it.
     """
     size = inputs.target.shape[1]
-    steps = [max(1, size - row) for row in range(inputs.rows)]
+    # The first end first, so that those that stay move up in the batch.
+    steps = [max(1, size - row) for row in reversed(range(inputs.rows))]
     endless = Limits(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
-    said = greedy(fed.model, inputs.source, inputs.source_lengths, endless)[0][0].tokens
+    said = greedy(stepper, inputs.alone(0).source, None, endless.of(0))[0][0].tokens
     return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 
 
