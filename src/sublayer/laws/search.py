@@ -6,13 +6,16 @@ Searched is as `Translator` and `Generator` do: through a `Runner`, where one ca
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
+from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Hypothesis, Limits, Stepper
@@ -28,14 +31,18 @@ BEAM = 4
 
 @law("batched greedy = single greedy", Decodes)
 def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
-    """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone."""
+    """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone.
+
+    No token twice, where the vocabulary allows it: many a model falls into saying one for ever, whatever it is given.
+    """
     fed = _exact(fed)
     stepper = runner_for(fed.model)
-    limits = _limits(stepper, inputs)
+    constraints = [NoRepeatNGram(1)] if inputs.vocab_size > inputs.target.shape[1] + 1 else []
 
     def say(inputs: Inputs, limits: Limits) -> Results:
-        return greedy(stepper, inputs.source, inputs.source_lengths, limits)
+        return greedy(stepper, inputs.source, inputs.source_lengths, limits, constraints=constraints)
 
+    limits = _limits(inputs, say)
     alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), limits.of(row))]
     return _same(fed, say(inputs, limits), alone, ties=False)
 
@@ -45,9 +52,9 @@ def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search with one hypothesis finds what greedy search finds."""
     fed = _exact(fed)
     stepper = runner_for(fed.model)
-    limits = _limits(stepper, inputs)
+    limits = _limits(inputs, partial(_greedy, stepper))
     one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-    return _same(fed, one, greedy(stepper, inputs.source, inputs.source_lengths, limits))
+    return _same(fed, one, _greedy(stepper, inputs, limits))
 
 
 @law("batched beam = single beam", Decodes)
@@ -55,7 +62,7 @@ def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
     fed = _exact(fed)
     stepper = runner_for(fed.model)
-    limits = _limits(stepper, inputs)
+    limits = _limits(inputs, partial(_greedy, stepper))
     batch = _beams(stepper, inputs, limits)
     alone = [found for row in range(inputs.rows) for found in _beams(stepper, inputs.alone(row), limits.of(row))]
     return _same(fed, batch, alone)
@@ -67,7 +74,7 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     by which it chose them."""
     fed = _exact(fed)
     stepper = runner_for(fed.model)
-    limits = _limits(stepper, inputs)
+    limits = _limits(inputs, partial(_greedy, stepper))
     found = _beams(stepper, inputs, limits)
     error = 0.0
     for row, hypotheses in enumerate(found):
@@ -80,6 +87,10 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
             for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
                 error = max(error, abs(claimed - total) / max(1.0, abs(total)))
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
+
+
+def _greedy(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+    return greedy(stepper, inputs.source, inputs.source_lengths, limits)
 
 
 def _beams(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
@@ -97,16 +108,19 @@ def _coarse(fed: Feeding) -> float:
     return max(tolerance(fed.model), 1e-5)
 
 
-def _limits(stepper: Stepper[DecoderState], inputs: Inputs) -> Limits:
+def _limits(inputs: Inputs, say: Callable[[Inputs, Limits], Results]) -> Limits:
     """Ragged limits, and as the end a token that comes up: the law holds for any, and shows more where some end early.
 
     Which token is the model's own end is not asked, because an untrained model may never say it.
+
+    Args:
+        say: a search.
     """
     size = inputs.target.shape[1]
     # The first end first, so that those that stay move up in the batch.
     steps = [max(1, size - row) for row in reversed(range(inputs.rows))]
     endless = Limits(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
-    said = greedy(stepper, inputs.alone(0).source, None, endless.of(0))[0][0].tokens
+    said = say(inputs.alone(0), endless.of(0))[0][0].tokens
     return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 
 
