@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from encoder_rows import ROWS
-from parity import Batch, Case, assert_same_file, exactly, load_again, make, relative
+from parity import LAWS, Batch, Case, assert_holds, assert_same_file, exactly, load_again, make, relative
 from torch import Tensor
 
 from sublayer import config
@@ -83,6 +83,11 @@ def test_each_text_by_itself(case: Case) -> None:
         for name, said in single.items():
             whole = together[name][row : row + 1]
             assert relative(said, whole[:, :length] if said.dim() == 3 else whole) < 1e-9
+
+
+def test_laws(case: Case) -> None:
+    """Of batches, packs and padding, through the head."""
+    assert_holds(case.imported.model, *LAWS)
 
 
 def test_padding_on_the_left(case: Case) -> None:

@@ -85,6 +85,7 @@ INDEPENDENT = {
     frozenset(("decoder_position", "feed_forward")),
 }
 
+
 def build_config(row: Row) -> config.EncoderDecoder:
     """The tree of one row: two stacks that share everything but their positions and depth."""
     query_key_norm = row["query_key_norm"]

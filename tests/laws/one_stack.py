@@ -38,7 +38,16 @@ OTHER_POSITIONS: Mapping[str, config.Rotary | config.NoPosition] = {
 """What the second layer has instead of the stack's."""
 
 STACK: Mapping[str, Sequence[Any]] = {
-    "position": ("sinusoidal", "learned", "rotary", "rotary-interleaved-half", "rotary-yarn", "alibi", "relative", "none"),
+    "position": (
+        "sinusoidal",
+        "learned",
+        "rotary",
+        "rotary-interleaved-half",
+        "rotary-yarn",
+        "alibi",
+        "relative",
+        "none",
+    ),
     "feed_forward": tuple(FEED_FORWARDS),
     "norm": tuple(NORMS),
     "wiring": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
@@ -59,7 +68,19 @@ DECODER: Mapping[str, Sequence[Any]] = {
 ENCODER: Mapping[str, Sequence[Any]] = {
     **STACK,
     "embedding": ("plain", "kinds", "kinds-normed", "narrow"),
-    "head": ("none", "masked", "masked-untied", "class", "pooler", "mean", "max", "last", "tags", "vector", "unit-vector"),
+    "head": (
+        "none",
+        "masked",
+        "masked-untied",
+        "class",
+        "pooler",
+        "mean",
+        "max",
+        "last",
+        "tags",
+        "vector",
+        "unit-vector",
+    ),
 }
 ENDS = ("embedding", "logits", "head")
 INDEPENDENT = {

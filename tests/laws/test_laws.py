@@ -21,13 +21,19 @@ from sublayer.models import Model
 
 CASES: dict[str, config.Model] = {
     **{f"pairs-{i}-{name_of(row)}": c for i, (row, c) in enumerate(zip(ROWS, CONFIGS))},
-    **{f"decoder-{i}-{row['position']}-{row['wiring']}": c for i, (row, c) in enumerate(zip(DECODER_ROWS, DECODER_CONFIGS))},
-    **{f"encoder-{i}-{row['position']}-{row['head']}": c for i, (row, c) in enumerate(zip(ENCODER_ROWS, ENCODER_CONFIGS))},
+    **{
+        f"decoder-{i}-{row['position']}-{row['wiring']}": c
+        for i, (row, c) in enumerate(zip(DECODER_ROWS, DECODER_CONFIGS))
+    },
+    **{
+        f"encoder-{i}-{row['position']}-{row['head']}": c
+        for i, (row, c) in enumerate(zip(ENCODER_ROWS, ENCODER_CONFIGS))
+    },
 }
 # Every second decoder is one whose every part the runner knows.
-SEARCHED: dict[str, config.Model] = {
-    name: CASES[name] for name in CASES if name.startswith("pairs")
-} | {f"decoder-{i}": (LEAN_CONFIGS if i % 2 else DECODER_CONFIGS)[i] for i in range(len(DECODER_CONFIGS))}
+SEARCHED: dict[str, config.Model] = {name: CASES[name] for name in CASES if name.startswith("pairs")} | {
+    f"decoder-{i}": (LEAN_CONFIGS if i % 2 else DECODER_CONFIGS)[i] for i in range(len(DECODER_CONFIGS))
+}
 STEPPED = {law.name for law in laws.LAWS if law.__module__.endswith(("search", "runner"))}
 """The laws that a runner steps in, which it does in float32 alone."""
 

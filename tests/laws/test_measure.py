@@ -16,7 +16,6 @@ from laws.one_stack import DECODER_CONFIGS, ENCODER_CONFIGS
 from sublayer import config, laws
 from sublayer.cli.check import check
 from sublayer.laws.measure import finding
-from sublayer.nn.tap import Tap
 
 
 def test_relative_error_is_in_units_of_the_largest_expected() -> None:
@@ -54,9 +53,7 @@ def test_an_error_that_is_not_a_number_does_not_pass() -> None:
     assert not finding("law", 0.0, 1.0, fault="something else").passed
 
 
-EVERY_SHAPE = pytest.mark.parametrize(
-    "c", [CONFIGS[5], DECODER_CONFIGS[3], ENCODER_CONFIGS[5]], ids=lambda c: c.kind
-)
+EVERY_SHAPE = pytest.mark.parametrize("c", [CONFIGS[5], DECODER_CONFIGS[3], ENCODER_CONFIGS[5]], ids=lambda c: c.kind)
 
 
 @EVERY_SHAPE
@@ -106,9 +103,7 @@ def command() -> typer.Typer:
     return app
 
 
-def run(
-    command: typer.Typer, monkeypatch: pytest.MonkeyPatch, *options: str, c: config.Model = CONFIGS[4]
-):  # type: ignore[no-untyped-def]
+def run(command: typer.Typer, monkeypatch: pytest.MonkeyPatch, *options: str, c: config.Model = CONFIGS[4]):  # type: ignore[no-untyped-def]
     model = build(c, dtype=torch.float32)
     monkeypatch.setattr(folder, "read", lambda path: SimpleNamespace(model=model))
     return CliRunner().invoke(command, ["some/folder", *options], env={"COLUMNS": "200"})

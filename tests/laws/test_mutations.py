@@ -34,7 +34,9 @@ Patch = pytest.MonkeyPatch
 
 def pair(**choices: object) -> config.EncoderDecoder:
     """The first encoder-decoder with these choices."""
-    return CONFIGS[next(i for i, row in enumerate(ROWS) if all(row[name] == choice for name, choice in choices.items()))]
+    return CONFIGS[
+        next(i for i, row in enumerate(ROWS) if all(row[name] == choice for name, choice in choices.items()))
+    ]
 
 
 def text(**choices: object) -> config.DecoderOnly:

@@ -37,7 +37,7 @@ class Feeding(ABC):
 
     @abstractmethod
     def answer(self, inputs: Inputs) -> Tensor:
-        """What the model says of a batch, all at once: [B, N, C], an answer a token, or one (N = 1) for a whole text."""
+        """What the model says of a batch, all at once: [B, N, C], an answer a token, or N = 1 for a whole text."""
 
     @abstractmethod
     def real(self, inputs: Inputs) -> Tensor:

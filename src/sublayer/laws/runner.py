@@ -36,9 +36,7 @@ def runner_is_modules(fed: Decodes, inputs: Inputs) -> Apart:
     return Apart(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
 
 
-def _at_home(
-    model: EncoderDecoder | DecoderOnly, inputs: Inputs
-) -> tuple[EncoderDecoder | DecoderOnly, Inputs]:
+def _at_home(model: EncoderDecoder | DecoderOnly, inputs: Inputs) -> tuple[EncoderDecoder | DecoderOnly, Inputs]:
     """Model and inputs where a runner runs, as a copy where they are elsewhere."""
     if model.device.type != "cpu" or model.output.weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
@@ -78,8 +76,9 @@ class _Both:
             state.reorder(rows)
 
     def back(self, count: int) -> None:
+        length = self.begin + max(self.fed - count, 0)
         for state in self.states:
-            state.truncate(state.length - min(count, self.fed))
+            state.truncate(length)
 
     def keep(self, sentences: Tensor, rows: int) -> None:
         for state in self.states:

@@ -19,7 +19,7 @@ from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Hypothesis, Limits, Stepper
-from sublayer.laws.feeding import Decodes, Feeding, feeding
+from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import relative_error, tolerance
@@ -100,7 +100,7 @@ def _beams(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Re
 def _exact(fed: Decodes) -> Decodes:
     """The model in float32 at least: in half precision tokens tie, and either of them is right."""
     half = next(fed.model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return feeding(copy.deepcopy(fed.model).float()) if half else fed
+    return replace(fed, model=copy.deepcopy(fed.model).float()) if half else fed
 
 
 def _coarse(fed: Feeding) -> float:
