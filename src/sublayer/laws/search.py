@@ -21,11 +21,12 @@ from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Hypothesis, Limits, Stepper
 from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.law import Apart, law
-from sublayer.laws.measure import relative_error, tolerance
+from sublayer.laws.law import Apart, allowed, law
+from sublayer.laws.measure import tolerance
 from sublayer.models import DecoderState
 
 Results = list[list[Hypothesis]]
+Tie = Callable[[Hypothesis, Hypothesis, float], bool]
 BEAM = 4
 
 
@@ -33,6 +34,7 @@ BEAM = 4
 def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone.
 
+    Where rounding alone decides between two tokens, and there only, either will do; the finding then speaks of a tie.
     No token twice, where the vocabulary allows it: many a model falls into saying one for ever, whatever it is given.
     """
     fed = _exact(fed)
@@ -44,7 +46,7 @@ def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
 
     limits = _limits(inputs, say)
     alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), limits.of(row))]
-    return _same(fed, say(inputs, limits), alone, ties=False)
+    return _same(fed, inputs, say(inputs, limits), alone, _at_the_first_difference)
 
 
 @law("beam of one = greedy", Decodes)
@@ -54,7 +56,7 @@ def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     stepper = runner_for(fed.model)
     limits = _limits(inputs, partial(_greedy, stepper))
     one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-    return _same(fed, one, _greedy(stepper, inputs, limits))
+    return _same(fed, inputs, one, _greedy(stepper, inputs, limits), _at_the_first_difference)
 
 
 @law("batched beam = single beam", Decodes)
@@ -65,7 +67,7 @@ def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     limits = _limits(inputs, partial(_greedy, stepper))
     batch = _beams(stepper, inputs, limits)
     alone = [found for row in range(inputs.rows) for found in _beams(stepper, inputs.alone(row), limits.of(row))]
-    return _same(fed, batch, alone)
+    return _same(fed, inputs, batch, alone, _in_all)
 
 
 @law("found = scored", Decodes)
@@ -83,9 +85,8 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
         logits = fed.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
         for hypothesis, out, logs in zip(hypotheses, outs, logits.double().log_softmax(-1), strict=True):
             total = logs[torch.arange(len(out)), torch.tensor(out)].sum().item()
-            # In units of the sum, or of 1 nat where the model is sure: the search adds up in float32.
             for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
-                error = max(error, abs(claimed - total) / max(1.0, abs(total)))
+                error = max(error, abs(claimed - total) / len(out) / _size(logits))
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
@@ -124,24 +125,47 @@ def _limits(inputs: Inputs, say: Callable[[Inputs, Limits], Results]) -> Limits:
     return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 
 
-def _same(fed: Decodes, found: Results, expected: Results, *, ties: bool = True) -> Apart:
+def _same(fed: Decodes, inputs: Inputs, found: Results, expected: Results, tie: Tie) -> Apart:
     """Equal tokens, and log-probabilities that agree.
 
+    Other tokens of the same probability are a tie, of which either may come first.
+
     Args:
-        ties: let other tokens of the same probability pass: of a tie either may come first (a model without positions
-            has many: all permutations); that they do have this probability is what `found_is_scored` says.
+        tie: whether two texts differ by no more than so many nats a token.
     """
     pairs = [(a, b) for left, right in zip(found, expected, strict=True) for a, b in zip(left, right, strict=False)]
-    different = sum(len(left) != len(right) for left, right in zip(found, expected, strict=True))
-    different += sum((a.tokens, a.complete) != (b.tokens, b.complete) and not (ties and _tie(a, b)) for a, b in pairs)
-    error = relative_error(_log_probabilities([a for a, _ in pairs]), _log_probabilities([b for _, b in pairs]))
-    fault = f"{different} of {len(pairs)} texts differ" if different else ""
-    return Apart(error, f"tokens of {len(pairs)} texts", fault, tolerance=_coarse(fed))
+    other = [(a, b) for a, b in pairs if (a.tokens, a.complete) != (b.tokens, b.complete)]
+    size = _size(fed.answer(inputs))
+    nats = allowed(fed, inputs, _coarse(fed)) * size if other else 0.0
+    ties = sum(tie(a, b, nats) for a, b in other)
+    different = sum(len(left) != len(right) for left, right in zip(found, expected, strict=True)) + len(other) - ties
+    gaps = [abs(a.log_probability - b.log_probability) / _length(a) for a, b in pairs if (a, b) not in other]
+    return Apart(
+        max(gaps, default=0.0) / size,
+        f"tokens of {len(pairs)} texts" + (f", {ties} of them up to a tie" if ties else ""),
+        f"{different} of {len(pairs)} texts differ" if different else "",
+        tolerance=_coarse(fed),
+    )
 
 
-def _tie(a: Hypothesis, b: Hypothesis) -> bool:
-    return abs(a.log_probability - b.log_probability) <= 1e-6 * abs(b.log_probability)
+def _at_the_first_difference(a: Hypothesis, b: Hypothesis, nats: float) -> bool:
+    """Up to where the two part, they are one text: there, and there only, the two tokens are comparable."""
+    at = next((at for at, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y), None)
+    at = min(len(a.tokens), len(b.tokens)) if at is None else at
+    here = [one.log_probabilities[at] for one in (a, b) if at < len(one.log_probabilities)]
+    return len(here) == 2 and abs(here[0] - here[1]) <= nats
 
 
-def _log_probabilities(hypotheses: list[Hypothesis]) -> Tensor:
-    return torch.tensor([hypothesis.log_probability for hypothesis in hypotheses], dtype=torch.float64)
+def _in_all(a: Hypothesis, b: Hypothesis, nats: float) -> bool:
+    """Two texts of the same probability, which a model without positions has many of (all permutations); that they do
+    have it is what `found_is_scored` says."""
+    return abs(a.log_probability - b.log_probability) <= nats * max(_length(a), _length(b))
+
+
+def _length(hypothesis: Hypothesis) -> int:
+    return len(hypothesis.tokens) + hypothesis.complete
+
+
+def _size(logits: Tensor) -> float:
+    """What log-probabilities are measured in: rounding moves them as far as it moves the largest logit."""
+    return max(1.0, logits.abs().max().item())
