@@ -15,6 +15,8 @@ from laws.models import CONFIGS, build
 from laws.one_stack import DECODER_CONFIGS, ENCODER_CONFIGS
 from sublayer import config, laws
 from sublayer.cli.check import check
+from sublayer.laws.feeding import Feeding, feeding
+from sublayer.laws.law import ROUNDINGS, Apart, allowed, law
 from sublayer.laws.measure import finding
 
 
@@ -51,6 +53,38 @@ def test_an_error_that_is_not_a_number_does_not_pass() -> None:
     assert not finding("law", float("nan"), 1.0).passed
     assert finding("law", 1.0, 1.0).passed
     assert not finding("law", 0.0, 1.0, fault="something else").passed
+
+
+@pytest.mark.parametrize("c", [*CONFIGS[::9], *DECODER_CONFIGS[::8], *ENCODER_CONFIGS[::8]])
+def test_rounding_is_about_what_a_narrower_type_costs(c: config.Model) -> None:
+    wide, narrow = feeding(build(c)), feeding(build(c, dtype=torch.float32))
+    inputs = laws.Inputs.draw(narrow.model)
+    with torch.no_grad():
+        apart = laws.relative_error(narrow.answer(inputs), wide.answer(inputs), wide.real(inputs))
+        assert 1 / 20 < narrow.rounding(inputs) / apart < 20
+        assert narrow.rounding(inputs) == narrow.rounding(inputs)
+
+
+def test_what_is_allowed_grows_with_what_rounding_does_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = feeding(build(CONFIGS[0]))
+    inputs = laws.Inputs.draw(fed.model)
+    for rounding, most in ((1e-7, 1e-5), (1e-5, ROUNDINGS * 1e-5), (0.5, 1e-3)):
+        monkeypatch.setattr(Feeding, "rounding", lambda self, inputs, measured=rounding: measured)
+        assert allowed(fed, inputs, 1e-5) == pytest.approx(most)
+        assert allowed(fed, inputs, 0.0) == 0.0
+
+
+def test_a_law_allows_more_only_where_it_needs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(CONFIGS[0])
+    monkeypatch.setattr(Feeding, "rounding", lambda self, inputs: 1e-3)
+
+    def apart(error: float) -> laws.Finding:
+        tried = law("this = that", Feeding)(lambda fed, inputs: Apart(error, "", tolerance=1e-4))
+        return tried(model, laws.Inputs.draw(model))
+
+    assert (apart(5e-5).tolerance, apart(5e-5).passed) == (1e-4, True)
+    assert (apart(2e-3).tolerance, apart(2e-3).passed) == (ROUNDINGS * 1e-3, True)
+    assert not apart(1e-2).passed
 
 
 EVERY_SHAPE = pytest.mark.parametrize("c", [CONFIGS[5], DECODER_CONFIGS[3], ENCODER_CONFIGS[5]], ids=lambda c: c.kind)
@@ -124,9 +158,9 @@ def test_command_knows_every_shape(command: typer.Typer, monkeypatch: pytest.Mon
     assert result.exit_code == 0, result.output
     shown, below = result.output.split("Not asked, because", 1)
     model = build(c)
-    for law in laws.LAWS:
-        assert (f" {law.name} " in shown) != (law.name in laws.silent(model))
-        assert (law.name in " ".join(below.split())) == (law.name in laws.silent(model))
+    for name in (each.name for each in laws.LAWS):
+        assert (f" {name} " in shown) != (name in laws.silent(model))
+        assert (name in " ".join(below.split())) == (name in laws.silent(model))
 
 
 def test_command_exits_with_1_where_a_law_does_not_hold(command: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:

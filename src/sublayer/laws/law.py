@@ -16,7 +16,7 @@ from sublayer.laws.measure import Finding, evaluating, finding, tolerance
 from sublayer.models import Model
 
 F = TypeVar("F", bound=Feeding)
-ROUNDINGS = 8
+ROUNDINGS = 4
 """Ways differ in the order of all their additions; `Feeding.rounding` tells of a single one, made in one way."""
 
 
@@ -65,8 +65,8 @@ class Law(Generic[F]):
 def allowed(fed: Feeding, inputs: Inputs, least: float) -> float:
     """How far two ways may be apart on this very model: `least`, or some times what rounding alone does to it.
 
-    A deep model with large numbers in its stream multiplies the last bit a hundredfold. But no more than a hundred times
-    `least`, because a token that rounding sends to another expert would excuse anything.
+    A deep model with large numbers in its stream multiplies the last bit a hundredfold. But no more than a hundred
+    times `least`, because a token that rounding sends to another expert would excuse anything.
     """
     return least if least == 0.0 else min(max(least, ROUNDINGS * fed.rounding(inputs)), 100 * least)
 
