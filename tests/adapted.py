@@ -37,7 +37,9 @@ def redrawn(model: nn.Module, seed: int, std: float = 0.3) -> None:
             parameter.normal_(std=std)
 
 
-def write_base(folder: Path, tree: config.Model | None = None, *, seed: int = 1, dtype: torch.dtype | None = None) -> Path:
+def write_base(
+    folder: Path, tree: config.Model | None = None, *, seed: int = 1, dtype: torch.dtype | None = None
+) -> Path:
     """A model folder of ours; a small Llama that converses, unless another tree is wanted."""
     model = build_model(llama_tree(304) if tree is None else tree)
     redrawn(model, seed)

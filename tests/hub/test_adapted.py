@@ -150,7 +150,10 @@ def other_rank(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda f: shutil.rmtree(f.parent / "base"), r"adapters for the model in .*base, and there is none\. Put it back"),
+        (
+            lambda f: shutil.rmtree(f.parent / "base"),
+            r"adapters for the model in .*base, and there is none\. Put it back",
+        ),
         (
             lambda f: write_base(f.parent / "base", seed=7),
             r"for another model than the one in .*base: its weights have the SHA-256 .*base\.path",

@@ -12,6 +12,7 @@ import torch
 import transformers
 from parity import exactly, relative
 from safetensors.torch import load_file, save_file
+from test_own_models import translation
 from torch import Tensor
 
 from adapted import C, write_adapters, write_base
@@ -21,7 +22,6 @@ from sublayer.errors import CheckpointError
 from sublayer.hub.exporting import export
 from sublayer.hub.folder import read
 from sublayer.hub.peft import export_adapters, import_adapters
-from test_own_models import translation
 
 ROTARY = 1e-7
 """Their rotary frequencies are float32; all else agrees in float64."""

@@ -180,7 +180,10 @@ def test_what_is_new_is_never_adapted(tmp_path: Path, bases: Path) -> None:
         ({"start": {"path": "nowhere"}}, "start.path = 'nowhere' holds no model"),
         ({"start": {"sha256": "0" * 64}}, "and start.sha256 is 000000000000…. Put back the model that was there"),
         ({"start": {"sha256": "0"}}, "start.sha256"),
-        ({"adapter": {"targets": ["*.nothing"]}}, "adapter.targets: '*.nothing' names no linear map. There are decoder."),
+        (
+            {"adapter": {"targets": ["*.nothing"]}},
+            "adapter.targets: '*.nothing' names no linear map. There are decoder.",
+        ),
         ({"adapter": {"targets": []}}, "adapter.targets: the patterns name no linear map"),
         ({"adapter": {"targets": ["output"]}}, "adapter.targets: 'output' is tied to an embedding"),
         ({"adapter": {"rank": 0}}, "adapter.rank"),

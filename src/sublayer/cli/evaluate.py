@@ -83,7 +83,9 @@ def _translated(
     cut = sum(not translation.complete for translation in translations)
     if cut:
         typer.echo(f"{cut} translations reached their length limit and are cut there", err=True)
-    rows = [{"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)]
+    rows = [
+        {"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)
+    ]
     _write(out, rows)
 
 

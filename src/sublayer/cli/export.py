@@ -22,7 +22,8 @@ def export(
     form: Annotated[
         Format,
         typer.Option(
-            "--format", help="hf: a folder that `transformers` loads. peft: adapters alone, for the base exported as hf."
+            "--format",
+            help="hf: a folder that `transformers` loads. peft: adapters alone, for the base exported as hf.",
         ),
     ] = Format.hf,
     family: Annotated[

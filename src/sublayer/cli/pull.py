@@ -27,7 +27,8 @@ def pull(
         typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
     ] = False,
     base: Annotated[
-        Path | None, typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL")
+        Path | None,
+        typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
     ] = None,
 ) -> None:
     """Read anybody's checkpoint and write it as a model folder, which every other command takes.

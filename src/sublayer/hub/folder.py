@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError

@@ -127,7 +127,8 @@ def export_adapters(out: Path, contents: Contents, family: str | None = None) ->
     others = tensors.keys() - {f"{name}.{part}" for name in names for part in ("down", "up")}
     if others:
         raise CheckpointError(
-            f"{sorted(others)[0]} learned whole, and is no adapter", "Merge the model, and export it whole: --format hf."
+            f"{sorted(others)[0]} learned whole, and is no adapter",
+            "Merge the model, and export it whole: --format hf.",
         )
     found: dict[str, Tensor] = {}
     for name in names:

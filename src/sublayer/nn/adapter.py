@@ -70,9 +70,7 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
         ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
     """
     maps = {
-        name: module
-        for name, module in _modules(model)
-        if isinstance(module, Linear) and f"{name}.weight" not in whole
+        name: module for name, module in _modules(model) if isinstance(module, Linear) and f"{name}.weight" not in whole
     }
     chosen: list[str] = []
     for pattern in c.targets:
