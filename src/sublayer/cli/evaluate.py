@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -54,7 +54,7 @@ def evaluate(
     if isinstance(found, Translator):
         _translated(found, path, beam, length_penalty, out)
     elif isinstance(found, Generator):
-        _answered(found, path, out)
+        _answered(cast("Generator[Any]", found), path, out)
     else:
         raise CheckpointError(f"{model} neither translates nor converses", "Name another model.")
 

@@ -23,7 +23,7 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="hf: a folder that `transformers` loads. peft: adapters alone, for the base exported as hf.",
+            help="hf: a folder that `transformers` loads. peft: adapters alone, on the base as hf.",
         ),
     ] = Format.hf,
     family: Annotated[

@@ -28,7 +28,7 @@ def pull(
     ] = False,
     base: Annotated[
         Path | None,
-        typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
+        typer.Option(help="The model folder that adapters (PEFT's) belong to.", metavar="MODEL"),
     ] = None,
 ) -> None:
     """Read anybody's checkpoint and write it as a model folder, which every other command takes.
