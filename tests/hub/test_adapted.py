@@ -33,7 +33,7 @@ TREES: dict[str, config.Model | None] = {
     "encoder-decoder": translating(304),
     "encoder-only": config.EncoderOnly.parse({**headed("classification", labels=["a", "b"]), "vocab_size": 304}, "t"),
 }
-TOKENS = torch.tensor([[5, 9, 40, 200, 17, 8], [7, 7, 300, 4, 61, 90]])
+TOKENS = torch.tensor([[5, 9, 40, 200, 17, 8], [7, 7, 280, 4, 61, 90]])
 
 
 @torch.no_grad()

@@ -113,7 +113,6 @@ def encode_for(
     Raises:
         DataError: nothing fits, or a label is unknown. ConfigError: the tokenizer lacks a special token.
     """
-    markers = Markers(tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id)
     match task:
         case config.TranslationTask():
             return encode(table, tokenizer, max_length)
@@ -136,10 +135,10 @@ def encode_for(
             )
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.SpanCorruptionTask():
-            noise = SpanCorruption(task, max_length, markers, sentinel_ids(tokenizer, task.sentinels))
+            noise = SpanCorruption(task, max_length, _markers(tokenizer), sentinel_ids(tokenizer, task.sentinels))
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.DenoisingTask():
-            noise = Denoising(task, max_length, markers, mask_id(tokenizer), sentence_ends(tokenizer))
+            noise = Denoising(task, max_length, _markers(tokenizer), mask_id(tokenizer), sentence_ends(tokenizer))
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.ClassificationTask():
             return encode_labelled(table, tokenizer, max_length, labels)
@@ -150,6 +149,10 @@ def encode_for(
             return encode_conversations(table, encode_answers, max_length, tokenizer.specials.pad or 0)
         case _:
             assert_never(task)
+
+
+def _markers(tokenizer: Tokenizer) -> Markers:
+    return Markers(tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id)
 
 
 def held_out(table: AnyTable) -> list[Mapping[str, Any]]:
