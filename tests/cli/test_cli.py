@@ -18,6 +18,7 @@ import typer.main
 from sacrebleu import corpus_bleu
 
 import sublayer as package
+from adapted import write_adapters, write_base
 from checkpoints import tiny_llama
 from generation.prompted import generator
 from readers import write_readers
@@ -62,7 +63,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "classify", "tag", "embed", "fill"}
+    wanted |= {"pull", "merge", "export", "classify", "tag", "embed", "fill"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -100,6 +101,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
     pull(str(theirs), tmp_path / "models" / "my-llama")
     write_readers(tmp_path / "models")
+    write_adapters(tmp_path / "runs" / "trec" / "model", write_base(tmp_path / "models" / "base"))
+    talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}
+    (tmp_path / "runs" / "trec" / "model" / "test.jsonl").write_text(json.dumps(talk) + "\n")
     return tmp_path
 
 

@@ -41,7 +41,7 @@ def evaluate(
 
     Example: sublayer evaluate runs/demo --beam 4
 
-    Example: sublayer evaluate models/smollm2 --data runs/smollm2-trec/model/test.jsonl
+    Example: sublayer evaluate runs/trec --out answers.jsonl
     """
     from sublayer.errors import CheckpointError
     from sublayer.generation.generator import Generator
