@@ -255,7 +255,5 @@ def test_rows_become_conversations(tmp_path: Path) -> None:
 
 def test_a_field_that_the_rows_have_not(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("Who?\tHUM\n")
-    with pytest.raises(
-        DataError, match=r"messages\.user: rows of this text have no \{source\}\. There are \{text"
-    ):
+    with pytest.raises(DataError, match=r"messages\.user: rows of this text have no \{source\}\. There are \{text"):
         asked(tmp_path, LabelledTsv(path="a.tsv"), user="{source}", assistant="{label}")

@@ -272,6 +272,11 @@ def test_a_classifier_reads_a_text_as_it_was_trained_to(tmp_path: Path, start: b
     assert outcome.code == 0, outcome.err
     loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
     made = work.prepare(loaded.recipe, loaded.folder, None, reporter())
+    evaluated = sublayer("evaluate", tmp_path / "run", "--out", tmp_path / "found.jsonl")
+    assert evaluated.code == 0, evaluated.err
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    right = sum(line["found"] == line["label"] for line in lines)
+    assert f"\naccuracy  {right / len(lines):.4f}\n" in evaluated.out
     classifier = model_folder.load(tmp_path / "run")
     assert isinstance(classifier, Classifier)
     texts = [row.text for row in made.splits.validation]

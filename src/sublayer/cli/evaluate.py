@@ -1,4 +1,4 @@
-"""`sublayer evaluate`: BLEU and chrF on held-out sentences, or exact answers in held-out conversations."""
+"""`sublayer evaluate`: how good a model is on what was held out: BLEU, exact answers, or the accuracy of labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
     from sublayer.generation.translator import Translator
+    from sublayer.tasks import Classifier
 
 OWN = "the model's own"
 
@@ -21,7 +22,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help='JSON lines {"source": …, "references": [ … ]}, or {"messages": [ … ]} for a model that converses.',
+            help='JSON lines {"source": …, "references": [ … ]}; of conversations {"messages": [ … ]}, '
+            'of labels {"text": …, "label": …}.',
             show_default="what was held out",
         ),
     ] = None,
@@ -37,7 +39,7 @@ def evaluate(
     """Score a model on what was held out when it was trained.
 
     Translations by sacreBLEU with its signature, and chrF. Of conversations the last answers, made by greedy search:
-    how many are, word for word, those that stand there.
+    how many are, word for word, those that stand there. Of labels accuracy, and F1 averaged over the labels.
 
     Example: sublayer evaluate runs/demo --beam 4
 
@@ -47,6 +49,7 @@ def evaluate(
     from sublayer.generation.generator import Generator
     from sublayer.generation.translator import Translator
     from sublayer.hub.folder import find, load
+    from sublayer.tasks import Classifier
     from sublayer.training.runtime import pick_device
 
     found: Any = load(model, pick_device(device))
@@ -55,8 +58,10 @@ def evaluate(
         _translated(found, path, beam, length_penalty, out)
     elif isinstance(found, Generator):
         _answered(cast("Generator[Any]", found), path, out)
+    elif isinstance(found, Classifier):
+        _classified(found, path, out)
     else:
-        raise CheckpointError(f"{model} neither translates nor converses", "Name another model.")
+        raise CheckpointError(f"{model} neither translates nor converses nor classifies", "Name another model.")
 
 
 def _translated(
@@ -111,6 +116,29 @@ def _answered(generator: Generator[Any], path: Path, out: Path | None) -> None:
     typer.echo(f"exact          {judged.exact:.4f}   the answer, word for word")
     typer.echo(f"folded         {judged.folded:.4f}   but for case, and marks and spaces around it")
     _write(out, [{"messages": each.asked, "expected": each.expected, "answer": each.answer} for each in found])
+
+
+def _classified(classifier: Classifier, path: Path, out: Path | None) -> None:
+    from sublayer.config import LabelledJsonl
+    from sublayer.data.jsonl import read_objects
+    from sublayer.data.tables.labelled import read_labelled
+    from sublayer.errors import DataError
+    from sublayer.training.confusion import judged
+
+    if not path.is_file():
+        raise DataError(f"there is no {path}", 'Give --data a file of JSON lines {"text": …, "label": …}.')
+    two = any("second" in row for _, row in read_objects(path) if row is not None)
+    source = LabelledJsonl(path=path.name, second_field="second" if two else None)
+    rows = read_labelled(source, path.parent).rows
+    started = time.perf_counter()
+    found = classifier.classify([row.text if row.second is None else (row.text, row.second) for row in rows])
+    seconds = time.perf_counter() - started
+    labels = classifier.labels
+    confusion = judged(labels, [row.label for row in rows], [one.label for one in found])
+    typer.echo(f"texts     {len(rows):,} ({seconds:.1f} s)")
+    typer.echo(f"accuracy  {confusion.accuracy:.4f}")
+    typer.echo(f"macro F1  {confusion.macro_f1:.4f}")
+    _write(out, [{**row.plain, "found": one.label} for row, one in zip(rows, found, strict=True)])
 
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:

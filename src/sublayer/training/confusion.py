@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sublayer.errors import DataError, nearest
 from sublayer.files import replacing
 
 Scores = NDArray[np.float64]
@@ -74,6 +75,21 @@ class Confusion:
 
 def _part(of: NDArray[np.int64], whole: NDArray[np.int64]) -> Scores:
     return np.divide(of, whole, out=np.zeros(len(of)), where=whole > 0)
+
+
+def judged(labels: Sequence[str], true: Sequence[str], found: Sequence[str]) -> Confusion:
+    """The confusion of labels that were found with the true ones.
+
+    Raises:
+        DataError: a true label is none of `labels`.
+    """
+    number = {label: place for place, label in enumerate(labels)}
+    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for one, other in zip(true, found, strict=True):
+        if one not in number:
+            raise DataError(f"the label '{one}' is none that the model knows", nearest(one, labels))
+        matrix[number[one], number[other]] += 1
+    return Confusion(matrix)
 
 
 def draw_confusion(confusion: Confusion, labels: Sequence[str], picture: Path, title: str) -> None:
