@@ -38,11 +38,20 @@ def redrawn(model: nn.Module, seed: int, std: float = 0.3) -> None:
 
 
 def write_base(
-    folder: Path, tree: config.Model | None = None, *, seed: int = 1, dtype: torch.dtype | None = None
+    folder: Path,
+    tree: config.Model | None = None,
+    *,
+    seed: int = 1,
+    dtype: torch.dtype | None = None,
+    fresh: bool = False,
 ) -> Path:
-    """A model folder of ours; a small Llama that converses, unless another tree is wanted."""
-    model = build_model(llama_tree(304) if tree is None else tree)
-    redrawn(model, seed)
+    """A model folder of ours; a small Llama that converses, unless another tree is wanted.
+
+    fresh: with the weights that a training begins with, from which it learns soon; else with large random ones.
+    """
+    model = build_model(llama_tree(tiny_tokenizer().vocab_size) if tree is None else tree)
+    if not fresh:
+        redrawn(model, seed)
     contents = Contents(model.to(dtype or torch.float32), conversing(), DECODING if tree is None else {}, ORIGIN)
     write(folder, contents, Papers("# the base\n", "the base\n"))
     return folder

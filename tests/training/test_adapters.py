@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import signal
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
+import torch
 from safetensors.torch import load_file, save_file
 
 import small_run
-from small_run import processes, same, sublayer, trained
+import twins
+from adapted import write_base
+from readers import encoder, word_tokenizer
+from small_run import WORDS, processes, same, sublayer, trained
 from small_task import plain, write_task, write_text
+from sublayer import config
+from sublayer.config.load import load_recipe
 from sublayer.config.presets import merge
-from sublayer.hub.folder import read
+from sublayer.generation.generator import Generator
+from sublayer.hub import folder as model_folder
+from sublayer.hub.exporting import export
+from sublayer.hub.folder import Contents, read
+from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
+from sublayer.tasks import Classifier
+from sublayer.text import Tokenizer
+from sublayer.training import work
+from sublayer.training.answers import answers, judge
 from sublayer.training.checkpoint import listed
 from sublayer.training.metrics import read_metrics
+from sublayer.training.objectives.classification import scores
+from sublayer.training.progress import reporter
 
 ADAPTER = {"rank": 2, "alpha": 4.0}
 # By name: the task that made the base, and the head that is new.
@@ -132,10 +151,6 @@ def test_resumed_is_uninterrupted(tmp_path: Path, bases: Path, name: str) -> Non
 
 def test_adapted_as_trained_is_what_is_loaded(tmp_path: Path, bases: Path) -> None:
     """The number that the last validation logged is that of the folder, merged or not."""
-    from sublayer.config.load import load_recipe
-    from sublayer.training import work
-    from sublayer.training.progress import reporter
-
     file = recipe(tmp_path, bases, "classification", training={"optimizer": {"learning_rate": 5e-2}})
     assert sublayer("train", file, "--out", tmp_path / "run").code == 0
     logged = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "valid/loss" in line][-1]
@@ -226,3 +241,130 @@ def test_a_run_does_not_replace_what_it_begins_with(tmp_path: Path, bases: Path)
     assert outcome.code == 2
     assert f"start.path = '{tmp_path / 'run'}' stands in {tmp_path / 'run'} itself" in outcome.err
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+# --- from elsewhere ----------------------------------------------------------------------------------------------
+
+
+def labelled(folder: Path) -> None:
+    """Texts of the words that `readers.word_tokenizer` knows."""
+    words = ("the", "cat", "sat", "on", "a", "mat", "dog")
+    draw = random.Random(2)
+    texts = {" ".join(draw.choices(words, k=draw.randint(2, 6))): None for _ in range(120)}
+    (folder / "labelled.tsv").write_text("".join(f"{t}\t{'cat' if 'cat' in t.split() else 'none'}\n" for t in texts))
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_classifier_reads_a_text_as_it_was_trained_to(tmp_path: Path, start: bool) -> None:
+    """[CLS] and [SEP] of a tokenizer from elsewhere, the markers of one that was trained here: what the model was shown
+    in training is what it is asked about."""
+    labelled(tmp_path)
+    data = plain("classification", task={"weights": {"type": "equal"}}, model={"head": {"pooling": "class"}})
+    if start:
+        bert = Contents(encoder(config.MaskedLanguage()).float(), word_tokenizer())
+        model_folder.write(tmp_path / "bert", bert, model_folder.Papers("", ""))
+        del data["tokenizer"]
+        data["model"] = {"head": {"type": "classification"}}
+        data |= {"start": {"path": "bert"}, "adapter": ADAPTER}
+        data["data"]["max_length"] = 12
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(data))
+    outcome = sublayer("train", tmp_path / "recipe.toml", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
+    made = work.prepare(loaded.recipe, loaded.folder, None, reporter())
+    evaluated = sublayer("evaluate", tmp_path / "run", "--out", tmp_path / "found.jsonl")
+    assert evaluated.code == 0, evaluated.err
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    right = sum(line["found"] == line["label"] for line in lines)
+    assert f"\naccuracy  {right / len(lines):.4f}\n" in evaluated.out
+    classifier = model_folder.load(tmp_path / "run")
+    assert isinstance(classifier, Classifier)
+    texts = [row.text for row in made.splits.validation]
+    found = [one.probabilities for one in classifier.classify(texts)]
+    whole = made.validation.fixed().collate(np.arange(len(texts)))
+    with torch.no_grad():
+        expected = scores(classifier.model, whole).softmax(dim=-1)
+    assert classifier.model.config.head.labels == ("cat", "none")
+    for one, other in zip(found, expected, strict=True):
+        assert [one["cat"], one["none"]] == pytest.approx(other.tolist(), rel=1e-5)
+
+
+def test_a_translator_from_elsewhere_learns_to_translate(tmp_path: Path) -> None:
+    """Marian and T5 have no token that begins a text: their padding is what a decoder is fed first."""
+    own = read(trained())
+    specials = replace(own.tokenizer.specials, start=None)
+    export(
+        tmp_path / "marian",
+        build_model(twins.tree(vocab_size=own.model.config.vocab_size, layers=1)),
+        tokenizer=Tokenizer(own.tokenizer.backend, specials),
+        tokens={"decoder_start_token_id": 0, "eos_token_id": 2, "pad_token_id": 0},
+    )
+    outcome = sublayer("pull", tmp_path / "marian", tmp_path / "base")
+    assert outcome.code == 0, outcome.err
+    assert read(tmp_path / "base").decoding["start"] == 0
+    small_run.write(tmp_path)
+    data = small_run.recipe()
+    del data["tokenizer"], data["model"]
+    data |= {"start": {"path": "base"}, "adapter": ADAPTER}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(data))
+    outcome = sublayer("train", tmp_path / "recipe.toml", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    checks = [line["valid/loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "valid/loss" in line]
+    assert checks[-1] < checks[0]
+    for command in (("evaluate", tmp_path / "run"), ("translate", tmp_path / "run", "ba co")):
+        outcome = sublayer(*command)
+        assert outcome.code == 0, outcome.err
+
+
+# --- conversations -----------------------------------------------------------------------------------------------
+
+
+def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
+    """Found without a search, by the law that a token which is preferred after each of those before it is said."""
+    base = write_base(tmp_path / "base", fresh=True)
+    model = read(base)
+    asked = [f"{one} {other}" for one in WORDS[:6] for other in WORDS[6:10]]
+    (tmp_path / "labelled.tsv").write_text("".join(f"{t}\t{'yes' if 'ba' in t else 'no'}\n" for t in asked))
+    data = plain("instructions", task={"messages": {"user": "{text}?", "assistant": "{label}"}})
+    data["data"]["source"] = {"type": "labelled-tsv", "path": "labelled.tsv"}
+    del data["tokenizer"], data["model"]
+    data["data"]["max_length"] = 48
+    data["data"]["split"] = {"type": "random", "validation": 12, "test": 6}
+    data |= {"start": {"path": str(base)}, "adapter": {"rank": 8}}
+    data["training"] |= {"steps": 60, "validate_every": 60, "optimizer": {"type": "adamw", "learning_rate": 1e-2}}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(data))
+    outcome = sublayer("train", tmp_path / "recipe.toml", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
+    made = work.prepare(loaded.recipe, loaded.folder, None, reporter())
+    # Several models, so that there are answers of both kinds.
+    seen: set[float] = set()
+    for contents in (model, read(tmp_path / "run")):
+        generator = Generator(contents.model, contents.tokenizer, config.Generation())
+        found = work.objective(made).evaluate(contents.model)["exact_match"]
+        answered = answers(generator, made.splits.validation.rows)
+        judged = judge([one.answer for one in answered], [one.expected for one in answered])
+        assert judged.count == 12
+        assert found == judged.exact
+        seen.add(found)
+    assert len(seen) == 2
+    assert max(seen) > 0.3
+    held = json.loads((tmp_path / "run" / "model" / "test.jsonl").read_text().splitlines()[0])
+    assert [message["role"] for message in held["messages"]] == ["user", "assistant"]
+    # Through the commands, on the adapters and on the base alike.
+    for folder in (tmp_path / "run", base):
+        data_option = ("--data", tmp_path / "run" / "model" / "test.jsonl")
+        outcome = sublayer("evaluate", folder, *data_option, "--out", tmp_path / "answers.jsonl")
+        assert outcome.code == 0, outcome.err
+        lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+        exact = sum(line["expected"] == line["answer"] for line in lines) / len(lines)
+        assert f"\nexact          {exact:.4f} " in outcome.out
+    spoken = sublayer("chat", tmp_path / "run", stdin=b"ba ba?\n")
+    assert spoken.code == 0, spoken.err
+    asked = [{"role": "user", "content": "ba ba?"}]
+    assert spoken.out.rstrip("\n") == generator.generate([generator.encode_chat(asked)], max_tokens=7)[0].text
+
+
+def test_judging() -> None:
+    judged = judge(["yes", "Yes.", "yes and no", ""], ["yes", "yes", "yes", "no"])
+    assert (judged.exact, judged.folded, judged.count) == (0.25, 0.5, 4)

@@ -44,7 +44,7 @@ def evaluate(
 
     Example: sublayer evaluate models/my-llama --data english.txt
 
-    Example: sublayer evaluate models/smollm2 --data runs/smollm2-trec/model/test.jsonl
+    Example: sublayer evaluate runs/trec --out answers.jsonl
     """
     from sublayer.generation.generator import Generator
     from sublayer.generation.translator import Translator
@@ -58,7 +58,7 @@ def evaluate(
     elif isinstance(found, Generator) and _holds(path, "messages"):
         _answered(cast("Generator[Any]", found), path, out)
     else:
-        _measured(model, data, found.model.device)
+        _measured(found, model, data, out)
 
 
 def _holds(path: Path, field: str) -> bool:
@@ -69,17 +69,27 @@ def _holds(path: Path, field: str) -> bool:
         return lines.readline().lstrip().startswith(f'{{"{field}"'.encode())
 
 
-def _measured(model: Path, data: Path | None, device: Any) -> None:
+def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> None:
+    from sublayer.errors import ConfigError
+    from sublayer.tasks import Classifier
     from sublayer.training.judging import judge_folder
     from sublayer.training.objective import MEASURES
 
     started = time.perf_counter()
-    found = judge_folder(model, data, device)
+    if out is not None and not isinstance(loaded, Classifier):
+        raise ConfigError(
+            f"--out = {out}, but this model says nothing that could be written there", "Leave --out away."
+        )
+    found = judge_folder(model, data, loaded.model.device)
     rows = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
     rows |= {MEASURES[name].title: f"{value:.{MEASURES[name].digits}f}" for name, value in found.scores.items()}
     width = max(map(len, rows))
     for name, value in rows.items():
         typer.echo(f"{name:{width}}  {value}")
+    if out is not None:
+        texts: list[Any] = found.table.rows
+        answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in texts])
+        _write(out, [{**row.plain, "found": one.label} for row, one in zip(texts, answers, strict=True)])
 
 
 def _translated(

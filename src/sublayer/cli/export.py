@@ -38,7 +38,7 @@ def export(
 
     Example: sublayer export models/my-llama exported/my-llama --format hf
 
-    Example: sublayer export runs/smollm2-trec exported/trec-adapters --format peft
+    Example: sublayer export runs/trec exported/trec-adapters --format peft
     """
     from sublayer.errors import CheckpointError
     from sublayer.hub import folder

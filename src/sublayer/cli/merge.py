@@ -17,7 +17,7 @@ def merge(
 
     Tokenizer, chat template and settings are kept. It computes what the adapters on their base do, as fast as the base.
 
-    Example: sublayer merge runs/smollm2-trec models/smollm2-trec
+    Example: sublayer merge runs/trec models/trec
     """
     from sublayer.errors import CheckpointError
     from sublayer.hub.merging import merge as run

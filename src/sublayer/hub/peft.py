@@ -2,10 +2,10 @@
 
     base_model.model.<their module>.lora_A.weight [r, in]        base_model.model.<their module>.lora_B.weight [out, r]
 
-(https://huggingface.co/docs/peft/developer_guides/checkpoint). What is one matrix of ours and several of theirs (queries,
-keys and values; gate and up) needs no approximation. Out: all of theirs share our A, and B is cut like the matrix, by
-rows. In: the As stand one below the other, and each B beside zeros, which is one adapter of a higher rank. The family's
-rules say which is which.
+(https://huggingface.co/docs/peft/developer_guides/checkpoint). What is one matrix of ours and several of theirs
+(queries, keys and values; gate and up) needs no approximation. Out: all of theirs share our A, and B is cut like the
+matrix, by rows. In: the As stand one below the other, and each B beside zeros, which is one adapter of a higher rank.
+The family's rules say which is which.
 
 Dimensions: r the rank, n adapters of theirs on one map of ours.
 """
@@ -128,14 +128,14 @@ def export_adapters(out: Path, contents: Contents, family: str | None = None) ->
     if others:
         raise CheckpointError(
             f"{sorted(others)[0]} learned whole, and is no adapter",
-            "Merge the model, and export it whole: --format hf.",
+            "Export the whole model: --format hf.",
         )
     found: dict[str, Tensor] = {}
     for name in names:
         if name not in maps:
             raise CheckpointError(
                 f"the family {chosen.name} keeps {name} in another form, which has no such adapter",
-                "Merge the model, and export it whole: --format hf.",
+                "Export the whole model: --format hf.",
             )
         for module, up in zip(maps[name].theirs, maps[name].cut(tensors[f"{name}.up"]), strict=True):
             found[f"{PREFIX}{module}.lora_A.weight"] = tensors[f"{name}.down"].clone()

@@ -51,10 +51,12 @@ def answers(
         asked.append(messages[:last])
         expected.append(messages[last]["content"])
     longest = max(map(len, generator.tokenizer.encode(expected)))
+    prompts = [generator.encode_chat(messages) for messages in asked]
+    room = generator.model.config.max_length - max(map(len, prompts))
     made = generator.generate(
-        [generator.encode_chat(messages) for messages in asked],
+        prompts,
         search=config.Greedy(),
-        max_tokens=longest + MORE,
+        max_tokens=max(1, min(longest + MORE, room)),
         progress=progress,
     )
     return [Answer(*each) for each in zip(asked, expected, (one.text for one in made), strict=True)]

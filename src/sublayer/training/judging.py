@@ -21,11 +21,12 @@ CONTEXT = 1024
 
 @dataclass(frozen=True)
 class Judged:
-    """scores: by the keys of `objective.MEASURES`. count: of how many `noun`."""
+    """scores: by the keys of `objective.MEASURES`. count: of how many `noun`. table: all that were asked for."""
 
     scores: dict[str, float]
     count: int
     noun: str
+    table: Any
 
     def __str__(self) -> str:
         return f"{shown(self.scores)} ({self.count:,} {self.noun})"
@@ -42,7 +43,7 @@ def judge(model: Any, work: Work, table: AnyTable) -> Judged:
         recipe.task, table, work.tokenizer, recipe.data.max_length, labels(recipe.model), recipe.decoding
     )
     asked = replace(work, splits=replace(work.splits, validation=table), validation=examples)
-    return Judged(objective(asked).evaluate(model), examples.report.kept, examples.report.noun)
+    return Judged(objective(asked).evaluate(model), examples.report.kept, examples.report.noun, table)
 
 
 def judge_folder(folder: Path, data: Path | None, device: Any) -> Judged:

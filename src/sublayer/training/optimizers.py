@@ -1,7 +1,7 @@
 """Optimizers from the recipe, and their state as plain tensors.
 
-Every parameter that learns is in exactly one group: the matrices of linear maps and of their adapters (which decay), and
-the rest: biases, norms, embeddings of tokens and of positions.
+Every parameter that learns is in exactly one group: the matrices of linear maps and of their adapters (which decay),
+and the rest: biases, norms, embeddings of tokens and of positions.
 """
 
 from __future__ import annotations

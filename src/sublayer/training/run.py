@@ -114,12 +114,14 @@ class Result:
     def write(self) -> None:
         """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
         recipe, folder = self.work.recipe, self.out / "model"
-        theirs = ({}, {}) if self.start is None else (self.start.decoding, self.start.imported)
-        decoding = recipe.decoding.plain() if isinstance(recipe.model, config.EncoderDecoder) else theirs[0]
-        adapted = None
-        if recipe.adapter is not None and self.start is not None:
-            adapted = Adapted(recipe.adapter, self.start.base, learned(self.model))
-        contents = model_folder.Contents(self.model, self.work.tokenizer, decoding, theirs[1], adapted)
+        contents = model_folder.Contents(self.model, self.work.tokenizer)
+        if self.start is not None:
+            contents = replace(contents, decoding=self.start.decoding, imported=self.start.imported)
+            if recipe.adapter is not None:
+                adapted = Adapted(recipe.adapter, self.start.base, learned(self.model))
+                contents = replace(contents, adapted=adapted)
+        if isinstance(recipe.model, config.EncoderDecoder):
+            contents = replace(contents, decoding=recipe.decoding.plain())
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
         write_text(folder / "test.jsonl", write_rows(self.work.splits.test))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -114,7 +115,8 @@ def answered(
             asked = there.target != IGNORE
             hidden = model.hidden(there.tokens, None, there.segments)[asked]
             wrong: list[Tensor] = []
-            for some, target in zip(hidden.split(size), there.target[asked].split(size), strict=True):
+            parts = [cast("tuple[Tensor, ...]", each.split(size)) for each in (hidden, there.target[asked])]
+            for some, target in zip(*parts, strict=True):
                 logits = model.project(some)
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 nats += F.cross_entropy(logits, target, reduction="sum").item()
