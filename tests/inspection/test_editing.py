@@ -67,9 +67,9 @@ def test_a_patch_of_positions_and_heads_touches_only_these():
     name = "decoder.layers.0.self_attention.heads"
     with record(model, name) as theirs:
         ask(model, other)
-    with record(model, name) as before, edit(model, name, patched(theirs, heads=[1, 3], positions=[2, -1])):
-        with record(model, name) as after:
-            ask(model, one)
+    patch = patched(theirs, heads=[1, 3], positions=[2, -1])
+    with record(model, name) as before, edit(model, name, patch), record(model, name) as after:
+        ask(model, one)
     expected = before[name][0].clone()
     for head in (1, 3):
         for place in (2, 6):
@@ -81,9 +81,9 @@ def test_a_patch_of_positions_and_heads_touches_only_these():
 def test_a_scale_is_a_product_and_several_edits_follow_each_other():
     model, given = decoder_only(), tokens()
     name = "decoder.layers.1.feed_forward_sublayer.output"
-    with record(model, name) as before, edit(model, {name: scaled(3.0), "*.1.feed*.output": scaled(0.5)}):
-        with record(model, name) as after:
-            ask(model, given)
+    edits = {name: scaled(3.0), "*.1.feed*.output": scaled(0.5)}
+    with record(model, name) as before, edit(model, edits), record(model, name) as after:
+        ask(model, given)
     torch.testing.assert_close(after[name][0], before[name][0] * 1.5)
     heads = "decoder.layers.1.self_attention.heads"
     with record(model, heads) as before, edit(model, heads, scaled(-2.0, 0)), record(model, heads) as after:

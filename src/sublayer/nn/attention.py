@@ -26,7 +26,7 @@ from sublayer.nn.tap import Tap
 class _MultiHead(nn.Module):
     """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out.
 
-    The tap `weights` sees who attends to whom, `heads` what each head has found, before the output projection mixes them.
+    The tap `weights` sees who attends to whom, `heads` what each head has found, before the output map mixes them.
     """
 
     def __init__(self, c: config.Attention, dim: int) -> None:
@@ -37,13 +37,9 @@ class _MultiHead(nn.Module):
         self.dropout = c.dropout
         norm = c.query_key_norm
         self.norm_each_head = c.query_key_norm_over == "head"
-        sizes = (
-            (self.width, self.width)
-            if self.norm_each_head
-            else (self.head_count * self.width, self.groups * self.width)
-        )
-        self.query_norm = None if norm is None else build_norm(norm, sizes[0])
-        self.key_norm = None if norm is None else build_norm(norm, sizes[1])
+        heads, groups = (1, 1) if self.norm_each_head else (self.head_count, self.groups)
+        self.query_norm = None if norm is None else build_norm(norm, heads * self.width)
+        self.key_norm = None if norm is None else build_norm(norm, groups * self.width)
         self.output = Linear(self.head_count * self.width, dim, bias=c.biased_output)
         self.weights = Tap()
         self.heads = Tap()
