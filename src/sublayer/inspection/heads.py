@@ -21,7 +21,7 @@ and two that are no shares:
     distance    sum over k of a[q, k] |q - k|, in tokens, of self-attention                   Vig and Belinkov 2019
 
 In cross-attention q is the token that is being predicted, so `same` says how much a head looks for names to copy.
-Special tokens are no `same` and no `induction`, and do not count as queries of `separator`. A causal stack's first token
+Special tokens are no `same` and no `induction`, and no queries of `separator`. A causal stack's first token
 can see itself alone and is no query of anything. `chance` is what attention spread evenly over all that q may see would
 score (windows left aside): without it a number says little, above all on short texts. What a head looks at is not yet
 what it is for: a head that gives all to the first token may do nothing at all, which `ablation` tells.
@@ -137,7 +137,7 @@ def patterns(
         "separator": special_column & (k > 0) & ~special_row,
     }
     if group.name == "cross":
-        found |= {"same": same, "diagonal": (k - (q + 0.5) * keys / queries + 0.5).abs() <= 1}
+        found |= {"same": same, "diagonal": (k - (q.double() + 0.5) * keys / queries + 0.5).abs() <= 1}
         if links is not None:
             found["aligned"] = _linked(links, queries, keys)
     else:
@@ -199,7 +199,7 @@ class _Sums:
         seen = visible(self.group, len(rows), len(columns))
         for name, pattern in patterns(self.group, rows, columns, special, links).items():
             asked = pattern.any(1)
-            even = (pattern.sum(1) / seen.sum(1).clamp(min=1))[asked].sum().item()
+            even = (pattern.sum(1).double() / seen.sum(1).clamp(min=1))[asked].sum().item()
             self._note(name, (weights * pattern).sum((-2, -1)), int(asked.sum()), even)
         asked = seen.any(1)
         spread = -torch.xlogy(weights, weights).sum(-1)
