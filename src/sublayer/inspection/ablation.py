@@ -21,7 +21,7 @@ from torch import Tensor
 from sublayer.errors import InputError
 from sublayer.inspection.editing import edit, silence
 from sublayer.inspection.groups import Group, groups
-from sublayer.inspection.passages import Passage, losses
+from sublayer.inspection.passages import Passage, evaluated, losses
 from sublayer.models import Model
 
 
@@ -69,7 +69,6 @@ def ablate(
     """
     if not passages:
         raise InputError("there is no text to measure a loss on", "Give at least one.")
-    training = model.training
     counts = torch.tensor([float(passage.targets) for passage in passages], dtype=torch.float64)
 
     def read() -> Tensor:
@@ -78,8 +77,7 @@ def ablate(
             progress()
         return nats
 
-    try:
-        model.eval()
+    with evaluated(model):
         whole = read()
         found: list[Importance] = []
         for group in groups(model):
@@ -90,8 +88,6 @@ def ablate(
             # [L, H, 2]
             table = torch.tensor(changes, dtype=torch.float64).view(len(group.attentions), group.heads, 2)
             found.append(Importance(group, table[..., 0], table[..., 1]))
-    finally:
-        model.train(training)
     return Ablation((whole.sum() / counts.sum()).item(), int(counts.sum()), found)
 
 

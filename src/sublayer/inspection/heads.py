@@ -42,7 +42,7 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.inspection.groups import Group, groups
-from sublayer.inspection.passages import Passage, batches
+from sublayer.inspection.passages import Passage, batches, evaluated
 from sublayer.inspection.recording import record
 from sublayer.models import Model
 
@@ -100,9 +100,7 @@ def head_scores(
         raise InputError(f"there are links of {len(links)} passages, but {len(passages)} passages")
     special = torch.tensor(sorted(special_ids), dtype=torch.int64)
     sums = [_Sums(group) for group in groups(model)]
-    training = model.training
-    try:
-        model.eval()
+    with evaluated(model):
         for some in batches(model, passages, tokens):
             taps = [tap for one in sums for tap in one.group.taps("weights")]
             with torch.no_grad(), record(model, *taps) as seen:
@@ -116,8 +114,6 @@ def head_scores(
                     one.add(weights[place, :, :, : len(rows), : len(columns)], rows, columns, special, known)
             if progress is not None:
                 progress(len(some.rows))
-    finally:
-        model.train(training)
     return [one.scores() for one in sums]
 
 

@@ -7,7 +7,8 @@ answer was. What is read and what is right stand in a `Passage`.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -230,6 +231,17 @@ def batches(model: Model, passages: Sequence[Passage], tokens: int = 1024) -> It
     """All passages, those of like length together, so many tokens (padding included) at a time."""
     for rows in by_length([len(one.tokens) + len(one.fed) for one in passages], tokens):
         yield given(model, passages, rows)
+
+
+@contextmanager
+def evaluated(model: Model) -> Generator[None]:
+    """Without dropout inside the block; afterwards the model is in the mode that it was in."""
+    training = model.training
+    try:
+        model.eval()
+        yield
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()
