@@ -32,7 +32,8 @@ def attend(
     """
     from sublayer.hub.folder import load_translator
     from sublayer.inspection.attention import attention_maps
-    from sublayer.inspection.picture import draw_attention, require_picture_path
+    from sublayer.inspection.picture import draw_attention
+    from sublayer.inspection.sheet import require_picture_path
     from sublayer.training.runtime import pick_device
 
     # Before the model is loaded: a typo should not cost that time.
