@@ -10,11 +10,13 @@ Shapes: S positions, D width, V vocabulary, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.passages import Passage, evaluated, given, said
 from sublayer.inspection.recording import record
@@ -48,17 +50,26 @@ class Lens:
 
 
 @torch.no_grad()
-def logit_lens(model: Model, passage: Passage) -> Lens:
-    """The lens on one passage: a language model's next tokens, a translation's, a masked model's, a tagger's labels.
+def logit_lens(model: Model, passage: Passage, positions: Sequence[int] | None = None) -> Lens:
+    """The lens on one passage: a language model's next tokens, a translation's, a masked model's, a tagger's labels; of
+    a classifier the text's label, as one position.
+
+    Args:
+        positions: only these of the S, from 0 on, negative from the last: the logits of all may be gigabytes.
 
     Raises:
-        InputError: the model's head says nothing of a single token.
+        InputError: the model's head gives no logits, or a position does not exist.
     """
     stack, name = last_stack(model)
     with evaluated(model), record(model, f"{name}.embedding.stream", f"{name}.layers.*.stream") as seen:
         given(model, [passage], [0]).hidden(model)
         streams = torch.cat([seen[tap][0] for tap in seen.names])
-        logits = said(model, scaled_output(model, stack.norm(streams)))
+        chosen = None if positions is None else [require_position(streams.shape[1], one) for one in positions]
+        normed = scaled_output(model, stack.norm(streams))
+        if isinstance(model, EncoderOnly) and isinstance(model.config.head, config.Classification):
+            logits = model.read(normed).unsqueeze(1)
+        else:
+            logits = said(model, normed if chosen is None else normed[:, chosen])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu()
     return Lens(["embedding", *(f"layer {layer}" for layer in range(len(stack.layers)))], logits)
 

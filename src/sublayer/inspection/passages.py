@@ -152,9 +152,16 @@ def with_labels(model: EncoderOnly, passages: Sequence[Passage], labels: Sequenc
 
 
 def of_tagged(
-    model: EncoderOnly, tokenizer: Tokenizer, sentences: Sequence[tuple[Sequence[str], Sequence[str]]]
+    model: EncoderOnly,
+    tokenizer: Tokenizer,
+    sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
+    *,
+    cut: bool = False,
 ) -> list[Passage]:
     """Words with their tags, which a tagger is asked for at the first token of each word.
+
+    Args:
+        cut: read a sentence that is longer than the model's positions as far as they go, instead of refusing it.
 
     Raises:
         InputError: the head is no tagger's, does not know a tag, or a sentence is longer than the positions.
@@ -168,6 +175,7 @@ def of_tagged(
             if tag not in head.labels:
                 raise InputError(f"the model knows no tag '{tag}'", f"Its tags are {', '.join(head.labels)}.")
         [tokens] = tokenizer.encode_words([words])
+        tokens = tokens.cut(model.config.max_length) if cut else tokens
         _require_length("sentence", number, len(tokens), model.config.max_length)
         seen: set[int] = set()
         wanted: list[int] = []
