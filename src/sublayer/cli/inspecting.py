@@ -43,7 +43,8 @@ def passages_of(found: Contents, path: Path, texts: Sequence[str], target: str |
     if not isinstance(found.model, EncoderDecoder):
         if target is not None:
             raise InputError(
-                f"--target is for models that translate, and this is a {found.model.config.kind} model", "Leave it out."
+                f"--target is for models that translate, and this one is of the kind '{found.model.config.kind}'",
+                "Leave it out.",
             )
         return from_texts(found.model, found.tokenizer, texts)
     if target is not None:

@@ -85,6 +85,13 @@ def lens(
         console.print(_words(found, passage, chosen, position))
 
 
+def _titled(title: str, first: str) -> Table:
+    """A table whose title is not broken, however narrow it is."""
+    from rich.table import Table
+
+    return Table(first, title=title, title_justify="left", min_width=min(len(title) + 2, 100))
+
+
 def _labels_text(found: Contents) -> bool:
     """Whether the model says one thing of a whole text."""
     from sublayer import config
@@ -139,11 +146,9 @@ def _named(found: Contents, name: str) -> int:
 
 def _everywhere(found: Contents, passage: Passage, size: int) -> Table:
     """The likeliest candidate at every position, after each layer."""
-    from rich.table import Table
-
     from sublayer.inspection.lens import logit_lens
 
-    table = Table("", title="The likeliest, if the model ended there", title_justify="left")
+    table = _titled("The likeliest, if the model ended there", "")
     table.add_column("reads", no_wrap=True)
     rows = _names_of_rows(found, passage)
     columns: list[int] = []
@@ -176,12 +181,10 @@ def _cell(found: Contents, token: int, chance: float) -> str:
 
 def _at_one(found: Contents, passage: Passage, seen: Lens, place: int, best: int) -> Table:
     """The likeliest candidates at one position, a row a layer, and where the final answer stands."""
-    from rich.table import Table
-
     where = (
         "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, passage)[place]}"
     )
-    table = Table("", title=f"The likeliest after each layer, {plain(where)}", title_justify="left")
+    table = _titled(f"The likeliest after each layer, {plain(where)}", "")
     final = seen.logits[-1].argmax(-1)
     answer = plain(_names(found, [int(final[0])])[0])
     table.add_column(f"rank of {answer}", justify="right")
@@ -197,14 +200,12 @@ def _at_one(found: Contents, passage: Passage, seen: Lens, place: int, best: int
 
 def _parts(found: Contents, passage: Passage, token: int, position: int | None) -> list[Table]:
     """What a logit is made of: by layers, and the largest single parts."""
-    from rich.table import Table
-
     from sublayer.inspection.contributions import contributions
 
     made = contributions(found.model, passage, token, position)
     [name] = _names(found, [token])
-    layers = Table("part", title=f"The logit of {plain(name)}, by layers", title_justify="left")
-    single = Table("part", title=f"Its largest parts, of {len(made.shares)}", title_justify="left")
+    layers = _titled(f"The logit of {plain(name)}, by layers", "part")
+    single = _titled(f"Its largest parts, of {len(made.shares)}", "part")
     for table in (layers, single):
         table.add_column("adds", justify="right")
     for part, value in made.of_layers():
@@ -218,8 +219,6 @@ def _parts(found: Contents, passage: Passage, token: int, position: int | None) 
 
 def _words(found: Contents, passage: Passage, token: int, position: int | None) -> Table:
     """Which words a logit comes from."""
-    from rich.table import Table
-
     from sublayer.inspection.attribution import gradient_times_input, rollout
     from sublayer.models import EncoderDecoder
 
@@ -228,7 +227,7 @@ def _words(found: Contents, passage: Passage, token: int, position: int | None) 
     # A translation's rollout would be of the encoder alone, which has no row for what is said.
     flow = None if pair or position is None else rollout(found.model, passage)[position]
     [name] = _names(found, [token])
-    table = Table("", title=f"Where {plain(name)} comes from", title_justify="left")
+    table = _titled(f"Where {plain(name)} comes from", "")
     table.add_column("word", no_wrap=True)
     table.add_column("gradient x input", justify="right")
     if flow is not None:
@@ -237,8 +236,8 @@ def _words(found: Contents, passage: Passage, token: int, position: int | None) 
     if made.fed is not None:
         sides.append((passage.fed, made.fed))
     for ids, values in sides:
-        for place, (piece, value) in enumerate(zip(spelled(found, ids), values.tolist(), strict=True)):
+        for place, piece in enumerate(spelled(found, ids)):
             cells = [] if flow is None else [f"{float(flow[place]):.3f}"]
-            table.add_row(str(place), plain(piece), f"{value:+.3f}", *cells)
+            table.add_row(str(place), plain(piece), f"{float(values[place]):+.3g}", *cells)
         table.add_section()
     return table

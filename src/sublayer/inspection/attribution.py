@@ -13,7 +13,8 @@ from there by cross-attention has no place in it, so of an encoder-decoder only 
 Gradient times input (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713, section 3; Denil et al. 2014) is the
 inner product of each token's embedding, as the stream begins with it, with the gradient of the logit there: how much
 the logit would rise if this embedding grew by a small part of itself. It is the model's own derivative, for every shape
-and head, and says nothing of large changes.
+and head, and says nothing of large changes. Where the first thing that reads a stream is a norm, the length of an
+embedding hardly counts, and all these numbers are small: compare them with each other.
 
 Shapes: S positions (of the source), T of what a decoder is fed, D width.
 """

@@ -48,8 +48,9 @@ class _Map:
 def draw_heads(scores: Sequence[HeadScores], path: Path, *, ablation: Ablation | None = None, title: str = "") -> None:
     """Write the scores to `path`, as PNG or SVG by its suffix.
 
-    Shares are drawn from 0 to 1, so that maps can be compared; entropy and distance from 0 to the highest; the change
-    of loss with a head off around 0, red where the loss rises, the strongest change at the end of the scale.
+    Shares are drawn from 0 to 1, so that maps can be compared, the colour going with their square root; entropy and
+    distance from 0 to the highest; the change of loss with a head off around 0, red where the loss rises, the strongest
+    change at the end of the scale.
 
     Raises:
         InputError: the suffix is another, or there is nothing to draw. StorageError: the disk refused.
@@ -122,6 +123,7 @@ def _size(one: HeadScores) -> tuple[float, float]:
 
 def _draw_map(page: Figure, each: _Map, left: float, top: float, size: tuple[float, float]) -> None:
     from matplotlib import colormaps
+    from matplotlib.colors import Normalize, PowerNorm
 
     across, down = size
     layers, heads = each.values.shape
@@ -129,7 +131,8 @@ def _draw_map(page: Figure, each: _Map, left: float, top: float, size: tuple[flo
     axes = axes_at(page, left, bottom, across, down)
     low, high = each.span
     colours = colormaps["RdBu_r" if each.both else "Blues"]
-    axes.imshow(each.values.numpy(), colours, vmin=low, vmax=high, aspect="auto", interpolation="none")
+    scale = PowerNorm(0.5, low, high) if each.name in SHARES else Normalize(low, high)
+    axes.imshow(each.values.numpy(), colours, scale, aspect="auto", interpolation="none")
     for spine in axes.spines.values():
         spine.set(linewidth=0.5, color="#b0b0b0")
     look: dict[str, Any] = {"fontsize": 6, "color": QUIET}
