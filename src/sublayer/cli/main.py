@@ -19,6 +19,7 @@ from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
 from sublayer.cli.heads import heads
 from sublayer.cli.lens import lens
+from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -51,6 +52,7 @@ COMMANDS = (
     check,
     schema,
     pull,
+    merge,
     export,
 )
 for command in COMMANDS:
