@@ -149,7 +149,7 @@ def test_what_cannot_be_read():
         of_texts(model, tokenizer, ["the", " "])
     with pytest.raises(InputError, match="text 1 has 22 tokens, but this model's positions end at 12"):
         of_texts(model, tokenizer, ["cat " * 20])
-    [cut] = of_texts(model, tokenizer, ["cat " * 20], cut=True)
+    [cut] = of_texts(model, tokenizer, ["cat " * 20], most=99)
     assert (len(cut.tokens), cut.tokens[-1]) == (12, tokenizer.separator_id)
     with pytest.raises(InputError, match="no text"):
         ablate(model, [])

@@ -35,6 +35,9 @@ def heads(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows of the file to read.", metavar="N")] = 200,
+    longest: Annotated[
+        int, typer.Option(min=2, help="Tokens to read of a row; longer pairs are left out.", metavar="N")
+    ] = 256,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Switch off each head in turn and measure how much the loss rises.")
     ] = False,
@@ -62,7 +65,7 @@ def heads(
     if out is not None:
         require_picture_path(out)
     found = opened(model, device)
-    passages, what = _material(found, model, texts or [], data, limit)
+    passages, what = _material(found, model, texts or [], data, limit, longest)
     asked = _asked(found, passages) if ablate else []
     with _progress() as bar:
         task = bar.add_task("reading", total=len(passages))
@@ -94,7 +97,7 @@ def heads(
 
 
 def _material(
-    found: Contents, path: Path, texts: Sequence[str], data: Path | None, limit: int
+    found: Contents, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
 ) -> tuple[list[Passage], str]:
     """What is to be read, and what to call it."""
     from sublayer.errors import InputError
@@ -110,7 +113,7 @@ def _material(
     if data is None and not file.is_file():
         raise InputError(f"{path} has no held-out rows (test.jsonl)", "Give texts, or a file with --data.")
     marks = translator_of(found, path).marks if isinstance(found.model, EncoderDecoder) else None
-    rows = from_file(found.model, found.tokenizer, file, limit, marks)
+    rows = from_file(found.model, found.tokenizer, file, limit=limit, most=longest, marks=marks)
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 

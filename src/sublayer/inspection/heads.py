@@ -106,12 +106,10 @@ def head_scores(
             with torch.no_grad(), record(model, *taps) as seen:
                 some.hidden(model)
             for one in sums:
-                # [B, L, H, T, S]
-                weights = torch.stack([seen[tap][0] for tap in one.group.taps("weights")], dim=1).double().cpu()
                 for place, row in enumerate(some.rows):
                     rows, columns = _ids(one.group, passages[row])
-                    known = None if links is None else links[row]
-                    one.add(weights[place, :, :, : len(rows), : len(columns)], rows, columns, special, known)
+                    weights = [seen[tap][0][place, :, : len(rows), : len(columns)] for tap in one.group.taps("weights")]
+                    one.add(weights, rows, columns, special, None if links is None else links[row])
             if progress is not None:
                 progress(len(some.rows))
     return [one.scores() for one in sums]
@@ -190,25 +188,31 @@ class _Sums:
         self._counts: dict[str, int] = {}
         self._chance: dict[str, float] = {}
 
-    def add(self, weights: Tensor, rows: Tensor, columns: Tensor, special: Tensor, links: Links | None) -> None:
-        """Shape: weights [L, H, T, S], rows [T], columns [S]."""
+    def add(
+        self, weights: Sequence[Tensor], rows: Tensor, columns: Tensor, special: Tensor, links: Links | None
+    ) -> None:
+        """Shape: weights of each layer [H, T, S], rows [T], columns [S]."""
         seen = visible(self.group, len(rows), len(columns))
+        choice, chooses = seen.sum(1).double().clamp(min=1), int(seen.any(1).sum())
+        counted: dict[str, Tensor] = {}
         for name, pattern in patterns(self.group, rows, columns, special, links).items():
-            asked = pattern.any(1)
-            even = (pattern.sum(1).double() / seen.sum(1).clamp(min=1))[asked].sum().item()
-            self._note(name, (weights * pattern).sum((-2, -1)), int(asked.sum()), even)
-        asked = seen.any(1)
-        spread = -torch.xlogy(weights, weights).sum(-1)
-        even = seen.sum(1)[asked].double().log().sum().item()
-        self._note("entropy", spread[..., asked].sum(-1), int(asked.sum()), even)
+            counted[name] = pattern.double()
+            self._note(name, int(pattern.any(1).sum()), (counted[name].sum(1) / choice).sum().item())
         if self.group.name != "cross":
             place = torch.arange(len(rows))
-            apart = (place.unsqueeze(1) - place).abs().double() * seen
-            even = (apart.sum(1) / seen.sum(1).clamp(min=1)).sum().item()
-            self._note("distance", (weights * apart).sum((-2, -1)), int(asked.sum()), even)
+            counted["distance"] = (place.unsqueeze(1) - place).abs().double() * seen
+            self._note("distance", chooses, (counted["distance"].sum(1) / choice).sum().item())
+        self._note("entropy", chooses, choice.log().sum().item())
+        table = torch.stack(list(counted.values())).flatten(1)
+        totals: list[Tensor] = []
+        for layer in weights:
+            wide = layer.double().cpu()
+            spread = -torch.xlogy(wide, wide).sum(-1)[:, seen.any(1)].sum(-1)
+            totals.append(torch.cat((wide.flatten(1) @ table.T, spread.unsqueeze(1)), dim=1))
+        for name, total in zip([*counted, "entropy"], torch.stack(totals).unbind(-1), strict=True):
+            self._sums[name] = total + self._sums.get(name, 0)
 
-    def _note(self, name: str, total: Tensor, count: int, even: float) -> None:
-        self._sums[name] = total + self._sums.get(name, 0)
+    def _note(self, name: str, count: int, even: float) -> None:
         self._counts[name] = count + self._counts.get(name, 0)
         self._chance[name] = even + self._chance.get(name, 0.0)
 

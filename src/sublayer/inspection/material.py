@@ -17,15 +17,17 @@ from sublayer.text import Marks, Tokenizer
 REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text": …, "label": …} or {"words": …, "tags": …}.'
 
 
-def from_file(model: Model, tokenizer: Tokenizer, path: Path, limit: int, marks: Marks | None = None) -> list[Passage]:
+def from_file(
+    model: Model, tokenizer: Tokenizer, path: Path, *, limit: int, most: int, marks: Marks | None = None
+) -> list[Passage]:
     """The first rows of a file, as a model of this shape and head reads them; at most `limit`.
 
     Pairs have "source" and "target" (or "references", of which the first is read); a text has "text", a text for a
-    classifier its "label" too, where it has one; a tagger's sentence "words" and "tags". What is longer than the
-    model's positions is read as far as they go; such a pair is left out.
+    classifier its "label" too, where it has one; a tagger's sentence "words" and "tags". A text that is longer than
+    `most` tokens, or than the model's positions, is read so far; such a pair is left out.
 
     Args:
-        marks: what stands around an encoder-decoder's texts; not asked for otherwise.
+        limit: rows. most: tokens of a row. marks: what stands around an encoder-decoder's texts; not asked for otherwise.
 
     Raises:
         DataError: the file cannot be read, or lacks a field; names the line. InputError: the model knows no such label.
@@ -33,9 +35,9 @@ def from_file(model: Model, tokenizer: Tokenizer, path: Path, limit: int, marks:
     rows = list(_rows(path, limit))
     if not rows:
         raise DataError(f"{path} has no rows", REMEDY)
-    found = _passages(model, tokenizer, rows, marks)
+    found = _passages(model, tokenizer, rows, marks, most)
     if not found:
-        raise DataError(f"{path}: all {len(rows)} rows are longer than the model's positions", "Give shorter ones.")
+        raise DataError(f"{path}: all {len(rows)} rows are empty, or longer than {most} tokens a side", "Give others.")
     return found
 
 
@@ -69,17 +71,17 @@ def _rows(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _passages(
-    model: Model, tokenizer: Tokenizer, rows: Sequence[tuple[str, dict[str, Any]]], marks: Marks | None
+    model: Model, tokenizer: Tokenizer, rows: Sequence[tuple[str, dict[str, Any]]], marks: Marks | None, most: int
 ) -> list[Passage]:
     if isinstance(model, EncoderDecoder):
         assert marks is not None, "an encoder-decoder's texts have marks around them"
-        return of_pairs(model, tokenizer, marks, [_pair(row, where) for where, row in rows], cut=True)
+        return of_pairs(model, tokenizer, marks, [_pair(row, where) for where, row in rows], most=most)
     head = model.config.head if isinstance(model, EncoderOnly) else None
     if isinstance(model, EncoderOnly) and isinstance(head, config.Tagging) and "words" in rows[0][1]:
-        return of_tagged(model, tokenizer, [_tagged(row, where) for where, row in rows], cut=True)
+        return of_tagged(model, tokenizer, [_tagged(row, where) for where, row in rows], most=most)
     texts = [(text_of(row, "text", where, REMEDY), row) for where, row in rows]
     filled = [(text, row) for text, row in texts if text.strip()]
-    found = of_texts(model, tokenizer, [text for text, _ in filled], cut=True)
+    found = of_texts(model, tokenizer, [text for text, _ in filled], most=most)
     if isinstance(model, EncoderOnly) and isinstance(head, config.Classification):
         labels = [row.get("label") for _, row in filled]
         if None not in labels:

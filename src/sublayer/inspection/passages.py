@@ -49,12 +49,13 @@ class Passage:
 
 
 def of_texts(
-    model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Sequence[str], *, cut: bool = False
+    model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Sequence[str], *, most: int | None = None
 ) -> list[Passage]:
     """Texts for a model of one stack. A language model is asked for each next token, an encoder for nothing yet.
 
     Args:
-        cut: read a text that is longer than the model's positions as far as they go, instead of refusing it.
+        most: read so many tokens of a text at most, and never more than the model has positions; unset, a text that is
+            longer than these is refused.
 
     Raises:
         InputError: a text is empty, or longer than the model's positions; it is named by its number, from 1.
@@ -69,10 +70,10 @@ def of_texts(
             types = list[int]()
         else:
             [encoded] = tokenizer.tokens([text])
-            encoded = encoded.cut(longest) if cut else encoded
+            encoded = encoded if most is None else encoded.cut(min(most, longest))
             tokens, types = encoded.ids, encoded.types if model.config.embedding.types else []
-        if cut:
-            tokens = tokens[:longest]
+        if most is not None:
+            tokens = tokens[: min(most, longest)]
         _require_length("text", number, len(tokens), longest)
         wanted = (*tokens[1:], IGNORE) if isinstance(model, DecoderOnly) else ()
         found.append(Passage(tuple(tokens), tuple(types), wanted=tuple(wanted)))
@@ -80,25 +81,30 @@ def of_texts(
 
 
 def of_pairs(
-    model: EncoderDecoder, tokenizer: Tokenizer, marks: Marks, pairs: Sequence[tuple[str, str]], *, cut: bool = False
+    model: EncoderDecoder,
+    tokenizer: Tokenizer,
+    marks: Marks,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    most: int | None = None,
 ) -> list[Passage]:
     """Sources with translations; the decoder is asked for each next token of the translation, the end included.
 
     Args:
-        marks: what stands around both, as `Translator.marks` has it. cut: leave out pairs that are empty or longer than
-            the model's positions, instead of refusing them.
+        marks: what stands around both, as `Translator.marks` has it. most: leave out pairs that are empty, or have more
+            tokens on a side than this or than the model has positions; unset, such pairs are refused.
 
     Raises:
         InputError: a source is empty, or a side longer than the model's positions; the pair is named by its number,
             from 1.
     """
     sources, targets = (tokenizer.encode([pair[side] for pair in pairs]) for side in (0, 1))
-    kept = [row for row, source in enumerate(sources) if source or not cut]
+    kept = [row for row, source in enumerate(sources) if source or most is None]
     for number, row in enumerate(kept, start=1):
         if not sources[row]:
             raise InputError(f"the source of pair {number} is empty", "Leave the pair out, or give it words.")
     read = [marks.source(sources[row]) for row in kept]
-    return of_pair_ids(model, marks, read, [[*marks.forced, *targets[row]] for row in kept], cut=cut)
+    return of_pair_ids(model, marks, read, [[*marks.forced, *targets[row]] for row in kept], most=most)
 
 
 def of_pair_ids(
@@ -107,14 +113,14 @@ def of_pair_ids(
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     *,
-    cut: bool = False,
+    most: int | None = None,
 ) -> list[Passage]:
     """As `of_pairs`, from what the encoder reads, marks included, and what the decoder says but for the end marker."""
     longest = model.config.max_length
     found: list[Passage] = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         size = max(len(source), 1 + len(target))
-        if cut and size > longest:
+        if most is not None and size > min(most, longest):
             continue
         _require_length("pair", number, size, longest)
         found.append(Passage(tuple(source), fed=(marks.start, *target), wanted=(*target, marks.end)))
@@ -160,12 +166,12 @@ def of_tagged(
     tokenizer: Tokenizer,
     sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
     *,
-    cut: bool = False,
+    most: int | None = None,
 ) -> list[Passage]:
     """Words with their tags, which a tagger is asked for at the first token of each word.
 
     Args:
-        cut: read a sentence that is longer than the model's positions as far as they go, instead of refusing it.
+        most: read so many tokens of a sentence at most, as in `of_texts`.
 
     Raises:
         InputError: the head is no tagger's, does not know a tag, or a sentence is longer than the positions.
@@ -179,7 +185,7 @@ def of_tagged(
             if tag not in head.labels:
                 raise InputError(f"the model knows no tag '{tag}'", f"Its tags are {', '.join(head.labels)}.")
         [tokens] = tokenizer.encode_words([words])
-        tokens = tokens.cut(model.config.max_length) if cut else tokens
+        tokens = tokens if most is None else tokens.cut(min(most, model.config.max_length))
         _require_length("sentence", number, len(tokens), model.config.max_length)
         seen: set[int] = set()
         wanted: list[int] = []
