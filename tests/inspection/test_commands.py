@@ -66,6 +66,7 @@ def test_heads_of_a_translator_on_its_own_held_out_sentences(tmp_path):
     assert outcome.code == 0, outcome.err
     for title in ("Encoder self-attention", "Decoder self-attention", "Cross-attention"):
         assert title in outcome.out
+    assert re.search(r"│ even  .*│ tokens ", outcome.out, flags=re.DOTALL)
     assert out.read_bytes().startswith(b"\x89PNG")
     found = json.loads(figures.read_text())
     assert set(found["attention"]) == {"encoder", "decoder", "cross"}

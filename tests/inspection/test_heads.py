@@ -175,6 +175,7 @@ def test_induction_and_same_token_in_a_text_said_twice():
     # Half of the text has been said before; of the first half nothing is asked.
     assert (found.counts["induction"], found.values["induction"][0, 1].item()) == (size, 1.0)
     assert found.role(0, 1) == "induction"
+    assert found.role(0, 1, threshold=1.0) == ""
     with edit(model, "decoder.layers.0.self_attention.weights", _hard(lambda q: q - size)):
         [found] = head_scores(model, [passage], SPECIAL)
     assert (found.counts["same"], found.values["same"][0, 1].item()) == (size, 1.0)

@@ -49,7 +49,8 @@ def heads(
     """Score what every head attends to: the previous or next token, the first, the same word, what came next the last
     time (induction), the diagonal; and, with --ablate, what the model loses without it.
 
-    A score is the share of a head's attention; "even" is what attention spread evenly would score. The loss is that of
+    A score is the share of a head's attention; "even" is what attention spread evenly would score, "tokens"
+    how many the score is the mean of. The loss is that of
     the model's own task, in nats a token (or label).
 
     Example: sublayer heads runs/en-es --limit 20 --ablate --out heads.png
@@ -161,7 +162,10 @@ def _table(one: HeadScores, importance: Importance | None) -> Table:
                 cells.append(f"{change:+.4f}" + ("" if error != error else f" ± {error:.4f}"))
             table.add_row(str(layer), str(head), one.role(layer, head), *cells)
         table.add_section()
-    table.add_row("even", "", "", *(f"{one.chance[name]:.2f}" for name in names), *([""] if importance else []))
+    rest = [""] if importance else []
+    table.add_row("even", "", "", *(f"{one.chance[name]:.2f}" for name in names), *rest)
+    # Without these a score of a handful of tokens would look like one of thousands.
+    table.add_row("tokens", "", "", *(f"{one.counts[name]:,}" for name in names), *rest)
     return table
 
 

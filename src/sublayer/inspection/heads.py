@@ -70,10 +70,11 @@ class HeadScores:
     counts: Mapping[str, int]
 
     def role(self, layer: int, head: int, threshold: float = 0.5) -> str:
-        """The name of the share that a head gives most to, if that is more than `threshold`; else nothing."""
+        """The name of the share that a head gives most to, if that is more than `threshold` and than chance; else
+        nothing."""
         shares = {name: float(self.values[name][layer, head]) for name in SHARES if name in self.values}
         best = max(shares, key=lambda name: shares[name], default="")
-        return best if best and shares[best] > threshold else ""
+        return best if best and shares[best] > max(threshold, self.chance[best]) else ""
 
 
 def head_scores(

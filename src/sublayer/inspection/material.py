@@ -27,7 +27,7 @@ def from_file(
     `most` tokens, or than the model's positions, is read so far; such a pair is left out.
 
     Args:
-        limit: rows. most: tokens of a row. marks: what stands around an encoder-decoder's texts; not asked for otherwise.
+        limit: rows. most: tokens of a row. marks: what stands around the texts of an encoder-decoder, which needs it.
 
     Raises:
         DataError: the file cannot be read, or lacks a field; names the line. InputError: the model knows no such label.
