@@ -63,7 +63,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill"}
+    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 

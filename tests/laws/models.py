@@ -177,7 +177,7 @@ def redraw(model: nn.Module, seed: int) -> None:
         for module in model.modules():
             match module:
                 case SelfAttention():
-                    module.qkv.weight[: (module.heads + module.groups) * module.width] *= SHARP
+                    module.qkv.weight[: (module.head_count + module.groups) * module.width] *= SHARP
                 case CrossAttention():
                     module.query.weight *= SHARP
                     module.key_value.weight[: module.groups * module.width] *= SHARP

@@ -17,6 +17,8 @@ from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
+from sublayer.cli.heads import heads
+from sublayer.cli.lens import lens
 from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
@@ -44,6 +46,8 @@ COMMANDS = (
     fill,
     evaluate,
     attend,
+    heads,
+    lens,
     describe,
     check,
     schema,
