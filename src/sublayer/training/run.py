@@ -64,6 +64,8 @@ def train(
         recipe = recipe.model_copy(update={"start": start.begun})
         new = f"; new: {', '.join(start.fresh)}" if start.fresh else ""
         reporter.say(f"weights of {start.begun.path}{new}")
+        if start.unlike:
+            reporter.say(f"the recipe's model is not quite that one: {'; '.join(start.unlike)}")
         if recipe.adapter is not None:
             adapt(model, recipe.adapter, start.fresh)
     loader = Loader(work.training, recipe.training.batches, recipe.seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tok
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
+from sublayer.hub.canonical import canonical, differences
 from sublayer.models import Model
 from sublayer.text import Tokenizer
 from sublayer.training.losses import CrossEntropy
@@ -130,12 +132,14 @@ class Start:
     """What a model began with.
 
     begun: the recipe's `start`, with the sum of the weights that stood there. base: their folder.
-    fresh: the names of its parameters that are not from there. decoding, imported: as in `hub.folder.Contents`.
+    fresh: the names of its parameters that are not from there. unlike: what the recipe's tree says otherwise though the
+    weights fit (heads, rotations): meant or not, it is said. decoding, imported: as in `hub.folder.Contents`.
     """
 
     begun: config.Checkpoint
     base: Base
     fresh: list[str]
+    unlike: list[str]
     decoding: Mapping[str, Any]
     imported: Mapping[str, Any]
 
@@ -175,7 +179,24 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
         for name in own.keys() - set(fresh):
             own[name].copy_(theirs[name])
     begun = start.model_copy(update={"sha256": held})
-    return Start(begun, Base(str(folder), held), fresh, contents.decoding, contents.imported)
+    unlike = _unlike(found.config, model.config)
+    return Start(begun, Base(str(folder), held), fresh, unlike, contents.decoding, contents.imported)
+
+
+def _unlike(one: config.Model, other: config.Model) -> list[str]:
+    """Where two trees differ, but for their heads; what differs in every layer once."""
+    found = differences(_rounded(canonical(one)), _rounded(canonical(other)))
+    kept = [each for each in found if not each.startswith(HEADS)]
+    return list(dict.fromkeys(re.sub(r"blocks\[\d+\]", "blocks", each) for each in kept))
+
+
+def _rounded(data: Any) -> Any:
+    """Numbers to six digits: elsewhere they may have been kept in float32."""
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in cast("dict[str, Any]", data).items()}
+    if isinstance(data, list):
+        return [_rounded(value) for value in cast("list[Any]", data)]
+    return float(f"{data:.6g}") if isinstance(data, float) else data
 
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
