@@ -100,7 +100,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
     """
-    found = read(path, device)
+    return ready(read(path, device), path)
+
+
+def ready(found: Contents, path: str | Path) -> Loaded:
+    """What was read from `path`, ready to use; raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
     match model:
