@@ -156,10 +156,10 @@ def _translated(
     if question.forced:
         most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
         ends = {tokenizer.end_id}
-        made, complete = _went_on(
+        made, end = _went_on(
             translator.model, source, [tokenizer.start_id], question.forced, ends, most - len(question.forced), about
         )
-        return made, complete, "greedy, from the chosen token on"
+        return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]
     by = f"beam search of {decoding.beam}" if decoding.beam > 1 else "greedy search"
     return best.tokens[:room], best.complete and len(best.tokens) <= room, by
@@ -175,7 +175,7 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
     if isinstance(subject, Generator):
         ends |= set(cast("Generator[Any]", subject).decoding.end_ids)
     room = min(question.tokens, about.longest - len(prompt) - len(question.forced))
-    made, complete = _went_on(model, prompt[:-1], prompt[-1:], question.forced, ends, room, about)
+    made, end = _went_on(model, prompt[:-1], prompt[-1:], question.forced, ends, room, about)
     ids = [*prompt, *made]
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(ids, device))
@@ -185,14 +185,14 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
         return model.project(model.decoder.norm(x))
 
     spelled = spellings(tokenizer)
-    predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], None], spelled)
+    predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], end], spelled)
     by = "greedy, from the chosen token on" if question.forced else "greedy search"
     return View(
         about=about,
         question=question,
         sequences={"text": labelled(tokenizer, ids, question.text, spans)},
         maps=[attention_map(seen, "decoder", "Self-attention", "text", "text", causal=True)],
-        output=Written(tokenizer.decode([made])[0], complete, by, sum(sure[len(prompt) - 1 :])),
+        output=Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
         predictions=predictions,
         lens=evidence.lens(stream, read, question.lens_from, spelled, model),
         made=len(prompt),
@@ -276,8 +276,8 @@ def _went_on(
     ends: set[int],
     most: int,
     about: About,
-) -> tuple[list[int], bool]:
-    """The tokens of `forced` and up to `most` greedy ones after them; and whether an end token came, which is left out.
+) -> tuple[list[int], int | None]:
+    """The tokens of `forced` and up to `most` greedy ones after them, and the token that ended them, if one did.
 
     Args:
         source, first: what the model is started with, and what it is then fed, as the step contract has it.
@@ -288,19 +288,19 @@ def _went_on(
             raise InputError(f"there is no token {token}", f"The vocabulary is 0 to {about.vocabulary - 1}.")
     ended = next((place for place, token in enumerate(made) if token in ends), None)
     if ended is not None:
-        return made[:ended], True
+        return made[:ended], made[ended]
     if most <= 0:
-        return made, False
+        return made, None
     device = cast("Model", model).device
     state = model.start(row(source, device), capacity=len(first) + len(made) + most)
     feed = [*first, *made]
     for _ in range(most):
         token = int(model.step(row(feed, device), state)[0, -1].argmax())
         if token in ends:
-            return made, True
+            return made, token
         made.append(token)
         feed = [token]
-    return made, False
+    return made, None
 
 
 def _before_each_layer(model: Model, check: Check, hooks: ExitStack) -> None:
