@@ -17,6 +17,7 @@ from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
+from sublayer.cli.inspect import inspect
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -43,6 +44,7 @@ COMMANDS = (
     fill,
     evaluate,
     attend,
+    inspect,
     describe,
     check,
     schema,
