@@ -89,10 +89,12 @@ export function placeOf(sequence, index) {
 }
 
 /** What a head does on this text, as shares of its attention: [["the token before", 0.62], ...], largest first. */
-export function habits(map, layer, head) {
+export function habits(map, layer, head, every = 1) {
   const sums = { same: 0, before: 0, after: 0, first: 0, last: 0 };
   let entropy = 0;
-  for (let i = 0; i < map.rowCount; i++) {
+  let seen = 0;
+  for (let i = 0; i < map.rowCount; i += every) {
+    seen += 1;
     const row = map.row(layer, head, i);
     for (let j = 0; j < row.length; j++) {
       const weight = (row[j] / 255) ** 2;
@@ -113,6 +115,21 @@ export function habits(map, layer, head) {
     ["on the first token", sums.first],
     ["on the last token", sums.last],
   ];
-  const shares = named.map(([name, sum]) => [name, sum / map.rowCount]).sort((a, b) => b[1] - a[1]);
-  return { shares, entropy: entropy / map.rowCount };
+  const shares = named.map(([name, sum]) => [name, sum / seen]).sort((a, b) => b[1] - a[1]);
+  return { shares, entropy: entropy / seen, idle: (sums.same + sums.first) / seen };
+}
+
+/** The head to begin with: one that looks sharply, and elsewhere than at the first token and at itself. */
+export function telling(map) {
+  const every = Math.ceil(map.rowCount / 16);
+  const most = Math.log2(Math.max(2, map.columnCount));
+  let best = { score: -Infinity, layer: 0, head: 0 };
+  for (let layer = 0; layer < map.layers; layer++) {
+    for (let head = 0; head < map.heads; head++) {
+      const { entropy, idle } = habits(map, layer, head, every);
+      const score = -entropy / most - (map.rows === map.columns ? idle : 0);
+      if (score > best.score) best = { score, layer, head };
+    }
+  }
+  return best;
 }

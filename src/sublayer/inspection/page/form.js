@@ -8,7 +8,7 @@ const PAUSE = 350;
 export function createForm(store, actions, host) {
   const { about } = host;
   if (!host.ask) {
-    return { element: h("div", { class: "recorded", hidden: true }), take() {}, focus() {} };
+    return { element: h("div", { hidden: true }), take() {}, focus() {} };
   }
   let waiting = 0;
   const field = h("textarea", {

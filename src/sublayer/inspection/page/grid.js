@@ -5,7 +5,8 @@ import { h, sized } from "./dom.js";
 import { currentMap, headKey } from "./state.js";
 
 const GAP = 3;
-const LABEL = 22;
+const LABEL = 18;
+const HEADING = 18;
 
 /** A head's map in `size` pixels a side; of several weights under one pixel the largest is shown. */
 function thumbnail(map, layer, head, width, height, colours) {
@@ -41,7 +42,7 @@ function thumbnail(map, layer, head, width, height, colours) {
   return image;
 }
 
-export function createGrid(store, actions) {
+export function createGrid(store, actions, live) {
   const body = h("div", { class: "heads", role: "group", "aria-label": "All heads" });
   const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Kinds of attention" });
   const legend = h("div", { class: "legend" });
@@ -52,6 +53,8 @@ export function createGrid(store, actions) {
     body,
     legend,
   );
+  // One canvas for all: hundreds would cost a browser more than what is drawn on them.
+  const canvas = h("canvas", { class: "thumbnails", "aria-hidden": "true" });
   let buttons = new Map();
   let built = "";
 
@@ -67,7 +70,7 @@ export function createGrid(store, actions) {
             role: "tab",
             "data-map": map.name,
             "aria-selected": String(map.name === state.map),
-            onclick: () => actions.select(map.name, 0, 0),
+            onclick: () => actions.turn(map.name),
           },
           map.title,
         ),
@@ -82,7 +85,7 @@ export function createGrid(store, actions) {
       body.replaceChildren();
       return;
     }
-    const cells = [h("span", { class: "corner" })];
+    const cells = [canvas, h("span", { class: "corner" })];
     for (let head = 0; head < map.heads; head++) cells.push(h("span", { class: "axis" }, String(head)));
     for (let layer = 0; layer < map.layers; layer++) {
       cells.push(h("span", { class: "axis layer" }, String(layer)));
@@ -94,12 +97,8 @@ export function createGrid(store, actions) {
             class: "head",
             "data-head": headKey(map.name, layer, head),
             onclick: () => actions.select(map.name, layer, head),
-            onkeydown: (event) => {
-              if (event.key === "Delete" || event.key === "Backspace") actions.toggle(map.name, layer, head);
-            },
-            ondblclick: () => actions.toggle(map.name, layer, head),
+            ondblclick: live ? () => actions.toggle(map.name, layer, head) : null,
           },
-          h("canvas", {}),
         );
         buttons.set(headKey(map.name, layer, head), button);
         cells.push(button);
@@ -113,19 +112,21 @@ export function createGrid(store, actions) {
     const map = currentMap(state);
     if (!map) return;
     const colours = scale(state.look);
-    const room = (element.clientWidth || 340) - 32 - LABEL;
+    const room = (element.clientWidth || 340) - 36 - LABEL;
     const most = map.layers <= 4 ? 96 : 56;
     const side = Math.max(20, Math.min(most, Math.floor(room / map.heads) - GAP));
     body.style.setProperty("--side", `${side}px`);
-    const ratio = Math.min(globalThis.devicePixelRatio || 1, 2);
+    const pitch = side + GAP;
+    const width = LABEL + map.heads * pitch;
+    const height = HEADING + map.layers * pitch;
+    const context = sized(canvas, width, height);
+    const ratio = canvas.width / width;
     for (let layer = 0; layer < map.layers; layer++) {
       for (let head = 0; head < map.heads; head++) {
-        const canvas = buttons.get(headKey(map.name, layer, head)).firstChild;
-        const context = sized(canvas, side, side);
-        const pixels = Math.round(side * ratio);
-        canvas.width = pixels;
-        canvas.height = pixels;
-        context.putImageData(thumbnail(map, layer, head, pixels, pixels, colours), 0, 0);
+        // Whole pixels of the screen: data is put, not drawn.
+        const [x, y] = [LABEL + GAP + head * pitch, HEADING + GAP + layer * pitch].map((at) => Math.round(at * ratio));
+        const size = Math.round(side * ratio);
+        context.putImageData(thumbnail(map, layer, head, size, size, colours), x, y);
       }
     }
   }
@@ -145,6 +146,7 @@ export function createGrid(store, actions) {
       button.title = `layer ${layer} · head ${head}${off ? " · off" : ""}`;
     }
     for (const tab of tabs.children) {
+      tab.setAttribute("aria-selected", String(tab.dataset.map === state.map));
       const dots = [...state.off].filter((key) => key.startsWith(`${tab.dataset.map}.`)).length;
       tab.dataset.off = dots || "";
     }
@@ -167,7 +169,7 @@ export function createGrid(store, actions) {
     });
     legend.replaceChildren(
       h("div", { class: "ramp" }, canvas, h("div", { class: "ticks" }, ticks)),
-      h("p", {}, "weight; rows layers, columns heads. Double-click switches a head off."),
+      h("p", {}, `Attention weight. A row is a layer, a column a head.${live ? " Double-click switches a head off." : ""}`),
     );
   }
 

@@ -5,8 +5,9 @@
 
 import { createArcs } from "./arcs.js";
 import { createCandidates, createSteps } from "./candidates.js";
-import { decode, habits } from "./data.js";
+import { decode, habits, telling } from "./data.js";
 import { h, percent, short } from "./dom.js";
+import { figure } from "./figure.js";
 import { createForm } from "./form.js";
 import { createGrid } from "./grid.js";
 import { createHelp } from "./help.js";
@@ -19,6 +20,10 @@ import { createStrips } from "./strip.js";
 const THEMES = ["auto", "light", "dark"];
 const STEP = 700;
 
+function pick({ layer, head }) {
+  return { layer, head };
+}
+
 function message(error) {
   return { what: error.what ?? "the page has met an error of its own", remedy: error.remedy ?? String(error.message ?? error) };
 }
@@ -28,7 +33,7 @@ export function mount(root, host) {
   const store = createStore({
     status: "empty", error: null, view: null, baseline: null, text: host.text ?? "", chat: false, tokens: 16, chosen: [],
     map: about.maps[0][0], layer: 0, head: 0, off: new Set(), cursor: null, focus: null, playing: false,
-    shape: "both", theme: "auto", look: "light", width: 0,
+    shape: "both", theme: "auto", look: "light", width: 0, picked: false,
   });
   const { state } = store;
   let running = null;
@@ -87,10 +92,11 @@ export function mount(root, host) {
   function show(view, asked, kept = {}) {
     const map = view.map(state.map);
     const whole = state.off.size === 0;
+    const { layer, head } = state.view || state.picked ? state : telling(map);
     if (whole) baselineKey = keyOf(asked);
     store.set({
       view, status: "ready", error: null, map: map.name, focus: null,
-      layer: Math.min(state.layer, map.layers - 1), head: Math.min(state.head, map.heads - 1),
+      layer: Math.min(layer, map.layers - 1), head: Math.min(head, map.heads - 1), picked: true,
       baseline: whole ? view : baselineKey === keyOf(asked) ? state.baseline : null,
       cursor: state.cursor !== null && state.cursor > view.lastStep ? null : state.cursor,
       ...kept,
@@ -113,6 +119,11 @@ export function mount(root, host) {
       return quick;
     },
     select: (map, layer, head) => store.set({ map, layer, head, focus: null }),
+    /** Another kind of attention, at its most telling head. */
+    turn: (name) => {
+      const map = state.view?.map(name);
+      if (map && map.name !== state.map) store.set({ map: name, ...pick(telling(map)), focus: null });
+    },
     toggle: (map, layer, head) => {
       const off = new Set(state.off);
       const key = headKey(map, layer, head);
@@ -183,9 +194,15 @@ export function mount(root, host) {
 
   // --- the parts ---------------------------------------------------------------------------------------------------
 
+  const main = h("div", { class: "main", hidden: true });
+  // Told first: what is to be drawn must have its place, to be measured.
+  store.on((now, has) => {
+    if (has("view", "status")) main.hidden = !now.view;
+    if (has("shape")) page.dataset.shape = now.shape;
+  });
   const form = createForm(store, actions, host);
   const strips = createStrips(store);
-  const grid = createGrid(store, actions);
+  const grid = createGrid(store, actions, Boolean(host.ask));
   const arcs = createArcs(store);
   const matrix = createMatrix(store);
   const help = createHelp();
@@ -212,15 +229,17 @@ export function mount(root, host) {
     h("span", { class: "mark", "aria-hidden": "true" }), h("b", { class: "name" }, "sublayer"),
     h("span", { class: "model" }, about.name),
     h("span", { class: "facts" }, [about.kind, ...sizes, `${short(about.parameters)} parameters`].join(" · ")),
-    h("span", { class: "space" }), theme,
+    h("span", { class: "space" }),
+    host.ask ? null : h("span", { class: "recorded", title: "sublayer inspect MODEL lets you type your own text" }, "a recorded view"), theme,
     h("button", { type: "button", class: "icon", title: "keys (?)", "aria-label": "keys", onclick: () => help.toggle() }, "?"),
   );
   const empty = h("div", { class: "empty" });
   const result = h("section", { class: "panel text-panel", "aria-label": "The text" }, strips,
     h("div", { class: "under" }, createSteps(store, actions), createOutput(store), allOn));
-  const main = h("div", { class: "main" }, result, h("div", { class: "looking" }, grid.element, large),
-    h("div", { class: "saying" }, createCandidates(store, actions), createLens(store, actions)));
-  const page = h("div", { class: "sublayer", tabindex: "-1" }, bar, top, form.element, problem, empty, main, help.element);
+  main.append(result, h("div", { class: "columns" },
+    h("div", { class: "column" }, grid.element, createCandidates(store, actions)),
+    h("div", { class: "column" }, large, createLens(store, actions))));
+  const page = h("div", { class: `sublayer${host.whole ? " whole" : ""}`, tabindex: "-1" }, bar, top, form.element, problem, empty, main, help.element);
   root.replaceChildren(page);
 
   const scheme = globalThis.matchMedia?.("(prefers-color-scheme: dark)");
@@ -247,12 +266,10 @@ export function mount(root, host) {
     }
     if (has("status", "view")) {
       const nothing = !now.view;
-      main.hidden = nothing;
       empty.hidden = !nothing;
       empty.replaceChildren(...(nothing && now.status === "loading" ? waiting() : invitation()));
     }
     if (has("shape")) {
-      page.dataset.shape = now.shape;
       for (const button of shapes.children) button.setAttribute("aria-pressed", String(button.dataset.shape === now.shape));
     }
     if (has("view", "map", "layer", "head", "off")) {
@@ -294,7 +311,7 @@ export function mount(root, host) {
       fill: "Type a sentence with [MASK] in the place of a word.",
     }[about.task] ?? "Type a sentence, and see what each token looks at.";
     return [
-      h("div", { class: "figure", "aria-hidden": "true" }),
+      figure(false),
       h("p", {}, doing),
       h("p", { class: "chips" }, about.examples.map((text) =>
         h("button", { type: "button", class: "chip", dir: "auto", onclick: () => form.take(text) }, text))),
@@ -302,7 +319,7 @@ export function mount(root, host) {
   }
 
   function waiting() {
-    return [h("div", { class: "figure busy", "aria-hidden": "true" }), h("p", {}, "The model reads …")];
+    return [figure(true), h("p", {}, "The model reads …")];
   }
 
   // --- keys --------------------------------------------------------------------------------------------------------
@@ -336,7 +353,7 @@ export function mount(root, host) {
     "?": () => help.toggle(),
     Escape: () => (help.close() ? null : store.set({ cursor: null, focus: null, playing: false })),
   };
-  for (const [place, [name]] of about.maps.entries()) keys[String(place + 1)] = () => actions.select(name, 0, 0);
+  for (const [place, [name]] of about.maps.entries()) keys[String(place + 1)] = () => actions.turn(name);
 
   page.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -358,6 +375,7 @@ export function mount(root, host) {
     });
   }
 
+  store.set({ width: page.clientWidth });
   let settling = 0;
   new ResizeObserver(() => {
     cancelAnimationFrame(settling);

@@ -88,7 +88,7 @@ export function createStrips(store) {
           here = as(map.columns) === column;
         }
         chip.style.setProperty("--weight", weight.toFixed(3));
-        chip.classList.toggle("strong", weight > 0.3);
+        chip.classList.toggle("strong", weight > 0.55);
         chip.classList.toggle("here", here);
         chip.classList.toggle("ghost", name !== "source" && place >= limit);
       });
