@@ -62,7 +62,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "classify", "tag", "embed", "fill"}
+    wanted |= {"pull", "export", "classify", "tag", "embed", "fill", "heads", "lens"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.inspecting import opened
+
 PORT = 8642
 
 
@@ -32,22 +34,20 @@ def inspect(
 
     Example: sublayer inspect models/smollm2 "The capital of France is" --port 9000
     """
+    from importlib.util import find_spec
+
     from sublayer.errors import ConfigError
     from sublayer.inspection import server
-    from sublayer.inspection.subject import describe, held_out, opened
-    from sublayer.training.runtime import pick_device
+    from sublayer.inspection.subject import describe, folder_name, held_out
 
-    try:
-        import starlette as _
-        import uvicorn as _
-    except ModuleNotFoundError as missing:
-        raise ConfigError(f"{missing.name} is not installed", "pip install 'sublayer[inspect]'.") from None
-
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed", "pip install 'sublayer[inspect]'.")
     # Before the model is loaded: a port that is taken should not cost that time.
     listening = server.bound(host, PORT, tries=20) if port is None else server.bound(host, port)
     with listening:
-        subject = opened(model, pick_device(device))
-        about = describe(subject, _name(model), held_out(model))
+        subject = opened(model, device)
+        about = describe(subject, folder_name(model), held_out(model))
         app = server.application(server.Inspector(subject, about, seconds), text=text, names=frozenset({host}))
         where = server.address(listening)
         typer.echo(f"{about.name}: {where}")
@@ -56,9 +56,3 @@ def inspect(
 
             webbrowser.open(where)
         server.serve(app, listening)
-
-
-def _name(path: Path) -> str:
-    """What a model's folder is called; of the folder `model` in a run, the run's."""
-    path = path.expanduser().resolve()
-    return path.parent.name if path.name == "model" else path.name

@@ -17,7 +17,9 @@ from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
+from sublayer.cli.heads import heads
 from sublayer.cli.inspect import inspect
+from sublayer.cli.lens import lens
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -45,6 +47,8 @@ COMMANDS = (
     evaluate,
     attend,
     inspect,
+    heads,
+    lens,
     describe,
     check,
     schema,

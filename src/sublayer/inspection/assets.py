@@ -1,7 +1,7 @@
 """The page's files: as they are for the server, and as one script where nothing can be fetched.
 
-The page is plain ES modules in `page/`. A file opened from the disk may not import another one, and a notebook takes one
-module; so what a module imports is put before it, each in a function of its own. No build stands between: what is
+The page is plain ES modules in `page/`. A file opened from the disk may not import another one, and a notebook takes
+one module; so what a module imports is put before it, each in a function of its own. No build stands between: what is
 shipped is what is read here.
 """
 
@@ -54,8 +54,12 @@ def bundle(entry: str) -> str:
 
 def _linked(name: str) -> str:
     """A module whose imports are taken from the constants that stand for the modules before it."""
-    body = _IMPORT.sub(lambda found: f"const {{ {found[1].replace(' as ', ': ')} }} = module_{found[2]};\n", text(f"{name}.js"))
-    assert not re.search(r"^import\b", body, re.MULTILINE), f"{name}.js: an import in a form that bundle() does not know"
+    body = _IMPORT.sub(
+        lambda found: f"const {{ {found[1].replace(' as ', ': ')} }} = module_{found[2]};\n", text(f"{name}.js")
+    )
+    assert not re.search(r"^import\b", body, re.MULTILINE), (
+        f"{name}.js: an import in a form that bundle() does not know"
+    )
     return body
 
 
@@ -63,5 +67,7 @@ def _enclosed(name: str) -> str:
     body = _linked(name)
     exported = [next(filter(None, found.groups())) for found in _EXPORT.finditer(body)]
     body = _EXPORT.sub("", body)
-    assert not re.search(r"^export\b", body, re.MULTILINE), f"{name}.js: an export in a form that bundle() does not know"
+    assert not re.search(r"^export\b", body, re.MULTILINE), (
+        f"{name}.js: an export in a form that bundle() does not know"
+    )
     return f"const module_{name} = (() => {{\n{body}return {{ {', '.join(exported)} }};\n}})();"

@@ -5,7 +5,6 @@ Shapes: L layers, H heads, S rows, T columns, D width of the stream, V vocabular
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sublayer.inspection.groups import Group
 from sublayer.inspection.recording import Recording
-from sublayer.inspection.view import Candidate, Lens, Map, MapName, Prediction, quantised
+from sublayer.inspection.view import Candidate, Lens, Map, Prediction, quantised
 from sublayer.models import Model
 
 CANDIDATES, LENS_DEPTH = 8, 5
@@ -27,17 +27,12 @@ Spelled = Callable[[int], str]
 Read = Callable[[Tensor], Tensor]
 """The residual stream after a layer [1, P, D] -> what the model would say, were that its last layer [1, P, V or C]."""
 
-_TAPS = {"encoder": r"encoder\..*\.self", "decoder": r"decoder\..*\.self", "cross": r"decoder\..*\.cross"}
 
-
-def attention_map(
-    seen: Recording, name: MapName, title: str, rows: str, columns: str, *, causal: bool = False, most: int | None = None
-) -> Map:
+def attention_map(seen: Recording, group: Group, title: str, rows: str, columns: str, most: int | None = None) -> Map:
     """The recorded weights of one kind of attention; of the first `most` rows, if there are more."""
-    pattern = re.compile(_TAPS[name] + r"_attention\.weights$")
     # Quantised one by one: the floats of all layers would take four times the memory once more.
-    layers = [quantised(calls[0][0, :, :most].float().cpu().numpy()) for tap, calls in seen.items() if pattern.match(tap)]
-    return Map(name, title, rows, columns, causal, np.stack(layers))
+    layers = [quantised(seen[tap][0][0, :, :most].float().cpu().numpy()) for tap in group.taps("weights")]
+    return Map(group.name, title, rows, columns, group.causal, np.stack(layers))
 
 
 def streams(seen: Recording) -> list[Tensor]:

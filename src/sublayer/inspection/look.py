@@ -8,23 +8,26 @@ the residual stream after every layer. That one pass agrees with the steps of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.generator import Generator
 from sublayer.generation.step import S, Stepper
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence
 from sublayer.inspection.editing import Edit, edit, silence
 from sublayer.inspection.evidence import attention_map, row
+from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.labelling import labelled, spellings
+from sublayer.inspection.lens import last_stack, scaled_output
+from sublayer.inspection.passages import evaluated, said
 from sublayer.inspection.recording import record
 from sublayer.inspection.subject import Subject, describe, model_of
 from sublayer.inspection.view import (
@@ -67,24 +70,19 @@ def look(subject: Subject, question: Question, *, about: About | None = None, ch
     about = describe(subject) if about is None else about
     if not question.text.strip():
         raise InputError("there is no text", "Type a sentence.")
-    training = model.training
-    try:
-        model.eval()
-        with torch.no_grad(), ExitStack() as hooks:
-            if check is not None:
-                _before_each_layer(model, check, hooks)
-            view = _looked(subject, model, question, about)
-            if question.silenced and isinstance(view.output, Vector):
-                whole = _looked(subject, model, question.model_copy(update={"silenced": ()}), about)
-                assert isinstance(whole.output, Vector)
-                view = replace(view, output=replace(view.output, likeness=_cosine(view.output, whole.output)))
-    finally:
-        model.train(training)
+    with evaluated(model), torch.no_grad(), ExitStack() as hooks:
+        if check is not None:
+            _before_each_layer(model, check, hooks)
+        view = _looked(subject, model, question, about)
+        if question.silenced and isinstance(view.output, Vector):
+            whole = _looked(subject, model, question.model_copy(update={"silenced": ()}), about)
+            assert isinstance(whole.output, Vector)
+            view = replace(view, output=replace(view.output, likeness=_cosine(view.output, whole.output)))
     return replace(view, seconds=time.perf_counter() - begun)
 
 
 def _looked(subject: Subject, model: Model, question: Question, about: About) -> View:
-    edits = _edits(question.silenced, about)
+    edits = _edits(question.silenced, model)
     with ExitStack() as hooks:
         if edits:
             hooks.enter_context(edit(model, edits))
@@ -102,7 +100,7 @@ def _looked(subject: Subject, model: Model, question: Question, about: About) ->
 
 def _translation(subject: Subject, model: EncoderDecoder, question: Question, about: About) -> View:
     tokenizer, device = subject.tokenizer, model.device
-    translator = subject if isinstance(subject, Translator) else Translator(model, tokenizer, config.Decoding())
+    translator = _translator(subject, model)
     [source] = translator.encode([question.text])
     _require_fit(len(source), about)
     target, complete, by = _translated(translator, source, question, about)
@@ -110,16 +108,13 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     fed, predicted = [start, *target], [*target, end] if complete else target
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(source, device), None, row(fed, device))
-    stream, scale = evidence.streams(seen), model.config.output_scale
-
-    def read(x: Tensor) -> Tensor:
-        return model.project(model.decoder.norm(x) * scale)
-
+    stream, read = evidence.streams(seen), partial(_after, model)
     spelled = spellings(tokenizer)
     # Where the translation was cut, nothing stands after its last token.
     stands = [*predicted, None][: len(fed)]
     predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
     [spans] = tokenizer.tokens([question.text], marked=False)
+    kinds = _kinds(model)
     shown = labelled(tokenizer, [*fed, *predicted[len(target) :]])
     return View(
         about=about,
@@ -130,15 +125,22 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
             "predicted": shown[1:],
         },
         maps=[
-            attention_map(seen, "cross", "Cross", "predicted", "source", most=len(predicted)),
-            attention_map(seen, "encoder", "Encoder", "source", "source"),
-            attention_map(seen, "decoder", "Decoder", "target", "target", causal=True),
+            attention_map(seen, kinds["cross"], "Cross", "predicted", "source", len(predicted)),
+            attention_map(seen, kinds["encoder"], "Encoder", "source", "source"),
+            attention_map(seen, kinds["decoder"], "Decoder", "target", "target"),
         ],
         output=Written(tokenizer.decode([target])[0].strip(), complete, by, sum(sure)),
         predictions=predictions,
         lens=evidence.lens(stream, read, question.lens_from, spelled, model),
         made=1,
     )
+
+
+def _translator(subject: Subject, model: EncoderDecoder) -> Translator:
+    if isinstance(subject, Translator):
+        return subject
+    own = config.Decoding.parse(getattr(subject, "decoding", {}), "decoding")
+    return Translator(model, subject.tokenizer, own)
 
 
 def _translated(
@@ -171,19 +173,13 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
         raise InputError("this model goes on from a text: it has no translation to read along", "Leave it out.")
     prompt, spans = _prompt(subject, question)
     _require_fit(len(prompt) + len(question.forced), about)
-    ends = {token for token in (tokenizer.specials.end,) if token is not None}
-    if isinstance(subject, Generator):
-        ends |= set(cast("Generator[Any]", subject).decoding.end_ids)
+    ends = {*_own_ends(subject), *([] if tokenizer.specials.end is None else [tokenizer.specials.end])}
     room = min(question.tokens, about.longest - len(prompt) - len(question.forced))
     made, end = _went_on(model, prompt[:-1], prompt[-1:], question.forced, ends, room, about)
     ids = [*prompt, *made]
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(ids, device))
-    stream = evidence.streams(seen)
-
-    def read(x: Tensor) -> Tensor:
-        return model.project(model.decoder.norm(x))
-
+    stream, read = evidence.streams(seen), partial(_after, model)
     spelled = spellings(tokenizer)
     predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], end], spelled)
     by = "greedy, from the chosen token on" if question.forced else "greedy search"
@@ -191,12 +187,19 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
         about=about,
         question=question,
         sequences={"text": labelled(tokenizer, ids, question.text, spans)},
-        maps=[attention_map(seen, "decoder", "Self-attention", "text", "text", causal=True)],
+        maps=[attention_map(seen, _kinds(model)["decoder"], "Self-attention", "text", "text")],
         output=Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
         predictions=predictions,
         lens=evidence.lens(stream, read, question.lens_from, spelled, model),
         made=len(prompt),
     )
+
+
+def _own_ends(subject: Subject) -> tuple[int, ...]:
+    """The tokens that end this model's texts besides the tokenizer's end marker."""
+    decoding = getattr(subject, "decoding", {})
+    own = decoding if isinstance(decoding, config.Generation) else config.Generation.parse(decoding, "decoding")
+    return own.end_ids
 
 
 def _prompt(subject: Subject, question: Question) -> tuple[list[int], Tokens | None]:
@@ -228,7 +231,7 @@ def _reading(subject: Subject, model: EncoderOnly, question: Question, about: Ab
         about=about,
         question=question,
         sequences={"text": labelled(tokenizer, tokens.ids, question.text, tokens)},
-        maps=[attention_map(seen, "encoder", "Self-attention", "text", "text")],
+        maps=[attention_map(seen, _kinds(model)["encoder"], "Self-attention", "text", "text")],
         output=output,
         predictions=predictions,
         lens=lens,
@@ -239,30 +242,41 @@ def _said(
     subject: Subject, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: Question
 ) -> tuple[Output, Sequence[Prediction], Lens | None]:
     """What the head says, what it expects at each position, and the lens, as far as the head has them."""
-
-    def read(x: Tensor) -> Tensor:
-        found = model.read(model.encoder.norm(x))
-        return found if model.output is None else model.project(found)
-
     match model.config.head:
         case config.MaskedLanguage():
+            read = partial(_after, model)
             mask, spelled = subject.tokenizer.specials.mask, spellings(subject.tokenizer)
             masks = tuple(place for place, token in enumerate(tokens.ids) if token == mask)
             stands = [None if token == mask else token for token in tokens.ids]
             predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
             return Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
         case config.Classification(labels=labels):
+
+            def read(x: Tensor) -> Tensor:
+                return model.read(model.encoder.norm(x))
+
             chances = _floats(read(stream[-1])[0].softmax(-1))
             ranked = sorted(zip(labels, chances, strict=True), key=lambda one: -one[1])
             return Labelled(tuple(ranked)), (), evidence.label_lens(stream, read, labels)
         case config.Tagging(labels=labels):
+            read = partial(_after, model)
             chance, best = read(stream[-1])[0].softmax(-1).max(-1)
             tags = zip([labels[int(label)] for label in best], _floats(chance), strict=True)
             return Tagged(tuple(tags)), (), evidence.label_lens(stream, read, labels)
         case config.SentenceEmbedding():
-            return Vector(tuple(_floats(read(stream[-1])[0]))), (), None
+            return Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
         case config.NoHead():
             return Nothing(), (), None
+
+
+def _after(model: Model, x: Tensor) -> Tensor:
+    """What the model would say, were this its last layer's stream. Shape: [1, P, D] -> [1, P, V or C]."""
+    stack, _ = last_stack(model)
+    return said(model, scaled_output(model, stack.norm(x)))
+
+
+def _kinds(model: Model) -> dict[MapName, Group]:
+    return {kind.name: kind for kind in groups(model)}
 
 
 # --- going on, and giving up -------------------------------------------------------------------------------------
@@ -313,25 +327,19 @@ def _before_each_layer(model: Model, check: Check, hooks: ExitStack) -> None:
                 hooks.callback(layer.register_forward_pre_hook(ask).remove)
 
 
-_TAPS: Mapping[MapName, str] = {
-    "encoder": "encoder.layers.{}.self_attention.heads",
-    "decoder": "decoder.layers.{}.self_attention.heads",
-    "cross": "decoder.layers.{}.cross_attention.heads",
-}
-
-
-def _edits(silenced: Iterable[Head], about: About) -> dict[str, Edit]:
+def _edits(silenced: Iterable[Head], model: Model) -> dict[str, Edit]:
     """By the tap of what a layer's heads have found, those that are off. Their weights are seen as ever."""
-    sizes = {name: (layers, heads) for name, _, layers, heads in about.maps}
+    kinds = _kinds(model)
     off: dict[str, list[int]] = {}
     for one in silenced:
-        layers, heads = sizes.get(one.map, (0, 0))
-        if one.layer >= layers or one.head >= heads:
+        kind = kinds.get(one.map)
+        taps = [] if kind is None else kind.taps("heads")
+        if kind is None or one.layer >= len(taps) or one.head >= kind.heads:
+            sizes = ", ".join(f"{len(each.attentions)} x {each.heads} ({name})" for name, each in kinds.items())
             raise InputError(
-                f"there is no head {one.head} in layer {one.layer} of '{one.map}'",
-                f"This model has: {', '.join(f'{name} {size[0]} x {size[1]}' for name, size in sizes.items())}.",
+                f"there is no head {one.head} in layer {one.layer} of '{one.map}'", f"Layers x heads: {sizes}."
             )
-        off.setdefault(_TAPS[one.map].format(one.layer), []).append(one.head)
+        off.setdefault(taps[one.layer], []).append(one.head)
     return {name: silence(*heads) for name, heads in off.items()}
 
 

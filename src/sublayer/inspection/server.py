@@ -275,6 +275,7 @@ def bound(host: str, port: int, tries: int = 1) -> socket.socket:
         InputError: it cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem: OSError | None = None
     for number in range(port, port + max(1, tries)):
         try:
             return socket.create_server((host, number), family=family)
@@ -283,7 +284,8 @@ def bound(host: str, port: int, tries: int = 1) -> socket.socket:
         except OSError as error:
             problem = error
     raise InputError(
-        f"cannot listen at {host}, port {port} ({problem.strerror or problem})", "Choose another with --port or --host."
+        f"cannot listen at {host}, port {port} ({problem and (problem.strerror or problem)})",
+        "Choose another with --port or --host.",
     )
 
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-import torch
-
 from sublayer import config
-from sublayer.errors import InputError
-from sublayer.hub.folder import find, read, ready
+from sublayer.errors import CheckpointError, InputError
+from sublayer.hub.folder import find
+from sublayer.inspection.groups import groups
 from sublayer.inspection.view import About, MapName, Task
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
 from sublayer.tasks.filler import MASK
@@ -31,16 +30,6 @@ class Subject(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer: ...
-
-
-def opened(path: Path, device: str | torch.device = "cpu") -> Subject:
-    """The model in a folder, whatever its shape; an encoder needs no head to be looked into.
-
-    Raises:
-        CheckpointError: as `hub.folder.read`.
-    """
-    found = read(path, device)
-    return found if isinstance(found.model, EncoderOnly) else cast("Subject", ready(found, path))
 
 
 def model_of(subject: Subject) -> Model:
@@ -67,33 +56,37 @@ def describe(subject: Subject, name: str = "", examples: Sequence[str] = ()) -> 
         InputError: it has no attention to look at.
     """
     model = model_of(subject)
-    match model:
-        case EncoderDecoder(config=c):
-            encoder, decoder = c.encoder, c.decoder
-            maps: list[tuple[MapName, str, int, int]] = [
-                ("cross", "Cross", decoder.layers, decoder.block.cross.heads),
-                ("encoder", "Encoder", encoder.layers, encoder.block.attention.heads),
-                ("decoder", "Decoder", decoder.layers, decoder.block.attention.heads),
-            ]
-            task: Task = "translate"
-        case DecoderOnly(config=c):
-            maps = [("decoder", "Self-attention", c.decoder.layers, c.decoder.block.attention.heads)]
-            task = "generate"
-        case EncoderOnly(config=c):
-            maps = [("encoder", "Self-attention", c.encoder.layers, c.encoder.block.attention.heads)]
-            task = _TASKS[type(c.head)]
+    kinds = groups(model)
+    # What a translation looks at comes first.
+    maps: tuple[tuple[MapName, str, int, int], ...] = tuple(
+        (kind.name, _TITLES[kind.name] if len(kinds) > 1 else "Self-attention", len(kind.attentions), kind.heads)
+        for kind in sorted(kinds, key=lambda kind: kind.name != "cross")
+    )
     heads = sum(layers * heads for _, _, layers, heads in maps)
     return About(
         name=name,
         kind=model.config.kind,
-        task=task,
+        task=_task(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=model.config.vocab_size,
         longest=min(model.config.max_length, math.isqrt(MOST_WEIGHTS // heads)),
         chat=isinstance(model, DecoderOnly) and subject.tokenizer.chat_template is not None,
-        maps=tuple(maps),
-        examples=tuple(examples) or _EXAMPLES[task],
+        maps=maps,
+        examples=tuple(examples) or _EXAMPLES[_task(model)],
     )
+
+
+_TITLES: Mapping[MapName, str] = {"cross": "Cross", "encoder": "Encoder", "decoder": "Decoder"}
+
+
+def _task(model: Model) -> Task:
+    match model:
+        case EncoderDecoder():
+            return "translate"
+        case DecoderOnly():
+            return "generate"
+        case EncoderOnly():
+            return _TASKS[type(model.config.head)]
 
 
 _TASKS: Mapping[type, Task] = {
@@ -115,11 +108,17 @@ _EXAMPLES: Mapping[Task, tuple[str, ...]] = {
 
 
 def held_out(path: Path, most: int = 4) -> list[str]:
-    """The first texts of middling length that were held out when the model at `path` was trained; none where unknown."""
+    """Some texts of middling length that were held out when the model at `path` was trained; none where unknown."""
     try:
         lines = (find(path) / "test.jsonl").read_text(encoding="utf-8").splitlines()
-        rows: list[Any] = [json.loads(line) for line in lines[:400]]
-    except (OSError, ValueError):
+        rows = [cast("dict[str, Any]", json.loads(line)) for line in lines[:400]]
+        texts = [str(row["source"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, CheckpointError):
         return []
-    texts = [str(row["source"]) for row in rows if isinstance(row, dict) and "source" in row]
     return list(dict.fromkeys(text for text in texts if 20 <= len(text) <= 70))[:most]
+
+
+def folder_name(path: Path) -> str:
+    """What a model's folder is called; of the folder `model` in a run, the run's."""
+    path = path.expanduser().resolve()
+    return path.parent.name if path.name == "model" else path.name

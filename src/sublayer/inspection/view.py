@@ -13,7 +13,7 @@ import base64
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,17 +305,14 @@ def _prediction(one: Prediction) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    return {
-        name: [
-            [_short(part) if isinstance(part, float) else part for part in one]
-            if isinstance(one, tuple)
-            else (_short(one) if isinstance(one, float) else one)
-            for one in value
-        ]
-        if isinstance(value, tuple)
-        else (_short(value) if isinstance(value, float) else value)
-        for name, value in vars(output).items()
-    }
+    return {name: _bounded(value) for name, value in vars(output).items()}
+
+
+def _bounded(value: Any) -> Any:
+    """Tuples as lists, numbers with as many digits as a page shows."""
+    if isinstance(value, tuple):
+        return [_bounded(one) for one in cast("tuple[Any, ...]", value)]
+    return _short(value) if isinstance(value, float) else value
 
 
 def _short(value: float) -> float:

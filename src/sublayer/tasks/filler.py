@@ -80,7 +80,7 @@ class Filler(Reader[config.MaskedLanguage]):
 
 
 def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
-    """`text` as the model reads it, with its masks (there may be none), and nothing else in it, taken for special tokens.
+    """`text` as the model reads it, with its masks, if any, and nothing else in it, taken for special tokens.
 
     Raises:
         InputError: the tokenizer has no mask, or makes none of the one that is written.
