@@ -277,10 +277,10 @@ def bound(host: str, port: int, tries: int = 1) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     problem: OSError | None = None
     for number in range(port, port + max(1, tries)):
+        if not 0 <= number <= 65_535:
+            raise InputError(f"there is no port {number}", "A port is a number from 0 to 65535.")
         try:
             return socket.create_server((host, number), family=family)
-        except OverflowError:
-            raise InputError(f"there is no port {number}", "A port is a number from 0 to 65535.") from None
         except OSError as error:
             problem = error
     raise InputError(
