@@ -32,7 +32,7 @@ def inspect(
 
     Example: sublayer inspect runs/en-es
 
-    Example: sublayer inspect models/smollm2 "The capital of France is" --port 9000
+    Example: sublayer inspect models/my-llama "The capital of France is" --seconds 300
     """
     from importlib.util import find_spec
 
