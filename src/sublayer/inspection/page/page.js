@@ -40,6 +40,7 @@ export function mount(root, host) {
   let timer = null;
   let baselineKey = "";
   let quick = false;
+  let fetching = false;
 
   // --- asking ------------------------------------------------------------------------------------------------------
 
@@ -176,16 +177,21 @@ export function mount(root, host) {
     play: () => store.set({ playing: !state.playing && Boolean(state.view?.writes) }),
     /** The lens of a long text holds some positions; fetch those around `at`. */
     lensAt: async (at) => {
-      if (!host.ask || running) return;
+      if (!host.ask || running || fetching) return;
+      fetching = true;
       const { view } = state;
       try {
         const from = Math.max(0, at - Math.floor(view.lens.cells[0].length / 2));
-        const plain = await host.ask(question({ forced: view.madeIds, tokens: 0, lens_from: from }));
-        if (state.view !== view) return;
-        const { lens } = await decode(plain);
-        if (lens.cells[0].length + lens.first > at && lens.first <= at) store.set({ view: { ...view, lens } });
+        const end = view.predictions.get(view.lastStep)?.chosen;
+        const forced = end && view.output.complete ? [...view.madeIds, end.id] : view.madeIds;
+        const { lens } = await decode(await host.ask(question({ forced, tokens: 0, lens_from: from })));
+        // Only what was asked for: otherwise this would be asked again, and again.
+        const holds = lens.first <= at && at < lens.first + lens.cells[0].length;
+        if (state.view === view && holds) store.set({ view: { ...view, lens } });
       } catch (error) {
         store.set({ status: "error", error: message(error) });
+      } finally {
+        fetching = false;
       }
     },
     theme: () => store.set({ theme: THEMES[(THEMES.indexOf(state.theme) + 1) % THEMES.length] }),
