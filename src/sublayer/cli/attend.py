@@ -103,10 +103,11 @@ def _draw_pair(
     from sublayer.models import EncoderDecoder
 
     model, tokenizer, ids = found.model, found.tokenizer, list(passage.fed[1:])
+    marks = passage.fed[0], passage.wanted[-1]
     assert isinstance(model, EncoderDecoder)
     translation = tokenizer.decode([ids])[0].strip() if target is None else target
-    maps = attention_maps(model, passage.tokens, ids, start_id=tokenizer.start_id, end_id=tokenizer.end_id)
-    start, end = tokenizer.pieces([tokenizer.start_id, tokenizer.end_id])
+    maps = attention_maps(model, passage.tokens, ids, start_id=marks[0], end_id=marks[1])
+    start, end = tokenizer.pieces(marks)
     draw_attention(
         maps,
         tokenizer.pieces(passage.tokens),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.inspecting import opened, passages_of, wide_console
+from sublayer.cli.inspecting import opened, passages_of, translator_of, wide_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +100,7 @@ def _material(
     from sublayer.errors import InputError
     from sublayer.hub.folder import find
     from sublayer.inspection.material import from_file
+    from sublayer.models import EncoderDecoder
 
     if texts and data is not None:
         raise InputError("both texts and --data were given", "Give one of them.")
@@ -108,7 +109,8 @@ def _material(
     file = find(path) / "test.jsonl" if data is None else data
     if data is None and not file.is_file():
         raise InputError(f"{path} has no held-out rows (test.jsonl)", "Give texts, or a file with --data.")
-    rows = from_file(found.model, found.tokenizer, file, limit)
+    marks = translator_of(found, path).marks if isinstance(found.model, EncoderDecoder) else None
+    rows = from_file(found.model, found.tokenizer, file, limit, marks)
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sublayer.generation.translator import Translator
     from sublayer.hub.folder import Contents
     from sublayer.inspection.passages import Passage
 
@@ -47,20 +48,28 @@ def passages_of(found: Contents, path: Path, texts: Sequence[str], target: str |
                 "Leave it out.",
             )
         return from_texts(found.model, found.tokenizer, texts)
+    translator = translator_of(found, path)
     if target is not None:
         require_words("--target", target)
-        return of_pairs(found.model, found.tokenizer, [(text, target) for text in texts])
-    return _translated(found, path, texts)
+        pairs = [(text, target) for text in texts]
+        return of_pairs(translator.model, translator.tokenizer, translator.marks, pairs)
+    return _translated(translator, texts)
 
 
-def _translated(found: Contents, path: Path, texts: Sequence[str]) -> list[Passage]:
-    """With the model's own translations: their tokens as they were chosen (encoding the text may differ)."""
+def translator_of(found: Contents, path: Path) -> Translator:
+    """An encoder-decoder, ready to translate as its folder says."""
     from sublayer.generation.translator import Translator
     from sublayer.hub.folder import ready
-    from sublayer.inspection.passages import of_pair_ids
 
     translator = ready(found, path)
     assert isinstance(translator, Translator)
+    return translator
+
+
+def _translated(translator: Translator, texts: Sequence[str]) -> list[Passage]:
+    """With the model's own translations: their tokens as they were chosen (encoding the text may differ)."""
+    from sublayer.inspection.passages import of_pair_ids
+
     translations = translator.translate(texts)
     targets = [one.tokens for one in translations]
     cut = sum(not one.complete for one in translations)
@@ -68,8 +77,7 @@ def _translated(found: Contents, path: Path, texts: Sequence[str]) -> list[Passa
         typer.echo(f"{cut} translations ran into their limit and are read as far as they came", err=True)
         # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
         targets = [tokens[: translator.model.config.max_length - 1] for tokens in targets]
-    sources = [ids[:-1] for ids in translator.encode(texts)]
-    return of_pair_ids(translator.model, translator.tokenizer, sources, targets)
+    return of_pair_ids(translator.model, translator.marks, translator.encode(texts), targets)
 
 
 def require_words(name: str, text: str) -> None:

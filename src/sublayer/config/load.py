@@ -185,12 +185,17 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"start.path = '{path}' holds no model: there is no config.json in it", "Name a model folder or a run."
         )
     try:
-        below = {"kind": "encoder-decoder", **json.loads(file.read_text(encoding="utf-8"))["model"]}
+        written = json.loads(file.read_text(encoding="utf-8"))
+        below, used = {"kind": "encoder-decoder", **written["model"]}, dict(written.get("decoding") or {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
     if "kind" in model:
         below = {"vocab_size": below.get("vocab_size")}
-    return {**data, "model": merge(below, cast("dict[str, Any]", model))}
+    over = {**data, "model": merge(below, cast("dict[str, Any]", model))}
+    # How an encoder-decoder begins its texts is learned, and goes with its weights.
+    if below.get("kind") == "encoder-decoder" and isinstance(over.get("decoding", {}), dict):
+        over["decoding"] = merge(used, cast("dict[str, Any]", over.get("decoding", {})))
+    return over
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from sublayer.config.data import Data, GivenSplit, TokenizerRecipe
+from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
@@ -19,19 +20,6 @@ from sublayer.config.training import Training
 
 SHORTEST = 8
 """Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
-
-
-class Decoding(Part):
-    """How the trained model translates unless told otherwise.
-
-    length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
-    max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.
-    """
-
-    beam: PositiveInt = 4
-    length_penalty: NonNegativeFloat = 1.0
-    max_ratio: PositiveFloat = 2.0
-    max_extra: NonNegativeInt = 16
 
 
 class Checkpoint(Part):

@@ -12,17 +12,20 @@ from sublayer.errors import DataError, InputError
 from sublayer.inspection.passages import Passage, of_pairs, of_tagged, of_texts, with_labels
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
 from sublayer.tasks.filler import MASK, with_masks
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text": …, "label": …} or {"words": …, "tags": …}.'
 
 
-def from_file(model: Model, tokenizer: Tokenizer, path: Path, limit: int) -> list[Passage]:
+def from_file(model: Model, tokenizer: Tokenizer, path: Path, limit: int, marks: Marks | None = None) -> list[Passage]:
     """The first rows of a file, as a model of this shape and head reads them; at most `limit`.
 
     Pairs have "source" and "target" (or "references", of which the first is read); a text has "text", a text for a
     classifier its "label" too, where it has one; a tagger's sentence "words" and "tags". What is longer than the
     model's positions is read as far as they go; such a pair is left out.
+
+    Args:
+        marks: what stands around an encoder-decoder's texts; not asked for otherwise.
 
     Raises:
         DataError: the file cannot be read, or lacks a field; names the line. InputError: the model knows no such label.
@@ -30,7 +33,7 @@ def from_file(model: Model, tokenizer: Tokenizer, path: Path, limit: int) -> lis
     rows = list(_rows(path, limit))
     if not rows:
         raise DataError(f"{path} has no rows", REMEDY)
-    found = _passages(model, tokenizer, rows)
+    found = _passages(model, tokenizer, rows, marks)
     if not found:
         raise DataError(f"{path}: all {len(rows)} rows are longer than the model's positions", "Give shorter ones.")
     return found
@@ -65,9 +68,12 @@ def _rows(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}, line {number}", row
 
 
-def _passages(model: Model, tokenizer: Tokenizer, rows: Sequence[tuple[str, dict[str, Any]]]) -> list[Passage]:
+def _passages(
+    model: Model, tokenizer: Tokenizer, rows: Sequence[tuple[str, dict[str, Any]]], marks: Marks | None
+) -> list[Passage]:
     if isinstance(model, EncoderDecoder):
-        return of_pairs(model, tokenizer, [_pair(row, where) for where, row in rows], cut=True)
+        assert marks is not None, "an encoder-decoder's texts have marks around them"
+        return of_pairs(model, tokenizer, marks, [_pair(row, where) for where, row in rows], cut=True)
     head = model.config.head if isinstance(model, EncoderOnly) else None
     if isinstance(model, EncoderOnly) and isinstance(head, config.Tagging) and "words" in rows[0][1]:
         return of_tagged(model, tokenizer, [_tagged(row, where) for where, row in rows], cut=True)

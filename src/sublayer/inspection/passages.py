@@ -20,7 +20,7 @@ from sublayer.data.batch import IGNORE
 from sublayer.errors import InputError
 from sublayer.generation.batching import by_length, padded
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def of_texts(
         if not text.strip():
             raise InputError(f"text {number} is empty", "Leave it out, or give it words.")
         if isinstance(model, DecoderOnly):
-            [ids] = tokenizer.encode([text])
-            start = tokenizer.specials.start
-            tokens, types = ([] if start is None else [start]) + ids, list[int]()
+            [tokens] = tokenizer.encode_marked([text])
+            types = list[int]()
         else:
             [encoded] = tokenizer.tokens([text])
             encoded = encoded.cut(longest) if cut else encoded
@@ -81,39 +80,44 @@ def of_texts(
 
 
 def of_pairs(
-    model: EncoderDecoder, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, cut: bool = False
+    model: EncoderDecoder, tokenizer: Tokenizer, marks: Marks, pairs: Sequence[tuple[str, str]], *, cut: bool = False
 ) -> list[Passage]:
     """Sources with translations; the decoder is asked for each next token of the translation, the end included.
 
     Args:
-        cut: leave out pairs that are longer than the model's positions, instead of refusing them.
+        marks: what stands around both, as `Translator.marks` has it. cut: leave out pairs that are empty or longer than
+            the model's positions, instead of refusing them.
 
     Raises:
-        InputError: a side is empty, or longer than the model's positions; the pair is named by its number, from 1.
+        InputError: a source is empty, or a side longer than the model's positions; the pair is named by its number,
+            from 1.
     """
     sources, targets = (tokenizer.encode([pair[side] for pair in pairs]) for side in (0, 1))
-    return of_pair_ids(model, tokenizer, sources, targets, cut=cut)
+    kept = [row for row, source in enumerate(sources) if source or not cut]
+    for number, row in enumerate(kept, start=1):
+        if not sources[row]:
+            raise InputError(f"the source of pair {number} is empty", "Leave the pair out, or give it words.")
+    read = [marks.source(sources[row]) for row in kept]
+    return of_pair_ids(model, marks, read, [[*marks.forced, *targets[row]] for row in kept], cut=cut)
 
 
 def of_pair_ids(
     model: EncoderDecoder,
-    tokenizer: Tokenizer,
+    marks: Marks,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     *,
     cut: bool = False,
 ) -> list[Passage]:
-    """As `of_pairs`, from ids without markers."""
-    start, end, longest = tokenizer.start_id, tokenizer.end_id, model.config.max_length
+    """As `of_pairs`, from what the encoder reads, marks included, and what the decoder says but for the end marker."""
+    longest = model.config.max_length
     found: list[Passage] = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
-        size = 1 + max(len(source), len(target))
-        if cut and (size > longest or not source):
+        size = max(len(source), 1 + len(target))
+        if cut and size > longest:
             continue
-        if not source:
-            raise InputError(f"the source of pair {number} is empty", "Leave the pair out, or give it words.")
         _require_length("pair", number, size, longest)
-        found.append(Passage((*source, end), fed=(start, *target), wanted=(*target, end)))
+        found.append(Passage(tuple(source), fed=(marks.start, *target), wanted=(*target, marks.end)))
     return found
 
 

@@ -15,7 +15,7 @@ from sublayer import config
 from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import Document
-from sublayer.data.tasks import encode_for, extra_tokens, labels_of, lines_of, reader
+from sublayer.data.tasks import encode_for, labels_of, reader, train_tokenizer
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
 from sublayer.models import Model
@@ -79,7 +79,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[Any]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model))
+        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model), recipe.decoding)
         if examples.report.kept < len(part):
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
@@ -93,11 +93,11 @@ def objective(work: Work) -> Objective:
     examples: Any = work.validation
     match task:
         case config.TranslationTask():
-            loss = CrossEntropy(smoothing, work.tokenizer.pad_id)
+            loss = CrossEntropy(smoothing)
             pairs = work.splits.validation
             return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding)
         case config.SpanCorruptionTask() | config.DenoisingTask():
-            return Reconstructing(CrossEntropy(smoothing, work.tokenizer.pad_id), examples, batching)
+            return Reconstructing(CrossEntropy(smoothing), examples, batching)
         case config.CausalTask():
             documents: Sequence[Document] = work.splits.validation.rows
             return Modelling(CrossEntropy(smoothing), examples, batching, sum(one.words for one in documents))
@@ -165,7 +165,7 @@ def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training:
         return Tokenizer.load(kept)
     if recipe.start is not None:
         return Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json")
-    return Tokenizer.train(lines_of(training), recipe.tokenizer, extra_tokens(recipe.task))
+    return train_tokenizer(recipe.task, recipe.tokenizer, training)
 
 
 def _with_labels(recipe: config.Recipe, training: Any) -> config.Recipe:
