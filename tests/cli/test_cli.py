@@ -18,7 +18,7 @@ import typer.main
 from sacrebleu import corpus_bleu
 
 import sublayer as package
-from checkpoints import tiny_llama
+from checkpoints import tiny_llama, write_nllb
 from generation.prompted import generator
 from readers import write_readers
 from small_run import pairs, sublayer, trained, write
@@ -62,7 +62,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "classify", "tag", "embed", "fill", "heads", "lens", "inspect"}
+    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -102,6 +102,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
     pull(str(theirs), tmp_path / "models" / "my-llama")
     write_readers(tmp_path / "models")
+    write_nllb(tmp_path / "models" / "nllb")
     return tmp_path
 
 

@@ -20,6 +20,7 @@ from sublayer.cli.generate import generate
 from sublayer.cli.heads import heads
 from sublayer.cli.inspect import inspect
 from sublayer.cli.lens import lens
+from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -53,6 +54,7 @@ COMMANDS = (
     check,
     schema,
     pull,
+    merge,
     export,
 )
 for command in COMMANDS:

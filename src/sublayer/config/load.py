@@ -23,7 +23,9 @@ from sublayer.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe and the folder that its relative paths are resolved against."""
+    """A recipe and the folder that its relative paths are resolved against: the recipe's own, or of a shipped recipe,
+    which stands in nobody's, the one where the command was given.
+    """
 
     recipe: Recipe
     folder: Path
@@ -42,6 +44,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecip
     where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
     data, problems = resolve(read_toml(path), overrides)
     folder = path.resolve().parent
+    if folder == recipes_folder().resolve():
+        folder = Path.cwd()
     return LoadedRecipe(Recipe.parse(_over_start(data, folder), where, problems), folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -45,7 +46,7 @@ def reader(task: config.Task) -> Callable[[Any, Path], Any]:
         case config.TaggingTask():
             return read_tagged
         case config.InstructionsTask():
-            return read_conversations
+            return partial(read_conversations, made=task.messages)
         case _:
             assert_never(task)
 
@@ -84,8 +85,8 @@ def extra_tokens(task: config.Task) -> tuple[str, ...]:
 
 
 CHAT = (
-    "{% for message in messages %}{{ bos_token + message.role + '\n' + message.content + eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ bos_token + 'assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ bos_token }}{{ message.role + '\n' + message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}{{ 'assistant\n' }}{% endif %}"
 )
 """sublayer's own form of a conversation: `<s>role NEWLINE content</s>` for each message."""
 
@@ -110,6 +111,13 @@ def train_tokenizer(task: config.Task, recipe: config.TokenizerRecipe, training:
             return plain.dressed(template=begun, chat_template=CHAT)
         case _:
             return plain.dressed(template=_framed(plain.start_id, plain.end_id), specials=specials)
+
+
+def spoken(task: config.Task, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of a model to begin with; where it knows no form of a conversation and needs one, with ours."""
+    if isinstance(task, config.InstructionsTask) and tokenizer.chat_template is None:
+        return tokenizer.dressed(chat_template=CHAT)
+    return tokenizer
 
 
 def _framed(start: int, end: int) -> Template:

@@ -104,7 +104,7 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     [source] = translator.encode([question.text])
     _require_fit(len(source), about)
     target, complete, by = _translated(translator, source, question, about)
-    start, end = tokenizer.start_id, tokenizer.end_id
+    start, end = translator.marks.start, translator.marks.end
     fed, predicted = [start, *target], [*target, end] if complete else target
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(source, device), None, row(fed, device))
@@ -147,19 +147,20 @@ def _translated(
     translator: Translator, source: list[int], question: Question, about: About
 ) -> tuple[list[int], bool, str]:
     """The translation's tokens without markers, whether it has come to its end, and how it was made."""
-    tokenizer, decoding = translator.tokenizer, translator.decoding
+    decoding, marks = translator.decoding, translator.marks
     room = about.longest - 1  # the start marker takes a position too
     if question.target is not None:
         if question.forced:
             raise InputError("a translation is given, and tokens to begin with as well", "Give one of them.")
-        [target] = tokenizer.encode([question.target])
+        [words] = translator.tokenizer.encode([question.target])
+        target = [*marks.forced, *words]
         _require_fit(len(target) + 1, about)
         return target, True, "given"
     if question.forced:
         most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
-        ends = {tokenizer.end_id}
+        ends = {marks.end, *decoding.end_ids}
         made, end = _went_on(
-            translator.model, source, [tokenizer.start_id], question.forced, ends, most - len(question.forced), about
+            translator.model, source, [marks.start], question.forced, ends, most - len(question.forced), about
         )
         return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]
@@ -207,9 +208,8 @@ def _prompt(subject: Subject, question: Question) -> tuple[list[int], Tokens | N
     tokenizer = subject.tokenizer
     if question.chat:
         return tokenizer.encode_chat([{"role": "user", "content": question.text}]), None
-    [spans] = tokenizer.tokens([question.text], marked=False)
-    start = tokenizer.specials.start
-    return [*([] if start is None else [start]), *spans.ids], spans
+    [spans] = tokenizer.tokens([question.text])
+    return spans.ids, spans
 
 
 def _reading(subject: Subject, model: EncoderOnly, question: Question, about: About) -> View:

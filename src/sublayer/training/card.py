@@ -81,7 +81,14 @@ def _shape(recipe: config.Recipe) -> str:
 
 
 def _start(recipe: config.Recipe) -> str:
-    return "" if recipe.start is None else f" It began with the weights of {recipe.start.path}."
+    if recipe.start is None:
+        return ""
+    if recipe.adapter is not None:
+        return (
+            f" Low-rank adapters (rank {recipe.adapter.rank}) on the model in {recipe.start.path}, whose weights are "
+            "not in this folder: `sublayer merge` makes one model of both."
+        )
+    return f" It began with the weights of {recipe.start.path}."
 
 
 def _use(recipe: config.Recipe, run: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -15,16 +15,17 @@ from sublayer import config
 from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import Document
-from sublayer.data.tasks import encode_for, labels_of, reader, train_tokenizer
+from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tokenizer
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
+from sublayer.hub.adapted import Base, weights_sum
 from sublayer.models import Model
 from sublayer.text import Tokenizer
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import Objective
 from sublayer.training.objectives.classification import Classifying, label_weights
 from sublayer.training.objectives.embedding import Matching
-from sublayer.training.objectives.language import Modelling
+from sublayer.training.objectives.language import Answering, Modelling
 from sublayer.training.objectives.masked import Unmasking
 from sublayer.training.objectives.reconstruction import Reconstructing
 from sublayer.training.objectives.tagging import TagWords
@@ -102,7 +103,7 @@ def objective(work: Work) -> Objective:
             documents: Sequence[Document] = work.splits.validation.rows
             return Modelling(CrossEntropy(smoothing), examples, batching, sum(one.words for one in documents))
         case config.InstructionsTask():
-            return Modelling(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
+            return Answering(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
         case config.MaskedTask():
             return Unmasking(CrossEntropy(smoothing), examples, batching)
         case config.ClassificationTask():
@@ -124,17 +125,38 @@ def labels(model: config.Model) -> tuple[str, ...]:
     return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
 
 
-def begin_from(model: Model, path: Path) -> list[str]:
-    """Give `model` the weights of the model folder (or run) `path`; a head of another kind, or for other labels, keeps
-    those it has.
+@dataclass(frozen=True)
+class Start:
+    """What a model began with.
 
-    Returns:
-        The names of the parameters that are not from there.
+    begun: the recipe's `start`, with the sum of the weights that stood there. base: their folder.
+    fresh: the names of its parameters that are not from there. decoding, imported: as in `hub.folder.Contents`.
+    """
+
+    begun: config.Checkpoint
+    base: Base
+    fresh: list[str]
+    decoding: Mapping[str, Any]
+    imported: Mapping[str, Any]
+
+
+def begin_from(model: Model, start: config.Checkpoint) -> Start:
+    """Give `model` the weights of another; a head of another kind, or for other labels, keeps those it has.
 
     Raises:
-        CheckpointError: there is no whole model, or it is another but for its head.
+        CheckpointError: there is no whole model, it has other weights than those that `start` asks for, or it is
+            another but for its head.
     """
-    found = model_folder.read(path).model
+    path = Path(start.path)
+    folder = model_folder.find(path).resolve()
+    held = weights_sum(folder)
+    if start.sha256 not in (None, held):
+        raise CheckpointError(
+            f"the weights in {path} have the SHA-256 {held[:12]}…, and start.sha256 is {start.sha256[:12]}…",
+            "Put back the model that was there, or start another run.",
+        )
+    contents = model_folder.read(folder)
+    found = contents.model
     theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
     # A layer of another head may have the name and the shape of one of ours, and means something else.
     same_head = _head(found.config) == _head(model.config)
@@ -152,7 +174,8 @@ def begin_from(model: Model, path: Path) -> list[str]:
     with torch.no_grad():
         for name in own.keys() - set(fresh):
             own[name].copy_(theirs[name])
-    return fresh
+    begun = start.model_copy(update={"sha256": held})
+    return Start(begun, Base(str(folder), held), fresh, contents.decoding, contents.imported)
 
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
@@ -164,7 +187,7 @@ def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training:
     if kept is not None and kept.is_file():
         return Tokenizer.load(kept)
     if recipe.start is not None:
-        return Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json")
+        return spoken(recipe.task, Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
     return train_tokenizer(recipe.task, recipe.tokenizer, training)
 
 
