@@ -1,4 +1,4 @@
-"""A real browser for tests of the page: one for the session, the system's chromium, driven by Playwright.
+"""A real browser for tests of the page: one for a module of tests, the system's chromium, driven by Playwright.
 
 Without it these tests are skipped where somebody works, with the reason, and fail where CI runs.
 """
