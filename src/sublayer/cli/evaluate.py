@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -37,13 +37,15 @@ def evaluate(
     """Score a model on what was held out when it was trained.
 
     Translations by sacreBLEU with its signature, and chrF. Of conversations the last answers, made by greedy search:
-    how many are, word for word, those that stand there.
+    how many are, word for word, those that stand there. Of any other model what its task measures: the perplexity of
+    a language model (of --data, a .txt file, one document), the accuracy of a classifier, the F1 of a tagger.
 
     Example: sublayer evaluate runs/demo --beam 4
 
+    Example: sublayer evaluate models/my-llama --data english.txt
+
     Example: sublayer evaluate models/smollm2 --data runs/smollm2-trec/model/test.jsonl
     """
-    from sublayer.errors import CheckpointError
     from sublayer.generation.generator import Generator
     from sublayer.generation.translator import Translator
     from sublayer.hub.folder import find, load
@@ -51,12 +53,33 @@ def evaluate(
 
     found: Any = load(model, pick_device(device))
     path = find(model) / "test.jsonl" if data is None else data
-    if isinstance(found, Translator):
+    if isinstance(found, Translator) and not _holds(path, "text"):
         _translated(found, path, beam, length_penalty, out)
-    elif isinstance(found, Generator):
-        _answered(found, path, out)
+    elif isinstance(found, Generator) and _holds(path, "messages"):
+        _answered(cast("Generator[Any]", found), path, out)
     else:
-        raise CheckpointError(f"{model} neither translates nor converses", "Name another model.")
+        _measured(model, data, found.model.device)
+
+
+def _holds(path: Path, field: str) -> bool:
+    """Whether the first object of a file of JSON lines has such a field."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return lines.readline().lstrip().startswith(f'{{"{field}"'.encode())
+
+
+def _measured(model: Path, data: Path | None, device: Any) -> None:
+    from sublayer.training.judging import judge_folder
+    from sublayer.training.objective import MEASURES
+
+    started = time.perf_counter()
+    found = judge_folder(model, data, device)
+    rows = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
+    rows |= {MEASURES[name].title: f"{value:.{MEASURES[name].digits}f}" for name, value in found.scores.items()}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        typer.echo(f"{name:{width}}  {value}")
 
 
 def _translated(

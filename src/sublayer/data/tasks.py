@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -17,7 +17,6 @@ from sublayer.data.examples.packed import packed_documents
 from sublayer.data.examples.similar import similar_pairs
 from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged
 from sublayer.data.sources import Pairs
-from sublayer.data.split import grouped
 from sublayer.data.tables.conversations import Conversation, read_conversations
 from sublayer.data.tables.documents import Document, read_documents
 from sublayer.data.tables.labelled import Labelled, read_labelled
@@ -198,10 +197,3 @@ def encode_for(
             return encode_conversations(table, tokenizer, max_length)
         case _:
             assert_never(task)
-
-
-def held_out(table: AnyTable) -> list[Mapping[str, Any]]:
-    """The rows as plain values, one JSON object each; of pairs each source once, with all its translations."""
-    if isinstance(table, Pairs):
-        return [{"source": source, "references": several} for source, several in zip(*grouped(table), strict=True)]
-    return [row.plain for row in table]

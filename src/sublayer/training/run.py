@@ -8,7 +8,6 @@ model/            the result (`hub/folder.py`), with the held-out rows beside it
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,10 +19,10 @@ import torch
 
 from sublayer import config
 from sublayer.config.load import LoadedRecipe, dump_toml, load_recipe
+from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
-from sublayer.data.tasks import held_out
 from sublayer.errors import CheckpointError, ConfigError, DataError
-from sublayer.files import remove_leftovers, write_text
+from sublayer.files import remove_leftovers, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
 from sublayer.models import Model, build_model
@@ -33,6 +32,7 @@ from sublayer.training import checkpoint
 from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.curves import draw_curves
+from sublayer.training.judging import judge
 from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, require_tensorboard
 from sublayer.training.objective import Objective
@@ -93,6 +93,8 @@ def train(
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
         with trainer.average.applied():
             result.write()
+    if finished:
+        result.judge(reporter)
     return finished
 
 
@@ -120,9 +122,21 @@ class Result:
         contents = model_folder.Contents(self.model, self.work.tokenizer, decoding, theirs[1], adapted)
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
-        lines = [json.dumps(row, ensure_ascii=False) for row in held_out(self.work.splits.test)]
-        write_text(folder / "test.jsonl", "\n".join(lines) + "\n")
+        write_text(folder / "test.jsonl", write_rows(self.work.splits.test))
         self.objective.illustrate(self.out)
+
+    def judge(self, reporter: Reporter) -> None:
+        """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
+        folder, table = self.out / "model", self.work.splits.test
+        try:
+            found = judge(model_folder.read(folder, self.model.device).model, self.work, table)
+        except DataError as error:
+            reporter.say(f"not judged on what was held out: {error}")
+            return
+        reporter.say(f"held out: {found}")
+        card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
+        write_text(folder / "README.md", card)
+        write_json(folder / "scores.json", {"held_out": found.scores, found.noun: found.count})
 
 
 def _counted(model: Model) -> str:
