@@ -359,6 +359,7 @@ def test_keys(visit, addresses):
     page.locator(".sublayer[data-look=light]").wait_for()
     page.keyboard.press("?")
     assert page.get_by_role("dialog").is_visible()
+    assert "from head to head" in page.get_by_role("dialog").inner_text()
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").is_visible()
     page.keyboard.press("Home")

@@ -120,5 +120,5 @@ def held_out(path: Path, most: int = 4) -> list[str]:
 
 def folder_name(path: Path) -> str:
     """What a model's folder is called; of the folder `model` in a run, the run's."""
-    path = path.expanduser().resolve()
+    path = path.expanduser().absolute()
     return path.parent.name if path.name == "model" else path.name
