@@ -63,7 +63,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens"}
+    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -94,6 +94,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "prompts.txt").write_text("one two\nthree\n")
     for command in ("generate", "chat"):
         monkeypatch.setattr(f"sublayer.cli.{command}.load_generator", lambda path, device: generator(max_tokens=20))
+    # It would serve until somebody stops it.
+    monkeypatch.setattr("sublayer.inspection.server.serve", lambda app, listening: None)
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)

@@ -22,9 +22,21 @@ def attend(
     target: Annotated[
         str | None, typer.Option(help="A translation to read along; unset: the model's own.", metavar="TEXT")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the picture goes: .png or .svg.", metavar="PATH")] = Path(
-        "attention.png"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the picture goes: .png or .svg.", metavar="PATH", show_default="attention.png, but for --html"
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write a page to look around in instead: one file, for any browser.", metavar="PATH"
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=0, max=256, help="With --html: what a language model adds to the text.")
+    ] = 0,
     layers: Annotated[
         list[int] | None,
         typer.Option("--layer", metavar="N", help="Draw this layer, counted from 0; may be repeated. Unset: all."),
@@ -37,7 +49,34 @@ def attend(
     Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
 
     Example: sublayer attend models/bert "the cat sat on a mat" --out mat.png
+
+    Example: sublayer attend runs/en-es "Where are my keys?" --html keys.html
     """
+    if html is not None:
+        _write_page(model, text, target, html, tokens, device)
+    if out is not None or html is None:
+        _draw(model, text, target, out or Path("attention.png"), layers, device)
+
+
+def _write_page(model: Path, text: str, target: str | None, html: Path, tokens: int, device: str) -> None:
+    from sublayer.inspection.html import require_html_path, write_html
+    from sublayer.inspection.look import look
+    from sublayer.inspection.subject import describe, folder_name
+    from sublayer.inspection.view import Question, Written
+
+    # Before the model is loaded: a typo should not cost that time.
+    require_html_path(html)
+    require_words("the text", text)
+    question = Question.parse({"text": text, "target": target, "tokens": tokens}, "attend")
+    found = opened(model, device)
+    view = look(found, question, about=describe(found, folder_name(model)))
+    write_html(view, html)
+    if isinstance(view.output, Written) and view.output.text:
+        typer.echo(view.output.text)
+    typer.echo(f"The page is {html}")
+
+
+def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequence[int] | None, device: str) -> None:
     from sublayer.inspection.sheet import require_picture_path
     from sublayer.models import EncoderDecoder
 

@@ -18,6 +18,7 @@ from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
 from sublayer.cli.heads import heads
+from sublayer.cli.inspect import inspect
 from sublayer.cli.lens import lens
 from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
@@ -46,6 +47,7 @@ COMMANDS = (
     fill,
     evaluate,
     attend,
+    inspect,
     heads,
     lens,
     describe,
