@@ -559,7 +559,7 @@ async ([esm, css, view, path]) => {
 
 
 def test_a_notebook_draws_the_same_and_asks_its_kernel(visit):
-    shown = widget(translator(), SENTENCE, name="small")
+    shown = widget(translator(), SENTENCE, target="The old man.", name="small")
     sent: list[Any] = []
     shown.send = sent.append
 
@@ -572,14 +572,17 @@ def test_a_notebook_draws_the_same_and_asks_its_kernel(visit):
     page.goto("about:blank")
     page.evaluate(NOTEBOOK, [shown._esm, shown._css, shown.view, ""])
     visit.settled()
-    whole = asked("translate")
+    whole = asked("translate", target="The old man.")
     assert visit.texts("[data-strip=source] .token") == [token.text for token in whole.sequences["source"]]
     page.get_by_role("tab", name="Decoder").click()
     page.get_by_role("button", name="layer 1 head 2").click()
     page.get_by_role("switch").click()
     page.locator(".compare").wait_for()
-    off = asked("translate", silenced=[{"map": "decoder", "layer": 1, "head": 2}])
-    shown_ = [token.text for token in off.sequences["target"][:1] + off.sequences["predicted"]]
-    assert visit.texts("[data-strip=target] .token") == shown_
+    # The translation that was given is still the one that is read.
+    off = asked("translate", target="The old man.", silenced=[{"map": "decoder", "layer": 1, "head": 2}])
+    words = [token.text for token in off.sequences["target"][:1] + off.sequences["predicted"]]
+    assert visit.texts("[data-strip=target] .token") == words
+    difference = f"{off.output.log_probability - whole.output.log_probability:+.2f}".replace("-", "−")
+    assert f"the same words, log P {difference}" in page.locator(".compare").inner_text()
     visit.read("keys " * 60)
     assert "positions end at 48" in page.get_by_role("alert").inner_text()

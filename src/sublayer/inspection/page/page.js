@@ -11,6 +11,7 @@ import { figure } from "./figure.js";
 import { createForm } from "./form.js";
 import { createGrid } from "./grid.js";
 import { createHelp } from "./help.js";
+import { bindKeys } from "./keys.js";
 import { createLens } from "./lens.js";
 import { createMatrix } from "./matrix.js";
 import { createOutput } from "./output.js";
@@ -32,6 +33,7 @@ export function mount(root, host) {
   const { about } = host;
   const store = createStore({
     status: "empty", error: null, view: null, baseline: null, text: host.text ?? "", chat: false, tokens: 16, chosen: [],
+    target: null,
     map: about.maps[0][0], layer: 0, head: 0, off: new Set(), cursor: null, focus: null, playing: false,
     shape: "both", theme: "auto", look: "light", width: 0, picked: false,
   });
@@ -50,12 +52,13 @@ export function mount(root, host) {
       return { map, layer: Number(layer), head: Number(head) };
     });
     const asked = { text: state.text, chat: state.chat, tokens: state.tokens, forced: state.chosen, silenced };
-    return { ...asked, ...patch };
+    // A translation to read along: until another text is typed, or another word chosen.
+    return { ...asked, target: state.target, ...patch };
   }
 
   /** What a view must share with another one to be compared with it. */
   function keyOf(asked) {
-    return JSON.stringify([asked.text, asked.chat, asked.tokens, asked.forced]);
+    return JSON.stringify([asked.text, asked.target ?? null, asked.chat, asked.tokens, asked.forced]);
   }
 
   async function ask(patch = {}, kept = {}) {
@@ -108,7 +111,7 @@ export function mount(root, host) {
 
   const actions = {
     ask: (text) => {
-      if (text !== state.text) store.set({ chosen: [], cursor: null, playing: false });
+      if (text !== state.text) store.set({ chosen: [], target: null, cursor: null, playing: false });
       store.set({ text });
       return ask();
     },
@@ -152,7 +155,7 @@ export function mount(root, host) {
       const { view } = state;
       const chosen = [...view.madeIds.slice(0, at - view.firstStep), candidate.id];
       const tokens = view.sequences.target ? state.tokens : Math.max(1, state.tokens);
-      store.set({ chosen, tokens });
+      store.set({ chosen, tokens, target: null });
       ask({}, { cursor: at });
     }),
     go: (at) => {
@@ -184,7 +187,7 @@ export function mount(root, host) {
         const from = Math.max(0, at - Math.floor(view.lens.cells[0].length / 2));
         const end = view.predictions.get(view.lastStep)?.chosen;
         const forced = end && view.output.complete ? [...view.madeIds, end.id] : view.madeIds;
-        const { lens } = await decode(await host.ask(question({ forced, tokens: 0, lens_from: from })));
+        const { lens } = await decode(await host.ask(question({ forced, target: null, tokens: 0, lens_from: from })));
         // Only what was asked for: otherwise this would be asked again, and again.
         const holds = lens.first <= at && at < lens.first + lens.cells[0].length;
         if (state.view === view && holds) store.set({ view: { ...view, lens } });
@@ -328,58 +331,7 @@ export function mount(root, host) {
     return [figure(true), h("p", {}, "The model reads …")];
   }
 
-  // --- keys --------------------------------------------------------------------------------------------------------
-
-  function move(layers, heads) {
-    const map = currentMap(state);
-    if (!map) return;
-    const clamp = (value, count) => Math.max(0, Math.min(count - 1, value));
-    store.set({ layer: clamp(state.layer + layers, map.layers), head: clamp(state.head + heads, map.heads), focus: null });
-    queueMicrotask(grid.focus);
-  }
-
-  const keys = {
-    ArrowLeft: () => move(0, -1),
-    ArrowRight: () => move(0, 1),
-    ArrowUp: () => move(-1, 0),
-    ArrowDown: () => move(1, 0),
-    ",": () => actions.step(-1),
-    ".": () => actions.step(1),
-    Home: () => actions.step("first"),
-    End: () => actions.step("all"),
-    " ": () => actions.play(),
-    x: () => host.ask && state.view && actions.toggle(state.map, state.layer, state.head),
-    X: () => actions.toggleLayer(),
-    r: () => actions.allOn(),
-    t: () => actions.theme(),
-    a: () => actions.shape("arcs"),
-    m: () => actions.shape("matrix"),
-    b: () => actions.shape("both"),
-    "/": () => form.focus(),
-    "?": () => help.toggle(),
-    Escape: () => (help.close() ? null : store.set({ cursor: null, focus: null, playing: false })),
-  };
-  for (const [place, [name]] of about.maps.entries()) keys[String(place + 1)] = () => actions.turn(name);
-
-  page.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (event.target.closest("textarea, input, select")) {
-      if (event.key === "Escape") page.focus();
-      return;
-    }
-    // A button takes the space bar for itself.
-    if (event.key === " " && event.target.closest("button")) return;
-    const act = keys[event.key];
-    if (!act) return;
-    event.preventDefault();
-    act();
-  });
-  if (host.whole) {
-    // The page is all there is: keys count wherever the focus is.
-    document.addEventListener("keydown", (event) => {
-      if (event.target === document.body) page.dispatchEvent(new KeyboardEvent("keydown", event));
-    });
-  }
+  bindKeys(page, { store, actions, form, grid, help, host });
 
   store.set({ width: page.clientWidth });
   let settling = 0;
@@ -396,7 +348,8 @@ export function mount(root, host) {
     decode(host.view).then(
       (view) => {
         const silenced = view.question.silenced.map((one) => headKey(one.map, one.layer, one.head));
-        store.set({ text: view.question.text, chat: view.question.chat, tokens: view.question.tokens, chosen: view.question.forced, off: new Set(silenced) });
+        const { text, target, chat, tokens, forced } = view.question;
+        store.set({ text, target, chat, tokens, chosen: forced, off: new Set(silenced) });
         show(view, view.question);
       },
       (error) => store.set({ status: "error", error: message(error) }),
