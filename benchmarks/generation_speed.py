@@ -5,9 +5,9 @@
     python benchmarks/generation_speed.py --compile              # beside it transformers compiled, with a static cache
     python benchmarks/generation_speed.py --shapes gpt2 --batches 1 --contenders "sublayer" "transformers"
 
-Greedy search from prompts of 32 tokens (of a batch called "ragged": of 17 to 47), as many new tokens for all. GPT-2 small
-and a Llama of 15 million parameters with random weights, SmolLM2-135M with its own (`sublayer pull smollm2` fetches them).
-The texts are compared with those of `transformers` in float32: of a contender in float32 they must be equal, but for near
+Greedy search from prompts of 32 tokens (of a batch called "ragged": of 17 to 47), as many new tokens for all. GPT-2
+small and a Llama of 15 million parameters with random weights, SmolLM2-135M with its own (98 MB are fetched once). The
+texts are compared with those of `transformers` in float32: of a contender in float32 they must be equal, but for near
 ties; of one with narrower weights the share tells what that costs (`generation_accuracy.py` tells it better).
 """
 
@@ -37,7 +37,7 @@ CONTENDERS: Mapping[str, Message] = {
     "transformers, quantize_dynamic": {"library": "transformers", "int8": True},
     "transformers, compiled": {"library": "transformers", "compile": True},
 }
-"""By name, what the worker is told. GPT-2's maps are no `torch.nn.Linear`, so `quantize_dynamic` changes little there."""
+"""By name, what the worker is told. GPT-2's maps are no `torch.nn.Linear`, so `quantize_dynamic` does little there."""
 
 BATCHES: Mapping[str, tuple[int, list[int]]] = {
     "1": (1, [32]),
@@ -122,7 +122,7 @@ def _line(row: dict[str, Any]) -> str:
         f"{name} {found['tokens_per_second']['median']:.1f} tokens/s"
         + (
             f" (x{found['faster']['median']:.2f}, {found['equal_texts']}/{found['texts']} equal)"
-            if RIVAL != name and "faster" in found
+            if name != RIVAL and "faster" in found
             else ""
         )
         for name, found in row["contenders"].items()

@@ -32,7 +32,7 @@ class Sublayer:
         from sublayer.hub.importing import import_folder
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()
-        self.model, self.stepper = model, Runner(model)
+        self.model, self.stepper = model, Runner(model, settings.get("weights"))
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:

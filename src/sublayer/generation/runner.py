@@ -27,7 +27,7 @@ from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.lean import Sight, Unknown, known
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
-from sublayer.nn.matrix import KEEPING, Weights, why_not
+from sublayer.nn.matrix import KEEPING, why_not
 from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
@@ -35,7 +35,7 @@ Decodes = EncoderDecoder | DecoderOnly
 """The models that decode step by step."""
 
 
-def runner_for(model: Decodes, weights: Weights | None = None) -> Stepper[DecoderState]:
+def runner_for(model: Decodes, weights: config.Weights | None = None) -> Stepper[DecoderState]:
     """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself.
 
     Raises:
@@ -62,7 +62,7 @@ class Runner:
         InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
 
-    def __init__(self, model: Decodes, weights: Weights | None = None) -> None:
+    def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
         self.model, self.weights = model, weights
         self._lean: _Lean | None = None
         if weights is not None:
@@ -108,7 +108,7 @@ class Runner:
         else:
             self._lean.step(tokens, state)
 
-    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, Weights | None]]:
+    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, config.Weights | None]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.
         return Runner, (self.model, self.weights)
 
@@ -187,7 +187,7 @@ def _require_known(part: Part) -> None:
 class _Lean:
     """The decoder of one model as functions, for as long as its `watch` says that they are right."""
 
-    def __init__(self, model: Decodes, weights: Weights) -> None:
+    def __init__(self, model: Decodes, weights: config.Weights) -> None:
         model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
         decoder = known(model.decoder, Decoder)
         _require_known(model.config)

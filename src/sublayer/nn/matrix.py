@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ from sublayer.nn.linear import one_dnn, pack, product
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """[R, in] -> [R, out]. The result is the caller's own, to be written over."""
-
-Weights = Literal["float32", "bfloat16", "int8"]
-"""What the matrices of the products are kept as."""
 
 FUSED: Mapping[config.Activation | None, tuple[str, str]] = {
     None: ("none", ""),
@@ -125,10 +122,10 @@ def int8(weight: Tensor, bias: Tensor | None, activation: config.Activation | No
     return apply
 
 
-KEEPING: Mapping[Weights, Keep] = {"float32": float32, "bfloat16": bfloat16, "int8": int8}
+KEEPING: Mapping[config.Weights, Keep] = {"float32": float32, "bfloat16": bfloat16, "int8": int8}
 
 
-def why_not(weights: Weights) -> str | None:
+def why_not(weights: config.Weights) -> str | None:
     """What keeps this machine from computing with such weights; None where nothing does."""
     if not one_dnn():
         return "this torch has no oneDNN, or it is switched off"
