@@ -12,11 +12,19 @@ from sublayer import config
 from sublayer.laws import relative_error
 from sublayer.nn import matrix
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.matrix import KEEPING, SIDE_BY_SIDE, SMALL
+from sublayer.nn.matrix import KEEPING, LARGE, SIDE_BY_SIDE, SMALL
 
-ROWS = (1, SIDE_BY_SIDE, SIDE_BY_SIDE + 1, 19)
-SIZES = ((7, 5), (96, 64), (3 * SMALL // 256, 512))
+ROWS = (1, 5, 300)
+SIZES = ((7, 5), (96, 64), (2 * SMALL // 256, 257), (LARGE // 512, 512))
+assert 5 * LARGE // 512 < SIDE_BY_SIDE < 300 * LARGE // 512
+
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@pytest.fixture
+def small_matrices_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made whole numbers like large ones."""
+    monkeypatch.setattr(matrix, "LARGE", 0)
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -25,8 +33,8 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 def kept(weight: Tensor, weights: config.Weights) -> Tensor:
     """The weight as it is kept, in float64."""
-    if weights != "int8":
-        return weight.to(TYPES[weights]).double()
+    if weights != "int8" or weight.numel() < LARGE:
+        return weight.to(TYPES.get(weights, torch.bfloat16)).double()
     scale = weight.abs().amax(dim=1, keepdim=True) / 127
     return ((weight / scale).round() * scale).double()
 
@@ -40,14 +48,16 @@ def test_the_product_is_that_of_the_weights_as_kept(weights: config.Weights, row
     x[:, 1] *= 50
     found = KEEPING[weights](weight, bias)(x)
     assert found.dtype == torch.float32
-    given = x.bfloat16().double() if weights == "bfloat16" else x.double()
+    narrow = weights == "bfloat16" or (weights == "int8" and weight.numel() < LARGE)
+    given = x.bfloat16().double() if narrow else x.double()
     expected = given @ kept(weight, weights).T + bias.double()
     # In int8 x has 16 bits; in bfloat16 bias and result have 8.
-    tolerance = {"float32": 1e-5, "bfloat16": 2**-7, "int8": 5e-4}[weights]
+    tolerance = 2**-7 if narrow else {"float32": 1e-5, "int8": 5e-4}[weights]
     for one, other in zip(found.double(), expected, strict=True):
         assert relative_error(one, other) < tolerance
 
 
+@pytest.mark.usefixtures("small_matrices_too")
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_activation_comes_after_the_bias(weights: config.Weights, activation: config.Activation) -> None:
@@ -59,9 +69,11 @@ def test_the_activation_comes_after_the_bias(weights: config.Weights, activation
         assert relative_error(plain, expected) > 0.1
 
 
+@pytest.mark.usefixtures("small_matrices_too")
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_row_in_int8_does_not_depend_on_the_others(rows: int) -> None:
-    """Sums of whole numbers are exact, so not even in the last bit."""
+def test_a_row_in_int8_does_not_depend_on_the_others(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of whole numbers are exact, so not even in the last bit, and not whether digits are side by side."""
+    monkeypatch.setattr(matrix, "SIDE_BY_SIDE", 100)
     keep, x = KEEPING["int8"](drawn(1, 40, 64), drawn(2, 40)), drawn(3, rows, 64)
     x[0] *= 1000
     together = keep(x)
@@ -69,6 +81,7 @@ def test_a_row_in_int8_does_not_depend_on_the_others(rows: int) -> None:
         assert torch.equal(keep(x[row : row + 1])[0], together[row])
 
 
+@pytest.mark.usefixtures("small_matrices_too")
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_rows_of_zeros(weights: config.Weights) -> None:
     weight, bias = drawn(1, 8, 6), drawn(2, 8)

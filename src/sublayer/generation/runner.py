@@ -63,7 +63,8 @@ class Runner:
     """
 
     def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
-        self.model, self.weights = model, weights
+        self.model = model
+        self.weights: config.Weights | None = weights
         self._lean: _Lean | None = None
         if weights is not None:
             try:
@@ -78,7 +79,7 @@ class Runner:
         """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
         if self._lean is None or self._lean.watch.training or not self._lean.watch.unchanged:
             try:
-                self._lean = _Lean(self.model, self.weights or "float32")
+                self._lean = _Lean(self.model, "float32" if self.weights is None else self.weights)
             except Unknown:
                 self._lean = None
         return self._lean is not None

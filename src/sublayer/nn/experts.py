@@ -6,6 +6,7 @@ Dimensions: N tokens, D width of the residual stream, E experts, K of them activ
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +71,8 @@ def mixture(
         weight_nk = weight_nk / weight_nk.sum(dim=-1, keepdim=True)
     weight_nk = weight_nk.to(x.dtype)
     mixed = torch.zeros_like(x)
-    for number in expert_nk.unique().tolist():
-        token, place = (expert_nk == number).nonzero(as_tuple=True)
+    for number in cast("list[int]", expert_nk.unique().tolist()):
+        token, place = cast("tuple[Tensor, Tensor]", (expert_nk == number).nonzero(as_tuple=True))
         written = expert(number, x[token]) * weight_nk[token, place].unsqueeze(-1)
         mixed = mixed.index_add(0, token, written.to(mixed.dtype))
     return mixed

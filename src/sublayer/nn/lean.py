@@ -243,7 +243,7 @@ def shared_by(added: Tensor | None, groups: int) -> Tensor | None:
     """For query heads that stand side by side: [1 or R, 1 or H, T] -> [1 or R, 1 or G, 1 or H / G, T]."""
     if added is None:
         return None
-    return added.unsqueeze(1) if added.shape[1] == 1 else added.unflatten(1, (groups, -1))
+    return added.unsqueeze(1) if added.shape[1] == 1 else added.view(added.shape[0], groups, -1, added.shape[-1])
 
 
 def cross_attention(part: nn.Module, index: int, keep: Keep) -> Written:
