@@ -108,11 +108,11 @@ def _beside(ours: list[Message], theirs: list[Message], texts: list[Ids], expect
         "first_token_faster": ratio("first_seconds"),
         "equal_texts": sum(equal),
         "texts": len(equal),
-        "equal_tokens": sum(map(_equal_start, texts, expected)) / sum(map(len, expected)),
+        "equal_tokens": sum(map(equal_start, texts, expected)) / sum(map(len, expected)),
     }
 
 
-def _equal_start(text: Ids, expected: Ids) -> int:
+def equal_start(text: Ids, expected: Ids) -> int:
     """How many tokens are equal before the first that is not."""
     return next((place for place, pair in enumerate(zip(text, expected, strict=True)) if len(set(pair)) > 1), len(text))
 
