@@ -27,7 +27,7 @@ STDIN = "".join(f"{prompt}\n" for prompt in PROMPTS).encode()
 def made(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
     own = generator(1, end_bias=2.0, order=None, max_tokens=12)
     for module in ("generate", "chat", "decoding"):
-        monkeypatch.setattr(f"sublayer.cli.{module}.load_generator", lambda path, device: own)
+        monkeypatch.setattr(f"sublayer.cli.{module}.load_generator", lambda path, device, weights=None: own)
     return own
 
 

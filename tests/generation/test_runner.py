@@ -244,13 +244,13 @@ def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]
 # --- what is left to the modules ---------------------------------------------------------------------------------
 
 
-def test_several_tokens_at_once_are_left_to_the_modules(steps_by_modules: list[int]) -> None:
+def test_several_tokens_at_once_are_steps_too(steps_by_modules: list[int]) -> None:
     model = small()
     stepper = Runner(model)
     with torch.no_grad():
         state = stepper.start(SOURCE, LENGTHS, capacity=3)
         found = [stepper.step(TOKENS[:, :2], state), stepper.step(TOKENS[:, 2:], state)]
-    assert steps_by_modules == [0]
+    assert steps_by_modules == []
     assert_close(torch.cat(found, dim=1), decode(model))
 
 
@@ -299,7 +299,7 @@ def test_other_types_are_declined(dtype: torch.dtype) -> None:
 
 
 def test_without_the_private_product_there_is_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "one_dnn", lambda: False)
+    monkeypatch.setattr(runner_module, "why_not", lambda weights: "none")
     model = small()
     assert runner_for(model) is model
     assert torch.equal(decode(Runner(model)), decode(model))

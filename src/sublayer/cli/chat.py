@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ def chat(
         float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same answers.")] = None,
+    weights: Annotated[
+        Literal["float32", "bfloat16", "int8"] | None,
+        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Talk with a model, a line a turn, until the input ends. The conversation is kept; /reset begins a new one.
@@ -50,7 +54,7 @@ def chat(
     from sublayer import config
     from sublayer.errors import InputError
 
-    generator = load_generator(model, device)
+    generator = load_generator(model, device, weights)
     own = generator.decoding
     search = search_of(own.search, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     constraints = own.constraints

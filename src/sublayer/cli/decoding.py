@@ -6,25 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from sublayer import config
     from sublayer.generation.generator import Generator, Speculation
 
 
-def load_generator(path: Path, device: str) -> Generator[Any]:
+def load_generator(path: Path, device: str, weights: config.Weights | None = None) -> Generator[Any]:
     """The model at `path`, if it is one that goes on from a prompt.
 
     Raises:
-        CheckpointError: it is another kind of model, or none.
+        CheckpointError: it is another kind of model, or none. InputError: it cannot decode with such weights.
     """
     from sublayer.errors import CheckpointError
     from sublayer.generation.generator import Generator
     from sublayer.hub.folder import load
-    from sublayer.training.runtime import pick_device
 
-    found: object = load(path, pick_device(device))
+    found: object = load(path, _device(device, weights), weights=weights)
     if not isinstance(found, Generator):
         raise CheckpointError(f"{path} does not go on from a prompt", "Name a decoder-only model.")
     return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def _device(asked: str, weights: config.Weights | None) -> torch.device:
+    """Weights of a type of their own are for a CPU, so nobody who asks for them has to say that too."""
+    from sublayer.training.runtime import pick_device
+
+    return pick_device("cpu" if asked == "auto" and weights is not None else asked)
 
 
 def search_of(

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,6 +57,10 @@ def generate(
     lookup: Annotated[bool, typer.Option("--lookup", help="Guess ahead from the prompt itself.")] = False,
     guesses: Annotated[int, typer.Option(min=1, help="Tokens guessed at a time.")] = 4,
     batch: Annotated[int, typer.Option(min=1, help="Lines of standard input worked on together.")] = 64,
+    weights: Annotated[
+        Literal["float32", "bfloat16", "int8"] | None,
+        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Go on from a prompt, or from each line of standard input, in order. What is printed is the new text alone.
@@ -68,7 +72,7 @@ def generate(
 
     Example: sublayer generate runs/lm --max-tokens 20 --json < prompts.txt
     """
-    generator = load_generator(model, device)
+    generator = load_generator(model, device, weights)
     own = generator.decoding
     options: dict[str, Any] = {
         "search": search_of(

@@ -18,7 +18,7 @@ from sublayer.config.data import (
     TokenizerRecipe,
     Tsv,
 )
-from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search
+from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search, Weights
 from sublayer.config.model import (
     KINDS,
     Activation,
@@ -189,6 +189,7 @@ __all__ = [
     "TranslationTask",
     "Tsv",
     "Unscaled",
+    "Weights",
     "Wiring",
     "YarnScaling",
     "preset",

@@ -10,6 +10,9 @@ from sublayer.config.part import Part
 
 TokenId = NonNegativeInt
 
+Weights = Literal["float32", "bfloat16", "int8"]
+"""What a model's matrices are kept as where it is only decoded with, on a CPU (`sublayer.nn.matrix`)."""
+
 
 class Greedy(Part):
     """At every step the most probable token."""

@@ -21,10 +21,12 @@ from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.randomness import Uniforms, stream
+from sublayer.generation.runner import Runner
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
 from sublayer.generation.step import Limits, S, Stepper
 from sublayer.generation.unfolding import Unfolding
+from sublayer.models import DecoderOnly
 from sublayer.text import Tokenizer
 
 
@@ -85,7 +87,11 @@ class Generator(Generic[S]):
     """A decoder-only model and its tokenizer.
 
     decoding: how it goes on from a prompt unless a call says otherwise.
-    stepper: what decodes in the model's place, if not the model itself.
+    stepper: what decodes in the model's place; unset: a `Runner` where the model is one of ours, else the model.
+    weights: what that runner keeps the matrices as; unset: as the model has them.
+
+    Raises:
+        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
 
     def __init__(
@@ -95,10 +101,11 @@ class Generator(Generic[S]):
         decoding: config.Generation,
         *,
         stepper: Stepper[S] | None = None,
+        weights: config.Weights | None = None,
     ) -> None:
         model.eval()
         self.model = model
-        self._stepper: Stepper[S] = model if stepper is None else stepper
+        self._stepper: Stepper[S] = _stepper(model, weights) if stepper is None else stepper
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -372,6 +379,14 @@ class Generator(Generic[S]):
         source, lengths = padded(limits.before, 0, self.model.device)
         # Equal lengths need no mask, and without one the kernels are faster.
         return source, None if len(set(map(len, limits.before))) == 1 else lengths
+
+
+def _stepper(model: LanguageModel[S], weights: config.Weights | None) -> Stepper[S]:
+    if isinstance(model, DecoderOnly):
+        return cast("Stepper[S]", Runner(model, weights))
+    if weights is not None:
+        raise InputError(f"weights = '{weights}', but a {type(model).__name__} decodes by itself", "Leave weights out.")
+    return model
 
 
 def _take(step: Step, texts: Sequence[Unfolding]) -> None:

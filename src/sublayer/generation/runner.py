@@ -4,25 +4,30 @@
 CPU in float32 it computes a step with a third of the calls; whatever it does not know, and whenever somebody listens to
 the modules, it hands the step over to them, so it may be asked instead of the model at any time. That both give the
 same logits is a law (`laws/runner.py`).
+
+`Runner(model, "int8")` keeps the matrices narrower than the model does (`nn/matrix.py`), and so decodes faster, to
+nearly the same logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.config.part import Part
+from sublayer.errors import InputError
 from sublayer.generation.step import Stepper
 from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder
 from sublayer.models.decoder import Decoder
 from sublayer.nn import lean
-from sublayer.nn.block import Block
-from sublayer.nn.lean import Unknown, known
-from sublayer.nn.linear import Linear, one_dnn
+from sublayer.nn.experts import MixtureOfExperts
+from sublayer.nn.lean import Sight, Unknown, known
+from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
+from sublayer.nn.matrix import KEEPING, why_not
 from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
@@ -30,9 +35,13 @@ Decodes = EncoderDecoder | DecoderOnly
 """The models that decode step by step."""
 
 
-def runner_for(model: Decodes) -> Stepper[DecoderState]:
-    """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself."""
-    runner = Runner(model)
+def runner_for(model: Decodes, weights: config.Weights | None = None) -> Stepper[DecoderState]:
+    """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself.
+
+    Raises:
+        InputError: as `Runner`.
+    """
+    runner = Runner(model, weights)
     return runner if runner.prepare() else model
 
 
@@ -44,17 +53,33 @@ class Runner:
     memory that is replaced by another is noticed at the next `start`.
 
     Memory: one more copy of the decoder's matrices, in another layout.
+
+    Args:
+        weights: what the matrices are kept as; unset: in float32, like the model, so that it is all the same who
+            steps. What is narrower is for the runner alone: a step that is left to the modules has the model's own.
+
+    Raises:
+        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
 
-    def __init__(self, model: Decodes) -> None:
+    def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
         self.model = model
+        self.weights: config.Weights | None = weights
         self._lean: _Lean | None = None
+        if weights is not None:
+            try:
+                self._lean = _Lean(model, weights)
+            except Unknown as reason:
+                raise InputError(
+                    f"weights = '{weights}' cannot be had here: {reason}",
+                    "Leave it out, to decode with the weights as they are.",
+                ) from None
 
     def prepare(self) -> bool:
         """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
         if self._lean is None or self._lean.watch.training or not self._lean.watch.unchanged:
             try:
-                self._lean = _Lean(self.model)
+                self._lean = _Lean(self.model, "float32" if self.weights is None else self.weights)
             except Unknown:
                 self._lean = None
         return self._lean is not None
@@ -64,6 +89,8 @@ class Runner:
     ) -> DecoderState:
         """As the model's own `start`."""
         self.prepare()
+        if isinstance(self.model, DecoderOnly):
+            return self.model.start(source, source_lengths, rows=rows, capacity=capacity, read=self._read)
         return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -71,38 +98,40 @@ class Runner:
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
-        if self._lean is None or not self._lean.may_step(tokens) or state.padding is not None:
+        if self._lean is None or not self._lean.may_step:
             return self.model.step(tokens, state)
-        return self._lean.step(tokens, state)
+        return self._lean.project(self._lean.step(tokens, state)).view(*tokens.shape, -1)
 
-    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes]]:
+    def _read(self, tokens: Tensor, state: DecoderState) -> None:
+        """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
+        if self._lean is None or not self._lean.may_step:
+            self.model.decoder.step(tokens, state)
+        else:
+            self._lean.step(tokens, state)
+
+    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, config.Weights | None]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.
-        return Runner, (self.model,)
+        return Runner, (self.model, self.weights)
 
 
 # --- what is known -----------------------------------------------------------------------------------------------
 
 ANY, ELSEWHERE = "any value", "not of the step"
 KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
-    config.Stack: {"layers": ANY, "block": ANY, "others": ((),), "position": ANY},
+    config.Stack: {"layers": ANY, "block": ANY, "others": ANY, "position": ANY},
+    config.OtherLayers: {"layers": ANY, "block": ANY},
     config.Block: {
-        "attention": ANY,
-        "cross_attention": ANY,
-        "feed_forward": ANY,
-        "norm": ANY,
-        "attention_norm": ANY,
-        "wiring": ("post", "pre", "sandwich", "output"),
-        "position": (None,),
-        "dropout": ANY,
+        **dict.fromkeys(("attention", "cross_attention", "feed_forward", "norm", "attention_norm"), ANY),
+        **dict.fromkeys(("position", "dropout"), ANY),
+        "wiring": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
     },
     config.Attention: {
-        **dict.fromkeys(("heads", "kv_heads", "head_dim", "window", "query_key_norm", "bias", "output_bias"), ANY),
-        **dict.fromkeys(("scale", "dropout"), ANY),
-        "query_key_norm_over": ("head",),
-        "softcap": (None,),
+        **dict.fromkeys(("heads", "kv_heads", "head_dim", "window", "bias", "output_bias"), ANY),
+        **dict.fromkeys(("query_key_norm", "query_key_norm_over", "scale", "softcap", "dropout"), ANY),
     },
     config.PositionWise: dict.fromkeys(("type", "hidden", "activation", "bias", "dropout"), ANY),
     config.Gated: dict.fromkeys(("type", "hidden", "activation", "bias", "dropout"), ANY),
+    config.MixtureOfExperts: dict.fromkeys(("type", "experts", "active", "hidden", "activation", "normalize"), ANY),
     config.LayerNorm: dict.fromkeys(("type", "eps", "bias"), ANY),
     config.RMSNorm: dict.fromkeys(("type", "eps", "plus_one"), ANY),
     config.Sinusoidal: dict.fromkeys(("type", "base", "layout", "spacing", "offset"), ANY),
@@ -121,16 +150,16 @@ KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
     config.Alibi: {"type": ANY},
     config.RelativeBias: dict.fromkeys(("type", "buckets", "max_distance"), ANY),
     config.NoPosition: {"type": ANY},
-    config.Embedding: {**dict.fromkeys(("scale", "norm", "dropout"), ANY), "width": (None,), "types": (0,)},
+    config.Embedding: {**dict.fromkeys(("scale", "width", "norm", "dropout"), ANY), "types": (0,)},
     config.EncoderDecoder: {
         **dict.fromkeys(("kind", "dim", "vocab_size", "max_length", "embedding", "tied", "output_bias"), ANY),
-        "output_scale": (1.0,),
+        "output_scale": ANY,
         "encoder": ELSEWHERE,
         "decoder": ANY,
     },
     config.DecoderOnly: {
         **dict.fromkeys(("kind", "dim", "vocab_size", "max_length", "embedding", "tied", "output_bias"), ANY),
-        "logit_softcap": (None,),
+        "logit_softcap": ANY,
         "decoder": ANY,
     },
 }
@@ -147,8 +176,10 @@ def _require_known(part: Part) -> None:
         value, allowed = getattr(part, name), fields[name]
         if isinstance(allowed, tuple) and value not in allowed:
             raise Unknown(f"{type(part).__name__}.{name} = {value!r}")
-        if isinstance(value, Part) and allowed is not ELSEWHERE:
-            _require_known(value)
+        if allowed is not ELSEWHERE:
+            for each in value if isinstance(value, tuple) else (value,):  # pyright: ignore[reportUnknownVariableType]
+                if isinstance(each, Part):
+                    _require_known(each)
 
 
 # --- the step ----------------------------------------------------------------------------------------------------
@@ -157,27 +188,36 @@ def _require_known(part: Part) -> None:
 class _Lean:
     """The decoder of one model as functions, for as long as its `watch` says that they are right."""
 
-    def __init__(self, model: Decodes) -> None:
+    def __init__(self, model: Decodes, weights: config.Weights) -> None:
         model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
         decoder = known(model.decoder, Decoder)
         _require_known(model.config)
-        self.model, self.watch = model, _watch(model, decoder)
+        if reason := why_not(weights):
+            raise Unknown(reason)
+        self.model, self.decoder, self.watch = model, decoder, _watch(model, decoder)
+        keep = KEEPING[weights]
         with torch.no_grad():
             longest = model.config.max_length
-            self.places = lean.places(decoder.position, longest, torch.float32)
-            self.embed = lean.embedding(decoder.embedding, self.places.added)
-            self.sublayers = [
-                sublayer for index, layer in enumerate(decoder.layers) for sublayer in _sublayers(layer, index)
+            usual = lean.places(decoder.position, longest, torch.float32)
+            self.windows = [window for window, _ in decoder.kinds]
+            self.places = [
+                usual if own is None else lean.places(other, longest, torch.float32)
+                for (_, own), other in zip(decoder.kinds, decoder.other_positions, strict=True)
+            ]
+            self.embed = lean.embedding(decoder.embedding, usual.added, keep)
+            self.layers = [
+                function
+                for index, (layer, kind) in enumerate(zip(decoder.layers, decoder.kind_of_layer, strict=True))
+                for function in lean.block(layer, index, kind, keep)
             ]
             self.norm = lean.norm_or_none(decoder.norm)
-            self.project = lean.linear(model.output)
-        self.window = _window(decoder)
+            self.output = lean.linear(model.output, keep)
 
-    def may_step(self, tokens: Tensor) -> bool:
-        """Whether this step is one for the functions: a new token a row, no gradient, no listener, the same weights."""
+    @property
+    def may_step(self) -> bool:
+        """Whether the next step is one for the functions: no gradient, no listener, the same weights."""
         return (
-            tokens.shape[1] == 1
-            and not torch.is_grad_enabled()
+            not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not self.model.training
             and not self.watch.listened
@@ -185,53 +225,80 @@ class _Lean:
         )
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Shape: tokens [R, 1] int64 -> [R, 1, V]."""
-        cache = state.cache
-        cache.require_room(1)
-        place, buffer = cache.length, cache.buffer
-        # One query sees the last positions of a window, and they stand side by side: no mask is needed.
-        first = 0 if self.window is None else max(0, place + 1 - self.window)
+        """What the decoder gives, before the projection. Shape: tokens [R, n] int64 -> [R * n, D]."""
+        cache, new = state.cache, tokens.shape[1]
+        cache.require_room(new)
+        sights, firsts, where = self._one(state) if new == 1 else self._several(new, state)
         step = lean.Step(
-            slots=buffer.select(4, place).unbind(0),
-            held=buffer.narrow(4, first, place + 1 - first).flatten(0, 1).unbind(0),
-            rotation=self.places.rotation_at(place),
-            bias=self.places.bias_at(place, first),
+            new=new,
+            sights=sights,
+            slots=cache.buffer.narrow(4, cache.length, new).unbind(0),
+            held=[
+                cache.buffer.narrow(4, first, cache.length + new - first).flatten(0, 1).unbind(0) for first in firsts
+            ],
             memory=state.memory,
             memory_mask=_memory_mask(state),
         )
-        x = self.embed(tokens.view(-1), place)
-        for sublayer in self.sublayers:
-            x = sublayer(x, step)
-        cache.advance(1)
-        return self.project(x if self.norm is None else self.norm(x)).unsqueeze(1)
+        x = self.embed(tokens.flatten(), where)
+        for layer in self.layers:
+            x = layer(x, step)
+        cache.advance(new)
+        return x if self.norm is None else self.norm(x)
 
+    def project(self, hidden: Tensor) -> Tensor:
+        """Shape: [N, D] -> [N, V]."""
+        c = self.model.config
+        if isinstance(c, config.EncoderDecoder):
+            return self.output(hidden if c.output_scale == 1.0 else hidden * c.output_scale)
+        logits, cap = self.output(hidden), c.logit_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
-def _window(decoder: Decoder) -> int | None:
-    # Whatever its position, a stack that `KNOWN` lets pass has layers of one kind.
-    ((window, _),) = decoder.kinds
-    return window
+    def _one(self, state: DecoderState) -> tuple[list[Sight], list[int], int | Tensor]:
+        """For one new token a row: what layers of each kind see, from which key on, and the places of the tokens."""
+        place, padding = state.cache.length, state.padding
+        where = place if padding is None else place - padding
+        # One query sees the last positions of a window, and they stand side by side: no mask is needed.
+        firsts = [0 if window is None else max(0, place + 1 - window) for window in self.windows]
+        sights: list[Sight] = []
+        for places, first in zip(self.places, firsts, strict=True):
+            added = places.bias_at(place, first)
+            if padding is not None:
+                hidden = torch.arange(first, place + 1) < padding.view(-1, 1, 1)
+                added = torch.where(hidden, float("-inf"), 0.0 if added is None else added)
+            sights.append(Sight(places.rotation_at(where), added))
+        return sights, firsts, where
+
+    def _several(self, new: int, state: DecoderState) -> tuple[list[Sight], list[int], Tensor]:
+        """For several, who do not all see the same: masks as the modules make them."""
+        rows, held, padding = state.cache.buffer.shape[2], state.cache.length, state.padding
+        keys, mask = torch.arange(held + new), Mask.everything()
+        if padding is not None:
+            keys, mask = (keys - padding.unsqueeze(1)).clamp(min=0), Mask.left_padding(padding)
+        queries = keys[..., held:]
+        scopes = self.decoder.scopes(mask, queries, keys, (new, held + new), torch.float32)
+        where = queries.expand(rows, new).flatten()
+        sights = [
+            Sight(places.rotation_at(where), scope=scope)
+            for places, (scope, _) in zip(self.places, scopes, strict=True)
+        ]
+        return sights, [0] * len(sights), where
 
 
 def _watch(model: Decodes, decoder: Decoder) -> Watch:
     weights = [*decoder.parameters(), *model.output.parameters()]
-    if not one_dnn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
-        raise Unknown("only float32 on a CPU with oneDNN")
+    if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
+        raise Unknown("the model is not in float32 on a CPU")
     try:
-        watch = Watch(decoder, model.output, model.logits, copied=lambda module: isinstance(module, Linear | Position))
+        watch = Watch(decoder, model.output, model.logits, copied=_is_copied)
     except ValueError as error:
         raise Unknown(str(error)) from error
     if watch.training:
-        raise Unknown("dropout")
+        raise Unknown("the model is in training")
     return watch
 
 
-def _sublayers(layer: nn.Module, index: int) -> list[Callable[[Tensor, lean.Step], Tensor]]:
-    block = known(layer, Block)
-    found = [lean.sublayer(block.self_attention_sublayer, lean.self_attention(block.self_attention, index))]
-    if block.cross_attention is not None and block.cross_attention_sublayer is not None:
-        look = lean.cross_attention(block.cross_attention, index)
-        found.append(lean.sublayer(block.cross_attention_sublayer, look))
-    return [*found, lean.sublayer(block.feed_forward_sublayer, lean.feed_forward(block.feed_forward))]
+def _is_copied(module: nn.Module) -> bool:
+    return isinstance(module, Linear | Position | MixtureOfExperts)
 
 
 def _memory_mask(state: DecoderState) -> Tensor | None:

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 
 from sublayer import config
-from sublayer.errors import CheckpointError, SublayerError
+from sublayer.errors import CheckpointError, InputError, SublayerError
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
-from sublayer.generation.runner import runner_for
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
 from sublayer.hub.tensors import read_tensors, write_tensors
@@ -99,13 +98,17 @@ Loaded = Translator | Generator[DecoderState] | Classifier | Tagger | Embedder |
 """A model with its tokenizer, ready to do what its shape and head are for."""
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
+def load(path: str | Path, device: str | torch.device = "cpu", *, weights: config.Weights | None = None) -> Loaded:
     """A model folder, or the folder of the run that made it, ready to use.
 
     An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`; of an encoder its head decides.
 
+    Args:
+        weights: what a `Generator` keeps the matrices as while it decodes; unset: as they are.
+
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
+        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
     return ready(read(path, device), path)
 
@@ -114,13 +117,16 @@ def ready(found: Contents, path: str | Path) -> Loaded:
     """What was read from `path`, ready to use; raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
+    if weights is not None and not isinstance(model, DecoderOnly):
+        raise InputError(
+            f"weights = '{weights}', but {path} holds a model of the kind '{model.config.kind}'",
+            "Leave weights out: they are for models that go on from a prompt.",
+        )
     match model:
         case EncoderDecoder():
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
         case DecoderOnly():
-            return Generator(
-                model, tokenizer, config.Generation.parse(found.decoding, where), stepper=runner_for(model)
-            )
+            return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), weights=weights)
         case EncoderOnly():
             return _reader(model, tokenizer, path)
 

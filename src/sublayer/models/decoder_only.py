@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,13 @@ class DecoderOnly(nn.Module):
         return self.project(self.hidden(tokens, lengths, segments))
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self,
+        source: Tensor,
+        source_lengths: Tensor | None = None,
+        *,
+        rows: int = 1,
+        capacity: int | None = None,
+        read: Callable[[Tensor, DecoderState], object] | None = None,
     ) -> DecoderState:
         """Read the prompt but for its last token, which `step` is then fed first.
 
@@ -70,6 +78,7 @@ class DecoderOnly(nn.Module):
                 are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
             capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out, and
                 never more.
+            read: what feeds the prompt to the state in the place of `decoder.step`.
         """
         count, size = source.shape
         require_length("prompt", size + 1, self.config.max_length)
@@ -81,7 +90,7 @@ class DecoderOnly(nn.Module):
             source = _to_the_right(source, padding)
         state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding)
         if size:
-            self.decoder.step(source, state)
+            (self.decoder.step if read is None else read)(source, state)
         if rows > 1:
             each = torch.arange(count, device=source.device).repeat_interleave(rows)
             state.cache.reorder(each)

@@ -5,6 +5,9 @@ Dimensions: N tokens, D width of the residual stream, E experts, K of them activ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,16 +46,33 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
-        # The router decides in float32 at least: a rounded probability would send a token elsewhere.
-        wide = torch.promote_types(x.dtype, torch.float32)
-        weight_nk, expert_nk = self.router(flat).softmax(dim=-1, dtype=wide).topk(self.active, dim=-1)
-        if self.normalize:
-            weight_nk = weight_nk / weight_nk.sum(dim=-1, keepdim=True)
-        weight_nk = weight_nk.to(x.dtype)
-        mixed = torch.zeros_like(flat)
-        for expert in expert_nk.unique().tolist():
-            token, place = (expert_nk == expert).nonzero(as_tuple=True)
-            gate, up = F.linear(flat[token], self.gate_up[expert]).chunk(2, dim=-1)
-            written = F.linear(self.activation(gate) * up, self.down[expert])
-            mixed = mixed.index_add(0, token, (written * weight_nk[token, place].unsqueeze(-1)).to(mixed.dtype))
-        return mixed.view(x.shape)
+
+        def expert(number: int, tokens: Tensor) -> Tensor:
+            gate, up = F.linear(tokens, self.gate_up[number]).chunk(2, dim=-1)
+            return F.linear(self.activation(gate) * up, self.down[number])
+
+        return mixture(flat, self.router(flat), expert, active=self.active, normalize=self.normalize).view(x.shape)
+
+
+def mixture(
+    x: Tensor, scores: Tensor, expert: Callable[[int, Tensor], Tensor], *, active: int, normalize: bool
+) -> Tensor:
+    """What the chosen experts write, weighted.
+
+    Args:
+        scores: the router's. expert: its number, and tokens [n, D] -> [n, D].
+
+    Shape: x [N, D], scores [N, E] -> [N, D].
+    """
+    # The router decides in float32 at least: a rounded probability would send a token elsewhere.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    weight_nk, expert_nk = scores.softmax(dim=-1, dtype=wide).topk(active, dim=-1)
+    if normalize:
+        weight_nk = weight_nk / weight_nk.sum(dim=-1, keepdim=True)
+    weight_nk = weight_nk.to(x.dtype)
+    mixed = torch.zeros_like(x)
+    for number in cast("list[int]", expert_nk.unique().tolist()):
+        token, place = cast("tuple[Tensor, Tensor]", (expert_nk == number).nonzero(as_tuple=True))
+        written = expert(number, x[token]) * weight_nk[token, place].unsqueeze(-1)
+        mixed = mixed.index_add(0, token, written.to(mixed.dtype))
+    return mixed

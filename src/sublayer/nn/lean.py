@@ -1,19 +1,20 @@
-"""The parts as plain functions of one new position: what a decoding step computes, without the modules around it.
+"""The parts as plain functions of new positions: what a decoding step computes, without the modules around it.
 
 In a small model the calls of modules cost a decoding step as much time as its products. Here each part is turned, once,
-into a function over its weights that a step may call many times: products with oneDNN's layout and the activation
-within them, keys and values copied into the cache once, no taps and no dropout. Whoever uses these functions therefore
-asks a `Watch` whether the modules are still the same and nobody listens. Copied are the matrices of the products and
-what the places of a decoder are computed to; all else is read where it stands.
+into a function over its weights that a step may call many times: products with prepared matrices (`matrix.py`) and the
+activation within them, keys and values copied into the cache once, no taps and no dropout. Whoever uses these functions
+therefore asks a `Watch` whether the modules are still the same and nobody listens. Copied are the matrices of the
+products and what the places of a decoder are computed to; all else is read where it stands.
 
 The functions are made from the modules, by type. A part that is not known here raises `Unknown`; nothing is guessed.
 
-Shapes: R rows (hypotheses), B sentences, D model width, H query heads, G key-value heads, d width of a head, T keys.
+Shapes: R rows (hypotheses), n new tokens of each, N = R n tokens, those of a row side by side; B sentences, D model
+width, H query heads, G key-value heads, d width of a head, T keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -22,20 +23,22 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sublayer import config
+from sublayer.nn import attend
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.block import Block
 from sublayer.nn.embedding import Embedding
+from sublayer.nn.experts import MixtureOfExperts, mixture
 from sublayer.nn.feed_forward import Gated, PositionWise
-from sublayer.nn.linear import Linear, pack, product
+from sublayer.nn.linear import Linear
+from sublayer.nn.mask import Scope
+from sublayer.nn.matrix import FUSED, Function, Keep, float32
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Alibi, Learned, NoPosition, RelativeBias, Rotary, Rotation, Sinusoidal
 from sublayer.nn.sublayer import SubLayer
 
-Function: TypeAlias = Callable[[Tensor], Tensor]
-"""[R, in] -> [R, out]."""
-
 Written: TypeAlias = "Callable[[Tensor, Step], Tensor]"
-"""What a sub-layer adds to the stream, [R, D] -> [R, D]. The result is the caller's own, to be written over."""
+"""What a sub-layer adds to the stream, [N, D] -> [N, D]. The result is the caller's own, to be written over."""
 
 
 class Unknown(Exception):
@@ -43,36 +46,38 @@ class Unknown(Exception):
 
 
 @dataclass(slots=True)
+class Sight:
+    """What layers of a kind have in common in one step: how new positions are turned, and what they see.
+
+    rotation: of queries and keys, cos and sin [r] or [N, 1, r].
+    added: to the scores of one new token a row, [1 or R, 1 or H, T]; None for nothing.
+    scope: for several new tokens a row, in the place of `added`.
+    """
+
+    rotation: Rotation | None
+    added: Tensor | None = None
+    scope: Scope | None = None
+
+
+@dataclass(slots=True)
 class Step:
     """What one step has for all its layers.
 
-    slots: of each layer, where its new keys and values go, [2, R, G, d].
-    held: of each layer its keys, then its values, [R, G, T, d] each, the new position among them.
-    rotation: of the new position. bias: what the positions add to its scores, [H, T].
+    new: n, tokens a row. sights: of each kind of layer.
+    slots: of each layer, where its new keys and values go, [2, R, G, n, d].
+    held: for each kind, of each layer its keys, then its values, [R, G, T, d] each, the new positions among them.
     memory: of each layer, keys and values of the source, [B, G, S, d]; memory_mask: what is added to their scores.
     """
 
-    slots: tuple[Tensor, ...]
-    held: tuple[Tensor, ...]
-    rotation: Rotation | None
-    bias: Tensor | None
-    memory: list[tuple[Tensor, Tensor]]
+    new: int
+    sights: Sequence[Sight]
+    slots: Sequence[Tensor]
+    held: Sequence[Sequence[Tensor]]
+    memory: Sequence[tuple[Tensor, Tensor]]
     memory_mask: Tensor | None
 
 
 # --- what every part is made of ----------------------------------------------------------------------------------
-
-FUSED: Mapping[config.Activation | None, tuple[str, str]] = {
-    None: ("none", ""),
-    "relu": ("relu", ""),
-    "gelu": ("gelu", "none"),
-    "gelu_tanh": ("gelu", "tanh"),
-    "silu": ("swish", ""),
-}
-"""Our names of activations, and what oneDNN calls them."""
-
-SMALL = 2**17
-"""A weight of so many numbers or fewer is read before oneDNN has begun: one row is quicker by torch's own product."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -84,28 +89,10 @@ def known(module: nn.Module | None, kind: type[M]) -> M:
     return module
 
 
-def linear(part: nn.Module, activation: config.Activation | None = None) -> Function:
-    """activation(x W^T + b)."""
+def linear(part: nn.Module, keep: Keep, activation: config.Activation | None = None) -> Function:
+    """activation(x W^T + b), the matrix kept as `keep` keeps it."""
     part = known(part, Linear)
-    attribute, algorithm = FUSED[activation]
-    weight, bias = part.weight.detach(), part.bias
-    packed = pack(weight)
-
-    def apply(x: Tensor) -> Tensor:
-        y: Tensor = product(x, packed, bias, attribute, [], algorithm)
-        return y
-
-    if weight.numel() > SMALL:
-        return apply
-    transposed, plain = weight.t().contiguous(), None if activation is None else ACTIVATIONS[activation]
-
-    def apply_small(x: Tensor) -> Tensor:
-        if x.shape[0] > 1:
-            return apply(x)
-        y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)  # pyright: ignore[reportUnnecessaryComparison]
-        return y if plain is None else plain(y)
-
-    return apply_small
+    return keep(part.weight.detach(), part.bias, activation)
 
 
 def norm(part: nn.Module) -> Function:
@@ -128,6 +115,22 @@ def norm_or_none(part: nn.Module | None) -> Function | None:
 # --- the sub-layers ----------------------------------------------------------------------------------------------
 
 
+def block(part: nn.Module, index: int, kind: int, keep: Keep) -> list[Written]:
+    """What a layer does to the stream, one function after the other: [N, D] -> [N, D].
+
+    Args:
+        index: of the layer. kind: of its sight.
+    """
+    part = known(part, Block)
+    attention, feed = self_attention(part.self_attention, index, kind, keep), feed_forward(part.feed_forward, keep)
+    if part.parallel:
+        return [parallel(part, attention, feed)]
+    found = [sublayer(part.self_attention_sublayer, attention)]
+    if part.cross_attention is not None and part.cross_attention_sublayer is not None:
+        found.append(sublayer(part.cross_attention_sublayer, cross_attention(part.cross_attention, index, keep)))
+    return [*found, sublayer(part.feed_forward_sublayer, feed)]
+
+
 def sublayer(part: nn.Module, written: Written) -> Written:
     """outer(x + after(written(before(x))))."""
     part = known(part, SubLayer)
@@ -143,42 +146,113 @@ def sublayer(part: nn.Module, written: Written) -> Written:
     return apply
 
 
-def self_attention(part: nn.Module, index: int) -> Written:
-    """One query a row against what the cache holds; heads that share keys are queries side by side."""
+def parallel(part: Block, attention: Written, feed: Written) -> Written:
+    """x + attention(norm(x)) + feed(norm'(x)), where the norms may be one."""
+    both = [known(each, SubLayer) for each in (part.self_attention_sublayer, part.feed_forward_sublayer)]
+    if any(each.after is not None or each.outer is not None for each in both):
+        raise Unknown("a parallel block with a norm behind")
+    shared = norm_or_none(part.shared_norm)
+    first, second = (norm_or_none(each.before) for each in both)
+
+    def apply(x: Tensor, step: Step) -> Tensor:
+        read = x if shared is None else shared(x)
+        y = attention(read if first is None else first(read), step)
+        return y.add_(feed(read if second is None else second(read), step)).add_(x)
+
+    return apply
+
+
+def self_attention(part: nn.Module, index: int, kind: int, keep: Keep) -> Written:
+    """New queries against what the cache holds."""
     part = known(part, SelfAttention)
-    project, output = linear(part.qkv), linear(part.output)
-    query_norm, key_norm = norm_or_none(part.query_norm), norm_or_none(part.key_norm)
-    heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
-    everything, sharing = heads + 2 * groups, heads // groups
+    project, output = linear(part.qkv, keep), linear(part.output, keep)
+    query_norm, key_norm, each = norm_or_none(part.query_norm), norm_or_none(part.key_norm), part.norm_each_head
+    heads, groups, width = part.head_count, part.groups, part.width
+    everything = heads + 2 * groups
+    look = one_query(part) if part.softcap is None else one_query_capped(part, part.softcap)
+    look_from_several = several_queries(part)
+
+    def normalize(x: Tensor, norm: Function) -> None:
+        """Shape: x [N, heads, d], in place."""
+        x.copy_(norm(x) if each else norm(x.flatten(1)).view(x.shape))
 
     def apply(x: Tensor, step: Step) -> Tensor:
         qkv = project(x).view(-1, everything, width)
         if query_norm is not None and key_norm is not None:
-            query, key = qkv.narrow(1, 0, heads), qkv.narrow(1, heads, groups)
-            query.copy_(query_norm(query))
-            key.copy_(key_norm(key))
-        if step.rotation is not None:
+            normalize(qkv.narrow(1, 0, heads), query_norm)
+            normalize(qkv.narrow(1, heads, groups), key_norm)
+        sight = step.sights[kind]
+        if sight.rotation is not None:
             both = qkv.narrow(1, 0, heads + groups)
-            both.copy_(step.rotation.apply(both))
-        query, new = qkv.narrow(1, 0, heads), qkv.narrow(1, heads, 2 * groups)
-        step.slots[index].copy_(new.view(-1, 2, groups, width).transpose(0, 1))
-        mixed = scaled_dot_product_attention(
-            query.view(-1, groups, sharing, width),
-            step.held[2 * index],
-            step.held[2 * index + 1],
-            None if step.bias is None else step.bias.view(1, groups, sharing, -1),
-            scale=scale,
-        )
+            both.copy_(sight.rotation.apply(both))
+        query, fresh = qkv.narrow(1, 0, heads), qkv.narrow(1, heads, 2 * groups)
+        step.slots[index].copy_(fresh.view(-1, step.new, 2, groups, width).permute(2, 0, 3, 1, 4))
+        key, value = step.held[kind][2 * index], step.held[kind][2 * index + 1]
+        mixed = (look if step.new == 1 else look_from_several)(query, key, value, sight, step.new)
         return output(mixed.reshape(-1, heads * width))
 
     return apply
 
 
-def cross_attention(part: nn.Module, index: int) -> Written:
-    """Rows of one sentence, and heads that share keys, are queries side by side on one copy of the source's keys."""
+Look: TypeAlias = Callable[[Tensor, Tensor, Tensor, Sight, int], Tensor]
+"""query [N, H, d], keys and values [R, G, T, d], what is seen, n -> [N, H, d] in any shape that holds it so."""
+
+
+def one_query(part: SelfAttention) -> Look:
+    """One query a row: heads that share keys are queries side by side."""
+    groups, sharing, width, scale = part.groups, part.head_count // part.groups, part.width, part.scale
+
+    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
+        return scaled_dot_product_attention(
+            query.view(-1, groups, sharing, width), key, value, shared_by(sight.added, groups), scale=scale
+        )
+
+    return look
+
+
+def one_query_capped(part: SelfAttention, softcap: float) -> Look:
+    """The same with a cap on the scores, which torch's kernel does not know."""
+    groups, sharing, width, scale = part.groups, part.head_count // part.groups, part.width, part.scale
+
+    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
+        scores = (query * (scale / softcap)).view(-1, groups, sharing, width) @ key.transpose(-2, -1)
+        scores = scores.tanh_().mul_(softcap)
+        added = shared_by(sight.added, groups)
+        return (scores if added is None else scores.add_(added)).softmax(dim=-1) @ value
+
+    return look
+
+
+def several_queries(part: SelfAttention) -> Look:
+    """Several queries a row, which do not all see the same: as the modules do it."""
+    heads, width, scale, softcap = part.head_count, part.width, part.scale, part.softcap
+
+    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
+        query, scope = query.view(-1, new, heads, width).transpose(1, 2), sight.scope
+        assert scope is not None, "several new tokens do not see the same"
+        if softcap is None:
+            mixed = attend.fused(query, key, value, scope, scale=scale)
+        else:
+            mixed = attend.explicit(query, key, value, scope, scale=scale, softcap=softcap)
+        return mixed.transpose(1, 2)
+
+    return look
+
+
+def shared_by(added: Tensor | None, groups: int) -> Tensor | None:
+    """For query heads that stand side by side: [1 or R, 1 or H, T] -> [1 or R, 1 or G, 1 or H / G, T]."""
+    if added is None:
+        return None
+    return added.unsqueeze(1) if added.shape[1] == 1 else added.view(added.shape[0], groups, -1, added.shape[-1])
+
+
+def cross_attention(part: nn.Module, index: int, keep: Keep) -> Written:
+    """Rows of a sentence, their tokens, and heads that share keys, are queries side by side on one copy of its keys."""
     part = known(part, CrossAttention)
-    project, output = linear(part.query), linear(part.output)
-    query_norm = norm_or_none(part.query_norm)
+    if part.softcap is not None:
+        raise Unknown("a cap on the scores of the source")
+    project, output = linear(part.query, keep), linear(part.output, keep)
+    query_norm, each = norm_or_none(part.query_norm), part.norm_each_head
     heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
     sharing = heads // groups
 
@@ -186,8 +260,8 @@ def cross_attention(part: nn.Module, index: int) -> Written:
         key, value = step.memory[index]
         query = project(x)
         if query_norm is not None:
-            query = query_norm(query.view(-1, heads, width))
-        rows = query.shape[0] // key.shape[0]
+            query = query_norm(query.view(-1, heads, width) if each else query)
+        rows = x.shape[0] // key.shape[0]
         if rows == 1:
             query = query.view(-1, groups, sharing, width)
         else:
@@ -200,20 +274,44 @@ def cross_attention(part: nn.Module, index: int) -> Written:
     return apply
 
 
-def feed_forward(part: nn.Module) -> Written:
-    """Position-wise with the activation inside the product, or gated."""
+def feed_forward(part: nn.Module, keep: Keep) -> Written:
+    """Position-wise with the activation inside the product, gated, or a mixture."""
     if isinstance(part, PositionWise):
         part = known(part, PositionWise)
-        up, down = linear(part.up, name_of(part.activation)), linear(part.down)
+        up, down = linear(part.up, keep, name_of(part.activation)), linear(part.down, keep)
         return lambda x, step: down(up(x))
+    if isinstance(part, MixtureOfExperts):
+        return experts(part, keep)
     part = known(part, Gated)
-    gate_up, down, activation = linear(part.gate_up), linear(part.down), ACTIVATIONS[name_of(part.activation)]
+    network = gated(linear(part.gate_up, keep), linear(part.down, keep), name_of(part.activation))
+    return lambda x, step: network(x)
 
-    def gated(x: Tensor, step: Step) -> Tensor:
+
+def gated(gate_up: Function, down: Function, name: config.Activation) -> Function:
+    activation = ACTIVATIONS[name]
+
+    def network(x: Tensor) -> Tensor:
         gate, up = gate_up(x).chunk(2, dim=-1)
         return down(activation(gate).mul_(up))
 
-    return gated
+    return network
+
+
+def experts(part: nn.Module, keep: Keep) -> Written:
+    """A mixture; its router stays in float32, for a rounded score would send a token elsewhere."""
+    part = known(part, MixtureOfExperts)
+    router, active, normalize = linear(part.router, float32), part.active, part.normalize
+    networks = [
+        gated(keep(gate_up, None), keep(down, None), name_of(part.activation))
+        for gate_up, down in zip(part.gate_up.detach(), part.down.detach(), strict=True)
+    ]
+
+    def apply(x: Tensor, step: Step) -> Tensor:
+        return mixture(
+            x, router(x), lambda number, tokens: networks[number](tokens), active=active, normalize=normalize
+        )
+
+    return apply
 
 
 def name_of(activation: Callable[[Tensor], Tensor]) -> config.Activation:
@@ -239,17 +337,21 @@ class Places:
     rotation: Rotation | None = None
     bias: Tensor | None = None
 
-    def rotation_at(self, place: int) -> Rotation | None:
+    def rotation_at(self, place: int | Tensor) -> Rotation | None:
+        """Of one place, or of the place of each token, [N]."""
         if self.rotation is None:
             return None
-        return Rotation(self.rotation.cos[place], self.rotation.sin[place], self.rotation.layout)
+        cos, sin, layout = self.rotation
+        if isinstance(place, int):
+            return Rotation(cos[place], sin[place], layout)
+        return Rotation(cos[place].unsqueeze(1), sin[place].unsqueeze(1), layout)
 
     def bias_at(self, place: int, first: int) -> Tensor | None:
-        """On the keys from `first` to `place`: [H, place - first + 1]."""
+        """On the keys from `first` to `place`: [1, H, place - first + 1]."""
         if self.bias is None:
             return None
         last = self.bias.shape[-1] - 1
-        return self.bias[:, last - place + first :]
+        return self.bias[None, :, last - place + first :]
 
 
 def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
@@ -270,20 +372,23 @@ def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
             return Places()
 
 
-def embedding(part: nn.Module, added: Tensor | None) -> Callable[[Tensor, int], Tensor]:
-    """Tokens [R] at one place -> norm(E[token] * scale + position), [R, D]."""
+def embedding(part: nn.Module, added: Tensor | None, keep: Keep) -> Callable[[Tensor, int | Tensor], Tensor]:
+    """Tokens [N] at one place, or at a place each, -> widen(norm(E[token] * scale + position)), [N, D]."""
     part = known(part, Embedding)
     tokens_part = known(part.tokens, nn.Embedding)
     if tokens_part.max_norm is not None:
         raise Unknown("an embedding that rescales its vectors")
     table, scale, normed = tokens_part.weight, part.scale, norm_or_none(part.norm)
+    widen = None if type(part.widen) is nn.Identity else linear(part.widen, keep)
 
-    def apply(tokens: Tensor, place: int) -> Tensor:
+    def apply(tokens: Tensor, place: int | Tensor) -> Tensor:
         x = torch.embedding(table, tokens)
         if added is not None:
             x = torch.add(added[place], x, alpha=scale)
         elif scale != 1.0:
             x = x * scale
-        return x if normed is None else normed(x)
+        if normed is not None:
+            x = normed(x)
+        return x if widen is None else widen(x)
 
     return apply

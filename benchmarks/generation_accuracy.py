@@ -1,0 +1,127 @@
+"""What narrower weights cost: SmolLM2-135M on the test text of WikiText-2, by the paths of `generation_speed.py`.
+
+    python benchmarks/generation_accuracy.py
+
+Of each: the perplexity, the logits beside those of float32 (their largest difference and its root mean square, relative
+to the largest logit and to theirs), how often the most probable token is the same, and how much of greedy texts.
+`transformers` with torch's `quantize_dynamic` stands beside them, for that is what a user would reach for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+from generation_speed import CONTENDERS, equal_start
+from generation_worker import CONTENDERS as MAKERS
+from generation_worker import Sublayer
+from language_models import Ids, folder_of, prompts, wikitext
+from summary import table, write
+from torch import Tensor
+from torch.nn import functional as F
+
+from sublayer.text.folder import load_folder
+
+SHAPE, EXACT = "smollm2", "sublayer"
+COMPARED = (EXACT, "sublayer, bfloat16", "sublayer, int8", "transformers, bfloat16", "transformers, quantize_dynamic")
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    folder = folder_of(SHAPE)
+    ids = wikitext(load_folder(folder))
+    texts = torch.tensor(ids[: options.texts * options.length]).view(options.texts, options.length)
+    rows: list[dict[str, Any]] = []
+    expected: list[Tensor] = []
+    greedy: list[Ids] = []
+    for name in COMPARED:
+        contender: Any = MAKERS[CONTENDERS[name]["library"]]({"folder": str(folder), **CONTENDERS[name]})
+        logits = _logits_of(contender)
+        found = [logits(text.unsqueeze(0)).squeeze(0).float() for text in texts]
+        said = contender.generate(prompts(SHAPE, folder, options.prompts, [32]), options.new)
+        expected, greedy = expected or found, greedy or said
+        rows.append({"contender": name, **_beside(texts, found, expected), **_texts(said, greedy)})
+        print(rows[-1], flush=True)
+    print("\n" + _table(rows))
+    settings = {**vars(options), "folder": Path(folder).name}
+    print(f"\nWritten to {write(options.name, {'machine': machine.facts(), 'settings': settings, 'rows': rows})}")
+
+
+def _logits_of(contender: Any) -> Callable[[Tensor], Tensor]:
+    """Tokens [1, S] -> [1, S, V], by what decodes."""
+
+    @torch.inference_mode()
+    def stepped(tokens: Tensor) -> Tensor:
+        state = contender.stepper.start(tokens[:, :0], capacity=tokens.shape[1])
+        return contender.stepper.step(tokens, state)
+
+    @torch.inference_mode()
+    def at_once(tokens: Tensor) -> Tensor:
+        return contender.model(tokens).logits
+
+    return stepped if isinstance(contender, Sublayer) else at_once
+
+
+def _beside(texts: Tensor, found: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
+    lost = sum(
+        F.cross_entropy(one[:-1], text[1:], reduction="sum").item() for one, text in zip(found, texts, strict=True)
+    )
+    one, other = torch.cat(found), torch.cat(expected)
+    return {
+        "perplexity": math.exp(lost / (texts.numel() - len(texts))),
+        "largest_error": ((one - other).abs().max() / other.abs().max()).item(),
+        "mean_error": ((one - other).norm() / other.norm()).item(),
+        "same_token": (one.argmax(-1) == other.argmax(-1)).float().mean().item(),
+    }
+
+
+def _texts(found: list[Ids], expected: list[Ids]) -> dict[str, float]:
+    return {
+        "equal_texts": sum(one == other for one, other in zip(found, expected, strict=True)) / len(found),
+        "equal_tokens": sum(map(equal_start, found, expected)) / sum(map(len, expected)),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    exact = rows[0]["perplexity"]
+    lines = [
+        [
+            row["contender"],
+            f"{row['perplexity']:.3f} ({100 * (row['perplexity'] / exact - 1):+.2f}%)",
+            f"{row['mean_error']:.4f}",
+            f"{row['largest_error']:.3f}",
+            f"{100 * row['same_token']:.1f}%",
+            f"{100 * row['equal_tokens']:.1f}%",
+        ]
+        for row in rows
+    ]
+    header = [
+        "weights",
+        "perplexity",
+        "logits, mean error",
+        "largest error",
+        "same most probable token",
+        "greedy texts, up to the first difference",
+    ]
+    return table(header, lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=12, help="pieces of the test text, from its beginning")
+    parser.add_argument("--length", type=int, default=512, help="tokens of each")
+    parser.add_argument("--prompts", type=int, default=16, help="gone on from greedily")
+    parser.add_argument("--new", type=int, default=64, help="tokens of a greedy text")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", default="generation-accuracy", help="of the file in benchmarks/results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

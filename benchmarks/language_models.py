@@ -1,0 +1,77 @@
+"""The language models of `generation_speed.py`: folders that `transformers` and sublayer both load, and prompts."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+
+import torch
+from corpus import cache_folder
+from torch import nn
+
+from sublayer import config
+from sublayer.data import corpora
+from sublayer.hub.exporting import export
+from sublayer.hub.pulling import read_elsewhere
+from sublayer.hub.resolving import resolve
+from sublayer.models import build_model
+from sublayer.text import Tokenizer
+from sublayer.text.folder import load_folder
+
+Ids = list[int]
+
+PRESETS = {"gpt2": "gpt2", "llama-15m": "llama"}
+"""Presets with random weights, and the family that they are written as."""
+
+PULLED = ("smollm2",)
+"""Models with weights of their own."""
+
+SEED = 1
+
+
+def folder_of(shape: str) -> Path:
+    """The model's folder, in `transformers`' form and in float32, unless the cache has it already."""
+    path = cache_folder() / f"language-model-{shape}"
+    if (path / "config.json").is_file():
+        return path
+    if shape in PULLED:
+        contents = read_elsewhere(resolve(shape), dtype=torch.float32)
+        export(path, contents.model, tokenizer=contents.tokenizer, family="llama")
+        return path
+    torch.manual_seed(SEED)
+    model = build_model(config.preset(shape))
+    _sharpen(model)
+    export(path, model, family=PRESETS[shape])
+    return path
+
+
+@torch.no_grad()
+def _sharpen(model: nn.Module) -> None:
+    """Larger weights, and biases that are not 0, so that one token stands out and rounding does not choose it."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            parameter.mul_(2.0)
+        elif name.endswith("bias"):
+            parameter.normal_(std=0.1)
+
+
+def prompts(shape: str, folder: Path, count: int, lengths: list[int]) -> list[Ids]:
+    """`count` prompts, of these lengths in turn: of WikiText-2 where the model can read, else random tokens."""
+    draw = random.Random(SEED)
+    if shape not in PULLED:
+        size = config.preset(shape).vocab_size
+        return [[draw.randrange(size) for _ in range(lengths[row % len(lengths)])] for row in range(count)]
+    ids = wikitext(load_folder(folder))
+    found: list[Ids] = []
+    for row in range(count):
+        begin = draw.randrange(len(ids) - max(lengths))
+        found.append(ids[begin : begin + lengths[row % len(lengths)]])
+    return found
+
+
+def wikitext(tokenizer: Tokenizer) -> Ids:
+    """The test part of WikiText-2 as one row of tokens."""
+    [path] = corpora.fetch_parts("wikitext-2", "test")
+    [ids] = tokenizer.encode([gzip.decompress(path.read_bytes()).decode("utf-8")])
+    return ids
