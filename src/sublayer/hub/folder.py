@@ -110,10 +110,10 @@ def load(path: str | Path, device: str | torch.device = "cpu", *, weights: confi
         CheckpointError: as in `read`, or the model is an encoder without a head.
         InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
-    return ready(read(path, device), path)
+    return ready(read(path, device), path, weights=weights)
 
 
-def ready(found: Contents, path: str | Path) -> Loaded:
+def ready(found: Contents, path: str | Path, *, weights: config.Weights | None = None) -> Loaded:
     """What was read from `path`, ready to use; raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
