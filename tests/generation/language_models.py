@@ -144,5 +144,5 @@ def build(c: config.DecoderOnly, seed: int = 1) -> DecoderOnly:
         for module in model.modules():
             if isinstance(module, SelfAttention):
                 # So that attention chooses.
-                module.qkv.weight[: (module.heads + module.groups) * module.width] *= 2.0
+                module.qkv.weight[: (module.head_count + module.groups) * module.width] *= 2.0
     return model
