@@ -111,9 +111,11 @@ lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contract
 wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
 	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
 
-bench: $(VENV)/.installed-dev  ## speed of training and of translating, beside transformers and torch.nn.Transformer
+bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside transformers and torch's own
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/translation_speed.py
+	@$(BIN)/python benchmarks/generation_speed.py
+	@$(BIN)/python benchmarks/language_training_speed.py
 
 # --- pictures ------------------------------------------------------------------------------------------------------
 

@@ -40,10 +40,26 @@ def folder_of(shape: str) -> Path:
         export(path, contents.model, tokenizer=contents.tokenizer, family="llama")
         return path
     torch.manual_seed(SEED)
-    model = build_model(config.preset(shape))
+    model = build_model(without_dropout(shape))
     _sharpen(model)
     export(path, model, family=PRESETS[shape])
     return path
+
+
+def without_dropout(shape: str) -> config.DecoderOnly:
+    """The preset, so that both sides of a training do the same."""
+    c = config.preset(shape)
+    assert isinstance(c, config.DecoderOnly)
+    block = c.decoder.block
+    quiet = block.model_copy(
+        update={"dropout": 0.0, "attention": block.attention.model_copy(update={"dropout": 0.0})},
+    )
+    return c.model_copy(
+        update={
+            "embedding": c.embedding.model_copy(update={"dropout": 0.0}),
+            "decoder": c.decoder.model_copy(update={"block": quiet}),
+        }
+    )
 
 
 @torch.no_grad()

@@ -282,7 +282,8 @@ def test_early_stopping(tmp_path: Path, metric: str, values: list[float], last: 
 @pytest.mark.parametrize("metric", ["loss", "bleu"])
 def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str) -> None:
     """Through the command: the folder has the averaged weights of the best validation, not the last."""
-    values = [5.0, 3.0, 4.0, 4.0] if metric == "loss" else [1.0, 2.0, 1.5, 1.7]
+    # The last is asked on what was held out.
+    values = [5.0, 3.0, 4.0, 4.0, 6.0] if metric == "loss" else [1.0, 2.0, 1.5, 1.7, 0.5]
     seen: list[dict[str, torch.Tensor]] = []
 
     def evaluate(self: Any, model: Any) -> dict[str, float]:
@@ -295,10 +296,11 @@ def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.Monk
         tmp_path, training={"steps": 90, "validate_every": 3, "early_stopping": {"metric": metric, "patience": 2}}
     )
     assert sublayer("train", file, "--out", tmp_path / "run").code == 0
-    assert len(seen) == 4
+    assert len(seen) == 5
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert same(kept, seen[1]) == []
     assert same(kept, seen[3]) != []
+    assert same(kept, seen[4]) == []
 
 
 @pytest.mark.parametrize("averaging", [{"type": "ema", "decay": 0.9}, {"type": "last", "count": 2, "every": 2}])
