@@ -30,9 +30,11 @@ def attend(
 
     Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
     """
+    from sublayer.errors import InputError
     from sublayer.hub.folder import load_translator
     from sublayer.inspection.attention import attention_maps
     from sublayer.inspection.picture import draw_attention, require_picture_path
+    from sublayer.models import EncoderDecoder
     from sublayer.training.runtime import pick_device
 
     # Before the model is loaded: a typo should not cost that time.
@@ -42,6 +44,11 @@ def attend(
         _require_words("--target", target)
     translator = load_translator(model, pick_device(device))
     tokenizer = translator.tokenizer
+    if not isinstance(translator.model, EncoderDecoder):
+        raise InputError(
+            f"{model} is recurrent: it has no layers and heads of attention to draw",
+            "Its one attention, where it has one, comes with translate(..., alignments=True) from Python.",
+        )
     [source_ids] = translator.encode([sentence])
     if target is None:
         translation, target_ids = _translated(translator, sentence)

@@ -1,8 +1,9 @@
 """The typed tree that describes a model. A part's type selects the variant.
 
-Reading guide: the three shapes at the end (`EncoderDecoder`, `DecoderOnly`, `EncoderOnly`) are the roots, and after them
-their recurrent rivals; everything above is a part of them, in the order in which the paper introduces them. Nothing here touches torch: the tree is
-enough for the JSON schema, the parameter count, the FLOPs and the memory (`sublayer.config.cost`).
+Reading guide: the three shapes (`EncoderDecoder`, `DecoderOnly`, `EncoderOnly`) are the roots, and at the end stand
+their recurrent rivals; everything above is a part of them, in the order in which the paper introduces them. Nothing
+here touches torch: the tree is enough for the JSON schema, the parameter count, the FLOPs and the memory
+(`sublayer.config.cost`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ same logits is a law (`laws/runner.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.config.part import Part
 from sublayer.generation.step import Stepper
-from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder
+from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.decoder import Decoder
 from sublayer.nn import lean
 from sublayer.nn.block import Block
@@ -26,11 +27,12 @@ from sublayer.nn.mask import Mask
 from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
-Decodes = EncoderDecoder | DecoderOnly
+Decodes = SequenceToSequence | CausalModel
 """The models that decode step by step."""
+AnyState = DecoderState | RecurrentState
 
 
-def runner_for(model: Decodes) -> Stepper[DecoderState]:
+def runner_for(model: Decodes) -> Stepper[Any]:
     """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself."""
     runner = Runner(model)
     return runner if runner.prepare() else model
@@ -61,19 +63,20 @@ class Runner:
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
-    ) -> DecoderState:
+    ) -> Any:
         """As the model's own `start`."""
         self.prepare()
         return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+    def step(self, tokens: Tensor, state: AnyState) -> Tensor:
         """As the model's own `step`.
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
-        if self._lean is None or not self._lean.may_step(tokens) or state.padding is not None:
-            return self.model.step(tokens, state)
-        return self._lean.step(tokens, state)
+        lean = self._lean
+        if lean is not None and isinstance(state, DecoderState) and state.padding is None and lean.may_step(tokens):
+            return lean.step(tokens, state)
+        return cast("Stepper[AnyState]", self.model).step(tokens, state)
 
     def __reduce__(self) -> tuple[type[Runner], tuple[Decodes]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.
@@ -212,7 +215,7 @@ def _window(decoder: Decoder) -> int | None:
     return window
 
 
-def _watch(model: Decodes, decoder: Decoder) -> Watch:
+def _watch(model: EncoderDecoder | DecoderOnly, decoder: Decoder) -> Watch:
     weights = [*decoder.parameters(), *model.output.parameters()]
     if not one_dnn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise Unknown("only float32 on a CPU with oneDNN")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import Runner
 from sublayer.generation.step import Hypothesis, Limits, Stepper
-from sublayer.models import DecoderState, EncoderDecoder
+from sublayer.models import SequenceToSequence
 from sublayer.text import Tokenizer
 
 
@@ -79,14 +80,14 @@ class Translator:
     decoding: how it translates unless a call says otherwise.
     """
 
-    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
+    def __init__(self, model: SequenceToSequence, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoding = decoding
         self._runner = Runner(self.model)
 
     @property
-    def stepper(self) -> Stepper[DecoderState]:
+    def stepper(self) -> Stepper[Any]:
         """What is searched: the model, by a `Runner`."""
         if self._runner.model is not self.model:
             self._runner = Runner(self.model)

@@ -28,7 +28,15 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.runner import runner_for
 from sublayer.generation.translator import Translator
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly, Model, build_model
+from sublayer.models import (
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+    build_model,
+)
 from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
@@ -88,7 +96,7 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
         )
 
 
-Loaded = Translator | Generator[DecoderState] | Classifier | Tagger | Embedder | Filler
+Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
 """A model with its tokenizer, ready to do what its shape and head are for."""
 
 
@@ -104,9 +112,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
     match model:
-        case EncoderDecoder():
+        case EncoderDecoder() | RecurrentEncoderDecoder():
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
-        case DecoderOnly():
+        case DecoderOnly() | RecurrentDecoderOnly():
             return Generator(
                 model, tokenizer, config.Generation.parse(found.decoding, where), stepper=runner_for(model)
             )
@@ -180,7 +188,7 @@ def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
     return Contents(model.eval(), tokenizer, decoding, imported)
 
 
-def _tree(data: Mapping[str, Any], where: str) -> config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly:
+def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:
     if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (a file may say anything)
         raise CheckpointError(f"{where}: should be a table (given: {data!r})", "Copy the folder again, whole.")
     kind = data.get("kind", "encoder-decoder")

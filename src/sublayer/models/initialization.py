@@ -22,6 +22,7 @@ norms                                  weight 1, bias 0 (weight 0 where the scal
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -144,8 +145,8 @@ def _recurrence(module: Recurrence) -> None:
         if name.startswith("weight_ih"):
             nn.init.normal_(parameter, std=math.sqrt(2 / (parameter.shape[1] + width)))
         elif name.startswith("weight_hh"):
-            for gate in parameter.split(width):
-                gate.copy_(_orthogonal(gate))
+            for start in range(0, len(parameter), width):
+                parameter[start : start + width] = _orthogonal(parameter[:width])
         else:
             nn.init.zeros_(parameter)
             # Two biases are added; one of them says it. The order of an LSTM's gates is torch's: i, f, g, o.
@@ -155,5 +156,5 @@ def _recurrence(module: Recurrence) -> None:
 
 def _orthogonal(like: Tensor) -> Tensor:
     """A random orthogonal matrix, every one as probable as every other (Mezzadri 2007)."""
-    q, r = torch.linalg.qr(torch.randn(like.shape, device=like.device))
+    q, r = cast("tuple[Tensor, Tensor]", torch.linalg.qr(torch.randn(like.shape, device=like.device)))
     return q * r.diagonal().sign()

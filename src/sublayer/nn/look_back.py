@@ -61,4 +61,7 @@ class LookBack(nn.Module):
         scores: Tensor = self.score((query.unsqueeze(3) + key.unsqueeze(2)).tanh()).squeeze(-1)
         if scope.additive is not None:
             scores = scores + scope.additive
-        return self.weights(scores.softmax(dim=-1)) @ value
+        weights = scores.softmax(dim=-1)
+        if scope.occupied is not None:
+            weights = weights * scope.occupied
+        return self.weights(weights) @ value

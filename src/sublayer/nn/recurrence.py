@@ -13,7 +13,7 @@ Shapes: B batch, S positions, D width, L layers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,11 @@ from sublayer.nn.tap import Tap
 States: TypeAlias = tuple[Tensor, ...]
 """What the layers remember, [L, B, D] each: h, and of an LSTM c too."""
 
-KERNELS: Mapping[config.Cell, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+KERNELS: Mapping[config.Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
 
 
 class Recurrence(nn.Module):
@@ -43,7 +47,7 @@ class Recurrence(nn.Module):
         super().__init__()
         self.cell: config.Cell = cell
         self.dim, self.layers, self.directions = dim, layers, 2 if bidirectional else 1
-        self.kernel = KERNELS[cell](
+        self.kernel: Any = KERNELS[cell](
             dim,
             dim // self.directions,
             layers,
@@ -92,7 +96,7 @@ class Recurrence(nn.Module):
 
     def _said(self, states: States | Tensor) -> States:
         """States as the kernel gives them, the directions of a layer side by side: [L * 2, B, D / 2] -> [L, B, D]."""
-        several = (states,) if isinstance(states, Tensor) else states
+        several: States = (states,) if isinstance(states, Tensor) else states
         if self.directions == 1:
             return several
-        return tuple(s.unflatten(0, (self.layers, 2)).transpose(1, 2).flatten(2) for s in several)
+        return tuple(torch.cat((part[0::2], part[1::2]), dim=-1) for part in several)

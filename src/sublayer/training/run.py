@@ -100,7 +100,11 @@ class Result:
     def write(self) -> None:
         """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
         recipe, folder = self.work.recipe, self.out / "model"
-        decoding = recipe.decoding.plain() if isinstance(recipe.model, config.EncoderDecoder) else {}
+        decoding = (
+            recipe.decoding.plain()
+            if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder)
+            else {}
+        )
         contents = model_folder.Contents(self.model, self.work.tokenizer, decoding)
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))

@@ -1,7 +1,7 @@
 """A recurrent encoder and decoder (Sutskever et al. 2014; with attention, Luong et al. 2015).
 
-The decoder's layers begin with the last states of the encoder's; with attention, what a layer of softmax over the source
-finds is mixed into the decoder's output. Without attention those last states are all that the decoder knows of the source.
+The decoder's layers begin with the last states of the encoder's. With attention, what it finds in the source is mixed
+into the decoder's output; without, those last states are all that the decoder knows of the source.
 """
 
 from __future__ import annotations

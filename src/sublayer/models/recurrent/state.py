@@ -1,8 +1,8 @@
 """What a recurrent model remembers between two steps: one vector a layer, however long the text.
 
-It answers what a Transformer's state answers. Going back is the odd one: a recurrent state cannot be shortened, so a few
-earlier ones are kept as marks, and `truncate` goes to the last mark before the place; the tokens in between are read
-again with the next step.
+It answers what a Transformer's state answers. Going back is the odd one: a recurrent state cannot be shortened, so a
+few earlier ones are kept as marks, and `truncate` goes to the last mark before the place; the tokens in between are
+read again with the next step.
 
 Shapes: B sentences, R = B * rows hypotheses, L layers, D width, T tokens fed.
 """
@@ -73,12 +73,12 @@ class RecurrentState:
             included. capacity: tokens at most, those included. rows: hypotheses a sentence.
     """
 
-    def __init__(
-        self, states: States, *, read: int, capacity: int, rows: int, source: LookedAt | None = None
-    ) -> None:
+    def __init__(self, states: States, *, read: int, capacity: int, rows: int, source: LookedAt | None = None) -> None:
         self.states = states
         self.rows, self.source, self.capacity = rows, source, capacity
-        self._read = self._held = self._length = read
+        self._read: int = read
+        self._held: int = read
+        self._length: int = read
         self._fed = torch.empty(states[0].shape[1], 0, dtype=torch.int64, device=states[0].device)
         self._marks = [_Mark(read, states)]
 
@@ -114,7 +114,9 @@ class RecurrentState:
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         if not self._read <= length <= self._length:
-            raise ValueError(f"cannot truncate a state of {self._length} tokens, {self._read} of them read, to {length}")
+            raise ValueError(
+                f"cannot truncate a state of {self._length} tokens, {self._read} of them read, to {length}"
+            )
         self._length = length
         self._fed = self._fed[:, : length - self._read]
         self._marks = [mark for mark in self._marks if mark.length <= length]
@@ -133,7 +135,7 @@ class RecurrentState:
         count = tokens.shape[1]
         if self._length + count > self.capacity:
             raise InputError(
-                f"the state was made for {self.capacity} tokens; {self._length} are taken and {count} more were asked for",
+                f"the state is for {self.capacity} tokens; {self._length} are taken and {count} more were asked for",
                 "Start with a larger capacity.",
             )
         if self._held == self._length and self._marks[-1].length < self._length:

@@ -12,7 +12,7 @@ from sublayer import config
 from sublayer.data.batch import TextBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
-from sublayer.models import DecoderOnly
+from sublayer.models import CausalModel
 from sublayer.training.losses import CrossEntropy, projected
 from sublayer.training.objective import evaluating
 
@@ -44,7 +44,7 @@ class Likelihood:
         return math.exp(self.nats / words)
 
 
-def likelihood(model: DecoderOnly, examples: Examples[TextBatch], batching: config.Batching) -> Likelihood:
+def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: config.Batching) -> Likelihood:
     """The likelihood of every token once, without dropout.
 
     A document longer than a row is read in overlapping rows, each token a target in the first row that has it: how far
@@ -70,10 +70,10 @@ class Modelling:
     rows: str = "rows"
     unit: str = "tokens"
 
-    def loss(self, model: DecoderOnly, batch: TextBatch, total: int) -> Tensor:
+    def loss(self, model: CausalModel, batch: TextBatch, total: int) -> Tensor:
         return _loss(model, batch, total, self.loss_function)
 
-    def evaluate(self, model: DecoderOnly) -> dict[str, float]:
+    def evaluate(self, model: CausalModel) -> dict[str, float]:
         found = likelihood(model, self.examples, self.batching)
         measured = {"loss": found.loss, "perplexity": found.perplexity}
         return measured if self.words is None else {**measured, "word_perplexity": found.word_perplexity(self.words)}
@@ -82,7 +82,7 @@ class Modelling:
         """The numbers say it."""
 
 
-def _loss(model: DecoderOnly, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
+def _loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
     there = batch.to(model.device)
     # No lengths: padding stands on the right, where no token looks.
     return projected(model, loss, model.hidden(there.tokens, None, there.segments), there.target, total)
