@@ -144,7 +144,7 @@ def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
     name = table.get("preset")
     if isinstance(name, str) and name in PRESETS and not other_kind(table, PRESETS[name]):
         table = merged_with_preset(table)
-    if table.get("kind") in CELLS:
+    if table.get("kind") in CELLS and "preset" not in table:
         table = {**table, "kind": _recurrent_kind(data) or RECURRENT[0], "cell": table["kind"]}
     return {**data, "model": {"kind": "encoder-decoder", **table}}
 
