@@ -104,15 +104,17 @@ def draw(rows: int, size: int) -> Tensor:
     return torch.randint(VOCAB, (rows, size))
 
 
+# Four different lengths, which are packed; `FEW` of them would be read one after the other.
 LENGTHS = torch.tensor([7, 3, 1, 5])
 
 
 @pytest.mark.parametrize("tree", PAIRS, ids=name)
-def test_a_ragged_batch_is_the_equations_of_each_pair(tree: config.RecurrentEncoderDecoder) -> None:
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([2, 7, 2, 7])], ids=["packed", "by size"])
+def test_a_ragged_batch_is_the_equations_of_each_pair(tree: config.RecurrentEncoderDecoder, lengths: Tensor) -> None:
     model, source, target = build(tree), draw(4, 7), draw(4, 6)
     with torch.no_grad():
-        found = model(source, LENGTHS, target)
-    for row, length in enumerate(LENGTHS.tolist()):
+        found = model(source, lengths, target)
+    for row, length in enumerate(lengths.tolist()):
         expected = by_hand(model, target[row].tolist(), source[row, :length].tolist())
         assert relative_error(found[row], expected) < 1e-12
 
@@ -140,7 +142,10 @@ def test_packed_texts_are_separate(tree: config.RecurrentDecoderOnly) -> None:
 
 
 @pytest.mark.parametrize("tree", PAIRS, ids=name)
-def test_the_padding_of_a_source_is_unseen_and_unlearned(tree: config.RecurrentEncoderDecoder) -> None:
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([2, 7, 2, 7])], ids=["packed", "by size"])
+def test_the_padding_of_a_source_is_unseen_and_unlearned(
+    tree: config.RecurrentEncoderDecoder, lengths: Tensor
+) -> None:
     """Neither a number nor a gradient comes from it."""
     model, source, target = build(tree), draw(4, 7), draw(4, 6)
     embedded: list[Tensor] = []
@@ -150,25 +155,25 @@ def test_the_padding_of_a_source_is_unseen_and_unlearned(tree: config.RecurrentE
         embedded.append(value)
 
     model.encoder.embedding.register_forward_hook(keep)
-    found = model(source, LENGTHS, target)
+    found = model(source, lengths, target)
     found.square().sum().backward()
-    real = torch.arange(7) < LENGTHS[:, None]
+    real = torch.arange(7) < lengths[:, None]
     gradient = embedded[0].grad
     assert gradient is not None
     assert (gradient[~real] == 0).all()
     assert (gradient[real].abs().sum(-1) > 0).all()
     other = torch.where(real, source, (source + 1) % VOCAB)
-    assert torch.equal(model(other, LENGTHS, target), found)
+    assert torch.equal(model(other, lengths, target), found)
 
 
 def test_gradients_of_a_packed_batch_are_the_sum_of_the_pairs() -> None:
     """What is learned from a ragged batch is what is learned from its pairs one by one."""
-    for tree in PAIRS[:2]:
+    for tree, lengths in ((PAIRS[0], LENGTHS), (PAIRS[1], LENGTHS), (PAIRS[0], torch.tensor([2, 7, 2, 7]))):
         model, source, target = build(tree), draw(4, 7), draw(4, 6)
-        model(source, LENGTHS, target).square().sum().backward()
+        model(source, lengths, target).square().sum().backward()
         together = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
         model.zero_grad()
-        for row, length in enumerate(LENGTHS.tolist()):
+        for row, length in enumerate(lengths.tolist()):
             model(source[row : row + 1, :length], None, target[row : row + 1]).square().sum().backward()
         for key, parameter in model.named_parameters():
             assert parameter.grad is not None
