@@ -51,7 +51,9 @@ def measure(c: Parallel, ledger: Ledger, device: torch.device, told: Callable[[]
             found = _timed(trees[name], length, tokens, torch.device(kind), c.repeats)
             ledger[f"{kind}/{name}/{length}"] = found
             speed = found["tokens"] / statistics.median(found["both"])
-            shown.step(done, len(wanted), found["loss"], f"{name}, length {length}, {kind}: {speed:,.0f} tokens/s", None)
+            shown.step(
+                done, len(wanted), found["loss"], f"{name}, length {length}, {kind}: {speed:,.0f} tokens/s", None
+            )
 
 
 def _timed(

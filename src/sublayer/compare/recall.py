@@ -1,8 +1,8 @@
 """Part 2: what is remembered over a distance, and the gradient that comes back from it.
 
-recall    pairs of a key and a value, then noise, then the keys in another order: the value that stood behind each is
-          wanted (associative recall; Graves et al. 2014, section 4.3, in the form of Arora et al. 2023, "Zoology").
-          An attention finds a key, but what it wants stands one further: that takes two layers.
+recall    pairs of a key and a value, then noise, then keys: the value that stood behind each is wanted (associative
+          recall; Graves et al. 2014, section 4.3, in the form of Arora et al. 2023, "Zoology"). An attention finds a
+          key, but what it wants stands one further: that takes two layers.
 copy      letters, then noise, then a mark: the letters are wanted in their order (Hochreiter and Schmidhuber 1997,
           Arjovsky et al. 2016).
 
@@ -33,13 +33,22 @@ from sublayer.training.progress import Reporter
 Task = Literal["recall", "copy"]
 TASKS: tuple[Task, ...] = ("recall", "copy")
 
-ITEMS = 8
-"""Pairs to recall, or letters to copy."""
-ALPHABET = 16
-"""Different keys, values, letters, and tokens of noise."""
-MARK = 3 * ALPHABET
-VOCABULARY = 3 * ALPHABET + 1
-CHANCE = 1 / ALPHABET
+KEYS = VALUES = 4
+"""Every key is said once, each with any of the values."""
+QUESTIONS = 8
+"""Keys that are asked for, some of them more than once."""
+LETTERS, COPIED = 8, 8
+"""Different letters, and how many are to be copied."""
+NOISE = 8
+"""Different tokens of noise."""
+
+_VALUE, _LETTER = KEYS, KEYS + VALUES
+_NOISE = _LETTER + LETTERS
+MARK = _NOISE + NOISE
+VOCABULARY = MARK + 1
+
+CHANCE: Mapping[Task, float] = {"recall": 1 / VALUES, "copy": 1 / LETTERS}
+"""What guessing gets right."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +60,34 @@ class Texts:
 
 
 def draw(task: Task, rows: int, distance: int, random: torch.Generator) -> Texts:
-    """Texts with so many tokens of noise between what is said and what is asked.
+    """Texts with so many tokens of noise between what is said and what is asked."""
 
-    Keys and letters are the tokens from 0, values those from `ALPHABET`, noise those from 2 * `ALPHABET`.
-    """
-    noise = torch.randint(2 * ALPHABET, 3 * ALPHABET, (rows, distance), generator=random)
+    def some(count: int, begin: int, kinds: int) -> Tensor:
+        return torch.randint(begin, begin + kinds, (rows, count), generator=random)
+
+    noise = some(distance, _NOISE, NOISE)
     if task == "copy":
-        letters = torch.randint(ALPHABET, (rows, ITEMS), generator=random)
-        mark = torch.full((rows, 1), MARK)
-        tokens = torch.cat((letters, noise, mark, letters[:, :-1]), dim=1)
+        letters = some(COPIED, _LETTER, LETTERS)
+        tokens = torch.cat((letters, noise, torch.full((rows, 1), MARK), letters[:, :-1]), dim=1)
         target = torch.full_like(tokens, IGNORE)
-        target[:, -ITEMS:] = letters
+        target[:, -COPIED:] = letters
         return Texts(tokens, target)
-    keys = torch.rand(rows, ALPHABET, generator=random).argsort(dim=1)[:, :ITEMS]
-    values = torch.randint(ALPHABET, 2 * ALPHABET, (rows, ITEMS), generator=random)
-    order = torch.rand(rows, ITEMS, generator=random).argsort(dim=1)
-    asked, answers = keys.gather(1, order), values.gather(1, order)
+    keys = torch.rand(rows, KEYS, generator=random).argsort(dim=1)
+    values = some(KEYS, _VALUE, VALUES)
+    chosen = some(QUESTIONS, 0, KEYS)
+    asked, answers = keys.gather(1, chosen), values.gather(1, chosen)
     said = torch.stack((keys, values), dim=2).flatten(1)
+    # The last answer is wanted, and not said.
     questions = torch.stack((asked, answers), dim=2).flatten(1)[:, :-1]
     tokens = torch.cat((said, noise, questions), dim=1)
     target = torch.full_like(tokens, IGNORE)
-    target[:, -2 * ITEMS + 1 :: 2] = answers
+    target[:, -questions.shape[1] :: 2] = answers
     return Texts(tokens, target)
 
 
 def contenders(c: Recall) -> Mapping[str, config.DecoderOnly | config.RecurrentDecoderOnly]:
     """By name, all with nearly the same number of parameters."""
-    longest = max(c.distances) + 4 * ITEMS + 1
+    longest = max(c.distances) + 2 * (KEYS + QUESTIONS + COPIED)
     reference = transformer_lm(c.dim, c.layers, VOCABULARY, longest)
     # One layer is as wide as makes up for the others.
     heads = 4
