@@ -37,7 +37,7 @@ KEYS = VALUES = 4
 """Every key is said once, each with any of the values."""
 QUESTIONS = 8
 """Keys that are asked for, some of them more than once."""
-LETTERS, COPIED = 8, 8
+LETTERS, COPIED = 8, 4
 """Different letters, and how many are to be copied."""
 NOISE = 8
 """Different tokens of noise."""
@@ -134,7 +134,7 @@ def _trained(
     losses: list[float] = []
     tokens = 0
     for step in range(1, c.steps + 1):
-        texts = draw(task, c.rows, _distance(c, random), random)
+        texts = draw(task, c.rows, _distance(c, step, random), random)
         factor = min(step / warmup, (c.steps - step + 1) / max(1, c.steps - warmup))
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
@@ -160,8 +160,11 @@ def _trained(
     }
 
 
-def _distance(c: Recall, random: torch.Generator) -> int:
+def _distance(c: Recall, step: int, random: torch.Generator) -> int:
+    """Drawn evenly on a logarithmic scale from the smallest up to a largest, which grows for the first half of the
+    training: what is to be done is learned where it is near, and then farther and farther."""
     low, high = math.log(min(c.distances)), math.log(max(c.distances))
+    high = low + (high - low) * min(1.0, 2 * step / c.steps)
     return round(math.exp(low + (high - low) * float(torch.rand(1, generator=random))))
 
 
