@@ -10,6 +10,17 @@ PARTS: tuple[Part, ...] = ("parallel", "recall", "translation", "positions")
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Peak learning rates of AdamW that are tried; the best of each contender counts."""
+
+    transformer: tuple[float, ...]
+    recurrent: tuple[float, ...]
+
+    def of(self, contender: str) -> tuple[float, ...]:
+        return self.transformer if contender.startswith("transformer") else self.recurrent
+
+
+@dataclass(frozen=True)
 class Parallel:
     """lengths: of the texts. tokens: of a step, whatever the length, so that all lengths do the same work but for
     attention; on a GPU `gpu_tokens`. dim, layers: of the Transformer. repeats: steps that are timed, after one that is
@@ -26,16 +37,15 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Recall:
-    """distances: at which accuracy is measured; training draws them from the smallest to the largest, evenly on a
-    logarithmic scale. steps, rows: of training, for each contender and each learning rate. dim, layers: of the
-    Transformer. tested: texts at each distance."""
+    """distances: at which accuracy is measured, and in training drawn from. steps, rows: of training, for each contender
+    and each learning rate. dim, layers: of the Transformer. tested: texts at each distance."""
 
     distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
     steps: int = 3000
     rows: int = 64
     dim: int = 64
     layers: int = 2
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: Rates = Rates(transformer=(1e-3, 3e-3), recurrent=(3e-3, 1e-2))
     tested: int = 256
     contenders: tuple[str, ...] = ("transformer", "transformer-1", "lstm", "gru", "rnn")
 
@@ -43,12 +53,12 @@ class Recall:
 @dataclass(frozen=True)
 class Translation:
     """recipe: whose data and model. minutes: of training, each. trial: minutes that each learning rate is tried for.
-    rates: those that are tried, for each contender. points: validations on the way."""
+    points: validations on the way."""
 
     recipe: str = "tatoeba-en-es-demo"
     minutes: float = 6.5
     trial: float = 1.0
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    rates: Rates = Rates(transformer=(1e-3, 2e-3, 4e-3), recurrent=(1e-3, 2e-3, 4e-3))
     points: int = 10
 
 
@@ -84,8 +94,17 @@ class Plan:
 
 FULL = Plan()
 QUICK = Plan(
-    parallel=Parallel(lengths=(16, 64, 256, 1024, 2048), tokens=2048, gpu_tokens=65_536, dim=192, layers=3, repeats=3),
-    recall=Recall(distances=(8, 32, 128, 512), steps=400, rows=32, rates=(3e-3,), tested=64),
-    translation=Translation(minutes=1.2, trial=0.15, rates=(1e-3, 3e-3), points=5),
+    parallel=Parallel(lengths=(16, 64, 256, 1024, 2048), tokens=2048, dim=192, layers=3, repeats=3),
+    recall=Recall(
+        distances=(8, 32, 128, 512),
+        steps=600,
+        rows=32,
+        rates=Rates(transformer=(3e-3,), recurrent=(1e-2,)),
+        tested=64,
+        contenders=("transformer", "transformer-1", "lstm", "rnn"),
+    ),
+    translation=Translation(
+        minutes=1.0, trial=0.12, rates=Rates(transformer=(1e-3, 3e-3), recurrent=(1e-3, 3e-3)), points=4
+    ),
     positions=Positions(steps=250, tokens=2048, dim=96, layers=2, vocab_size=2000, test_tokens=16_384),
 )

@@ -107,7 +107,7 @@ def measure(c: Recall, ledger: Ledger, device: torch.device, told: Callable[[], 
     trees = contenders(c)
     for task in TASKS:
         for name, tree in trees.items():
-            for rate in c.rates:
+            for rate in c.rates.of(name):
                 entry = f"{task}/{name}/{rate:g}"
                 if entry in ledger:
                     continue
