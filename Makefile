@@ -115,6 +115,14 @@ bench: $(VENV)/.installed-dev  ## speed of training and of translating, beside t
 	@$(BIN)/python benchmarks/training_speed.py
 	@$(BIN)/python benchmarks/translation_speed.py
 
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+.PHONY: pictures
+TRANSLATOR ?= runs/tatoeba-en-es
+LLM ?= models/smollm2
+pictures: $(VENV)/.installed-dev  ## pictures of the page, into docs/pictures (TRANSLATOR=runs/mine, LLM=models/smollm2)
+	@$(BIN)/python docs/pictures.py --translator $(TRANSLATOR) --llm $(LLM)
+
 # --- tidying -------------------------------------------------------------------------------------------------------
 
 .PHONY: clean

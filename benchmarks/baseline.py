@@ -117,7 +117,7 @@ class Baseline:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = self.corpus.encoded()
-        end, start = torch.tensor([pairs.end_id]), torch.tensor([pairs.start_id])
+        end, start = torch.tensor([pairs.marks.end]), torch.tensor([pairs.marks.start])
         rows = [
             (
                 torch.cat([torch.from_numpy(pairs.sources[row]).long(), end]),

@@ -14,7 +14,7 @@ from sublayer.data.encoding import EncodedPairs, Ragged, encode
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.data.split import Splits, split
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
 BPE_8000 = config.TokenizerRecipe(vocab_size=8000)
@@ -58,7 +58,7 @@ def encoded_file(corpus: Corpus) -> Path:
             target=pairs.targets.tokens,
             target_starts=pairs.targets.starts,
             rows=pairs.rows,
-            marks=np.array([pairs.pad_id, pairs.start_id, pairs.end_id]),
+            marks=np.array([pairs.marks.pad, pairs.marks.start, pairs.marks.end]),
         )
     return path
 
@@ -72,9 +72,7 @@ def read_encoded(path: Path) -> EncodedPairs:
         targets=Ragged(held["target"], held["target_starts"]),
         rows=held["rows"],
         report=Report(read=len(held["rows"]), kept=len(held["rows"])),
-        pad_id=pad,
-        start_id=start,
-        end_id=end,
+        marks=Marks((), (end,), start, (), end, pad),
     )
 
 

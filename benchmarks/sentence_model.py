@@ -49,7 +49,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     trainer = Trainer(
         model,
         loader,
-        PairLoss(CrossEntropy(training.label_smoothing, pairs.pad_id)),  # type: ignore[arg-type] # nothing is validated
+        PairLoss(CrossEntropy(training.label_smoothing)),  # type: ignore[arg-type] # nothing is validated
         training,
         precision=resolve_precision("auto", model.device),
         around=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved

@@ -10,8 +10,9 @@ import torch
 
 from sublayer import config
 from sublayer.hub.exporting import export
+from sublayer.hub.folder import Contents, Papers, write
 from sublayer.models import build_model
-from sublayer.text import Tokenizer
+from sublayer.text import Specials, Template, Tokenizer
 
 LINES = ["the cat sat on the mat", "a dog ran after the cat", "on and on and on it goes"]
 
@@ -44,3 +45,20 @@ def tiny_llama(folder: Path, *, rows: int = 304, generation: dict[str, Any] | No
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(tokens | generation))
     return folder
+
+
+def write_nllb(folder: Path) -> None:
+    """A model folder of an encoder-decoder that is told its languages."""
+    plain = Tokenizer.train(LINES, config.TokenizerRecipe(vocab_size=300), ("eng_Latn", "spa_Latn"))
+    languages = {code: found for code in ("eng_Latn", "spa_Latn") if (found := plain.special_id(code)) is not None}
+    tokenizer = plain.dressed(
+        specials=Specials.of(plain.specials.roles, languages=languages),
+        template=Template.around([languages["eng_Latn"]], [plain.end_id]),
+    )
+    torch.manual_seed(0)
+    stack = config.Stack(
+        layers=1, block=config.Block(attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=20))
+    )
+    tree = config.EncoderDecoder(dim=16, vocab_size=tokenizer.vocab_size, max_length=32, encoder=stack, decoder=stack)
+    decoding = config.Decoding(start=tokenizer.end_id).plain()
+    write(folder, Contents(build_model(tree), tokenizer, decoding), Papers("", "A model for tests.\n"))

@@ -401,7 +401,7 @@ def test_what_stands_before_a_bad_line_is_translated_and_the_line_is_named() -> 
 def test_an_empty_sentence() -> None:
     with pytest.raises(InputError, match=r"sentence 2 is empty\. Leave it out"):
         package.load(trained()).translate(["ba", " \t"])
-    assert "the sentence is empty. Give it words." in complaint(sublayer("attend", trained(), " "))
+    assert "the text is empty. Give it words." in complaint(sublayer("attend", trained(), " "))
 
 
 def test_words_that_are_not_utf8() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,22 @@ def gpt2(folder: Path, specials: tuple[str, ...] = ("<|endoftext|>",), **config:
     write(folder, "merges.txt", "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in model["merges"]))
     write(folder, "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", **config})
     return folder
+
+
+def pieces(path: Path, *, lines: list[str] = LINES, **options: Any) -> Path:
+    """A SentencePiece model trained on `lines`; options as its trainer has them."""
+    import sentencepiece
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = io.BytesIO()
+    size = 420 if options.get("byte_fallback") else 120
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=written,
+        vocab_size=size,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    path.write_bytes(written.getvalue())
+    return path

@@ -20,7 +20,8 @@ say "building"
 wheel=$(echo "$work"/sublayer-*.whl)
 
 contents=$("$python" -m zipfile --list "$wheel")
-for file in sublayer/py.typed "sublayer/recipes/$recipe.toml"; do
+page=(src/sublayer/inspection/page/*)
+for file in sublayer/py.typed "sublayer/recipes/$recipe.toml" "${page[@]#src/}"; do
     grep -q "^$file " <<< "$contents" || die "$file is missing from $(basename "$wheel")"
 done
 

@@ -18,7 +18,8 @@ import typer.main
 from sacrebleu import corpus_bleu
 
 import sublayer as package
-from checkpoints import tiny_llama
+from adapted import write_adapters, write_base
+from checkpoints import tiny_llama, write_nllb
 from generation.prompted import generator
 from readers import write_readers
 from small_run import pairs, sublayer, trained, write
@@ -62,7 +63,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "classify", "tag", "embed", "fill"}
+    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -93,6 +94,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "prompts.txt").write_text("one two\nthree\n")
     for command in ("generate", "chat"):
         monkeypatch.setattr(f"sublayer.cli.{command}.load_generator", lambda path, device: generator(max_tokens=20))
+    # It would serve until somebody stops it.
+    monkeypatch.setattr("sublayer.inspection.server.serve", lambda app, listening: None)
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)
@@ -100,6 +103,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(catalogue, "fetch", lambda name, progress=None: theirs)
     pull(str(theirs), tmp_path / "models" / "my-llama")
     write_readers(tmp_path / "models")
+    write_nllb(tmp_path / "models" / "nllb")
+    write_adapters(tmp_path / "runs" / "trec" / "model", write_base(tmp_path / "models" / "base"))
+    talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}
+    (tmp_path / "runs" / "trec" / "model" / "test.jsonl").write_text(json.dumps(talk) + "\n")
     return tmp_path
 
 
@@ -274,7 +281,15 @@ def test_the_own_text_example_trains_end_to_end(tmp_path: Path) -> None:
     assert outcome.out == f"model: {tmp_path / 'run' / 'model'}\ncurves: {tmp_path / 'run' / 'curves.png'}\n"
     assert "training: 260 of 320 pairs; left out: 20 held out for validation; 40 held out for the test" in outcome.err
     names = {path.name for path in (tmp_path / "run" / "model").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "README.md", "test.jsonl"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "recipe.toml",
+        "README.md",
+        "test.jsonl",
+        "scores.json",
+    }
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     translated = sublayer("translate", tmp_path / "run", "--beam", 1, "I see two red cats.")
     assert (translated.code, translated.out.count("\n")) == (0, 1)

@@ -140,3 +140,31 @@ def test_the_recipe_of_a_run_that_started_elsewhere_needs_nothing_else(tmp_path:
     (tmp_path / "written.toml").write_text(dump_toml(recipe))
     (tmp_path / "base" / "model" / "config.json").unlink()
     assert load_recipe(str(tmp_path / "written.toml")).recipe == recipe
+
+
+TSV = {"type": "labelled-tsv", "path": "a"}
+MADE = {"user": "{text}", "assistant": "{label}"}
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "says"),
+    [
+        ({}, TSV, "data.source has no conversations: say in task.messages what is asked and answered"),
+        ({"messages": MADE}, None, "task.messages is set, but a source of the type 'chat' has messages of its own"),
+        ({"messages": {**MADE, "user": "{txt}"}}, TSV, "task.messages.user: there is no field {txt}; known: {text}"),
+        ({"messages": {**MADE, "user": "{text.x}"}}, TSV, "only the name of a field may stand in braces"),
+        ({"messages": {**MADE, "user": "{text!r}"}}, TSV, "only the name of a field may stand in braces"),
+        ({"messages": {**MADE, "user": "{}"}}, TSV, "only the name of a field may stand in braces"),
+        ({"messages": {**MADE, "user": "{text"}}, TSV, "task.messages"),
+        ({"messages": {**MADE, "user": "Well?"}}, TSV, "has no field in braces: every question is the same"),
+        ({"messages": {"user": "{text}"}}, TSV, "task.messages.assistant"),
+    ],
+)
+def test_conversations_that_cannot_be_made(task: dict[str, Any], source: dict[str, Any] | None, says: str) -> None:
+    data = plain("instructions", task=task)
+    if source is not None:
+        data["data"]["source"] = source
+    with pytest.raises(ConfigError) as caught:
+        Recipe.parse(data, "r")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ import torch
 from sublayer import config
 from sublayer.config import Batching, TokenizerRecipe
 from sublayer.data.batch import IGNORE
-from sublayer.data.examples.texts import encode_conversations, own_format
+from sublayer.data.examples.texts import encode_conversations
 from sublayer.data.loader import Cursor, Loader, validation
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
@@ -22,7 +22,7 @@ from sublayer.data.tables.documents import Document
 from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
-from sublayer.data.tasks import encode_for, extra_tokens, lines_of
+from sublayer.data.tasks import CHAT, encode_for, train_tokenizer
 from sublayer.errors import DataError
 from sublayer.text import Tokenizer
 
@@ -70,7 +70,7 @@ TASKS: dict[str, config.Task] = {
 
 def made(name: str, max_length: int = 60) -> tuple[Any, Tokenizer]:
     task, table = TASKS[name], table_for(TASKS[name])
-    tokenizer = Tokenizer.train(lines_of(table), TokenizerRecipe(vocab_size=300), extra_tokens(task))
+    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), table)
     labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
     return encode_for(task, table, tokenizer, max_length, labels), tokenizer
 
@@ -100,13 +100,13 @@ def test_from_any_cursor_the_loader_goes_on_as_though_never_stopped(name: str) -
 
 @pytest.mark.parametrize("name", TASKS)
 def test_batches_keep_to_the_budget_and_count_their_targets(name: str) -> None:
-    examples, tokenizer = made(name)
+    examples, _ = made(name)
     for batch in validation(examples, Batching(tokens=240)):
         held = tensors(batch)
         sides = [held[side] for side in ("tokens", "source", "target_in", "left", "right") if side in held]
         assert sum(side.numel() for side in sides) <= 240
         if "target_out" in held:
-            assert batch.targets == int((held["target_out"] != tokenizer.pad_id).sum())
+            assert batch.targets == int((held["target_out"] != IGNORE).sum())
         elif "target" in held:
             target = held["target"]
             assert batch.targets == int((target != IGNORE).sum())
@@ -172,7 +172,7 @@ def test_labelled_texts(second: bool) -> None:
     texts = ["ba co di", "fu", "ge ha ki lo"]
     others = ["mu", "ne pa ri", "ba"]
     table = rows([Labelled(a, label, b if second else None) for a, b, label in zip(texts, others, "xyx")])
-    tokenizer = Tokenizer.train(lines_of(table), TokenizerRecipe(vocab_size=300))
+    tokenizer = train_tokenizer(config.ClassificationTask(), TokenizerRecipe(vocab_size=300), table)
     examples = encode_for(config.ClassificationTask(), table, tokenizer, 40, ("x", "y"))
     batch = examples.fixed().collate(np.array([2, 0, 1]))
     assert batch.target.tolist() == [0, 0, 1]
@@ -188,8 +188,8 @@ def test_labelled_texts(second: bool) -> None:
 
 
 def test_labelled_texts_that_cannot_be() -> None:
-    tokenizer = Tokenizer.train(WORDS, TokenizerRecipe(vocab_size=300))
     task = config.ClassificationTask()
+    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), rows([Labelled(word, "x") for word in WORDS]))
     with pytest.raises(DataError, match=r"the label 'evn' \(line 2\) is not one .*Did you mean 'even'"):
         encode_for(task, rows([Labelled("ba", "odd"), Labelled("co", "evn")]), tokenizer, 20, ("even", "odd"))
     with pytest.raises(DataError, match="1 of 2 texts have a second text"):
@@ -203,10 +203,11 @@ def test_labelled_texts_that_cannot_be() -> None:
 
 
 def test_a_words_tag_is_asked_of_its_first_piece() -> None:
-    tokenizer = Tokenizer.train(["ba co"], TokenizerRecipe(vocab_size=300))
-    sentence = Tagged(("xyz", "ba", "Ünï"), ("B-X", "O", "I-X"))
-    examples = encode_for(config.TaggingTask(), rows([sentence]), tokenizer, 40, ("B-X", "I-X", "O"))
+    task, sentence = config.TaggingTask(), Tagged(("xyz", "ba", "Ünï"), ("B-X", "O", "I-X"))
+    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), rows([sentence]))
+    examples = encode_for(task, rows([sentence]), tokenizer, 40, ("B-X", "I-X", "O"))
     batch = examples.fixed().collate(np.array([0]))
+    # A space stands before every text, so that a word alone is cut as it is in its sentence.
     pieces = tokenizer.encode(sentence.words)
     assert batch.tokens[0].tolist() == [1, *pieces[0], *pieces[1], *pieces[2], 2]
     expected = [IGNORE]
@@ -218,8 +219,8 @@ def test_a_words_tag_is_asked_of_its_first_piece() -> None:
 
 def test_twins_are_texts_that_are_no_wrong_answer() -> None:
     lefts, rights = ["ba", "co", "ba", "di"], ["fu", "ge", "ha", "ge"]
-    tokenizer = Tokenizer.train(WORDS, TokenizerRecipe(vocab_size=300))
     table = Pairs(lefts, rights, Report(4, 4))
+    tokenizer = train_tokenizer(config.EmbeddingTask(), TokenizerRecipe(vocab_size=300), table)
     batch = encode_for(config.EmbeddingTask(), table, tokenizer, 20, ()).fixed().collate(np.arange(4))
     expected = [[i != j and (lefts[i] == lefts[j] or rights[i] == rights[j]) for j in range(4)] for i in range(4)]
     assert batch.twins.tolist() == expected
@@ -228,11 +229,11 @@ def test_twins_are_texts_that_are_no_wrong_answer() -> None:
 # --- conversations: the loss goes by position --------------------------------------------------------------------
 
 
-def learned(conversation: Conversation, encode: Any = None) -> tuple[list[int], list[int], Tokenizer]:
+def learned(conversation: Conversation, chat_template: str = CHAT) -> tuple[list[int], list[int], Tokenizer]:
     """The tokens of a conversation, each with the target of the place before it."""
     text = [f"{message.role}\n{message.content}" for message in conversation.messages]
-    tokenizer = Tokenizer.train([*WORDS, *text], TokenizerRecipe(vocab_size=320))
-    examples = encode_conversations(rows([conversation]), encode or own_format(tokenizer), 400, tokenizer.pad_id)
+    tokenizer = Tokenizer.train([*WORDS, *text], TokenizerRecipe(vocab_size=320)).dressed(chat_template=chat_template)
+    examples = encode_conversations(rows([conversation]), tokenizer, 400)
     batch = examples.fixed().collate(np.array([0]))
     tokens = batch.tokens[0].tolist()
     return [*tokens, batch.target[0, -1].item()], [IGNORE, *batch.target[0].tolist()], tokenizer
@@ -253,10 +254,11 @@ def test_only_answers_and_their_ends_are_learned() -> None:
     expected: list[int] = []
     whole: list[int] = []
     for message in talk.messages:
-        head, content = tokenizer.encode([f"{message.role}\n", message.content])
-        whole += [tokenizer.start_id, *head, *content, tokenizer.end_id]
-        answer = [*content, tokenizer.end_id]
-        expected += [IGNORE] * (1 + len(head)) + (answer if message.role == "assistant" else [IGNORE] * len(answer))
+        [said] = tokenizer.tokens([f"{message.role}\n{message.content}"], marked=False)
+        head = sum(begin <= len(message.role) for begin, _ in said.spans)
+        whole += [tokenizer.start_id, *said.ids, tokenizer.end_id]
+        answer = [*said.ids[head:], tokenizer.end_id]
+        expected += [IGNORE] * (1 + head) + (answer if message.role == "assistant" else [IGNORE] * len(answer))
     assert tokens == whole
     assert target == expected
     # Nothing that anybody writes makes a marker.
@@ -273,26 +275,24 @@ def test_a_conversation_that_ends_with_the_user() -> None:
 
 
 def test_another_form_of_conversation() -> None:
-    """Whatever says which tokens are an answer's will do, though one of them be an end of line."""
+    """What the template puts behind an end token is nothing that the assistant says."""
+    form = "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    form += "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    talk = Conversation((Message("user", "ba"), Message("assistant", "co di")))
+    tokens, target, tokenizer = learned(talk, form)
+    said = [token for token in target if token != IGNORE]
+    assert said[-1] == tokenizer.end_id
+    assert tokenizer.decode([said])[0].strip() == "co di"
+    assert target[-1] == IGNORE
+    assert tokens[-1] != tokenizer.end_id
 
-    def chatty(messages: Any) -> tuple[list[int], list[bool]]:
-        return [50, 60, ord("a"), 70, 61, ord("b"), 70, 10], [False] * 5 + [True] * 3
 
-    _, target, _ = learned(Conversation((Message("user", "a"), Message("assistant", "b"))), chatty)
-    assert target == [IGNORE] * 5 + [ord("b"), 70, 10]
+@pytest.mark.parametrize("name", TASKS)
+def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path, name: str) -> None:
+    from sublayer.data.held_out import plain_rows, read_rows, write_rows
 
-
-def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path) -> None:
-    import json
-
-    from sublayer.data.tables.conversations import read_conversations
-    from sublayer.data.tables.labelled import read_labelled
-    from sublayer.data.tasks import held_out
-
-    for name, read, source in (
-        ("instructions", read_conversations, config.Chat(path="a")),
-        ("classification", read_labelled, config.LabelledJsonl(path="a", second_field="second")),
-    ):
-        table = table_for(TASKS[name])
-        (tmp_path / "a").write_text("".join(json.dumps(row) + "\n" for row in held_out(table)))
-        assert read(source, tmp_path).rows == table.rows
+    table = table_for(TASKS[name])
+    (tmp_path / "rows.jsonl").write_text(write_rows(table))
+    again = read_rows(TASKS[name], tmp_path / "rows.jsonl")
+    assert plain_rows(again) == plain_rows(table)
+    assert again.texts() == table.texts()

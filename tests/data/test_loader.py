@@ -9,20 +9,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublayer.config import Batching, TokenizerRecipe
+from sublayer.config import Batching, Decoding, TokenizerRecipe
+from sublayer.data.batch import IGNORE
 from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.loader import Batch, Cursor, Loader, collate, validation
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 WORDS = ("go", "stay", "the house", "a small dog", "canción", "perdió", "42 apples", "sees Tom")
 SOURCES = [" ".join(WORDS[(n * step) % len(WORDS)] for step in range(1, 2 + n % 5)) for n in range(60)]
 TARGETS = [" ".join(WORDS[(n + step) % len(WORDS)] for step in range(1, 2 + n % 3)) for n in range(60)]
 PAIRS = Pairs(SOURCES, TARGETS, Report(60, 60), list(range(11, 71)))
 TOKENIZER = Tokenizer.train(SOURCES + TARGETS, TokenizerRecipe(vocab_size=320))
-ENCODED = encode(PAIRS, TOKENIZER, max_length=64)
+MARKS = Marks.of(TOKENIZER, Decoding())
+ENCODED = encode(PAIRS, TOKENIZER, max_length=64, marks=MARKS)
 BATCHING = Batching(tokens=200)
 
 
@@ -40,7 +42,7 @@ def check(batch: Batch, encoded: EncodedPairs) -> None:
     for place, (source, target) in enumerate(ids):
         assert batch.source[place].tolist() == [*source, 2] + [0] * (width - len(source) - 1)
         assert batch.target_in[place].tolist() == [1, *target] + [0] * (height - len(target) - 1)
-        assert batch.target_out[place].tolist() == [*target, 2] + [0] * (height - len(target) - 1)
+        assert batch.target_out[place].tolist() == [*target, 2] + [IGNORE] * (height - len(target) - 1)
         assert batch.source_lengths[place] == len(source) + 1
         assert batch.target_lengths[place] == len(target) + 1
     assert batch.target_tokens == sum(len(target) + 1 for _, target in ids)
@@ -70,7 +72,7 @@ def test_lengths_count_the_end_marker() -> None:
 
 def test_pairs_over_the_length_are_left_out_and_counted_never_cut() -> None:
     limit = 9
-    encoded = encode(PAIRS, TOKENIZER, max_length=limit)
+    encoded = encode(PAIRS, TOKENIZER, max_length=limit, marks=MARKS)
     lengths = list(zip(ENCODED.source_lengths.tolist(), ENCODED.target_lengths.tolist()))
     fits = [row for row, pair in enumerate(lengths) if max(pair) <= limit]
     long = [row for row, pair in enumerate(lengths) if max(pair) > limit]
@@ -88,7 +90,7 @@ def test_pairs_over_the_length_are_left_out_and_counted_never_cut() -> None:
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(DataError, match="none of 60 pairs has at most 1 tokens"):
-        encode(PAIRS, TOKENIZER, max_length=1)
+        encode(PAIRS, TOKENIZER, max_length=1, marks=MARKS)
 
 
 @pytest.mark.parametrize("buckets", [True, False])

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from sublayer.config import Chat, Conll, GivenSplit, LabelledJsonl, LabelledTsv, NamedCorpus, PlainText, RandomSplit
+from sublayer.config import (
+    Chat,
+    Conll,
+    GivenSplit,
+    LabelledJsonl,
+    LabelledTsv,
+    LineAligned,
+    Messages,
+    NamedCorpus,
+    PlainText,
+    RandomSplit,
+)
 from sublayer.data.split import split
 from sublayer.data.tables.conversations import read_conversations
 from sublayer.data.tables.documents import Document, read_documents
@@ -206,3 +217,43 @@ def test_given_parts_of_labelled_text(tmp_path: Path) -> None:
     made = split(read_labelled(LabelledTsv(path="a"), tmp_path), how, tmp_path, read_labelled)
     assert [row.text for row in made.train] == ["x", "y"]
     assert [row.text for row in made.validation] == ["z", "w"]
+
+
+# --- conversations made of other text ----------------------------------------------------------------------------
+
+
+def asked(folder: Path, source: Any, **made: Any) -> list[list[dict[str, str]]]:
+    return [row.plain["messages"] for row in read_conversations(source, folder, Messages(**made))]
+
+
+def test_rows_become_conversations(tmp_path: Path) -> None:
+    """Every kind of labelled or parallel text, by templates written out by hand."""
+    (tmp_path / "a.tsv").write_text("Who?\tHUM\n{where} {0}\tLOC\n\t\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "b": "y", "label": 3}\n')
+    (tmp_path / "a.src").write_text("one\n\ntwo\n")
+    (tmp_path / "a.tgt").write_text("uno\nx\ndos\n")
+    short = {"user": "Q: {text}", "assistant": "{label}."}
+    # Braces in a text are the text's own; doubled ones in a template are braces.
+    assert asked(tmp_path, LabelledTsv(path="a.tsv"), system="Be {{brief}}.", **short) == [
+        [
+            {"role": "system", "content": "Be {brief}."},
+            {"role": "user", "content": f"Q: {text}"},
+            {"role": "assistant", "content": f"{label}."},
+        ]
+        for text, label in (("Who?", "HUM"), ("{where} {0}", "LOC"))
+    ]
+    pair = LabelledJsonl(path="a.jsonl", second_field="b")
+    [[user, answer]] = asked(tmp_path, pair, user="{text} and {second}", assistant="{label}")
+    assert (user["content"], answer["content"]) == ("x and y", "3")
+    aligned = LineAligned(source="a.src", target="a.tgt")
+    found = asked(tmp_path, aligned, user="Say in Spanish: {source}", assistant="{target}")
+    assert [talk[1]["content"] for talk in found] == ["uno", "dos"]
+    table = read_conversations(aligned, tmp_path, Messages(user="{source}", assistant="{target}"))
+    assert str(table.report) == "2 of 3 conversations; left out: 1 empty source (line 2)"
+    assert table.lines == [1, 3]
+
+
+def test_a_field_that_the_rows_have_not(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("Who?\tHUM\n")
+    with pytest.raises(DataError, match=r"messages\.user: rows of this text have no \{source\}\. There are \{text"):
+        asked(tmp_path, LabelledTsv(path="a.tsv"), user="{source}", assistant="{label}")

@@ -22,6 +22,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from sublayer import laws
 from sublayer.hub.importing import Imported, import_folder
 
 
@@ -181,6 +182,29 @@ def load_again(row: Row, folder: Path) -> Any:
     assert not report["unexpected_keys"], report["unexpected_keys"]
     assert not report["mismatched_keys"], report["mismatched_keys"]
     return model.eval()
+
+
+LAWS = (
+    laws.batched_is_single,
+    laws.padding_is_ignored,
+    laws.packed_is_separate,
+    laws.left_padded_is_unpadded,
+    laws.layers_see_their_windows,
+    laws.batched_greedy_is_single,
+)
+"""Those in which what a family alone has (its positions, its windows, its experts) meets batches and padding."""
+
+
+def assert_lawful(case: Case) -> None:
+    """The laws on an imported model; the words that greedy search says also in float32, where a runner may step."""
+    assert_holds(case.imported.model, *LAWS)
+    assert_holds(import_folder(case.folder, dtype=torch.float32).model, laws.batched_greedy_is_single)
+
+
+def assert_holds(model: Any, *tried: laws.Law[Any]) -> None:
+    inputs = laws.Inputs.draw(model, seed=1)
+    findings = [law(model, inputs) for law in tried if not law.silence(model)]
+    assert not [finding for finding in findings if not finding.passed or "tie" in finding.detail]
 
 
 def altered(folder: Path, to: Path, **changes: Any) -> Path:

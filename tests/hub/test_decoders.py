@@ -8,7 +8,7 @@ import pytest
 import torch
 from causal import continuation, left_padded, oracle_continuation, oracle_logits, right_padded
 from decoder_rows import ROWS
-from parity import Case, assert_same_file, load_again, make, relative
+from parity import Case, assert_lawful, assert_same_file, load_again, make, relative
 
 from sublayer.hub.canonical import canonical
 from sublayer.hub.exporting import choose_family, export
@@ -49,14 +49,9 @@ def test_continuation(case: Case) -> None:
         assert torch.equal(single[0], ours[row])
 
 
-def test_packed_is_separate(case: Case) -> None:
-    """Several texts in one row do not see each other."""
-    batch, model = case.batch, case.imported.model
-    row = torch.cat([tokens[:length] for tokens, length in zip(batch.tokens, batch.lengths, strict=True)]).unsqueeze(0)
-    segments = torch.arange(len(batch.lengths)).repeat_interleave(batch.lengths).unsqueeze(0)
-    with torch.no_grad():
-        packed = model(row, segments=segments)[0]
-    assert relative(packed, right_padded(model, batch)[batch.real]) < 1e-12
+def test_laws(case: Case) -> None:
+    """Of batches, packs and padding, in float64; greedy words, to the token, also as people read them."""
+    assert_lawful(case)
 
 
 def test_round_trip(case: Case, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from encoder_rows import ROWS
-from parity import Batch, Case, assert_same_file, exactly, load_again, make, relative
+from parity import LAWS, Batch, Case, assert_holds, assert_same_file, exactly, load_again, make, relative
 from torch import Tensor
 
 from sublayer import config
@@ -74,15 +74,9 @@ def test_outputs_in_float32(case: Case) -> None:
     assert worst(we_say(model, case.batch, types_of(case)), theirs, case.batch.real) < 1e-5
 
 
-def test_each_text_by_itself(case: Case) -> None:
-    types, batch = types_of(case), case.batch
-    together = we_say(case.imported.model, batch, types)
-    for row, length in enumerate(batch.lengths.tolist()):
-        alone = Batch(batch.tokens[row : row + 1, :length], batch.lengths[row : row + 1])
-        single = we_say(case.imported.model, alone, None if types is None else types[row : row + 1, :length])
-        for name, said in single.items():
-            whole = together[name][row : row + 1]
-            assert relative(said, whole[:, :length] if said.dim() == 3 else whole) < 1e-9
+def test_laws(case: Case) -> None:
+    """Of batches, packs and padding, through the head."""
+    assert_holds(case.imported.model, *LAWS)
 
 
 def test_padding_on_the_left(case: Case) -> None:

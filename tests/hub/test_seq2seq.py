@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity import Batch, Case, assert_same_file, build_oracle, draw_batch, exactly, load_again, relative
+from parity import Batch, Case, assert_lawful, assert_same_file, build_oracle, draw_batch, exactly, load_again, relative
 from seq2seq_rows import ROWS
 from torch import Tensor, nn
 
@@ -132,6 +132,11 @@ def test_continuation(case: Case) -> None:
     for row, length in enumerate(batch.lengths.tolist()):
         single = say(model, batch.tokens[row : row + 1, :length], batch.lengths[row : row + 1], tokens)
         assert torch.equal(single[0], ours[row])
+
+
+def test_laws(case: Case) -> None:
+    """Of batches and padding, in float64; greedy words, to the token, also as people read them."""
+    assert_lawful(case)
 
 
 def test_round_trip(case: Case, target: Tensor, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_the_models_own_translation(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("sentence", "target", "message"),
     [
-        ("", None, "sentence is empty"),
-        (" \t\n", None, "sentence is empty"),
+        ("", None, "text is empty"),
+        (" \t\n", None, "text is empty"),
         ("Where?", " ", "--target is empty"),
         ("\udcff", None, "not UTF-8"),
         ("Where are my keys? " * 40, None, "48"),

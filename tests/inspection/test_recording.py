@@ -7,10 +7,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from inspection.three_shapes import HEADS, MAKERS, ask, tokens
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
+from sublayer.generation.runner import Runner
 from sublayer.generation.step import Limits
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder
@@ -156,3 +158,108 @@ def test_what_was_recorded_is_safe_from_changes_in_place(model, batch):
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names(model, patterns, message):
     with pytest.raises(InputError, match=message), record(model, *patterns):
         pass
+
+
+# --- every shape -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", list(MAKERS))
+@pytest.mark.parametrize("wiring", ["pre", "post", "sandwich", "parallel-shared"])
+def test_the_stream_is_the_sum_of_what_is_written_to_it(shape, wiring):
+    if wiring.startswith("parallel") and shape == "encoder-decoder":
+        wiring = "output"
+    made = MAKERS[shape](wiring=wiring)
+    with record(made, "*coder.*", "logits") as seen:
+        said = ask(made, tokens(), torch.tensor([7, 4]))
+    assert torch.equal(seen["logits"][0], said.detach())
+    for name, stack in ((name, getattr(made, name, None)) for name in ("encoder", "decoder")):
+        if stack is None:
+            continue
+        x = seen[f"{name}.embedding.stream"][0]
+        for layer in range(2):
+            where = f"{name}.layers.{layer}"
+            for part in ("self_attention", "cross_attention", "feed_forward"):
+                written = seen.get(f"{where}.{part}_sublayer.output")
+                if written is not None:
+                    x = x + written[0]
+                    x = seen[f"{where}.{part}_sublayer.outer"][0] if wiring == "post" else x
+            torch.testing.assert_close(seen[f"{where}.stream"][0], x)
+        if wiring != "post":
+            torch.testing.assert_close(seen[f"{name}.norm"][0], stack.norm(x))
+
+
+@pytest.mark.parametrize("shape", list(MAKERS))
+def test_what_heads_have_found_is_their_weights_over_values_and_what_the_output_map_reads(shape):
+    made = MAKERS[shape](attention=config.Attention(heads=HEADS))
+    name = next(n for n, _ in made.named_modules() if n.endswith("layers.1.self_attention"))
+    attention = made.get_submodule(name)
+    inputs: list[torch.Tensor] = []
+    hook = attention.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    with record(made, f"{name}.heads", f"{name}.weights", f"{name}_sublayer.output") as seen:
+        ask(made, tokens())
+    hook.remove()
+    value = attention.qkv(inputs[0])[..., -16:].unflatten(-1, (HEADS, 4)).detach()
+    expected = torch.einsum("bhst,bthd->bshd", seen[f"{name}.weights"][0], value)
+    torch.testing.assert_close(seen[f"{name}.heads"][0], expected)
+    written = attention.output(expected.flatten(2)).detach()
+    torch.testing.assert_close(seen[f"{name}_sublayer.output"][0], written)
+
+
+@pytest.mark.parametrize("shape", ["decoder-only", "encoder-only"])
+def test_texts_packed_in_a_row_are_recorded_as_they_are_alone(shape):
+    made = MAKERS[shape]()
+    one, other = tokens(5, 1), tokens(4, 1)
+    packed, segments = torch.cat((one, other), 1), torch.tensor([[0] * 5 + [1] * 4])
+    with record(made, "*.stream", "*.weights", "*.heads", "*.norm") as seen:
+        made(packed, segments=segments)
+    for text, part in ((one, slice(0, 5)), (other, slice(5, 9))):
+        with record(made, *seen.names) as alone:
+            made(text)
+        for name, (value,) in seen.items():
+            if name.endswith("weights"):
+                torch.testing.assert_close(value[:, :, part, part], alone[name][0])
+                outside = value[:, :, part].clone()
+                outside[..., part] = 0
+                assert (outside == 0).all()
+            else:
+                torch.testing.assert_close(value[:, part], alone[name][0])
+
+
+def test_prompts_of_unlike_length_are_recorded_as_they_are_alone():
+    """Padding stands on the left while texts are made; its columns get nothing."""
+    made = MAKERS["decoder-only"]()
+    prompts, lengths, names = tokens(6, 2), torch.tensor([6, 3]), ("*.weights", "*.layers.1.stream")
+    with torch.no_grad(), record(made, *names) as seen:
+        state = made.start(prompts, lengths)
+        made.step(prompts[:, :1], state)
+    with torch.no_grad(), record(made, *names) as alone:
+        state = made.start(prompts[1:, :3])
+        made.step(prompts[1:, :1], state)
+    for name in seen:
+        for together, single in zip(seen[name], alone[name], strict=True):
+            if name.endswith("weights"):
+                queries = single.shape[2]
+                torch.testing.assert_close(together[1:, :, -queries:, 3:], single)
+                assert (together[1, :, -queries:, :3] == 0).all()
+            else:
+                torch.testing.assert_close(together[1:, -single.shape[1] :], single)
+
+
+@pytest.mark.parametrize("shape", ["decoder-only", "encoder-decoder"])
+@pytest.mark.parametrize("pattern", ["*.norm", "*.heads", "*.embedding.stream", "logits", "*_sublayer.before"])
+def test_the_runner_hands_over_what_is_listened_to_and_says_the_same(shape, pattern):
+    made = MAKERS[shape]().float()
+    given, runner = tokens(), Runner(made)
+    assert runner.prepare()
+
+    @torch.inference_mode()
+    def steps(stepper) -> torch.Tensor:
+        state = stepper.start(given[:, :3])
+        return torch.cat([stepper.step(given[:, at : at + 1], state) for at in (3, 4, 5)], dim=1)
+
+    quiet = steps(runner)
+    with record(made, pattern) as seen:
+        heard = steps(runner)
+    assert all(len(calls) >= 3 for name, calls in seen.items() if not name.startswith("encoder"))
+    torch.testing.assert_close(heard, quiet, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(steps(made), quiet, rtol=1e-4, atol=1e-4)

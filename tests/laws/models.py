@@ -1,12 +1,10 @@
-"""A covering set of the configurations that the tree allows, and weights large enough that an error shows.
+"""A covering set of the encoder-decoders that the tree allows, and weights large enough that an error shows.
 
-Every two choices of different parts stand together in at least one configuration ("pairwise"), because nearly every
-fault of combination needs no more than two. Which configurations these are is computed, and the same each time.
+The shapes of one stack, and the parts that only they have, are in `one_stack`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from laws.pairwise import Row, pairwise
 from sublayer import config
-from sublayer.models import EncoderDecoder
+from sublayer.models import Model, build_model
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
+from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Learned, RelativeBias
 
@@ -84,43 +84,6 @@ INDEPENDENT = {
     frozenset(("encoder_position", "feed_forward")),
     frozenset(("decoder_position", "feed_forward")),
 }
-
-Row = dict[str, Any]
-
-
-def pairwise(factors: Mapping[str, Sequence[Any]], independent: set[frozenset[str]]) -> list[Row]:
-    """Rows in which every pair of choices of two factors stands at least once; greedy, so few but not fewest.
-
-    Each row starts from the first pair not yet covered, and fills the other factors one by one with the choice that
-    covers most pairs with what the row has; of equals, the one used least.
-    """
-    open_pairs = {
-        frozenset(((a, x), (b, y))): None
-        for a, b in itertools.combinations(factors, 2)
-        if frozenset((a, b)) not in independent
-        for x in factors[a]
-        for y in factors[b]
-    }
-    used = dict.fromkeys(((name, choice) for name in factors for choice in factors[name]), 0)
-    rows: list[Row] = []
-    while open_pairs:
-        row: Row = dict(next(iter(open_pairs)))
-        for name in factors:
-            if name not in row:
-                taken = list(row.items())
-                row[name] = max(
-                    factors[name],
-                    key=lambda choice: (
-                        sum(frozenset(((name, choice), other)) in open_pairs for other in taken),
-                        -used[name, choice],
-                    ),
-                )
-        for pair in itertools.combinations(row.items(), 2):
-            open_pairs.pop(frozenset(pair), None)
-        for item in row.items():
-            used[item] += 1
-        rows.append({name: row[name] for name in factors})
-    return rows
 
 
 def build_config(row: Row) -> config.EncoderDecoder:
@@ -193,13 +156,20 @@ def redraw(model: nn.Module, seed: int) -> None:
                 case LayerNorm() | RMSNorm():
                     size = 0.5 + torch.rand(module.weight.shape, generator=generator, dtype=torch.float64)
                     sign = torch.randint(2, module.weight.shape, generator=generator) * 2 - 1
-                    module.weight.copy_(size * sign)
+                    # The scale itself may be 1 + weight.
+                    plus_one = isinstance(module, RMSNorm) and module.plus_one
+                    module.weight.copy_(size * sign - (1.0 if plus_one else 0.0))
                     if isinstance(module, LayerNorm) and module.bias is not None:
                         normal(module.bias, 0.3)
                 case nn.Embedding():
                     pass  # by its owner, who knows by how much it will be multiplied
                 case Embedding():
                     normal(module.tokens.weight, 1 / module.scale)
+                    if module.types is not None:
+                        normal(module.types.weight, 1 / module.scale)
+                case MixtureOfExperts():
+                    for matrices in (module.gate_up, module.down):
+                        normal(matrices, matrices.shape[-1] ** -0.5)
                 case Learned() | RelativeBias():
                     normal(module.weight, 1.0)
                 case _:
@@ -207,7 +177,7 @@ def redraw(model: nn.Module, seed: int) -> None:
         for module in model.modules():
             match module:
                 case SelfAttention():
-                    module.qkv.weight[: (module.heads + module.groups) * module.width] *= SHARP
+                    module.qkv.weight[: (module.head_count + module.groups) * module.width] *= SHARP
                 case CrossAttention():
                     module.query.weight *= SHARP
                     module.key_value.weight[: module.groups * module.width] *= SHARP
@@ -218,9 +188,9 @@ def redraw(model: nn.Module, seed: int) -> None:
                 module.query_norm.weight *= SHARP**2
 
 
-def build(c: config.EncoderDecoder, *, dtype: torch.dtype = torch.float64, seed: int = 1) -> EncoderDecoder:
+def build(c: config.Model, *, dtype: torch.dtype = torch.float64, seed: int = 1) -> Model:
     """A model with redrawn weights, in `dtype`."""
-    model = EncoderDecoder(c).to(dtype).eval()
+    model = build_model(c).to(dtype).eval()
     redraw(model, seed)
     assert math.isfinite(sum(parameter.sum().item() for parameter in model.parameters()))
     return model

@@ -13,30 +13,48 @@ import torch
 import sublayer.generation.beam as beam
 import sublayer.generation.runner as runner
 import sublayer.models.decoder as decoder
+import sublayer.models.decoder_only as decoder_only
+import sublayer.models.encoder as encoder
+import sublayer.models.heads as heads
 import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
+import sublayer.nn.experts as experts
 import sublayer.nn.lean as lean
 import sublayer.nn.mask as mask
 from laws.models import CONFIGS, ROWS, build
-from sublayer import laws
+from laws.one_stack import PLAIN, decoder_config, encoder_config
+from sublayer import config, laws
 from sublayer.nn.attention import CrossAttention
+from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
 from sublayer.nn.tap import Tap
 
 Patch = pytest.MonkeyPatch
 
 
-def index_where(**choices: object) -> int:
-    """The first configuration with these choices."""
-    return next(i for i, row in enumerate(ROWS) if all(row[name] == choice for name, choice in choices.items()))
+def pair(**choices: object) -> config.EncoderDecoder:
+    """The first encoder-decoder with these choices."""
+    return CONFIGS[
+        next(i for i, row in enumerate(ROWS) if all(row[name] == choice for name, choice in choices.items()))
+    ]
 
 
-GROUPED = index_where(kv_heads=2, window=None)
-WINDOWED = index_where(window=3, encoder_position="sinusoidal")
-ROTARY = index_where(decoder_position="rotary", window=None)
-LEARNED = index_where(decoder_position="learned")
-RELATIVE = index_where(decoder_position="relative", window=None)
-GELU = index_where(feed_forward="gelu-no-bias")
+def text(**choices: object) -> config.DecoderOnly:
+    """The plainest decoder but for these choices."""
+    return decoder_config(PLAIN | choices)
+
+
+def encoded(**choices: object) -> config.EncoderOnly:
+    """The plainest encoder but for these choices."""
+    return encoder_config(PLAIN | choices)
+
+
+GROUPED = pair(kv_heads=2, window=None)
+WINDOWED = pair(window=3, encoder_position="sinusoidal")
+ROTARY = pair(decoder_position="rotary", window=None)
+LEARNED = pair(decoder_position="learned")
+RELATIVE = pair(decoder_position="relative", window=None)
+GELU = pair(feed_forward="gelu-no-bias")
 
 
 def causal_sees_one_more(patch: Patch) -> None:
@@ -134,8 +152,8 @@ def cached_positions_start_at_zero(patch: Patch) -> None:
     def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
         position = plain(*a, **k)  # type: ignore[arg-type]
         rotation, add = position.rotation, position.add
-        position.rotation = lambda positions, dtype: rotation(positions - positions[0], dtype)
-        position.add = lambda x, positions: add(x, positions - positions[0])
+        position.rotation = lambda positions, dtype: rotation(positions - positions[..., :1], dtype)
+        position.add = lambda x, positions: add(x, positions - positions[..., :1])
         return position
 
     patch.setattr(stack, "build_position", build_position)
@@ -168,7 +186,8 @@ def reorder_does_nothing(patch: Patch) -> None:
 def reorder_forgets_the_values(patch: Patch) -> None:
     def reorder(self: KeyValueCache, rows: torch.Tensor) -> None:
         moved = self.buffer.index_select(2, rows)
-        moved[:, 1] = self.buffer[:, 1, : len(rows)]
+        if len(rows) <= self.buffer.shape[2]:
+            moved[:, 1] = self.buffer[:, 1, : len(rows)]
         self.buffer = moved
 
     patch.setattr(KeyValueCache, "reorder", reorder)
@@ -308,13 +327,143 @@ def runner_fuses_another_activation(patch: Patch) -> None:
     patch.setattr(lean, "FUSED", {**lean.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
 
 
+def left_padding_is_attended_to(patch: Patch) -> None:
+    patch.setattr(mask.Mask, "left_padding", lambda counts: mask.Mask.everything())
+
+
+def left_padding_counts_in_positions(patch: Patch) -> None:
+    """Each row has the positions of the longest."""
+    plain = stack.build_position
+
+    def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
+        position = plain(*a, **k)  # type: ignore[arg-type]
+        add = position.add
+        position.add = lambda x, positions: add(x, positions if positions.dim() == 1 else positions.amax(0))
+        return position
+
+    patch.setattr(stack, "build_position", build_position)
+
+
+def left_padding_counts_in_the_prompts_rotation(patch: Patch) -> None:
+    """The steps turn by the right angles, the prompt by those of the longest."""
+    plain = stack.build_position
+
+    def build_position(*a: object, **k: object):  # type: ignore[no-untyped-def]
+        position = plain(*a, **k)  # type: ignore[arg-type]
+        rotation = position.rotation
+        position.rotation = lambda positions, dtype: rotation(
+            positions.amax(0) if positions.dim() == 2 and positions.shape[1] > 2 else positions, dtype
+        )
+        return position
+
+    patch.setattr(stack, "build_position", build_position)
+
+
+def prompts_stay_padded_on_the_right(patch: Patch) -> None:
+    """What stands last in the row is taken for the end of the prompt."""
+    patch.setattr(decoder_only, "_to_the_right", lambda tokens, padding: tokens)
+
+
+def keep_forgets_the_left_padding(patch: Patch) -> None:
+    plain = decoder.DecoderState.keep
+
+    def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
+        padding = self.padding
+        plain(self, sentences)
+        self.padding = None if padding is None else padding[: len(sentences) * self.rows]
+
+    patch.setattr(decoder.DecoderState, "keep", keep)
+
+
+def segments_share_positions(patch: Patch) -> None:
+    """Positions go on from one text of a row to the next (round and round, or else the table would end)."""
+    for module in (decoder, encoder):
+        patch.setattr(module, "restarting", lambda segments: torch.arange(segments.shape[1]) % 11)
+
+
+def segments_restart_as_in_the_first_row(patch: Patch) -> None:
+    for module in (decoder, encoder):
+        plain = module.restarting
+        patch.setattr(module, "restarting", lambda segments, plain=plain: plain(segments[:1]).expand_as(segments))
+
+
+def segments_see_each_other(patch: Patch) -> None:
+    patch.setattr(mask.Mask, "segments", lambda query, key=None: mask.Mask.everything())
+
+
+def segments_see_the_one_before(patch: Patch) -> None:
+    plain = mask.Segments.allowed
+
+    def allowed(self: mask.Segments, *a):  # type: ignore[no-untyped-def]
+        return plain(self, *a) | plain(mask.Segments(self.query, self.key + 1), *a)
+
+    patch.setattr(mask.Segments, "allowed", allowed)
+
+
+def rows_leak_into_each_other(patch: Patch) -> None:
+    """As with statistics over a batch."""
+    plain = Block.forward
+    patch.setattr(Block, "forward", lambda self, x, *a, **k: plain(self, x + 0.3 * x.mean(0, keepdim=True), *a, **k))
+
+
+def an_expert_has_room_for_few_tokens(patch: Patch) -> None:
+    """Who comes too late is dropped: what a token gets depends on its batch."""
+    plain = experts.MixtureOfExperts.forward
+
+    def forward(self: experts.MixtureOfExperts, x: torch.Tensor) -> torch.Tensor:
+        written = plain(self, x).flatten(0, -2)
+        written[8:] = 0.0
+        return written.view(x.shape)
+
+    patch.setattr(experts.MixtureOfExperts, "forward", forward)
+
+
+def pooling_counts_the_padding(patch: Patch) -> None:
+    plain = heads.pool
+    patch.setattr(heads, "pool", lambda hidden, lengths, how: plain(hidden, None, how))
+
+
+def encoders_see_causally(patch: Patch) -> None:
+    plain = stack.Stack.__init__
+
+    def init(self, *a, causal, **k):  # type: ignore[no-untyped-def]
+        plain(self, *a, causal=True, **k)
+
+    patch.setattr(stack.Stack, "__init__", init)
+
+
+def encoders_without_kinds_in_packs(patch: Patch) -> None:
+    plain = encoder.Encoder.forward
+
+    def forward(self, tokens, lengths=None, *, types=None, segments=None):  # type: ignore[no-untyped-def]
+        return plain(self, tokens, lengths, types=types if segments is None else None, segments=segments)
+
+    patch.setattr(encoder.Encoder, "forward", forward)
+
+
+def caps_forgotten_in_steps(patch: Patch) -> None:
+    plain = decoder_only.DecoderOnly.step
+
+    def step(self, tokens, state):  # type: ignore[no-untyped-def]
+        capped = plain(self, tokens, state)
+        return (capped / self.config.logit_softcap).clamp(-0.999, 0.999).atanh() * self.config.logit_softcap
+
+    patch.setattr(decoder_only.DecoderOnly, "step", step)
+
+
+def layers_that_differ_share_one_mask(patch: Patch) -> None:
+    plain = stack.Stack.scopes
+    patch.setattr(stack.Stack, "scopes", lambda self, *a: [plain(self, *a)[0]] * len(self.kinds))
+
+
 # mutation, the configuration on which it is tried, the laws that must catch it (others may too)
-MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
+MUTATIONS: list[tuple[Callable[[Patch], None], config.Model, set[str]]] = [
+    # --- encoder-decoders
     (causal_sees_one_more, ROTARY, {"target_sees_its_past", "cached_is_uncached"}),
     (causal_aligned_at_the_top_left, ROTARY, {"chunked_is_uncached"}),
     (causal_hides_the_query_itself, ROTARY, {"cached_is_uncached", "chunked_is_uncached"}),
     (window_one_wider, WINDOWED, {"target_sees_its_past", "source_sees_its_window"}),
-    (window_one_narrower, WINDOWED, {"target_sees_its_past", "source_sees_its_window"}),
+    (window_one_narrower, WINDOWED, {"target_sees_its_past", "source_sees_its_window", "layers_see_their_windows"}),
     (padding_one_longer, GROUPED, {"batched_is_single", "padding_is_ignored", "source_padding_is_unseen"}),
     (padding_one_shorter, GROUPED, {"batched_is_single", "source_padding_is_unseen"}),
     (
@@ -334,7 +483,7 @@ MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
     (reorder_forgets_the_values, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed"}),
     (reorder_in_place, GROUPED, {"reordered_is_recomputed"}),
     (truncate_one_too_many, GROUPED, {"truncated_is_straight"}),
-    (keep_forgets_the_memory, GROUPED, {"kept_is_recomputed"}),
+    (keep_forgets_the_memory, GROUPED, {"kept_is_recomputed", "batched_greedy_is_single"}),
     (keep_forgets_the_lengths, GROUPED, {"kept_is_recomputed"}),
     (shared_sources_in_the_wrong_order, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed", "found_is_scored"}),
     (runner_forgets_the_padding, GROUPED, {"runner_is_modules"}),
@@ -348,25 +497,91 @@ MUTATIONS: list[tuple[Callable[[Patch], None], int, set[str]]] = [
     (beam_adds_logits, GROUPED, {"found_is_scored", "beam_of_one_is_greedy"}),
     (beam_of_one_ends_late, GROUPED, {"beam_of_one_is_greedy"}),
     (beam_keeps_the_wrong_scores, GROUPED, {"batched_beam_is_single", "found_is_scored"}),
+    # --- decoders by themselves
+    (causal_sees_one_more, text(), {"target_sees_its_past", "cached_is_uncached"}),
+    (causal_aligned_at_the_top_left, text(), {"chunked_is_uncached"}),
+    (window_one_wider, text(window=3), {"target_sees_its_past"}),
+    (window_one_wider, text(others="window"), {"layers_see_their_windows"}),
+    (window_one_narrower, text(window=3, others="window"), {"layers_see_their_windows"}),
+    (layers_that_differ_share_one_mask, text(others="window"), {"layers_see_their_windows"}),
+    (explicit_without_scale, text(), {"fused_is_explicit", "tapped_is_untapped"}),
+    (explicit_without_bias, text(position="alibi"), {"fused_is_explicit", "tapped_is_untapped"}),
+    (a_listened_tap_changes_what_passes, text(), {"tapped_is_untapped"}),
+    (cached_positions_start_at_zero, text(position="learned"), {"chunked_is_uncached", "truncated_is_straight"}),
+    (a_chunk_sees_no_cache, text(), {"chunked_is_uncached"}),
+    (reorder_does_nothing, text(), {"reordered_is_recomputed", "found_is_scored"}),
+    (reorder_forgets_the_values, text(), {"reordered_is_recomputed", "kept_is_recomputed"}),
+    (truncate_one_too_many, text(), {"truncated_is_straight"}),
+    (
+        left_padding_is_attended_to,
+        text(),
+        {"left_padded_is_unpadded", "cached_is_uncached", "padding_is_ignored", "batched_greedy_is_single"},
+    ),
+    (
+        left_padding_counts_in_positions,
+        text(position="learned"),
+        {"left_padded_is_unpadded", "cached_is_uncached", "batched_greedy_is_single"},
+    ),
+    (left_padding_counts_in_the_prompts_rotation, text(), {"left_padded_is_unpadded", "cached_is_uncached"}),
+    (
+        prompts_stay_padded_on_the_right,
+        text(),
+        {"left_padded_is_unpadded", "padding_is_ignored", "batched_greedy_is_single", "batched_beam_is_single"},
+    ),
+    (keep_forgets_the_left_padding, text(), {"kept_is_recomputed", "batched_greedy_is_single"}),
+    (segments_share_positions, text(position="learned"), {"packed_is_separate"}),
+    (segments_restart_as_in_the_first_row, text(position="sinusoidal"), {"packed_is_separate"}),
+    (segments_restart_as_in_the_first_row, text(), {"packed_is_separate"}),
+    (segments_see_each_other, text(), {"packed_is_separate"}),
+    (segments_see_the_one_before, text(), {"packed_is_separate"}),
+    (rows_leak_into_each_other, text(), {"batched_is_single", "packed_is_separate", "batched_greedy_is_single"}),
+    (an_expert_has_room_for_few_tokens, text(feed_forward="experts"), {"batched_is_single", "packed_is_separate"}),
+    (caps_forgotten_in_steps, text(logits="capped"), {"cached_is_uncached", "found_is_scored"}),
+    (runner_window_one_wider, text(window=3), {"runner_is_modules"}),
+    (runner_stays_at_the_first_place, text(), {"runner_is_modules"}),
+    (runner_heads_share_other_keys, text(), {"runner_is_modules"}),
+    (beam_adds_logits, text(), {"found_is_scored", "beam_of_one_is_greedy"}),
+    (beam_keeps_the_wrong_scores, text(), {"batched_beam_is_single", "found_is_scored"}),
+    # --- encoders by themselves
+    (padding_one_longer, encoded(), {"batched_is_single", "padding_is_ignored", "source_padding_is_unseen"}),
+    (padding_one_shorter, encoded(head="tags"), {"batched_is_single"}),
+    (window_one_wider, encoded(window=3), {"source_sees_its_window"}),
+    (window_one_narrower, encoded(window=3), {"source_sees_its_window"}),
+    (layers_that_differ_share_one_mask, encoded(others="window"), {"layers_see_their_windows"}),
+    (encoders_see_causally, encoded(), {"source_sees_its_window"}),
+    (explicit_without_scale, encoded(head="mean"), {"fused_is_explicit", "tapped_is_untapped"}),
+    (a_tap_is_not_called, encoded(), {"fused_is_explicit", "tapped_is_untapped"}),
+    (a_listened_tap_changes_what_passes, encoded(head="vector"), {"tapped_is_untapped"}),
+    *(
+        (pooling_counts_the_padding, encoded(head=head), {"batched_is_single", "padding_is_ignored"})
+        for head in ("mean", "max", "last", "unit-vector")
+    ),
+    (segments_share_positions, encoded(position="learned"), {"packed_is_separate"}),
+    (segments_see_each_other, encoded(), {"packed_is_separate"}),
+    (encoders_without_kinds_in_packs, encoded(embedding="kinds"), {"packed_is_separate"}),
+    (rows_leak_into_each_other, encoded(head="class"), {"batched_is_single", "packed_is_separate"}),
+    (an_expert_has_room_for_few_tokens, encoded(feed_forward="one-expert"), {"batched_is_single"}),
 ]
-NAMES = [f"{mutation.__name__}-{index}" for mutation, index, _ in MUTATIONS]
+NAMES = [f"{mutation.__name__}-{c.kind}-{number}" for number, (mutation, c, _) in enumerate(MUTATIONS)]
 
 
-@pytest.mark.parametrize(("mutation", "index", "catching"), MUTATIONS, ids=NAMES)
+@pytest.mark.parametrize(("mutation", "c", "catching"), MUTATIONS, ids=NAMES)
 def test_mutation_is_caught(
-    mutation: Callable[[Patch], None], index: int, catching: set[str], monkeypatch: Patch
+    mutation: Callable[[Patch], None], c: config.Model, catching: set[str], monkeypatch: Patch
 ) -> None:
-    whole = build(CONFIGS[index])
+    whole = build(c)
     inputs = laws.Inputs.draw(whole, seed=2)
-    by_name = {law.__name__: law for law in laws.LAWS if law.__name__ in catching}
+    by_name = {law.__name__: law for law in laws.laws_of(whole) if law.__name__ in catching}
     assert set(by_name) == catching
     for law in by_name.values():
         assert law(whole, inputs).passed, "the law must hold before the mutation"
     mutation(monkeypatch)
-    broken = build(CONFIGS[index])
+    broken = build(c)
     missed = [name for name, law in by_name.items() if law(broken, inputs).passed]
     assert not missed
 
 
-def test_every_law_is_broken_by_some_mutation() -> None:
-    assert {name for _, _, catching in MUTATIONS for name in catching} == {law.__name__ for law in laws.LAWS}
+@pytest.mark.parametrize("c", [GROUPED, text(), encoded()], ids=lambda c: c.kind)
+def test_every_law_is_broken_by_some_mutation_of_every_shape(c: config.Model) -> None:
+    caught = {name for _, tried, catching in MUTATIONS for name in catching if tried.kind == c.kind}
+    assert caught == {law.__name__ for law in laws.laws_of(build(c))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from sublayer.errors import CheckpointError
 from sublayer.text import Specials, Tokenizer
 from sublayer.text.folder import load_folder
 from sublayer.text.sentencepiece import backend_of, read_piece_model
-from vocabularies import LINES, PLAIN, TEXTS, write
+from vocabularies import LINES, PLAIN, TEXTS, pieces, write
 
 # Trailing and doubled spaces, which transformers' own classes read in another way than SentencePiece, are tried with
 # SentencePiece itself.
@@ -46,29 +45,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(path: Path, *, lines: list[str] = LINES, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = io.BytesIO()
-    size = 420 if options.get("byte_fallback") else 120
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=written,
-        vocab_size=size,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
-    )
-    path.write_bytes(written.getvalue())
-    return path
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer, Any]]:
     """By name: ours, and SentencePiece's processor."""
     folder = tmp_path_factory.mktemp("pieces")
     made: dict[str, tuple[Tokenizer, Any]] = {}
     for name, options in MODELS.items():
-        path = trained(folder / f"{name}.model", **options)
+        path = pieces(folder / f"{name}.model", **options)
         model = read_piece_model(path)
         control = [place for place, piece in enumerate(model.pieces) if piece.kind == "control"]
         ours = Tokenizer(backend_of(model), Specials(unknown=model.unknown, extra=tuple(control)))
@@ -135,7 +118,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], type[Any]]] = {
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Tokenizer, Any]:
     file, options, theirs = FAMILIES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    trained(folder / file, **options)
+    pieces(folder / file, **options)
     config: dict[str, Any] = {"tokenizer_class": f"{request.param}Tokenizer"}
     if request.param in {"Llama", "Gemma"}:
         config |= {"add_bos_token": True, "add_eos_token": False}
@@ -164,7 +147,7 @@ def test_families_are_those_of_transformers(family: tuple[str, Tokenizer, Any]) 
 @pytest.mark.parametrize("name", ["MBart", "MBart50"])
 def test_languages_stand_where_transformers_puts_them(name: str, code: str, tmp_path: Path) -> None:
     file, options, theirs_class = FAMILIES[name]
-    trained(tmp_path / file, **options)
+    pieces(tmp_path / file, **options)
     write(tmp_path, "tokenizer_config.json", {"tokenizer_class": f"{name}Tokenizer"})
     theirs = theirs_class.from_pretrained(tmp_path, src_lang=code)
     ours = load_folder(tmp_path).for_language(code)
@@ -173,7 +156,7 @@ def test_languages_stand_where_transformers_puts_them(name: str, code: str, tmp_
 
 
 def test_nllbs_languages_come_from_its_files(tmp_path: Path) -> None:
-    trained(tmp_path / "sentencepiece.bpe.model", **MODELS["bpe"])
+    pieces(tmp_path / "sentencepiece.bpe.model", **MODELS["bpe"])
     codes = ["deu_Latn", "eng_Latn", "zho_Hans"]
     write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "NllbTokenizer"})
     with pytest.raises(CheckpointError, match="its files name none"):
@@ -193,7 +176,7 @@ def test_nllbs_languages_come_from_its_files(tmp_path: Path) -> None:
 
 
 def test_m2m100_has_its_own_numbers(tmp_path: Path) -> None:
-    path = trained(tmp_path / "sentencepiece.bpe.model", **MODELS["bpe"])
+    path = pieces(tmp_path / "sentencepiece.bpe.model", **MODELS["bpe"])
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     names = [processor.id_to_piece(place) for place in range(3, processor.get_piece_size())]
     # Some pieces are not in the vocabulary, and some of it are not pieces.
@@ -216,7 +199,7 @@ def test_m2m100_has_its_own_numbers(tmp_path: Path) -> None:
 def test_marian_cuts_each_side_in_its_own_way(tmp_path: Path) -> None:
     sides: dict[str, list[str]] = {}
     for side, lines in (("source", LINES), ("target", [line[::-1] for line in LINES])):
-        path = trained(tmp_path / f"{side}.spm", lines=lines, **MODELS["unigram"])
+        path = pieces(tmp_path / f"{side}.spm", lines=lines, **MODELS["unigram"])
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         sides[side] = [processor.id_to_piece(place) for place in range(3, processor.get_piece_size())]
     both = dict.fromkeys([*sides["source"][5:], *sides["target"]])
@@ -240,10 +223,10 @@ def test_marian_cuts_each_side_in_its_own_way(tmp_path: Path) -> None:
 
 
 def test_models_that_are_not_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = trained(tmp_path / "model", model_type="char")
+    path = pieces(tmp_path / "model", model_type="char")
     with pytest.raises(CheckpointError, match="the algorithm 'char'"):
         read_piece_model(path)
-    path = trained(tmp_path / "model", model_type="unigram", treat_whitespace_as_suffix=True)
+    path = pieces(tmp_path / "model", model_type="unigram", treat_whitespace_as_suffix=True)
     with pytest.raises(CheckpointError, match="white space as suffix"):
         read_piece_model(path)
     for damaged in (b"", b"\xff" * 50, path.read_bytes()[:100]):

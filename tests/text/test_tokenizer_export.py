@@ -42,7 +42,7 @@ def made(kind: str, folder: Path) -> Tokenizer:
 def test_transformers_gives_the_same_ids(kind: str, architecture: str | None, tmp_path: Path) -> None:
     ours = made(kind, tmp_path / "from")
     if kind == "bpe":
-        ours = ours.with_template(Template.around([ours.start_id], [ours.end_id]))
+        ours = ours.dressed(template=Template.around([ours.start_id], [ours.end_id]))
     export(ours, tmp_path / "to", max_length=77)
     if architecture is not None:
         write(tmp_path / "to", "config.json", {"model_type": architecture})

@@ -13,7 +13,7 @@ from sublayer.data.encoding import encode
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.models import EncoderDecoder
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 from sublayer.training.evaluation import score, validation_loss
 
 HYPOTHESES = [
@@ -53,7 +53,9 @@ def test_validation_loss_is_the_mean_over_tokens() -> None:
     sources = ["ba co", "di fu ge ha ki", "lo", "mu ne pa", "co co co co"]
     targets = ["co ba di", "ge", "lo lo lo lo", "mu ne pa", "fu fu"]
     tokenizer = Tokenizer.train([*sources, *targets], config.TokenizerRecipe(vocab_size=300))
-    encoded = encode(Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16)
+    encoded = encode(
+        Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16, Marks.of(tokenizer, config.Decoding())
+    )
     model = EncoderDecoder(tree(tokenizer.vocab_size, dropout=0.5)).train()
     with torch.no_grad():
         model.output.weight.mul_(3.0)

@@ -152,3 +152,20 @@ def test_only_what_learns_is_trained_averaged_and_kept(tmp_path: Path) -> None:
         == sorted(load_file(last / "average.safetensors"))
         == sorted(changed)
     )
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_was_held_out_is_scored_in_the_card_and_by_evaluate(tmp_path: Path, name: str) -> None:
+    """Once at the end of the training, and the same by the command, which has nothing but the folder."""
+    file = write_task(tmp_path, name, training={"steps": 3})
+    outcome = sublayer("train", file, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    found = json.loads((tmp_path / "run" / "model" / "scores.json").read_text())
+    assert set(found["held_out"]) >= {"loss"}
+    [said] = [line for line in outcome.err.splitlines() if line.startswith("held out: ")]
+    assert said.removeprefix("held out: ") in (tmp_path / "run" / "model" / "README.md").read_text()
+    if name == "instructions":
+        return  # asked by search: tests of adapters
+    outcome = sublayer("evaluate", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert f"loss {found['held_out']['loss']:.3f}" in " ".join(outcome.out.split()), outcome.out

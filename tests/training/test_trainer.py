@@ -26,6 +26,7 @@ from sublayer.errors import CheckpointError, TrainingError
 from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
+from sublayer.text import Marks
 from sublayer.training import checkpoint, run, trainer
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.metrics import MetricsLog, read_metrics
@@ -46,9 +47,7 @@ def encoded(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> EncodedPair
         ragged([target for _, target in pairs]),
         np.arange(len(pairs)),
         Report(read=len(pairs), kept=len(pairs)),
-        PAD,
-        START,
-        END,
+        Marks((), (END,), START, (), END, PAD),
     )
 
 
@@ -146,7 +145,7 @@ def build(
     return Trainer(
         EncoderDecoder(tree(VOCABULARY)) if model is None else model,
         Loader(reversals(60), c.batches, seed=1) if loader is None else loader,
-        Judged(CrossEntropy(c.label_smoothing, PAD), validate),
+        Judged(CrossEntropy(c.label_smoothing), validate),
         c,
         precision=torch.float32,
         around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Quiet(), folder / "checkpoints", improved),

@@ -1,4 +1,4 @@
-"""`sublayer attend`: what a translation model attends to, as a picture."""
+"""`sublayer attend`: what a model attends to, as a picture."""
 
 from __future__ import annotations
 
@@ -7,91 +7,126 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sublayer.cli.inspecting import opened, passages_of, require_words
+
 if TYPE_CHECKING:
-    from sublayer.generation.translator import Translator
+    from collections.abc import Sequence
+
+    from sublayer.hub.folder import Contents
+    from sublayer.inspection.passages import Passage
 
 
 def attend(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    sentence: Annotated[str, typer.Argument(help="The sentence to translate.", metavar="SENTENCE")],
+    text: Annotated[str, typer.Argument(help="The text to read, or the sentence to translate.", metavar="TEXT")],
     target: Annotated[
         str | None, typer.Option(help="A translation to read along; unset: the model's own.", metavar="TEXT")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the picture goes: .png or .svg.", metavar="PATH")] = Path(
-        "attention.png"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the picture goes: .png or .svg.", metavar="PATH", show_default="attention.png, but for --html"
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write a page to look around in instead: one file, for any browser.", metavar="PATH"
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=0, max=256, help="With --html: what a language model adds to the text.")
+    ] = 0,
     layers: Annotated[
         list[int] | None,
         typer.Option("--layer", metavar="N", help="Draw this layer, counted from 0; may be repeated. Unset: all."),
     ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
-    """Draw what a model attends to while it translates: encoder, decoder and cross-attention, a panel a head.
+    """Draw what a model attends to, a panel a head: the encoder, decoder and cross-attention of one that translates,
+    the self-attention of any other.
 
     Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
+
+    Example: sublayer attend models/bert "the cat sat on a mat" --out mat.png
+
+    Example: sublayer attend runs/en-es "Where are my keys?" --html keys.html
     """
-    from sublayer.errors import InputError
-    from sublayer.hub.folder import load_translator
-    from sublayer.inspection.attention import attention_maps
-    from sublayer.inspection.picture import draw_attention, require_picture_path
+    if html is not None:
+        _write_page(model, text, target, html, tokens, device)
+    if out is not None or html is None:
+        _draw(model, text, target, out or Path("attention.png"), layers, device)
+
+
+def _write_page(model: Path, text: str, target: str | None, html: Path, tokens: int, device: str) -> None:
+    from sublayer.inspection.html import require_html_path, write_html
+    from sublayer.inspection.look import look
+    from sublayer.inspection.subject import describe, folder_name
+    from sublayer.inspection.view import Question, Written
+
+    # Before the model is loaded: a typo should not cost that time.
+    require_html_path(html)
+    require_words("the text", text)
+    question = Question.parse({"text": text, "target": target, "tokens": tokens}, "attend")
+    found = opened(model, device)
+    view = look(found, question, about=describe(found, folder_name(model)))
+    write_html(view, html)
+    if isinstance(view.output, Written) and view.output.text:
+        typer.echo(view.output.text)
+    typer.echo(f"The page is {html}")
+
+
+def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequence[int] | None, device: str) -> None:
+    from sublayer.inspection.sheet import require_picture_path
     from sublayer.models import EncoderDecoder
-    from sublayer.training.runtime import pick_device
 
     # Before the model is loaded: a typo should not cost that time.
     require_picture_path(out)
-    _require_words("the sentence", sentence)
+    require_words("the text", text)
     if target is not None:
-        _require_words("--target", target)
-    translator = load_translator(model, pick_device(device))
-    tokenizer = translator.tokenizer
-    if not isinstance(translator.model, EncoderDecoder):
-        raise InputError(
-            f"{model} is recurrent: it has no layers and heads of attention to draw",
-            "Its one attention, where it has one, comes with translate(..., alignments=True) from Python.",
-        )
-    [source_ids] = translator.encode([sentence])
-    if target is None:
-        translation, target_ids = _translated(translator, sentence)
+        require_words("--target", target)
+    found = opened(model, device)
+    [passage] = passages_of(found, model, [text], target)
+    if isinstance(found.model, EncoderDecoder):
+        typer.echo(_draw_pair(found, passage, text, target, out, layers))
     else:
-        translation, [target_ids] = target, tokenizer.encode([target])
-    maps = attention_maps(
-        translator.model, source_ids, target_ids, start_id=tokenizer.start_id, end_id=tokenizer.end_id
-    )
-    start, end = tokenizer.pieces([tokenizer.start_id, tokenizer.end_id])
+        _draw_text(found, passage, text, out, layers)
+    typer.echo(f"The picture is {out}")
+
+
+def _draw_pair(
+    found: Contents, passage: Passage, text: str, target: str | None, out: Path, layers: Sequence[int] | None
+) -> str:
+    """Draw a sentence and its translation, which is returned."""
+    from sublayer.inspection.attention import attention_maps
+    from sublayer.inspection.picture import draw_attention
+    from sublayer.models import EncoderDecoder
+
+    model, tokenizer, ids = found.model, found.tokenizer, list(passage.fed[1:])
+    marks = passage.fed[0], passage.wanted[-1]
+    assert isinstance(model, EncoderDecoder)
+    translation = tokenizer.decode([ids])[0].strip() if target is None else target
+    maps = attention_maps(model, passage.tokens, ids, start_id=marks[0], end_id=marks[1])
+    start, end = tokenizer.pieces(marks)
     draw_attention(
         maps,
-        tokenizer.pieces(source_ids),
-        tokenizer.pieces(target_ids),
+        tokenizer.pieces(passage.tokens),
+        tokenizer.pieces(ids),
         out,
-        source=sentence,
+        source=text,
         translation=translation,
         layers=layers,
         start=start,
         end=end,
     )
-    typer.echo(f"{translation}\nThe picture is {out}")
+    return translation
 
 
-def _translated(translator: Translator, sentence: str) -> tuple[str, list[int]]:
-    """The model's own translation: its text, and its tokens as they were chosen (encoding the text may differ)."""
-    [translation] = translator.translate([sentence])
-    tokens = translation.tokens
-    if not translation.complete:
-        typer.echo(
-            f"The translation ran into its limit of {len(tokens)} tokens and is shown as far as it came.", err=True
-        )
-        # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
-        tokens = tokens[: translator.model.config.max_length - 1]
-    return translation.text, tokens
+def _draw_text(found: Contents, passage: Passage, text: str, out: Path, layers: Sequence[int] | None) -> None:
+    from sublayer.inspection.attention import text_maps
+    from sublayer.inspection.picture import draw_text_attention
+    from sublayer.models import EncoderDecoder
 
-
-def _require_words(name: str, text: str) -> None:
-    from sublayer.errors import InputError
-
-    if not text.strip():
-        raise InputError(f"{name} is empty", "Give it words.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # What the shell passed on was not UTF-8: Python keeps such bytes as lone surrogates, which no model knows.
-        raise InputError(f"{name} is not UTF-8: {ascii(text)[:60]}", "Set the terminal to UTF-8.") from None
+    assert not isinstance(found.model, EncoderDecoder)
+    maps = text_maps(found.model, passage)
+    draw_text_attention(maps, found.tokenizer.pieces(passage.tokens), out, title=text, layers=layers)

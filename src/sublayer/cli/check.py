@@ -16,9 +16,10 @@ def check(
         typer.Option(help="Check the model as it runs, or a copy in float64, to ten digits."),
     ] = "model",
 ) -> None:
-    """Check on your own model what must hold on any: batched = single, cached = uncached, fused = explicit, and more.
+    """Check on your own model what must hold on any: batched = single, cached = uncached, packed = separate, and more.
 
-    Exits with 1 where a law does not hold.
+    The model may be of any shape; an encoder is asked through its head. Laws that have nothing to say about its shape
+    are named below the table. Exits with 1 where a law does not hold.
 
     Example: sublayer check runs/en-es
     """
@@ -27,14 +28,10 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    import sublayer
     from sublayer import laws
-    from sublayer.errors import CheckpointError
-    from sublayer.models import EncoderDecoder
+    from sublayer.hub.folder import read
 
-    checked = sublayer.load(model).model
-    if not isinstance(checked, EncoderDecoder):
-        raise CheckpointError(f"{model} is no encoder-decoder: the laws speak of those only", "Name another model.")
+    checked = read(model).model
     if precision == "float64":
         checked = copy.deepcopy(checked).double()
     table = Table("law", "holds", "error", "allowed", "what was compared")
@@ -42,7 +39,12 @@ def check(
     for finding in findings:
         holds = "[green]yes[/green]" if finding.passed else "[red]no[/red]"
         table.add_row(finding.law, holds, f"{finding.error:.1e}", f"{finding.tolerance:.0e}", finding.detail)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    silent = laws.silent(checked)
+    for why in dict.fromkeys(silent.values()):
+        names = ", ".join(law for law, its in silent.items() if its == why)
+        console.print(f"[dim]Not asked, because {why}: {names}.[/dim]")
     failed = [finding.law for finding in findings if not finding.passed]
     if failed:
         typer.echo(f"{len(failed)} of {len(findings)} laws do not hold: {', '.join(failed)}", err=True)

@@ -1,13 +1,17 @@
-"""`sublayer evaluate`: BLEU and chrF on held-out sentences."""
+"""`sublayer evaluate`: BLEU and chrF on held-out sentences, or exact answers in held-out conversations."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from sublayer.generation.generator import Generator
+    from sublayer.generation.translator import Translator
 
 OWN = "the model's own"
 
@@ -16,30 +20,87 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
     data: Annotated[
         Path | None,
-        typer.Option(help='JSON lines {"source": …, "references": [ … ]}.', show_default="the held-out sentences"),
+        typer.Option(
+            help='JSON lines {"source": …, "references": [ … ]}, or {"messages": [ … ]} for a model that converses.',
+            show_default="what was held out",
+        ),
     ] = None,
     beam: Annotated[
         int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
     ] = None,
     length_penalty: Annotated[float | None, typer.Option(min=0, show_default=OWN)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write sources, references and translations here (JSON lines).")
+        Path | None, typer.Option(help="Write what was asked, expected and answered here (JSON lines).")
     ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
-    """Score a model on the sentences that were held out when it was trained: sacreBLEU with its signature, and chrF.
+    """Score a model on what was held out when it was trained.
+
+    Translations by sacreBLEU with its signature, and chrF. Of conversations the last answers, made by greedy search:
+    how many are, word for word, those that stand there. Of any other model what its task measures: the perplexity of
+    a language model (of --data, a .txt file, one document), the accuracy of a classifier, the F1 of a tagger.
 
     Example: sublayer evaluate runs/demo --beam 4
+
+    Example: sublayer evaluate models/my-llama --data english.txt
+
+    Example: sublayer evaluate runs/trec --out answers.jsonl
     """
+    from sublayer.generation.generator import Generator
+    from sublayer.generation.translator import Translator
+    from sublayer.hub.folder import find, load
+    from sublayer.training.runtime import pick_device
+
+    found: Any = load(model, pick_device(device))
+    path = find(model) / "test.jsonl" if data is None else data
+    if isinstance(found, Translator) and not _holds(path, "text"):
+        _translated(found, path, beam, length_penalty, out)
+    elif isinstance(found, Generator) and _holds(path, "messages"):
+        _answered(cast("Generator[Any]", found), path, out)
+    else:
+        _measured(found, model, data, out)
+
+
+def _holds(path: Path, field: str) -> bool:
+    """Whether the first object of a file of JSON lines has such a field."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return lines.readline().lstrip().startswith(f'{{"{field}"'.encode())
+
+
+def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> None:
+    from sublayer.errors import ConfigError
+    from sublayer.tasks import Classifier
+    from sublayer.training.judging import judge_folder
+    from sublayer.training.objective import MEASURES
+
+    started = time.perf_counter()
+    if out is not None and not isinstance(loaded, Classifier):
+        raise ConfigError(
+            f"--out = {out}, but this model says nothing that could be written there", "Leave --out away."
+        )
+    found = judge_folder(model, data, loaded.model.device)
+    rows = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
+    rows |= {MEASURES[name].title: f"{value:.{MEASURES[name].digits}f}" for name, value in found.scores.items()}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        typer.echo(f"{name:{width}}  {value}")
+    if out is not None:
+        texts: list[Any] = found.table.rows
+        answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in texts])
+        _write(out, [{**row.plain, "found": one.label} for row, one in zip(texts, answers, strict=True)])
+
+
+def _translated(
+    translator: Translator, path: Path, beam: int | None, length_penalty: float | None, out: Path | None
+) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sublayer.hub.folder import find, load_translator
     from sublayer.training.evaluation import score
-    from sublayer.training.runtime import pick_device
 
-    translator = load_translator(model, pick_device(device))
-    sources, references = _held_out(find(model) / "test.jsonl" if data is None else data)
+    sources, references = _held_out(path)
     started = time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("translating", total=len(sources))
@@ -55,12 +116,40 @@ def evaluate(
     cut = sum(not translation.complete for translation in translations)
     if cut:
         typer.echo(f"{cut} translations reached their length limit and are cut there", err=True)
-    if out is not None:
-        from sublayer.files import write_text
+    rows = [
+        {"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)
+    ]
+    _write(out, rows)
 
-        rows = [
-            {"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)
-        ]
+
+def _answered(generator: Generator[Any], path: Path, out: Path | None) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sublayer.config import Chat
+    from sublayer.data.tables.conversations import read_conversations
+    from sublayer.errors import DataError
+    from sublayer.training.answers import answers, judge
+
+    if not path.is_file():
+        raise DataError(f"there is no {path}", 'Give --data a file of JSON lines {"messages": [ … ]}.')
+    table = read_conversations(Chat(path=path.name), path.parent)
+    started = time.perf_counter()
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("answering", total=len(table))
+        found = answers(generator, table.rows, progress=lambda count: bar.advance(task, count))
+    seconds = time.perf_counter() - started
+    judged = judge([each.answer for each in found], [each.expected for each in found])
+    typer.echo(f"conversations  {judged.count:,} ({seconds:.1f} s)")
+    typer.echo(f"exact          {judged.exact:.4f}   the answer, word for word")
+    typer.echo(f"folded         {judged.folded:.4f}   but for case, and marks and spaces around it")
+    _write(out, [{"messages": each.asked, "expected": each.expected, "answer": each.answer} for each in found])
+
+
+def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
+    from sublayer.files import write_text
+
+    if out is not None:
         write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

@@ -10,15 +10,22 @@ import typer
 
 
 class Format(StrEnum):
-    """hf: a folder for `transformers`."""
+    """hf: a folder for `transformers`. peft: the adapters alone, for the library PEFT."""
 
     hf = "hf"
+    peft = "peft"
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
     out: Annotated[Path, typer.Argument(help="Where the new folder is to be.", metavar="OUT")],
-    form: Annotated[Format, typer.Option("--format", help="hf: a folder that `transformers` loads.")] = Format.hf,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="hf: a folder that `transformers` loads. peft: adapters alone, for the base exported as hf.",
+        ),
+    ] = Format.hf,
     family: Annotated[
         str | None,
         typer.Option(help="The family to write it as.", show_default="the one it came from, or the first that can"),
@@ -30,15 +37,21 @@ def export(
     Nothing is approximated: a model that no family of theirs can express is refused, with what would be lost.
 
     Example: sublayer export models/my-llama exported/my-llama --format hf
+
+    Example: sublayer export runs/trec exported/trec-adapters --format peft
     """
     from sublayer.errors import CheckpointError
     from sublayer.hub import folder
     from sublayer.hub.exporting import export as run
+    from sublayer.hub.peft import export_adapters
 
     if out.exists() and not overwrite:
         raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
     found = folder.read(model)
     origin = found.imported
+    if form is Format.peft:
+        typer.echo(f"{form.value}: {out} ({export_adapters(out, found, family).name})")
+        return
     written = run(
         out,
         found.model,

@@ -17,6 +17,10 @@ from sublayer.cli.evaluate import evaluate
 from sublayer.cli.export import export
 from sublayer.cli.fill import fill
 from sublayer.cli.generate import generate
+from sublayer.cli.heads import heads
+from sublayer.cli.inspect import inspect
+from sublayer.cli.lens import lens
+from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -43,10 +47,14 @@ COMMANDS = (
     fill,
     evaluate,
     attend,
+    inspect,
+    heads,
+    lens,
     describe,
     check,
     schema,
     pull,
+    merge,
     export,
 )
 for command in COMMANDS:

@@ -26,6 +26,10 @@ def pull(
         bool,
         typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
+    ] = None,
 ) -> None:
     """Read anybody's checkpoint and write it as a model folder, which every other command takes.
 
@@ -37,10 +41,20 @@ def pull(
 
     from sublayer.cli.progress import reported
     from sublayer.errors import CheckpointError
+    from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
 
     if out.exists() and not overwrite:
         raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    if base is not None or is_peft(Path(what)):
+        if base is None:
+            raise CheckpointError(f"{what} holds adapters, not a model", "Name the model they belong to: --base MODEL.")
+        if not is_peft(Path(what)):
+            raise CheckpointError(f"{what} holds no adapters that --base could go with", "Leave --base out.")
+        adapted = import_adapters(Path(what), base, out).adapted
+        assert adapted is not None
+        typer.echo(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
+        return
     wanted = None if dtype is None else getattr(torch, dtype)
     contents = reported(
         f"fetching {what}",

@@ -21,6 +21,8 @@ def train(
 ) -> None:
     """Train a model. Ctrl-C saves first; --resume goes on as though nothing had happened.
 
+    A recipe with [start] goes on from another model; with [adapter] besides, only adapters on it learn.
+
     Example: sublayer train tatoeba-en-es-demo --out runs/demo --set training.minutes=2
     """
     import shlex

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,19 @@ def translate(
     length_penalty: Annotated[
         float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
     ] = None,
+    source_language: Annotated[
+        str | None, typer.Option("--from", help="Language of the sentences, where a model knows several.")
+    ] = None,
+    target_language: Annotated[
+        str | None, typer.Option("--to", help="Language to write, as the tokenizer calls it (spa_Latn, es_XX).")
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
+    ] = None,
+    min_length: Annotated[int | None, typer.Option(min=0, help="Tokens at least.", show_default=OWN)] = None,
+    only: Annotated[
+        Path | None, typer.Option(help="Say nothing but tokens that stand in this text file.", metavar="FILE")
+    ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Score and log-probability first, with tabs.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Lines of standard input translated together.")] = 64,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
@@ -39,11 +52,19 @@ def translate(
     Example: sublayer translate runs/demo "Where are my keys?"
 
     Example: sublayer translate runs/demo --beam 1 < english.txt > spanish.txt
+
+    Example: sublayer translate models/nllb --from eng_Latn --to spa_Latn "Where are my keys?"
     """
     from sublayer.hub.folder import load_translator
     from sublayer.training.runtime import pick_device
 
     translator = load_translator(model, pick_device(device))
+    constraints = {**translator.decoding.constraints.plain(), **_given(no_repeat_ngram=no_repeat_ngram)}
+    constraints |= _given(min_length=min_length)
+    if only is not None:
+        constraints["allowed"] = _tokens_of(only, translator)
+    languages = _given(source_language=source_language, target_language=target_language)
+    translator = translator.told(constraints=constraints, **languages)
     chosen = max(n_best, translator.decoding.beam) if beam is None else beam
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):
@@ -62,6 +83,23 @@ def translate(
         sys.stdout.flush()
         if refused:
             raise refused[1]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _tokens_of(path: Path, translator: Translator) -> list[int]:
+    """The tokens of a text, and what ends and begins a translation.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    from sublayer.text.lines import read_lines
+
+    said = {token for ids in translator.tokenizer.encode(list(read_lines(path))) for token in ids}
+    marks = translator.marks
+    return sorted({*said, marks.end, *marks.forced, *translator.decoding.end_ids})
 
 
 def _before_refused(

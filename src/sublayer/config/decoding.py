@@ -1,4 +1,4 @@
-"""The typed tree of decoding for models that go on from a prompt."""
+"""The typed tree of decoding: for models that translate, and for models that go on from a prompt."""
 
 from __future__ import annotations
 
@@ -75,3 +75,24 @@ class Generation(Part):
     max_tokens: PositiveInt | None = 256
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     end_ids: tuple[TokenId, ...] = ()
+
+
+class Decoding(Part):
+    """How an encoder-decoder answers unless told otherwise.
+
+    length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
+    max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.
+    start: what the decoder is fed first; unset means the tokenizer's start token. end_ids: tokens that end a text,
+    besides the tokenizer's end marker. source_language, target_language: codes that the tokenizer has tokens for, as
+    mBART, NLLB, M2M100 and Marian have; unset means what `constraints.forced` and the tokenizer's template say.
+    """
+
+    beam: PositiveInt = 4
+    length_penalty: NonNegativeFloat = 1.0
+    max_ratio: PositiveFloat = 2.0
+    max_extra: NonNegativeInt = 16
+    constraints: Constraints = Constraints()
+    start: TokenId | None = None
+    end_ids: tuple[TokenId, ...] = ()
+    source_language: str | None = None
+    target_language: str | None = None

@@ -23,7 +23,9 @@ from sublayer.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe and the folder that its relative paths are resolved against."""
+    """A recipe and the folder that its relative paths are resolved against: the recipe's own, or of a shipped recipe,
+    which stands in nobody's, the one where the command was given.
+    """
 
     recipe: Recipe
     folder: Path
@@ -42,6 +44,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecip
     where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
     data, problems = resolve(read_toml(path), overrides)
     folder = path.resolve().parent
+    if folder == recipes_folder().resolve():
+        folder = Path.cwd()
     return LoadedRecipe(Recipe.parse(_over_start(data, folder), where, problems), folder)
 
 
@@ -185,12 +189,17 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"start.path = '{path}' holds no model: there is no config.json in it", "Name a model folder or a run."
         )
     try:
-        below = {"kind": "encoder-decoder", **json.loads(file.read_text(encoding="utf-8"))["model"]}
+        written = json.loads(file.read_text(encoding="utf-8"))
+        below, used = {"kind": "encoder-decoder", **written["model"]}, dict(written.get("decoding") or {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
     if "kind" in model:
         below = {"vocab_size": below.get("vocab_size")}
-    return {**data, "model": merge(below, cast("dict[str, Any]", model))}
+    over = {**data, "model": merge(below, cast("dict[str, Any]", model))}
+    # How an encoder-decoder begins its texts is learned, and goes with its weights.
+    if below.get("kind") == "encoder-decoder" and isinstance(over.get("decoding", {}), dict):
+        over["decoding"] = merge(used, cast("dict[str, Any]", over.get("decoding", {})))
+    return over
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -8,39 +8,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
+from sublayer.config.adapter import LowRank
 from sublayer.config.data import Data, GivenSplit, TokenizerRecipe
+from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
 from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import shape_of
-from sublayer.config.task import CausalTask, ClassificationTask, GivenWeights, MaskedTask, Task, TranslationTask
+from sublayer.config.task import (
+    CausalTask,
+    ClassificationTask,
+    GivenWeights,
+    InstructionsTask,
+    MaskedTask,
+    Task,
+    TranslationTask,
+)
 from sublayer.config.training import Training
 
 SHORTEST = 8
 """Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
 
 
-class Decoding(Part):
-    """How the trained model translates unless told otherwise.
-
-    length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
-    max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.
-    """
-
-    beam: PositiveInt = 4
-    length_penalty: NonNegativeFloat = 1.0
-    max_ratio: PositiveFloat = 2.0
-    max_extra: NonNegativeInt = 16
-
-
 class Checkpoint(Part):
-    """Weights, vocabulary and tokenizer of a model folder, or of the run that made it. path: that folder."""
+    """Weights, vocabulary and tokenizer of a model folder, or of the run that made it.
+
+    path: that folder. sha256: of its weights; others are refused. Unset means whichever stand there when a run begins,
+    which writes it down.
+    """
 
     type: Literal["checkpoint"] = "checkpoint"
     path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class Recipe(Part):
@@ -48,6 +50,8 @@ class Recipe(Part):
 
     start: begin with the weights of another model; its tokenizer is taken, and its tree too, on which the keys of
     `model` are laid (a `model` that says its `kind` stands by itself). Unset means weights drawn at random.
+    adapter: learn low-rank adapters beside the weights of `start`, which stay as they are; a head that is new learns
+    whole. Unset means that all weights learn.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -57,6 +61,7 @@ class Recipe(Part):
     data: Data
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     start: Checkpoint | None = None
+    adapter: LowRank | None = None
     model: Model
     training: Training
     decoding: Decoding = Decoding()
@@ -117,6 +122,14 @@ class Recipe(Part):
             raise ValueError(f"task.mask + task.random = {task.mask + task.random:g} is more than 1")
         if self.start is not None and self.tokenizer != TokenizerRecipe():
             raise ValueError("tokenizer is set, but start.path brings a tokenizer of its own")
+        if self.adapter is not None and self.start is None:
+            raise ValueError("adapter is set, but start is not: name the model to adapt, start.path = '...'")
+        if isinstance(task, InstructionsTask):
+            rows = [where for where, source in sources.items() if source.type != "chat"]
+            if rows and task.messages is None:
+                raise ValueError(f"{rows[0]} has no conversations: say in task.messages what is asked and answered")
+            if len(rows) < len(sources) and task.messages is not None:
+                raise ValueError("task.messages is set, but a source of the type 'chat' has messages of its own")
         return self
 
     @model_validator(mode="after")

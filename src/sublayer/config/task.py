@@ -6,9 +6,10 @@ task say which do, and a recipe is checked against them as a whole.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from string import Formatter
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from sublayer.config.part import Part
 
@@ -21,6 +22,7 @@ Metric = Literal[
     "macro_f1",
     "span_f1",
     "recall_at_1",
+    "exact_match",
 ]
 
 PARALLEL = ("corpus", "lines", "tsv", "jsonl")
@@ -173,15 +175,63 @@ class EmbeddingTask(Part):
     metrics: ClassVar = ("loss", "recall_at_1")
 
 
+class Messages(Part):
+    """Rows of labelled or parallel text as conversations of one question and its answer.
+
+    system: what is said before the conversation; unset means nothing. user: the question. assistant: the answer.
+    In all three, the name of a field in braces stands for what the row has there: {text}, {second} and {label} of
+    labelled text, {source} and {target} of pairs; {{ and }} are braces.
+    """
+
+    system: str | None = None
+    user: str
+    assistant: str
+
+    @model_validator(mode="after")
+    def _fields_are_known(self) -> Self:
+        for name in type(self).model_fields:
+            unknown = [field for field in fields_of(getattr(self, name) or "") if field not in FIELDS]
+            if unknown:
+                known = ", ".join(f"{{{field}}}" for field in FIELDS)
+                raise ValueError(f"task.messages.{name}: there is no field {{{unknown[0]}}}; known: {known}")
+        if not any(field for field in fields_of(self.user)):
+            raise ValueError(f"task.messages.user = {self.user!r} has no field in braces: every question is the same")
+        return self
+
+
+FIELDS = ("text", "second", "label", "source", "target")
+"""What a row of labelled or parallel text has."""
+
+
+def fields_of(template: str) -> list[str]:
+    """The names in braces.
+
+    Raises:
+        ValueError: a brace is left open, or more than a name stands between two.
+    """
+    found: list[str] = []
+    for _, name, form, conversion in Formatter().parse(template):
+        if name is not None:
+            if form or conversion or not name.isidentifier():
+                raise ValueError(f"'{template}': only the name of a field may stand in braces (given: {{{name}}})")
+            found.append(name)
+    return found
+
+
 class InstructionsTask(Part):
-    """The answers of conversations: only what the assistant says is learned, its end included."""
+    """The answers of conversations: only what the assistant says is learned, its end included.
+
+    messages: what makes conversations of labelled or parallel text; unset means that the source is one of
+    conversations.
+    """
 
     type: Literal["instructions"] = "instructions"
+    messages: Messages | None = None
 
     kinds: ClassVar = ("decoder-only", "recurrent-decoder-only")
     head: ClassVar[str | None] = None
-    sources: ClassVar = ("chat",)
-    metrics: ClassVar = ("loss", "perplexity")
+    sources: ClassVar = ("chat", *LABELLED, *(kind for kind in PARALLEL if kind not in LABELLED))
+    metrics: ClassVar = ("loss", "perplexity", "exact_match")
 
 
 Task = Annotated[

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sublayer.data.batch import Batch, as_tensor
+from sublayer.data.batch import IGNORE, Batch, as_tensor
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 _CHUNK = 10_000
 
@@ -53,6 +53,21 @@ class Ragged:
         places = np.arange(int(starts[-1])) + np.repeat(self.starts[rows] - starts[:-1], lengths)
         return Ragged(self.tokens[places], starts)
 
+    def within(self, before: Sequence[int], after: Sequence[int]) -> Ragged:
+        """Each row between these ids."""
+        added = len(before) + len(after)
+        starts = self.starts + added * np.arange(len(self.starts))
+        tokens = np.empty(int(starts[-1]), dtype=np.int32)
+        inside = np.ones(len(tokens), dtype=np.bool_)
+        for place, identifier in enumerate(before):
+            tokens[starts[:-1] + place] = identifier
+            inside[starts[:-1] + place] = False
+        for place, identifier in enumerate(after):
+            tokens[starts[1:] - len(after) + place] = identifier
+            inside[starts[1:] - len(after) + place] = False
+        tokens[inside] = self.tokens
+        return Ragged(tokens, starts)
+
     def filled(self) -> Ragged:
         """The rows that are not empty."""
         return self.take(np.flatnonzero(self.lengths))
@@ -81,22 +96,20 @@ class EncodedPairs:
     targets: Ragged
     rows: NDArray[np.int64]
     report: Report
-    pad_id: int
-    start_id: int
-    end_id: int
+    marks: Marks
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def source_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each source, end marker included: int64 [N]."""
-        return self.sources.lengths + 1
+        """Tokens of each source, marks included: int64 [N]."""
+        return self.sources.lengths + self.marks.around_source
 
     @property
     def target_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each target, end marker included: int64 [N]."""
-        return self.targets.lengths + 1
+        """Tokens of each target, marks included: int64 [N]."""
+        return self.targets.lengths + self.marks.around_target
 
     def epoch(self, seed: int, number: int) -> EncodedPairs:
         """The pairs are the same in every epoch."""
@@ -112,37 +125,29 @@ class EncodedPairs:
             yield side.tokens
 
     def collate(self, rows: NDArray[np.int64]) -> Batch:
-        """The tensors of `rows`: start and end markers put on, padded to the longest."""
-        sources, targets = self.sources.take(rows), self.targets.take(rows)
-        return pair_batch(sources, targets, rows, pad_id=self.pad_id, start_id=self.start_id, end_id=self.end_id)
+        """The tensors of `rows`: marks put on, padded to the longest."""
+        return pair_batch(self.sources.take(rows), self.targets.take(rows), rows, self.marks)
 
 
-def pair_batch(
-    sources: Ragged, targets: Ragged, rows: NDArray[np.int64], *, pad_id: int, start_id: int, end_id: int
-) -> Batch:
-    """Sources and targets as a batch: start and end markers put on, padded to the longest."""
-    source_lengths, target_lengths = sources.lengths + 1, targets.lengths + 1
+def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], marks: Marks) -> Batch:
+    """Sources and targets as a batch: marks put on, padded to the longest."""
     every = np.arange(len(rows))
-    width = int(target_lengths.max())
-    source = sources.padded(every, width=int(source_lengths.max()), offset=0, fill=pad_id)
-    source[every, source_lengths - 1] = end_id
-    target_in = targets.padded(every, width=width, offset=1, fill=pad_id)
-    target_in[:, 0] = start_id
-    target_out = targets.padded(every, width=width, offset=0, fill=pad_id)
-    target_out[every, target_lengths - 1] = end_id
+    read = sources.within(marks.before, marks.after)
+    fed, said = targets.within((marks.start, *marks.forced), ()), targets.within(marks.forced, (marks.end,))
+    lengths = said.lengths
     return Batch(
-        source=as_tensor(source),
-        source_lengths=as_tensor(source_lengths),
-        target_in=as_tensor(target_in),
-        target_out=as_tensor(target_out),
-        target_lengths=as_tensor(target_lengths),
+        source=as_tensor(read.padded(every, width=int(read.lengths.max()), offset=0, fill=marks.pad)),
+        source_lengths=as_tensor(read.lengths),
+        target_in=as_tensor(fed.padded(every, width=int(lengths.max()), offset=0, fill=marks.pad)),
+        target_out=as_tensor(said.padded(every, width=int(lengths.max()), offset=0, fill=IGNORE)),
+        target_lengths=as_tensor(lengths),
         rows=rows,
-        target_tokens=int(target_lengths.sum()),
+        target_tokens=int(lengths.sum()),
     )
 
 
-def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
-    """`pairs` as ids. A pair with more than `max_length` tokens on a side, end marker included, is left out whole and
+def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int, marks: Marks) -> EncodedPairs:
+    """`pairs` as ids. A pair with more than `max_length` tokens on a side, marks included, is left out whole and
     counted in the report, by line; nothing is cut.
 
     Raises:
@@ -150,21 +155,23 @@ def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> EncodedPairs:
     """
     sources = encode_texts(pairs.sources, tokenizer)
     targets = encode_texts(pairs.targets, tokenizer)
-    fits = (sources.lengths < max_length) & (targets.lengths < max_length)
+    source_room, target_room = max_length - marks.around_source, max_length - marks.around_target
+    kept, report = fitting(pairs, (sources.lengths <= source_room) & (targets.lengths <= target_room), max_length)
+    return EncodedPairs(sources.take(kept), targets.take(kept), kept, report, marks)
+
+
+def fitting(pairs: Pairs, fits: NDArray[np.bool_], max_length: int) -> tuple[NDArray[np.int64], Report]:
+    """The rows that fit, and a report of the rest.
+
+    Raises:
+        DataError: none does.
+    """
     if not fits.any():
         raise DataError(f"none of {len(pairs)} pairs has at most {max_length} tokens a side", "Raise data.max_length.")
     long = np.flatnonzero(~fits)
     reason = f"over {max_length} tokens a side"
     report = pairs.report.leave_out(reason, pairs.lines_of(long.tolist()), len(long))
-    return EncodedPairs(
-        sources=sources.take(np.flatnonzero(fits)),
-        targets=targets.take(np.flatnonzero(fits)),
-        rows=np.flatnonzero(fits).astype(np.int64),
-        report=report,
-        pad_id=tokenizer.pad_id,
-        start_id=tokenizer.start_id,
-        end_id=tokenizer.end_id,
-    )
+    return np.flatnonzero(fits).astype(np.int64), report
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:

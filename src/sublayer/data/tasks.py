@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
 from sublayer import config
 from sublayer.data import sources
 from sublayer.data.encoding import encode, encode_texts
-from sublayer.data.examples.corrupted import CorruptedText, Denoising, Markers, Masking, SpanCorruption
+from sublayer.data.examples.corrupted import CorruptedText, Denoising, Masking, SpanCorruption
 from sublayer.data.examples.frame import Frame
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import packed_documents
 from sublayer.data.examples.similar import similar_pairs
-from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged, own_format
+from sublayer.data.examples.texts import encode_conversations, encode_labelled, encode_tagged
 from sublayer.data.sources import Pairs
-from sublayer.data.split import grouped
 from sublayer.data.tables.conversations import Conversation, read_conversations
 from sublayer.data.tables.documents import Document, read_documents
 from sublayer.data.tables.labelled import Labelled, read_labelled
@@ -24,8 +24,9 @@ from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged, read_tagged
 from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids, sentence_ends, sentinel_ids, sentinel_tokens
 from sublayer.errors import DataError
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
 
+DECODING = config.Decoding()
 AnyTable = Pairs | Rows[Document] | Rows[Labelled] | Rows[Tagged] | Rows[Conversation]
 
 
@@ -44,7 +45,7 @@ def reader(task: config.Task) -> Callable[[Any, Path], Any]:
         case config.TaggingTask():
             return read_tagged
         case config.InstructionsTask():
-            return read_conversations
+            return partial(read_conversations, made=task.messages)
         case _:
             assert_never(task)
 
@@ -82,6 +83,48 @@ def extra_tokens(task: config.Task) -> tuple[str, ...]:
             return ()
 
 
+CHAT = (
+    "{% for message in messages %}{{ bos_token }}{{ message.role + '\n' + message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}{{ 'assistant\n' }}{% endif %}"
+)
+"""sublayer's own form of a conversation: `<s>role NEWLINE content</s>` for each message."""
+
+
+def train_tokenizer(task: config.Task, recipe: config.TokenizerRecipe, training: AnyTable) -> Tokenizer:
+    """A tokenizer trained on the text, which puts around texts what the task wants there.
+
+    An encoder reads `<s> text </s>`, and `<s> text </s> second </s>`; a language model begins with `<s>`.
+    """
+    extra = extra_tokens(task)
+    plain = Tokenizer.train(lines_of(training), recipe, extra)
+    mask = plain.special_id(MASK)
+    others = tuple(found for token in extra if (found := plain.special_id(token)) is not None and found != mask)
+    specials = Specials.of({**plain.specials.roles, "mask": mask}, others)
+    begun = Template.around((plain.start_id,), ())
+    match task:
+        case config.TranslationTask() | config.SpanCorruptionTask() | config.DenoisingTask():
+            return plain.dressed(specials=specials)
+        case config.CausalTask():
+            return plain.dressed(template=begun)
+        case config.InstructionsTask():
+            return plain.dressed(template=begun, chat_template=CHAT)
+        case _:
+            return plain.dressed(template=_framed(plain.start_id, plain.end_id), specials=specials)
+
+
+def spoken(task: config.Task, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of a model to begin with; where it knows no form of a conversation and needs one, with ours."""
+    if isinstance(task, config.InstructionsTask) and tokenizer.chat_template is None:
+        return tokenizer.dressed(chat_template=CHAT)
+    return tokenizer
+
+
+def _framed(start: int, end: int) -> Template:
+    """`start text end`, and `start text end second end` with the second text's part of type 1."""
+    first = (Slot(start), Slot(text=0), Slot(end))
+    return Template(first, (*first, Slot(text=1, type=1), Slot(end, type=1)))
+
+
 def labels_of(table: AnyTable) -> tuple[str, ...]:
     """The labels, or tags, that the text has, sorted; empty where it has none.
 
@@ -102,29 +145,32 @@ def labels_of(table: AnyTable) -> tuple[str, ...]:
 
 
 def encode_for(
-    task: config.Task, table: Any, tokenizer: Tokenizer, max_length: int, labels: Sequence[str]
+    task: config.Task,
+    table: Any,
+    tokenizer: Tokenizer,
+    max_length: int,
+    labels: Sequence[str] = (),
+    decoding: config.Decoding = DECODING,
 ) -> Examples[Any]:
     """The text as a task shows it to a model.
 
     Args:
         table: what the task's `reader` gave. max_length: tokens of a row. labels: in the order of the model's head.
+        decoding: what an encoder-decoder's texts begin with.
 
     Raises:
         DataError: nothing fits, or a label is unknown. ConfigError: the tokenizer lacks a special token.
     """
-    markers = Markers(tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id)
     match task:
         case config.TranslationTask():
-            return encode(table, tokenizer, max_length)
+            return encode(table, tokenizer, max_length, Marks.of(tokenizer, decoding))
         case config.EmbeddingTask():
-            frame = Frame.of(tokenizer)
-            # Pairs count one marker a side; a framed text may have more.
-            return similar_pairs(encode(table, tokenizer, max_length - frame.added + 1), frame)
+            return similar_pairs(table, tokenizer, max_length)
         case config.CausalTask():
             return packed_documents(
                 encode_texts(table.texts(), tokenizer),
                 table.report,
-                Frame.of(tokenizer),
+                Frame.of_documents(tokenizer),
                 room=max_length,
                 stride=task.stride,
                 evaluation_stride=task.evaluation_stride,
@@ -135,23 +181,19 @@ def encode_for(
             )
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.SpanCorruptionTask():
-            noise = SpanCorruption(task, max_length, markers, sentinel_ids(tokenizer, task.sentinels))
+            noise = SpanCorruption(
+                task, max_length, Marks.of(tokenizer, decoding), sentinel_ids(tokenizer, task.sentinels)
+            )
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.DenoisingTask():
-            noise = Denoising(task, max_length, markers, mask_id(tokenizer), sentence_ends(tokenizer))
+            marks = Marks.of(tokenizer, decoding)
+            noise = Denoising(task, max_length, marks, mask_id(tokenizer), sentence_ends(tokenizer))
             return CorruptedText(encode_texts(table.texts(), tokenizer).filled(), noise, table.report)
         case config.ClassificationTask():
             return encode_labelled(table, tokenizer, max_length, labels)
         case config.TaggingTask():
             return encode_tagged(table, tokenizer, max_length, labels)
         case config.InstructionsTask():
-            return encode_conversations(table, own_format(tokenizer), max_length, tokenizer.pad_id)
+            return encode_conversations(table, tokenizer, max_length)
         case _:
             assert_never(task)
-
-
-def held_out(table: AnyTable) -> list[Mapping[str, Any]]:
-    """The rows as plain values, one JSON object each; of pairs each source once, with all its translations."""
-    if isinstance(table, Pairs):
-        return [{"source": source, "references": several} for source, several in zip(*grouped(table), strict=True)]
-    return [row.plain for row in table]

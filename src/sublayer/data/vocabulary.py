@@ -15,7 +15,6 @@ from sublayer.text import Tokenizer
 from sublayer.text.pieces import SPACE
 
 MASK = "<mask>"
-MASKS = (MASK, "[MASK]")
 CONTINUES = "##"
 ENDS = tuple(".!?…。！？")
 
@@ -30,9 +29,8 @@ def mask_id(tokenizer: Tokenizer) -> int:
     Raises:
         ConfigError: the tokenizer has no mask token.
     """
-    for token in MASKS:
-        if (found := tokenizer.special_id(token)) is not None:
-            return found
+    if tokenizer.specials.mask is not None:
+        return tokenizer.specials.mask
     raise ConfigError(
         "the tokenizer of start.path has no mask token", "Start from a model that was trained with one, or from none."
     )

@@ -184,7 +184,7 @@ class Generator(Generic[S]):
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
-        """The tokens of a prompt as the model reads them, its start token first if it has one.
+        """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.
 
         Args:
             number: what an error calls the prompt.
@@ -193,8 +193,10 @@ class Generator(Generic[S]):
             InputError: nothing is left to go on from, or a token is not in the vocabulary.
         """
         if isinstance(prompt, str):
-            [ids] = self.tokenizer.encode([prompt])
-            ids = [self.tokenizer.start_id, *ids]
+            [ids] = self.tokenizer.encode_marked([prompt])
+            start = self.tokenizer.specials.start
+            if not ids and start is not None:
+                ids = [start]
         else:
             ids = list(prompt)
             size = self.model.config.vocab_size

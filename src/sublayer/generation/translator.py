@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from sublayer.errors import InputError
 from sublayer.generation.alignment import alignments as align
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
+from sublayer.generation.constraints import constraints_of
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import Runner
 from sublayer.generation.step import Hypothesis, Limits, Stepper
 from sublayer.models import SequenceToSequence
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,22 @@ class Translator:
         self.decoding = decoding
         self._runner = Runner(self.model)
 
+    def told(self, **changes: Any) -> Translator:
+        """The same model, which translates in another way: fields of `config.Decoding`, such as `target_language`.
+
+        Raises:
+            ConfigError: a value that cannot be. InputError: the tokenizer knows no such language.
+        """
+        decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
+        other = Translator(self.model, self.tokenizer, decoding)
+        other._runner = self._runner
+        return other
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What sources and translations begin and end with."""
+        return Marks.of(self.tokenizer, self.decoding)
+
     @property
     def stepper(self) -> Stepper[Any]:
         """What is searched: the model, by a `Runner`."""
@@ -136,13 +154,13 @@ class Translator:
         return self._aligned(sources, translations) if alignments else translations
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Source ids with the end marker, as the model wants them.
+        """Source ids with the marks around them, as the encoder reads them.
 
         Raises:
             InputError: a sentence is empty, or longer than the model's positions.
         """
         longest = self.model.config.max_length
-        sources = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(sentences)]
+        sources = [self.marks.source(ids) for ids in self.tokenizer.encode(sentences)]
         for number, (sentence, ids) in enumerate(zip(sentences, sources, strict=True), start=1):
             if not sentence.strip():
                 raise InputError(f"sentence {number} is empty", "Leave it out, or give it words.")
@@ -157,7 +175,7 @@ class Translator:
     def search(
         self, sources: Sequence[Sequence[int]], *, beam: int | None = None, batch_tokens: int = 8000
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each source, in order; sources are ids with the end marker."""
+        """The hypotheses of each source, in order; sources are as `encode` gives them."""
         found: list[list[Hypothesis]] = [[] for _ in sources]
         for rows, hypotheses in self._searched(sources, self._decoding(beam, None), batch_tokens):
             for row, best in zip(rows, hypotheses, strict=True):
@@ -176,25 +194,31 @@ class Translator:
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
     def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
-        source, lengths = padded(sources, self.tokenizer.pad_id, self.model.device)
-        longest = self.model.config.max_length
+        marks, longest = self.marks, self.model.config.max_length
+        source, lengths = padded(sources, marks.pad, self.model.device)
+        ends = frozenset({marks.end, *c.end_ids})
         limits = Limits(
-            first=[self.tokenizer.start_id] * len(sources),
-            end_ids=frozenset({self.tokenizer.end_id}),
+            first=[marks.start] * len(sources),
+            end_ids=ends,
             steps=[min(longest, int(len(ids) * c.max_ratio) + c.max_extra) for ids in sources],
         )
+        said = c.constraints.model_copy(update={"forced": marks.forced})
+        options: dict[str, Any] = {
+            "length_penalty": c.length_penalty,
+            "constraints": constraints_of(said, ends, self.model.config.vocab_size),
+        }
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.stepper, source, ragged, limits, length_penalty=c.length_penalty)
-            return beam_search(self.stepper, source, ragged, limits, beam=c.beam, length_penalty=c.length_penalty)
+                return greedy(self.stepper, source, ragged, limits, **options)
+            return beam_search(self.stepper, source, ragged, limits, beam=c.beam, **options)
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:
         maps = align(
             self.model,
             sources,
             [translation.tokens for translation in translations],
-            start_id=self.tokenizer.start_id,
+            start_id=self.marks.start,
         )
         return [replace(translation, alignment=one) for translation, one in zip(translations, maps, strict=True)]

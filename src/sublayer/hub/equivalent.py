@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.config.part import Part
 from sublayer.hub.family import Tree
-from sublayer.hub.folder import retie, untied
+from sublayer.hub.weights import retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention

@@ -2,7 +2,7 @@
 
     config.json          format, the model's tree, the decoding defaults, the tokenizer's fingerprint, the tied weights,
                          and, of a model that came from elsewhere, its family
-    model.safetensors    the weights, those that are tied once
+    model.safetensors    the weights, those that are tied once; adapters on another model: see hub/adapted.py
     tokenizer.json       as the `tokenizers` library writes it
     recipe.toml          how the model came about
     README.md            the model card
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError
@@ -27,7 +26,9 @@ from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.runner import runner_for
 from sublayer.generation.translator import Translator
+from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
 from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.hub.weights import fill, untied
 from sublayer.models import (
     DecoderOnly,
     EncoderDecoder,
@@ -59,12 +60,14 @@ class Contents:
 
     decoding: how the model is used unless a call says otherwise, as plain data; its type goes by the model's shape.
     imported: where a model from elsewhere came from: {"family": ...} at least; empty for our own.
+    adapted: what there is to the model beside its base, where that is all that is written, or was read.
     """
 
     model: Model
     tokenizer: Tokenizer
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
     imported: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    adapted: Adapted | None = None
 
 
 def save(folder: Path, translator: Translator, papers: Papers) -> None:
@@ -79,7 +82,10 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
     with replacing(folder) as aside:
         aside.mkdir()
         tokenizer.save(aside / "tokenizer.json")
-        write_tensors(aside / "model.safetensors", parameters)
+        if contents.adapted is None:
+            write_tensors(aside / WEIGHTS, parameters)
+        else:
+            write_tensors(aside / ADAPTERS, contents.adapted.tensors)
         write_text(aside / "recipe.toml", papers.recipe)
         write_text(aside / "README.md", papers.card)
         origin = {"imported": dict(contents.imported)} if contents.imported else {}
@@ -92,6 +98,7 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
                 "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
                 "tied": ties,
                 **origin,
+                **({} if contents.adapted is None else contents.adapted.plain),
             },
         )
 
@@ -108,7 +115,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Loaded:
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
     """
-    found = read(path, device)
+    return ready(read(path, device), path)
+
+
+def ready(found: Contents, path: str | Path) -> Loaded:
+    """What was read from `path`, ready to use; raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
     match model:
@@ -154,12 +165,16 @@ def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Class
             )
 
 
-def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
+def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True) -> Contents:
     """What stands in a model folder, or in the folder of the run that made it.
+
+    Args:
+        merged: adapters become part of the weights, which is as fast as a model without any.
 
     Raises:
         CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected or misshapen (all are
-            named at once), or the tokenizer is not the one that the model was trained with.
+            named at once), or the tokenizer is not the one that the model was trained with; of adapters, their base
+            is not there, or is another.
     """
     folder = find(Path(path))
     description = _description(folder)
@@ -180,12 +195,17 @@ def read(path: str | Path, device: str | torch.device = "cpu") -> Contents:
             f"{tokenizer.fingerprint[:12]}…, the model was trained with {fingerprint[:12]}…)",
             "Put back the tokenizer.json that came with the model.",
         )
-    with without_memory():
-        model = build_model(tree)
-    fill(model, read_tensors(folder / "model.safetensors"), ties, folder / "model.safetensors")
+    adapted = Adapted.read(folder, description) if "adapter" in description else None
+    if adapted is None:
+        with without_memory():
+            model = build_model(tree)
+        fill(model, read_tensors(folder / WEIGHTS), ties, folder / WEIGHTS)
+    else:
+        base = read(adapted.base_folder(folder)).model
+        model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)
-    return Contents(model.eval(), tokenizer, decoding, imported)
+    return Contents(model.eval(), tokenizer, decoding, imported, adapted)
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:
@@ -208,55 +228,6 @@ def find(path: Path) -> Path:
             "Give a model folder, or a run that has been trained to its end.",
         )
     raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
-
-
-def untied(model: torch.nn.Module) -> tuple[dict[str, torch.nn.Parameter], dict[str, str]]:
-    """The parameters by name, each once, and for every other name of a tied one the name it stands under."""
-    parameters: dict[str, torch.nn.Parameter] = {}
-    first: dict[int, str] = {}
-    ties: dict[str, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in first:
-            ties[name] = first[id(parameter)]
-        else:
-            first[id(parameter)] = name
-            parameters[name] = parameter
-    return parameters, ties
-
-
-def fill(model: torch.nn.Module, tensors: dict[str, Tensor], ties: dict[str, str], path: Path) -> None:
-    """Give every parameter its tensor, and account for every tensor.
-
-    Raises:
-        CheckpointError: names every missing, unexpected and misshapen tensor at once.
-    """
-    expected, expected_ties = untied(model)
-    wrong = [f"missing: {name}" for name in expected if name not in tensors]
-    wrong += [f"unexpected: {name}" for name in tensors if name not in expected]
-    wrong += [
-        f"misshapen: {name} is {tuple(tensors[name].shape)} and should be {tuple(parameter.shape)}"
-        for name, parameter in expected.items()
-        if name in tensors and tensors[name].shape != parameter.shape
-    ]
-    if ties != expected_ties:
-        wrong.append(f"tied weights are {ties} and should be {expected_ties}")
-    if wrong:
-        raise CheckpointError(f"{path} does not fit its config.json: " + "; ".join(wrong), "Copy the folder again.")
-    complete = {**tensors, **{name: tensors[source] for name, source in ties.items()}}
-    model.load_state_dict(complete, strict=True, assign=True)
-    retie(model, ties)
-    model.requires_grad_(True)
-    for module in model.modules():
-        reset = getattr(module, "reset_buffers", None)
-        if reset is not None:
-            reset()
-
-
-def retie(model: torch.nn.Module, ties: dict[str, str]) -> None:
-    """Make the names of a tied weight one parameter again."""
-    for name, source in ties.items():
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from sublayer.config.report import report
 from sublayer.errors import CheckpointError, nearest
 from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
-from sublayer.hub.folder import retie, untied
 from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source, read_json
 from sublayer.hub.tokens import SpecialTokens
+from sublayer.hub.weights import retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
 

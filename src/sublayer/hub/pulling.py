@@ -17,6 +17,7 @@ from sublayer.hub.folder import Contents, Papers, write
 from sublayer.hub.gguf import import_gguf
 from sublayer.hub.importing import Imported, import_folder
 from sublayer.hub.resolving import resolve
+from sublayer.hub.tokens import SpecialTokens
 from sublayer.text import Tokenizer
 from sublayer.text.folder import load_folder
 
@@ -68,16 +69,22 @@ def decoding(imported: Imported, tokenizer: Tokenizer) -> dict[str, Any]:
     said = imported.generation
     match imported.model.config:
         case config.DecoderOnly():
-            return _generation(said, imported.settings, tokenizer).plain()
+            return _generation(imported, tokenizer).plain()
         case config.EncoderDecoder():
+            tokens = imported.tokens
             return config.Decoding(
-                beam=said.get("num_beams") or 1, length_penalty=float(said.get("length_penalty") or 1.0)
+                beam=said.get("num_beams") or 1,
+                length_penalty=float(said.get("length_penalty") or 1.0),
+                constraints=_constraints(said, tokens, counted=1),
+                start=tokens.start,
+                end_ids=tuple(end for end in tokens.end if end != tokenizer.specials.end),
             ).plain()
         case config.EncoderOnly():
             return {}
 
 
-def _generation(said: Mapping[str, Any], settings: Mapping[str, Any], tokenizer: Tokenizer) -> config.Generation:
+def _generation(imported: Imported, tokenizer: Tokenizer) -> config.Generation:
+    said = imported.generation
     search: config.Search = config.Greedy()
     if said.get("do_sample") and said.get("temperature", 1.0) > 0:
         search = config.Sampling(
@@ -86,15 +93,22 @@ def _generation(said: Mapping[str, Any], settings: Mapping[str, Any], tokenizer:
             top_p=float(said.get("top_p") or 1.0),
             min_p=float(said.get("min_p") or 0.0),
         )
-    ends: int | list[int] | None = said.get("eos_token_id", settings.get("eos_token_id"))
-    listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
     return config.Generation(
         search=search,
-        constraints=config.Constraints(
-            repetition_penalty=float(said.get("repetition_penalty") or 1.0),
-            no_repeat_ngram=said.get("no_repeat_ngram_size") or None,
-        ),
-        end_ids=tuple(end for end in listed if end != tokenizer.specials.end),
+        constraints=_constraints(said, imported.tokens),
+        end_ids=tuple(end for end in imported.tokens.end if end != tokenizer.specials.end),
+    )
+
+
+def _constraints(said: Mapping[str, Any], tokens: SpecialTokens, counted: int | None = None) -> config.Constraints:
+    """counted: tokens that `min_length` counts before the first new one; None where that depends on the prompt."""
+    shortest = said.get("min_new_tokens") or (0 if counted is None else (said.get("min_length") or 0) - counted)
+    return config.Constraints(
+        repetition_penalty=float(said.get("repetition_penalty") or 1.0),
+        no_repeat_ngram=said.get("no_repeat_ngram_size") or None,
+        min_length=max(shortest, 0),
+        banned=tokens.banned,
+        forced=tokens.forced_first,
     )
 
 

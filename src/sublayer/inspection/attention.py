@@ -1,4 +1,4 @@
-"""The attention of every layer and head for one sentence and its translation."""
+"""The attention of every layer and head for one text, or for one sentence and its translation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import InputError
+from sublayer.inspection.groups import groups
+from sublayer.inspection.passages import Passage, evaluated, given
 from sublayer.inspection.recording import Recording, record
-from sublayer.models import EncoderDecoder
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +53,8 @@ def attention_maps(
         raise InputError("there is nothing to attend to: the source has no token")
     fed = [start_id, *target_ids]
     source = torch.tensor([list(source_ids)], device=model.device)
-    training = model.training
-    try:
-        model.eval()
-        with torch.no_grad(), record(model, "*_attention.weights") as seen:
-            model.hidden(source, None, torch.tensor([fed], device=model.device))
-    finally:
-        model.train(training)
+    with torch.no_grad(), evaluated(model), record(model, "*_attention.weights") as seen:
+        model.hidden(source, None, torch.tensor([fed], device=model.device))
     return AttentionMaps(
         encoder=_stacked(seen, "encoder.", ".self_attention.weights"),
         decoder=_stacked(seen, "decoder.", ".self_attention.weights"),
@@ -66,6 +63,33 @@ def attention_maps(
         fed_ids=fed,
         predicted_ids=[*target_ids, end_id],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class TextMaps:
+    """Self-attention weights of one text, float32 on the CPU: every row sums to 1.
+
+    weights: [L, H, S, S], each token over the text; zero above the diagonal where the model is causal. ids: S tokens.
+    title: what the attention is called.
+    """
+
+    weights: Tensor
+    ids: list[int]
+    causal: bool
+    title: str
+
+
+def text_maps(model: DecoderOnly | EncoderOnly, passage: Passage) -> TextMaps:
+    """The maps of one text in a model of one stack, without dropout.
+
+    Raises:
+        InputError: the text is longer than the model's positions.
+    """
+    [group] = groups(model)
+    with torch.no_grad(), evaluated(model), record(model, *group.taps("weights")) as seen:
+        given(model, [passage], [0]).hidden(model)
+    weights = torch.stack([seen[tap][0][0].float().cpu() for tap in group.taps("weights")])
+    return TextMaps(weights, list(passage.tokens), group.causal, group.title)
 
 
 def _stacked(seen: Recording, stack: str, attention: str) -> Tensor:

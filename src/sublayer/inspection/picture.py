@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-import textwrap
-import unicodedata
-import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sublayer import files
 from sublayer.errors import InputError
-from sublayer.inspection.attention import AttentionMaps
+from sublayer.inspection.attention import AttentionMaps, TextMaps
+from sublayer.inspection.sheet import (
+    INK,
+    LINE,
+    MARGIN,
+    QUIET,
+    axes_at,
+    drawing,
+    printable,
+    require_picture_path,
+    save,
+    wrapped,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,29 +31,11 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from torch import Tensor
 
-SUFFIXES = (".png", ".svg")
-
-# Tried after DejaVu, which matplotlib brings along, for the scripts that it lacks; only those installed are used.
-_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Devanagari"),
-    *("Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Segoe UI", "Arial Unicode MS"),
-)
-
 # The look: inches and colours.
-_GAP, _MARGIN, _BETWEEN = 0.10, 0.30, 0.30  # between panels, around the page, between sections
-_LINE, _HEADING, _BAR_ROOM = 0.24, 0.60, 0.60  # a title's line, a section's heading, room for the colour bar
-_INK, _QUIET, _HIDDEN = "#1a1a1a", "#6b6b6b", "#ececec"
-_MAX_PIXELS = 60e6  # and no side over 2 ** 16, which is all that Agg draws
+_GAP, _BETWEEN = 0.10, 0.30  # between panels, between sections
+_HEADING, _BAR_ROOM = 0.60, 0.60  # a section's heading, room for the colour bar
+_HIDDEN = "#ececec"
 _TICKS = (0.0, 0.05, 0.2, 0.5, 1.0)
-
-
-def require_picture_path(path: Path) -> None:
-    """Raise `InputError` unless `path` names a picture that can be drawn."""
-    if path.suffix.lower() not in SUFFIXES:
-        given = f"ends in '{path.suffix}'" if path.suffix else "has no suffix"
-        raise InputError(f"{path} {given}, but a picture is .png or .svg", f"Say {path.with_suffix('.png').name}.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", "Name a file, which the picture may replace.")
 
 
 def draw_attention(
@@ -89,8 +79,8 @@ def draw_attention(
     sources, targets = labels(source_pieces), labels(target_pieces)
     fed, predicted = [start, *targets], [*targets, end]
     drawn = _require_layers(layers, maps)
-    title = [_printable(text) for text in (source, f"→ {translation}") if source or translation]
-    with _matplotlib():
+    title = [printable(text) for text in (source, f"→ {translation}") if source or translation]
+    with drawing():
         encoder, decoder = drawn
         sections = [
             _Section("Encoder self-attention", "row: a source token · columns: the source tokens it attends to",
@@ -100,7 +90,34 @@ def draw_attention(
             _Section("Cross-attention", "row: the token being predicted · columns: the source tokens it attends to",
                      maps.cross, predicted, sources, decoder),
         ]  # fmt: skip
-        _save(_draw(sections, title), path)
+        save(_draw(sections, title), path)
+
+
+def draw_text_attention(
+    maps: TextMaps, pieces: Sequence[str], path: Path, *, title: str = "", layers: Sequence[int] | None = None
+) -> None:
+    """Write the self-attention of a model of one stack to `path`: one section, otherwise as `draw_attention`.
+
+    Args:
+        pieces: S pieces, markers included. title: the text, or nothing.
+
+    Raises:
+        InputError, StorageError: as `draw_attention`.
+    """
+    require_picture_path(path)
+    _require_size("pieces", pieces, maps.weights.shape[-1])
+    shown = labels(pieces)
+    count = maps.weights.shape[0]
+    drawn = list(range(count)) if layers is None else list(layers)
+    for layer in drawn:
+        if not 0 <= layer < count:
+            raise InputError(f"there is no layer {layer}", f"The layers are 0 to {count - 1}.")
+    if not drawn:
+        raise InputError("layers is empty", f"The layers are 0 to {count - 1}.")
+    note = "row: a token · columns: the tokens it attends to" + (" (grey: to come)" if maps.causal else "")
+    with drawing():
+        section = _Section(maps.title, note, maps.weights, shown, shown, drawn, causal=maps.causal)
+        save(_draw([section], [printable(title)] if title else []), path)
 
 
 def labels(pieces: Sequence[str]) -> list[str]:
@@ -118,16 +135,11 @@ def labels(pieces: Sequence[str]) -> list[str]:
             shown.append(f"·{piece}")
         else:
             shown.append(piece)
-    return [_clipped(_printable(piece)) for piece in shown]
+    return [_clipped(printable(piece)) for piece in shown]
 
 
 def _clipped(label: str, most: int = 16) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
-
-
-def _printable(text: str) -> str:
-    """White space as single spaces, and nothing that XML forbids (control characters, lone surrogates)."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def _require_layers(layers: Sequence[int] | None, maps: AttentionMaps) -> tuple[list[int], list[int]]:
@@ -197,41 +209,20 @@ def _widest(words: Sequence[str], points: float) -> float:
     )
 
 
-@contextmanager
-def _matplotlib() -> Generator[None]:
-    """Settings of our own, whatever the user's matplotlibrc says, and no word about glyphs that no font has."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    settings: dict[Any, Any] = {
-        "font.family": ["DejaVu Sans", *(name for name in _FONTS if name in installed), "sans-serif"],
-        "text.usetex": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "sublayer",
-        "axes.grid": False,
-        "savefig.bbox": None,
-        "savefig.transparent": False,
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        yield
-
-
 def _draw(sections: Sequence[_Section], title: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
     sections = [section for section in sections if section.layers]
-    left = _MARGIN + max(section.words_beside for section in sections)
-    width = max(6.0, left + max(section.width for section in sections) + _BAR_ROOM + _MARGIN)
-    lines = [line for text in title for line in _wrapped(text, width - 2 * _MARGIN)]
-    titled = _LINE * len(lines) + (0.12 if lines else 0)
-    height = 2 * _MARGIN + titled + sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
+    left = MARGIN + max(section.words_beside for section in sections)
+    width = max(6.0, left + max(section.width for section in sections) + _BAR_ROOM + MARGIN)
+    lines = [line for text in title for line in wrapped(text, width - 2 * MARGIN)]
+    titled = LINE * len(lines) + (0.12 if lines else 0)
+    height = 2 * MARGIN + titled + sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
     page = Figure(figsize=(width, height), facecolor="white")
     # From the top down; matplotlib counts from the bottom up.
-    top = height - _MARGIN
+    top = height - MARGIN
     for place, line in enumerate(lines):
-        _write(page, _MARGIN, top - place * _LINE, line, fontsize=12)
+        write(page, MARGIN, top - place * LINE, line, fontsize=12)
     top -= titled
     for place, section in enumerate(sections):
         _draw_section(page, section, left, top, bar=place == 0)
@@ -239,27 +230,21 @@ def _draw(sections: Sequence[_Section], title: Sequence[str]) -> Figure:
     return page
 
 
-def _wrapped(text: str, inches: float) -> list[str]:
-    """Lines of the title: at its size 9 letters an inch, or 6 of the full-width ones of Chinese, Japanese, Korean."""
-    wide = any(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return textwrap.wrap(text, int(inches * (6 if wide else 9)))
-
-
 def _draw_section(page: Figure, section: _Section, left: float, top: float, *, bar: bool) -> None:
-    _write(page, _MARGIN, top, section.title, fontsize=11, weight="bold")
-    _write(page, _MARGIN, top - 0.21, section.note, fontsize=7.5, color=_QUIET)
+    write(page, MARGIN, top, section.title, fontsize=11, weight="bold")
+    write(page, MARGIN, top - 0.21, section.note, fontsize=7.5, color=QUIET)
     image: AxesImage | None = None
     for row, layer in enumerate(section.layers):
         bottom = top - _HEADING - section.panel_height - row * (section.panel_height + _GAP)
         middle = bottom + section.panel_height / 2
-        _write(page, _MARGIN, middle, f"layer {layer}", fontsize=8, rotation=90, va="center", color=_QUIET)
+        write(page, MARGIN, middle, f"layer {layer}", fontsize=8, rotation=90, va="center", color=QUIET)
         for head in range(section.heads):
             place = left + head * (section.panel_width + _GAP)
-            axes = _axes(page, place, bottom, section.panel_width, section.panel_height)
+            axes = axes_at(page, place, bottom, section.panel_width, section.panel_height)
             image = _draw_panel(axes, section, layer, head)
             _label(axes, section, rows=head == 0, columns=layer == section.layers[-1])
             if row == 0:
-                axes.set_title(f"head {head}", fontsize=8, color=_QUIET, pad=3)
+                axes.set_title(f"head {head}", fontsize=8, color=QUIET, pad=3)
     if bar and image is not None:
         _draw_bar(page, section, image, left + section.width + 0.15, top)
 
@@ -281,7 +266,7 @@ def _draw_panel(axes: Axes, section: _Section, layer: int, head: int) -> AxesIma
 
 def _label(axes: Axes, section: _Section, *, rows: bool, columns: bool) -> None:
     """The words, at the outer panels alone: below the last layer, and left of the first head."""
-    look: dict[str, Any] = {"fontsize": section.font, "color": _INK, "parse_math": False}
+    look: dict[str, Any] = {"fontsize": section.font, "color": INK, "parse_math": False}
     axes.tick_params(length=0, pad=2)
     every = section.every
     below = section.columns[::every] if columns else []
@@ -294,32 +279,9 @@ def _draw_bar(page: Figure, section: _Section, image: AxesImage, left: float, to
     """The colour scale, right of the first section."""
     panels = len(section.layers) * (section.panel_height + _GAP) - _GAP
     height = min(panels, 1.8)
-    axes = _axes(page, left, top - _HEADING - height, 0.12, height)
+    axes = axes_at(page, left, top - _HEADING - height, 0.12, height)
     bar = page.colorbar(image, cax=axes, ticks=_TICKS)
     axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    axes.tick_params(length=2, width=0.5, labelsize=7, labelcolor=_QUIET)
-    axes.set_title("weight", fontsize=7, color=_QUIET, pad=4)
+    axes.tick_params(length=2, width=0.5, labelsize=7, labelcolor=QUIET)
+    axes.set_title("weight", fontsize=7, color=QUIET, pad=4)
     bar.outline.set_linewidth(0.5)  # pyright: ignore
-
-
-def _write(page: Figure, left: float, top: float, text: str, **look: Any) -> None:
-    """Text whose upper left corner is so many inches from the lower left corner of the page."""
-    width, height = page.get_size_inches()
-    look = {"va": "top", "color": _INK, "parse_math": False} | look
-    page.text(left / width, top / height, text, None, **look)
-
-
-def _axes(page: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes placed in inches."""
-    across, up = page.get_size_inches()
-    return page.add_axes((left / across, bottom / up, width / across, height / up))
-
-
-def _save(page: Figure, path: Path) -> None:
-    """Agg for PNG, the SVG writer for SVG; no pyplot, so no display is needed and nothing stays behind."""
-    width, height = page.get_size_inches()
-    dots = min(150.0, math.sqrt(_MAX_PIXELS / (width * height)), 60_000 / max(width, height))
-    kind = path.suffix.lower()[1:]
-    with files.replacing(path) as aside:
-        # Without the date the same maps give the same file.
-        page.savefig(aside, format=kind, dpi=dots, metadata={"Date": None} if kind == "svg" else None)

@@ -6,79 +6,136 @@ gradient that is missing. Both are silent otherwise: a model that sees the futur
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from sublayer.laws.feeding import Decodes, Encodes, Feeding
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.measure import Finding, evaluating, finding
-from sublayer.models import EncoderDecoder
+from sublayer.laws.law import Apart, law
+from sublayer.models.stack import Stack
 
 
+@law("causality", Decodes)
 @torch.enable_grad()
-def target_sees_its_past(model: EncoderDecoder, inputs: Inputs) -> Finding:
-    """The logits at t depend on the target at t' exactly where t' <= t, and no farther than the windows reach."""
+def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
+    """The logits at t depend on the tokens at t' exactly where t' <= t, and no farther than the windows reach."""
     size = inputs.target.shape[1]
-    source, target = inputs.source[-1:].expand(size, -1), inputs.target[-1:].expand(size, -1)
-    with evaluating(model):
-        seen = _Leaf(model.decoder.embedding)
-        with seen:
-            logits = model(source, None, target)
-        found = seen.gradient(_diagonal(logits))
-    distance = _distance(size, found.device)
-    attention = model.config.decoder.block.attention
-    allowed = (distance >= 0) & (distance <= _reach(attention.window, model.config.decoder.layers))
-    return _judge("causality", found, allowed, f"d logits / d target embedding, {size} positions")
+    seen = _Leaf(fed.model.decoder.embedding)
+    with seen:
+        logits = fed.answer(inputs.alone(-1).repeated(size))
+    found = seen.gradient(_diagonal(logits))
+    # The target is the end of what the decoder reads, which may begin with the source.
+    distance = _distance(found.shape[1], found.device)[-size:]
+    allowed = (distance >= 0) & (distance <= _reach(fed.model.decoder))
+    return _judge(found, allowed, f"d logits / d embedding, {size} positions")
 
 
+@law("each layer's window", Feeding)
 @torch.enable_grad()
-def source_sees_its_window(model: EncoderDecoder, inputs: Inputs) -> Finding:
+def layers_see_their_windows(fed: Feeding, inputs: Inputs) -> Apart:
+    """What leaves a layer depends on what entered it exactly where the window of that layer, and causality, allow.
+
+    A layer by itself, because one that sees everything hides from the whole what another may not see.
+    """
+    alone = inputs.alone(-1)
+    layers = [_Layer(stack, index) for stack in fed.stacks for index in range(len(stack.layers))]
+    with ExitStack() as entered:
+        for layer in layers:
+            entered.enter_context(layer)
+        # As many rows as any stack has positions.
+        fed.answer(alone.repeated(alone.source.shape[1] + alone.target.shape[1]))
+    worst = max((layer.judge() for layer in layers), key=lambda apart: (bool(apart.fault), apart.error))
+    fine = worst.error == 0.0 and not worst.fault
+    return replace(worst, detail=f"d out / d in, {len(layers)} layers") if fine else worst
+
+
+@law("the encoder's view", Encodes)
+@torch.enable_grad()
+def source_sees_its_window(fed: Encodes, inputs: Inputs) -> Apart:
     """The encoder's states depend on the source on both sides, and no farther than the windows reach."""
     size = inputs.source.shape[1]
-    with evaluating(model):
-        seen = _Leaf(model.encoder.embedding)
-        with seen:
-            states = model.encode(inputs.source[-1:].expand(size, -1)).states
-        found = seen.gradient(_diagonal(states))
-    attention = model.config.encoder.block.attention
-    allowed = _distance(size, found.device).abs() <= _reach(attention.window, model.config.encoder.layers)
-    return _judge("the encoder's view", found, allowed, f"d states / d source embedding, {size} positions")
+    seen = _Leaf(fed.model.encoder.embedding)
+    with seen:
+        states = fed.states(inputs.alone(-1).repeated(size))
+    found = seen.gradient(_diagonal(states))
+    allowed = _distance(size, found.device).abs() <= _reach(fed.model.encoder)
+    return _judge(found, allowed, f"d states / d embedding, {size} positions")
 
 
+@law("padding is unseen", Encodes)
 @torch.enable_grad()
-def source_padding_is_unseen(model: EncoderDecoder, inputs: Inputs) -> Finding:
-    """The logits depend on every real source token and on no padding."""
-    with evaluating(model):
-        seen = _Leaf(model.encoder.embedding)
-        with seen:
-            logits = model(inputs.source, inputs.source_lengths, inputs.target)
-        found = seen.gradient(_weighed(logits))
-    positions = torch.arange(inputs.source.shape[1], device=found.device)
-    allowed = positions < inputs.source_lengths.unsqueeze(1)
-    return _judge("source padding is unseen", found, allowed, "d logits / d source embedding")
+def source_padding_is_unseen(fed: Encodes, inputs: Inputs) -> Apart:
+    """What a source is read for depends on every real token of it and on no padding."""
+    seen = _Leaf(fed.model.encoder.embedding)
+    with seen:
+        read = fed.reading(inputs)
+    found = seen.gradient(_weighed(read))
+    return _judge(found, inputs.source_real, "d what is read / d embedding")
 
 
 class _Leaf:
-    """Cuts the graph at a module's output, so that gradients with respect to it can be asked for."""
+    """Cuts the graph at what leaves a module, or enters it, so that gradients with respect to it can be asked for."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.output: Tensor | None = None
+    def __init__(self, module: nn.Module, *, entering: bool = False) -> None:
+        self.module, self.entering = module, entering
+        self.cut: Tensor | None = None
 
     def __enter__(self) -> None:
-        self.handle = self.module.register_forward_hook(self._cut)
+        if self.entering:
+            self.handle = self.module.register_forward_pre_hook(self._cut_input)
+        else:
+            self.handle = self.module.register_forward_hook(self._cut_output)
 
     def __exit__(self, *_: object) -> None:
         self.handle.remove()
 
-    def _cut(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        self.output = output.detach().requires_grad_()
-        return self.output
+    def _cut_output(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        self.cut = output.detach().requires_grad_()
+        return self.cut
+
+    def _cut_input(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.cut = inputs[0].detach().requires_grad_()
+        return (self.cut, *inputs[1:])
 
     def gradient(self, value: Tensor) -> Tensor:
-        """The largest |d value / d output[b, s, :]|: [B, S]."""
-        assert self.output is not None
-        (gradient,) = torch.autograd.grad(value, self.output)
+        """The largest |d value / d cut[b, s, :]|: [B, S]."""
+        assert self.cut is not None
+        (gradient,) = torch.autograd.grad(value, self.cut)
         return gradient.abs().amax(-1)
+
+
+class _Layer:
+    """One layer of a stack, cut from the others, so that gradients pass through it alone."""
+
+    def __init__(self, stack: Stack, index: int) -> None:
+        self.block = stack.layers[index]
+        self.window, self.causal = stack.kinds[stack.kind_of_layer[index]][0], stack.causal
+        self.name = f"layer {index} of the {'decoder' if stack.causal else 'encoder'}"
+        self.before = _Leaf(self.block, entering=True)
+        self.after: Tensor | None = None
+
+    def __enter__(self) -> None:
+        self.before.__enter__()
+        self.handle = self.block.register_forward_hook(self._keep)
+
+    def __exit__(self, *_: object) -> None:
+        self.before.__exit__()
+        self.handle.remove()
+
+    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.after = output
+
+    def judge(self) -> Apart:
+        assert self.after is not None
+        size = self.after.shape[1]
+        found = self.before.gradient(_diagonal(self.after[:size]))[:size]
+        distance = _distance(size, found.device)
+        allowed = (distance if self.causal else distance.abs()) < (size if self.window is None else self.window)
+        return _judge(found, allowed & (distance >= 0) if self.causal else allowed, f"d out / d in, {self.name}")
 
 
 def _weighed(x: Tensor) -> Tensor:
@@ -99,12 +156,13 @@ def _distance(size: int, device: torch.device) -> Tensor:
     return positions.unsqueeze(1) - positions
 
 
-def _reach(window: int | None, layers: int) -> float:
+def _reach(stack: Stack) -> float:
     """How far a stack sees: every layer passes on what the one below has seen."""
-    return float("inf") if window is None else layers * (window - 1)
+    windows = [stack.kinds[kind][0] for kind in stack.kind_of_layer]
+    return sum(float("inf") if window is None else window - 1 for window in windows)
 
 
-def _judge(law: str, found: Tensor, allowed: Tensor, detail: str) -> Finding:
+def _judge(found: Tensor, allowed: Tensor, detail: str) -> Apart:
     """Exactly zero where not allowed, more where allowed; the error is the largest leak, in units of the largest."""
     largest = found.max().item()
     leak = found.masked_fill(allowed, 0.0).max().item()
@@ -112,4 +170,4 @@ def _judge(law: str, found: Tensor, allowed: Tensor, detail: str) -> Finding:
     fault = f"{blind} of {int(allowed.sum())} gradients are zero that must not be: {detail}" if blind else ""
     if not bool(found.isfinite().all()):
         fault, leak = f"gradients that are not finite: {detail}", float("inf")
-    return finding(law, leak / largest if largest else 0.0, 0.0, detail, fault=fault)
+    return Apart(leak / largest if largest else 0.0, detail, fault, tolerance=0.0)

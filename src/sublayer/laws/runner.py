@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sublayer.generation.runner import Runner
+from sublayer.laws.feeding import Decodes
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.measure import TOLERANCES, Finding, evaluating, finding, relative_error
-from sublayer.models import DecoderState, EncoderDecoder
+from sublayer.laws.law import Apart, law
+from sublayer.laws.measure import TOLERANCES, relative_error
+from sublayer.models import DecoderOnly, EncoderDecoder
+
+ROWS = 3
 
 
-@torch.no_grad()
-def runner_is_modules(model: EncoderDecoder, inputs: Inputs, rows: int = 3) -> Finding:
+@law("runner = modules", Decodes)
+def runner_is_modules(fed: Decodes, inputs: Inputs) -> Apart:
     """A decode through the runner gives the logits of the same decode through the modules.
 
-    One sentence alone, then a ragged batch with several hypotheses a sentence, which take one another's place, go back
-    some tokens, and of which some are dropped. In float32 on a CPU, the only place where there is a runner.
+    One sentence alone, then a batch, ragged and not, with several hypotheses a sentence, which take one another's
+    place, go back some tokens, and of which some are dropped. In float32 on a CPU, the only place where there is a
+    runner.
     """
-    model, inputs = _at_home(model, inputs)
-    with evaluating(model):
-        runner = Runner(model)
-        errors = [*_alone(model, runner, inputs), *_together(model, runner, inputs, rows)]
-        ran = "" if runner.prepare() else "; this model has no runner, its modules step"
-    return finding("runner = modules", max(errors), TOLERANCES[torch.float32], f"logits of {len(errors)} steps{ran}")
+    model, inputs = _at_home(fed.model, inputs)
+    runner = Runner(model)
+    if not runner.prepare():
+        return Apart(0.0, "this model has no runner: its modules step", tolerance=TOLERANCES[torch.float32])
+    even = replace(inputs, source_lengths=None)
+    errors = [*_alone(model, runner, inputs), *_together(model, runner, inputs), *_together(model, runner, even)]
+    return Apart(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
 
 
-def _at_home(model: EncoderDecoder, inputs: Inputs) -> tuple[EncoderDecoder, Inputs]:
+def _at_home(model: EncoderDecoder | DecoderOnly, inputs: Inputs) -> tuple[EncoderDecoder | DecoderOnly, Inputs]:
     """Model and inputs where a runner runs, as a copy where they are elsewhere."""
     if model.device.type != "cpu" or model.output.weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
@@ -37,47 +44,60 @@ def _at_home(model: EncoderDecoder, inputs: Inputs) -> tuple[EncoderDecoder, Inp
     return model, replace(inputs, **here)
 
 
-def _alone(model: EncoderDecoder, runner: Runner, inputs: Inputs) -> list[float]:
-    size = inputs.target.shape[1]
-    states = [stepper.start(inputs.source[-1:], None, capacity=size) for stepper in (model, runner)]
-    return [_step(model, runner, inputs.target[-1:, at : at + 1], states) for at in range(size)]
+class _Both:
+    """A decode by both ways at once: one state each, which must stay alike."""
+
+    def __init__(self, model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
+        self.steppers = (model, runner)
+        self.states = [
+            one.start(inputs.source, inputs.source_lengths, rows=rows, capacity=inputs.target.shape[1])
+            for one in self.steppers
+        ]
+        self.tokens = (inputs.target.repeat_interleave(rows, 0) + torch.arange(inputs.rows * rows).unsqueeze(1)) % (
+            inputs.vocab_size
+        )
+        self.begin = self.states[0].length
+
+    @property
+    def fed(self) -> int:
+        return self.states[0].length - self.begin
+
+    def feed(self, count: int) -> Iterator[float]:
+        """How far apart the logits of each of the next tokens are, as long as there are any."""
+        for at in range(self.fed, min(self.fed + count, self.tokens.shape[1])):
+            expected, found = (
+                one.step(self.tokens[:, at : at + 1], state)
+                for one, state in zip(self.steppers, self.states, strict=True)
+            )
+            yield relative_error(found, expected)
+
+    def reorder(self, rows: Tensor) -> None:
+        for state in self.states:
+            state.reorder(rows)
+
+    def back(self, count: int) -> None:
+        length = self.begin + max(self.fed - count, 0)
+        for state in self.states:
+            state.truncate(length)
+
+    def keep(self, sentences: Tensor, rows: int) -> None:
+        for state in self.states:
+            state.keep(sentences)
+        self.tokens = self.tokens[(sentences.unsqueeze(1) * rows + torch.arange(rows)).flatten()]
 
 
-def _together(model: EncoderDecoder, runner: Runner, inputs: Inputs, rows: int) -> list[float]:
+def _alone(model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs) -> Iterator[float]:
+    return _Both(model, runner, inputs.alone(-1)).feed(inputs.target.shape[1])
+
+
+def _together(model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs) -> Iterator[float]:
     """Three tokens, reorder, two tokens, back by one, two tokens, keep, two tokens."""
-    tokens = (inputs.target.repeat_interleave(rows, 0) + torch.arange(inputs.rows * rows).unsqueeze(1)) % (
-        inputs.vocab_size
-    )
-    size = tokens.shape[1]
-    states = [
-        stepper.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size) for stepper in (model, runner)
-    ]
-    errors: list[float] = []
-
-    def feed(count: int) -> None:
-        for _ in range(count):
-            at = states[0].length
-            if at < size:
-                errors.append(_step(model, runner, tokens[:, at : at + 1], states))
-
-    feed(3)
+    both = _Both(model, runner, inputs, ROWS)
+    yield from both.feed(3)
     # Some rows stay, one is copied over another.
-    within = (torch.tensor([0, 2, 2]) % rows).repeat(inputs.rows, 1)[:, :rows]
-    places = torch.arange(inputs.rows).unsqueeze(1) * rows + within
-    for state in states:
-        state.reorder(places.flatten())
-    feed(2)
-    for state in states:
-        state.truncate(state.length - 1)
-    feed(2)
-    sentences = torch.arange(inputs.rows - 1, -1, -2)
-    for state in states:
-        state.keep(sentences)
-    tokens = tokens.view(inputs.rows, rows, size)[sentences].flatten(0, 1)
-    feed(2)
-    return errors
-
-
-def _step(model: EncoderDecoder, runner: Runner, tokens: Tensor, states: list[DecoderState]) -> float:
-    expected = model.step(tokens, states[0])
-    return relative_error(runner.step(tokens, states[1]), expected)
+    both.reorder((torch.arange(inputs.rows).unsqueeze(1) * ROWS + torch.tensor([0, 2, 2])).flatten())
+    yield from both.feed(2)
+    both.back(1)
+    yield from both.feed(2)
+    both.keep(torch.arange(inputs.rows - 1, -1, -2), ROWS)
+    yield from both.feed(2)

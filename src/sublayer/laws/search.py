@@ -1,118 +1,171 @@
-"""Laws of search: the same translations by other ways.
+"""Laws of search: the same texts by other ways.
 
-Searched is as `Translator` does: through a `Runner`, where one can step for the model.
+Searched is as `Translator` and `Generator` do: through a `Runner`, where one can step for the model.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
+from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import runner_for
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.measure import Finding, evaluating, finding, relative_error, tolerance
-from sublayer.models import EncoderDecoder
+from sublayer.laws.law import Apart, allowed, law
+from sublayer.laws.measure import tolerance
+from sublayer.models import DecoderState
 
 Results = list[list[Hypothesis]]
+Tie = Callable[[Hypothesis, Hypothesis, float], bool]
+BEAM = 4
 
 
-@torch.no_grad()
-def beam_of_one_is_greedy(model: EncoderDecoder, inputs: Inputs) -> Finding:
+@law("batched greedy = single greedy", Decodes)
+def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
+    """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone.
+
+    Where rounding alone decides between two tokens, and there only, either will do; the finding then speaks of a tie.
+    No token twice, where the vocabulary allows it: many a model falls into saying one for ever, whatever it is given.
+    """
+    fed = _exact(fed)
+    stepper = runner_for(fed.model)
+    constraints = [NoRepeatNGram(1)] if inputs.vocab_size > inputs.target.shape[1] + 1 else []
+
+    def say(inputs: Inputs, limits: Limits) -> Results:
+        return greedy(stepper, inputs.source, inputs.source_lengths, limits, constraints=constraints)
+
+    limits = _limits(inputs, say)
+    alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), limits.of(row))]
+    return _same(fed, inputs, say(inputs, limits), alone, _at_the_first_difference)
+
+
+@law("beam of one = greedy", Decodes)
+def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search with one hypothesis finds what greedy search finds."""
-    model = _exact(model)
-    with evaluating(model):
-        limits = _limits(model, inputs)
-        stepper = runner_for(model)
-        one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-        plain = greedy(stepper, inputs.source, inputs.source_lengths, limits)
-    return _same("beam of one = greedy", model, one, plain)
+    fed = _exact(fed)
+    stepper = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, stepper))
+    one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
+    return _same(fed, inputs, one, _greedy(stepper, inputs, limits), _at_the_first_difference)
 
 
-@torch.no_grad()
-def batched_beam_is_single(model: EncoderDecoder, inputs: Inputs, beam: int = 4) -> Finding:
-    """Beam search on a ragged batch, whose sentences end at different times, finds what it finds on each alone."""
-    model = _exact(model)
-    with evaluating(model):
-        limits = _limits(model, inputs)
-        stepper = runner_for(model)
-        batch = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0)
-        alone: Results = []
-        for row in range(inputs.rows):
-            source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]
-            alone += beam_search(stepper, source, None, limits.of(row), beam=beam, length_penalty=1.0)
-    return _same("batched beam = single beam", model, batch, alone)
+@law("batched beam = single beam", Decodes)
+def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
+    """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
+    fed = _exact(fed)
+    stepper = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, stepper))
+    batch = _beams(stepper, inputs, limits)
+    alone = [found for row in range(inputs.rows) for found in _beams(stepper, inputs.alone(row), limits.of(row))]
+    return _same(fed, inputs, batch, alone, _in_all)
 
 
-@torch.no_grad()
-def found_is_scored(model: EncoderDecoder, inputs: Inputs, beam: int = 4) -> Finding:
+@law("found = scored", Decodes)
+def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     """The log-probability that beam search reports is what one forward pass gives for those tokens, and so is the score
     by which it chose them."""
-    model = _exact(model)
-    with evaluating(model):
-        limits = _limits(model, inputs)
-        found = beam_search(
-            runner_for(model), inputs.source, inputs.source_lengths, limits, beam=beam, length_penalty=1.0
-        )
-        error = 0.0
-        for row, hypotheses in enumerate(found):
-            source = inputs.source[row : row + 1, : int(inputs.source_lengths[row])]
-            for hypothesis in hypotheses:
-                out = hypothesis.tokens + [*limits.end_ids] * hypothesis.complete
-                fed = torch.tensor([[limits.first[row], *out[:-1]]], device=model.device)
-                logs = model(source, None, fed)[0].double().log_softmax(-1)
-                total = logs[torch.arange(len(out)), torch.tensor(out)].sum()
-                # In units of the sum, or of 1 nat where the model is sure: the search adds up in float32.
-                for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
-                    error = max(error, abs(claimed - total.item()) / max(1.0, abs(total.item())))
-    return finding("found = scored", error, _coarse(model), f"log-probabilities of {sum(map(len, found))} hypotheses")
+    fed = _exact(fed)
+    stepper = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, stepper))
+    found = _beams(stepper, inputs, limits)
+    error = 0.0
+    for row, hypotheses in enumerate(found):
+        outs = [hypothesis.tokens + [*limits.end_ids] * hypothesis.complete for hypothesis in hypotheses]
+        target, _ = padded([[limits.first[row], *out[:-1]] for out in outs], 0, inputs.target.device)
+        logits = fed.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
+        for hypothesis, out, logs in zip(hypotheses, outs, logits.double().log_softmax(-1), strict=True):
+            total = logs[torch.arange(len(out)), torch.tensor(out)].sum().item()
+            for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
+                error = max(error, abs(claimed - total) / len(out) / _size(logits))
+    return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
-def _exact(model: EncoderDecoder) -> EncoderDecoder:
+def _greedy(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+    return greedy(stepper, inputs.source, inputs.source_lengths, limits)
+
+
+def _beams(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+    return beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=BEAM, length_penalty=1.0)
+
+
+def _exact(fed: Decodes) -> Decodes:
     """The model in float32 at least: in half precision tokens tie, and either of them is right."""
-    half = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return copy.deepcopy(model).float() if half else model
+    half = next(fed.model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return replace(fed, model=copy.deepcopy(fed.model).float()) if half else fed
 
 
-def _coarse(model: EncoderDecoder) -> float:
+def _coarse(fed: Feeding) -> float:
     """Search adds up log-probabilities in float32, whatever the model computes in."""
-    return max(tolerance(model), 1e-5)
+    return max(tolerance(fed.model), 1e-5)
 
 
-def _limits(model: EncoderDecoder, inputs: Inputs) -> Limits:
+def _limits(inputs: Inputs, say: Callable[[Inputs, Limits], Results]) -> Limits:
     """Ragged limits, and as the end a token that comes up: the law holds for any, and shows more where some end early.
 
     Which token is the model's own end is not asked, because an untrained model may never say it.
+
+    Args:
+        say: a search.
     """
     size = inputs.target.shape[1]
-    steps = [max(1, size - row) for row in range(inputs.rows)]
+    # The first end first, so that those that stay move up in the batch.
+    steps = [max(1, size - row) for row in reversed(range(inputs.rows))]
     endless = Limits(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
-    said = greedy(model, inputs.source, inputs.source_lengths, endless)[0][0].tokens
+    said = say(inputs.alone(0), endless.of(0))[0][0].tokens
     return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 
 
-def _same(law: str, model: EncoderDecoder, found: Results, expected: Results) -> Finding:
+def _same(fed: Decodes, inputs: Inputs, found: Results, expected: Results, tie: Tie) -> Apart:
     """Equal tokens, and log-probabilities that agree.
 
-    Other tokens of the same probability are a tie, of which either may come first (a model without positions has many:
-    all permutations); that they do have this probability is what `found_is_scored` says.
+    Other tokens of the same probability are a tie, of which either may come first.
+
+    Args:
+        tie: whether two texts differ by no more than so many nats a token.
     """
     pairs = [(a, b) for left, right in zip(found, expected, strict=True) for a, b in zip(left, right, strict=False)]
-    different = sum(len(left) != len(right) for left, right in zip(found, expected, strict=True))
-    different += sum((a.tokens, a.complete) != (b.tokens, b.complete) and not _tie(a, b) for a, b in pairs)
-    error = relative_error(_log_probabilities([a for a, _ in pairs]), _log_probabilities([b for _, b in pairs]))
-    fault = f"{different} of {len(pairs)} translations differ" if different else ""
-    return finding(law, error, _coarse(model), f"tokens of {len(pairs)} translations", fault=fault)
+    other = [(a, b) for a, b in pairs if (a.tokens, a.complete) != (b.tokens, b.complete)]
+    size = _size(fed.answer(inputs))
+    nats = allowed(fed, inputs, _coarse(fed)) * size if other else 0.0
+    ties = sum(tie(a, b, nats) for a, b in other)
+    different = sum(len(left) != len(right) for left, right in zip(found, expected, strict=True)) + len(other) - ties
+    gaps = [abs(a.log_probability - b.log_probability) / _length(a) for a, b in pairs if (a, b) not in other]
+    return Apart(
+        max(gaps, default=0.0) / size,
+        f"tokens of {len(pairs)} texts" + (f", {ties} of them up to a tie" if ties else ""),
+        f"{different} of {len(pairs)} texts differ" if different else "",
+        tolerance=_coarse(fed),
+    )
 
 
-def _tie(a: Hypothesis, b: Hypothesis) -> bool:
-    return abs(a.log_probability - b.log_probability) <= 1e-6 * abs(b.log_probability)
+def _at_the_first_difference(a: Hypothesis, b: Hypothesis, nats: float) -> bool:
+    """Up to where the two part, they are one text: there, and there only, the two tokens are comparable."""
+    at = next((at for at, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y), None)
+    at = min(len(a.tokens), len(b.tokens)) if at is None else at
+    here = [one.log_probabilities[at] for one in (a, b) if at < len(one.log_probabilities)]
+    return len(here) == 2 and abs(here[0] - here[1]) <= nats
 
 
-def _log_probabilities(hypotheses: list[Hypothesis]) -> Tensor:
-    return torch.tensor([hypothesis.log_probability for hypothesis in hypotheses], dtype=torch.float64)
+def _in_all(a: Hypothesis, b: Hypothesis, nats: float) -> bool:
+    """Two texts of the same probability, which a model without positions has many of (all permutations); that they do
+    have it is what `found_is_scored` says."""
+    return abs(a.log_probability - b.log_probability) <= nats * max(_length(a), _length(b))
+
+
+def _length(hypothesis: Hypothesis) -> int:
+    return len(hypothesis.tokens) + hypothesis.complete
+
+
+def _size(logits: Tensor) -> float:
+    """What log-probabilities are measured in: rounding moves them as far as it moves the largest logit."""
+    return max(1.0, logits.abs().max().item())

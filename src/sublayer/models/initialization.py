@@ -72,7 +72,7 @@ def _fill(module: nn.Module) -> None:
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
         case SelfAttention():
-            dim, width, grouped = module.qkv.in_features, module.heads * module.width, module.groups * module.width
+            dim, width, grouped = module.qkv.in_features, module.head_count * module.width, module.groups * module.width
             _matrix(module.qkv, width)
             # Keys and values of fewer heads than the queries have a smaller fan of their own.
             nn.init.normal_(module.qkv.weight[width:], std=math.sqrt(2 / (dim + grouped)))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer import config
 
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by the formula with tanh, as GPT-2 has it."""
+    # Not a partial: a copy of a model would have another one, and what is known by identity would not be known.
+    return F.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: Mapping[config.Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "silu": F.silu,
     "tanh": F.tanh,
 }

@@ -11,7 +11,7 @@ Dimensions: r the rank.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import cast
 
@@ -59,13 +59,19 @@ class LowRank(Linear):
         return plain
 
 
-def adapt(model: nn.Module, c: config.LowRank) -> list[str]:
+def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> list[str]:
     """Put an adapter beside every linear map that the targets name, and let nothing else learn; their names.
+
+    Args:
+        whole: names of parameters that learn as they are, such as those of a head that is new: their maps get no
+            adapter, for there is nothing in them to keep.
 
     Raises:
         ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
     """
-    maps = {name: module for name, module in _modules(model) if isinstance(module, Linear)}
+    maps = {
+        name: module for name, module in _modules(model) if isinstance(module, Linear) and f"{name}.weight" not in whole
+    }
     chosen: list[str] = []
     for pattern in c.targets:
         found = [name for name in maps if fnmatchcase(name, pattern)]
@@ -79,6 +85,8 @@ def adapt(model: nn.Module, c: config.LowRank) -> list[str]:
         what = f"'{tied[0]}' is tied to an embedding" if tied else "the patterns name no linear map"
         raise ConfigError(f"adapter.targets: {what}", "Name maps inside the blocks.")
     model.requires_grad_(False)
+    for name in whole:
+        model.get_parameter(name).requires_grad_(True)
     for name in chosen:
         _replace(model, name, LowRank(maps[name], c))
     return chosen

@@ -24,21 +24,25 @@ from sublayer.nn.tap import Tap
 
 
 class _MultiHead(nn.Module):
-    """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out."""
+    """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out.
+
+    The tap `weights` sees who attends to whom, `heads` what each head has found, before the output map mixes them.
+    """
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__()
-        self.heads, self.groups, self.width = c.heads, c.key_value_heads, c.width(dim)
+        self.head_count, self.groups, self.width = c.heads, c.key_value_heads, c.width(dim)
         self.scale = self.width**-0.5 if c.scale is None else c.scale
         self.softcap = c.softcap
         self.dropout = c.dropout
         norm = c.query_key_norm
         self.norm_each_head = c.query_key_norm_over == "head"
-        sizes = (self.width, self.width) if self.norm_each_head else (self.heads * self.width, self.groups * self.width)
-        self.query_norm = None if norm is None else build_norm(norm, sizes[0])
-        self.key_norm = None if norm is None else build_norm(norm, sizes[1])
-        self.output = Linear(self.heads * self.width, dim, bias=c.biased_output)
+        heads, groups = (1, 1) if self.norm_each_head else (self.head_count, self.groups)
+        self.query_norm = None if norm is None else build_norm(norm, heads * self.width)
+        self.key_norm = None if norm is None else build_norm(norm, groups * self.width)
+        self.output = Linear(self.head_count * self.width, dim, bias=c.biased_output)
         self.weights = Tap()
+        self.heads = Tap()
 
     def _split(self, x: Tensor, heads: int, norm: nn.Module | None = None) -> Tensor:
         """[B, S, heads * d] -> [B, heads, S, d], each head normalized, or all together, where there is a norm."""
@@ -48,12 +52,16 @@ class _MultiHead(nn.Module):
         return norm(x) if norm is not None and self.norm_each_head else x
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
-        """[B, H, S, d] and [B, G, T, d] -> [B, S, H * d]."""
+        """[B, H, S, d] and [B, G, T, d] -> [B, S, H, d]."""
         dropout = self.dropout if self.training else 0.0
         mixed = attend(
             query, key, value, scope, scale=self.scale, softcap=self.softcap, dropout=dropout, tap=self.weights
         )
-        return mixed.transpose(1, 2).flatten(2)
+        return mixed.transpose(1, 2)
+
+    def _written(self, mixed: Tensor) -> Tensor:
+        """[B, S, H, d] -> [B, S, D]."""
+        return self.output(self.heads(mixed).flatten(2))
 
 
 class SelfAttention(_MultiHead):
@@ -61,22 +69,22 @@ class SelfAttention(_MultiHead):
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
-        self.qkv = Linear(dim, (self.heads + 2 * self.groups) * self.width, bias=c.bias)
+        self.qkv = Linear(dim, (self.head_count + 2 * self.groups) * self.width, bias=c.bias)
 
     def forward(
         self, x: Tensor, scope: Scope, rotation: Rotation | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]. With a cache, x is only what is new and the keys are all so far."""
         query, key, value = self.qkv(x).split(
-            [self.heads * self.width, self.groups * self.width, self.groups * self.width], dim=-1
+            [self.head_count * self.width, self.groups * self.width, self.groups * self.width], dim=-1
         )
-        query = self._split(query, self.heads, self.query_norm)
+        query = self._split(query, self.head_count, self.query_norm)
         key, value = self._split(key, self.groups, self.key_norm), self._split(value, self.groups)
         if rotation is not None:
             query, key = rotation.apply(query), rotation.apply(key)
         if cache is not None:
             key, value = cache.append(key, value)
-        return self.output(self._attend(query, key, value, scope))
+        return self._written(self._attend(query, key, value, scope))
 
 
 class CrossAttention(_MultiHead):
@@ -84,7 +92,7 @@ class CrossAttention(_MultiHead):
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
-        self.query = Linear(dim, self.heads * self.width, bias=c.bias)
+        self.query = Linear(dim, self.head_count * self.width, bias=c.bias)
         self.key_value = Linear(dim, 2 * self.groups * self.width, bias=c.bias)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,10 +109,10 @@ class CrossAttention(_MultiHead):
         r rows that share a source (the hypotheses of one beam) are queries side by side on one copy of its keys.
         """
         key, value = keys_values
-        query = self._split(self.query(x), self.heads, self.query_norm)
+        query = self._split(self.query(x), self.head_count, self.query_norm)
         rows, shared = query.shape[0], query.shape[0] // key.shape[0]
         if shared > 1:
             # [B * r, H, S, d] -> [B, H, r * S, d]
             query = query.view(-1, shared, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        mixed = self._attend(query, key, value, scope)  # [B, r * S, H * d]
-        return self.output(mixed.reshape(rows, -1, mixed.shape[-1]))
+        mixed = self._attend(query, key, value, scope)  # [B, r * S, H, d]
+        return self._written(mixed if shared == 1 else mixed.reshape(rows, -1, *mixed.shape[2:]))

@@ -13,13 +13,14 @@ from sublayer import config
 from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Position
+from sublayer.nn.tap import Tap
 
 
 class Embedding(nn.Module):
     """tokens -> widen(dropout(norm(E[token] * sqrt(D) + type + position))).
 
     Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen` leads
-    from it to D.
+    from it to D. The tap `stream` sees the residual stream as it begins.
     """
 
     def __init__(self, c: config.Embedding, vocab_size: int, dim: int) -> None:
@@ -31,6 +32,7 @@ class Embedding(nn.Module):
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
         self.widen = nn.Identity() if c.width is None else Linear(c.width, dim)
+        self.stream = Tap()
 
     def forward(self, tokens: Tensor, position: Position, positions: Tensor, types: Tensor | None = None) -> Tensor:
         """Shape: tokens [B, S] int64, positions [S] or [B, S] int64, types [B, S] int64 (unset: 0) -> [B, S, D]."""
@@ -39,4 +41,4 @@ class Embedding(nn.Module):
             x = x * self.scale
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
-        return self.widen(self.dropout(self.norm(position.add(x, positions))))
+        return self.stream(self.widen(self.dropout(self.norm(position.add(x, positions)))))

@@ -148,7 +148,7 @@ def self_attention(part: nn.Module, index: int) -> Written:
     part = known(part, SelfAttention)
     project, output = linear(part.qkv), linear(part.output)
     query_norm, key_norm = norm_or_none(part.query_norm), norm_or_none(part.key_norm)
-    heads, groups, width, scale = part.heads, part.groups, part.width, part.scale
+    heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
     everything, sharing = heads + 2 * groups, heads // groups
 
     def apply(x: Tensor, step: Step) -> Tensor:
@@ -179,7 +179,7 @@ def cross_attention(part: nn.Module, index: int) -> Written:
     part = known(part, CrossAttention)
     project, output = linear(part.query), linear(part.output)
     query_norm = norm_or_none(part.query_norm)
-    heads, groups, width, scale = part.heads, part.groups, part.width, part.scale
+    heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
     sharing = heads // groups
 
     def apply(x: Tensor, step: Step) -> Tensor:

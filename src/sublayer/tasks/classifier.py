@@ -34,6 +34,12 @@ class Classifier(Reader[config.Classification]):
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer, config.Classification)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a text may be, in the order of the head's scores."""
+        assert isinstance(self.model.config.head, config.Classification)
+        return self.model.config.head.labels
+
     def classify(
         self,
         texts: Sequence[str | tuple[str, str]],
@@ -50,8 +56,7 @@ class Classifier(Reader[config.Classification]):
             InputError: a text is empty or longer than the model's positions.
         """
         require_list(texts)  # pyright: ignore[reportArgumentType]
-        assert isinstance(self.model.config.head, config.Classification)
-        labels = self.model.config.head.labels
+        labels = self.labels
         encoded = [
             self.tokenizer.encode_pairs([text])[0] if isinstance(text, tuple) else self.tokenizer.tokens([text])[0]
             for text in texts

@@ -46,11 +46,10 @@ class Filler(Reader[config.MaskedLanguage]):
         require_list(texts)
         mask = self.tokenizer.mask_id
         own = self.tokenizer.token(mask)
-        written = [text.replace(MASK, own) for text in texts]
-        for number, text in enumerate(written, start=1):
-            if own not in text:
-                raise InputError(f"text {number} has no {MASK}: '{texts[number - 1][:40]}'", f"Write {MASK} in it.")
-        encoded = [self._with_masks(text, own, mask) for text in written]
+        for number, text in enumerate(texts, start=1):
+            if own not in text and MASK not in text:
+                raise InputError(f"text {number} has no {MASK}: '{text[:40]}'", f"Write {MASK} in it.")
+        encoded = [with_masks(text, self.tokenizer) for text in texts]
         found: list[list[list[Filled]]] = [[] for _ in texts]
         for rows, logits, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             for row, scores in zip(rows, logits, strict=True):
@@ -62,21 +61,6 @@ class Filler(Reader[config.MaskedLanguage]):
                     )
                     found[row].append([self._filled(encoded[row], place, *choice) for choice in choices])
         return found
-
-    def _with_masks(self, text: str, own: str, mask: int) -> Tokens:
-        """`text` as the model reads it, with its masks, and nothing else in it, taken for special tokens."""
-        masks = re.finditer(re.escape(own), text)
-        inside = {place for found in masks for place in range(found.start() + 1, found.end())}
-        tokens = self.tokenizer.encode_template(text, [place for place in range(len(text) + 1) if place not in inside])
-        if mask not in tokens.ids:
-            raise InputError(f"the tokenizer makes no mask of '{own}' in '{text[:40]}'", "Put spaces around it.")
-        around = self.tokenizer.template.single
-        ids = [token for slot in around for token in (tokens.ids if slot.id is None else [slot.id])]
-        texts: list[int | None] = [
-            text for slot in around for text in ([0] * len(tokens) if slot.id is None else [None])
-        ]
-        none: list[int | None] = [None] * len(ids)
-        return Tokens(ids, [0] * len(ids), [(0, 0)] * len(ids), none, texts)
 
     def _filled(self, tokens: Tokens, place: int, choice: int, probability: float) -> Filled:
         ids = [*tokens.ids[:place], choice, *tokens.ids[place + 1 :]]
@@ -93,3 +77,24 @@ class Filler(Reader[config.MaskedLanguage]):
             run = []
         text = f" {MASK} ".join(piece.strip() for piece in pieces).strip()
         return Filled(self.tokenizer.decode([[choice]])[0].strip(), probability, text)
+
+
+def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
+    """`text` as the model reads it, with its masks, if any, and nothing else in it, taken for special tokens.
+
+    Raises:
+        InputError: the tokenizer has no mask, or makes none of the one that is written.
+    """
+    mask = tokenizer.mask_id
+    own = tokenizer.token(mask)
+    text = text.replace(MASK, own)
+    masks = re.finditer(re.escape(own), text)
+    inside = {place for found in masks for place in range(found.start() + 1, found.end())}
+    tokens = tokenizer.encode_template(text, [place for place in range(len(text) + 1) if place not in inside])
+    if own in text and mask not in tokens.ids:
+        raise InputError(f"the tokenizer makes no mask of '{own}' in '{text[:40]}'", "Put spaces around it.")
+    around = tokenizer.template.single
+    ids = [token for slot in around for token in (tokens.ids if slot.id is None else [slot.id])]
+    texts: list[int | None] = [text for slot in around for text in ([0] * len(tokens) if slot.id is None else [None])]
+    none: list[int | None] = [None] * len(ids)
+    return Tokens(ids, [0] * len(ids), [(0, 0)] * len(ids), none, texts)

@@ -15,7 +15,7 @@ def export(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None)
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one.
 
     `transformers` then puts around texts what `encode_marked` does; give it another template first
-    (`Tokenizer.with_template`) where the model was trained with marks that its caller put.
+    (`Tokenizer.dressed`) where the model was trained with marks that its caller put.
 
     Args:
         max_length: the longest text that the model takes, in tokens.

@@ -99,6 +99,16 @@ class Template:
         """How many tokens are put around one text."""
         return sum(slot.id is not None for slot in self.single)
 
+    @property
+    def before(self) -> tuple[int, ...]:
+        """What stands before one text."""
+        return _ids(self.single[: _place(self.single, 0)])
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """What stands after one text."""
+        return _ids(self.single[_place(self.single, 0) + 1 :])
+
     def exchanging(self, exchanged: Mapping[int, int]) -> Template:
         """The same with some ids exchanged for others."""
 
@@ -108,6 +118,14 @@ class Template:
             )
 
         return Template(exchange(self.single), exchange(self.pair))
+
+
+def _place(slots: Sequence[Slot], text: int) -> int:
+    return next(place for place, slot in enumerate(slots) if slot.text == text)
+
+
+def _ids(slots: Sequence[Slot]) -> tuple[int, ...]:
+    return tuple(slot.id for slot in slots if slot.id is not None)
 
 
 def template_of(backend: Backend) -> Template:

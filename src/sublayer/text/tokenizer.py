@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -186,7 +187,7 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
-        plain = json.loads(self._backend.to_str())
+        plain = json.loads(self._backend.to_str(), parse_float=_single)
         unsaid = self._unsaid()
         if unsaid is not None:
             plain = {"tokenizer": plain, "unsaid": unsaid}
@@ -228,6 +229,11 @@ class Tokenizer:
         """The id that begins a text for a classifier."""
         return self._role("class_", "class")
 
+    @property
+    def padding_id(self) -> int:
+        """What fills rows up where it is masked, so that any id does: the padding token, or 0 where there is none."""
+        return self.specials.pad or 0
+
     def _role(self, name: str, spoken: str) -> int:
         identifier: int | None = getattr(self.specials, name)
         if identifier is None:
@@ -243,13 +249,25 @@ class Tokenizer:
         """What `encode_marked` and `encode_pairs` put around texts."""
         return template_of(self._backend)
 
-    def with_template(self, template: Template) -> Tokenizer:
-        """The same tokenizer with something else put around texts."""
+    def dressed(
+        self,
+        *,
+        template: Template | None = None,
+        specials: Specials | None = None,
+        chat_template: str | None = None,
+    ) -> Tokenizer:
+        """The same tokenizer with something else put around texts, other special tokens, another chat template."""
         from tokenizers import Tokenizer as Backend
 
         backend = Backend.from_str(self._backend.to_str())
-        put_around(backend, template)
-        return Tokenizer(backend, self.specials, chat_template=self.chat_template, size=self._size)
+        if template is not None:
+            put_around(backend, template)
+        return Tokenizer(
+            backend,
+            self.specials if specials is None else specials,
+            chat_template=self.chat_template if chat_template is None else chat_template,
+            size=self._size,
+        )
 
     def for_language(self, code: str) -> Tokenizer:
         """The same tokenizer for text in the language `code`: its token stands where another language's stood.
@@ -259,15 +277,25 @@ class Tokenizer:
         Raises:
             InputError: the tokenizer has no such language.
         """
+        told, languages = self.language_id(code), {identifier for _, identifier in self.specials.languages}
+        now = {*self.template.before, *self.template.after} & languages
+        if now:
+            return self.dressed(template=self.template.exchanging(dict.fromkeys(now, told)))
+        return self.dressed(template=Template.around([told, *self.template.before], self.template.after))
+
+    def language_id(self, code: str) -> int:
+        """The id of the token that names a language.
+
+        Raises:
+            InputError: the tokenizer has no such language.
+        """
         known = dict(self.specials.languages)
+        # M2M100 writes __es__ and Marian >>spa<<.
+        known |= {name.strip("_<>"): identifier for name, identifier in known.items()}
         if code not in known:
             remedy = nearest(code, known) if known else "This tokenizer names no languages."
             raise InputError(f"there is no language {code!r}", remedy)
-        now = {slot.id for slot in self.template.single} & set(known.values())
-        if now:
-            return self.with_template(self.template.exchanging({old: known[code] for old in now if old is not None}))
-        after = [slot.id for slot in self.template.single if slot.id is not None]
-        return self.with_template(Template.around([known[code]], after))
+        return known[code]
 
     def token(self, identifier: int) -> str:
         """An id as the vocabulary spells it.
@@ -468,6 +496,12 @@ def read_backend(path: Path) -> Backend:
         raise CheckpointError(
             f"{path} is not a tokenizer: {str(error).splitlines()[0]}", "Copy the file anew or train again."
         ) from error
+
+
+def _single(written: str) -> float:
+    """A number in single precision: the library reads the last digits of the scores of pieces otherwise than it writes
+    them."""
+    return struct.unpack("f", struct.pack("f", float(written)))[0]
 
 
 def _beside(path: Path) -> Path:

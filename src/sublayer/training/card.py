@@ -9,13 +9,17 @@ from typing import Any, assert_never
 from sublayer import config
 from sublayer.data import corpora
 from sublayer.data.split import Splits
+from sublayer.hub.pulling import USES
 from sublayer.models import Model
+from sublayer.training.judging import Judged
 from sublayer.training.metrics import read_metrics
 from sublayer.training.objective import shown
 
 
-def model_card(recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path) -> str:
-    """Markdown: what it is, how to run it, what it was trained on, how it did in validation."""
+def model_card(
+    recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, judged: Judged | None = None
+) -> str:
+    """Markdown: what it is, how to run it, what it was trained on, and how it did."""
     c, noun = recipe.model, splits.train.report.noun
     count = sum(p.numel() for p in model.parameters())
     same = "source sentence" if noun == "pairs" else "text"
@@ -34,7 +38,7 @@ held-out {same} stands in the training text.
 
 ## Scores
 
-{_last(run)}{_scored(recipe)}
+{_last(run)}{_scored(recipe, judged)}
 
 `recipe.toml` holds every setting.
 """
@@ -87,12 +91,20 @@ def _shape(recipe: config.Recipe) -> str:
 
 
 def _start(recipe: config.Recipe) -> str:
-    return "" if recipe.start is None else f" It began with the weights of {recipe.start.path}."
+    if recipe.start is None:
+        return ""
+    if recipe.adapter is not None:
+        return (
+            f" Low-rank adapters (rank {recipe.adapter.rank}) on the model in {recipe.start.path}, whose weights are "
+            "not in this folder: `sublayer merge` makes one model of both."
+        )
+    return f" It began with the weights of {recipe.start.path}."
 
 
 def _use(recipe: config.Recipe, run: Path) -> str:
     if not isinstance(recipe.task, config.TranslationTask):
-        return ""
+        head = recipe.model.head.type if isinstance(recipe.model, config.EncoderOnly) else recipe.model.kind
+        return f"\n## Use\n\n    {USES[head].format(out=run)}\n"
     return f"""
 ## Use
 
@@ -116,12 +128,12 @@ def _last(run: Path) -> str:
     )
 
 
-def _scored(recipe: config.Recipe) -> str:
+def _scored(recipe: config.Recipe, judged: Judged | None) -> str:
+    said = "" if judged is None else f"On what was held out: {judged}.\n"
     if isinstance(recipe.task, config.TranslationTask):
-        return (
-            "BLEU is of greedy translations. `sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
-        )
-    return "What was held out stands in `test.jsonl`."
+        scored = "`sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
+        return f"{said}BLEU is of greedy translations. {scored}"
+    return f"{said}What was held out stands in `test.jsonl`."
 
 
 def _data(recipe: config.Recipe) -> str:

@@ -50,7 +50,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
 
 def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:
     """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
-    loss = CrossEntropy(label_smoothing=0.0, pad_id=encoded.pad_id)
+    loss = CrossEntropy(label_smoothing=0.0)
     total, tokens = 0.0, 0
     was_training = model.training
     model.eval()

@@ -32,11 +32,12 @@ from sublayer.nn.product import products
 class CrossEntropy:
     """Cross-entropy of a projection's logits.
 
-    label_smoothing: eps. pad_id: targets that do not count. piece: logits (tokens * vocabulary) in memory at a time.
+    label_smoothing: eps. ignored: the target where nothing is to be said.
+    piece: logits (tokens * vocabulary) in memory at a time.
     """
 
     label_smoothing: float
-    pad_id: int = IGNORE
+    ignored: int = IGNORE
     piece: int = 2**23
 
     def __call__(self, output: nn.Linear, hidden: Tensor, target: Tensor, tokens: int) -> Tensor:
@@ -48,7 +49,7 @@ class CrossEntropy:
         Shape: hidden [B, T, D], target [B, T] int64 -> scalar, float32 (or float64).
         """
         flat = target.flatten()
-        real = (flat != self.pad_id).nonzero().squeeze(1)
+        real = (flat != self.ignored).nonzero().squeeze(1)
         chosen = hidden.flatten(0, 1).index_select(0, real)
         apply: Callable[..., Tensor] = _ProjectedCrossEntropy.apply  # pyright: ignore[reportUnknownVariableType]
         return apply(chosen, output.weight, output.bias, flat[real], self.label_smoothing, 1.0 / tokens, self.piece)
@@ -62,7 +63,7 @@ def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, to
     if getattr(model.config, "logit_softcap", None) is None:
         return loss(model.output, hidden, target, total)
     # Logits that are bent have another gradient than the product's: torch's own loss, on the real targets only.
-    real = target != loss.pad_id
+    real = target != loss.ignored
     logits = model.project(hidden[real])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, target[real], reduction="sum", label_smoothing=loss.label_smoothing) / total

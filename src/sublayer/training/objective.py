@@ -34,6 +34,7 @@ MEASURES: Mapping[str, Measure] = {
     "macro_f1": Measure("macro F1", "higher", 4),
     "span_f1": Measure("F1 of spans", "higher", 4),
     "recall_at_1": Measure("recall at 1", "higher", 4),
+    "exact_match": Measure("exact answers", "higher", 4),
 }
 """All that any task measures; which does which stands in the configuration's tasks."""
 

@@ -1,7 +1,7 @@
 """Optimizers from the recipe, and their state as plain tensors.
 
-Every parameter that learns is in exactly one group: the matrices of linear maps (which decay), and the rest: biases,
-norms, embeddings of tokens and of positions.
+Every parameter that learns is in exactly one group: the matrices of linear maps and of their adapters (which decay),
+and the rest: biases, norms, embeddings of tokens and of positions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
+from sublayer.nn.adapter import adapters
 from sublayer.nn.block import Block
 from sublayer.training.learned import learned
 from sublayer.training.schedules import paper_peak
@@ -91,7 +92,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     linear = {m.weight for m in model.modules() if isinstance(m, nn.Linear)} - embeddings
     recurrent = {p for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters() if p.dim() == 2}
-    linear |= recurrent
+    linear |= recurrent | set(adapters(model).values())
     matrices = [p for p in everything if p in linear]
     rest = [p for p in everything if p not in linear]
     match choice:
@@ -111,14 +112,19 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
             within = {p for block in blocks for p in block.parameters()} | recurrent
             inner = [p for p in matrices if p in within]
             outer = [p for p in matrices if p not in within]
-            first: Optimizer = muon(
-                inner,
-                lr=choice.learning_rate,
-                momentum=choice.momentum,
-                weight_decay=choice.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            return [first, _adamw(choice.others, outer, rest)]
+            found: list[Optimizer] = []
+            if inner:
+                found.append(
+                    muon(
+                        inner,
+                        lr=choice.learning_rate,
+                        momentum=choice.momentum,
+                        weight_decay=choice.weight_decay,
+                        adjust_lr_fn="match_rms_adamw",
+                    )
+                )
+            # Where adapters learn and nothing else, there are no others.
+            return [*found, _adamw(choice.others, outer, rest)] if outer or rest else found
 
 
 def _adamw(choice: config.AdamW, decaying: list[nn.Parameter], rest: list[nn.Parameter]) -> Optimizer:

@@ -8,7 +8,6 @@ model/            the result (`hub/folder.py`), with the held-out rows beside it
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,23 +19,27 @@ import torch
 
 from sublayer import config
 from sublayer.config.load import LoadedRecipe, dump_toml, load_recipe
+from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
-from sublayer.data.tasks import held_out
 from sublayer.errors import CheckpointError, ConfigError, DataError
-from sublayer.files import remove_leftovers, write_text
+from sublayer.files import remove_leftovers, write_json, write_text
 from sublayer.hub import folder as model_folder
+from sublayer.hub.adapted import Adapted
 from sublayer.models import Model, build_model
+from sublayer.nn.adapter import adapt
 from sublayer.text import Tokenizer
 from sublayer.training import checkpoint
 from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.curves import draw_curves
+from sublayer.training.judging import judge
+from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, require_tensorboard
 from sublayer.training.objective import Objective
 from sublayer.training.progress import Reporter
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Surroundings, Trainer
-from sublayer.training.work import Work, begin_from, objective, prepare
+from sublayer.training.work import Start, Work, begin_from, objective, prepare
 
 __all__ = ["Tokenizer", "check_folder", "train"]
 
@@ -55,9 +58,16 @@ def train(
     recipe = _with_paths(work.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model).to(device)
-    if recipe.start is not None:
-        fresh = begin_from(model, Path(recipe.start.path))
-        reporter.say(f"weights of {recipe.start.path}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
+    start = None if recipe.start is None else begin_from(model, recipe.start)
+    if start is not None:
+        _require_apart(start, out)
+        recipe = recipe.model_copy(update={"start": start.begun})
+        new = f"; new: {', '.join(start.fresh)}" if start.fresh else ""
+        reporter.say(f"weights of {start.begun.path}{new}")
+        if start.unlike:
+            reporter.say(f"the recipe's model is not quite that one: {'; '.join(start.unlike)}")
+        if recipe.adapter is not None:
+            adapt(model, recipe.adapter, start.fresh)
     loader = Loader(work.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()
@@ -69,10 +79,10 @@ def train(
     saved = _last_checkpoint(out, work) if resume else None
     precision = resolve_precision(recipe.training.precision, device)
     reporter.say(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, products in "
+        f"{_counted(model)} on {device}, products in "
         f"{str(precision).removeprefix('torch.')}, {len(work.training):,} {work.training.report.noun}"
     )
-    result = Result(out, replace(work, recipe=recipe), model, objective(work))
+    result = Result(out, replace(work, recipe=recipe), model, objective(work), start)
     log = MetricsLog(
         out / "metrics.jsonl",
         kept_bytes=saved.progress.metrics_bytes if saved else 0,
@@ -85,32 +95,58 @@ def train(
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
         with trainer.average.applied():
             result.write()
+    if finished:
+        result.judge(reporter)
     return finished
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run is for: the model as it stands, written as a folder with all that belongs to it."""
+    """What a run is for: the model as it stands, written as a folder with all that belongs to it.
+
+    Of a model with adapters only what learned is written, and where its base is.
+    """
 
     out: Path
     work: Work
     model: Model
     objective: Objective
+    start: Start | None
 
     def write(self) -> None:
         """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
         recipe, folder = self.work.recipe, self.out / "model"
-        decoding = (
-            recipe.decoding.plain()
-            if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder)
-            else {}
-        )
-        contents = model_folder.Contents(self.model, self.work.tokenizer, decoding)
+        contents = model_folder.Contents(self.model, self.work.tokenizer)
+        if self.start is not None:
+            contents = replace(contents, decoding=self.start.decoding, imported=self.start.imported)
+            if recipe.adapter is not None:
+                adapted = Adapted(recipe.adapter, self.start.base, learned(self.model))
+                contents = replace(contents, adapted=adapted)
+        if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder):
+            contents = replace(contents, decoding=recipe.decoding.plain())
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
-        lines = [json.dumps(row, ensure_ascii=False) for row in held_out(self.work.splits.test)]
-        write_text(folder / "test.jsonl", "\n".join(lines) + "\n")
+        write_text(folder / "test.jsonl", write_rows(self.work.splits.test))
         self.objective.illustrate(self.out)
+
+    def judge(self, reporter: Reporter) -> None:
+        """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
+        folder, table = self.out / "model", self.work.splits.test
+        try:
+            found = judge(model_folder.read(folder, self.model.device).model, self.work, table)
+        except DataError as error:
+            reporter.say(f"not judged on what was held out: {error}")
+            return
+        reporter.say(f"held out: {found}")
+        card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
+        write_text(folder / "README.md", card)
+        write_json(folder / "scores.json", {"held_out": found.scores, found.noun: found.count})
+
+
+def _counted(model: Model) -> str:
+    """How many parameters there are, and how many of them learn where not all do."""
+    every, learning = (sum(p.numel() for p in some) for some in (model.parameters(), learned(model).values()))
+    return f"{every:,} parameters" if every == learning else f"{learning:,} of {every:,} parameters learn,"
 
 
 def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None]) -> bool:
@@ -170,6 +206,12 @@ def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> N
     # Hidden files are what a run that was killed in its first moment leaves: a recipe.toml not yet renamed.
     if not there and out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and not a run", "Choose another --out.")
+
+
+def _require_apart(start: Start, out: Path) -> None:
+    """Raise where what a run begins with would be replaced by it."""
+    if Path(start.base.path).is_relative_to(out.resolve()):
+        raise ConfigError(f"start.path = '{start.begun.path}' stands in {out} itself", "Choose another --out.")
 
 
 def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:

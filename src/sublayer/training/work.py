@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import numpy as np
 import torch
@@ -15,16 +16,18 @@ from sublayer import config
 from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import Document
-from sublayer.data.tasks import encode_for, extra_tokens, labels_of, lines_of, reader
+from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tokenizer
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
+from sublayer.hub.adapted import Base, weights_sum
+from sublayer.hub.canonical import canonical, differences
 from sublayer.models import Model
 from sublayer.text import Tokenizer
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import Objective
 from sublayer.training.objectives.classification import Classifying, label_weights
 from sublayer.training.objectives.embedding import Matching
-from sublayer.training.objectives.language import Modelling
+from sublayer.training.objectives.language import Answering, Modelling
 from sublayer.training.objectives.masked import Unmasking
 from sublayer.training.objectives.reconstruction import Reconstructing
 from sublayer.training.objectives.tagging import TagWords
@@ -79,7 +82,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[Any]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model))
+        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model), recipe.decoding)
         if examples.report.kept < len(part):
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
@@ -93,16 +96,16 @@ def objective(work: Work) -> Objective:
     examples: Any = work.validation
     match task:
         case config.TranslationTask():
-            loss = CrossEntropy(smoothing, work.tokenizer.pad_id)
+            loss = CrossEntropy(smoothing)
             pairs = work.splits.validation
             return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding)
         case config.SpanCorruptionTask() | config.DenoisingTask():
-            return Reconstructing(CrossEntropy(smoothing, work.tokenizer.pad_id), examples, batching)
+            return Reconstructing(CrossEntropy(smoothing), examples, batching)
         case config.CausalTask():
             documents: Sequence[Document] = work.splits.validation.rows
             return Modelling(CrossEntropy(smoothing), examples, batching, sum(one.words for one in documents))
         case config.InstructionsTask():
-            return Modelling(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
+            return Answering(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
         case config.MaskedTask():
             return Unmasking(CrossEntropy(smoothing), examples, batching)
         case config.ClassificationTask():
@@ -124,17 +127,40 @@ def labels(model: config.Model) -> tuple[str, ...]:
     return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
 
 
-def begin_from(model: Model, path: Path) -> list[str]:
-    """Give `model` the weights of the model folder (or run) `path`; a head of another kind, or for other labels, keeps
-    those it has.
+@dataclass(frozen=True)
+class Start:
+    """What a model began with.
 
-    Returns:
-        The names of the parameters that are not from there.
+    begun: the recipe's `start`, with the sum of the weights that stood there. base: their folder.
+    fresh: the names of its parameters that are not from there. unlike: what the recipe's tree says otherwise though the
+    weights fit (heads, rotations): meant or not, it is said. decoding, imported: as in `hub.folder.Contents`.
+    """
+
+    begun: config.Checkpoint
+    base: Base
+    fresh: list[str]
+    unlike: list[str]
+    decoding: Mapping[str, Any]
+    imported: Mapping[str, Any]
+
+
+def begin_from(model: Model, start: config.Checkpoint) -> Start:
+    """Give `model` the weights of another; a head of another kind, or for other labels, keeps those it has.
 
     Raises:
-        CheckpointError: there is no whole model, or it is another but for its head.
+        CheckpointError: there is no whole model, it has other weights than those that `start` asks for, or it is
+            another but for its head.
     """
-    found = model_folder.read(path).model
+    path = Path(start.path)
+    folder = model_folder.find(path).resolve()
+    held = weights_sum(folder)
+    if start.sha256 not in (None, held):
+        raise CheckpointError(
+            f"the weights in {path} have the SHA-256 {held[:12]}…, and start.sha256 is {start.sha256[:12]}…",
+            "Put back the model that was there, or start another run.",
+        )
+    contents = model_folder.read(folder)
+    found = contents.model
     theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
     # A layer of another head may have the name and the shape of one of ours, and means something else.
     same_head = _head(found.config) == _head(model.config)
@@ -152,7 +178,25 @@ def begin_from(model: Model, path: Path) -> list[str]:
     with torch.no_grad():
         for name in own.keys() - set(fresh):
             own[name].copy_(theirs[name])
-    return fresh
+    begun = start.model_copy(update={"sha256": held})
+    unlike = _unlike(found.config, model.config)
+    return Start(begun, Base(str(folder), held), fresh, unlike, contents.decoding, contents.imported)
+
+
+def _unlike(one: config.Model, other: config.Model) -> list[str]:
+    """Where two trees differ, but for their heads; what differs in every layer once."""
+    found = differences(_rounded(canonical(one)), _rounded(canonical(other)))
+    kept = [each for each in found if not each.startswith(HEADS)]
+    return list(dict.fromkeys(re.sub(r"blocks\[\d+\]", "blocks", each) for each in kept))
+
+
+def _rounded(data: Any) -> Any:
+    """Numbers to six digits: elsewhere they may have been kept in float32."""
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in cast("dict[str, Any]", data).items()}
+    if isinstance(data, list):
+        return [_rounded(value) for value in cast("list[Any]", data)]
+    return float(f"{data:.6g}") if isinstance(data, float) else data
 
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
@@ -164,8 +208,8 @@ def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training:
     if kept is not None and kept.is_file():
         return Tokenizer.load(kept)
     if recipe.start is not None:
-        return Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json")
-    return Tokenizer.train(lines_of(training), recipe.tokenizer, extra_tokens(recipe.task))
+        return spoken(recipe.task, Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
+    return train_tokenizer(recipe.task, recipe.tokenizer, training)
 
 
 def _with_labels(recipe: config.Recipe, training: Any) -> config.Recipe:

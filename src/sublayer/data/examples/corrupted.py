@@ -21,6 +21,7 @@ from sublayer.data.noise import corrupt_spans, infill, mask_tokens, span_counts
 from sublayer.data.packing import Pieces, cut
 from sublayer.data.report import Report
 from sublayer.data.vocabulary import Words
+from sublayer.text import Marks
 
 Integers = NDArray[np.int64]
 BatchT = TypeVar("BatchT")
@@ -98,15 +99,6 @@ class CorruptedRows(Generic[BatchT]):
 
 
 @dataclass(frozen=True)
-class Markers:
-    """The ids of the markers of pairs."""
-
-    pad_id: int
-    start_id: int
-    end_id: int
-
-
-@dataclass(frozen=True)
 class Masking:
     """A framed text, some of its tokens hidden. others: tokens that may stand in for one."""
 
@@ -147,23 +139,24 @@ class SpanCorruption:
 
     c: SpanCorruptionTask
     max_length: int
-    markers: Markers
+    marks: Marks
     sentinels: Integers
 
     @property
     def room(self) -> int:
-        return self.max_length - 1
+        return self.max_length - max(self.marks.around_source, self.marks.around_target)
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
         distinct, place = np.unique(lengths, return_inverse=True)
         counts = np.array([span_counts(int(n), self.c) for n in distinct.tolist()]).reshape(-1, 2)[place]
-        return lengths - counts[:, 0] + counts[:, 1] + 1, counts.sum(axis=1) + 1
+        given = lengths - counts[:, 0] + counts[:, 1]
+        return given + self.marks.around_source, counts.sum(axis=1) + self.marks.around_target
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return corrupt_spans(tokens, self.c, random, sentinels=self.sentinels)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return _pairs(given, target, rows, self.markers)
+        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.marks)
 
 
 @dataclass(frozen=True)
@@ -172,30 +165,19 @@ class Denoising:
 
     c: DenoisingTask
     max_length: int
-    markers: Markers
+    marks: Marks
     mask_id: int
     ends: NDArray[np.bool_]
 
     @property
     def room(self) -> int:
-        return self.max_length - 1
+        return self.max_length - max(self.marks.around_source, self.marks.around_target)
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
-        return lengths + 1, lengths + 1
+        return lengths + self.marks.around_source, lengths + self.marks.around_target
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return infill(tokens, self.c, random, ends=self.ends[tokens], mask_id=self.mask_id)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return _pairs(given, target, rows, self.markers)
-
-
-def _pairs(given: list[Integers], target: list[Integers], rows: Integers, markers: Markers) -> Batch:
-    return pair_batch(
-        Ragged.of(given),
-        Ragged.of(target),
-        rows,
-        pad_id=markers.pad_id,
-        start_id=markers.start_id,
-        end_id=markers.end_id,
-    )
+        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.marks)

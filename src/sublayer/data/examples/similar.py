@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from sublayer.data.batch import SimilarBatch, as_tensor
-from sublayer.data.encoding import EncodedPairs, Ragged
+from sublayer.data.encoding import Ragged, encode_texts, fitting
 from sublayer.data.examples.frame import Frame
 from sublayer.data.report import Report
+from sublayer.data.sources import Pairs
+from sublayer.text import Tokenizer
 
 Integers = NDArray[np.int64]
 
@@ -67,10 +69,17 @@ class SimilarPairs:
         )
 
 
-def similar_pairs(encoded: EncodedPairs, frame: Frame) -> SimilarPairs:
-    """Encoded pairs as pairs of texts for one encoder."""
-    left, right = frame.around(encoded.sources), frame.around(encoded.targets)
-    return SimilarPairs(left, right, _numbered(left), _numbered(right), frame.pad_id, encoded.report)
+def similar_pairs(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> SimilarPairs:
+    """`pairs` as texts for one encoder; those with more than `max_length` tokens on a side are left out and counted.
+
+    Raises:
+        DataError: no pair is left.
+    """
+    frame = Frame.of(tokenizer)
+    left, right = (frame.around(encode_texts(side, tokenizer)) for side in (pairs.sources, pairs.targets))
+    kept, report = fitting(pairs, (left.lengths <= max_length) & (right.lengths <= max_length), max_length)
+    left, right = left.take(kept), right.take(kept)
+    return SimilarPairs(left, right, _numbered(left), _numbered(right), frame.pad_id, report)
 
 
 def _numbered(texts: Ragged) -> Integers:

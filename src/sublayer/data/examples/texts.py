@@ -5,7 +5,7 @@ All three are rows of tokens with something beside them; texts longer than a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,11 +16,11 @@ from sublayer.data.batch import IGNORE, TextBatch, as_tensor
 from sublayer.data.encoding import Ragged, encode_texts
 from sublayer.data.examples.frame import Frame
 from sublayer.data.report import Report
-from sublayer.data.tables.conversations import ANSWERS, Conversation, Message
+from sublayer.data.tables.conversations import Conversation
 from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
-from sublayer.errors import DataError, nearest
+from sublayer.errors import DataError, InputError, nearest
 from sublayer.text import Tokenizer
 
 Integers = NDArray[np.int64]
@@ -31,7 +31,7 @@ class EncodedTexts:
     """N texts as tokens, markers included.
 
     target: what is to be said, one number for each token (`IGNORE`: nothing), or int64 [N], one for each text.
-    second: int64 [N], where the second text of each row begins, or None where there is one text a row.
+    types: of each token, as the tokenizer numbers the texts of a pair, or None where there is one text a row.
     kept: int64 [N], where each text stands in what was read. report: what was left out, and why.
     """
 
@@ -40,7 +40,7 @@ class EncodedTexts:
     kept: Integers
     report: Report
     pad_id: int
-    second: Integers | None = None
+    types: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,17 +74,14 @@ class EncodedTexts:
             targets = int((target != IGNORE).sum())
         else:
             target, targets = self.target[rows], len(rows)
-        types = None
-        if self.second is not None:
-            place = np.arange(width)
-            types = (place >= self.second[rows][:, None]) & (place < lengths[:, None])
+        types = None if self.types is None else self.types.padded(rows, width=width, offset=0, fill=0)
         return TextBatch(
             tokens=as_tensor(chosen.padded(every, width=width, offset=0, fill=self.pad_id)),
             lengths=as_tensor(lengths),
             target=as_tensor(target),
             rows=rows,
             targets=targets,
-            types=None if types is None else as_tensor(types.astype(np.int64)),
+            types=None if types is None else as_tensor(types),
         )
 
 
@@ -103,93 +100,74 @@ def encode_labelled(
     for row, text in enumerate(table):
         if text.label not in number:
             raise _unknown("label", text.label, labels, table.lines_of([row]))
-    frame, second = Frame.of(tokenizer), [text.second for text in table if text.second is not None]
-    first = encode_texts([text.text for text in table], tokenizer)
-    if not second:
-        tokens, begins = frame.around(first), None
-    elif len(second) == len(table):
-        tokens, begins = frame.around_two(first, encode_texts(second, tokenizer))
+    pairs = [(text.text, text.second) for text in table if text.second is not None]
+    if not pairs:
+        tokens, types = Frame.of(tokenizer).around(encode_texts([text.text for text in table], tokenizer)), None
+    elif len(pairs) == len(table):
+        encoded = tokenizer.encode_pairs(pairs)
+        tokens, types = Ragged.of([one.ids for one in encoded]), Ragged.of([one.types for one in encoded])
     else:
-        raise DataError(f"{len(second)} of {len(table)} texts have a second text", "Give all of them one, or none.")
+        raise DataError(f"{len(pairs)} of {len(table)} texts have a second text", "Give all of them one, or none.")
     kept, report = _fitting(table, tokens, max_length)
     return EncodedTexts(
         tokens=tokens.take(kept),
         target=np.array([number[text.label] for text in table], dtype=np.int64)[kept],
         kept=kept,
         report=report,
-        pad_id=frame.pad_id,
-        second=None if begins is None else begins[kept],
+        pad_id=tokenizer.padding_id,
+        types=None if types is None else types.take(kept),
     )
 
 
 def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, tags: Sequence[str]) -> EncodedTexts:
-    """The pieces of each word, framed; a word's tag is the target of its first piece.
+    """Sentences as `Tokenizer.encode_words` makes them; a word's tag is the target of its first piece.
 
     Raises:
         DataError: a tag is not among `tags`, a word has no pieces, or no sentence fits.
     """
     number = {tag: place for place, tag in enumerate(tags)}
-    frame = Frame.of(tokenizer)
     rows: list[list[int]] = []
     targets: list[list[int]] = []
-    for row, sentence in enumerate(table):
-        ids: list[int] = []
-        target = [IGNORE] * len(frame.before)
-        for pieces, word, tag in zip(tokenizer.encode(sentence.words), sentence.words, sentence.tags, strict=True):
+    encoded = tokenizer.encode_words([sentence.words for sentence in table])
+    for row, (sentence, tokens) in enumerate(zip(table, encoded, strict=True)):
+        first = {word: place for place, word in reversed(list(enumerate(tokens.words))) if word is not None}
+        target = [IGNORE] * len(tokens)
+        for place, (word, tag) in enumerate(zip(sentence.words, sentence.tags, strict=True)):
             if tag not in number:
                 raise _unknown("tag", tag, tags, table.lines_of([row]))
-            if not pieces:
+            if place not in first:
                 raise DataError(f"the word {word!r}{_at(table.lines_of([row]))} has no pieces", "Leave it out.")
-            ids += pieces
-            target += [number[tag], *[IGNORE] * (len(pieces) - 1)]
-        rows.append(ids)
-        targets.append([*target, *[IGNORE] * len(frame.after)])
-    tokens = frame.around(Ragged.of(rows))
+            target[first[place]] = number[tag]
+        rows.append(tokens.ids)
+        targets.append(target)
+    tokens = Ragged.of(rows)
     kept, report = _fitting(table, tokens, max_length)
-    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, frame.pad_id)
+    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, tokenizer.padding_id)
 
 
-Answers = Callable[[Sequence[Message]], tuple[list[int], list[bool]]]
-"""Messages as tokens, and whether each of them belongs to an answer, the answer's end included."""
-
-
-def own_format(tokenizer: Tokenizer) -> Answers:
-    """sublayer's own form of a conversation: `start role NEWLINE content end` for each message.
-
-    No special token is made from text, so nothing that a user writes can end a message or begin another. A model goes
-    on after `start assistant NEWLINE`.
-    """
-
-    def encode(messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        ids: list[int] = []
-        answers: list[bool] = []
-        for message in messages:
-            head, content = tokenizer.encode([f"{message.role}\n", message.content])
-            ids += [tokenizer.start_id, *head, *content, tokenizer.end_id]
-            answers += [False] * (1 + len(head)) + [message.role == ANSWERS] * (len(content) + 1)
-        return ids, answers
-
-    return encode
-
-
-def encode_conversations(table: Rows[Conversation], encode: Answers, max_length: int, pad_id: int) -> EncodedTexts:
-    """Conversations whose targets are the assistant's answers and the ends of these.
+def encode_conversations(table: Rows[Conversation], tokenizer: Tokenizer, max_length: int) -> EncodedTexts:
+    """Conversations as the tokenizer's chat template writes them; targets are the assistant's answers and their ends.
 
     By their position: the same token is learned in an answer and is not learned anywhere else.
 
     Raises:
-        DataError: no conversation fits.
+        DataError: the template refuses a conversation, or none fits. InputError: the tokenizer has no chat template.
     """
     rows: list[list[int]] = []
     targets: list[list[int]] = []
-    for conversation in table:
-        ids, answers = encode(conversation.messages)
+    for row, conversation in enumerate(table):
+        try:
+            ids, answers = tokenizer.encode_answers(conversation.plain["messages"])
+        except InputError as error:
+            if tokenizer.chat_template is None:
+                raise
+            raise DataError(f"{error.what}{_at(table.lines_of([row]))}", error.remedy) from None
         # The target of each place is the next token; the last has none.
         rows.append(ids[:-1])
         targets.append([token if learned else IGNORE for token, learned in zip(ids[1:], answers[1:], strict=True)])
     tokens = Ragged.of(rows)
     kept, report = _fitting(table, tokens, max_length)
-    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, pad_id)
+    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, tokenizer.padding_id)
 
 
 def _fitting(table: Rows[RowT], tokens: Ragged, max_length: int) -> tuple[Integers, Report]:

@@ -1,14 +1,18 @@
-"""Conversations: JSON lines of messages, each of a role."""
+"""Conversations: JSON lines of messages, each of a role, or rows of other text with a template for each message."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from sublayer.config import Chat
+from sublayer.config import Chat, LabelledJsonl, LabelledTsv, Messages, NamedCorpus, Source
+from sublayer.config.task import fields_of
+from sublayer.data import corpora, sources
 from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.report import Report
+from sublayer.data.tables.labelled import read_labelled
 from sublayer.data.tables.table import Rows, collect
 from sublayer.errors import DataError, nearest
 
@@ -45,14 +49,45 @@ class Conversation:
         return {"messages": [{"role": message.role, "content": message.content} for message in self.messages]}
 
 
-def read_conversations(source: Chat, folder: Path) -> Rows[Conversation]:
+def read_conversations(source: Source, folder: Path, made: Messages | None = None) -> Rows[Conversation]:
     """All conversations of `source`; those without an answer are left out and counted.
 
+    Args:
+        made: what conversations are made of, where the source is labelled or parallel text.
+
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or a line is not {"messages": [{"role", "content"}, ...]}.
+        DataError: the file is missing, empty, not UTF-8, or a line is not {"messages": [{"role", "content"}, ...]}; or
+            `made` names a field that the rows have not.
     """
-    path = folder / source.path
-    return collect(_conversations(path), path, "conversations")
+    if isinstance(source, Chat):
+        path = folder / source.path
+        return collect(_conversations(path), path, "conversations")
+    assert made is not None, "the recipe has been checked"
+    rows, report, lines = _fields(source, folder)
+    templates = {name: template for name in ROLES if (template := getattr(made, name)) is not None}
+    for name, template in templates.items():
+        missing = [field for field in fields_of(template) if any(field not in row for row in rows)]
+        if missing:
+            there = ", ".join(f"{{{field}}}" for field in rows[0])
+            raise DataError(f"task.messages.{name}: rows of this text have no {{{missing[0]}}}", f"There are {there}.")
+    talks = [
+        Conversation(tuple(Message(name, template.format_map(row)) for name, template in templates.items()))
+        for row in rows
+    ]
+    return Rows(talks, replace(report, noun="conversations"), lines)
+
+
+def _fields(source: Any, folder: Path) -> tuple[list[dict[str, str]], Report, list[int]]:
+    """Rows of labelled or parallel text, whichever the source has, as fields by name; their report and lines."""
+    labelled = isinstance(source, LabelledTsv | LabelledJsonl)
+    if isinstance(source, NamedCorpus):
+        labelled = corpora.find(source.name).kind == "labelled"
+    if labelled:
+        table = read_labelled(source, folder)
+        return [row.plain for row in table], table.report, table.lines
+    pairs = sources.read(source, folder)
+    both = zip(pairs.sources, pairs.targets, strict=True)
+    return [{"source": one, "target": other} for one, other in both], pairs.report, pairs.lines
 
 
 def _conversations(path: Path) -> Iterator[tuple[int, Conversation | str]]:

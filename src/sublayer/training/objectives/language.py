@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sublayer import config
-from sublayer.data.batch import TextBatch
+from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
 from sublayer.models import CausalModel
@@ -80,6 +83,50 @@ class Modelling:
 
     def illustrate(self, folder: Path) -> None:
         """The numbers say it."""
+
+
+@dataclass(frozen=True)
+class Answering(Modelling):
+    """Answers of conversations, which can also be right or wrong as a whole."""
+
+    def evaluate(self, model: CausalModel) -> dict[str, float]:
+        """With the part of the conversations whose answers a greedy search would give, word for word."""
+        found, exact = answered(model, self.examples, self.batching)
+        return {"loss": found.loss, "perplexity": found.perplexity, "exact_match": exact}
+
+
+def answered(
+    model: CausalModel, examples: Examples[TextBatch], batching: config.Batching, piece: int = 2**23
+) -> tuple[Likelihood, float]:
+    """The likelihood of the answers, and the part of the conversations in which the model prefers every token of every
+    answer, its end included.
+
+    A token that is the most probable one after those before it is what greedy search says next, and so, from the
+    first token of an answer to its end, all of it: no search is needed to know what it would find.
+
+    Args:
+        piece: logits (tokens * vocabulary) in memory at a time.
+    """
+    nats, tokens, exact, count = 0.0, 0, 0, 0
+    size = max(1, piece // model.config.vocab_size)
+    with evaluating(model):
+        for batch in validation(examples, batching):
+            there = batch.to(model.device)
+            asked = there.target != IGNORE
+            hidden = model.hidden(there.tokens, None, there.segments)[asked]
+            wrong: list[Tensor] = []
+            parts = [cast("tuple[Tensor, ...]", each.split(size)) for each in (hidden, there.target[asked])]
+            for some, target in zip(*parts, strict=True):
+                logits = model.project(some)
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                nats += F.cross_entropy(logits, target, reduction="sum").item()
+                wrong.append(logits.argmax(dim=-1) != target)
+            missed = torch.zeros_like(asked)
+            missed[asked] = torch.cat(wrong)
+            exact += int((~missed.any(dim=1)).sum())
+            tokens += batch.targets
+            count += len(batch.rows)
+    return Likelihood(nats, tokens), exact / count
 
 
 def _loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:

@@ -26,7 +26,7 @@ class Reconstructing(PairLoss):
     unit: str = "tokens"
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
-        plain = CrossEntropy(label_smoothing=0.0, pad_id=self.loss_function.pad_id)
+        plain = CrossEntropy(label_smoothing=0.0)
         total, targets = 0.0, 0
         with evaluating(model):
             for batch in validation(self.examples, self.batching):

@@ -1,0 +1,58 @@
+"""`sublayer inspect`: a page on this machine that shows what a model does with what one types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sublayer.cli.inspecting import opened
+
+PORT = 8642
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    text: Annotated[str, typer.Argument(help="What the page begins with.", metavar="TEXT", show_default=False)] = "",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; with another than this machine's own, whoever reaches it is let in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="0 takes any.", show_default=f"{PORT}, or the next free one")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="What one answer may take at most.")] = 60.0,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+) -> None:
+    """Look into a model: type a sentence, and see the attention of every layer and head, the candidates for each next
+    word, and what the model would have said after each layer; switch heads off, and watch the output change.
+
+    For a translation model, a language model or an encoder. Control-C ends it.
+
+    Example: sublayer inspect runs/en-es
+
+    Example: sublayer inspect models/my-llama "The capital of France is" --seconds 300
+    """
+    from importlib.util import find_spec
+
+    from sublayer.errors import ConfigError
+    from sublayer.inspection import server
+    from sublayer.inspection.subject import describe, folder_name, held_out
+
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed", "pip install 'sublayer[inspect]'.")
+    # Before the model is loaded: a port that is taken should not cost that time.
+    listening = server.bound(host, PORT, tries=20) if port is None else server.bound(host, port)
+    with listening:
+        subject = opened(model, device)
+        about = describe(subject, folder_name(model), held_out(model))
+        app = server.application(server.Inspector(subject, about, seconds), text=text, names=frozenset({host}))
+        where = server.address(listening)
+        typer.echo(f"{about.name}: {where}")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(where)
+        server.serve(app, listening)

@@ -1,0 +1,115 @@
+"""What `attend`, `heads` and `lens` have in common: a model of any shape, and what it is to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sublayer.generation.translator import Translator
+    from sublayer.hub.folder import Contents
+    from sublayer.inspection.passages import Passage
+
+
+def opened(path: Path, device: str) -> Contents:
+    """The model at `path` with its tokenizer; an encoder needs no head to be looked into.
+
+    Raises:
+        CheckpointError: there is no model, or it is damaged.
+    """
+    from sublayer.hub.folder import read
+    from sublayer.training.runtime import pick_device
+
+    return read(path, pick_device(device))
+
+
+def passages_of(found: Contents, path: Path, texts: Sequence[str], target: str | None = None) -> list[Passage]:
+    """Texts as the model reads them; of a translator with the translation given, or its own.
+
+    Raises:
+        InputError: a text is empty, not UTF-8 or too long, or a translation was given to a model that makes none.
+    """
+    from sublayer.errors import InputError
+    from sublayer.inspection.material import from_texts
+    from sublayer.inspection.passages import of_pairs
+    from sublayer.models import EncoderDecoder
+
+    for number, text in enumerate(texts, start=1):
+        require_words("the text" if len(texts) == 1 else f"text {number}", text)
+    if not isinstance(found.model, EncoderDecoder):
+        if target is not None:
+            raise InputError(
+                f"--target is for models that translate, and this one is of the kind '{found.model.config.kind}'",
+                "Leave it out.",
+            )
+        return from_texts(found.model, found.tokenizer, texts)
+    translator = translator_of(found, path)
+    if target is not None:
+        require_words("--target", target)
+        pairs = [(text, target) for text in texts]
+        return of_pairs(translator.model, translator.tokenizer, translator.marks, pairs)
+    return _translated(translator, texts)
+
+
+def translator_of(found: Contents, path: Path) -> Translator:
+    """An encoder-decoder, ready to translate as its folder says."""
+    from sublayer.generation.translator import Translator
+    from sublayer.hub.folder import ready
+
+    translator = ready(found, path)
+    assert isinstance(translator, Translator)
+    return translator
+
+
+def _translated(translator: Translator, texts: Sequence[str]) -> list[Passage]:
+    """With the model's own translations: their tokens as they were chosen (encoding the text may differ)."""
+    from sublayer.inspection.passages import of_pair_ids
+
+    translations = translator.translate(texts)
+    targets = [one.tokens for one in translations]
+    cut = sum(not one.complete for one in translations)
+    if cut:
+        typer.echo(f"{cut} translations ran into their limit and are read as far as they came", err=True)
+        # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
+        targets = [tokens[: translator.model.config.max_length - 1] for tokens in targets]
+    return of_pair_ids(translator.model, translator.marks, translator.encode(texts), targets)
+
+
+def require_words(name: str, text: str) -> None:
+    """Raise `InputError` unless there is something to read."""
+    from sublayer.errors import InputError
+
+    if not text.strip():
+        raise InputError(f"{name} is empty", "Give it words.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # What the shell passed on was not UTF-8: Python keeps such bytes as lone surrogates, which no model knows.
+        raise InputError(f"{name} is not UTF-8: {ascii(text)[:60]}", "Set the terminal to UTF-8.") from None
+
+
+def wide_console() -> Console:
+    """As wide as the terminal; in a file or a pipe, wide enough that no column is cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=max(console.width, 160), highlight=False)
+
+
+def spelled(found: Contents, ids: Sequence[int]) -> list[str]:
+    """Tokens as they stand in a table: spaces seen, nothing that a terminal or rich would take for a command."""
+    from sublayer.inspection.sheet import printable
+
+    return [printable(piece) for piece in found.tokenizer.pieces(ids)]
+
+
+def plain(value: Any) -> str:
+    """Text for a cell of a table, brackets and all."""
+    from rich.markup import escape
+
+    return escape(str(value))

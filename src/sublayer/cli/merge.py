@@ -1,0 +1,29 @@
+"""`sublayer merge`: adapters become part of the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    model: Annotated[Path, typer.Argument(help="Folder of adapters, or of the run that made them.", metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(help="Where the new model folder is to be.", metavar="OUT")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+) -> None:
+    """Write a model that was trained as adapters as a model folder that needs no base.
+
+    Tokenizer, chat template and settings are kept. It computes what the adapters on their base do, as fast as the base.
+
+    Example: sublayer merge runs/trec models/trec
+    """
+    from sublayer.errors import CheckpointError
+    from sublayer.hub.merging import merge as run
+
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    contents = run(model, out)
+    count = sum(parameter.numel() for parameter in contents.model.parameters())
+    typer.echo(f"model: {out} ({contents.model.config.kind}, {count:,} parameters)")

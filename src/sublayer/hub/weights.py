@@ -1,0 +1,59 @@
+"""The weights of a model by name, those that are tied once; and back into a model, every one accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sublayer.errors import CheckpointError
+
+
+def untied(model: torch.nn.Module) -> tuple[dict[str, torch.nn.Parameter], dict[str, str]]:
+    """The parameters by name, each once, and for every other name of a tied one the name it stands under."""
+    parameters: dict[str, torch.nn.Parameter] = {}
+    first: dict[int, str] = {}
+    ties: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            ties[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+            parameters[name] = parameter
+    return parameters, ties
+
+
+def fill(model: torch.nn.Module, tensors: dict[str, Tensor], ties: dict[str, str], path: Path) -> None:
+    """Give every parameter its tensor, and account for every tensor.
+
+    Raises:
+        CheckpointError: names every missing, unexpected and misshapen tensor at once.
+    """
+    expected, expected_ties = untied(model)
+    wrong = [f"missing: {name}" for name in expected if name not in tensors]
+    wrong += [f"unexpected: {name}" for name in tensors if name not in expected]
+    wrong += [
+        f"misshapen: {name} is {tuple(tensors[name].shape)} and should be {tuple(parameter.shape)}"
+        for name, parameter in expected.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    if ties != expected_ties:
+        wrong.append(f"tied weights are {ties} and should be {expected_ties}")
+    if wrong:
+        raise CheckpointError(f"{path} does not fit its config.json: " + "; ".join(wrong), "Copy the folder again.")
+    complete = {**tensors, **{name: tensors[source] for name, source in ties.items()}}
+    model.load_state_dict(complete, strict=True, assign=True)
+    retie(model, ties)
+    model.requires_grad_(True)
+    for module in model.modules():
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset()
+
+
+def retie(model: torch.nn.Module, ties: dict[str, str]) -> None:
+    """Make the names of a tied weight one parameter again."""
+    for name, source in ties.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))

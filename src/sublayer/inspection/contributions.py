@@ -1,0 +1,237 @@
+"""What made a token's logit: the share of the embedding, of every head and of every feed-forward.
+
+The stream is a sum: the embedding, and what every sub-layer has added to it; what an attention sub-layer adds is in
+turn the sum over its heads of what each has found, through the output map, and the map's bias (Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits", https://transformer-circuits.pub/2021/framework). The logit is linear
+in the stream but for the norms, and a norm is linear too once its scale is held at what it was:
+
+    LayerNorm(sum of x_i) = sum of (x_i - mean(x_i)) / s * w + b,    s = sqrt(var(sum of x_i) + eps)
+    RMSNorm(sum of x_i)   = sum of x_i / r * w,                      r = sqrt(mean((sum of x_i)^2) + eps)
+
+So the parts' shares sum to the logit, exactly: a law. This is the *direct* path of each part: what later layers make of
+it counts as theirs, and that a part also changes the scales counts nowhere. In a pre-norm model only the last norm lies
+on that path. In a post-norm model every later sub-layer's norm does, each held at its own scale: the shares still sum
+to the logit, but an early part is scaled by norms that later parts have set, and less follows from its size. In the
+sandwich and output wirings a norm stands between the heads and the stream; it is taken apart in the same way.
+
+What is not linear is refused by name: a masked-language head with its own layer and activation, a label head with one,
+a pooler, pooling by maximum. A cap on the logits (Gemma 2) is none of the parts': they sum to the logit before it.
+
+Shapes: P parts, S positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.inspection.lens import last_stack, require_position, scaled_output
+from sublayer.inspection.passages import Passage, evaluated, given
+from sublayer.inspection.recording import Recording, record
+from sublayer.models import EncoderOnly, Model
+from sublayer.models.heads import Classification, Tagging
+from sublayer.models.stack import Stack
+from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.block import Block
+from sublayer.nn.normalization import LayerNorm, RMSNorm
+from sublayer.nn.sublayer import SubLayer
+
+Kind = Literal["embedding", "head", "attention bias", "feed-forward", "norm bias", "output bias"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One part of a logit.
+
+    layer: counted from 0; None of the embedding and of what follows the last layer. attention: "self" or "cross", of a
+    head and of an attention's bias. head: counted from 0.
+    """
+
+    kind: Kind
+    value: float
+    layer: int | None = None
+    attention: Literal["", "self", "cross"] = ""
+    head: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as "layer 3 cross head 2"."""
+        said_layer = "" if self.layer is None else f"layer {self.layer} "
+        kind = f"head {self.head}" if self.kind == "head" else self.kind
+        which = f"{self.attention} " if self.attention else ""
+        return f"{said_layer}{which}{kind}"
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """A token's logit taken apart.
+
+    position, token: of which (a label's number, of a classifier or tagger). logit: what the model says, before a cap.
+    shares: the parts, in the model's order; their values sum to the logit.
+    """
+
+    position: int | None
+    token: int
+    logit: float
+    shares: list[Share]
+
+    def of_layers(self) -> list[tuple[str, float]]:
+        """Embedding, each layer and what follows the last, summed."""
+        found: dict[str, float] = {}
+        for share in self.shares:
+            name = share.kind if share.layer is None else f"layer {share.layer}"
+            found[name] = found.get(name, 0.0) + share.value
+        return list(found.items())
+
+
+@torch.no_grad()
+def contributions(model: Model, passage: Passage, token: int, position: int | None = None) -> Contributions:
+    """What made the logit of `token` at `position` of what a model says of a passage.
+
+    Args:
+        token: an id, or the number of a label. position: of the decoder's (or only) stack, counted from 0, negative
+            from the last; the last where left out. A classifier says one thing of the whole text and is given none.
+
+    Raises:
+        InputError: the position or token does not exist, or something between stream and logit is not linear (named).
+    """
+    stack, name = last_stack(model)
+    weight, bias = _projection(model)
+    if not 0 <= token < weight.shape[0]:
+        raise InputError(f"there is no token (or label) {token}", f"They are 0 to {weight.shape[0] - 1}.")
+    with evaluated(model), record(model, f"{name}.*") as seen:
+        hidden = given(model, [passage], [0]).hidden(model)
+        where, place = _weights_of_positions(model, hidden.shape[1], position)
+        parts = _parts(stack, name, seen)
+    logit = float(where.to(hidden) @ hidden[0] @ weight[token]) + (0.0 if bias is None else float(bias[token]))
+    direction = scaled_output(model, weight[token])
+    shares = [
+        Share(part.kind, float(where.to(part.value) @ (part.value @ direction)), part.layer, part.attention, part.head)
+        for part in parts
+    ]
+    if bias is not None:
+        shares.append(Share("output bias", float(bias[token])))
+    return Contributions(place, token, logit, shares)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One summand of the stream. Shape: value [S, D]."""
+
+    kind: Kind
+    value: Tensor
+    layer: int | None = None
+    attention: Literal["", "self", "cross"] = ""
+    head: int | None = None
+
+    def with_value(self, value: Tensor) -> _Part:
+        return _Part(self.kind, value, self.layer, self.attention, self.head)
+
+
+def _parts(stack: Stack, name: str, seen: Recording) -> list[_Part]:
+    """What the stack's output is the sum of, each as it stands there: all norms on its way passed."""
+    parts = [_Part("embedding", seen[f"{name}.embedding.stream"][0][0])]
+    for layer, module in enumerate(stack.layers):
+        block, where = cast("Block", module), f"{name}.layers.{layer}"
+        parts = _written(parts, _heads(block.self_attention, f"{where}.self_attention", layer, "self", seen),
+                         block.self_attention_sublayer, layer)  # fmt: skip
+        if block.cross_attention is not None and block.cross_attention_sublayer is not None:
+            parts = _written(parts, _heads(block.cross_attention, f"{where}.cross_attention", layer, "cross", seen),
+                             block.cross_attention_sublayer, layer)  # fmt: skip
+        # What a feed-forward writes is taken whole, its norm passed.
+        parts.append(_Part("feed-forward", seen[f"{where}.feed_forward_sublayer.output"][0][0], layer))
+        parts = _normalized(block.feed_forward_sublayer.outer, parts, layer)
+    return _normalized(stack.norm, parts, None)
+
+
+def _written(stream: list[_Part], new: list[_Part], sublayer: SubLayer, layer: int) -> list[_Part]:
+    """outer(stream + after(new)), in parts."""
+    return _normalized(sublayer.outer, [*stream, *_normalized(sublayer.after, new, layer)], layer)
+
+
+def _heads(
+    attention: SelfAttention | CrossAttention, name: str, layer: int, which: Literal["self", "cross"], seen: Recording
+) -> list[_Part]:
+    """What each head writes through the output map, and the map's bias."""
+    [found] = seen[f"{name}.heads"][0]  # [S, H, d]
+    size, heads, _ = found.shape
+    alone = torch.zeros(heads, *found.shape, dtype=found.dtype, device=found.device)
+    each = torch.arange(heads)
+    alone[each, :, each] = found.transpose(0, 1)
+    # Through the map itself, so that an adapter beside it is taken along.
+    nothing = attention.output(torch.zeros_like(found).flatten(1))
+    through = attention.output(alone.flatten(2)) - nothing
+    parts = [_Part("head", through[head], layer, which, head) for head in range(heads)]
+    has_bias = attention.output.bias is not None  # pyright: ignore[reportUnnecessaryComparison]
+    return [*parts, _Part("attention bias", nothing.expand(size, -1), layer, which)] if has_bias else parts
+
+
+def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -> list[_Part]:
+    """The parts behind a norm that is held at its actual scale, and its bias as one more."""
+    if norm is None or isinstance(norm, nn.Identity):
+        return parts
+    whole = torch.stack([part.value for part in parts]).sum(0)
+    if isinstance(norm, RMSNorm):
+        scale = (1.0 + norm.weight if norm.plus_one else norm.weight) * (
+            whole.square().mean(-1, keepdim=True) + norm.eps
+        ).rsqrt()
+        return [part.with_value(part.value * scale) for part in parts]
+    if not isinstance(norm, LayerNorm):
+        raise InputError(
+            f"a norm of the type {type(norm).__name__} is not known to be linear at its scale", "Use the logit lens."
+        )
+    scale = norm.weight * (whole.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
+    parts = [part.with_value((part.value - part.value.mean(-1, keepdim=True)) * scale) for part in parts]
+    if norm.bias is None:
+        return parts
+    # Several norms' biases in one layer are one part each time they are met.
+    return [*parts, _Part("norm bias", norm.bias.expand_as(whole), layer)]
+
+
+def _projection(model: Model) -> tuple[Tensor, Tensor | None]:
+    """The linear map from the stack's output to logits: weight [V, D] and bias [V].
+
+    Raises:
+        InputError: there is none, or something on the way to it is not linear.
+    """
+    if not isinstance(model, EncoderOnly):
+        return model.output.weight, model.output.bias
+    head = model.config.head
+    match head:
+        case config.Tagging() if head.activation is None:
+            bent = ""
+        case config.Classification() if head.activation is None:
+            if head.pooling == "max":
+                bent = "pooling by maximum"
+            else:
+                bent = "the pooler's tanh" if head.pooling == "class" and model.pooler is not None else ""
+        case config.MaskedLanguage() | config.Tagging() | config.Classification():
+            bent = f"the {head.type} head's own layer ({head.activation})"
+        case _:
+            raise InputError(f"the head '{head.type}' gives no logits to take apart", "Take another model.")
+    if bent:
+        raise InputError(
+            f"{bent} stands between the stream and the logits and is not linear: no sum of parts gives the logit",
+            "Use the logit lens, or gradient times input.",
+        )
+    assert isinstance(model.head, Classification | Tagging)
+    return model.head.labels.weight, model.head.labels.bias
+
+
+def _weights_of_positions(model: Model, size: int, position: int | None) -> tuple[Tensor, int | None]:
+    """How much each position's output counts in what is said, [S], and which position it is, if it is one."""
+    head = model.config.head if isinstance(model, EncoderOnly) else None
+    if isinstance(head, config.Classification):
+        if position is not None:
+            raise InputError(f"position = {position}, but a classifier says one thing of a text", "Leave it out.")
+        if head.pooling == "mean":
+            return torch.full((size,), 1 / size, dtype=torch.float64), None
+        position = 0 if head.pooling == "class" else -1
+    place = require_position(size, position)
+    return F.one_hot(torch.tensor(place), size).double(), place

@@ -1,0 +1,359 @@
+"""Looking into a model while it reads a text: a `View`, for each of the three shapes.
+
+What a model writes (a translation, the rest of a prompt) is searched first. Then the whole is read once more in one
+pass with the taps listened to, which shows the attention of every layer and head, the candidates at every position, and
+the residual stream after every layer. That one pass agrees with the steps of the search is the law `cached = uncached`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.generation.step import S, Stepper
+from sublayer.generation.translator import Translator
+from sublayer.inspection import evidence
+from sublayer.inspection.editing import Edit, edit, silence
+from sublayer.inspection.evidence import attention_map, row
+from sublayer.inspection.groups import Group, groups
+from sublayer.inspection.labelling import labelled, spellings
+from sublayer.inspection.lens import last_stack, scaled_output
+from sublayer.inspection.passages import evaluated, said
+from sublayer.inspection.recording import record
+from sublayer.inspection.subject import Subject, describe, model_of
+from sublayer.inspection.view import (
+    About,
+    Head,
+    Labelled,
+    Lens,
+    MapName,
+    Nothing,
+    Output,
+    Prediction,
+    Question,
+    Tagged,
+    Vector,
+    View,
+    Words,
+    Written,
+)
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models.stack import Stack
+from sublayer.tasks.filler import with_masks
+from sublayer.text.tokens import Tokens
+
+Check = Callable[[], None]
+
+
+def look(subject: Subject, question: Question, *, about: About | None = None, check: Check | None = None) -> View:
+    """What happens in the model while it reads `question.text`, and writes.
+
+    The model is put into evaluation for the while.
+
+    Args:
+        about: as `describe` gives it, if it is there already. check: called before each layer; it may raise to give up.
+
+    Raises:
+        InputError: the text is empty or too long to be looked at, or the question does not fit the model.
+    """
+    begun = time.perf_counter()
+    model = model_of(subject)
+    about = describe(subject) if about is None else about
+    if not question.text.strip():
+        raise InputError("there is no text", "Type a sentence.")
+    with evaluated(model), torch.no_grad(), ExitStack() as hooks:
+        if check is not None:
+            _before_each_layer(model, check, hooks)
+        view = _looked(subject, model, question, about)
+        if question.silenced and isinstance(view.output, Vector):
+            whole = _looked(subject, model, question.model_copy(update={"silenced": ()}), about)
+            assert isinstance(whole.output, Vector)
+            view = replace(view, output=replace(view.output, likeness=_cosine(view.output, whole.output)))
+    return replace(view, seconds=time.perf_counter() - begun)
+
+
+def _looked(subject: Subject, model: Model, question: Question, about: About) -> View:
+    edits = _edits(question.silenced, model)
+    with ExitStack() as hooks:
+        if edits:
+            hooks.enter_context(edit(model, edits))
+        match model:
+            case EncoderDecoder():
+                return _translation(subject, model, question, about)
+            case DecoderOnly():
+                return _continuation(subject, model, question, about)
+            case EncoderOnly():
+                return _reading(subject, model, question, about)
+
+
+# --- the three shapes --------------------------------------------------------------------------------------------
+
+
+def _translation(subject: Subject, model: EncoderDecoder, question: Question, about: About) -> View:
+    tokenizer, device = subject.tokenizer, model.device
+    translator = _translator(subject, model)
+    [source] = translator.encode([question.text])
+    _require_fit(len(source), about)
+    target, complete, by = _translated(translator, source, question, about)
+    start, end = translator.marks.start, translator.marks.end
+    fed, predicted = [start, *target], [*target, end] if complete else target
+    with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
+        model.hidden(row(source, device), None, row(fed, device))
+    stream, read = evidence.streams(seen), partial(_after, model)
+    spelled = spellings(tokenizer)
+    # Where the translation was cut, nothing stands after its last token.
+    stands = [*predicted, None][: len(fed)]
+    predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
+    [spans] = tokenizer.tokens([question.text], marked=False)
+    kinds = _kinds(model)
+    shown = labelled(tokenizer, [*fed, *predicted[len(target) :]])
+    return View(
+        about=about,
+        question=question,
+        sequences={
+            "source": labelled(tokenizer, source, question.text, spans),
+            "target": shown[: len(fed)],
+            "predicted": shown[1:],
+        },
+        maps=[
+            attention_map(seen, kinds["cross"], "Cross", "predicted", "source", len(predicted)),
+            attention_map(seen, kinds["encoder"], "Encoder", "source", "source"),
+            attention_map(seen, kinds["decoder"], "Decoder", "target", "target"),
+        ],
+        output=Written(tokenizer.decode([target])[0].strip(), complete, by, sum(sure)),
+        predictions=predictions,
+        lens=evidence.lens(stream, read, question.lens_from, spelled, model),
+        made=1,
+    )
+
+
+def _translator(subject: Subject, model: EncoderDecoder) -> Translator:
+    if isinstance(subject, Translator):
+        return subject
+    own = config.Decoding.parse(getattr(subject, "decoding", {}), "decoding")
+    return Translator(model, subject.tokenizer, own)
+
+
+def _translated(
+    translator: Translator, source: list[int], question: Question, about: About
+) -> tuple[list[int], bool, str]:
+    """The translation's tokens without markers, whether it has come to its end, and how it was made."""
+    decoding, marks = translator.decoding, translator.marks
+    room = about.longest - 1  # the start marker takes a position too
+    if question.target is not None:
+        if question.forced:
+            raise InputError("a translation is given, and tokens to begin with as well", "Give one of them.")
+        [words] = translator.tokenizer.encode([question.target])
+        target = [*marks.forced, *words]
+        _require_fit(len(target) + 1, about)
+        return target, True, "given"
+    if question.forced:
+        most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
+        ends = {marks.end, *decoding.end_ids}
+        made, end = _went_on(
+            translator.model, source, [marks.start], question.forced, ends, most - len(question.forced), about
+        )
+        return made, end is not None, "greedy, from the chosen token on"
+    best = translator.search([source])[0][0]
+    by = f"beam search of {decoding.beam}" if decoding.beam > 1 else "greedy search"
+    return best.tokens[:room], best.complete and len(best.tokens) <= room, by
+
+
+def _continuation(subject: Subject, model: DecoderOnly, question: Question, about: About) -> View:
+    tokenizer, device = subject.tokenizer, model.device
+    if question.target is not None:
+        raise InputError("this model goes on from a text: it has no translation to read along", "Leave it out.")
+    prompt, spans = _prompt(subject, question)
+    _require_fit(len(prompt) + len(question.forced), about)
+    ends = {*_own_ends(subject), *([] if tokenizer.specials.end is None else [tokenizer.specials.end])}
+    room = min(question.tokens, about.longest - len(prompt) - len(question.forced))
+    made, end = _went_on(model, prompt[:-1], prompt[-1:], question.forced, ends, room, about)
+    ids = [*prompt, *made]
+    with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
+        model.hidden(row(ids, device))
+    stream, read = evidence.streams(seen), partial(_after, model)
+    spelled = spellings(tokenizer)
+    predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], end], spelled)
+    by = "greedy, from the chosen token on" if question.forced else "greedy search"
+    return View(
+        about=about,
+        question=question,
+        sequences={"text": labelled(tokenizer, ids, question.text, spans)},
+        maps=[attention_map(seen, _kinds(model)["decoder"], "Self-attention", "text", "text")],
+        output=Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
+        predictions=predictions,
+        lens=evidence.lens(stream, read, question.lens_from, spelled, model),
+        made=len(prompt),
+    )
+
+
+def _own_ends(subject: Subject) -> tuple[int, ...]:
+    """The tokens that end this model's texts besides the tokenizer's end marker."""
+    decoding = getattr(subject, "decoding", {})
+    own = decoding if isinstance(decoding, config.Generation) else config.Generation.parse(decoding, "decoding")
+    return own.end_ids
+
+
+def _prompt(subject: Subject, question: Question) -> tuple[list[int], Tokens | None]:
+    """The prompt's tokens, and what they were made from where that is the text alone."""
+    tokenizer = subject.tokenizer
+    if question.chat:
+        return tokenizer.encode_chat([{"role": "user", "content": question.text}]), None
+    [spans] = tokenizer.tokens([question.text])
+    return spans.ids, spans
+
+
+def _reading(subject: Subject, model: EncoderOnly, question: Question, about: About) -> View:
+    tokenizer, head = subject.tokenizer, model.config.head
+    if question.target is not None or question.forced:
+        raise InputError("this model reads and does not write: there is nothing to begin with", "Leave it out.")
+    if isinstance(head, config.MaskedLanguage) and tokenizer.specials.mask is not None:
+        tokens = with_masks(question.text, tokenizer)
+    else:
+        [tokens] = tokenizer.tokens([question.text])
+    if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
+        tokens = tokens.cut(head.longest)
+    _require_fit(len(tokens), about)
+    types = row(tokens.types, model.device) if model.config.embedding.types else None
+    with record(model, "*_attention.weights", "encoder.embedding.stream", "encoder.layers.*.stream") as seen:
+        model.hidden(row(tokens.ids, model.device), None, types)
+    output, predictions, lens = _said(subject, model, tokens, evidence.streams(seen), question)
+    return View(
+        about=about,
+        question=question,
+        sequences={"text": labelled(tokenizer, tokens.ids, question.text, tokens)},
+        maps=[attention_map(seen, _kinds(model)["encoder"], "Self-attention", "text", "text")],
+        output=output,
+        predictions=predictions,
+        lens=lens,
+    )
+
+
+def _said(
+    subject: Subject, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: Question
+) -> tuple[Output, Sequence[Prediction], Lens | None]:
+    """What the head says, what it expects at each position, and the lens, as far as the head has them."""
+    match model.config.head:
+        case config.MaskedLanguage():
+            read = partial(_after, model)
+            mask, spelled = subject.tokenizer.specials.mask, spellings(subject.tokenizer)
+            masks = tuple(place for place, token in enumerate(tokens.ids) if token == mask)
+            stands = [None if token == mask else token for token in tokens.ids]
+            predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
+            return Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
+        case config.Classification(labels=labels):
+
+            def read(x: Tensor) -> Tensor:
+                return model.read(model.encoder.norm(x))
+
+            chances = _floats(read(stream[-1])[0].softmax(-1))
+            ranked = sorted(zip(labels, chances, strict=True), key=lambda one: -one[1])
+            return Labelled(tuple(ranked)), (), evidence.label_lens(stream, read, labels)
+        case config.Tagging(labels=labels):
+            read = partial(_after, model)
+            chance, best = read(stream[-1])[0].softmax(-1).max(-1)
+            tags = zip([labels[int(label)] for label in best], _floats(chance), strict=True)
+            return Tagged(tuple(tags)), (), evidence.label_lens(stream, read, labels)
+        case config.SentenceEmbedding():
+            return Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
+        case config.NoHead():
+            return Nothing(), (), None
+
+
+def _after(model: Model, x: Tensor) -> Tensor:
+    """What the model would say, were this its last layer's stream. Shape: [1, P, D] -> [1, P, V or C]."""
+    stack, _ = last_stack(model)
+    return said(model, scaled_output(model, stack.norm(x)))
+
+
+def _kinds(model: Model) -> dict[MapName, Group]:
+    return {kind.name: kind for kind in groups(model)}
+
+
+# --- going on, and giving up -------------------------------------------------------------------------------------
+
+
+def _went_on(
+    model: Stepper[S],
+    source: Sequence[int],
+    first: Sequence[int],
+    forced: Sequence[int],
+    ends: set[int],
+    most: int,
+    about: About,
+) -> tuple[list[int], int | None]:
+    """The tokens of `forced` and up to `most` greedy ones after them, and the token that ended them, if one did.
+
+    Args:
+        source, first: what the model is started with, and what it is then fed, as the step contract has it.
+    """
+    made = list(forced)
+    for token in made:
+        if token >= about.vocabulary:
+            raise InputError(f"there is no token {token}", f"The vocabulary is 0 to {about.vocabulary - 1}.")
+    ended = next((place for place, token in enumerate(made) if token in ends), None)
+    if ended is not None:
+        return made[:ended], made[ended]
+    if most <= 0:
+        return made, None
+    device = cast("Model", model).device
+    state = model.start(row(source, device), capacity=len(first) + len(made) + most)
+    feed = [*first, *made]
+    for _ in range(most):
+        token = int(model.step(row(feed, device), state)[0, -1].argmax())
+        if token in ends:
+            return made, token
+        made.append(token)
+        feed = [token]
+    return made, None
+
+
+def _before_each_layer(model: Model, check: Check, hooks: ExitStack) -> None:
+    def ask(*_: object) -> None:
+        check()
+
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            for layer in stack.layers:
+                hooks.callback(layer.register_forward_pre_hook(ask).remove)
+
+
+def _edits(silenced: Iterable[Head], model: Model) -> dict[str, Edit]:
+    """By the tap of what a layer's heads have found, those that are off. Their weights are seen as ever."""
+    kinds = _kinds(model)
+    off: dict[str, list[int]] = {}
+    for one in silenced:
+        kind = kinds.get(one.map)
+        taps = [] if kind is None else kind.taps("heads")
+        if kind is None or one.layer >= len(taps) or one.head >= kind.heads:
+            sizes = ", ".join(f"{len(each.attentions)} x {each.heads} ({name})" for name, each in kinds.items())
+            raise InputError(
+                f"there is no head {one.head} in layer {one.layer} of '{one.map}'", f"Layers x heads: {sizes}."
+            )
+        off.setdefault(taps[one.layer], []).append(one.head)
+    return {name: silence(*heads) for name, heads in off.items()}
+
+
+def _require_fit(tokens: int, about: About) -> None:
+    if tokens > about.longest:
+        raise InputError(
+            f"the text has {tokens} tokens, but {about.longest} is the most that can be looked at in this model",
+            "Shorten it.",
+        )
+
+
+def _cosine(one: Vector, other: Vector) -> float:
+    return float(torch.cosine_similarity(torch.tensor(one.values), torch.tensor(other.values), dim=0))
+
+
+def _floats(values: Tensor) -> list[float]:
+    return cast("list[float]", values.double().tolist())

@@ -1,0 +1,97 @@
+"""A sheet to draw on: its fonts and colours, text and axes placed in inches, and the file that it becomes."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sublayer import files
+from sublayer.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg")
+
+# Tried after DejaVu, which matplotlib brings along, for the scripts that it lacks; only those installed are used.
+_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Devanagari"),
+    *("Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Segoe UI", "Arial Unicode MS"),
+)
+
+INK, QUIET = "#1a1a1a", "#6b6b6b"
+
+MARGIN, LINE = 0.30, 0.24
+"""Inches around the sheet, and of a line of its title."""
+_MAX_PIXELS = 60e6  # and no side over 2 ** 16, which is all that Agg draws
+
+
+def require_picture_path(path: Path) -> None:
+    """Raise `InputError` unless `path` names a picture that can be drawn."""
+    if path.suffix.lower() not in SUFFIXES:
+        given = f"ends in '{path.suffix}'" if path.suffix else "has no suffix"
+        raise InputError(f"{path} {given}, but a picture is .png or .svg", f"Say {path.with_suffix('.png').name}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "Name a file, which the picture may replace.")
+
+
+def printable(text: str) -> str:
+    """White space as single spaces, and nothing that XML forbids (control characters, lone surrogates)."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+@contextmanager
+def drawing() -> Generator[None]:
+    """Settings of our own, whatever the user's matplotlibrc says, and no word about glyphs that no font has."""
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    settings: dict[Any, Any] = {
+        "font.family": ["DejaVu Sans", *(name for name in _FONTS if name in installed), "sans-serif"],
+        "text.usetex": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "sublayer",
+        "axes.grid": False,
+        "savefig.bbox": None,
+        "savefig.transparent": False,
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def wrapped(text: str, inches: float) -> list[str]:
+    """Lines of the title: at its size 9 letters an inch, or 6 of the full-width ones of Chinese, Japanese, Korean."""
+    wide = any(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return textwrap.wrap(text, int(inches * (6 if wide else 9)))
+
+
+def write(page: Figure, left: float, top: float, text: str, **look: Any) -> None:
+    """Text whose upper left corner is so many inches from the lower left corner of the page."""
+    width, height = page.get_size_inches()
+    look = {"va": "top", "color": INK, "parse_math": False} | look
+    page.text(left / width, top / height, text, None, **look)
+
+
+def axes_at(page: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes placed in inches."""
+    across, up = page.get_size_inches()
+    return page.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def save(page: Figure, path: Path) -> None:
+    """Agg for PNG, the SVG writer for SVG; no pyplot, so no display is needed and nothing stays behind."""
+    width, height = page.get_size_inches()
+    dots = min(150.0, math.sqrt(_MAX_PIXELS / (width * height)), 60_000 / max(width, height))
+    kind = path.suffix.lower()[1:]
+    with files.replacing(path) as aside:
+        # Without the date the same maps give the same file.
+        page.savefig(aside, format=kind, dpi=dots, metadata={"Date": None} if kind == "svg" else None)

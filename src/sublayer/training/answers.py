@@ -1,0 +1,74 @@
+"""Answers that a model gives in conversations, beside those that it should give."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sublayer import config
+from sublayer.data.tables.conversations import ANSWERS, Conversation
+from sublayer.generation.generator import Generator
+
+MORE = 8
+"""Tokens beyond the longest answer that is expected: whatever is longer is another one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """asked: the messages before the last answer. expected: that answer. answer: the model's own."""
+
+    asked: list[dict[str, str]]
+    expected: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Parts of `count` answers: those that are as expected, and those that are but for case and what stands around."""
+
+    exact: float
+    folded: float
+    count: int
+
+
+def answers(
+    generator: Generator[Any], talks: Sequence[Conversation], *, progress: Callable[[int], None] | None = None
+) -> list[Answer]:
+    """The last answer of each conversation, by greedy search, given all that was said before it.
+
+    It is cut a few tokens beyond the longest answer that is expected of any.
+
+    Raises:
+        InputError: the model carries no chat template, or a conversation is longer than its context.
+    """
+    asked: list[list[dict[str, str]]] = []
+    expected: list[str] = []
+    for talk in talks:
+        messages = talk.plain["messages"]
+        last = max(place for place, message in enumerate(messages) if message["role"] == ANSWERS)
+        asked.append(messages[:last])
+        expected.append(messages[last]["content"])
+    longest = max(map(len, generator.tokenizer.encode(expected)))
+    prompts = [generator.encode_chat(messages) for messages in asked]
+    room = generator.model.config.max_length - max(map(len, prompts))
+    made = generator.generate(
+        prompts,
+        search=config.Greedy(),
+        max_tokens=max(1, min(longest + MORE, room)),
+        progress=progress,
+    )
+    return [Answer(*each) for each in zip(asked, expected, (one.text for one in made), strict=True)]
+
+
+def judge(found: Sequence[str], expected: Sequence[str]) -> Judgement:
+    """How many are the same. A text that only begins with what was expected is another one."""
+    pairs = list(zip(found, expected, strict=True))
+    exact = sum(one == other for one, other in pairs)
+    folded = sum(_folded(one) == _folded(other) for one, other in pairs)
+    return Judgement(exact / len(pairs), folded / len(pairs), len(pairs))
+
+
+def _folded(text: str) -> str:
+    return text.strip(string.punctuation + string.whitespace).casefold()

@@ -1,0 +1,223 @@
+"""A model is asked as it was trained: the tokens are the same ones, for every task and for anybody's tokenizer.
+
+Whatever stands around a text is the tokenizer's template, or a chat template, or an encoder-decoder's marks; a marker
+more or less in use than in training is an error that nothing else would show but a worse model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+
+from sublayer import config
+from sublayer.data.report import Report
+from sublayer.data.sources import Pairs
+from sublayer.data.tables.conversations import Conversation, Message
+from sublayer.data.tables.documents import Document
+from sublayer.data.tables.labelled import Labelled
+from sublayer.data.tables.table import Rows
+from sublayer.data.tables.tagged import Tagged
+from sublayer.data.tasks import encode_for, train_tokenizer
+from sublayer.generation.generator import Generator
+from sublayer.generation.translator import Translator
+from sublayer.models import build_model
+from sublayer.tasks import Classifier, Embedder, Tagger
+from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
+
+WORDS = ["the", "cat", "dog", "sat", "on", "a", "mat", "Tom's", "café"]
+NAMED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]", "xx_XX", "yy_YY"]
+TEXTS = ["the cat sat", "a dog", "Tom's café on the mat"]
+MODEL = {"dim": 16, "max_length": 64}
+BLOCK = {"wiring": "pre", "attention": {"heads": 2}, "feed_forward": {"type": "position-wise", "hidden": 16}}
+
+
+def foreign(single: Sequence[Slot], pair: Sequence[Slot] = (), **roles: int) -> Tokenizer:
+    """A tokenizer as another library's folder may bring it: words, and its own template."""
+    backend = Backend(models.WordLevel({w: n for n, w in enumerate([*NAMED, *WORDS, "'", "s", "Tom"])}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(NAMED)
+    plain = Tokenizer(backend, Specials.of(roles, languages={"xx_XX": 7, "yy_YY": 8}))
+    return plain.dressed(template=Template(tuple(single), tuple(pair or (*single, Slot(text=1)))))
+
+
+BERT = foreign(
+    (Slot(5), Slot(text=0), Slot(6)),
+    (Slot(5), Slot(text=0), Slot(6), Slot(text=1, type=1), Slot(6, type=1)),
+    pad=0,
+    unknown=3,
+    mask=4,
+    separator=6,
+    class_=5,
+)
+ROBERTA = foreign(
+    (Slot(1), Slot(text=0), Slot(2)),
+    (Slot(1), Slot(text=0), Slot(2), Slot(2), Slot(text=1), Slot(2)),
+    pad=0,
+    start=1,
+    end=2,
+    unknown=3,
+)
+GPT2 = foreign((Slot(text=0),), start=2, end=2)
+LLAMA = foreign((Slot(1), Slot(text=0)), start=1, end=2, unknown=3)
+MBART_50 = foreign((Slot(7), Slot(text=0), Slot(2)), pad=0, start=1, end=2)
+T5 = foreign((Slot(text=0), Slot(2)), pad=0, end=2, unknown=3)
+
+
+def rows(found: list[Any]) -> Rows[Any]:
+    return Rows(found, Report(len(found), len(found)), list(range(len(found))))
+
+
+def own(task: config.Task, table: Any) -> Tokenizer:
+    return train_tokenizer(task, config.TokenizerRecipe(vocab_size=300), table)
+
+
+def trained_rows(task: config.Task, table: Any, tokenizer: Tokenizer, **more: Any) -> list[list[int]]:
+    batch = encode_for(task, table, tokenizer, 64, **more).fixed().collate(np.arange(len(TEXTS)))
+    return [row[:length] for row, length in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)]
+
+
+def asked_rows(reader: Any, ask: Any, *texts: Any) -> list[tuple[list[int], list[int] | None]]:
+    """What the model inside is fed, text by text, with the kinds of the tokens."""
+    fed: list[tuple[list[int], list[int] | None]] = []
+
+    def listen(model: Any, args: tuple[Any, ...], output: Any) -> None:
+        ids, lengths, types = args
+        assert lengths is None
+        fed.append((ids[0].tolist(), None if types is None else types[0].tolist()))
+
+    with_hook = reader.model.register_forward_hook(listen)
+    for text in texts:
+        ask([text])
+    with_hook.remove()
+    return fed
+
+
+def encoder(tokenizer: Tokenizer, head: dict[str, Any], types: int = 0) -> Any:
+    tree = config.EncoderOnly.parse(
+        {
+            **MODEL,
+            "kind": "encoder-only",
+            "vocab_size": tokenizer.vocab_size,
+            "head": head,
+            "embedding": {"types": types},
+            "encoder": {"layers": 1, "block": BLOCK},
+        },
+        "test",
+    )
+    return build_model(tree)
+
+
+@pytest.mark.parametrize("tokenizer", [None, BERT, ROBERTA, GPT2], ids=["own", "BERT", "RoBERTa", "GPT-2"])
+def test_a_classifier(tokenizer: Tokenizer | None) -> None:
+    task, table = config.ClassificationTask(), rows([Labelled(text, "x") for text in TEXTS])
+    tokenizer = tokenizer or own(task, table)
+    reader = Classifier(encoder(tokenizer, {"type": "classification", "labels": ["x", "y"]}), tokenizer)
+    asked = asked_rows(reader, reader.classify, *TEXTS)
+    assert [ids for ids, _ in asked] == trained_rows(task, table, tokenizer, labels=("x", "y"))
+
+
+@pytest.mark.parametrize("tokenizer", [None, BERT, ROBERTA], ids=["own", "BERT", "RoBERTa"])
+def test_a_classifier_of_pairs(tokenizer: Tokenizer | None) -> None:
+    pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    task, table = config.ClassificationTask(), rows([Labelled(one, "x", other) for one, other in pairs])
+    tokenizer = tokenizer or own(task, table)
+    reader = Classifier(encoder(tokenizer, {"type": "classification", "labels": ["x", "y"]}, 2), tokenizer)
+    batch: Any = encode_for(task, table, tokenizer, 64, ("x", "y")).fixed().collate(np.arange(3))
+    for row, (ids, types) in enumerate(asked_rows(reader, reader.classify, *pairs)):
+        assert batch.tokens[row, : len(ids)].tolist() == ids
+        assert batch.types[row, : len(ids)].tolist() == types
+        assert batch.lengths[row] == len(ids)
+
+
+@pytest.mark.parametrize("tokenizer", [None, BERT, ROBERTA], ids=["own", "BERT", "RoBERTa"])
+def test_a_tagger(tokenizer: Tokenizer | None) -> None:
+    sentences = [tuple(text.split()) for text in TEXTS]
+    task, table = config.TaggingTask(), rows([Tagged(words, ("O",) * len(words)) for words in sentences])
+    tokenizer = tokenizer or own(task, table)
+    reader = Tagger(encoder(tokenizer, {"type": "tagging", "labels": ["O", "B-X"]}), tokenizer)
+    asked = asked_rows(reader, reader.tag, *sentences)
+    assert [ids for ids, _ in asked] == trained_rows(task, table, tokenizer, labels=("O", "B-X"))
+
+
+@pytest.mark.parametrize("tokenizer", [None, BERT, ROBERTA], ids=["own", "BERT", "RoBERTa"])
+def test_an_embedder(tokenizer: Tokenizer | None) -> None:
+    task, table = config.EmbeddingTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
+    tokenizer = tokenizer or own(task, table)
+    reader = Embedder(encoder(tokenizer, {"type": "sentence-embedding"}), tokenizer)
+    batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(3))
+    for row, (ids, _) in enumerate(asked_rows(reader, reader.embed, *TEXTS)):
+        assert batch.left[row, : batch.left_lengths[row]].tolist() == ids
+
+
+@pytest.mark.parametrize("tokenizer", [None, LLAMA, GPT2], ids=["own", "Llama", "GPT-2"])
+def test_a_language_model(tokenizer: Tokenizer | None) -> None:
+    """A document begins as a prompt does, and ends with what ends an answer."""
+    task, table = config.CausalTask(), rows([Document(text) for text in TEXTS])
+    tokenizer = tokenizer or own(task, table)
+    examples: Any = encode_for(task, table, tokenizer, 64)
+    generator = _generator(tokenizer)
+    for row, text in enumerate(TEXTS):
+        assert examples.texts[row].tolist() == [*generator.encode(text), tokenizer.end_id]
+
+
+def test_a_chat() -> None:
+    task = config.InstructionsTask()
+    table = rows([Conversation((Message("user", text), Message("assistant", text[::-1]))) for text in TEXTS])
+    tokenizer = own(task, table)
+    whole = trained_rows(task, table, tokenizer)
+    for row, text in zip(whole, TEXTS, strict=True):
+        asked = _generator(tokenizer).encode_chat([{"role": "user", "content": text}])
+        assert row[: len(asked)] == asked
+        assert tokenizer.decode([row[len(asked) :]])[0].strip() == text[::-1]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "decoding", "source", "start", "forced"),
+    [
+        (None, {}, ((), (2,)), 1, ()),
+        (T5, {"start": 0}, ((), (2,)), 0, ()),
+        (ROBERTA, {"start": 2, "constraints": {"forced": [1]}}, ((1,), (2,)), 2, (1,)),
+        (MBART_50, {"start": 2, "target_language": "yy_YY"}, ((7,), (2,)), 2, (8,)),
+        (MBART_50, {"start": 2, "constraints": {"forced": [7]}, "target_language": "yy_YY"}, ((7,), (2,)), 2, (8,)),
+        (MBART_50, {"start": 2, "source_language": "yy_YY", "target_language": "xx_XX"}, ((8,), (2,)), 2, (7,)),
+        # The first mBART begins with the language itself.
+        (MBART_50, {"start": 7, "target_language": "yy_YY"}, ((7,), (2,)), 8, ()),
+        # Marian is told in the source what to write.
+        (T5, {"start": 0, "target_language": "yy_YY"}, ((8,), (2,)), 0, ()),
+    ],
+    ids=["own", "T5", "BART", "mBART-50", "told otherwise", "both ways", "mBART", "Marian"],
+)
+def test_a_translator(
+    tokenizer: Tokenizer | None,
+    decoding: dict[str, Any],
+    source: tuple[tuple[int, ...], tuple[int, ...]],
+    start: int,
+    forced: tuple[int, ...],
+) -> None:
+    task, table = config.TranslationTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
+    tokenizer = tokenizer or own(task, table)
+    c = config.Decoding.parse(decoding, "test")
+    marks = Marks.of(tokenizer, c)
+    assert ((marks.before, marks.after), marks.start, marks.forced) == (source, start, forced)
+    stack = {"layers": 1, "block": BLOCK}
+    tree = {**MODEL, "vocab_size": tokenizer.vocab_size, "encoder": stack, "decoder": stack}
+    translator = Translator(build_model(config.EncoderDecoder.parse(tree, "test")), tokenizer, c)
+    batch: Any = encode_for(task, table, tokenizer, 64, decoding=c).fixed().collate(np.arange(3))
+    for row, (ids, target) in enumerate(zip(translator.encode(TEXTS), tokenizer.encode(TEXTS[::-1]), strict=True)):
+        assert batch.source[row, : batch.source_lengths[row]].tolist() == ids
+        length = int(batch.target_lengths[row])
+        assert batch.target_in[row, :length].tolist() == [start, *forced, *target]
+        assert batch.target_out[row, :length].tolist() == [*forced, *target, tokenizer.end_id]
+    for translation in translator.translate(TEXTS, beam=1):
+        assert tuple(translation.tokens[: len(forced)]) == forced
+
+
+def _generator(tokenizer: Tokenizer) -> Generator[Any]:
+    tree = {**MODEL, "kind": "decoder-only", "vocab_size": tokenizer.vocab_size}
+    model = build_model(config.DecoderOnly.parse({**tree, "decoder": {"layers": 1, "block": BLOCK}}, "test"))
+    return Generator(model, tokenizer, config.Generation())
