@@ -9,7 +9,7 @@ import torch
 
 from config.test_cost import PARTS, kept_by_autograd
 from config.test_schema import SCHEMA, fits
-from models.recurrent_models import PAIRS, TEXTS, name
+from recurrent_models import PAIRS, TEXTS, name
 from small_run import recipe
 from small_task import plain
 from sublayer import config

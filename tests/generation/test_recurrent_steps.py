@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.recurrent_models import PAIRS, TEXTS, VOCAB, build, name
+from recurrent_models import PAIRS, TEXTS, VOCAB, build, name
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.beam import beam_search

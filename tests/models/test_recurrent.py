@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.recurrent_models import PAIRS, TEXTS, VOCAB, build, name
+from recurrent_models import PAIRS, TEXTS, VOCAB, build, name
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.laws import relative_error
@@ -143,9 +143,7 @@ def test_packed_texts_are_separate(tree: config.RecurrentDecoderOnly) -> None:
 
 @pytest.mark.parametrize("tree", PAIRS, ids=name)
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([2, 7, 2, 7])], ids=["packed", "by size"])
-def test_the_padding_of_a_source_is_unseen_and_unlearned(
-    tree: config.RecurrentEncoderDecoder, lengths: Tensor
-) -> None:
+def test_the_padding_of_a_source_is_unseen_and_unlearned(tree: config.RecurrentEncoderDecoder, lengths: Tensor) -> None:
     """Neither a number nor a gradient comes from it."""
     model, source, target = build(tree), draw(4, 7), draw(4, 6)
     embedded: list[Tensor] = []

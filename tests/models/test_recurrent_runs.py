@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import sublayer as package
-from models.recurrent_models import PAIRS, TEXTS, VOCAB, build
+from recurrent_models import PAIRS, TEXTS, VOCAB, build
 from small_run import processes, same, sublayer, write
 from small_task import write_task
 from sublayer import config
@@ -85,7 +85,7 @@ def test_the_commands_know_it(translated: Path) -> None:
     assert "translating, token 20" in described.out
     refused = sublayer("attend", translated, "ba co", "--out", translated / "a.png")
     assert refused.code == 2
-    assert "is recurrent" in refused.complaints[0]
+    assert "no layers of attention to look into" in refused.complaints[0]
     exported = sublayer("export", translated, translated / "out")
     assert exported.code == 2
     assert "recurrent-encoder-decoder" in exported.complaints[0]

@@ -37,8 +37,8 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Recall:
-    """distances: at which accuracy is measured, and in training drawn from. steps, rows: of training, for each contender
-    and each learning rate. dim, layers: of the Transformer. tested: texts at each distance."""
+    """distances: at which accuracy is measured, and from which training draws. steps, rows: of training, for each
+    contender and each learning rate. dim, layers: of the Transformer. tested: texts at each distance."""
 
     distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
     steps: int = 3000

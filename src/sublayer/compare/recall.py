@@ -222,6 +222,7 @@ def reach(model: nn.Module, c: Recall, device: torch.device, rows: int = 8) -> d
         model.train(training)
     gradient = seen[0].grad
     assert gradient is not None
-    norms = gradient.double().norm(dim=-1).clamp(min=1e-300).log().mean(dim=0).flip(0)
+    lengths = cast("Tensor", torch.linalg.vector_norm(gradient.double(), dim=-1))
+    norms = lengths.clamp(min=1e-300).log().mean(dim=0).flip(0)
     steps = [0, *(2**k for k in range(int(math.log2(size - 1)) + 1))]
     return {str(n): math.exp(cast("float", (norms[n] - norms[0]).item())) for n in steps}

@@ -65,10 +65,7 @@ def export(
         StorageError: the disk refused.
     """
     if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
-        raise CheckpointError(
-            f"no family of checkpoints that sublayer knows can express a {model.config.kind} model",
-            "Keep it in sublayer's own format.",
-        )
+        raise Lost().error(model.config)
     model, chosen, settings = _expressed(model, family)
     special = dict(tokens or _tokens_of(tokenizer))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -86,13 +83,14 @@ def export(
     return chosen
 
 
-def choose_family(tree: Tree, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
+def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
     """The family that a model of this tree is written as, and its config.json.
 
     Raises:
         CheckpointError: none can express it.
     """
-    found = _find(tree, preferred)
+    recurrent = isinstance(tree, config.RecurrentEncoderDecoder | config.RecurrentDecoderOnly)
+    found = Lost() if recurrent else _find(tree, preferred)
     if isinstance(found, Lost):
         raise found.error(tree)
     return found
@@ -105,7 +103,7 @@ class Lost:
     family: str = ""
     settings: tuple[str, ...] = ()
 
-    def error(self, tree: Tree) -> CheckpointError:
+    def error(self, tree: config.Model) -> CheckpointError:
         reason = f"; as {self.family}, {'; '.join(self.settings)}" if self.settings else ""
         return CheckpointError(
             f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sublayer import config
-from sublayer.errors import CheckpointError, SublayerError
+from sublayer.errors import CheckpointError, InputError, SublayerError
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.runner import runner_for
@@ -36,6 +36,7 @@ from sublayer.models import (
     Model,
     RecurrentDecoderOnly,
     RecurrentEncoderDecoder,
+    Transformer,
     build_model,
 )
 from sublayer.models.empty import without_memory
@@ -101,6 +102,13 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
                 **({} if contents.adapted is None else contents.adapted.plain),
             },
         )
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerContents(Contents):
+    """Those of a Transformer, which has layers of attention to look into."""
+
+    model: Transformer
 
 
 Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
@@ -206,6 +214,21 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
     model.to(device)
     prepare(model)
     return Contents(model.eval(), tokenizer, decoding, imported, adapted)
+
+
+def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> TransformerContents:
+    """As `read`, of a model that has layers of attention.
+
+    Raises:
+        CheckpointError: as in `read`. InputError: the model is recurrent.
+    """
+    found = read(path, device)
+    if not isinstance(found.model, Transformer):
+        raise InputError(
+            f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
+            "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",
+        )
+    return TransformerContents(**{each.name: getattr(found, each.name) for each in fields(found)})
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:

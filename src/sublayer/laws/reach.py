@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sublayer.laws.feeding import Decodes, Encodes, Feeding
+from sublayer.laws.feeding import Decodes, Encodes, Stacked
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.models.stack import Stack
@@ -34,9 +34,9 @@ def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
     return _judge(found, allowed, f"d logits / d embedding, {size} positions")
 
 
-@law("each layer's window", Feeding)
+@law("each layer's window", Stacked)
 @torch.enable_grad()
-def layers_see_their_windows(fed: Feeding, inputs: Inputs) -> Apart:
+def layers_see_their_windows(fed: Stacked, inputs: Inputs) -> Apart:
     """What leaves a layer depends on what entered it exactly where the window of that layer, and causality, allow.
 
     A layer by itself, because one that sees everything hides from the whole what another may not see.
@@ -156,8 +156,11 @@ def _distance(size: int, device: torch.device) -> Tensor:
     return positions.unsqueeze(1) - positions
 
 
-def _reach(stack: Stack) -> float:
-    """How far a stack sees: every layer passes on what the one below has seen."""
+def _reach(reader: nn.Module) -> float:
+    """How far a stack sees: every layer passes on what the one below has seen. A recurrent network sees everything."""
+    if not isinstance(reader, Stack):
+        return float("inf")
+    stack = reader
     windows = [stack.kinds[kind][0] for kind in stack.kind_of_layer]
     return sum(float("inf") if window is None else window - 1 for window in windows)
 

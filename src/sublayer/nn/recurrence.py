@@ -13,7 +13,7 @@ Shapes: B batch, S positions, D width, L layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class Recurrence(nn.Module):
         if lengths is None:
             y, after = self.kernel(x, self._told(states))
             return y, self._said(after)
-        sizes: list[int] = lengths.unique().tolist() if x.device.type == "cpu" else []
+        sizes = cast("list[int]", lengths.unique().tolist()) if x.device.type == "cpu" else []
         if 0 < len(sizes) <= FEW:
             return self._read_by_size(x, states, lengths, sizes)
         return self._read_packed(x, states, lengths)
