@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sublayer.laws.feeding import Decodes, Encodes, Stacked
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
+from sublayer.models.recurrent.encoder_decoder import RecurrentEncoder
 from sublayer.models.stack import Stack
 
 
@@ -56,13 +57,19 @@ def layers_see_their_windows(fed: Stacked, inputs: Inputs) -> Apart:
 @law("the encoder's view", Encodes)
 @torch.enable_grad()
 def source_sees_its_window(fed: Encodes, inputs: Inputs) -> Apart:
-    """The encoder's states depend on the source on both sides, and no farther than the windows reach."""
+    """The encoder's states depend on the source on both sides, and no farther than the windows reach.
+
+    Those of a recurrent encoder that reads one way depend on what it has read.
+    """
     size = inputs.source.shape[1]
     seen = _Leaf(fed.model.encoder.embedding)
     with seen:
         states = fed.states(inputs.alone(-1).repeated(size))
     found = seen.gradient(_diagonal(states))
-    allowed = _distance(size, found.device).abs() <= _reach(fed.model.encoder)
+    distance = _distance(size, found.device)
+    allowed = distance.abs() <= _reach(fed.model.encoder)
+    if isinstance(fed.model.encoder, RecurrentEncoder) and fed.model.encoder.recurrence.directions == 1:
+        allowed = allowed & (distance >= 0)
     return _judge(found, allowed, f"d states / d embedding, {size} positions")
 
 

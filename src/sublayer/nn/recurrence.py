@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sublayer import config
@@ -64,7 +65,7 @@ class Recurrence(nn.Module):
         self.stream = Tap()
 
     def forward(self, x: Tensor, states: States | None = None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
-        """Read on, from `states` or from nothing.
+        """Read on, from `states` or from nothing; from both ends only from nothing.
 
         Args:
             lengths: real positions of each row (padding on the right), 0 or more; None where all are. With lengths the
@@ -90,17 +91,21 @@ class Recurrence(nn.Module):
         self, x: Tensor, states: States | None, lengths: Tensor, sizes: Sequence[int]
     ) -> tuple[Tensor, States]:
         """The rows of each length by themselves, which have no padding then."""
-        y = x.new_zeros(x.shape)
-        after = [part.clone() for part in (self.fresh(x.shape[0], x) if states is None else states)]
+        order: list[Tensor] = []
+        outputs: list[Tensor] = []
+        reached: list[States] = []
+        before = self.fresh(x.shape[0], x) if states is None else states
         for size in sizes:
             rows = (lengths == size).nonzero().squeeze(1)
-            if not size:
-                continue
-            before = None if states is None else tuple(part[:, rows] for part in states)
-            y[rows, :size], reached = self._read(x[rows, :size], before, None)
-            for part, new in zip(after, reached, strict=True):
-                part[:, rows] = new
-        return y, tuple(after)
+            own = tuple(part[:, rows] for part in before)
+            told = None if states is None else own
+            y, after = self._read(x[rows, :size], told, None) if size else (x[rows, :0], own)
+            order.append(rows)
+            outputs.append(F.pad(y, (0, 0, 0, x.shape[1] - size)))
+            reached.append(after)
+        back = torch.cat(order).argsort()
+        parts = zip(*reached, strict=True)
+        return torch.cat(outputs)[back], tuple(torch.cat(part, dim=1)[:, back] for part in parts)
 
     def _read_packed(self, x: Tensor, states: States | None, lengths: Tensor) -> tuple[Tensor, States]:
         """Rows of all lengths at once, as torch packs them."""
