@@ -12,7 +12,7 @@ from sublayer.cli.inspecting import opened, passages_of, require_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sublayer.hub.folder import Contents
+    from sublayer.hub.folder import TransformerContents
     from sublayer.inspection.passages import Passage
 
 
@@ -95,7 +95,7 @@ def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequenc
 
 
 def _draw_pair(
-    found: Contents, passage: Passage, text: str, target: str | None, out: Path, layers: Sequence[int] | None
+    found: TransformerContents, passage: Passage, text: str, target: str | None, out: Path, layers: Sequence[int] | None
 ) -> str:
     """Draw a sentence and its translation, which is returned."""
     from sublayer.inspection.attention import attention_maps
@@ -122,7 +122,9 @@ def _draw_pair(
     return translation
 
 
-def _draw_text(found: Contents, passage: Passage, text: str, out: Path, layers: Sequence[int] | None) -> None:
+def _draw_text(
+    found: TransformerContents, passage: Passage, text: str, out: Path, layers: Sequence[int] | None
+) -> None:
     from sublayer.inspection.attention import text_maps
     from sublayer.inspection.picture import draw_text_attention
     from sublayer.models import EncoderDecoder

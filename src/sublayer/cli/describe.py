@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -32,7 +32,7 @@ class Use:
     one_more: str
 
 
-USES: Mapping[str, Use] = {
+_TRANSFORMERS: Mapping[str, Use] = {
     "encoder-decoder": Use(
         use="translate",
         texts="sentences",
@@ -58,6 +58,14 @@ USES: Mapping[str, Use] = {
         one_more="",
     ),
 }
+USES: Mapping[str, Use] = {
+    **_TRANSFORMERS,
+    **{
+        f"recurrent-{kind}": replace(words, one_more=words.one_more.removesuffix(", with a cache"))
+        for kind, words in _TRANSFORMERS.items()
+        if words.one_more
+    },
+}
 
 
 def describe(
@@ -82,7 +90,7 @@ def describe(
 
     subject = find_subject(what, overrides or [])
     # A language model reads and makes one text: what it makes takes the positions after what it reads.
-    longest = subject.model.max_length // (2 if subject.model.kind == "decoder-only" else 1)
+    longest = subject.model.max_length // (2 if subject.model.kind in ("decoder-only", "recurrent-decoder-only") else 1)
     if length > longest:
         raise ConfigError(
             f"--length {length} is more than {_limit(subject.model.max_length, longest)}",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from sublayer.hub.folder import Contents
+    from sublayer.hub.folder import TransformerContents
     from sublayer.inspection.ablation import Ablation, Importance
     from sublayer.inspection.heads import HeadScores
     from sublayer.inspection.passages import Passage
@@ -98,7 +98,7 @@ def heads(
 
 
 def _material(
-    found: Contents, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
+    found: TransformerContents, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
 ) -> tuple[list[Passage], str]:
     """What is to be read, and what to call it."""
     from sublayer.errors import InputError
@@ -118,7 +118,7 @@ def _material(
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 
-def _asked(found: Contents, passages: Sequence[Passage]) -> list[Passage]:
+def _asked(found: TransformerContents, passages: Sequence[Passage]) -> list[Passage]:
     """The passages with something to be said of each: by a masked-language model what is hidden from it.
 
     Raises:

@@ -12,23 +12,26 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sublayer.generation.translator import Translator
-    from sublayer.hub.folder import Contents
+    from sublayer.hub.folder import Contents, TransformerContents
     from sublayer.inspection.passages import Passage
+    from sublayer.models import EncoderDecoder
 
 
-def opened(path: Path, device: str) -> Contents:
+def opened(path: Path, device: str) -> TransformerContents:
     """The model at `path` with its tokenizer; an encoder needs no head to be looked into.
 
     Raises:
-        CheckpointError: there is no model, or it is damaged.
+        CheckpointError: there is no model, or it is damaged. InputError: it is no Transformer.
     """
-    from sublayer.hub.folder import read
+    from sublayer.hub.folder import read_transformer
     from sublayer.training.runtime import pick_device
 
-    return read(path, pick_device(device))
+    return read_transformer(path, pick_device(device))
 
 
-def passages_of(found: Contents, path: Path, texts: Sequence[str], target: str | None = None) -> list[Passage]:
+def passages_of(
+    found: TransformerContents, path: Path, texts: Sequence[str], target: str | None = None
+) -> list[Passage]:
     """Texts as the model reads them; of a translator with the translation given, or its own.
 
     Raises:
@@ -52,8 +55,8 @@ def passages_of(found: Contents, path: Path, texts: Sequence[str], target: str |
     if target is not None:
         require_words("--target", target)
         pairs = [(text, target) for text in texts]
-        return of_pairs(translator.model, translator.tokenizer, translator.marks, pairs)
-    return _translated(translator, texts)
+        return of_pairs(found.model, translator.tokenizer, translator.marks, pairs)
+    return _translated(found.model, translator, texts)
 
 
 def translator_of(found: Contents, path: Path) -> Translator:
@@ -66,7 +69,7 @@ def translator_of(found: Contents, path: Path) -> Translator:
     return translator
 
 
-def _translated(translator: Translator, texts: Sequence[str]) -> list[Passage]:
+def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[str]) -> list[Passage]:
     """With the model's own translations: their tokens as they were chosen (encoding the text may differ)."""
     from sublayer.inspection.passages import of_pair_ids
 
@@ -77,7 +80,7 @@ def _translated(translator: Translator, texts: Sequence[str]) -> list[Passage]:
         typer.echo(f"{cut} translations ran into their limit and are read as far as they came", err=True)
         # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
         targets = [tokens[: translator.model.config.max_length - 1] for tokens in targets]
-    return of_pair_ids(translator.model, translator.marks, translator.encode(texts), targets)
+    return of_pair_ids(model, translator.marks, translator.encode(texts), targets)
 
 
 def require_words(name: str, text: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from sublayer.hub.folder import Contents
+    from sublayer.hub.folder import TransformerContents
     from sublayer.inspection.lens import Lens
     from sublayer.inspection.passages import Passage
 
@@ -92,7 +92,7 @@ def _titled(title: str, first: str) -> Table:
     return Table(first, title=title, title_justify="left", min_width=min(len(title) + 2, 100))
 
 
-def _labels_text(found: Contents) -> bool:
+def _labels_text(found: TransformerContents) -> bool:
     """Whether the model says one thing of a whole text."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -100,7 +100,7 @@ def _labels_text(found: Contents) -> bool:
     return isinstance(found.model, EncoderOnly) and isinstance(found.model.config.head, config.Classification)
 
 
-def _names(found: Contents, ids: Sequence[int]) -> list[str]:
+def _names(found: TransformerContents, ids: Sequence[int]) -> list[str]:
     """Tokens, or labels where the model's head has those, as they stand in a table."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -113,7 +113,7 @@ def _names(found: Contents, ids: Sequence[int]) -> list[str]:
     return [spelled(found, [one])[0] if one < size else f"<{one}>" for one in ids]
 
 
-def _named(found: Contents, name: str) -> int:
+def _named(found: TransformerContents, name: str) -> int:
     """The token or label that is spelled so.
 
     Raises:
@@ -144,7 +144,7 @@ def _named(found: Contents, name: str) -> int:
     )
 
 
-def _everywhere(found: Contents, passage: Passage, size: int) -> Table:
+def _everywhere(found: TransformerContents, passage: Passage, size: int) -> Table:
     """The likeliest candidate at every position, after each layer."""
     from sublayer.inspection.lens import logit_lens
 
@@ -171,15 +171,15 @@ def _columns(layers: int) -> list[int]:
     return [round(place * (layers - 1) / max(most - 1, 1)) for place in range(most)]
 
 
-def _names_of_rows(found: Contents, passage: Passage) -> list[str]:
+def _names_of_rows(found: TransformerContents, passage: Passage) -> list[str]:
     return spelled(found, passage.fed or passage.tokens)
 
 
-def _cell(found: Contents, token: int, chance: float) -> str:
+def _cell(found: TransformerContents, token: int, chance: float) -> str:
     return f"{plain(_names(found, [token])[0])} [dim]{chance:.2f}[/dim]"
 
 
-def _at_one(found: Contents, passage: Passage, seen: Lens, place: int, best: int) -> Table:
+def _at_one(found: TransformerContents, passage: Passage, seen: Lens, place: int, best: int) -> Table:
     """The likeliest candidates at one position, a row a layer, and where the final answer stands."""
     where = (
         "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, passage)[place]}"
@@ -198,7 +198,7 @@ def _at_one(found: Contents, passage: Passage, seen: Lens, place: int, best: int
     return table
 
 
-def _parts(found: Contents, passage: Passage, token: int, position: int | None) -> list[Table]:
+def _parts(found: TransformerContents, passage: Passage, token: int, position: int | None) -> list[Table]:
     """What a logit is made of: by layers, and the largest single parts."""
     from sublayer.inspection.contributions import contributions
 
@@ -217,7 +217,7 @@ def _parts(found: Contents, passage: Passage, token: int, position: int | None) 
     return [layers, single]
 
 
-def _words(found: Contents, passage: Passage, token: int, position: int | None) -> Table:
+def _words(found: TransformerContents, passage: Passage, token: int, position: int | None) -> Table:
     """Which words a logit comes from."""
     from sublayer.inspection.attribution import gradient_times_input, rollout
     from sublayer.models import EncoderDecoder

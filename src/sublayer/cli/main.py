@@ -10,6 +10,7 @@ from sublayer.cli.attend import attend
 from sublayer.cli.chat import chat
 from sublayer.cli.check import check
 from sublayer.cli.classify import classify
+from sublayer.cli.compare import compare
 from sublayer.cli.data import app as data
 from sublayer.cli.describe import describe
 from sublayer.cli.embed import embed
@@ -52,6 +53,7 @@ COMMANDS = (
     lens,
     describe,
     check,
+    compare,
     schema,
     pull,
     merge,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sublayer.config import recurrent_cost
 from sublayer.config.model import (
     Attention,
     Block,
@@ -30,11 +31,14 @@ from sublayer.config.model import (
     NoHead,
     Norm,
     PositionWise,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
     RelativeBias,
     Rotary,
     SentenceEmbedding,
     Stack,
     Tagging,
+    Transformer,
 )
 from sublayer.config.training import Ema, LastCheckpoints, Muon, Training
 
@@ -73,7 +77,7 @@ class _Side:
         return self.stack.block.wiring != "post"
 
 
-def _sides(model: Model) -> list[_Side]:
+def _sides(model: Transformer) -> list[_Side]:
     match model:
         case EncoderDecoder():
             return [_Side("encoder", model.encoder), _Side("decoder", model.decoder, cross=True)]
@@ -106,8 +110,10 @@ def active_parameters(model: Model) -> int:
 
 
 def _parameters(model: Model, *, all_experts: bool) -> dict[str, int]:
+    if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
+        return _embeddings(model) | recurrent_cost.parameters(model) | _outputs(model)
     dim, sides = model.dim, _sides(model)
-    count = _embeddings(model, len(sides))
+    count = _embeddings(model)
     for side in sides:
         blocks = side.stack.blocks
         if position := _positions(side.stack, model):
@@ -123,12 +129,13 @@ def _parameters(model: Model, *, all_experts: bool) -> dict[str, int]:
     return count | _outputs(model)
 
 
-def _embeddings(model: Model, sides: int) -> dict[str, int]:
+def _embeddings(model: Model) -> dict[str, int]:
     """Tables of tokens and of their kinds, norms on the sum, and the map that widens it: one set a side."""
+    sides = 2 if isinstance(model, EncoderDecoder | RecurrentEncoderDecoder) else 1
     c = model.embedding
     width = _embedding_width(c, model.dim)
     table = model.vocab_size * width
-    if isinstance(model, EncoderDecoder) and model.tied in ("target", "none"):
+    if isinstance(model, EncoderDecoder | RecurrentEncoderDecoder) and model.tied in ("target", "none"):
         count = {"source_embedding": table, "target_embedding": table}
     else:
         count = {"embedding": table}
@@ -144,10 +151,10 @@ def _outputs(model: Model) -> dict[str, int]:
     """The projection to the vocabulary, or what an encoder's head consists of."""
     dim, table = model.dim, model.vocab_size * model.dim
     match model:
-        case EncoderDecoder():
+        case EncoderDecoder() | RecurrentEncoderDecoder():
             own = model.tied in ("embeddings", "none")
             return {"output": own * table + model.output_bias * model.vocab_size}
-        case DecoderOnly():
+        case DecoderOnly() | RecurrentDecoderOnly():
             return {"output": (not model.tied) * table + model.output_bias * model.vocab_size}
         case EncoderOnly():
             pooler = {"pooler": dim * dim + dim} if model.pooler else {}
@@ -179,7 +186,7 @@ def _norm(norm: Norm, dim: int) -> int:
     return 2 * dim if isinstance(norm, LayerNorm) and norm.bias else dim
 
 
-def _positions(stack: Stack, model: Model) -> int:
+def _positions(stack: Stack, model: Transformer) -> int:
     if isinstance(stack.position, Learned):
         return (model.max_length + stack.position.offset) * _embedding_width(model.embedding, model.dim)
     if isinstance(stack.position, RelativeBias):
@@ -257,9 +264,16 @@ def flops(model: Model, source_length: int, target_length: int) -> Flops:
         case EncoderOnly():
             forward = _read(model, model.encoder, source_length, causal=False) + _head(model, source_length)
             return Flops(3 * forward / source_length, forward, 0)
+        case RecurrentEncoderDecoder():
+            reading = source_length * (_widening(model) + recurrent_cost.encoding(model))
+            one_more = _widening(model) + recurrent_cost.decoding(model, source_length) + projection
+            return Flops(3 * (reading / target_length + one_more), reading, one_more)
+        case RecurrentDecoderOnly():
+            reading = _widening(model) + recurrent_cost.decoding(model)
+            return Flops(3 * (reading + projection), source_length * reading, reading + projection)
 
 
-def _read(model: Model, stack: Stack, length: int, *, causal: bool) -> int:
+def _read(model: Transformer, stack: Stack, length: int, *, causal: bool) -> int:
     """All positions of a text at once, through the embedding and every layer but for cross-attention."""
     attended = sum(
         _attended(block.attention, model.dim, _pairs(length, block.attention.window, causal=causal))
@@ -268,7 +282,7 @@ def _read(model: Model, stack: Stack, length: int, *, causal: bool) -> int:
     return length * (_widening(model) + _products(stack, model.dim)) + attended
 
 
-def _step(model: Model, stack: Stack, held: int) -> int:
+def _step(model: Transformer, stack: Stack, held: int) -> int:
     """One token more, the last of `held`, through the embedding and every layer but for cross-attention."""
     attended = sum(
         _attended(block.attention, model.dim, _pairs_of_the_last(held, block.attention.window))
@@ -356,10 +370,13 @@ def training_memory(model: Model, training: Training, tokens: int | None = None)
     tokens = training.batches.tokens if tokens is None else tokens
     small = training.precision == "bfloat16"
     size = BFLOAT16 if small else FLOAT32
-    sides = _sides(model)
     # What is left over by an odd number is the source's.
-    share = [tokens - tokens // 2, tokens // 2] if len(sides) == 2 else [tokens]
-    kept = sum(count * _kept(model, side, size) for count, side in zip(share, sides, strict=True))
+    two = isinstance(model, EncoderDecoder | RecurrentEncoderDecoder)
+    share = [tokens - tokens // 2, tokens // 2] if two else [tokens]
+    if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
+        kept = recurrent_cost.kept(model, share[0], share[-1]) * size
+    else:
+        kept = sum(count * _kept(model, side, size) for count, side in zip(share, _sides(model), strict=True))
     if isinstance(model, EncoderDecoder):
         cross = sum(2 * block.cross.key_value_heads * block.cross.width(model.dim) for block in model.decoder.blocks)
         kept += share[0] * size * (cross + model.dim)
@@ -389,7 +406,8 @@ def decoding_memory(
 
     weights: all of them; a mixture's idle experts too.
     self_cache: keys and values of up to `length` tokens, and of a language model's prompt, a row a hypothesis, in every
-    layer: 2 G d numbers a token. cross_cache: keys and values of the source, once a text, whatever the beam.
+    layer: 2 G d numbers a token. state: what a recurrent model remembers in its place, whatever the length.
+    cross_cache: keys and values of the source, once a text, whatever the beam.
     logits: of one step, and their log-probabilities; of all positions in a model that only reads and fills masks.
 
     Args:
@@ -411,6 +429,13 @@ def decoding_memory(
             found["states"] = batch * read * model.dim
             if _projects(model):
                 found["logits"] = batch * read * model.vocab_size
+        case RecurrentEncoderDecoder():
+            found["state"] = rows * recurrent_cost.state(model)
+            found["cross_cache"] = batch * read * recurrent_cost.looked_at(model)
+            found["logits"] = 2 * rows * model.vocab_size
+        case RecurrentDecoderOnly():
+            found["state"] = rows * recurrent_cost.state(model)
+            found["logits"] = 2 * rows * model.vocab_size
     return {what: numbers * bytes_per_number for what, numbers in found.items()}
 
 
@@ -431,7 +456,9 @@ def _optimizer_numbers(model: Model, training: Training) -> int:
 
 def _block_matrices(model: Model) -> int:
     """Numbers in the matrices inside the blocks, which are what Muon takes: of experts, which stand in one tensor of
-    three dimensions, only the router's."""
+    three dimensions, only the router's; and of recurrent layers."""
+    if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
+        return recurrent_cost.matrices(model)
     count = 0
     for side in _sides(model):
         count += sum(_attention_matrices(attention, model.dim) for attention in side.attentions)
@@ -450,7 +477,7 @@ def _average_copies(training: Training) -> int:
     return 1 if isinstance(training.averaging, Ema) else 0
 
 
-def _kept(model: Model, side: _Side, size: int) -> int:
+def _kept(model: Transformer, side: _Side, size: int) -> int:
     """Bytes kept for the backward pass by one token of one stack."""
     dim = model.dim
     kept = sum(_kept_by_a_layer(block, side, dim, size) for block in side.stack.blocks)

@@ -1,8 +1,9 @@
 """The typed tree that describes a model. A part's type selects the variant.
 
-Reading guide: the three shapes at the end (`EncoderDecoder`, `DecoderOnly`, `EncoderOnly`) are the roots; everything
-above them is a part of them, in the order in which the paper introduces them. Nothing here touches torch: the tree is
-enough for the JSON schema, the parameter count, the FLOPs and the memory (`sublayer.config.cost`).
+Reading guide: the three shapes (`EncoderDecoder`, `DecoderOnly`, `EncoderOnly`) are the roots, and at the end stand
+their recurrent rivals; everything above is a part of them, in the order in which the paper introduces them. Nothing
+here touches torch: the tree is enough for the JSON schema, the parameter count, the FLOPs and the memory
+(`sublayer.config.cost`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from sublayer.config.part import Part
+from sublayer.config.part import Part, Probability
+from sublayer.config.recurrent import Cell, Recurrence, RecurrentDecoder, RecurrentEncoder
 
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
 
 # --- positions (section 3.5) -------------------------------------------------------------------------------------
@@ -504,12 +505,75 @@ class EncoderOnly(Part):
         return self
 
 
-Model = Annotated[EncoderDecoder | DecoderOnly | EncoderOnly, Field(discriminator="kind")]
+# --- their recurrent rivals ----------------------------------------------------------------------------------------
 
-KINDS: Mapping[str, type[EncoderDecoder] | type[DecoderOnly] | type[EncoderOnly]] = {
+
+class RecurrentEncoderDecoder(Part):
+    """What translated before the Transformer (Sutskever et al. 2014; with attention, Luong et al. 2015).
+
+    cell: of encoder and decoder. dim: width of every layer; of a bidirectional one, of both directions together.
+    vocab_size: filled in from the tokenizer where a recipe leaves it out. max_length: the longest sequence, in tokens,
+    on either side. tied: as in an encoder-decoder. The decoder's layers begin with the encoder's last states, each with
+    that of its own layer, so there are as many in both.
+    """
+
+    kind: Literal["recurrent-encoder-decoder"] = "recurrent-encoder-decoder"
+    cell: Cell = "lstm"
+    dim: PositiveInt
+    vocab_size: PositiveInt = 8_000
+    max_length: PositiveInt = 256
+    embedding: Embedding = Embedding()
+    tied: Literal["all", "target", "embeddings", "none"] = "all"
+    output_bias: bool = False
+    encoder: RecurrentEncoder = RecurrentEncoder()
+    decoder: RecurrentDecoder = RecurrentDecoder()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.encoder.layers != self.decoder.layers:
+            raise ValueError(
+                f"encoder.layers = {self.encoder.layers} is not decoder.layers = {self.decoder.layers}: each of the"
+                " decoder's layers begins with the last state of one of the encoder's"
+            )
+        if self.encoder.bidirectional and self.dim % 2:
+            raise ValueError(f"dim = {self.dim} is odd: a bidirectional encoder has half of it in each direction")
+        _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
+        return self
+
+
+class RecurrentDecoderOnly(Part):
+    """A recurrent language model (Mikolov et al. 2010; Zaremba et al. 2014).
+
+    dim: width of every layer. max_length: the longest sequence, in tokens; the network itself has no limit.
+    tied: embedding and output projection are one matrix.
+    """
+
+    kind: Literal["recurrent-decoder-only"] = "recurrent-decoder-only"
+    cell: Cell = "lstm"
+    dim: PositiveInt
+    vocab_size: PositiveInt = 8_000
+    max_length: PositiveInt = 1024
+    embedding: Embedding = Embedding()
+    tied: bool = True
+    output_bias: bool = False
+    decoder: Recurrence = Recurrence()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        _require_width(self.embedding, self.dim, tied=self.tied)
+        return self
+
+
+Transformer = EncoderDecoder | DecoderOnly | EncoderOnly
+Recurrent = RecurrentEncoderDecoder | RecurrentDecoderOnly
+Model = Annotated[Transformer | Recurrent, Field(discriminator="kind")]
+
+KINDS: Mapping[str, type[Transformer] | type[Recurrent]] = {
     "encoder-decoder": EncoderDecoder,
     "decoder-only": DecoderOnly,
     "encoder-only": EncoderOnly,
+    "recurrent-encoder-decoder": RecurrentEncoderDecoder,
+    "recurrent-decoder-only": RecurrentDecoderOnly,
 }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sublayer.config.report import report
 from sublayer.config.shape import Shape, shape_of
@@ -13,6 +13,10 @@ from sublayer.errors import ConfigError
 
 UNSET = "none"
 """How TOML, which has no null, says that an optional value is unset: `clip_norm = "none"`."""
+
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A dropout's, say: below 1, so that something is left."""
 
 
 class Part(BaseModel):

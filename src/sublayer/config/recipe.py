@@ -16,6 +16,8 @@ from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
+from sublayer.config.recurrent import CELLS
+from sublayer.config.shape import shape_of
 from sublayer.config.task import (
     CausalTask,
     ClassificationTask,
@@ -67,7 +69,7 @@ class Recipe(Part):
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str, problems: Sequence[str] = ()) -> Self:
         """As `Part.parse`, with the preset that `data` may name, and the kind that a model is where it does not say."""
-        return super().parse(with_kind(data), where, problems)
+        return super().parse(with_kind(data), where, [*problems, *_cell_problems(data)])
 
     @model_validator(mode="before")
     @classmethod
@@ -98,7 +100,9 @@ class Recipe(Part):
     def _task_fits(self) -> Self:
         task, model = self.task, self.model
         if model.kind not in task.kinds:
-            raise ValueError(f"task '{task.type}' trains model.kind = '{task.kinds[0]}', not '{model.kind}'")
+            alike = [kind for kind in task.kinds if (kind in RECURRENT) == (model.kind in RECURRENT)]
+            known = [*alike, *task.kinds][0]
+            raise ValueError(f"task '{task.type}' trains model.kind = '{known}', not '{model.kind}'")
         if isinstance(model, EncoderOnly) and model.head.type != task.head:
             raise ValueError(f"task '{task.type}' needs model.head.type = '{task.head}', not '{model.head.type}'")
         sources = {"data.source": self.data.source}
@@ -143,6 +147,7 @@ class Recipe(Part):
 def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's plain data with its preset laid out, and `kind` where `model` leaves it out: encoder-decoder.
 
+    A cell's name as `kind` ("lstm", say) is the recurrent network that does what the task asks, of such cells.
     What is wrong with the preset is left to validation to say.
     """
     model = data.get("model")
@@ -152,4 +157,34 @@ def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
     name = table.get("preset")
     if isinstance(name, str) and name in PRESETS and not other_kind(table, PRESETS[name]):
         table = merged_with_preset(table)
+    if table.get("kind") in CELLS and "preset" not in table:
+        table = {**table, "kind": _recurrent_kind(data) or RECURRENT[0], "cell": table["kind"]}
     return {**data, "model": {"kind": "encoder-decoder", **table}}
+
+
+RECURRENT = ("recurrent-encoder-decoder", "recurrent-decoder-only")
+
+
+def _recurrent_kind(data: Mapping[str, Any]) -> str | None:
+    """The kind of recurrent network that does what a recipe's task asks; None where none does."""
+    task = data.get("task", {})
+    name = cast("Mapping[str, Any]", task).get("type", "translation") if isinstance(task, Mapping) else None
+    tasks = shape_of(Task).variants
+    kinds = getattr(tasks[name], "kinds", ()) if isinstance(name, str) and name in tasks else RECURRENT
+    return next((kind for kind in kinds if kind in RECURRENT), None)
+
+
+def _cell_problems(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a model whose kind is a cell's name, which the tree that it stands for no longer shows."""
+    model = data.get("model")
+    if not isinstance(model, Mapping):
+        return []
+    table = cast("Mapping[str, Any]", model)
+    kind = table.get("kind")
+    if kind not in CELLS:
+        return []
+    if table.get("cell", kind) != kind:
+        return [f"model.cell = {table['cell']!r} is not model.kind = {kind!r}; leave it out"]
+    if _recurrent_kind(data) is None:
+        return [f"model.kind = {kind!r}: no recurrent network does what task '{data['task']['type']}' asks"]
+    return []

@@ -9,14 +9,25 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from sublayer.config.cost import total_parameters
-from sublayer.config.model import KINDS, DecoderOnly, EncoderDecoder, Model
+from sublayer.config.model import (
+    KINDS,
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+)
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
+from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import field_shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OVER_PRESET = "OverPreset"
+OF_CELLS = "OfCells"
+RECURRENT = (RecurrentEncoderDecoder, RecurrentDecoderOnly)
 REFERENCE = "#/$defs/"
 
 
@@ -33,6 +44,7 @@ def recipe_schema() -> dict[str, Any]:
     for part in _reachable(Recipe):
         _describe(schema if part is Recipe else parts[part.__name__], part)
     below_preset = {part.__name__ for shape in KINDS.values() for part in _reachable(shape)}
+    parts |= {shape.__name__ + OF_CELLS: _of_cells(parts[shape.__name__]) for shape in RECURRENT}
     parts |= {name + OVER_PRESET: _relaxed(parts[name], below_preset) for name in sorted(below_preset)}
     for kind, shape in KINDS.items():
         over = parts[shape.__name__ + OVER_PRESET]
@@ -42,7 +54,7 @@ def recipe_schema() -> dict[str, Any]:
         "description": "The model: a preset with what is to be another, or the whole tree of one of the three shapes.",
         "type": "object",
         # Stated here too, so that an editor offers them in a table that is still empty.
-        "properties": {"preset": _preset(), "kind": {"enum": list(KINDS)}},
+        "properties": {"preset": _preset(), "kind": {"enum": [*KINDS, *CELLS]}},
     }
     # Over another model's tree nothing is required, and what may stand there goes by that model's shape.
     schema["required"].remove("model")
@@ -130,12 +142,22 @@ def _whole_model() -> dict[str, Any]:
         if shape is not EncoderDecoder:
             said = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
             alone = {"if": said, "then": {"$ref": REFERENCE + shape.__name__}, "else": alone}
+    # A cell's name is short for a recurrent network of such cells; which of the two follows from the task.
+    said = {"required": ["kind"], "properties": {"kind": {"enum": list(CELLS)}}}
+    several = [{"$ref": REFERENCE + shape.__name__ + OF_CELLS} for shape in RECURRENT]
+    alone = {"if": said, "then": {"anyOf": several}, "else": alone}
     return {
         "if": {"required": ["preset"]},
         # Which shape it is follows from the preset's name.
         "then": {"oneOf": [{"$ref": REFERENCE + shape.__name__ + OVER_PRESET} for shape in KINDS.values()]},
         "else": alone,
     }
+
+
+def _of_cells(schema: dict[str, Any]) -> dict[str, Any]:
+    """A recurrent shape as it is written with a cell's name for its kind."""
+    rest = {name: field for name, field in schema["properties"].items() if name != "cell"}
+    return {**schema, "properties": {**rest, "kind": {"enum": list(CELLS)}}}
 
 
 def _preset(kind: str | None = None) -> dict[str, Any]:
@@ -156,9 +178,12 @@ def _summary(model: Model) -> str:
             stack, layers = model.decoder, f"{model.encoder.layers} + {model.decoder.layers}"
         case DecoderOnly():
             stack, layers = model.decoder, f"{model.decoder.layers}"
-        case _:
+        case EncoderOnly():
             stack, layers = model.encoder, f"{model.encoder.layers}"
-    return (
-        f"{model.kind}, {layers} layers, {model.dim} wide, {stack.block.attention.heads} heads, "
-        f"{total_parameters(model) / 1e6:.1f} million parameters with a vocabulary of {model.vocab_size:,}"
-    )
+        case RecurrentEncoderDecoder() | RecurrentDecoderOnly():
+            return f"{model.kind}, {model.cell}, {model.decoder.layers} layers, {model.dim} wide, {_size(model)}"
+    return f"{model.kind}, {layers} layers, {model.dim} wide, {stack.block.attention.heads} heads, {_size(model)}"
+
+
+def _size(model: Model) -> str:
+    return f"{total_parameters(model) / 1e6:.1f} million parameters with a vocabulary of {model.vocab_size:,}"

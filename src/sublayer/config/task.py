@@ -37,7 +37,7 @@ class TranslationTask(Part):
 
     type: Literal["translation"] = "translation"
 
-    kinds: ClassVar = ("encoder-decoder",)
+    kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
     head: ClassVar[str | None] = None
     sources: ClassVar = PARALLEL
     metrics: ClassVar = ("loss", "bleu")
@@ -55,7 +55,7 @@ class CausalTask(Part):
     stride: PositiveInt | None = None
     evaluation_stride: PositiveInt | None = None
 
-    kinds: ClassVar = ("decoder-only",)
+    kinds: ClassVar = ("decoder-only", "recurrent-decoder-only")
     head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity", "word_perplexity")
@@ -92,7 +92,7 @@ class SpanCorruptionTask(Part):
     span: Annotated[float, Field(ge=1.0)] = 3.0
     sentinels: PositiveInt = 100
 
-    kinds: ClassVar = ("encoder-decoder",)
+    kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
     head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity")
@@ -111,7 +111,7 @@ class DenoisingTask(Part):
     span: Annotated[float, Field(ge=1.0)] = 3.0
     permute: bool = True
 
-    kinds: ClassVar = ("encoder-decoder",)
+    kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
     head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity")
@@ -228,7 +228,7 @@ class InstructionsTask(Part):
     type: Literal["instructions"] = "instructions"
     messages: Messages | None = None
 
-    kinds: ClassVar = ("decoder-only",)
+    kinds: ClassVar = ("decoder-only", "recurrent-decoder-only")
     head: ClassVar[str | None] = None
     sources: ClassVar = ("chat", *LABELLED, *(kind for kind in PARALLEL if kind not in LABELLED))
     metrics: ClassVar = ("loss", "perplexity", "exact_match")

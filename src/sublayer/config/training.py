@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from sublayer.config.model import Probability
-from sublayer.config.part import Part
+from sublayer.config.part import Part, Probability
 from sublayer.config.task import Metric
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sublayer.errors import InputError
-from sublayer.models import EncoderDecoder
+from sublayer.models import EncoderDecoder, SequenceToSequence
+from sublayer.nn.tap import Tap
 
 
 def alignments(
-    model: EncoderDecoder,
+    model: SequenceToSequence,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     *,
@@ -30,21 +31,18 @@ def alignments(
 
     Args:
         sources: as the encoder reads them, the end marker included. targets: without markers; may be empty.
-        layer: counted from 0; negative from the last.
+        layer: counted from 0; negative from the last. A recurrent decoder has one.
 
     Returns:
         for each pair [T, S], float32 on the CPU; T tokens of its target, S of its source.
 
     Raises:
-        InputError: there is no such layer, a source has no token, or a sentence is longer than the positions.
+        InputError: there is no such layer, or no attention at all, a source has no token, or a sentence is longer than
+            the positions.
     """
-    layers = model.decoder.layers
-    chosen = max(len(layers) - 2, 0) if layer is None else layer
-    if not -len(layers) <= chosen < len(layers):
-        raise InputError(f"layer = {layer}, but the decoder's layers are 0 to {len(layers) - 1}")
+    weights_of = _weights(model, layer)
     if not all(sources):
         raise InputError("there is nothing to align with: a source has no token")
-    cross_attention = model.decoder.cross_attention(chosen)
     # Row t of the attention belongs to the token fed at t, and it predicts the next: feed what stands before each.
     fed = [[start_id, *target[:-1]] for target in targets]
     found: list[Tensor] = [torch.empty(0)] * len(fed)
@@ -54,7 +52,7 @@ def alignments(
         seen.append(weights.detach().float().mean(dim=1).cpu())
 
     training = model.training
-    hook = cross_attention.weights.register_forward_hook(keep)
+    hook = weights_of.register_forward_hook(keep)
     try:
         model.eval()
         for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):
@@ -68,6 +66,27 @@ def alignments(
         hook.remove()
         model.train(training)
     return found
+
+
+def _weights(model: SequenceToSequence, layer: int | None) -> Tap:
+    """Where the attention of the chosen layer shows itself."""
+    if isinstance(model, EncoderDecoder):
+        layers = len(model.decoder.layers)
+        chosen = max(layers - 2, 0) if layer is None else layer
+        _require_layer(layer, chosen, layers)
+        return model.decoder.cross_attention(chosen).weights
+    if model.decoder.cross_attention is None:
+        raise InputError(
+            "this model's decoder has no attention, so nothing says where a token came from",
+            "Train one with model.decoder.attention.type = 'multiplicative'.",
+        )
+    _require_layer(layer, layer or 0, 1)
+    return model.decoder.cross_attention.weights
+
+
+def _require_layer(asked: int | None, chosen: int, layers: int) -> None:
+    if not -layers <= chosen < layers:
+        raise InputError(f"layer = {asked}, but the decoder's layers are 0 to {layers - 1}")
 
 
 def _batches(lengths: list[int], pairs: int = 32) -> list[list[int]]:

@@ -12,6 +12,7 @@ nearly the same logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from sublayer import config
 from sublayer.config.part import Part
 from sublayer.errors import InputError
 from sublayer.generation.step import Stepper
-from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder
+from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.decoder import Decoder
 from sublayer.nn import lean
 from sublayer.nn.experts import MixtureOfExperts
@@ -31,11 +32,12 @@ from sublayer.nn.matrix import KEEPING, why_not
 from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
-Decodes = EncoderDecoder | DecoderOnly
+Decodes = SequenceToSequence | CausalModel
 """The models that decode step by step."""
+AnyState = DecoderState | RecurrentState
 
 
-def runner_for(model: Decodes, weights: config.Weights | None = None) -> Stepper[DecoderState]:
+def runner_for(model: Decodes, weights: config.Weights | None = None) -> Stepper[Any]:
     """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself.
 
     Raises:
@@ -86,24 +88,25 @@ class Runner:
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
-    ) -> DecoderState:
+    ) -> Any:
         """As the model's own `start`."""
         self.prepare()
         if isinstance(self.model, DecoderOnly):
             return self.model.start(source, source_lengths, rows=rows, capacity=capacity, read=self._read)
         return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+    def step(self, tokens: Tensor, state: AnyState) -> Tensor:
         """As the model's own `step`.
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
-        if self._lean is None or not self._lean.may_step:
-            return self.model.step(tokens, state)
+        if self._lean is None or not isinstance(state, DecoderState) or not self._lean.may_step:
+            return cast("Stepper[AnyState]", self.model).step(tokens, state)
         return self._lean.project(self._lean.step(tokens, state)).view(*tokens.shape, -1)
 
     def _read(self, tokens: Tensor, state: DecoderState) -> None:
         """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
+        assert isinstance(self.model, DecoderOnly)
         if self._lean is None or not self._lean.may_step:
             self.model.decoder.step(tokens, state)
         else:
@@ -284,7 +287,7 @@ class _Lean:
         return sights, [0] * len(sights), where
 
 
-def _watch(model: Decodes, decoder: Decoder) -> Watch:
+def _watch(model: EncoderDecoder | DecoderOnly, decoder: Decoder) -> Watch:
     weights = [*decoder.parameters(), *model.output.parameters()]
     if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise Unknown("the model is not in float32 on a CPU")

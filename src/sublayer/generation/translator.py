@@ -22,7 +22,7 @@ from sublayer.generation.constraints import constraints_of
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import Runner
 from sublayer.generation.step import Hypothesis, Limits, Stepper
-from sublayer.models import DecoderState, EncoderDecoder
+from sublayer.models import SequenceToSequence
 from sublayer.text import Marks, Tokenizer
 
 
@@ -82,7 +82,7 @@ class Translator:
     decoding: how it translates unless a call says otherwise.
     """
 
-    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
+    def __init__(self, model: SequenceToSequence, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoding = decoding
@@ -105,7 +105,7 @@ class Translator:
         return Marks.of(self.tokenizer, self.decoding)
 
     @property
-    def stepper(self) -> Stepper[DecoderState]:
+    def stepper(self) -> Stepper[Any]:
         """What is searched: the model, by a `Runner`."""
         if self._runner.model is not self.model:
             self._runner = Runner(self.model)

@@ -16,7 +16,7 @@ from sublayer.hub.family import Tree
 P = TypeVar("P", bound=Part)
 
 
-def canonical(tree: Tree) -> dict[str, Any]:
+def canonical(tree: Tree | config.Recurrent) -> dict[str, Any]:
     """The tree as plain data in which the same model is always the same."""
     match tree:
         case config.EncoderDecoder():
@@ -25,6 +25,8 @@ def canonical(tree: Tree) -> dict[str, Any]:
             stacks = {"decoder": (tree.decoder, False)}
         case config.EncoderOnly():
             stacks = {"encoder": (tree.encoder, False)}
+        case config.RecurrentEncoderDecoder() | config.RecurrentDecoderOnly():
+            stacks = {}
     plain = cast("dict[str, Any]", _without_dropout(tree.plain()))
     for name, (stack, cross) in stacks.items():
         plain[name] = _stack(stack, tree.dim, cross=cross)

@@ -21,7 +21,7 @@ from sublayer import config
 from sublayer.config.part import Part
 from sublayer.hub.family import Tree
 from sublayer.hub.weights import retie, untied
-from sublayer.models import Model, build_model
+from sublayer.models import Transformer, build_model
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
@@ -30,11 +30,11 @@ from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Learned, Sinusoidal
 
-Equivalent = Callable[[Model], "Model | None"]
+Equivalent = Callable[[Transformer], "Transformer | None"]
 State = Mapping[str, Tensor]
 
 
-def equivalents(model: Model) -> Iterator[Model]:
+def equivalents(model: Transformer) -> Iterator[Transformer]:
     """The model, then the same said in ever more other ways."""
     yield model
     for step in (halves, tabulated, biased, typed):
@@ -44,7 +44,7 @@ def equivalents(model: Model) -> Iterator[Model]:
             yield model
 
 
-def _rebuilt(tree: Tree, state: State, like: Model) -> Model:
+def _rebuilt(tree: Tree, state: State, like: Transformer) -> Transformer:
     """A model of this tree with these weights, where and in what type `like` is."""
     parameter = next(like.parameters())
     with torch.device("meta"):
@@ -68,7 +68,7 @@ def _with_stacks(tree: Tree, change: Callable[[config.Stack], config.Stack]) -> 
 # --- positions ---------------------------------------------------------------------------------------------------
 
 
-def halves(model: Model) -> Model | None:
+def halves(model: Transformer) -> Transformer | None:
     """Sinusoids with all sines first, in an encoder-decoder.
 
     Nothing in a model knows which dimension of the residual stream is which: reorder them in all that reads from the
@@ -95,7 +95,7 @@ def halves(model: Model) -> Model | None:
     return _rebuilt(_with_stacks(tree, turned), state, model)
 
 
-def _stream_axes(model: Model) -> dict[str, int]:
+def _stream_axes(model: Transformer) -> dict[str, int]:
     """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's."""
     axes: dict[str, int] = {"output.weight": 1}
     # torch leaves the type of the names open.
@@ -125,7 +125,7 @@ def _stream_axes(model: Model) -> dict[str, int]:
     return {name: axis for name, axis in axes.items() if name in held}
 
 
-def tabulated(model: Model) -> Model | None:
+def tabulated(model: Transformer) -> Transformer | None:
     """Sinusoids as a learned table, in a model of one stack: those of encoder-decoders have families of their own."""
     tree = model.config
     if isinstance(tree, config.EncoderDecoder):
@@ -145,13 +145,13 @@ def tabulated(model: Model) -> Model | None:
 # --- what is missing, as zeros ------------------------------------------------------------------------------------
 
 
-def biased(model: Model) -> Model | None:
+def biased(model: Transformer) -> Transformer | None:
     """A bias of zeros wherever there is none in a block, in a norm, or after the projection to the vocabulary."""
     tree = _all_biased(model.config)
     return None if tree == model.config else _filled(tree, model)
 
 
-def typed(model: Model) -> Model | None:
+def typed(model: Transformer) -> Transformer | None:
     """One kind of token, whose vector is zero, in an encoder that knows none."""
     tree = model.config
     if not isinstance(tree, config.EncoderOnly) or tree.embedding.types:
@@ -159,7 +159,7 @@ def typed(model: Model) -> Model | None:
     return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"types": 1})}), model)
 
 
-def _filled(tree: Tree, model: Model) -> Model:
+def _filled(tree: Tree, model: Transformer) -> Transformer:
     """A model of this tree with the weights of `model`; what that has not is zero."""
     with torch.device("meta"):
         wanted = build_model(tree).state_dict()

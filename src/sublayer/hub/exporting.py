@@ -27,7 +27,7 @@ from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import write_modules
 from sublayer.hub.tensors import write_tensors
 from sublayer.hub.tokens import SpecialTokens
-from sublayer.models import Model
+from sublayer.models import Model, RecurrentDecoderOnly, RecurrentEncoderDecoder, Transformer
 from sublayer.text import Tokenizer
 
 FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": "llama", "encoder-only": "bert"}
@@ -64,6 +64,8 @@ def export(
         CheckpointError: no family can express the model; what the likeliest would lose is named.
         StorageError: the disk refused.
     """
+    if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
+        raise Lost().error(model.config)
     model, chosen, settings = _expressed(model, family)
     special = dict(tokens or _tokens_of(tokenizer))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -81,13 +83,14 @@ def export(
     return chosen
 
 
-def choose_family(tree: Tree, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
+def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
     """The family that a model of this tree is written as, and its config.json.
 
     Raises:
         CheckpointError: none can express it.
     """
-    found = _find(tree, preferred)
+    recurrent = isinstance(tree, config.RecurrentEncoderDecoder | config.RecurrentDecoderOnly)
+    found = Lost() if recurrent else _find(tree, preferred)
     if isinstance(found, Lost):
         raise found.error(tree)
     return found
@@ -100,7 +103,7 @@ class Lost:
     family: str = ""
     settings: tuple[str, ...] = ()
 
-    def error(self, tree: Tree) -> CheckpointError:
+    def error(self, tree: config.Model) -> CheckpointError:
         reason = f"; as {self.family}, {'; '.join(self.settings)}" if self.settings else ""
         return CheckpointError(
             f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",
@@ -108,7 +111,7 @@ class Lost:
         )
 
 
-def _expressed(model: Model, preferred: str | None) -> tuple[Model, Family, dict[str, Any]]:
+def _expressed(model: Transformer, preferred: str | None) -> tuple[Transformer, Family, dict[str, Any]]:
     """The model as a family can express it (another one that computes the same, where it must be), and which can."""
     nearest_miss: Lost | None = None
     for same in equivalents(model):
@@ -164,7 +167,7 @@ def _tokens_of(tokenizer: Tokenizer | None) -> dict[str, Any]:
     return SpecialTokens(start=roles.start, beginning=roles.start, end=end, padding=roles.pad).write()
 
 
-def _write_tensors(folder: Path, model: Model, family: Family, shard_bytes: int) -> None:
+def _write_tensors(folder: Path, model: Transformer, family: Family, shard_bytes: int) -> None:
     """All tensors, one file after the other: beside the model there is never more than one file's in memory."""
     shards = _shards(model, list(family.rules(model.config)), shard_bytes)
     fixed = _fixed(model, family)
@@ -182,7 +185,7 @@ def _write_tensors(folder: Path, model: Model, family: Family, shard_bytes: int)
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": table})
 
 
-def _shards(model: Model, rules: list[Rule], shard_bytes: int) -> list[list[Rule]]:
+def _shards(model: Transformer, rules: list[Rule], shard_bytes: int) -> list[list[Rule]]:
     """The rules, in groups whose tensors go into one file."""
     shards: list[list[Rule]] = [[]]
     held = 0
@@ -198,7 +201,7 @@ def _shards(model: Model, rules: list[Rule], shard_bytes: int) -> list[list[Rule
 
 
 @torch.no_grad()
-def _theirs(model: Model, rules: list[Rule]) -> dict[str, Tensor]:
+def _theirs(model: Transformer, rules: list[Rule]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for rule in rules:
         ours = [model.get_parameter(name).detach().cpu() for name in rule.ours]
@@ -206,7 +209,7 @@ def _theirs(model: Model, rules: list[Rule]) -> dict[str, Tensor]:
     return found
 
 
-def _fixed(model: Model, family: Family) -> dict[str, Tensor]:
+def _fixed(model: Transformer, family: Family) -> dict[str, Tensor]:
     """Tables that follow from the config, in the model's type, by way of float32 as libraries make them."""
     dtype = next(model.parameters()).dtype
     widest = torch.promote_types(dtype, torch.float32)

@@ -16,7 +16,7 @@ from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.hub.rules import Rule
 
-Tree = config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly
+Tree = config.Transformer
 
 
 @dataclass(frozen=True)

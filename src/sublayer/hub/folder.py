@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,16 @@ from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.hub.weights import fill, untied
-from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly, Model, build_model
+from sublayer.models import (
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+    Transformer,
+    build_model,
+)
 from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
@@ -94,7 +103,14 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
         )
 
 
-Loaded = Translator | Generator[DecoderState] | Classifier | Tagger | Embedder | Filler
+@dataclass(frozen=True, eq=False)
+class TransformerContents(Contents):
+    """Those of a Transformer, which has layers of attention to look into."""
+
+    model: Transformer
+
+
+Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
 """A model with its tokenizer, ready to do what its shape and head are for."""
 
 
@@ -123,9 +139,9 @@ def ready(found: Contents, path: str | Path, *, weights: config.Weights | None =
             "Leave weights out: they are for models that go on from a prompt.",
         )
     match model:
-        case EncoderDecoder():
+        case EncoderDecoder() | RecurrentEncoderDecoder():
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
-        case DecoderOnly():
+        case DecoderOnly() | RecurrentDecoderOnly():
             return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), weights=weights)
         case EncoderOnly():
             return _reader(model, tokenizer, path)
@@ -206,7 +222,22 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
     return Contents(model.eval(), tokenizer, decoding, imported, adapted)
 
 
-def _tree(data: Mapping[str, Any], where: str) -> config.EncoderDecoder | config.DecoderOnly | config.EncoderOnly:
+def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> TransformerContents:
+    """As `read`, of a model that has layers of attention.
+
+    Raises:
+        CheckpointError: as in `read`. InputError: the model is recurrent.
+    """
+    found = read(path, device)
+    if not isinstance(found.model, Transformer):
+        raise InputError(
+            f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
+            "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",
+        )
+    return TransformerContents(**{each.name: getattr(found, each.name) for each in fields(found)})
+
+
+def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:
     if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (a file may say anything)
         raise CheckpointError(f"{where}: should be a table (given: {data!r})", "Copy the folder again, whole.")
     kind = data.get("kind", "encoder-decoder")

@@ -27,7 +27,7 @@ from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source, read_json
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.hub.weights import retie, untied
-from sublayer.models import Model, build_model
+from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
 
 
@@ -38,7 +38,7 @@ class Imported:
     family: whose it is. settings: its config.json. generation: its generation_config.json, empty where there is none.
     """
 
-    model: Model
+    model: Transformer
     family: Family
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     generation: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -133,7 +133,7 @@ def import_tensors(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-) -> Model:
+) -> Transformer:
     """The model of this tree with the tensors of a checkpoint of this family; in evaluation mode.
 
     Raises:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from sublayer.errors import CheckpointError
 from sublayer.files import replacing, write_json
 from sublayer.hub.adapted import Adapted, Base, weights_sum
 from sublayer.hub.exporting import choose_family
-from sublayer.hub.family import Family
+from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import Contents, Papers, find, read, write
 from sublayer.hub.rules import Rule
 from sublayer.hub.sources import read_json
@@ -93,7 +93,7 @@ def _maps(family: Family, contents: Contents) -> dict[str, _Map]:
     """The linear maps that can be adapted in both libraries, by our name."""
     shapes = {name: parameter.shape for name, parameter in contents.model.named_parameters()}
     found: dict[str, _Map] = {}
-    for rule in family.rules(contents.model.config):
+    for rule in family.rules(cast("Tree", contents.model.config)):
         shape = shapes.get(rule.ours[0])
         made = _map_of(rule, shape[0]) if shape is not None and len(shape) == 2 else None
         if made is not None:

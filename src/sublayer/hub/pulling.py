@@ -129,6 +129,8 @@ def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
 USES: Mapping[str, str] = {
     "encoder-decoder": 'sublayer translate {out} "..."',
     "decoder-only": 'sublayer generate {out} "..."',
+    "recurrent-encoder-decoder": 'sublayer translate {out} "..."',
+    "recurrent-decoder-only": 'sublayer generate {out} "..."',
     "masked-language": 'sublayer fill {out} "... [MASK] ..."',
     "classification": 'sublayer classify {out} "..."',
     "tagging": 'sublayer tag {out} "..."',

@@ -22,7 +22,7 @@ from sublayer.errors import InputError
 from sublayer.inspection.editing import edit, silence
 from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.passages import Passage, evaluated, losses
-from sublayer.models import Model
+from sublayer.models import Transformer as Model
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,8 @@ from sublayer.inspection.groups import groups
 from sublayer.inspection.lens import require_position
 from sublayer.inspection.passages import Passage, evaluated, given, said
 from sublayer.inspection.recording import record
-from sublayer.models import EncoderOnly, Model
+from sublayer.models import EncoderOnly
+from sublayer.models import Transformer as Model
 
 
 @torch.no_grad()

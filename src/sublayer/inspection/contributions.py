@@ -34,7 +34,8 @@ from sublayer.errors import InputError
 from sublayer.inspection.lens import last_stack, require_position, scaled_output
 from sublayer.inspection.passages import Passage, evaluated, given
 from sublayer.inspection.recording import Recording, record
-from sublayer.models import EncoderOnly, Model
+from sublayer.models import EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.models.heads import Classification, Tagging
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention

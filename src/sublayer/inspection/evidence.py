@@ -15,7 +15,7 @@ from torch import Tensor
 from sublayer.inspection.groups import Group
 from sublayer.inspection.recording import Recording
 from sublayer.inspection.view import Candidate, Lens, Map, Prediction, quantised
-from sublayer.models import Model
+from sublayer.models import Transformer as Model
 
 CANDIDATES, LENS_DEPTH = 8, 5
 LENS_WORK = 2e10

@@ -7,7 +7,8 @@ from typing import Literal
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from sublayer.errors import InputError
 from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.passages import Passage, batches, evaluated
 from sublayer.inspection.recording import record
-from sublayer.models import Model
+from sublayer.models import Transformer as Model
 
 SHARES = ("previous", "next", "itself", "first", "separator", "same", "induction", "diagonal", "aligned")
 """Scores between 0 and 1."""

@@ -20,7 +20,8 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.passages import Passage, evaluated, given, said
 from sublayer.inspection.recording import record
-from sublayer.models import EncoderDecoder, EncoderOnly, Model
+from sublayer.models import EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.models.stack import Stack
 
 

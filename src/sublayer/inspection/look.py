@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ from sublayer.inspection.view import (
     Words,
     Written,
 )
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.models.stack import Stack
 from sublayer.tasks.filler import with_masks
 from sublayer.text.tokens import Tokens
@@ -159,9 +160,8 @@ def _translated(
     if question.forced:
         most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
         ends = {marks.end, *decoding.end_ids}
-        made, end = _went_on(
-            translator.model, source, [marks.start], question.forced, ends, most - len(question.forced), about
-        )
+        model, most = cast("Stepper[Any]", translator.model), most - len(question.forced)
+        made, end = _went_on(model, source, [marks.start], question.forced, ends, most, about)
         return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]
     by = f"beam search of {decoding.beam}" if decoding.beam > 1 else "greedy search"

@@ -10,7 +10,8 @@ from sublayer import config
 from sublayer.data.jsonl import read_objects, text_of
 from sublayer.errors import DataError, InputError
 from sublayer.inspection.passages import Passage, of_pairs, of_tagged, of_texts, with_labels
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.tasks.filler import MASK, with_masks
 from sublayer.text import Marks, Tokenizer
 

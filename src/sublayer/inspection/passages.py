@@ -19,7 +19,8 @@ from sublayer import config
 from sublayer.data.batch import IGNORE
 from sublayer.errors import InputError
 from sublayer.generation.batching import by_length, padded
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.text import Marks, Tokenizer
 
 

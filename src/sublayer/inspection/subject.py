@@ -13,7 +13,8 @@ from sublayer.errors import CheckpointError, InputError
 from sublayer.hub.folder import find
 from sublayer.inspection.groups import groups
 from sublayer.inspection.view import About, MapName, Task
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import Transformer as Model
 from sublayer.tasks.filler import MASK
 from sublayer.text import Tokenizer
 

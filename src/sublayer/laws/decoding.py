@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,6 @@ from sublayer.laws.feeding import Decodes, Prompts
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import relative_error
-from sublayer.models import DecoderState
 
 
 @law("cached = uncached", Decodes)
@@ -42,7 +42,7 @@ def left_padded_is_unpadded(fed: Prompts, inputs: Inputs) -> Apart:
 @law("truncated = straight", Decodes)
 def truncated_is_straight(fed: Decodes, inputs: Inputs) -> Apart:
     """Feeding other tokens, forgetting them and feeding the right ones gives what the right ones give."""
-    model, size = fed.model, inputs.target.shape[1]
+    model, size = fed.stepper, inputs.target.shape[1]
     kept = size // 2
     state = model.start(inputs.source, inputs.source_lengths, capacity=size)
     before = model.step(inputs.target[:, :kept], state) if kept else None
@@ -65,7 +65,7 @@ def reordered_is_recomputed(fed: Decodes, inputs: Inputs) -> Apart:
     index = (torch.arange(inputs.rows, device=device).unsqueeze(1) * rows + choice).flatten()
     state.reorder(index)
     moved = torch.cat((tokens[index, :half], tokens[:, half:]), dim=1)
-    found = fed.model.step(moved[:, half:], state)
+    found = fed.stepper.step(moved[:, half:], state)
     expected = fed.answer(replace(inputs.repeated(rows), target=moved))[:, half:]
     return Apart(relative_error(found, expected), f"logits of {rows} hypotheses a sentence")
 
@@ -79,13 +79,13 @@ def kept_is_recomputed(fed: Decodes, inputs: Inputs) -> Apart:
     state.keep(sentences)
     index = (sentences.unsqueeze(1) * rows + torch.arange(rows, device=device)).flatten()
     # In steps, because what is resolved once for the sentences must be resolved anew after the first.
-    steps = [fed.model.step(tokens[index, at : at + 1], state) for at in range(half, tokens.shape[1])]
+    steps = [fed.stepper.step(tokens[index, at : at + 1], state) for at in range(half, tokens.shape[1])]
     expected = fed.answer(replace(inputs.repeated(rows), target=tokens).at(index))[:, half:]
     error = relative_error(torch.cat(steps, dim=1), expected)
     return Apart(error, f"logits of {len(sentences)} of {inputs.rows} sentences")
 
 
-def _hypotheses(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, DecoderState, int]:
+def _hypotheses(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any, int]:
     """Different tokens for each of `rows` hypotheses [B * rows, T], and the state after the first half of them.
 
     One token at a time for the first half, so that what a state resolves once is resolved before it changes.
@@ -94,7 +94,7 @@ def _hypotheses(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Decode
     offsets = torch.arange(rows, device=inputs.target.device).repeat(inputs.rows).unsqueeze(1)
     tokens = (inputs.target.repeat_interleave(rows, dim=0) + offsets) % inputs.vocab_size
     half = size // 2
-    state = fed.model.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size)
+    state = fed.stepper.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size)
     for at in range(half):
-        fed.model.step(tokens[:, at : at + 1], state)
+        fed.stepper.step(tokens[:, at : at + 1], state)
     return tokens, state, half

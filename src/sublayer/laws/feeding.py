@@ -7,6 +7,8 @@ A law names the least that it asks for, and a shape derives from what it can giv
     decoder-only      yes       yes                 yes     yes
     encoder-only      yes                 yes       yes
 
+Those of the three that are Transformers are `Stacked` too; recurrent networks have no layers of attention.
+
 Where a shape cannot give it, the law does not apply, and `absent` says why.
 
 Shapes: B rows, S source and T target positions (see `Inputs`), N answers a text, C numbers an answer, D width.
@@ -17,16 +19,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.generation.step import Stepper
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import relative_error
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import (
+    CausalModel,
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+    SequenceToSequence,
+)
 from sublayer.models.stack import Stack
+from sublayer.nn.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +59,8 @@ class Feeding(ABC):
 
     @property
     @abstractmethod
-    def stacks(self) -> list[Stack]:
-        """The stacks that an answer passes through."""
+    def embeddings(self) -> list[Embedding]:
+        """Where the tokens of an answer come in."""
 
     def ways(self, inputs: Inputs) -> list[Tensor]:
         """The answers to a batch by every way in that the shape has, without those of padding."""
@@ -65,12 +78,24 @@ class Feeding(ABC):
             return x * (1 + torch.finfo(x.dtype).eps * torch.randn(x.shape, generator=generator).to(x))
 
         plain = self.answer(inputs)
-        handles = [stack.embedding.register_forward_hook(otherwise) for stack in self.stacks]
+        handles = [embedding.register_forward_hook(otherwise) for embedding in self.embeddings]
         try:
             return relative_error(self.answer(inputs), plain, self.real(inputs))
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked(Feeding):
+    """A shape whose tokens look at one another in layers."""
+
+    absent: ClassVar[str] = "the model has no layers of attention"
+
+    @property
+    @abstractmethod
+    def stacks(self) -> list[Stack]:
+        """The stacks that an answer passes through."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +105,13 @@ class Decodes(Feeding):
     Its answers are the logits of what follows each token of the target.
     """
 
-    model: EncoderDecoder | DecoderOnly
+    model: SequenceToSequence | CausalModel
     absent: ClassVar[str] = "the model answers all at once: it decodes nothing"
+
+    @property
+    def stepper(self) -> Stepper[Any]:
+        """The model as what decodes; its state is its own affair."""
+        return cast("Stepper[Any]", self.model)
 
     def real(self, inputs: Inputs) -> Tensor:
         return inputs.real
@@ -92,12 +122,12 @@ class Decodes(Feeding):
     def decoded(self, inputs: Inputs, chunks: Sequence[int]) -> Tensor:
         """The same logits by steps of so many tokens, over and over: [B, T, V]."""
         size = inputs.target.shape[1]
-        state = self.model.start(inputs.source, inputs.source_lengths, capacity=size)
+        state = self.stepper.start(inputs.source, inputs.source_lengths, capacity=size)
         logits: list[Tensor] = []
         fed = 0
         while fed < size:
             tokens = inputs.target[:, fed : fed + chunks[len(logits) % len(chunks)]]
-            logits.append(self.model.step(tokens, state))
+            logits.append(self.stepper.step(tokens, state))
             fed += tokens.shape[1]
         return torch.cat(logits, dim=1)
 
@@ -106,7 +136,7 @@ class Decodes(Feeding):
 class Encodes(Feeding):
     """A shape with an encoder."""
 
-    model: EncoderDecoder | EncoderOnly
+    model: SequenceToSequence | EncoderOnly
     absent: ClassVar[str] = "the model has no encoder"
 
     @abstractmethod
@@ -122,7 +152,7 @@ class Encodes(Feeding):
 class Packs(Feeding):
     """A shape that takes several texts in one row."""
 
-    model: DecoderOnly | EncoderOnly
+    model: CausalModel | EncoderOnly
     absent: ClassVar[str] = "pairs of texts are not packed"
 
     @abstractmethod
@@ -142,11 +172,11 @@ class Packs(Feeding):
 class Pairs(Decodes, Encodes):
     """An encoder-decoder: it reads the source, and is fed the target."""
 
-    model: EncoderDecoder
+    model: SequenceToSequence
 
     @property
-    def stacks(self) -> list[Stack]:
-        return [self.model.encoder, self.model.decoder]
+    def embeddings(self) -> list[Embedding]:
+        return [self.model.encoder.embedding, self.model.decoder.embedding]
 
     def answer(self, inputs: Inputs) -> Tensor:
         return self.model(inputs.source, inputs.source_lengths, inputs.target)
@@ -163,12 +193,12 @@ class Pairs(Decodes, Encodes):
 class Prompts(Decodes, Packs):
     """A decoder by itself: source and target are one text. Decoding pads sources of several lengths on the left."""
 
-    model: DecoderOnly
+    model: CausalModel
     absent: ClassVar[str] = "the model pads texts on the right only"
 
     @property
-    def stacks(self) -> list[Stack]:
-        return [self.model.decoder]
+    def embeddings(self) -> list[Embedding]:
+        return [self.model.decoder.embedding]
 
     def answer(self, inputs: Inputs) -> Tensor:
         tokens, begin = self._joined(inputs)
@@ -196,10 +226,14 @@ class Prompts(Decodes, Packs):
 
 
 @dataclass(frozen=True, eq=False)
-class Texts(Encodes, Packs):
+class Texts(Encodes, Packs, Stacked):
     """An encoder by itself, asked through its head."""
 
     model: EncoderOnly
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        return [self.model.encoder.embedding]
 
     @property
     def stacks(self) -> list[Stack]:
@@ -230,12 +264,38 @@ class Texts(Encodes, Packs):
         return isinstance(self.model.config.head, config.Classification | config.SentenceEmbedding)
 
 
+@dataclass(frozen=True, eq=False)
+class StackedPairs(Pairs, Stacked):
+    """An encoder-decoder that is a Transformer."""
+
+    model: EncoderDecoder
+
+    @property
+    def stacks(self) -> list[Stack]:
+        return [self.model.encoder, self.model.decoder]
+
+
+@dataclass(frozen=True, eq=False)
+class StackedPrompts(Prompts, Stacked):
+    """A decoder by itself that is a Transformer."""
+
+    model: DecoderOnly
+
+    @property
+    def stacks(self) -> list[Stack]:
+        return [self.model.decoder]
+
+
 def feeding(model: Model) -> Pairs | Prompts | Texts:
     """How `model` is fed."""
     match model:
         case EncoderDecoder():
-            return Pairs(model)
+            return StackedPairs(model)
         case DecoderOnly():
+            return StackedPrompts(model)
+        case RecurrentEncoderDecoder():
+            return Pairs(model)
+        case RecurrentDecoderOnly():
             return Prompts(model)
         case EncoderOnly():
             return Texts(model)

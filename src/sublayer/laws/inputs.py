@@ -8,7 +8,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from sublayer.models import (
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +121,9 @@ def _sizes(model: Model, length: int) -> tuple[int, int, int]:
     """Tokens of the shortest and of the longest source, and of a target, that `model` has positions for."""
     most = model.config.max_length
     match model:
-        case EncoderDecoder():
+        case EncoderDecoder() | RecurrentEncoderDecoder():
             return 1, min(length, most), min(max(length - 1, 1), most)
-        case DecoderOnly():
+        case DecoderOnly() | RecurrentDecoderOnly():
             # The two are one text; where there is hardly room, what is fed comes first.
             target = min(max(length - 1, 1), (most + 1) // 2)
             return 0, min(length, most - target), target

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sublayer.laws.feeding import Decodes, Encodes, Feeding
+from sublayer.laws.feeding import Decodes, Encodes, Stacked
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
+from sublayer.models.recurrent.encoder_decoder import RecurrentEncoder
 from sublayer.models.stack import Stack
 
 
@@ -34,9 +35,9 @@ def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
     return _judge(found, allowed, f"d logits / d embedding, {size} positions")
 
 
-@law("each layer's window", Feeding)
+@law("each layer's window", Stacked)
 @torch.enable_grad()
-def layers_see_their_windows(fed: Feeding, inputs: Inputs) -> Apart:
+def layers_see_their_windows(fed: Stacked, inputs: Inputs) -> Apart:
     """What leaves a layer depends on what entered it exactly where the window of that layer, and causality, allow.
 
     A layer by itself, because one that sees everything hides from the whole what another may not see.
@@ -56,13 +57,19 @@ def layers_see_their_windows(fed: Feeding, inputs: Inputs) -> Apart:
 @law("the encoder's view", Encodes)
 @torch.enable_grad()
 def source_sees_its_window(fed: Encodes, inputs: Inputs) -> Apart:
-    """The encoder's states depend on the source on both sides, and no farther than the windows reach."""
+    """The encoder's states depend on the source on both sides, and no farther than the windows reach.
+
+    Those of a recurrent encoder that reads one way depend on what it has read.
+    """
     size = inputs.source.shape[1]
     seen = _Leaf(fed.model.encoder.embedding)
     with seen:
         states = fed.states(inputs.alone(-1).repeated(size))
     found = seen.gradient(_diagonal(states))
-    allowed = _distance(size, found.device).abs() <= _reach(fed.model.encoder)
+    distance = _distance(size, found.device)
+    allowed = distance.abs() <= _reach(fed.model.encoder)
+    if isinstance(fed.model.encoder, RecurrentEncoder) and fed.model.encoder.recurrence.directions == 1:
+        allowed = allowed & (distance >= 0)
     return _judge(found, allowed, f"d states / d embedding, {size} positions")
 
 
@@ -156,8 +163,11 @@ def _distance(size: int, device: torch.device) -> Tensor:
     return positions.unsqueeze(1) - positions
 
 
-def _reach(stack: Stack) -> float:
-    """How far a stack sees: every layer passes on what the one below has seen."""
+def _reach(reader: nn.Module) -> float:
+    """How far a stack sees: every layer passes on what the one below has seen. A recurrent network sees everything."""
+    if not isinstance(reader, Stack):
+        return float("inf")
+    stack = reader
     windows = [stack.kinds[kind][0] for kind in stack.kind_of_layer]
     return sum(float("inf") if window is None else window - 1 for window in windows)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from sublayer.generation.runner import Decodes as Model
 from sublayer.generation.runner import Runner
+from sublayer.generation.step import Stepper
 from sublayer.laws.feeding import Decodes
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import TOLERANCES, relative_error
-from sublayer.models import DecoderOnly, EncoderDecoder
 
 ROWS = 3
 
@@ -36,7 +38,7 @@ def runner_is_modules(fed: Decodes, inputs: Inputs) -> Apart:
     return Apart(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
 
 
-def _at_home(model: EncoderDecoder | DecoderOnly, inputs: Inputs) -> tuple[EncoderDecoder | DecoderOnly, Inputs]:
+def _at_home(model: Model, inputs: Inputs) -> tuple[Model, Inputs]:
     """Model and inputs where a runner runs, as a copy where they are elsewhere."""
     if model.device.type != "cpu" or model.output.weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
@@ -47,8 +49,8 @@ def _at_home(model: EncoderDecoder | DecoderOnly, inputs: Inputs) -> tuple[Encod
 class _Both:
     """A decode by both ways at once: one state each, which must stay alike."""
 
-    def __init__(self, model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
-        self.steppers = (model, runner)
+    def __init__(self, model: Model, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
+        self.steppers: tuple[Stepper[Any], ...] = (cast("Stepper[Any]", model), runner)
         self.states = [
             one.start(inputs.source, inputs.source_lengths, rows=rows, capacity=inputs.target.shape[1])
             for one in self.steppers
@@ -86,11 +88,11 @@ class _Both:
         self.tokens = self.tokens[(sentences.unsqueeze(1) * rows + torch.arange(rows)).flatten()]
 
 
-def _alone(model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs) -> Iterator[float]:
+def _alone(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
     return _Both(model, runner, inputs.alone(-1)).feed(inputs.target.shape[1])
 
 
-def _together(model: EncoderDecoder | DecoderOnly, runner: Runner, inputs: Inputs) -> Iterator[float]:
+def _together(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
     """Three tokens, reorder, two tokens, back by one, two tokens, keep, two tokens."""
     both = _Both(model, runner, inputs, ROWS)
     yield from both.feed(3)

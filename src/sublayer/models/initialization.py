@@ -11,6 +11,10 @@ matrices                               normal, Glorot's std, sqrt(2 / (fan in + 
 output projection, when not tied       normal, std D ** -0.5
 pooler                                 normal, Glorot's std
 labels of a head                       normal, std 0.02
+recurrent layers: input to each gate   normal, Glorot's std
+... state to each gate                 orthogonal (Saxe et al. 2014), so that what is passed on from step to step
+                                       neither grows nor fades at once
+... bias of an LSTM's forget gate      1 (Jozefowicz et al. 2015, section 2.2), so that it begins by remembering
 biases                                 0
 norms                                  weight 1, bias 0 (weight 0 where the scale is 1 + weight)
 """
@@ -18,8 +22,10 @@ norms                                  weight 1, bias 0 (weight 0 where the scal
 from __future__ import annotations
 
 import math
+from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sublayer.models.heads import Classification, Tagging, Transform
 from sublayer.models.stack import Stack
@@ -29,8 +35,10 @@ from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.linear import Linear
+from sublayer.nn.look_back import LookBack
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Learned, RelativeBias
+from sublayer.nn.recurrence import Recurrence
 
 
 def initialize(model: nn.Module) -> None:
@@ -91,6 +99,12 @@ def _fill(module: nn.Module) -> None:
             _zero_bias(module.labels)
         case LayerNorm() | RMSNorm():
             module.reset_parameters()
+        case LookBack():
+            for linear in (module.query, module.key, module.score, module.combine):
+                if linear is not None:
+                    _matrix(linear)
+        case Recurrence():
+            _recurrence(module)
         case _:
             pass
 
@@ -119,3 +133,28 @@ def _matrix(linear: nn.Linear, fan_out: int | None = None) -> None:
 def _zero_bias(linear: nn.Linear) -> None:
     if linear.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
         nn.init.zeros_(linear.bias)
+
+
+@torch.no_grad()
+def _recurrence(module: Recurrence) -> None:
+    """The gates of a layer stand one under the other, each of them H wide."""
+    width = module.dim // module.directions
+    for name, parameter in module.kernel.named_parameters():
+        if parameter.is_meta:
+            continue
+        if name.startswith("weight_ih"):
+            nn.init.normal_(parameter, std=math.sqrt(2 / (parameter.shape[1] + width)))
+        elif name.startswith("weight_hh"):
+            for start in range(0, len(parameter), width):
+                parameter[start : start + width] = _orthogonal(parameter[:width])
+        else:
+            nn.init.zeros_(parameter)
+            # Two biases are added; one of them says it. The order of an LSTM's gates is torch's: i, f, g, o.
+            if module.cell == "lstm" and name.startswith("bias_ih"):
+                parameter[width : 2 * width] = 1.0
+
+
+def _orthogonal(like: Tensor) -> Tensor:
+    """A random orthogonal matrix, every one as probable as every other (Mezzadri 2007)."""
+    q, r = cast("tuple[Tensor, Tensor]", torch.linalg.qr(torch.randn(like.shape, device=like.device)))
+    return q * r.diagonal().sign()

@@ -80,6 +80,12 @@ def _shape(recipe: config.Recipe) -> str:
             return f"An encoder-decoder Transformer{between}, {c.encoder.layers} + {c.decoder.layers} layers"
         case config.DecoderOnly():
             return f"A decoder-only Transformer, {c.decoder.layers} layers"
+        case config.RecurrentEncoderDecoder():
+            between = f", {data.source_language} to {data.target_language}" if recipe.task.type == "translation" else ""
+            layers = f"{c.encoder.layers} + {c.decoder.layers}"
+            return f"A recurrent encoder-decoder ({c.cell.upper()}){between}, {layers} layers"
+        case config.RecurrentDecoderOnly():
+            return f"A recurrent language model ({c.cell.upper()}), {c.decoder.layers} layers"
         case config.EncoderOnly():
             return f"An encoder-only Transformer, {c.encoder.layers} layers, with the head '{c.head.type}'"
 

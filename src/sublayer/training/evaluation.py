@@ -11,7 +11,7 @@ import torch
 from sublayer import config
 from sublayer.data.encoding import EncodedPairs
 from sublayer.data.loader import validation
-from sublayer.models import EncoderDecoder
+from sublayer.models import SequenceToSequence
 from sublayer.training.losses import CrossEntropy
 
 
@@ -48,7 +48,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
     )
 
 
-def validation_loss(model: EncoderDecoder, encoded: EncodedPairs, batching: config.Batching) -> float:
+def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:
     """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
     loss = CrossEntropy(label_smoothing=0.0)
     total, tokens = 0.0, 0

@@ -76,7 +76,7 @@ def recipe_of(folder: Path, model: config.Model) -> config.Recipe:
         return load_recipe(str(written)).recipe
     task: dict[str, Any] = {"type": TASKS[model.head.type if isinstance(model, config.EncoderOnly) else model.kind]}
     room = min(model.max_length, CONTEXT)
-    if model.kind == "decoder-only":
+    if task["type"] == "causal":
         task["evaluation_stride"] = max(room // 2, 1)
     source = {"type": "corpus", "name": "none"}
     return config.Recipe.parse(
@@ -94,6 +94,8 @@ def recipe_of(folder: Path, model: config.Model) -> config.Recipe:
 TASKS = {
     "encoder-decoder": "translation",
     "decoder-only": "causal",
+    "recurrent-encoder-decoder": "translation",
+    "recurrent-decoder-only": "causal",
     "masked-language": "masked",
     "classification": "classification",
     "tagging": "tagging",

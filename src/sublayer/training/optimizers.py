@@ -91,7 +91,8 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
     # and a projection to the vocabulary that is tied is an embedding.
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     linear = {m.weight for m in model.modules() if isinstance(m, nn.Linear)} - embeddings
-    linear |= set(adapters(model).values())
+    recurrent = {p for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters() if p.dim() == 2}
+    linear |= recurrent | set(adapters(model).values())
     matrices = [p for p in everything if p in linear]
     rest = [p for p in everything if p not in linear]
     match choice:
@@ -108,7 +109,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                     "Install torch 2.9 or later.",
                 )
             blocks = [m for m in model.modules() if isinstance(m, Block)]
-            within = {p for block in blocks for p in block.parameters()}
+            within = {p for block in blocks for p in block.parameters()} | recurrent
             inner = [p for p in matrices if p in within]
             outer = [p for p in matrices if p not in within]
             found: list[Optimizer] = []

@@ -122,7 +122,7 @@ class Result:
             if recipe.adapter is not None:
                 adapted = Adapted(recipe.adapter, self.start.base, learned(self.model))
                 contents = replace(contents, adapted=adapted)
-        if isinstance(recipe.model, config.EncoderDecoder):
+        if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder):
             contents = replace(contents, decoding=recipe.decoding.plain())
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))

@@ -15,7 +15,7 @@ from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
-from sublayer.models import DecoderOnly
+from sublayer.models import CausalModel
 from sublayer.training.losses import CrossEntropy, projected
 from sublayer.training.objective import evaluating
 
@@ -47,7 +47,7 @@ class Likelihood:
         return math.exp(self.nats / words)
 
 
-def likelihood(model: DecoderOnly, examples: Examples[TextBatch], batching: config.Batching) -> Likelihood:
+def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: config.Batching) -> Likelihood:
     """The likelihood of every token once, without dropout.
 
     A document longer than a row is read in overlapping rows, each token a target in the first row that has it: how far
@@ -73,10 +73,10 @@ class Modelling:
     rows: str = "rows"
     unit: str = "tokens"
 
-    def loss(self, model: DecoderOnly, batch: TextBatch, total: int) -> Tensor:
+    def loss(self, model: CausalModel, batch: TextBatch, total: int) -> Tensor:
         return _loss(model, batch, total, self.loss_function)
 
-    def evaluate(self, model: DecoderOnly) -> dict[str, float]:
+    def evaluate(self, model: CausalModel) -> dict[str, float]:
         found = likelihood(model, self.examples, self.batching)
         measured = {"loss": found.loss, "perplexity": found.perplexity}
         return measured if self.words is None else {**measured, "word_perplexity": found.word_perplexity(self.words)}
@@ -89,14 +89,14 @@ class Modelling:
 class Answering(Modelling):
     """Answers of conversations, which can also be right or wrong as a whole."""
 
-    def evaluate(self, model: DecoderOnly) -> dict[str, float]:
+    def evaluate(self, model: CausalModel) -> dict[str, float]:
         """With the part of the conversations whose answers a greedy search would give, word for word."""
         found, exact = answered(model, self.examples, self.batching)
         return {"loss": found.loss, "perplexity": found.perplexity, "exact_match": exact}
 
 
 def answered(
-    model: DecoderOnly, examples: Examples[TextBatch], batching: config.Batching, piece: int = 2**23
+    model: CausalModel, examples: Examples[TextBatch], batching: config.Batching, piece: int = 2**23
 ) -> tuple[Likelihood, float]:
     """The likelihood of the answers, and the part of the conversations in which the model prefers every token of every
     answer, its end included.
@@ -129,7 +129,7 @@ def answered(
     return Likelihood(nats, tokens), exact / count
 
 
-def _loss(model: DecoderOnly, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
+def _loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
     there = batch.to(model.device)
     # No lengths: padding stands on the right, where no token looks.
     return projected(model, loss, model.hidden(there.tokens, None, there.segments), there.target, total)

@@ -10,7 +10,7 @@ from sublayer import config
 from sublayer.data.batch import Batch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
-from sublayer.models import EncoderDecoder
+from sublayer.models import SequenceToSequence
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import evaluating
 from sublayer.training.objectives.translation import PairLoss, pair_loss
@@ -25,7 +25,7 @@ class Reconstructing(PairLoss):
     rows: str = "texts"
     unit: str = "tokens"
 
-    def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
+    def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         plain = CrossEntropy(label_smoothing=0.0)
         total, targets = 0.0, 0
         with evaluating(model):

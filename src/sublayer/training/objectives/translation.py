@@ -14,7 +14,7 @@ from sublayer.data.encoding import EncodedPairs
 from sublayer.data.sources import Pairs
 from sublayer.data.split import grouped
 from sublayer.generation.translator import Translator
-from sublayer.models import EncoderDecoder
+from sublayer.models import SequenceToSequence
 from sublayer.text import Tokenizer
 from sublayer.training.evaluation import score, validation_loss
 from sublayer.training.losses import CrossEntropy, projected
@@ -26,11 +26,11 @@ class PairLoss:
 
     loss_function: CrossEntropy
 
-    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
+    def loss(self, model: SequenceToSequence, batch: Batch, total: int) -> Tensor:
         return pair_loss(model, batch, total, self.loss_function)
 
 
-def pair_loss(model: EncoderDecoder, batch: Batch, total: int, loss: CrossEntropy) -> Tensor:
+def pair_loss(model: SequenceToSequence, batch: Batch, total: int, loss: CrossEntropy) -> Tensor:
     """The loss of a decoder's tokens, given a source."""
     # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
     full = int(batch.source_lengths.min()) == batch.source.shape[1]
@@ -51,7 +51,7 @@ class Translating(PairLoss):
     rows: str = "pairs"
     unit: str = "tokens"
 
-    def evaluate(self, model: EncoderDecoder) -> dict[str, float]:
+    def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
         was_training = model.training
         model.eval()

@@ -1,0 +1,114 @@
+"""Part 4: one small language model with each kind of positions, trained on short texts and tested on longer ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from sublayer import config
+from sublayer.compare.contenders import transformer_lm
+from sublayer.compare.ledger import Ledger
+from sublayer.compare.plan import Positions
+from sublayer.config.cost import total_parameters
+from sublayer.config.load import LoadedRecipe
+from sublayer.data.encoding import encode_texts
+from sublayer.data.tasks import reader
+from sublayer.hub import folder as model_folder
+from sublayer.training.progress import Reporter
+from sublayer.training.run import train
+
+KINDS: Mapping[str, config.Position] = {
+    "sinusoidal": config.Sinusoidal(),
+    "learned": config.Learned(),
+    "rotary": config.Rotary(),
+    "alibi": config.Alibi(),
+    "relative": config.RelativeBias(),
+    "none": config.NoPosition(),
+}
+TEST = config.NamedCorpus(name="wikitext-2", part="test")
+
+
+def measure(c: Positions, ledger: Ledger, device: torch.device, told: Callable[[], Reporter], runs: Path) -> None:
+    """Train a model with each kind of positions, and read the same test text in rows of each length.
+
+    An entry: parameters; at each length the nats of a token, of the whole text; and of the longest rows the nats of the
+    tokens in each stretch of positions.
+    """
+    for name, position in KINDS.items():
+        if name in ledger:
+            continue
+        recipe = recipe_for(c, name, position)
+        out = runs / name
+        told().say(f"positions: {name}")
+        if not (out / "model" / "config.json").is_file():
+            whole = LoadedRecipe(recipe, Path.cwd())
+            if not train(whole, out, resume=False, overwrite=True, device=device, reporter=told()):
+                raise KeyboardInterrupt
+        told().say(f"positions: {name}, the test text")
+        ledger[name] = _tested(c, out, device)
+
+
+def recipe_for(c: Positions, name: str, position: config.Position) -> config.Recipe:
+    """A language model of WikiText-2 on rows of `c.trained` tokens, with room for the longest that is tested."""
+    tree = transformer_lm(c.dim, c.layers, c.vocab_size, max(c.tested), position=position)
+    return config.Recipe(
+        name=f"positions-{name}",
+        task=config.CausalTask(),
+        data=config.Data(
+            source=config.NamedCorpus(name="wikitext-2", part="train"),
+            split=config.GivenSplit(validation=config.NamedCorpus(name="wikitext-2", part="validation"), test=TEST),
+            max_length=c.trained,
+        ),
+        tokenizer=config.TokenizerRecipe(type="bpe", vocab_size=c.vocab_size),
+        model=tree,
+        training=config.Training(
+            steps=c.steps,
+            label_smoothing=0.0,
+            batches=config.Batching(tokens=c.tokens),
+            optimizer=config.AdamW(learning_rate=c.rate, weight_decay=0.1),
+            schedule=config.Linear(warmup=max(1, min(200, c.steps // 10))),
+            averaging=config.NoAveraging(),
+            precision="auto",
+            validate_every=c.steps,
+            checkpoint_every=c.steps,
+        ),
+    )
+
+
+@torch.no_grad()
+def _tested(c: Positions, run: Path, device: torch.device) -> dict[str, Any]:
+    found = model_folder.read(run, device)
+    model: Any = found.model
+    table = reader(config.CausalTask())(TEST, run)
+    tokens = torch.from_numpy(encode_texts(table.texts(), found.tokenizer).tokens.astype("int64"))  # pyright: ignore[reportUnknownMemberType]
+    longest = max(c.tested)
+    # The same tokens are predicted at every length: as many as fill rows of the longest.
+    count = (min(len(tokens) - 1, c.test_tokens) // longest) * longest
+    fed, wanted = tokens[:count].to(device), tokens[1 : count + 1].to(device)
+    losses: dict[str, float] = {}
+    stretches: dict[str, float] = {}
+    for length in c.tested:
+        rows, targets = fed.view(-1, length), wanted.view(-1, length)
+        parts = [
+            F.cross_entropy(
+                model.project(model.hidden(some)).float().transpose(1, 2), target, reduction="none"
+            ).double()
+            for some, target in zip(rows.split(8), targets.split(8), strict=True)
+        ]
+        nats = torch.cat(parts)
+        losses[str(length)] = nats.mean().item()
+        if length == longest:
+            edges = [0, *c.tested]
+            for begin, end in zip(edges, edges[1:], strict=False):
+                stretches[f"{begin}-{end}"] = nats[:, begin:end].mean().item()
+    return {
+        "parameters": total_parameters(model.config),
+        "tokens": count,
+        "nats": losses,
+        "stretches": stretches,
+        "trained_tokens": c.steps * c.tokens,
+    }

@@ -1,0 +1,153 @@
+"""What a recurrent model remembers between two steps: one vector a layer, however long the text.
+
+It answers what a Transformer's state answers. Going back is the odd one: a recurrent state cannot be shortened, so a
+few earlier ones are kept as marks, and `truncate` goes to the last mark before the place; the tokens in between are
+read again with the next step.
+
+Shapes: B sentences, R = B * rows hypotheses, L layers, D width, T tokens fed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sublayer.errors import InputError
+from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.recurrence import States
+
+MARKS = 8
+"""Steps that are remembered besides the beginning: speculation takes back no more than it has guessed."""
+
+
+@dataclass
+class _Mark:
+    """The states after `length` tokens. rows: which of its rows each row of today has come from; None: the same."""
+
+    length: int
+    states: States
+    rows: Tensor | None = None
+
+    @property
+    def today(self) -> States:
+        return self.states if self.rows is None else _rows(self.states, self.rows)
+
+
+@dataclass
+class LookedAt:
+    """The source as attention sees it: keys [B, 1, S, A] and values [B, 1, S, D], one copy a sentence.
+
+    lengths: how many of the S are real, [B] int64, or None for all.
+    """
+
+    keys_values: tuple[Tensor, Tensor]
+    lengths: Tensor | None
+    _scope: Scope | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Who may look where, resolved once."""
+        if self._scope is None:
+            key, value = self.keys_values
+            mask = Mask.everything() if self.lengths is None else Mask.padding(self.lengths)
+            self._scope = mask.resolve(1, key.shape[2], device=key.device, dtype=value.dtype)
+        return self._scope
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.numel() * part.element_size() for part in self.keys_values)
+
+    def keep(self, sentences: Tensor) -> LookedAt:
+        key, value = self.keys_values
+        lengths = None if self.lengths is None else self.lengths[sentences]
+        return LookedAt((key[sentences], value[sentences]), lengths)
+
+
+class RecurrentState:
+    """The states of every row, the tokens that led to them, and what attention looks at.
+
+    Args:
+        states: before the first step, [L, R, D] each. read: tokens that they have read already (a prompt's), padding
+            included. capacity: tokens at most, those included. rows: hypotheses a sentence.
+    """
+
+    def __init__(self, states: States, *, read: int, capacity: int, rows: int, source: LookedAt | None = None) -> None:
+        self.states = states
+        self.rows, self.source, self.capacity = rows, source, capacity
+        self._read: int = read
+        self._held: int = read
+        self._length: int = read
+        self._fed = torch.empty(states[0].shape[1], 0, dtype=torch.int64, device=states[0].device)
+        self._marks = [_Mark(read, states)]
+
+    @property
+    def length(self) -> int:
+        """How many tokens have been fed, a prompt's included."""
+        return self._length
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by the states of today and by what attention looks at; the marks are at most `MARKS` + 1 more."""
+        own = sum(part.numel() * part.element_size() for part in self.states)
+        return own + (0 if self.source is None else self.source.bytes)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
+
+        Shape: rows [R], integer.
+        """
+        self.states, self._fed = _rows(self.states, rows), self._fed[rows]
+        for mark in self._marks:
+            mark.rows = rows if mark.rows is None else mark.rows[rows]
+
+    def keep(self, sentences: Tensor) -> None:
+        """Go on with these sentences only: the others are done.
+
+        Shape: sentences [B'], integer.
+        """
+        offsets = torch.arange(self.rows, device=sentences.device)
+        self.reorder((sentences.unsqueeze(1) * self.rows + offsets).flatten())
+        self.source = None if self.source is None else self.source.keep(sentences)
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on."""
+        if not self._read <= length <= self._length:
+            raise ValueError(
+                f"cannot truncate a state of {self._length} tokens, {self._read} of them read, to {length}"
+            )
+        self._length = length
+        self._fed = self._fed[:, : length - self._read]
+        self._marks = [mark for mark in self._marks if mark.length <= length]
+        if self._held > length:
+            mark = self._marks[-1]
+            self._held, self.states = mark.length, mark.today
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Take tokens in: what is to be read from `states` on, which may begin with tokens that are read again.
+
+        Shape: tokens [R, n] -> [R, m], m at least n.
+
+        Raises:
+            InputError: there is no room for so many.
+        """
+        count = tokens.shape[1]
+        if self._length + count > self.capacity:
+            raise InputError(
+                f"the state is for {self.capacity} tokens; {self._length} are taken and {count} more were asked for",
+                "Start with a larger capacity.",
+            )
+        if self._held == self._length and self._marks[-1].length < self._length:
+            self._marks = [self._marks[0], *self._marks[1:][1 - MARKS :], _Mark(self._length, self.states)]
+        self._fed = torch.cat((self._fed, tokens), dim=1)
+        self._length += count
+        return self._fed[:, self._held - self._read :]
+
+    def arrive(self, states: States) -> None:
+        """The states after all that was fed."""
+        self.states, self._held = states, self._length
+
+
+def _rows(states: States, rows: Tensor) -> States:
+    return tuple(part.index_select(1, rows) for part in states)
