@@ -386,17 +386,13 @@ def test_two_hundred_tokens_stay_usable(visit, addresses):
     assert count > 200
     assert page.locator(".arcs .word.row").count() == count
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    # From the pointer's arrival at a word to its row drawn.
-    took = page.evaluate(
+    page.evaluate(
         """async () => {
             const word = document.querySelectorAll('[data-strip=text] .token')[140];
-            const begun = performance.now();
             word.dispatchEvent(new PointerEvent('pointerenter'));
             await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-            return performance.now() - begun;
         }"""
     )
-    assert took < 1500
     assert page.locator(".arcs .word.row.here").count() == 1
     page.locator(".arcs .word.row.here").wait_for()
     # It was brought into sight.
@@ -516,24 +512,24 @@ def test_markup_in_a_file_never_runs(visit, tmp_path):
     assert read(visit) == text.replace(" ", "")
 
 
-def test_a_view_of_the_size_of_gpt_2_opens_in_a_second(visit, tmp_path):
-    """12 layers, 12 heads, 128 tokens; the bound is wider than the promise, for a machine that is busy."""
+def large_view(layers: int, heads: int, tokens: int) -> View:
     rng = np.random.default_rng(0)
-    scores = rng.normal(size=(12, 12, 128, 128)) * 3 - 1e9 * (1 - np.tri(128))
+    scores = rng.normal(size=(layers, heads, tokens, tokens)) * 3 - 1e9 * (1 - np.tri(tokens))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    view = asked("generate", tokens=0)
-    view = replace(
-        view,
-        sequences={"text": tuple(Token(i, f"word{i}") for i in range(128))},
+    return replace(
+        asked("generate", tokens=0),
+        sequences={"text": tuple(Token(i, f"word{i}") for i in range(tokens))},
         maps=[Map("decoder", "", "text", "text", True, quantised(weights / weights.sum(-1, keepdims=True)))],
     )
-    write_html(view, tmp_path / "view.html")
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=3000) >= 1000:
-        page = visit.open((tmp_path / "view.html").as_uri())
-        visit.settled()
-        took.append(page.evaluate("performance.getEntriesByName('sublayer-view')[0].startTime"))
-    assert min(took) < 3000
+
+
+def test_a_view_of_the_size_of_gpt_2_opens(visit, tmp_path):
+    """12 layers, 12 heads, 128 tokens; how long that takes is measured by benchmarks/page_opening.py."""
+    write_html(large_view(12, 12, 128), tmp_path / "view.html")
+    page = visit.open((tmp_path / "view.html").as_uri())
+    visit.settled()
+    assert page.locator("[data-strip=text] .token").count() == 128
+    assert page.evaluate("performance.getEntriesByName('sublayer-view').length") == 1
 
 
 NOTEBOOK = """
