@@ -49,6 +49,6 @@ def compare(
     if redraw:
         typer.echo(write_report(folder))
         return
-    chosen = [part for part in PARTS if not parts or part in parts]
+    chosen = tuple(part for part in PARTS if not parts or part in parts)
     plan = QUICK if quick else FULL
     typer.echo(run(plan, chosen, folder, pick_device(device), reporter, overwrite=overwrite))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Positions
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe
+from sublayer.data.batch import as_tensor
 from sublayer.data.encoding import encode_texts
 from sublayer.data.tasks import reader
 from sublayer.hub import folder as model_folder
@@ -84,7 +87,7 @@ def _tested(c: Positions, run: Path, device: torch.device) -> dict[str, Any]:
     found = model_folder.read(run, device)
     model: Any = found.model
     table = reader(config.CausalTask())(TEST, run)
-    tokens = torch.from_numpy(encode_texts(table.texts(), found.tokenizer).tokens.astype("int64"))  # pyright: ignore[reportUnknownMemberType]
+    tokens = as_tensor(encode_texts(table.texts(), found.tokenizer).tokens.astype(np.int64))
     longest = max(c.tested)
     # The same tokens are predicted at every length: as many as fill rows of the longest.
     count = (min(len(tokens) - 1, c.test_tokens) // longest) * longest
@@ -103,7 +106,7 @@ def _tested(c: Positions, run: Path, device: torch.device) -> dict[str, Any]:
         losses[str(length)] = nats.mean().item()
         if length == longest:
             edges = [0, *c.tested]
-            for begin, end in zip(edges, edges[1:], strict=False):
+            for begin, end in pairwise(edges):
                 stretches[f"{begin}-{end}"] = nats[:, begin:end].mean().item()
     return {
         "parameters": total_parameters(model.config),

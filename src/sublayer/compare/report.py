@@ -20,6 +20,31 @@ from sublayer.errors import DataError
 from sublayer.files import write_text
 
 Entries = dict[str, dict[str, Any]]
+LIMITS: Mapping[str, str] = {
+    "parallel": """
+        What this does not show: equal parameters are not equal operations (both tables are needed). The recurrent
+        kernels are torch's; hand-written ones can be faster. Recurrences that are linear in their state, and so can
+        be computed for all positions at once, are not among the contenders. Attention's share grows with the length,
+        and beyond the lengths measured it goes on growing. A step is timed by itself, without data and optimizer.
+    """,
+    "recall": """
+        What this does not show: an accuracy below the others' is one within this budget of steps, and at the learning
+        rates tried; the last losses say whether it was still going up. The tasks are made up, small, and of a kind
+        that attention is made for; with a state of fixed size, more pairs would tell more. A gradient's size is not
+        its use: noise, too, has a gradient, and a large one may come of an unstable network.
+    """,
+    "translation": """
+        What this does not show: which is better after a longer time, on longer sentences than these, or on another
+        machine: on a CPU with few cores a recurrent network loses little by working one step after another. One seed
+        each; differences of a BLEU point or so may be chance. The long sentences are few.
+    """,
+    "positions": """
+        What this does not show: how the kinds compare in larger models or after more training, which here is short
+        for a language model; nor whether what is far back is used, or only does no harm. Learned positions beyond
+        those of training have never been trained: that is their definition, not a measurement. One seed each.
+    """,
+}
+"""What the figures of each part cannot show."""
 LEARNED = 0.9
 """Accuracy from which a distance counts as bridged."""
 
@@ -87,14 +112,14 @@ def _parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> st
         text += [_from_to(names, lengths, own, whole), ""]
     parameters = {key.split("/")[1]: found["parameters"] for key, found in entries.items()}
     text += [
-        f"Parameters: {_listed(parameters)}. The number of products that wait for one another is the constant and the n "
-        'of the column "sequential operations" in the paper\'s table 1; the same table\'s "maximum path length" is 1 for '
-        "attention and n for recurrence.",
+        f"Parameters: {_listed(parameters)}. "
+        + _paragraph(
+            """The number of products that wait for one another is the constant and the n of the column "sequential
+            operations" in the paper's table 1; the same table's "maximum path length" is 1 for attention and n for
+            recurrence."""
+        ),
         "",
-        "What this does not show: equal parameters are not equal operations (both tables are needed). The recurrent "
-        "kernels are torch's; hand-written ones can be faster. Recurrences that are linear in their state, and so can be "
-        "computed for all positions at once, are not among the contenders. Attention's share grows with the length, and "
-        "beyond the lengths measured it goes on growing. A step is timed by itself, without data and optimizer.",
+        _paragraph(LIMITS["parallel"]),
         "",
     ]
     return "\n".join(text)
@@ -149,8 +174,8 @@ def _recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
         "![accuracy](pictures/compare-recall.png)",
         "",
         "*Recall*: four keys, each with a value, then noise, then keys again: what stood behind each? *Copy*: four "
-        "letters, then noise, then a mark: which letters? One model of each kind is trained on all distances (near ones "
-        f"first), {settings['steps']:,} steps of {settings['rows']} texts, and tested at each distance.",
+        "letters, then noise, then a mark: which letters? One model of each kind is trained on all distances (near "
+        f"ones first), {settings['steps']:,} steps of {settings['rows']} texts, and tested at each distance.",
         "",
     ]
     for task in TASKS:
@@ -173,8 +198,8 @@ def _recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
         text += [_bridged(found, distances), ""]
         if task == "recall":
             text += [
-                "Whoever knows which values have been said, but not behind which keys, is right about half of the time: "
-                "that is a plateau on the way, and not chance.",
+                "Whoever knows which values have been said, but not behind which keys, is right about half of the time: that "
+                " is a plateau on the way, and not chance.",
                 "",
             ]
     reach = best.get("recall") or best.get("copy") or {}
@@ -187,8 +212,8 @@ def _recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
         for when in ("fresh", "trained")
     ]
     text += [
-        "The norm of the gradient that reaches the embedding of a token n steps back, from the loss at the last place of "
-        "a random text, relative to n = 0 (geometric mean of 8 texts):",
+        "The norm of the gradient that reaches the embedding of a token n steps back, from the loss at the last place "
+        "of a random text, relative to n = 0 (geometric mean of 8 texts):",
         "",
         "![gradient](pictures/compare-gradient.png)",
         "",
@@ -196,10 +221,7 @@ def _recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
         "",
         _farthest(reach, steps[-1]),
         "",
-        "What this does not show: an accuracy below the others' is one within this budget of steps, and at the learning "
-        "rates tried; the last losses say whether it was still going up. The tasks are made up, small, and of a kind that "
-        "attention is made for; with a state of fixed size, more pairs would tell more. A gradient's size is not its use: "
-        "noise, too, has a gradient, and a large one may come of an unstable network.",
+        _paragraph(LIMITS["recall"]),
         "",
     ]
     return "\n".join(text)
@@ -286,8 +308,8 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
             "",
             "![quality](pictures/compare-translation.png)",
             "",
-            f"The recipe `{settings['recipe']}` but for the model and the optimizer, {settings['minutes']:g} minutes each. "
-            f"Greedy translations of the held-out sentences (`{signature}`):",
+            f"The recipe `{settings['recipe']}` but for the model and the optimizer, "
+            f"{settings['minutes']:g} minutes each. Greedy translations of the held-out sentences (`{signature}`):",
             "",
             _table(header, rows),
             "",
@@ -299,9 +321,7 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
             "",
             f"Learning rates tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
             "",
-            "What this does not show: which is better after a longer time, on longer sentences than these, or on another "
-            "machine: on a CPU with few cores a recurrent network loses little by working one step after another. One "
-            "seed each; differences of a BLEU point or so may be chance. The long sentences are few.",
+            _paragraph(LIMITS["translation"]),
             "",
         ]
     )
@@ -320,7 +340,10 @@ def _order(finals: Mapping[str, Mapping[str, Any]]) -> str:
         for name, found in finals.items()
     }
     falls = ", ".join(f"{TITLES[name]} {value:+.1f}" for name, value in loss.items())
-    return f"From best to worst: {whole}. BLEU of sentences of {stretches[0]} words above that of {stretches[-1]}: {falls}."
+    return (
+        f"From best to worst: {whole}. BLEU of sentences of {stretches[0]} words above that of {stretches[-1]} words: "
+        f"{falls}."
+    )
 
 
 # --- 4: positions ------------------------------------------------------------------------------------------------
@@ -347,8 +370,8 @@ def _positions(entries: Entries, settings: Mapping[str, Any], folder: Path) -> s
             "![positions](pictures/compare-positions.png)",
             "",
             f"One language model of WikiText-2 ({settings['layers']} layers, {settings['dim']} wide) with each kind of "
-            f"positions, trained on {one['trained_tokens']:,} tokens in rows of {trained}. Perplexity of a token on the "
-            f"same {one['tokens']:,} tokens of the test text, in rows of each length:",
+            f"positions, trained on {one['trained_tokens']:,} tokens in rows of {trained}. Perplexity of a token on "
+            f"the same {one['tokens']:,} tokens of the test text, in rows of each length:",
             "",
             _table(["positions", "parameters", *(f"{n:,}" for n in lengths)], rows),
             "",
@@ -358,9 +381,7 @@ def _positions(entries: Entries, settings: Mapping[str, Any], folder: Path) -> s
             "",
             _beyond(entries, trained, lengths[-1]),
             "",
-            "What this does not show: how the kinds compare in larger models or after more training, which here is short "
-            "for a language model; nor whether what is far back is used, or only does no harm. Learned positions beyond "
-            "those of training have never been trained: that is their definition, not a measurement. One seed each.",
+            _paragraph(LIMITS["positions"]),
             "",
         ]
     )
@@ -375,8 +396,8 @@ def _beyond(entries: Entries, trained: int, longest: int) -> str:
     listed = ", ".join(f"{name} {change[name]:.2f}" for name in ranked)
     said = ", ".join(better) if better else "none"
     return (
-        f"Perplexity in rows of {longest:,} relative to rows of {trained}: {listed}. Below 1, so better with longer rows "
-        f"than in training: {said}."
+        f"Perplexity in rows of {longest:,} relative to rows of {trained}: {listed}. Below 1, so better with longer "
+        f"rows than in training: {said}."
     )
 
 
@@ -396,6 +417,10 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{TITLES[name]} {count:,}" for name, count in numbers.items())
+
+
+def _paragraph(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
 """Part 3: a Transformer and recurrent networks translate, trained on the same pairs for the same time.
 
-The data, tokenizer, batches, loss, schedule and averaging are the recipe's. The optimizer is AdamW for all (the recipe's
-Muon is for the matrices of Transformers first of all); each contender's learning rate is the best of a few, each tried for
-a short time.
+The data, tokenizer, batches, loss, schedule and averaging are the recipe's. The optimizer is AdamW for all, because the
+recipe's Muon was chosen for a Transformer; each contender's learning rate is the best of a few, each tried for a short
+time.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def contenders(reference: config.EncoderDecoder) -> Mapping[str, Pair]:
 def measure(c: Translation, ledger: Ledger, device: torch.device, told: Callable[[], Reporter], runs: Path) -> None:
     """Try every learning rate, train with the best, translate what was held out.
 
-    An entry "NAME/RATE": the loss on the validation set after a trial. An entry "NAME": parameters, the rate chosen, the
-    validations with their seconds, and BLEU on the test set, of all and by the length of the source.
+    An entry "NAME/RATE": the loss on the validation set after a trial. An entry "NAME": parameters, the rate chosen,
+    the validations with their seconds, and BLEU on the test set, of all and by the length of the source.
 
     Args:
         runs: the folder of the runs; one that has come to its end is not trained again.
