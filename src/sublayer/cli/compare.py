@@ -35,7 +35,7 @@ def compare(
 
     Example: sublayer compare recall parallel --out runs/compare
     """
-    from sublayer.compare.plan import FULL, PARTS, QUICK
+    from sublayer.compare.plan import FULL, PARTS, QUICK, Part
     from sublayer.compare.report import write_report
     from sublayer.compare.running import compare as run
     from sublayer.errors import ConfigError, nearest
@@ -49,6 +49,7 @@ def compare(
     if redraw:
         typer.echo(write_report(folder))
         return
-    chosen = tuple(part for part in PARTS if not parts or part in parts)
+    wanted = frozenset(parts or PARTS)
+    chosen: list[Part] = [part for part in PARTS if part in wanted]
     plan = QUICK if quick else FULL
     typer.echo(run(plan, chosen, folder, pick_device(device), reporter, overwrite=overwrite))

@@ -198,8 +198,8 @@ def _recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
         text += [_bridged(found, distances), ""]
         if task == "recall":
             text += [
-                "Whoever knows which values have been said, but not behind which keys, is right about half of the time: that "
-                " is a plateau on the way, and not chance.",
+                "Whoever knows which values have been said, but not behind which keys, is right about half of the "
+                "time: that is a plateau on the way, and not chance.",
                 "",
             ]
     reach = best.get("recall") or best.get("copy") or {}
