@@ -63,7 +63,7 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
     }
-    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect"}
+    wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -93,7 +93,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "english.txt").write_text("ba co\ndi fu ge\n")
     (tmp_path / "prompts.txt").write_text("one two\nthree\n")
     for command in ("generate", "chat"):
-        monkeypatch.setattr(f"sublayer.cli.{command}.load_generator", lambda path, device: generator(max_tokens=20))
+        monkeypatch.setattr(
+            f"sublayer.cli.{command}.load_generator", lambda path, device, weights=None: generator(max_tokens=20)
+        )
     # It would serve until somebody stops it.
     monkeypatch.setattr("sublayer.inspection.server.serve", lambda app, listening: None)
     corpus = tmp_path / "corpus.tsv"
@@ -104,10 +106,26 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pull(str(theirs), tmp_path / "models" / "my-llama")
     write_readers(tmp_path / "models")
     write_nllb(tmp_path / "models" / "nllb")
+    small_comparison(monkeypatch)
     write_adapters(tmp_path / "runs" / "trec" / "model", write_base(tmp_path / "models" / "base"))
     talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}
     (tmp_path / "runs" / "trec" / "model" / "test.jsonl").write_text(json.dumps(talk) + "\n")
     return tmp_path
+
+
+def small_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of a few seconds; the parts that train models on a corpus have tests of their own."""
+    from sublayer.compare import plan, positions, translation
+
+    rates = plan.Rates((1e-3,), (1e-3,))
+    small = plan.Plan(
+        parallel=plan.Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, repeats=1),
+        recall=plan.Recall((8, 16), steps=2, rows=4, dim=16, layers=1, rates=rates, tested=4),
+    )
+    monkeypatch.setattr(plan, "QUICK", small)
+    monkeypatch.setattr(plan, "FULL", small)
+    for part in (translation, positions):
+        monkeypatch.setattr(part, "measure", lambda *given: None)
 
 
 TRIED = [(path, example) for path in COMMANDS for example in examples(path)]
