@@ -21,6 +21,7 @@ import sublayer.nn.attend as attend
 import sublayer.nn.experts as experts
 import sublayer.nn.lean as lean
 import sublayer.nn.mask as mask
+import sublayer.nn.matrix as matrix
 from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
@@ -285,8 +286,13 @@ def runner_forgets_the_padding(patch: Patch) -> None:
 
 
 def runner_window_one_wider(patch: Patch) -> None:
-    plain = runner._window
-    patch.setattr(runner, "_window", lambda decoder: plain(decoder) + 1)
+    plain = runner._Lean.__init__
+
+    def wider(self, *given):  # type: ignore[no-untyped-def]
+        plain(self, *given)
+        self.windows = [None if window is None else window + 1 for window in self.windows]
+
+    patch.setattr(runner._Lean, "__init__", wider)
 
 
 def runner_stays_at_the_first_place(patch: Patch) -> None:
@@ -301,7 +307,10 @@ def runner_stays_at_the_first_place(patch: Patch) -> None:
 
 
 def runner_bias_one_off(patch: Patch) -> None:
-    patch.setattr(lean.Places, "bias_at", lambda self, place, first: self.bias[:, -place - 2 + first : -1])
+    def bias_at(self, place, first):  # type: ignore[no-untyped-def]
+        return self.bias.roll(1, -1)[None, :, self.bias.shape[-1] - 1 - place + first :]
+
+    patch.setattr(lean.Places, "bias_at", bias_at)
 
 
 def runner_heads_share_other_keys(patch: Patch) -> None:
@@ -324,7 +333,7 @@ def runner_forgets_the_residual(patch: Patch) -> None:
 
 
 def runner_fuses_another_activation(patch: Patch) -> None:
-    patch.setattr(lean, "FUSED", {**lean.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
+    patch.setattr(matrix, "FUSED", {**matrix.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
 
 
 def left_padding_is_attended_to(patch: Patch) -> None:
