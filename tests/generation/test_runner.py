@@ -244,14 +244,19 @@ def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]
 # --- what is left to the modules ---------------------------------------------------------------------------------
 
 
-def test_several_tokens_at_once_are_steps_too(steps_by_modules: list[int]) -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_several_tokens_at_once_are_steps_too(rows: int, steps_by_modules: list[int]) -> None:
     model = small()
-    stepper = Runner(model)
+    tokens = torch.arange(2 * rows * 3).view(2 * rows, 3) % 23
+
+    def fed(stepper: Runner | EncoderDecoder) -> Tensor:
+        state = stepper.start(SOURCE, LENGTHS, rows=rows, capacity=3)
+        return torch.cat((stepper.step(tokens[:, :2], state), stepper.step(tokens[:, 2:], state)), dim=1)
+
     with torch.no_grad():
-        state = stepper.start(SOURCE, LENGTHS, capacity=3)
-        found = [stepper.step(TOKENS[:, :2], state), stepper.step(TOKENS[:, 2:], state)]
-    assert steps_by_modules == []
-    assert_close(torch.cat(found, dim=1), decode(model))
+        found = fed(Runner(model))
+        assert steps_by_modules == []
+        assert_close(found, fed(model))
 
 
 def test_gradients_are_left_to_the_modules() -> None:
