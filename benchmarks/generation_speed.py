@@ -2,7 +2,7 @@
 
     python benchmarks/generation_speed.py                        # two threads, float32, bfloat16 and int8
     python benchmarks/generation_speed.py --threads 1
-    python benchmarks/generation_speed.py --compile              # beside it transformers compiled, with a static cache
+    python benchmarks/generation_speed.py --compile              # beside it both of them through torch.compile
     python benchmarks/generation_speed.py --shapes gpt2 --batches 1 --contenders "sublayer" "transformers"
 
 Greedy search from prompts of 32 tokens (of a batch called "ragged": of 17 to 47), as many new tokens for all. GPT-2
@@ -35,9 +35,13 @@ CONTENDERS: Mapping[str, Message] = {
     "transformers, bfloat16": {"library": "transformers", "dtype": "bfloat16"},
     "sublayer, int8": {"library": "sublayer", "weights": "int8"},
     "transformers, quantize_dynamic": {"library": "transformers", "int8": True},
+    "sublayer, compiled": {"library": "sublayer", "compile": True},
     "transformers, compiled": {"library": "transformers", "compile": True},
 }
 """By name, what the worker is told. GPT-2's maps are no `torch.nn.Linear`, so `quantize_dynamic` does little there."""
+
+NARROW = ("weights", "dtype", "int8")
+"""What tells a contender to keep its weights in another type."""
 
 BATCHES: Mapping[str, tuple[int, list[int]]] = {
     "1": (1, [32]),
@@ -165,15 +169,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", default=[*PRESETS, *PULLED], choices=[*PRESETS, *PULLED])
     parser.add_argument("--batches", nargs="+", default=[*BATCHES], choices=[*BATCHES])
     parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS], help="all but the compiled, if left out")
-    parser.add_argument("--compile", action="store_true", help="beside the others, transformers compiled")
+    parser.add_argument("--compile", action="store_true", help="eager and compiled side by side, in float32")
     parser.add_argument("--threads", type=int, default=2, help="of every contender")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", help="of the file in benchmarks/results")
     options = parser.parse_args()
-    compiled = "transformers, compiled"
     if options.contenders is None:
-        options.contenders = [name for name in CONTENDERS if name != compiled or options.compile]
+        options.contenders = [
+            name for name, told in CONTENDERS.items() if not (told.keys() & ({*NARROW} if options.compile else {"compile"}))
+        ]
     return options
 
 

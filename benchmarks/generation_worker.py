@@ -24,7 +24,7 @@ class Contender(Protocol):
 class Sublayer:
     """As `Generator` does, without the text.
 
-    settings: "weights" is the argument of `Generator`.
+    settings: "weights" is the argument of `Generator`; "compile": a step that torch.compile has made (`compiled_step.py`).
     """
 
     def __init__(self, settings: Message) -> None:
@@ -33,6 +33,10 @@ class Sublayer:
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()
         self.model, self.stepper = model, Runner(model, settings.get("weights"))
+        if settings.get("compile"):
+            from compiled_step import CompiledStepper
+
+            self.stepper = CompiledStepper(model, settings.get("weights"))
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:

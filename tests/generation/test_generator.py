@@ -14,7 +14,7 @@ from generation.prompted import generator, tokenizer
 from sublayer import config
 from sublayer.errors import ConfigError, InputError
 from sublayer.generation.completion import Completion
-from sublayer.generation.generator import Speculation
+from sublayer.generation.generator import Generator, Speculation
 from sublayer.generation.speculative import PromptLookup
 from sublayer.generation.unfolding import Characters
 
@@ -53,6 +53,22 @@ def test_greedy_texts_in_order(seed: int) -> None:
         assert completion.log_probability == pytest.approx(expected.log_probability, rel=1e-5)
         assert len(completion.log_probabilities or []) == len(expected.tokens) + expected.complete
     assert {one.best.ended for one in results} == {"end", "length"}
+
+
+def test_a_token_beyond_the_tokenizer_has_no_text() -> None:
+    """Many a checkpoint has more rows than its tokenizer has tokens, and may say one of them."""
+    own = tokenizer()
+    rows = own.vocab_size + 20
+    table = LanguageTable(rows, 0, end_id=own.end_id, end_bias=-50.0, max_length=60)
+    for search in (config.Greedy(), config.Sampling(temperature=50.0)):
+        made = Generator(table, own, config.Generation(search=search, max_tokens=40))
+        [one] = made.generate(["one two"], seed=5)
+        said = [token for token in one.tokens if token < own.vocab_size]
+        assert len(one.tokens) == 40
+        assert one.text == words(said, one.prompt_tokens)
+        assert "".join(made.stream("one two", seed=5)) == one.text
+        if isinstance(search, config.Sampling):
+            assert len(said) < len(one.tokens)
 
 
 def test_beams_in_order() -> None:

@@ -65,8 +65,12 @@ def test_special_tokens_have_the_first_ids_and_are_not_decoded(tokenizer: Tokeni
 def test_ids_are_within_the_vocabulary_and_every_id_has_a_piece(tokenizer: Tokenizer) -> None:
     assert max(max(ids) for ids in tokenizer.encode(LINES)) < tokenizer.vocab_size <= 400
     assert len(tokenizer.pieces(range(tokenizer.vocab_size))) == tokenizer.vocab_size
+    # Models have rows for ids that their tokenizers do not know: such an id has a name, and no text.
+    beyond = tokenizer.vocab_size
+    assert tokenizer.pieces([beyond]) == [f"[{beyond}]"]
+    assert tokenizer.decode([[beyond]]) == [""]
     with pytest.raises(IndexError, match="is not in 0"):
-        tokenizer.pieces([tokenizer.vocab_size])
+        tokenizer.token(beyond)
 
 
 def test_training_learns_pieces_longer_than_a_character(tokenizer: Tokenizer) -> None:

@@ -48,12 +48,13 @@ def transformer_lm(
     max_length: int,
     *,
     heads: int = 4,
+    hidden: int | None = None,
     position: config.Position | None = None,
 ) -> config.DecoderOnly:
-    """A decoder as it is built today: pre-norm, rotary positions unless said otherwise, a feed-forward of 4 D."""
+    """A decoder as it is built today: pre-norm, and unless said otherwise rotary positions and a feed-forward of 4 D."""
     block = config.Block(
         attention=config.Attention(heads=heads),
-        feed_forward=config.PositionWise(hidden=4 * dim, activation="gelu"),
+        feed_forward=config.PositionWise(hidden=4 * dim if hidden is None else hidden, activation="gelu"),
         wiring="pre",
     )
     return config.DecoderOnly(

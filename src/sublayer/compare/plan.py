@@ -11,7 +11,7 @@ PARTS: tuple[Part, ...] = ("parallel", "recall", "translation", "positions")
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates of AdamW that are tried; the best of each contender counts."""
+    """Peak learning rates of AdamW that are tried; the best of each contender counts. For `Recall`."""
 
     transformer: tuple[float, ...]
     recurrent: tuple[float, ...]
@@ -41,8 +41,8 @@ class Recall:
     contender and each learning rate. dim, layers: of the Transformer. tested: texts at each distance."""
 
     distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
-    steps: int = 3000
-    rows: int = 64
+    steps: int = 2000
+    rows: int = 32
     dim: int = 64
     layers: int = 2
     rates: Rates = Rates(transformer=(1e-3, 3e-3), recurrent=(3e-3, 1e-2))
@@ -51,14 +51,32 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """An optimizer and its peak learning rate."""
+
+    optimizer: Literal["adamw", "muon"]
+    rate: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.optimizer} {self.rate:g}"
+
+
+@dataclass(frozen=True)
 class Translation:
-    """recipe: whose data and model. minutes: of training, each. trial: minutes that each learning rate is tried for.
-    points: validations on the way."""
+    """recipe: whose data and model. minutes: of training, each. tried: by every contender, for `trial` minutes each; it
+    is trained with the best. points: validations on the way."""
 
     recipe: str = "tatoeba-en-es-demo"
     minutes: float = 6.5
-    trial: float = 1.0
-    rates: Rates = Rates(transformer=(1e-3, 2e-3, 4e-3), recurrent=(1e-3, 2e-3, 4e-3))
+    tried: tuple[Tried, ...] = (
+        Tried("adamw", 1e-3),
+        Tried("adamw", 3e-3),
+        Tried("muon", 1e-3),
+        Tried("muon", 2e-3),
+        Tried("muon", 4e-3),
+    )
+    trial: float = 0.6
     points: int = 10
 
 
@@ -67,11 +85,11 @@ class Positions:
     """steps, tokens: of training. dim, layers: of the model. trained: length in training. tested: lengths after it.
     test_tokens: of the test text, at most."""
 
-    steps: int = 3000
+    steps: int = 2000
     tokens: int = 4096
-    dim: int = 256
+    dim: int = 128
     layers: int = 4
-    vocab_size: int = 8000
+    vocab_size: int = 4000
     rate: float = 2e-3
     trained: int = 128
     tested: tuple[int, ...] = (128, 256, 512, 1024)
@@ -103,8 +121,6 @@ QUICK = Plan(
         tested=64,
         contenders=("transformer", "transformer-1", "lstm", "rnn"),
     ),
-    translation=Translation(
-        minutes=1.0, trial=0.12, rates=Rates(transformer=(1e-3, 3e-3), recurrent=(1e-3, 3e-3)), points=4
-    ),
+    translation=Translation(minutes=1.8, tried=(Tried("adamw", 3e-3), Tried("muon", 2e-3)), trial=0.15, points=4),
     positions=Positions(steps=250, tokens=2048, dim=96, layers=2, vocab_size=2000, test_tokens=16_384),
 )

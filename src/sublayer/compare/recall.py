@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.compare.contenders import path, recurrent_lm, transformer_lm
+from sublayer.compare.contenders import matched, path, recurrent_lm, transformer_lm
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Recall
 from sublayer.config.cost import total_parameters
@@ -89,10 +89,10 @@ def contenders(c: Recall) -> Mapping[str, config.DecoderOnly | config.RecurrentD
     """By name, all with nearly the same number of parameters."""
     longest = max(c.distances) + 2 * (KEYS + QUESTIONS + COPIED)
     reference = transformer_lm(c.dim, c.layers, VOCABULARY, longest)
-    # One layer is as wide as makes up for the others.
+    # One layer is as wide as makes up for the others: about so, for the heads to fit, and the rest in its feed-forward.
     heads = 4
     wide = round(c.dim * math.sqrt(c.layers) / (2 * heads)) * 2 * heads
-    one = transformer_lm(wide, 1, VOCABULARY, longest)
+    one = matched(reference, lambda hidden: transformer_lm(wide, 1, VOCABULARY, longest, hidden=hidden))
     every = {"transformer": reference, "transformer-1": one}
     every |= {cell: recurrent_lm(cell, reference) for cell in config.CELLS}
     return {name: every[name] for name in c.contenders}

@@ -67,8 +67,8 @@ def write_report(out: Path) -> Path:
 
 Written by `sublayer compare` from the figures in `figures/*.json`; run it again and it measures what is missing, or
 `sublayer compare --redraw` to draw only. In every comparison the contenders have as many parameters as their widths
-allow to match, see the same texts in the same order, and are trained with AdamW; where several learning rates were
-tried, each contender has its own best, and it is shown.
+allow to match and see the same texts in the same order. Where several optimizers or learning rates were tried, each
+contender has its own best, and it is shown; otherwise it is AdamW for all.
 """
     write_text(out / "report.md", "\n".join([head, *sections]))
     return out / "report.md"
@@ -282,7 +282,7 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
         [
             TITLES[name],
             f"{found['parameters']:,}",
-            f"{found['rate']:g}",
+            found["chosen"],
             f"{found['checks'][-1]['step']:,}",
             f"{found['checks'][-1]['seconds'] / 60:.1f}",
             f"{found['bleu']:.1f}",
@@ -290,7 +290,7 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
         ]
         for name, found in finals.items()
     ]
-    header = ["contender", "parameters", "learning rate", "steps", "minutes", "BLEU", "chrF"]
+    header = ["contender", "parameters", "optimizer, rate", "steps", "minutes", "BLEU", "chrF"]
     stretches = list(next(iter(finals.values()))["by_length"].items())
     by_length = [
         [TITLES[name], *(f"{found['by_length'][stretch]['bleu']:.1f}" for stretch, _ in stretches)]
@@ -308,7 +308,7 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
             "",
             "![quality](pictures/compare-translation.png)",
             "",
-            f"The recipe `{settings['recipe']}` but for the model and the optimizer, "
+            f"The recipe `{settings['recipe']}` but for the model, the optimizer and its learning rate, "
             f"{settings['minutes']:g} minutes each. Greedy translations of the held-out sentences (`{signature}`):",
             "",
             _table(header, rows),
@@ -319,7 +319,7 @@ def _translation(entries: Entries, settings: Mapping[str, Any], folder: Path) ->
             "",
             _order(finals),
             "",
-            f"Learning rates tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
+            f"Tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
             "",
             _paragraph(LIMITS["translation"]),
             "",

@@ -1,8 +1,7 @@
 """Part 3: a Transformer and recurrent networks translate, trained on the same pairs for the same time.
 
-The data, tokenizer, batches, loss, schedule and averaging are the recipe's. The optimizer is AdamW for all, because the
-recipe's Muon was chosen for a Transformer; each contender's learning rate is the best of a few, each tried for a short
-time.
+The data, tokenizer, batches, loss, schedule and averaging are the recipe's. Optimizer and learning rate are each
+contender's own: the best of a few, each tried for a short time, because what is good for one need not be for another.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from sublayer import config
 from sublayer.compare.contenders import recurrent_pair
 from sublayer.compare.ledger import Ledger
-from sublayer.compare.plan import Translation
+from sublayer.compare.plan import Translation, Tried
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe, load_recipe
 from sublayer.hub.folder import load_translator
@@ -42,10 +41,10 @@ def contenders(reference: config.EncoderDecoder) -> Mapping[str, Pair]:
 
 
 def measure(c: Translation, ledger: Ledger, device: torch.device, told: Callable[[], Reporter], runs: Path) -> None:
-    """Try every learning rate, train with the best, translate what was held out.
+    """Try every optimizer and learning rate, train with the best, translate what was held out.
 
-    An entry "NAME/RATE": the loss on the validation set after a trial. An entry "NAME": parameters, the rate chosen,
-    the validations with their seconds, and BLEU on the test set, of all and by the length of the source.
+    An entry "NAME/OPTIMIZER RATE": the loss on the validation set after a trial. An entry "NAME": parameters, what was
+    chosen, the validations with their seconds, and BLEU on the test set, of all and by the length of the source.
 
     Args:
         runs: the folder of the runs; one that has come to its end is not trained again.
@@ -57,36 +56,38 @@ def measure(c: Translation, ledger: Ledger, device: torch.device, told: Callable
     for name, tree in contenders(reference).items():
         if name in ledger:
             continue
-        for rate in c.rates.of(name):
-            if f"{name}/{rate:g}" not in ledger:
-                told().say(f"translation: {name}, learning rate {rate:g}, a trial of {c.trial:g} minutes")
-                recipe = recipe_for(loaded.recipe, f"{name}-trial", tree, rate, c.trial, 100_000)
-                checks = _run(recipe, loaded.folder, runs / f"{name}-{rate:g}", device, told())
-                ledger[f"{name}/{rate:g}"] = checks[-1]
-        best = min(c.rates.of(name), key=lambda rate: ledger[f"{name}/{rate:g}"]["loss"])
-        steps = ledger[f"{name}/{best:g}"]["step"] / c.trial * c.minutes
-        told().say(f"translation: {name}, learning rate {best:g}, {c.minutes:g} minutes")
+        for tried in c.tried:
+            if f"{name}/{tried.name}" not in ledger:
+                told().say(f"translation: {name}, {tried.name}, a trial of {c.trial:g} minutes")
+                recipe = recipe_for(loaded.recipe, f"{name}-trial", tree, tried, c.trial, 100_000)
+                out = runs / f"{name}-{tried.optimizer}-{tried.rate:g}"
+                ledger[f"{name}/{tried.name}"] = _run(recipe, loaded.folder, out, device, told())[-1]
+        best = min(c.tried, key=lambda tried: ledger[f"{name}/{tried.name}"]["loss"])
+        steps = ledger[f"{name}/{best.name}"]["step"] / c.trial * c.minutes
+        told().say(f"translation: {name}, {best.name}, {c.minutes:g} minutes")
         recipe = recipe_for(loaded.recipe, name, tree, best, c.minutes, max(10, int(steps / c.points)))
         checks = _run(recipe, loaded.folder, runs / name, device, told())
         told().say(f"translation: {name}, the test set")
         ledger[name] = {
             "parameters": total_parameters(tree),
             "width": tree.dim,
-            "rate": best,
+            "chosen": best.name,
             "checks": checks,
             **_tested(runs / name, device),
         }
 
 
 def recipe_for(
-    base: config.Recipe, name: str, tree: Pair, rate: float, minutes: float, validate_every: int
+    base: config.Recipe, name: str, tree: Pair, tried: Tried, minutes: float, validate_every: int
 ) -> config.Recipe:
-    """The recipe with another model, AdamW, and another time."""
+    """The recipe with another model, optimizer and time."""
+    adamw = config.AdamW(learning_rate=tried.rate)
+    muon = config.Muon(learning_rate=tried.rate, others=adamw)
     training = base.training.model_copy(
         update={
             "minutes": minutes,
             "steps": None,
-            "optimizer": config.AdamW(learning_rate=rate),
+            "optimizer": muon if tried.optimizer == "muon" else adamw,
             "validate_every": validate_every,
             "checkpoint_every": validate_every,
         }

@@ -43,11 +43,7 @@ def spellings(tokenizer: Tokenizer) -> Callable[[int], str]:
 
     @cache
     def spelled(token: int) -> str:
-        try:
-            [piece] = tokenizer.pieces([token])
-        except IndexError:
-            # Models have rows for tokens that their tokenizers do not know.
-            return f"[{token}]"
+        [piece] = tokenizer.pieces([token])
         if token in specials:
             return piece
         word = plain(piece)

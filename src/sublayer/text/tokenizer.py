@@ -424,11 +424,15 @@ class Tokenizer:
         return self.specials.ids | marked
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as a human reads it: a leading space as "▁", a part of a character as "<0xC3>". For pictures."""
+        """Each id as a human reads it: a leading space as "▁", a part of a character as "<0xC3>", and "[50300]" where a
+        model has a row for an id that the vocabulary does not know. For pictures."""
         return [self._piece(int(identifier)) for identifier in ids]
 
     def _piece(self, identifier: int) -> str:
-        token = self.token(identifier)
+        token = self._backend.id_to_token(identifier)
+        if token is None:
+            # Many a model has more rows than its tokenizer has tokens, and may say one of them: it has no text.
+            return f"[{identifier}]"
         if identifier in self.specials.ids:
             return token
         return shown(byte_level_piece(token) if self._byte_level else token)
