@@ -177,7 +177,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.contenders is None:
         options.contenders = [
-            name for name, told in CONTENDERS.items() if not (told.keys() & ({*NARROW} if options.compile else {"compile"}))
+            name
+            for name, told in CONTENDERS.items()
+            if not (told.keys() & ({*NARROW} if options.compile else {"compile"}))
         ]
     return options
 

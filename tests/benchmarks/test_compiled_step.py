@@ -13,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from compiled_step import CompiledStepper
+
 from sublayer import config
 from sublayer.generation.runner import Runner
 from sublayer.laws import relative_error

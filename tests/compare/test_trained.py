@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import pairs, tree
 from telling import Told
 from torch.nn import functional as F
 
+from small_run import pairs, tree
 from sublayer.compare import positions, translation
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Positions, Translation, Tried
@@ -84,9 +84,7 @@ def test_translation_tries_its_rates_and_takes_the_best(tmp_path: Path, monkeypa
     whole = load_recipe("tatoeba-en-es-demo")
     c = whole.recipe
     small = {
-        "data": c.data.model_copy(
-            update={"split": c.data.split.model_copy(update={"validation": 6, "test": 10})}
-        ),
+        "data": c.data.model_copy(update={"split": c.data.split.model_copy(update={"validation": 6, "test": 10})}),
         "tokenizer": c.tokenizer.model_copy(update={"vocab_size": 300}),
         "training": c.training.model_copy(
             update={
@@ -95,9 +93,7 @@ def test_translation_tries_its_rates_and_takes_the_best(tmp_path: Path, monkeypa
             }
         ),
     }
-    monkeypatch.setattr(
-        translation, "load_recipe", lambda name: LoadedRecipe(c.model_copy(update=small), whole.folder)
-    )
+    monkeypatch.setattr(translation, "load_recipe", lambda name: LoadedRecipe(c.model_copy(update=small), whole.folder))
     plan = Translation(minutes=0.02, trial=0.01, tried=(Tried("adamw", 1e-3), Tried("muon", 5e-3)), points=1)
     ledger = Ledger(tmp_path / "out" / "figures" / "translation.json", {"recipe": "x", "minutes": 0.02, "trial": 0.01})
     monkeypatch.setattr(translation, "contenders", lambda reference: TREES)

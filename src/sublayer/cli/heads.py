@@ -34,7 +34,7 @@ def heads(
             show_default="the held-out rows, where no text is given",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows of the file to read.", metavar="N")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to read, evenly over the file.", metavar="N")] = 200,
     longest: Annotated[
         int, typer.Option(min=2, help="Tokens to read of a row; longer pairs are left out.", metavar="N")
     ] = 256,

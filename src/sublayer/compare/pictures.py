@@ -72,7 +72,8 @@ def draw_reach(best: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for name, found in best.items():
             points = sorted((int(n), max(value, 1e-30)) for n, value in found[f"reach_{when}"].items() if int(n))
             _line(own, points, name)
-        own.set(xscale="log", yscale="log", xlabel="n, tokens back")
+        # What is less than rounding leaves the picture.
+        own.set(xscale="log", yscale="log", ylim=(1e-16, 10), xlabel="n, tokens back")
         own.set_title("before training" if when == "fresh" else "after training (recall)")
         _ticks(own, [int(n) for found in best.values() for n in found[f"reach_{when}"] if int(n)])
     axes[0][0].legend(frameon=False)

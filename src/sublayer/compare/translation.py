@@ -25,7 +25,7 @@ from sublayer.training.metrics import read_metrics
 from sublayer.training.progress import Reporter
 from sublayer.training.run import train
 
-LENGTHS: tuple[tuple[int, int | None], ...] = ((1, 5), (6, 8), (9, 12), (13, 18), (19, None))
+LENGTHS: tuple[tuple[int, int | None], ...] = ((1, 5), (6, 8), (9, 12), (13, None))
 """Words of a source sentence, from and to."""
 
 Pair = config.EncoderDecoder | config.RecurrentEncoderDecoder

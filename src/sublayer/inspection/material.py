@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text
 def from_file(
     model: Model, tokenizer: Tokenizer, path: Path, *, limit: int, most: int, marks: Marks | None = None
 ) -> list[Passage]:
-    """The first rows of a file, as a model of this shape and head reads them; at most `limit`.
+    """Rows of a file, as a model of this shape and head reads them; of more than `limit` as many, evenly over the file.
 
     Pairs have "source" and "target" (or "references", of which the first is read); a text has "text", a text for a
     classifier its "label" too, where it has one; a tagger's sentence "words" and "tags". A text that is longer than
@@ -33,7 +33,7 @@ def from_file(
     Raises:
         DataError: the file cannot be read, or lacks a field; names the line. InputError: the model knows no such label.
     """
-    rows = list(_rows(path, limit))
+    rows = _rows(path, limit)
     if not rows:
         raise DataError(f"{path} has no rows", REMEDY)
     found = _passages(model, tokenizer, rows, marks, most)
@@ -61,14 +61,12 @@ def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Se
     return found
 
 
-def _rows(path: Path, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with where it stands."""
-    for number, row in read_objects(path):
-        if limit <= 0:
-            return
-        if row is not None:
-            limit -= 1
-            yield f"{path}, line {number}", row
+def _rows(path: Path, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """Each row with where it stands; of more than `limit` as many, evenly over the file, which may well be sorted."""
+    rows = [(f"{path}, line {number}", row) for number, row in read_objects(path) if row is not None]
+    if len(rows) <= limit:
+        return rows
+    return [rows[place * len(rows) // limit] for place in range(limit)]
 
 
 def _passages(
