@@ -176,11 +176,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--name", help="of the file in benchmarks/results")
     options = parser.parse_args()
     if options.contenders is None:
-        options.contenders = [
-            name
-            for name, told in CONTENDERS.items()
-            if not (told.keys() & ({*NARROW} if options.compile else {"compile"}))
-        ]
+        left_out = {*NARROW} if options.compile else {"compile"}
+        options.contenders = [name for name, told in CONTENDERS.items() if not told.keys() & left_out]
     return options
 
 

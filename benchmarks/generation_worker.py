@@ -24,7 +24,8 @@ class Contender(Protocol):
 class Sublayer:
     """As `Generator` does, without the text.
 
-    settings: "weights" is the argument of `Generator`; "compile": a step that torch.compile has made (`compiled_step.py`).
+    settings: "weights" is the argument of `Generator`; "compile": its step is one that torch.compile has
+    made (`compiled_step.py`).
     """
 
     def __init__(self, settings: Message) -> None:

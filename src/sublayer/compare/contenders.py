@@ -51,7 +51,7 @@ def transformer_lm(
     hidden: int | None = None,
     position: config.Position | None = None,
 ) -> config.DecoderOnly:
-    """A decoder as it is built today: pre-norm, and unless said otherwise rotary positions and a feed-forward of 4 D."""
+    """A decoder as it is built today: pre-norm; unless said otherwise, rotary positions and a feed-forward of 4 D."""
     block = config.Block(
         attention=config.Attention(heads=heads),
         feed_forward=config.PositionWise(hidden=4 * dim if hidden is None else hidden, activation="gelu"),

@@ -1,7 +1,7 @@
 """The report: tables and pictures of what was measured, with sentences that are made of the figures.
 
-Nothing is said of a figure that is not computed from it; what the figures cannot show is said once for each part, beside
-its section.
+Nothing is said of a figure that is not computed from it; what the figures cannot show is said once for each part,
+beside its section.
 """
 
 from __future__ import annotations
