@@ -5,8 +5,9 @@ r"""What a translator loses with several heads switched off at once: the second 
     python docs/heads_off.py runs/tatoeba-en-es-demo docs/figures/heads.json
 
 The first command says what each head attends to and how much the loss rises without it alone. Two heads that do the
-same look unimportant both, so here the heads that seem to matter least (and, for comparison, most) are silenced together,
-and the held-out sentences are translated without them; and without each head alone, to see how the translations differ.
+same look unimportant both, so here the heads that seem to matter least (and, for comparison, most) are silenced
+together, and the held-out sentences are translated without them; and without each head alone, to see how the
+translations differ.
 """
 
 from __future__ import annotations

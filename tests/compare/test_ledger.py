@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from telling import Told
 
 from sublayer.compare import parallel, running
 from sublayer.compare.ledger import Ledger, read_ledger
 from sublayer.compare.plan import Parallel, Plan, Rates, Recall
 from sublayer.errors import ConfigError, DataError
+from telling import Told
 
 SMALL = Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, repeats=2)
 CPU = torch.device("cpu")

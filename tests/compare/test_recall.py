@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from telling import Told
 from torch import Tensor, nn
 
 from sublayer import config
@@ -20,6 +19,7 @@ from sublayer.compare.plan import Rates, Recall
 from sublayer.compare.recall import COPIED, KEYS, MARK, QUESTIONS, VOCABULARY, Task, draw, reach
 from sublayer.data.batch import IGNORE
 from sublayer.models import build_model
+from telling import Told
 
 SMALL = Recall(
     distances=(4, 16),
@@ -161,10 +161,10 @@ def test_what_is_in_the_ledger_is_not_measured_again(tmp_path: Path) -> None:
     one = ledger["recall/lstm/0.003"]
     assert set(one["accuracy"]) == {"4", "16"}
     assert one["path"] == {"4": 4, "16": 16}
-    assert len(told.steps) == 6 * SMALL.steps
+    assert len(told.losses) == 6 * SMALL.steps
     again = Told()
     recall.measure(SMALL, Ledger(tmp_path / "recall.json", {}), torch.device("cpu"), lambda: again)
-    assert again.steps == []
+    assert again.losses == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from telling import Told
 from torch.nn import functional as F
 
 from small_run import pairs, tree
@@ -20,6 +19,7 @@ from sublayer.compare.report import write_report
 from sublayer.config.load import LoadedRecipe, load_recipe
 from sublayer.data import corpora
 from sublayer.hub import folder
+from telling import Told
 
 CPU = torch.device("cpu")
 TRANSFORMER = tree(300).model_copy(update={"max_length": 64})
@@ -117,5 +117,5 @@ def test_translation_tries_its_rates_and_takes_the_best(tmp_path: Path, monkeypa
     before, again = dict(ledger.entries), Told()
     translation.measure(plan, ledger, CPU, lambda: again, tmp_path / "runs")
     assert ledger.entries == before
-    assert again.steps == []
+    assert again.losses == []
     assert "LSTM without attention" in write_report(tmp_path / "out").read_text()

@@ -7,10 +7,10 @@ import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +33,7 @@ from sublayer.training.metrics import MetricsLog, read_metrics
 from sublayer.training.objectives import translation
 from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.trainer import Surroundings, Trainer
+from telling import Told
 
 PAD, START, END, VOCABULARY = 0, 1, 2, 12
 
@@ -55,28 +56,6 @@ def reversals(count: int, longest: int = 5, seed: int = 0) -> EncodedPairs:
     draw = random.Random(seed)
     rows = [draw.choices(range(4, 10), k=draw.randint(1, longest)) for _ in range(count)]
     return encoded([(row, row[::-1]) for row in rows])
-
-
-@dataclass
-class Quiet:
-    """A reporter that remembers."""
-
-    said: list[str] = field(default_factory=list)
-    left: list[float | None] = field(default_factory=list)
-
-    def step(self, step: int, last: int | None, loss: float, tokens_per_second: float, left: float | None) -> None:
-        self.left.append(left)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
 
 @dataclass
@@ -148,7 +127,7 @@ def build(
         Judged(CrossEntropy(c.label_smoothing), validate),
         c,
         precision=torch.float32,
-        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Quiet(), folder / "checkpoints", improved),
+        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Told(), folder / "checkpoints", improved),
     )
 
 

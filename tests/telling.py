@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 
+@dataclass
 class Told:
-    """Stands where a terminal would."""
+    """Stands where a terminal would. losses: of every step. left: seconds that were said to be left."""
 
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int | None, float]] = []
-        self.said: list[str] = []
+    said: list[str] = field(default_factory=list[str])
+    losses: list[float] = field(default_factory=list[float])
+    left: list[float | None] = field(default_factory=list[float | None])
 
     def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
-        self.steps.append((step, last, loss))
+        self.losses.append(loss)
+        self.left.append(left)
 
     def say(self, text: str) -> None:
         self.said.append(text)
