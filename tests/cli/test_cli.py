@@ -119,7 +119,7 @@ def small_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
 
     rates = plan.Rates((1e-3,), (1e-3,))
     small = plan.Plan(
-        parallel=plan.Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, repeats=1),
+        parallel=plan.Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, warm_up=0.0, repeats=1),
         recall=plan.Recall((8, 16), steps=2, rows=4, dim=16, layers=1, rates=rates, tested=4),
     )
     monkeypatch.setattr(plan, "QUICK", small)

@@ -14,7 +14,7 @@ from sublayer.compare.plan import Parallel, Plan, Rates, Recall
 from sublayer.errors import ConfigError, DataError
 from telling import Told
 
-SMALL = Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, repeats=2)
+SMALL = Parallel(lengths=(4, 8), tokens=16, dim=16, layers=1, vocab_size=20, warm_up=0.0, repeats=2)
 CPU = torch.device("cpu")
 
 
@@ -90,7 +90,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     assert "## 2." in text
     assert "## 3." not in text
     # Another plan in the same folder is refused; with overwrite it begins anew.
-    other = Plan(parallel=Parallel(lengths=(4,), tokens=8, dim=16, layers=1, vocab_size=20, repeats=1))
+    other = Plan(parallel=Parallel(lengths=(4,), tokens=8, dim=16, layers=1, vocab_size=20, warm_up=0.0, repeats=1))
     with pytest.raises(ConfigError, match="other settings"):
         running.compare(other, ["parallel"], tmp_path, CPU, Told)
     running.compare(other, ["parallel"], tmp_path, CPU, Told, overwrite=True)

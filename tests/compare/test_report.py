@@ -53,6 +53,8 @@ def test_parallel(tmp_path: Path) -> None:
     text = write(tmp_path, "parallel", {"repeats": 3}, entries)
     assert "| 16 | 4,096 (1,000) | 8,192 (500) |" in text
     assert "| 64 | 2,048 (2,000) | 1,024 (4,000) |" in text
+    # Forward alone in a third of the time.
+    assert "| 16 | 12,288 (333) | 24,576 (167) |" in text
     assert "| 64 | 13 · 2.5 MFLOP | 66 · 2.5 MFLOP |" in text
     assert "relative to the speed at 16: Transformer 0.50 times, LSTM 0.12 times" in text
     assert "At 16 tokens the Transformer's speed is 0.50 times the LSTM's" in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from checkpoints import tiny_tokenizer
 from small_run import sublayer
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder
+from sublayer.hub.families.rope import scaling_of_factors
 from sublayer.hub.pulling import read_elsewhere
 
 LAYERS, DIM, HIDDEN, HEADS, GROUPS, WIDTH, ROWS = 2, 64, 96, 4, 2, 32, 320
@@ -65,7 +68,9 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
     return found | {f"blk.{i}.{part}": shape for i in range(LAYERS) for part, shape in layer.items()}
 
 
-def write_gguf(path: Path, name: str, *, quantized: bool = True, **settings: Any) -> Path:
+def write_gguf(
+    path: Path, name: str, *, quantized: bool = True, factors: Sequence[float] | None = None, **settings: Any
+) -> Path:
     """A file of this architecture with random tensors, some of them quantized, and a small tokenizer."""
     generator = np.random.default_rng(7)
     writer = gguf.GGUFWriter(path, name)
@@ -94,6 +99,8 @@ def write_gguf(path: Path, name: str, *, quantized: bool = True, **settings: Any
             writer.add_tensor(tensor, gguf.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor, values)
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", np.array(factors, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -133,6 +140,86 @@ def test_logits(name: str, tmp_path: Path) -> None:
     tokens = torch.randint(ROWS, (2, 11))
     with torch.no_grad():
         assert relative(ours(tokens), theirs(tokens).logits) < 1e-5
+
+
+def divided_by(pairs: int, base: float, scaling: Mapping[str, float]) -> list[float]:
+    """What Llama 3's scaling divides each frequency by, case by case, as the model's code has it."""
+    low = scaling["original_max_position_embeddings"] / scaling["low_freq_factor"]
+    high = scaling["original_max_position_embeddings"] / scaling["high_freq_factor"]
+    found: list[float] = []
+    for pair in range(pairs):
+        wave = 2 * math.pi * base ** (pair / pairs)
+        if wave < high:
+            found.append(1.0)
+        elif wave > low:
+            found.append(scaling["factor"])
+        else:
+            smooth = (scaling["original_max_position_embeddings"] / wave - scaling["low_freq_factor"]) / (
+                scaling["high_freq_factor"] - scaling["low_freq_factor"]
+            )
+            found.append(1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return found
+
+
+def llama3(factor: float, original: int, high: float = 4.0) -> dict[str, Any]:
+    return {
+        "rope_type": "llama3",
+        "factor": factor,
+        "original_max_position_embeddings": original,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": high,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "base", "scaling"),
+    [
+        (64, 500_000.0, llama3(8.0, 8192)),  # Llama 3.1
+        (32, 500_000.0, llama3(32.0, 8192)),  # Llama 3.2, 1B
+        (64, 10_000.0, llama3(2.5, 4096)),
+        (16, 10_000.0, llama3(4.0, 300)),
+    ],
+)
+def test_the_scaling_is_found_from_its_factors(pairs: int, base: float, scaling: dict[str, Any]) -> None:
+    factors = torch.tensor(divided_by(pairs, base, scaling))
+    assert scaling_of_factors(factors, base) == pytest.approx(scaling)
+    # What is nearly that is not that.
+    assert scaling_of_factors(factors * torch.linspace(1.0, 1.001, pairs), base) is None
+
+
+def test_factors_of_another_kind_are_none() -> None:
+    assert scaling_of_factors(torch.ones(16), 10_000.0) == {}
+    for other in (torch.linspace(1.0, 4.0, 16), torch.full((16,), 2.0), torch.tensor([1.0] * 8 + [2.0] * 8)):
+        assert scaling_of_factors(other, 10_000.0) is None
+    assert scaling_of_factors(torch.tensor(divided_by(64, 10_000.0, llama3(2.0, 4096, high=9.0))), 10_000.0) is None
+
+
+def test_llama_3_out_of_a_gguf_file(tmp_path: Path) -> None:
+    """`transformers` does not read the factors, but is told the scaling that they come from."""
+    import transformers
+
+    scaling = llama3(8.0, 40)
+    factors = divided_by(DIM // HEADS // 2, 10_000.0, scaling)
+    assert any(1.0 < factor < 8.0 for factor in factors)
+    path = write_gguf(tmp_path / "model.gguf", "llama", factors=factors)
+    settings = transformers.LlamaConfig.from_pretrained(tmp_path, gguf_file=path.name)
+    settings.rope_parameters = {"rope_theta": 10_000.0, **scaling}
+    options: dict[str, Any] = {"config": settings, "gguf_file": path.name, "attn_implementation": "eager"}
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path, **options).eval()
+    ours = read_elsewhere(path).model
+    tokens = torch.randint(ROWS, (2, 40))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        assert relative(ours(tokens), expected) < 1e-5
+        # And it matters: without the scaling the logits are others.
+        plain = read_elsewhere(write_gguf(tmp_path / "plain.gguf", "llama")).model
+        assert relative(plain(tokens), expected) > 1e-2
+
+
+def test_factors_that_no_scaling_gives_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", "llama", factors=[1.0 + pair for pair in range(DIM // HEADS // 2)])
+    with pytest.raises(CheckpointError, match=r"rope_freqs\.weight"):
+        read_elsewhere(path)
 
 
 def test_pulled_with_its_tokenizer(tmp_path: Path) -> None:

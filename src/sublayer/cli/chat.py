@@ -54,7 +54,7 @@ def chat(
     from sublayer import config
     from sublayer.errors import InputError
 
-    generator = load_generator(model, device, weights)
+    generator = load_generator(model, device, weights).remembering()
     own = generator.decoding
     search = search_of(own.search, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     constraints = own.constraints

@@ -48,7 +48,7 @@ def measure(c: Parallel, ledger: Ledger, device: torch.device, told: Callable[[]
     with shown:
         for done, (kind, name, length) in enumerate(wanted, start=1):
             tokens = c.tokens if kind == "cpu" else c.gpu_tokens
-            found = _timed(trees[name], length, tokens, torch.device(kind), c.repeats)
+            found = _timed(c, trees[name], length, tokens, torch.device(kind))
             ledger[f"{kind}/{name}/{length}"] = found
             speed = found["tokens"] / statistics.median(found["both"])
             shown.step(
@@ -57,7 +57,11 @@ def measure(c: Parallel, ledger: Ledger, device: torch.device, told: Callable[[]
 
 
 def _timed(
-    tree: config.DecoderOnly | config.RecurrentDecoderOnly, length: int, tokens: int, device: torch.device, repeats: int
+    c: Parallel,
+    tree: config.DecoderOnly | config.RecurrentDecoderOnly,
+    length: int,
+    tokens: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     torch.manual_seed(1)
     model = build_model(tree).to(device).train()
@@ -78,11 +82,15 @@ def _timed(
         model.zero_grad(set_to_none=True)
         return value.item()
 
+    begun = time.monotonic()
     loss = both()
+    # The first steps of a process are slower: memory is claimed, and threads wake up.
+    while time.monotonic() - begun < c.warm_up:
+        both()
     with torch.no_grad():
         forward()
-        forwards = [_seconds(forward, device) for _ in range(repeats)]
-    boths = [_seconds(both, device) for _ in range(repeats)]
+        forwards = [_seconds(forward, device) for _ in range(c.repeats)]
+    boths = [_seconds(both, device) for _ in range(c.repeats)]
     return {
         "parameters": total_parameters(tree),
         "tokens": rows * length,

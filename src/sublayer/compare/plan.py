@@ -23,8 +23,8 @@ class Rates:
 @dataclass(frozen=True)
 class Parallel:
     """lengths: of the texts. tokens: of a step, whatever the length, so that all lengths do the same work but for
-    attention; on a GPU `gpu_tokens`. dim, layers: of the Transformer. repeats: steps that are timed, after one that is
-    not; their median counts."""
+    attention; on a GPU `gpu_tokens`. dim, layers: of the Transformer. repeats: steps that are timed, after `warm_up`
+    seconds of others; their median counts."""
 
     lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048)
     tokens: int = 4096
@@ -32,6 +32,7 @@ class Parallel:
     dim: int = 256
     layers: int = 4
     vocab_size: int = 1000
+    warm_up: float = 1.0
     repeats: int = 5
 
 

@@ -21,6 +21,7 @@ from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.randomness import Uniforms, stream
+from sublayer.generation.remembering import Remembering
 from sublayer.generation.runner import Runner
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
@@ -189,6 +190,15 @@ class Generator(Generic[S]):
         _require_draft_room(plan, len(ids) + new)
         text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
+
+    def remembering(self) -> Generator[S]:
+        """The same for one conversation: of a prompt that begins as the text before it did, only what is new is read.
+
+        A recurrent model, whose states cannot be shortened, reads each prompt as before.
+        """
+        if not isinstance(self.model, DecoderOnly):
+            return self
+        return Generator(self.model, self.tokenizer, self.decoding, stepper=Remembering(self._stepper))
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import CheckpointError, SublayerError
+from sublayer.hub.families.rope import scaling_of_factors
 from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
 from sublayer.hub.sources import Header
 from sublayer.text import Tokenizer
@@ -117,8 +118,8 @@ INSIDE = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# Tensors that a config says too: the factors of Llama 3's scaling are computed from it.
-COMPUTED = frozenset({"rope_freqs.weight"})
+FACTORS = "rope_freqs.weight"
+"""What the frequency of each rotated pair is divided by, in place of the scaling in Llama 3's config."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,14 @@ def read_gguf(path: Path) -> Gguf:
             f"Known: {', '.join(ARCHITECTURES)}.",
         )
     kind = ARCHITECTURES[name]
-    settings = config_of(metadata, name, {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}, path)
+    shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}
+    factors = next((torch.tensor(tensor.data.tolist()) for tensor in tensors if tensor.name == FACTORS), None)
+    settings = config_of(metadata, name, shapes, factors, path)
     found: dict[str, Callable[[], Tensor]] = {}
     headers: dict[str, Header] = {}
     unknown: list[str] = []
     for tensor in tensors:
-        if tensor.name in COMPUTED:
+        if tensor.name == FACTORS:
             continue
         theirs = name_of(tensor.name, kind)
         if theirs is None:
@@ -208,12 +211,17 @@ def read_gguf(path: Path) -> Gguf:
 
 
 def config_of(
-    metadata: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]], path: Path
+    metadata: Mapping[str, Any],
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    factors: Tensor | None,
+    path: Path,
 ) -> dict[str, Any]:
     """The config.json that the settings came from.
 
     Args:
         name: of the architecture. shapes: of the tensors, by llama.cpp's names and in its order of dimensions.
+        factors: what rotary frequencies are divided by, one a pair; None where the file does not say.
     """
     kind = ARCHITECTURES[name]
     known = {**COMMON, **kind.settings}
@@ -231,7 +239,7 @@ def config_of(
             unknown.append(f"{key} = {value!r}")
     if unknown:
         raise CheckpointError(f"{path} has settings that sublayer does not know: {', '.join(unknown)}")
-    found["rope_scaling"] = _scaling(metadata, name, "rope_freqs.weight" in shapes, path)
+    found["rope_scaling"] = _scaling(metadata, name, factors, path)
     found["tie_word_embeddings"] = "output.weight" not in shapes
     # Rows of the embedding, whatever the settings say: some files pad it.
     found["vocab_size"] = shapes["token_embd.weight"][-1]
@@ -300,7 +308,7 @@ def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str
     return read
 
 
-def _scaling(metadata: Mapping[str, Any], name: str, factors: bool, path: Path) -> dict[str, Any] | None:
+def _scaling(metadata: Mapping[str, Any], name: str, factors: Tensor | None, path: Path) -> dict[str, Any] | None:
     """`rope_scaling` as a config.json has it."""
     own = {
         key.removeprefix(f"{name}.rope.scaling."): value
@@ -309,12 +317,13 @@ def _scaling(metadata: Mapping[str, Any], name: str, factors: bool, path: Path) 
     }
     how = own.get("type")
     if how in (None, "none"):
-        if factors:
+        found = {} if factors is None else scaling_of_factors(factors, float(metadata[f"{name}.rope.freq_base"]))
+        if found is None:
             raise CheckpointError(
-                f"{path} has rotary frequencies of its own (rope_freqs.weight) and does not say how they came about",
+                f"{path} has rotary frequencies of its own ({FACTORS}), and they are not what Llama 3's scaling gives",
                 "Take the checkpoint in the Hugging Face format.",
             )
-        return None
+        return found or None
     if how == "linear":
         return {"rope_type": "linear", "factor": float(cast("float", own["factor"]))}
     if how == "yarn":

@@ -29,18 +29,21 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
         own = {key.split("/", 1)[1]: found for key, found in entries.items() if key.startswith(f"{device}/")}
         names = list(dict.fromkeys(key.split("/")[0] for key in own))
         lengths = sorted({int(key.split("/")[1]) for key in own})
-        whole = {key: statistics.median(found["both"]) for key, found in own.items()}
         tokens = next(iter(own.values()))["tokens"]
+        seconds = {
+            what: {key: statistics.median(found[what]) for key, found in own.items()} for what in ("both", "forward")
+        }
         text += [
             f"On {_device(device)}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
             f"in brackets milliseconds a step), medians of {settings['repeats']}:",
             "",
+            _speeds(names, lengths, own, seconds["both"]),
+            "",
+            "The same of a forward pass alone:",
+            "",
+            _speeds(names, lengths, own, seconds["forward"]),
+            "",
         ]
-        rows = [
-            [f"{length:,}", *(_speed(own.get(f"{name}/{length}"), whole.get(f"{name}/{length}")) for name in names)]
-            for length in lengths
-        ]
-        text += [table(["length", *(TITLES[name] for name in names)], rows), ""]
         text += ["Products that wait for one another in a forward pass, and operations of training a token:", ""]
         rows = [
             [
@@ -53,7 +56,7 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
             for length in lengths
         ]
         text += [table(["length", *(TITLES[name] for name in names)], rows), ""]
-        text += [_from_to(names, lengths, own, whole), ""]
+        text += [_from_to(names, lengths, own, seconds["both"]), ""]
     parameters = {key.split("/")[1]: found["parameters"] for key, found in entries.items()}
     text += [
         f"Parameters: {', '.join(f'{TITLES[name]} {count:,}' for name, count in parameters.items())}. "
@@ -67,6 +70,14 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
         "",
     ]
     return "\n".join(text)
+
+
+def _speeds(names: Sequence[str], lengths: Sequence[int], own: Entries, seconds: Mapping[str, float]) -> str:
+    rows = [
+        [f"{length:,}", *(_speed(own.get(key), seconds.get(key)) for key in (f"{name}/{length}" for name in names))]
+        for length in lengths
+    ]
+    return table(["length", *(TITLES[name] for name in names)], rows)
 
 
 def _speed(found: Mapping[str, Any] | None, seconds: float | None) -> str:

@@ -10,8 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from sublayer import config
 from sublayer.hub.family import Settings
+from sublayer.nn.positions.rotary import frequencies
 
 
 def read_rotary(
@@ -49,6 +53,31 @@ def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
     if scaling is None or rotary.layout != "halves":
         return None
     return {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+
+
+def scaling_of_factors(factors: Tensor, base: float) -> dict[str, Any] | None:
+    """`rope_scaling` of a config.json, from what the frequency of each pair is divided by: Llama 3's way, with its own
+    limits of 1 and 4 turns. None where no such scaling gives these factors.
+
+    With s the part of a frequency that is kept, 1 / factor = (1 - s) / largest + s, and s = (turns - 1) / 3 between the
+    limits, where turns = original length * frequency / 2 pi: each pair in between tells the original length. What comes
+    out is computed forwards again and must be the factors.
+
+    Shape: factors [r / 2].
+    """
+    divided, largest = factors.double(), factors.max().item()
+    if bool((divided == 1.0).all()):
+        return {}
+    plain = config.Rotary(base=base)
+    kept, _ = frequencies(plain, 2 * len(divided))
+    part = (1 / divided - 1 / largest) / (1 - 1 / largest)
+    between = (part > 1e-3) & (part < 1 - 1e-3)
+    if not bool(between.any()):
+        return None
+    lengths = 2 * math.pi * (1 + 3 * part[between]) / kept[between]
+    scaling = config.Llama3Scaling(factor=largest, original_length=max(1, round(lengths.median().item())))
+    found, _ = frequencies(plain.model_copy(update={"scaling": scaling}), 2 * len(divided))
+    return dict(_write_scaling(scaling) or {}) if torch.allclose(kept / found, divided, rtol=1e-5) else None
 
 
 def _read_scaling(scaling: Settings, settings: Settings) -> config.RotaryScaling:

@@ -1,0 +1,125 @@
+"""A conversation that goes on from what was read before says what one that reads all of it again says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generation.language_models import LONGEST, TREES, VOCABULARY
+from generation.prompted import tokenizer
+from sublayer import config
+from sublayer.generation.generator import Generator, Speculation
+from sublayer.generation.remembering import Remembering
+from sublayer.generation.runner import Runner
+from sublayer.generation.speculative import PromptLookup
+from sublayer.laws import relative_error
+from sublayer.models import DecoderOnly, build_model
+from sublayer.models.decoder import DecoderState
+
+Ids = Sequence[int]
+
+
+class Counting:
+    """Passes everything on, and counts the tokens that are read."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.read = model, 0
+
+    def start(self, source: torch.Tensor, *given: Any, **told: Any) -> DecoderState:
+        self.read += source.numel()
+        return self.model.start(source, *given, **told)
+
+    def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
+        self.read += tokens.numel()
+        return self.model.step(tokens, state)
+
+
+def large(tree: config.DecoderOnly) -> DecoderOnly:
+    torch.manual_seed(1)
+    model = build_model(tree).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.7)
+    assert isinstance(model, DecoderOnly)
+    return model
+
+
+def logits(stepper: Any, prompt: Ids, said: Ids, back: int = 0) -> torch.Tensor:
+    """Of every token said after a prompt; the last ones, `back` of them, are then taken back."""
+    state = stepper.start(torch.tensor([prompt]), None, capacity=len(said))
+    found = [stepper.step(torch.tensor([[token]]), state) for token in said]
+    state.truncate(state.length - back)
+    return torch.cat(found, dim=1)
+
+
+texts = st.lists(st.integers(0, 2), min_size=1, max_size=9)
+"""Of so few tokens that many begin alike."""
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2"])
+@given(turns=st.lists(st.tuples(texts, texts, st.integers(0, 1)), min_size=2, max_size=4))
+@torch.no_grad()
+def test_every_text_has_the_logits_that_it_has_alone(name: str, turns: list[tuple[Ids, Ids, int]]) -> None:
+    model = large(TREES[name])
+    remembering = Remembering(model)
+    for prompt, said, back in turns:
+        expected = logits(model, prompt, said)
+        assert relative_error(logits(remembering, prompt, said, back), expected) < 1e-9
+
+
+@torch.no_grad()
+def test_only_what_is_new_is_read() -> None:
+    counting = Counting(large(TREES["llama"]))
+    remembering = Remembering(counting)
+    logits(remembering, [1, 2, 3], [4, 5])
+    assert counting.read == 5
+    # All of the last text, and three more tokens.
+    logits(remembering, [1, 2, 3, 4, 5, 6, 7, 8], [9])
+    assert counting.read == 5 + 3 + 1
+    # Another text after three tokens; then one that begins otherwise.
+    logits(remembering, [1, 2, 3, 9, 9], [4])
+    assert counting.read == 9 + 2 + 1
+    logits(remembering, [2, 2], [4])
+    assert counting.read == 12 + 2 + 1
+    # A batch is passed on, and leaves nothing to go on from.
+    state = remembering.start(torch.tensor([[2, 2], [3, 3]]))
+    assert state.length == 2
+    logits(remembering, [2, 2], [4])
+    assert counting.read == 15 + 4 + 3
+
+
+@torch.no_grad()
+def test_there_is_room_to_the_end_of_the_context() -> None:
+    model = large(TREES["llama"])
+    remembering = Remembering(model)
+    logits(remembering, [1, 2], [3])
+    prompt, said = [1, 2, 3, *range(4, 14)], list(range(LONGEST - 13))
+    assert relative_error(logits(remembering, prompt, said), logits(model, prompt, said)) < 1e-9
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_a_conversation_says_what_it_says_without(guessing: bool) -> None:
+    own = tokenizer()
+    tree = TREES["llama"].model_copy(update={"vocab_size": own.vocab_size, "max_length": 200})
+    model = large(tree).float()
+    plain = Generator(model, own, config.Generation(max_tokens=12))
+    counting = Counting(Runner(model))
+    kept = Generator(model, own, config.Generation(max_tokens=12), stepper=counting).remembering()
+    told: dict[str, Any] = {"speculation": Speculation(PromptLookup(), 3) if guessing else None}
+    said, read = own.encode(["one two three"])[0], 0
+    for turn in ("four", "one two", "seven eight nine", "two"):
+        said += own.encode([turn])[0]
+        expected = plain.stream(said, **told)
+        found = kept.stream(said, **told)
+        assert "".join(found) == "".join(expected)
+        assert found.completion.tokens == expected.completion.tokens
+        assert counting.read - read < 12 * (4 if guessing else 1) + 12
+        read = counting.read
+        said += found.completion.tokens
+    assert len(said) > 50
+    assert own.vocab_size > VOCABULARY
