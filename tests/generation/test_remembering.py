@@ -94,6 +94,23 @@ def test_only_what_is_new_is_read() -> None:
 
 
 @torch.no_grad()
+def test_a_text_that_outgrows_its_room_is_read_again() -> None:
+    model = large(TREES["llama"].model_copy(update={"max_length": 100}))
+    counting = Counting(model)
+    remembering = Remembering(counting)
+    text = torch.randint(4, VOCABULARY, (40,)).tolist()
+    read: list[int] = []
+    for size in range(1, 40):
+        before = counting.read
+        found = logits(remembering, text[:size], [3])
+        assert relative_error(found, logits(model, text[:size], [3])) < 1e-9
+        read.append(counting.read - before)
+    # Room for 8 tokens, then for 36, then for more than there are. A turn reads one new token of the prompt and the one
+    # that is said; those that begin anew read all.
+    assert read == [2] * 7 + [9] + [2] * 27 + [37] + [2] * 3
+
+
+@torch.no_grad()
 def test_there_is_room_to_the_end_of_the_context() -> None:
     model = large(TREES["llama"])
     remembering = Remembering(model)

@@ -6,6 +6,7 @@ the last text; a prompt that begins as that text did goes on from there.
 
 from __future__ import annotations
 
+import math
 from itertools import takewhile
 from typing import Generic, cast
 
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from sublayer.generation.step import S, Stepper
 
+ROOM = 4
+"""How much more room a text is given than it needs, for those that go on from it."""
+
 
 class Remembering(Generic[S]):
     """Steps as `model` does, one text after another; for prompts that come one at a time.
 
-    Several prompts together, or several rows of one, are passed on and leave nothing to go on from.
-
-    Memory: keys and values of one text as long as the model's context, of which the system gives what is written to.
+    Several prompts together, or several rows of one, are passed on and leave nothing to go on from. There is room for
+    `ROOM` times what was asked for; a text that outgrows it is read again from the beginning, into as much more.
 
     Args:
         model: whose states can be shortened to any length, as those of attention can.
@@ -29,6 +32,7 @@ class Remembering(Generic[S]):
         self.model = model
         self._state: S | None = None
         self._fed: list[int] = []
+        self._room = 0.0
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
@@ -38,12 +42,17 @@ class Remembering(Generic[S]):
             self._state = None
             return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
         ids = cast("list[int]", source[0].tolist())
-        if self._state is not None:
+        needed = math.inf if capacity is None else len(ids) + capacity
+        shared = 0
+        if self._state is not None and needed <= self._room:
+            # What was taken back since (guesses that were wrong) is no longer part of the text.
             del self._fed[self._state.length :]
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._fed, ids, strict=False)))
+            pairs = zip(self._fed, ids, strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if self._state is None or shared == 0:
-            # Room for all that may follow, for this is the state of the texts to come, too.
-            self._state, self._fed = self.model.start(source), ids
+            self._room, self._fed = ROOM * needed, ids
+            ahead = None if capacity is None else ROOM * (len(ids) + capacity) - len(ids)
+            self._state = self.model.start(source, capacity=ahead)
             return self._state
         self._state.truncate(shared)
         if shared < len(ids):
@@ -53,6 +62,5 @@ class Remembering(Generic[S]):
     def step(self, tokens: Tensor, state: S) -> Tensor:
         """As the model's own `step`."""
         if state is self._state:
-            # What was taken back since (guesses that were wrong) is no longer part of the text.
             self._fed[state.length :] = cast("list[int]", tokens[0].tolist())
         return self.model.step(tokens, state)
