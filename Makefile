@@ -125,6 +125,13 @@ LLM ?= models/smollm2
 pictures: $(VENV)/.installed-dev  ## pictures of the page, into docs/pictures (TRANSLATOR=runs/mine, LLM=models/smollm2)
 	@$(BIN)/python docs/pictures.py --translator $(TRANSLATOR) --llm $(LLM)
 
+.PHONY: comparison
+comparison: $(VENV)/.installed  ## the whole of `sublayer compare`, its report into docs/compare.md (an hour and a half)
+	@$(BIN)/sublayer compare --out runs/compare
+	@cp runs/compare/report.md docs/compare.md
+	@cp runs/compare/pictures/*.png docs/pictures/
+	@cp runs/compare/figures/*.json docs/figures/
+
 # --- tidying -------------------------------------------------------------------------------------------------------
 
 .PHONY: clean
