@@ -42,7 +42,7 @@ class Recall:
     contender and each learning rate. dim, layers: of the Transformer. tested: texts at each distance."""
 
     distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
-    steps: int = 2000
+    steps: int = 1200
     rows: int = 32
     dim: int = 64
     layers: int = 2
@@ -86,8 +86,8 @@ class Positions:
     """steps, tokens: of training. dim, layers: of the model. trained: length in training. tested: lengths after it.
     test_tokens: of the test text, at most."""
 
-    steps: int = 2000
-    tokens: int = 4096
+    steps: int = 1500
+    tokens: int = 2048
     dim: int = 128
     layers: int = 4
     vocab_size: int = 4000
