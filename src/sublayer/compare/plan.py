@@ -86,7 +86,7 @@ class Positions:
     """steps, tokens: of training. dim, layers: of the model. trained: length in training. tested: lengths after it.
     test_tokens: of the test text, at most."""
 
-    steps: int = 1000
+    steps: int = 2000
     tokens: int = 2048
     dim: int = 128
     layers: int = 4
