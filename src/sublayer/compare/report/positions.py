@@ -12,8 +12,10 @@ from sublayer.compare.report.markdown import Entries, paragraph, table
 
 LIMITS = """
     What this does not show: how the kinds compare in larger models or after more training, which here is short
-    for a language model; nor whether what is far back is used, or only does no harm. Learned positions beyond
-    those of training have never been trained: that is their definition, not a measurement. One seed each.
+    for a language model: a kind with a high perplexity at the length of training has not learned as much yet, and
+    another learning rate might suit it better. Nor whether what is far back is used, or only does no harm. Learned
+    positions beyond those of training have never been trained: that is their definition, not a measurement. One seed
+    each.
 """
 """What the figures cannot show."""
 
