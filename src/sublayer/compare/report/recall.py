@@ -67,7 +67,7 @@ def recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
     steps = sorted(int(n) for n in next(iter(reach.values()))["reach_fresh"] if int(n))
     shown = [n for n in steps if math.log2(n) % 2 == 0] or steps
     rows = [
-        [TITLES[name], when, *(f"{one[f'reach_{when}'][str(n)]:.1e}" for n in shown)]
+        [TITLES[name], when, *(_norm(one[f"reach_{when}"][str(n)]) for n in shown)]
         for name, one in reach.items()
         for when in ("fresh", "trained")
     ]
@@ -124,7 +124,12 @@ def _bridged(found: Mapping[str, Mapping[str, Any]], distances: Sequence[int]) -
 
 def _farthest(reach: Mapping[str, Mapping[str, Any]], n: int) -> str:
     said = [
-        f"{TITLES[name]} {one['reach_fresh'][str(n)]:.1e}, then {one['reach_trained'][str(n)]:.1e}"
+        f"{TITLES[name]} {_norm(one['reach_fresh'][str(n)])}, then {_norm(one['reach_trained'][str(n)])}"
         for name, one in reach.items()
     ]
     return f"At n = {n:,}, before and after training: {'; '.join(said)}."
+
+
+def _norm(value: float) -> str:
+    """A relative norm; what single precision cannot hold is nothing."""
+    return f"{value:.1e}" if value > 1e-38 else "0"
