@@ -126,7 +126,7 @@ pictures: $(VENV)/.installed-dev  ## pictures of the page, into docs/pictures (T
 	@$(BIN)/python docs/pictures.py --translator $(TRANSLATOR) --llm $(LLM)
 
 .PHONY: comparison
-comparison: $(VENV)/.installed  ## the whole of `sublayer compare`, its report into docs/compare.md (an hour and a half)
+comparison: $(VENV)/.installed  ## the whole of `sublayer compare`, its report into docs/compare.md (an hour and a quarter)
 	@$(BIN)/sublayer compare --out runs/compare
 	@cp runs/compare/report.md docs/compare.md
 	@cp runs/compare/pictures/*.png docs/pictures/

@@ -13,9 +13,9 @@ def compare(
         list[str] | None,
         typer.Argument(help="parallel, recall, translation, positions.", metavar="[PART]...", show_default="all four"),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Under 15 minutes on two cores, instead of 1 to 2 hours.")] = (
-        False
-    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under 15 minutes on two cores, instead of an hour and a quarter.")
+    ] = (False),
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report.", show_default="runs/compare, or runs/compare-quick")
     ] = None,
