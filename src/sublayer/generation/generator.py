@@ -197,8 +197,9 @@ class Generator(Generic[S]):
         A recurrent model, whose states cannot be shortened, reads each prompt as before.
         """
         attends = isinstance(self.model, DecoderOnly)
-        stepper: Stepper[S] = Remembering(self._stepper) if attends else self._stepper
-        return Generator(self.model, self.tokenizer, self.decoding, stepper=stepper)
+        if not attends:
+            return self
+        return Generator(self.model, self.tokenizer, self.decoding, stepper=Remembering(self._stepper))
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.
