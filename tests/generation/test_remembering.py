@@ -111,6 +111,25 @@ def test_a_text_that_outgrows_its_room_is_read_again() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("where", ["start", "step"])
+def test_an_interruption_leaves_nothing_wrong(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control-C while a prompt is read anew, or in the midst of a step; then the conversation goes on."""
+    model = large(TREES["llama"])
+    remembering = Remembering(model)
+    logits(remembering, [1, 2, 3], [4, 5])
+    prompt = [2, 2, 3] if where == "start" else [1, 2, 3, 4, 6]
+
+    def stop(*given: Any, **told: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(model, where, stop)
+        logits(remembering, prompt, [4])
+    for after in ([2, 2, 3, 4, 5], [1, 2, 3, 4, 5]):
+        assert relative_error(logits(remembering, after, [7]), logits(model, after, [7])) < 1e-9
+
+
+@torch.no_grad()
 def test_there_is_room_to_the_end_of_the_context() -> None:
     model = large(TREES["llama"])
     remembering = Remembering(model)

@@ -50,10 +50,12 @@ class Remembering(Generic[S]):
             pairs = zip(self._fed, ids, strict=False)
             shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if self._state is None or shared == 0:
-            self._room, self._fed = ROOM * needed, ids
+            # Whoever is interrupted while reading leaves nothing to go on from.
+            self._state = None
             ahead = None if capacity is None else ROOM * (len(ids) + capacity) - len(ids)
-            self._state = self.model.start(source, capacity=ahead)
-            return self._state
+            state = self.model.start(source, capacity=ahead)
+            self._state, self._fed, self._room = state, ids, ROOM * needed
+            return state
         self._state.truncate(shared)
         if shared < len(ids):
             self.step(source[:, shared:], self._state)

@@ -317,7 +317,11 @@ def _scaling(metadata: Mapping[str, Any], name: str, factors: Tensor | None, pat
     }
     how = own.get("type")
     if how in (None, "none"):
-        found = {} if factors is None else scaling_of_factors(factors, float(metadata[f"{name}.rope.freq_base"]))
+        found = (
+            {}
+            if factors is None
+            else scaling_of_factors(factors, float(metadata.get(f"{name}.rope.freq_base", 10_000.0)))
+        )
         if found is None:
             raise CheckpointError(
                 f"{path} has rotary frequencies of its own ({FACTORS}), and they are not what Llama 3's scaling gives",
