@@ -122,6 +122,6 @@ QUICK = Plan(
         tested=64,
         contenders=("transformer", "transformer-1", "lstm", "rnn"),
     ),
-    translation=Translation(minutes=1.8, tried=(Tried("adamw", 3e-3), Tried("muon", 2e-3)), trial=0.15, points=4),
+    translation=Translation(minutes=0.8, tried=(Tried("adamw", 3e-3), Tried("muon", 4e-3)), trial=0.4, points=4),
     positions=Positions(steps=250, tokens=2048, dim=96, layers=2, vocab_size=2000, test_tokens=16_384),
 )
