@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 Product: TypeAlias = Literal["forward", "to_input", "to_weight"]
 Way: TypeAlias = Literal["torch", "onednn", "transposed", "packed"]
-"""torch: torch's own (MKL in float32). onednn: oneDNN's linear. transposed: torch's, of a copy of W^T. packed: oneDNN's,
-with W in its own layout. The last two need a weight that stays the same."""
+"""torch: torch's own (MKL in float32). onednn: oneDNN's linear. transposed: torch's, of a copy of W^T. packed: the one
+of oneDNN, with W in a layout of its own. The last two need a weight that stays the same."""
 
 
 class Size(NamedTuple):
@@ -125,11 +125,10 @@ class Machine(_Value):
         return 0.0
 
     def fastest(self, size: str, ways: tuple[Way, ...], product: Product = "forward", dtype: str = "float32") -> Way:
-        """The first of `ways`, unless another is clearly faster (`CLEARLY`): what is near is noise."""
-        default = ways[0]
+        """Return the first of `ways`, unless another was measured to be clearly faster; what is near is noise."""
         best = max(ways, key=lambda way: self.gflops(size, dtype, way, product))
-        clearly = self.gflops(size, dtype, best, product) > CLEARLY * self.gflops(size, dtype, default, product)
-        return best if clearly else default
+        before = self.gflops(size, dtype, ways[0], product)
+        return best if self.gflops(size, dtype, best, product) > CLEARLY * before else ways[0]
 
 
 CLEARLY = 1.15

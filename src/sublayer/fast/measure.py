@@ -3,9 +3,9 @@
 Every figure is the best of some tries, the ways that are compared in turn. A type is tried at a small size first: where
 a processor lacks it, torch multiplies in a plain loop, a hundred times slower, and little more is measured.
 
-Products are measured with one thread, by the processor's time that it used, so that other programs do not count. Several
-threads wait for each other: where another program holds a core, a product of 50 microseconds takes 50 milliseconds. What
-they gain is measured apart, by the clock, and given up where it takes long.
+Products are measured with one thread, by the processor's time that it used, so that other programs do not count.
+Several threads wait for each other: where another program holds a core, a product of 50 microseconds takes 50
+milliseconds. What they gain is measured apart, by the clock, and given up where it takes long.
 """
 
 from __future__ import annotations
@@ -157,11 +157,12 @@ def _narrow(dtype: str, usual: float) -> Generator[Speed]:
 
 def _whole_numbers(one_dnn: bool) -> Generator[Speed]:
     """Bytes times bytes: torch's `_int_mm`, and oneDNN's quantized linear with a packed weight."""
+    int_mm: Any = getattr(torch, "_int_mm", None)
     for name in ("one row", "few rows", "training"):
         size = SIZES[name]
         x = torch.full((size.rows, size.width), 3, dtype=torch.int8, device="cpu")
         weight = torch.full((size.out, size.width), 5, dtype=torch.int8, device="cpu")
-        calls: dict[Way, Call] = {"torch": _bound(torch._int_mm, x, weight.t())}  # pyright: ignore[reportPrivateUsage]
+        calls: dict[Way, Call] = {"torch": _bound(int_mm, x, weight.t())} if int_mm else {}
         if one_dnn:
             calls["packed"] = _quantized(x, weight)
         yield from _speeds(name, "int8", "forward", {way: call for way, call in calls.items() if _works(call)})

@@ -30,15 +30,13 @@ class Products(NamedTuple):
     to_weight: Callable[[Tensor, Tensor], Tensor]
 
 
-def dense(x: Tensor) -> Tensor:
-    """Return x itself where a library reads it at full speed, else a contiguous copy.
+def dense(matrix: Tensor) -> Tensor:
+    """Return the matrix itself where its rows, or its columns, stand side by side in memory, else a contiguous copy.
 
-    At full speed means: the numbers of a row, or of a column, stand side by side, and rows do not overlap. A stride of
-    0 (a tensor that was expanded) sends oneDNN into a plain loop, 1,000 times slower than a copy and its product.
+    oneDNN reads its first operand at any strides, but its second only like this; one that was sliced from a wider matrix,
+    or expanded (strides of 0), it multiplies in a plain loop, 1,000 times slower than the copy and its product.
     """
-    if x.is_contiguous() or (x.dim() == 2 and x.t().is_contiguous()):
-        return x
-    return x.contiguous()
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def _torch_to_weight(g: Tensor, x: Tensor) -> Tensor:
@@ -54,21 +52,17 @@ def _one_dnn() -> Products | None:
         return None
     operator: Any = torch.ops.mkldnn._linear_pointwise
 
-    def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return operator(x, weight, bias, "none", [], "")
-
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return multiply(dense(x), dense(weight), bias)
+        return operator(x, dense(weight), bias, "none", [], "")
 
     def to_input(g: Tensor, weight: Tensor) -> Tensor:
-        return multiply(dense(g), dense(weight).t(), None)
+        return forward(g, weight.t(), None)
 
     def to_weight(g: Tensor, x: Tensor) -> Tensor:
-        g, x = dense(g), dense(x)
         # oneDNN turns its second operand around by itself, the first is copied: that should be the narrower.
         if g.shape[1] <= x.shape[1]:
-            return multiply(g.t(), x.t(), None)
-        return multiply(x.t(), g.t(), None).t().contiguous()
+            return forward(g.t(), x.t(), None)
+        return forward(x.t(), g.t(), None).t().contiguous()
 
     return Products(forward, to_input, to_weight)
 
