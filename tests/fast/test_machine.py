@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from facts import ONE_DNN_FASTER, TORCH_FASTER, machine_with
+from machines import ONE_DNN_FASTER, TORCH_FASTER, machine_with
 
 from sublayer.fast import choices, machine, products
 from sublayer.fast.facts import SIZES, Identity, Machine
@@ -131,7 +131,10 @@ def test_of_two_processes_that_measure_at_once_one_is_believed(
 
 
 def test_importing_and_asking_for_help_measure_nothing(tmp_path: Path) -> None:
-    for command in ("import sublayer", "from sublayer.cli.main import main; main(['describe', 'tiny'])"):
+    for command in (
+        "import sublayer",
+        "from sublayer.cli.main import main; sys.argv[1:] = ['describe', 'tiny']; main()",
+    ):
         program = (
             "import sys\n"
             "import sublayer.fast.machine as m\n"
