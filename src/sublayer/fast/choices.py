@@ -34,25 +34,27 @@ TRAINED = ("few rows", "training", "vocabulary")
 class Choices:
     """The choices that one machine leads to.
 
-    libraries: by size of `TRAINED`, the library of each of the three products in float32.
+    libraries: by size of `TRAINED`, the library of each of the three products in float32. products: these.
     prepared: by size, the way of a float32 product with a weight that stays the same.
     bfloat16_gain: how many times as fast as float32 bfloat16's products are, the float32 ones in the better library.
     half_products: the half-precision types in which attention goes by plain products, not by the fused kernel.
     """
 
     libraries: Mapping[str, Mapping[Product, Way]]
+    products: Mapping[str, Products]
     prepared: Mapping[str, Way]
     bfloat16_gain: float
     half_products: frozenset[str]
 
     @staticmethod
     def of(here: Machine) -> Choices:
-        libraries = LIBRARIES if ONE_DNN is not None else LIBRARIES[:1]
         products: tuple[Product, ...] = ("forward", "to_input", "to_weight")
+        libraries = {size: {p: here.fastest(size, LIBRARIES, p) for p in products} for size in TRAINED}
         packed: tuple[Way, ...] = ("packed", "transposed")
         transposed: tuple[Way, ...] = ("transposed", "packed")
         return Choices(
-            libraries={size: {p: here.fastest(size, libraries, p) for p in products} for size in TRAINED},
+            libraries=libraries,
+            products={size: _products(ways) for size, ways in libraries.items()},
             prepared={
                 "one row, small": here.fastest("one row, small", transposed),
                 "one row": here.fastest("one row", packed),
@@ -78,22 +80,23 @@ def choices() -> Choices:
     return made[1]
 
 
-_ways: dict[tuple[Way, ...], Products] = {}
-
-
 def training_products(rows: int, out: int) -> Products:
     """Return the faster ways of the three float32 products of N rows with a matrix [O, I].
 
     It is `TORCH` itself where all three are torch's.
     """
     size = "few rows" if rows < FEW else "vocabulary" if out >= VOCABULARY else "training"
-    chosen = tuple(choices().libraries[size].values())
-    if chosen not in _ways:
-        named = [ONE_DNN if way == "onednn" and ONE_DNN is not None else TORCH for way in chosen]
-        forward, to_input, to_weight = named
-        same = named[0] if all(by is named[0] for by in named) else None
-        _ways[chosen] = same or Products(forward.forward, to_input.to_input, to_weight.to_weight)
-    return _ways[chosen]
+    return choices().products[size]
+
+
+def _products(ways: Mapping[Product, Way]) -> Products:
+    forward, to_input, to_weight = (
+        ONE_DNN if ways[product] == "onednn" and ONE_DNN is not None else TORCH
+        for product in ("forward", "to_input", "to_weight")
+    )
+    if forward is to_input is to_weight:
+        return forward
+    return Products(forward.forward, to_input.to_input, to_weight.to_weight)
 
 
 def prepared_way(rows: int, numbers: int) -> Way:
