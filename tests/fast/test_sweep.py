@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from machines import ONE_DNN_FASTER, TORCH_FASTER
+from sublayer import config
+from sublayer.fast import products
 from sublayer.fast.machine import machine, machine_is
 from sublayer.fast.measure import USED
 from sublayer.nn import product
 from sublayer.nn.attend import attend
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
+from sublayer.nn.normalization import build_norm
 from sublayer.nn.tap import Tap
 from sublayer.training.losses import CrossEntropy
 
 MOST = 10.0
 AGAIN = 4
 MACHINES = {"torch": TORCH_FASTER, "oneDNN": ONE_DNN_FASTER, "as measured": None}
-SIZES = {"a batch": (300, 96, 192), "odd": (257, 95, 131), "few rows": (9, 256, 300), "narrowing": (300, 192, 96)}
+SIZES = {"a batch": (300, 96, 192), "odd": (257, 95, 131), "few rows": (9, 512, 512), "narrowing": (300, 192, 96)}
 
 Call = Callable[[], object]
 
@@ -50,14 +53,22 @@ LAYOUTS: Mapping[str, Callable[[int, int], Tensor]] = {
 }
 
 
-@pytest.fixture(autouse=True, params=MACHINES)
-def kind(request: pytest.FixtureRequest) -> Generator[str]:
-    """Both libraries, and what this machine chooses."""
+@pytest.fixture(autouse=True)
+def _one_thread() -> Generator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=MACHINES)
+def kind(request: pytest.FixtureRequest) -> Generator[str]:
+    """Both libraries, and what this machine chooses."""
     with machine_is(MACHINES[request.param] or machine()):
         yield request.param
-    torch.set_num_threads(threads)
+
+
+by_any_library = pytest.mark.usefixtures("kind")
 
 
 def seconds(call: Call) -> float:
@@ -83,6 +94,7 @@ def check(ours: Call, theirs: Call) -> None:
     assert ratio < MOST, f"{ratio:.0f} times as long as the best known way"
 
 
+@by_any_library
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("operand", ["input", "weight", "gradient"])
@@ -103,7 +115,18 @@ def test_linear_with_its_gradients(size: str, layout: str, operand: str) -> None
     check(ours, theirs)
 
 
-@pytest.mark.parametrize("shape", [(1, 700, 700), (700, 1, 3000), (3000, 700, 1), (1, 1, 2**21)])
+@pytest.mark.skipif(products.ONE_DNN is None, reason="this torch has no oneDNN")
+@pytest.mark.parametrize("kind", ["oneDNN"], indirect=True)
+@pytest.mark.parametrize("operand", ["weight", "gradient"])
+def test_this_finds_what_it_is_for(kind: str, operand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the copies that `products.dense` makes, an expanded operand is found to be slow."""
+    monkeypatch.setattr(products, "dense", lambda matrix: matrix)
+    with pytest.raises(AssertionError, match="times as long"):
+        test_linear_with_its_gradients("a batch", "one number expanded", operand)
+
+
+@by_any_library
+@pytest.mark.parametrize("shape", [(1, 1500, 1500), (800, 1, 3000), (3000, 700, 1), (1, 1, 2**21)])
 @pytest.mark.parametrize("end", ["sum", "mean"])
 def test_a_loss_that_ends_in_a_sum(shape: tuple[int, int, int], end: str) -> None:
     rows, width, out = shape
@@ -118,6 +141,7 @@ def test_a_loss_that_ends_in_a_sum(shape: tuple[int, int, int], end: str) -> Non
     check(ours, theirs)
 
 
+@by_any_library
 @pytest.mark.parametrize("layout", ["transposed", "every other", "expanded", "sliced"])
 def test_a_batch_of_any_strides(layout: str) -> None:
     base, weight = torch.randn(20, 30, 96), torch.randn(192, 96).requires_grad_()
@@ -152,6 +176,7 @@ def test_linear_in_other_types(dtype: torch.dtype, layout: str) -> None:
     check(lambda: product.linear(x, weight, None), theirs)
 
 
+@by_any_library
 @pytest.mark.parametrize("rows", [1, 7, 300])
 @pytest.mark.parametrize("size", [(96, 192), (95, 131), (512, 2048)])
 @pytest.mark.parametrize("layout", ["dense", "columns of a wider one", "one row expanded"])
@@ -164,6 +189,7 @@ def test_prepared_linear(rows: int, size: tuple[int, int], layout: str) -> None:
         check(lambda: linear(x), lambda: F.linear(x.contiguous().clone(), linear.weight, linear.bias))
 
 
+@by_any_library
 @pytest.mark.parametrize("layout", ["dense", "transposed", "columns of a wider one", "one row expanded"])
 @pytest.mark.parametrize("operand", ["hidden", "weight"])
 def test_projected_cross_entropy(layout: str, operand: str) -> None:
@@ -198,7 +224,7 @@ def test_attention_with_its_gradients(dtype: torch.dtype, shape: tuple[int, ...]
             "places before heads": lambda: torch.randn(batch, places, heads, width).transpose(1, 2),
             "one row expanded": lambda: torch.randn(1, heads, places, width).expand(batch, -1, -1, -1),
         }[layout]()
-        return made.to(dtype).requires_grad_() if layout != "one row expanded" else made.to(dtype).requires_grad_()
+        return made.to(dtype).requires_grad_()
 
     query, key, value = drawn(length), drawn(keys), drawn(keys)
     scope = Mask.causal().resolve(length, keys, device=torch.device("cpu"), dtype=dtype)
@@ -223,3 +249,23 @@ def test_attention_with_its_gradients(dtype: torch.dtype, shape: tuple[int, ...]
             torch.autograd.grad(y.sum(), [q, k, v])
 
         check(ours, other)
+
+
+@pytest.mark.parametrize("norm", [config.LayerNorm(), config.RMSNorm()])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("operand", ["input", "gradient"])
+@pytest.mark.parametrize("size", [(300, 128), (1, 4000), (257, 95)])
+def test_norms(norm: config.Norm, layout: str, operand: str, size: tuple[int, int]) -> None:
+    module = build_norm(norm, size[1])
+    x, g = (LAYOUTS[layout if name == operand else "dense"](*size) for name in ("input", "gradient"))
+    x.requires_grad_()
+
+    def ours() -> None:
+        torch.autograd.grad(module(x), [x, *module.parameters()], g)
+
+    def theirs() -> None:
+        a, d = (t.detach().clone(memory_format=torch.contiguous_format) for t in (x, g))
+        weight = torch.ones(size[1], requires_grad=True)
+        torch.autograd.grad(F.layer_norm(a.requires_grad_(), size[1:], weight), [a, weight], d)
+
+    check(ours, theirs)

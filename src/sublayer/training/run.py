@@ -82,6 +82,9 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
     recipe = _resumed(recipe, out) if resume else _begun(recipe, out, device)
     for written in (out, out / "checkpoints"):
         remove_leftovers(written)
+    # After recipe.toml, which makes a folder a run; also for a run that was killed before this line.
+    if device.type == "cpu" and not (out / "machine.json").is_file():
+        write_machine(machine(), out / "machine.json")
     work.tokenizer.save(out / "tokenizer.json")
     saved = _last_checkpoint(out, work) if resume else None
     precision = resolve_precision(recipe.training.precision, device)
@@ -252,8 +255,6 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
             (out / part).unlink()
     precision = resolve_precision(recipe.training.precision, device)
     recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
-    if device.type == "cpu":
-        write_machine(machine(), out / "machine.json")
     write_text(out / "recipe.toml", dump_toml(recipe))
     return recipe
 
