@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sublayer import config
+from sublayer.config.load import load_recipe
 from sublayer.data import corpora, sources
 from sublayer.data.encoding import EncodedPairs, Ragged, encode
 from sublayer.data.report import Report
@@ -18,6 +19,7 @@ from sublayer.text import Marks, Tokenizer
 
 TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
 BPE_8000 = config.TokenizerRecipe(vocab_size=8000)
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own-text" / "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,20 @@ class Corpus:
 
     def encoded(self) -> EncodedPairs:
         """The training part as ids."""
-        return encode(self.splits.train, self.tokenizer, self.max_length)
+        marks = Marks.of(self.tokenizer, config.Decoding())
+        return encode(self.splits.train, self.tokenizer, self.max_length, marks)
 
 
 def load(data: config.Data = TATOEBA, recipe: config.TokenizerRecipe = BPE_8000, folder: Path = Path()) -> Corpus:
     """The corpus of a recipe's data and tokenizer; `folder` is where the recipe's relative paths start."""
     splits = split(sources.read(data.source, folder), data.split, folder)
     return Corpus(splits, _tokenizer(splits.train, recipe), data.max_length)
+
+
+def example() -> Corpus:
+    """Return the small corpus of `examples/own-text`, which needs nothing to be fetched: for `--quick`."""
+    loaded = load_recipe(str(EXAMPLE))
+    return load(loaded.recipe.data, loaded.recipe.tokenizer, loaded.folder)
 
 
 def cache_folder() -> Path:
