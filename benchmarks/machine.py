@@ -58,7 +58,7 @@ def kind(device: str = "cpu") -> str:
         return "-".join(torch.cuda.get_device_name().lower().split())
     capability = torch.backends.cpu.get_cpu_capability().lower()
     if capability == "default":
-        return platform.machine().lower()
+        capability = platform.machine().lower()
     bfloat16 = "-bf16" if capability == "avx512" and "avx512_bf16" in _cpu_info("flags").split() else ""
     return capability + bfloat16 + ("-simulated" if simulated() else "")
 
