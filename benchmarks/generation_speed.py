@@ -175,15 +175,28 @@ def _options() -> argparse.Namespace:
     options_of.add_threads(parser)
     parser.add_argument("--shapes", nargs="+", default=["gpt2", "llama-15m", "smollm2"], choices=[*PRESETS, *PULLED])
     parser.add_argument("--batches", nargs="+", default=[*BATCHES], choices=[*BATCHES])
-    parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS], help="all but the compiled, if left out")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=[*CONTENDERS], help="unset: all but the compiled; bfloat16 where it is fast"
+    )
     parser.add_argument("--compile", action="store_true", help="eager and compiled side by side, in float32")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")
     parser.add_argument("--rounds", type=int, default=5)
-    quick = {"shapes": ["mini-lm"], "batches": ["1", "16 ragged"], "new": 3, "rounds": 1, "threads": [1]}
+    quick = {
+        "shapes": ["mini-lm"],
+        "batches": ["1", "16 ragged"],
+        # The others run in `generation_accuracy.py --quick`.
+        "contenders": ["sublayer", RIVAL],
+        "new": 3,
+        "rounds": 1,
+        "threads": [1],
+    }
     options = options_of.read(parser, quick=quick)
     if options.contenders is None:
         left_out = {*NARROW} if options.compile else {"compile"}
-        options.contenders = [name for name, told in CONTENDERS.items() if not told.keys() & left_out]
+        slow = {"float32", "bfloat16"} - {*options_of.precisions()}
+        options.contenders = [
+            name for name, told in CONTENDERS.items() if not told.keys() & left_out and not {*told.values()} & slow
+        ]
     return options
 
 

@@ -140,7 +140,7 @@ def _options() -> argparse.Namespace:
         "--clock", default="wall", choices=["wall", "process"], help="process: time computed, where others compute too"
     )
     parser.add_argument("--seed", type=int, default=0)
-    return options_of.read(parser, quick={"shapes": ["mini-lm"], "rounds": 1})
+    return options_of.read(parser, quick={"shapes": ["mini-lm"], "work": ["training step"], "rounds": 1})
 
 
 if __name__ == "__main__":

@@ -100,7 +100,12 @@ def _options() -> argparse.Namespace:
     parser = options_of.parser(__doc__, name="language-training-speed")
     options_of.add_threads(parser)
     parser.add_argument("--shapes", nargs="+", default=["gpt2", "llama-15m"], choices=[*PRESETS])
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["float32", "bfloat16"],
+        help="unset: float32, and bfloat16 where this machine is fast at it",
+    )
     parser.add_argument("--rows", type=int, default=4, help="of a batch")
     parser.add_argument("--length", type=int, default=128, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=2, help="in a round")
@@ -114,7 +119,9 @@ def _options() -> argparse.Namespace:
         "rounds": 1,
         "threads": [1],
     }
-    return options_of.read(parser, quick=quick)
+    chosen = options_of.read(parser, quick=quick)
+    chosen.precisions = chosen.precisions or options_of.precisions()
+    return chosen
 
 
 if __name__ == "__main__":

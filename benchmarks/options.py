@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import torch
+
+from sublayer.training.runtime import resolve_precision
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -55,6 +58,12 @@ def add_threads(made: argparse.ArgumentParser) -> None:
         default=sorted({1, max(1, cores // 2), cores}),
         help="numbers of threads to try; each contender gets the one that is fastest for it (default: %(default)s)",
     )
+
+
+def precisions(device: str = "cpu") -> list[str]:
+    """Return float32, and bfloat16 where sublayer's "auto" would take it: elsewhere it is slow for everybody."""
+    fast = resolve_precision("auto", torch.device(device)) is torch.bfloat16
+    return ["float32", "bfloat16"] if fast else ["float32"]
 
 
 def read(made: argparse.ArgumentParser, *, quick: Mapping[str, Any]) -> argparse.Namespace:

@@ -159,7 +159,12 @@ def _options() -> argparse.Namespace:
     options_of.add_threads(parser)
     parser.add_argument("--shape", default="small", help="a preset's sizes (small, base, ...)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["float32", "bfloat16"],
+        help="unset: float32, and bfloat16 where this machine is fast at it",
+    )
     parser.add_argument("--settings", nargs="+", default=[*SETTINGS], choices=[*SETTINGS])
     parser.add_argument("--tokens", type=int, default=6000, help="budget of sublayer's batches")
     parser.add_argument("--rows", type=int, help="rows of the rivals' batches in 'own, matched', if not matched")
@@ -183,6 +188,7 @@ def _options() -> argparse.Namespace:
         "held": 2,
     }
     chosen = options_of.read(parser, quick=quick)
+    chosen.precisions = chosen.precisions or options_of.precisions(chosen.device)
     chosen.name = chosen.name.replace("SHAPE", chosen.shape)
     return chosen
 
