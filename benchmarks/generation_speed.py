@@ -176,7 +176,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", default=["gpt2", "llama-15m", "smollm2"], choices=[*PRESETS, *PULLED])
     parser.add_argument("--batches", nargs="+", default=[*BATCHES], choices=[*BATCHES])
     parser.add_argument(
-        "--contenders", nargs="+", choices=[*CONTENDERS], help="unset: all but the compiled; bfloat16 where it is fast"
+        "--contenders",
+        nargs="+",
+        choices=[*CONTENDERS],
+        metavar="NAME",
+        help=f"unset: all but the compiled, bfloat16 only where it is fast ({'; '.join(CONTENDERS)})",
     )
     parser.add_argument("--compile", action="store_true", help="eager and compiled side by side, in float32")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ def baseline(data: corpus.Corpus, setting: Setting, seconds: float = 1.0) -> Bas
     return Baseline(data, config.preset("tiny"), setting, seconds=seconds)
 
 
-@pytest.mark.parametrize("setting", [SETTINGS[1], SETTINGS[6], SETTINGS[8], SETTINGS[9]], ids=str)
+@pytest.mark.parametrize("setting", [SETTINGS[6], SETTINGS[9]], ids=str)
 def test_it_learns(data: corpus.Corpus, setting: Setting) -> None:
-    run, steps = baseline(data, setting), 60
+    run, steps = baseline(data, replace(setting, tokens=600)), 40
     validation = data.splits.validation
     before = run.loss_of(validation)
     for number, (source, target) in enumerate(itertools.islice(run._batches(), steps)):
@@ -85,12 +86,17 @@ def test_a_batch_is_decoded_as_its_sentences_alone(norm_first: bool) -> None:
         vocab_size=23, dim=16, heads=2, layers=2, hidden=32, max_length=32, norm_first=norm_first
     ).eval()
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.6)
     lengths = torch.tensor([7, 2, 5, 3, 6, 4, 7, 1])
     source = torch.randint(3, 23, (8, 7)).masked_fill(torch.arange(7) >= lengths.unsqueeze(1), 0)
-    together = model.greedy(source, start=1, end=2, steps=12)
+    # As end marker a token that some of them say early, and others late or never.
+    endless = model.greedy(source, start=1, end=-1, steps=12)
+    places = {token: {row.index(token) if token in row else 12 for row in endless} for token in range(23)}
+    end = max(places, key=lambda token: len(places[token]))
+    together = model.greedy(source, start=1, end=end, steps=12)
     alone = [
-        model.greedy(row[:length].unsqueeze(0), start=1, end=2, steps=12)[0]
+        model.greedy(row[:length].unsqueeze(0), start=1, end=end, steps=12)[0]
         for row, length in zip(source, lengths.tolist(), strict=True)
     ]
     assert together == alone
