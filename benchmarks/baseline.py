@@ -193,7 +193,7 @@ class Baseline:
         return self.setting.peak * math.sqrt(warmup / done)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        pairs = self.corpus.encoded()
+        pairs = self.corpus.encoded
         rows = self._with_marks(
             *([side[row].tolist() for row in range(len(pairs))] for side in (pairs.sources, pairs.targets))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ class Corpus:
     tokenizer: Tokenizer
     max_length: int
 
+    @cached_property
     def encoded(self) -> EncodedPairs:
-        """The training part as ids."""
+        """The training part as ids. Made once: a search over settings reads it many times."""
         marks = Marks.of(self.tokenizer, config.Decoding())
         return encode(self.splits.train, self.tokenizer, self.max_length, marks)
 
@@ -59,7 +61,7 @@ def encoded_file(corpus: Corpus) -> Path:
     """A file with the training part as ids, for `read_encoded` in a worker's process."""
     path = cache_folder() / f"train-{corpus.tokenizer.fingerprint[:16]}-{corpus.max_length}.npz"
     if not path.is_file():
-        pairs = corpus.encoded()
+        pairs = corpus.encoded
         np.savez(
             path,
             source=pairs.sources.tokens,

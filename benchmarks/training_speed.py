@@ -40,7 +40,7 @@ SETTINGS = ("own, matched", "own, 128", "identical")
 def main() -> None:
     options = _options()
     data = corpus.example() if options.quick else corpus.load()
-    encoded = data.encoded()
+    encoded = data.encoded
     lengths = encoded.source_lengths, encoded.target_lengths
     batches = plan(*lengths, config.Batching(tokens=options.tokens), options.seed, 0)
     common: Message = {
