@@ -97,7 +97,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint wheel bench
+.PHONY: test lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -111,11 +111,14 @@ lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contract
 wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
 	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
 
-bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside transformers and torch's own
-	@$(BIN)/python benchmarks/training_speed.py
-	@$(BIN)/python benchmarks/translation_speed.py
-	@$(BIN)/python benchmarks/generation_speed.py
-	@$(BIN)/python benchmarks/language_training_speed.py
+bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside others (an hour; ARGS="--simulate avx2")
+	@for name in training_speed translation_speed generation_speed language_training_speed; do \
+		printf '\n$$ python benchmarks/%s.py %s\n' $$name "$(ARGS)"; \
+		$(BIN)/python benchmarks/$$name.py $(ARGS); \
+	done
+
+bench-quick: $(VENV)/.installed-dev  ## every benchmark on a tiny shape, one round: do they still run? (2 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/benchmarks/test_quick.py --durations=0 $(ARGS)
 
 # --- pictures ------------------------------------------------------------------------------------------------------
 

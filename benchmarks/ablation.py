@@ -17,8 +17,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from machine import facts
+import machine
+import options as options_of
+from corpus import EXAMPLE
+from summary import table, write
 
 ADAMW = 'training.optimizer={type="adamw",learning_rate=2e-3}'
 PAPERS = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
@@ -58,10 +62,12 @@ ROWS = [
 ]
 
 
-def run(row: Row, recipe: str, length: str, folder: Path) -> dict[str, object]:
+def run(row: Row, recipe: str, length: str, folder: Path) -> dict[str, Any]:
     """Train one row; its last validation."""
     out = folder / "".join(c if c.isalnum() else "-" for c in row.name)
-    command = ["sublayer", "train", recipe, "--out", str(out), "--overwrite", "--device", "cpu"]
+    # This interpreter's own `sublayer`, whatever the path says.
+    program = [sys.executable, "-c", "from sublayer.cli.main import main; main()"]
+    command = [*program, "train", recipe, "--out", str(out), "--overwrite", "--device", "cpu"]
     settings = [f"training.{length}", "training.validate_every=100000", "training.checkpoint_every=100000"]
     for setting in (*settings, *row.overrides):
         command += ["--set", setting]
@@ -88,36 +94,44 @@ def run(row: Row, recipe: str, length: str, folder: Path) -> dict[str, object]:
     return found
 
 
-def table(found: list[dict[str, object]]) -> str:
+def shown(found: list[dict[str, Any]]) -> str:
     """Markdown, a row a choice, differences to the first row."""
     first = found[0]
-    lines = ["| choice | BLEU | difference | loss | tokens/s | steps |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {row['name']} | {row['bleu']:.1f} | {row['bleu'] - first['bleu']:+.1f} | {row['loss']:.3f} "
-        f"| {row['tokens_per_second']:,.0f} | {row['steps']} |"
+    rows = [
+        [
+            row["name"],
+            f"{row['bleu']:.1f}",
+            f"{row['bleu'] - first['bleu']:+.1f}",
+            f"{row['loss']:.3f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['steps']}",
+        ]
         for row in found
     ]
-    return "\n".join(lines)
+    return table(["choice", "BLEU", "difference", "loss", "tokens/s", "steps"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = _options()
+    rows = ROWS if options.rows is None else [ROWS[number] for number in options.rows]
+    length = f"minutes={options.minutes}" if options.steps is None else f"steps={options.steps}"
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = list(pool.map(lambda row: run(row, options.recipe, length, options.folder), rows))
+    print(f"{machine.described(machine.facts())}\n\n{shown(found)}")
+    print(f"\nWritten to {write(options, {'length': length, 'rows': found})}")
+
+
+def _options() -> argparse.Namespace:
+    parser = options_of.parser(__doc__, name="ablation")
     parser.add_argument("recipe", nargs="?", default="tatoeba-en-es-demo")
     parser.add_argument("--minutes", type=float, default=4.0, help="of training, each row")
     parser.add_argument("--steps", type=int, help="in place of minutes: optimizer steps, each row")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, a thread each")
     parser.add_argument("--rows", type=int, nargs="*", help="only these, counted from 0")
-    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
-    arguments = parser.parse_args()
-    rows = ROWS if arguments.rows is None else [ROWS[number] for number in arguments.rows]
-    length = f"minutes={arguments.minutes}" if arguments.steps is None else f"steps={arguments.steps}"
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(lambda row: run(row, arguments.recipe, length, arguments.folder), rows))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": facts(), "length": length, "jobs": arguments.jobs, "rows": found}
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(table(found))
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), help="of the runs")
+    folder = Path("runs/bench-quick/ablation")
+    quick = {"recipe": str(EXAMPLE), "steps": 2, "rows": [0, 4], "folder": folder}
+    return options_of.read(parser, quick=quick)
 
 
 if __name__ == "__main__":

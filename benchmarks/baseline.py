@@ -1,9 +1,12 @@
-"""How a user would train `torch.nn.Transformer` today, honestly done: the yardstick of `time_to_quality.py`.
+"""How a careful user would train `torch.nn.Transformer` today: the yardstick of `time_to_quality.py`.
 
-PyTorch's translation tutorial and the paper's recipe: 128 random rows a batch, padded by `pad_sequence`; cross-entropy
-with label smoothing that ignores padding; Adam with betas 0.9 and 0.98 under the paper's schedule; clipping at 1. The
-paper's 4,000 steps of warm-up would outlast a short run, and its peak is far too high after a short warm-up, so
-whoever calls this chooses both, as a user would after a few tries.
+Bucketed batches under a budget of tokens, as sublayer's; cross-entropy with label smoothing, padding left out; fused
+AdamW with a linear decay, or the paper's Adam with its inverse square root; pre-norm or post-norm; one matrix for both
+embeddings and the output, or three; clipping at 1; bfloat16 where the machine is fast at it. A schedule goes by the
+clock, so it ends when the time does. Which `Setting` is best is found by trying (`halving.py`).
+
+Not given: what PyTorch has no part for (Muon, a moving average that costs nothing to ask for, oneDNN's weight layouts,
+the allocator's settings). They are what is compared.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from corpus import Corpus
@@ -21,18 +25,56 @@ from torch.utils.data import DataLoader
 from torch_transformer import from_shape
 
 from sublayer import config
+from sublayer.data.batching import plan
 from sublayer.data.sources import Pairs
 from sublayer.data.split import grouped
 from sublayer.training.evaluation import Scores, score
 
-ROWS = 128
-# Steps after which the speed is known well enough to set the warm-up.
-MEASURED = 20
+Decay = Literal["linear", "inverse square root"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a user would try.
+
+    peak: the learning rate at the end of the warm-up. tokens: of a batch, rows * (longest source + longest target).
+    warmup: the part of the time that the warm-up takes.
+    """
+
+    optimizer: Literal["AdamW", "Adam"]
+    peak: float
+    tokens: int
+    pre_norm: bool = True
+    tied: bool = True
+    warmup: float = 0.1
+
+    @property
+    def decay(self) -> Decay:
+        return "linear" if self.optimizer == "AdamW" else "inverse square root"
+
+    def __str__(self) -> str:
+        norm, tied = "pre-norm" if self.pre_norm else "post-norm", "tied" if self.tied else "untied"
+        return f"{self.optimizer} {self.peak:g}, {self.decay}, {self.tokens} tokens, {norm}, {tied}"
+
+
+SETTINGS = (
+    Setting("AdamW", 1e-3, 2000),
+    Setting("AdamW", 2e-3, 2000),
+    Setting("AdamW", 1e-3, 4000),
+    Setting("AdamW", 2e-3, 4000),
+    Setting("AdamW", 4e-3, 4000),
+    Setting("AdamW", 2e-3, 8000),
+    Setting("AdamW", 2e-3, 4000, tied=False),
+    Setting("Adam", 1e-3, 2000),
+    Setting("Adam", 2e-3, 4000),
+    Setting("Adam", 5e-4, 2000, pre_norm=False),
+)
+"""What is tried: around what is usual for a model of this size, each of the choices on either side at least once."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One validation: seconds of training (evaluation not counted), optimizer steps, greedy BLEU."""
+    """One validation: seconds of training (evaluation not counted), optimizer steps, greedy BLEU, loss a token."""
 
     seconds: float
     step: int
@@ -41,62 +83,86 @@ class Point:
 
 
 class Baseline:
-    """The model, its data, and the clock.
-
-    peak: learning rate at the end of the warm-up, after which it falls with the inverse square root of the step.
-    share: the part of the steps that the warm-up takes (at most the paper's 4,000 steps).
-    """
+    """The model, its data, and the clock, which counts what happens in optimizer steps."""
 
     def __init__(
         self,
         corpus: Corpus,
         shape: config.EncoderDecoder,
+        setting: Setting,
         *,
         seconds: float,
-        peak: float,
-        share: float,
-        device: str,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.1,
+        device: str = "cpu",
         precision: torch.dtype = torch.float32,
         seed: int = 1,
     ) -> None:
         torch.manual_seed(seed)
-        self.corpus, self.seconds, self.device, self.precision = corpus, seconds, device, precision
+        self.corpus, self.setting, self.seconds, self.seed = corpus, setting, seconds, seed
+        self.device, self.precision, self.pad = device, precision, corpus.tokenizer.pad_id
         c = shape.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
-        self.model = from_shape(c, dropout=0.1).to(device)
-        self.share, self.warmup = share, 4000
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=peak, betas=(0.9, 0.98), eps=1e-9)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._factor)
-        self.loss = nn.CrossEntropyLoss(ignore_index=corpus.tokenizer.pad_id, label_smoothing=0.1)
+        self.model = from_shape(c, dropout=dropout, tied=setting.tied, norm_first=setting.pre_norm, pad=self.pad)
+        self.model.to(device)
+        betas = (0.9, 0.98)
+        self.optimizer = (
+            torch.optim.AdamW(self.model.parameters(), lr=setting.peak, betas=betas, weight_decay=0.01, fused=True)
+            if setting.optimizer == "AdamW"
+            else torch.optim.Adam(self.model.parameters(), lr=setting.peak, betas=betas, eps=1e-9, fused=True)
+        )
+        self.loss = nn.CrossEntropyLoss(ignore_index=self.pad, label_smoothing=label_smoothing)
         self.step, self.clock = 0, 0.0
 
     def train(self, marks: list[float], tell: Callable[[Point], None]) -> list[Point]:
-        """Train for the time given, validating at the first step past each mark, and at the end."""
+        """Train for the time given, validate at the first step past each mark and at the end.
+
+        A run whose loss is no longer a number ends there; its last point has 0 BLEU and an infinite loss.
+        """
         points: list[Point] = []
         left = [*sorted(mark for mark in marks if mark < self.seconds), self.seconds]
-        losses: list[float] = []
         for source, target in self._batches():
             begin = time.perf_counter()
-            losses.append(self._update(source, target))
+            loss = self._update(source, target)
             self.clock += time.perf_counter() - begin
+            if not math.isfinite(loss):
+                points.append(Point(self.clock, self.step, 0.0, math.inf))
+                tell(points[-1])
+                break
             if self.clock < left[0]:
                 continue
-            while left and left[0] <= self.clock:
-                left.pop(0)
-            bleu = self.evaluate(self.corpus.splits.validation).bleu
-            points.append(Point(self.clock, self.step, bleu, sum(losses) / len(losses)))
+            left = [mark for mark in left if mark > self.clock]
+            validation = self.corpus.splits.validation
+            points.append(Point(self.clock, self.step, self.evaluate(validation).bleu, self.loss_of(validation)))
             tell(points[-1])
-            losses = []
             if not left:
                 break
         return points
 
     def evaluate(self, pairs: Pairs) -> Scores:
-        """BLEU and chrF of greedy translations, each source once, against all its references."""
+        """Return BLEU and chrF of greedy translations, each source once, against all its references."""
         sources, references = grouped(pairs)
         return score(self.translate(sources), references)
 
+    @torch.inference_mode()
+    def loss_of(self, pairs: Pairs) -> float:
+        """Return the mean of -log P(token) over all target tokens, end markers included."""
+        self.model.eval()
+        total, tokens = 0.0, 0
+        rows = self._rows(pairs)
+        for first in range(0, len(rows), 64):
+            source, target = (part.to(self.device) for part in self._collate(rows[first : first + 64]))
+            with self._autocast():
+                logits = self.model(source, target[:, :-1])
+            wanted = target[:, 1:].flatten()
+            lost = nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), wanted, ignore_index=self.pad, reduction="sum"
+            )
+            total, tokens = total + lost.item(), tokens + int((wanted != self.pad).sum())
+        self.model.train()
+        return total / tokens
+
     def translate(self, sentences: list[str], rows: int = 64) -> list[str]:
-        """Greedy translations, with sublayer's default limits on their lengths."""
+        """Return greedy translations, with sublayer's default limits on their lengths."""
         self.model.eval()
         tokenizer, limits = self.corpus.tokenizer, config.Decoding()
         encoded = [[*ids, tokenizer.end_id] for ids in tokenizer.encode(sentences)]
@@ -115,27 +181,48 @@ class Baseline:
         self.model.train()
         return found
 
+    def rate(self, done: float) -> float:
+        """Return the learning rate when the part `done` (0 to 1) of the time is over."""
+        warmup = self.setting.warmup
+        if done < warmup:
+            # The first step moves, too.
+            return self.setting.peak * max(done / warmup, 0.01)
+        if self.setting.decay == "linear":
+            return self.setting.peak * max(0.0, (1 - done) / (1 - warmup))
+        # The paper's (section 5.3, equation 3), with the time in the place of the steps, divided by its peak.
+        return self.setting.peak * math.sqrt(warmup / done)
+
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        pairs = self.corpus.encoded()
-        end, start = torch.tensor([pairs.marks.end]), torch.tensor([pairs.marks.start])
-        rows = [
-            (
-                torch.cat([torch.from_numpy(pairs.sources[row]).long(), end]),
-                torch.cat([start, torch.from_numpy(pairs.targets[row]).long(), end]),
-            )
-            for row in range(len(pairs))
-        ]
-        loader = DataLoader(rows, batch_size=ROWS, shuffle=True, collate_fn=self._collate)  # type: ignore[arg-type]
+        pairs = self.corpus.encoded
+        rows = self._with_marks(
+            *([side[row].tolist() for row in range(len(pairs))] for side in (pairs.sources, pairs.targets))
+        )
+        epoch, budget = 0, config.Batching(tokens=self.setting.tokens)
         while True:
-            yield from loader
+            batches = plan(pairs.source_lengths, pairs.target_lengths, budget, self.seed, epoch)
+            yield from DataLoader(rows, batch_sampler=[b.tolist() for b in batches], collate_fn=self._collate)  # type: ignore[arg-type]
+            epoch += 1
+
+    def _rows(self, pairs: Pairs) -> list[tuple[Tensor, Tensor]]:
+        tokenizer = self.corpus.tokenizer
+        return self._with_marks(tokenizer.encode(pairs.sources), tokenizer.encode(pairs.targets))
+
+    def _with_marks(self, sources: list[list[int]], targets: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
+        start, end = self.corpus.tokenizer.start_id, self.corpus.tokenizer.end_id
+        return [
+            (torch.tensor([*source, end]), torch.tensor([start, *target, end]))
+            for source, target in zip(sources, targets, strict=True)
+        ]
 
     def _collate(self, rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return self._padded([source for source, _ in rows]), self._padded([target for _, target in rows])
 
     def _padded(self, rows: list[Tensor]) -> Tensor:
-        return pad_sequence(rows, batch_first=True, padding_value=self.corpus.tokenizer.pad_id)
+        return pad_sequence(rows, batch_first=True, padding_value=self.pad)
 
     def _update(self, source: Tensor, target: Tensor) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.clock / self.seconds)
         source, target = source.to(self.device), target.to(self.device)
         with self._autocast():
             logits = self.model(source, target[:, :-1])
@@ -144,21 +231,8 @@ class Baseline:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self.schedule.step()
         self.step += 1
-        value = loss.item()
-        if not math.isfinite(value):
-            raise SystemExit(f"the baseline's loss is {value} at step {self.step}: its learning rate is too high")
-        return value
-
-    def _factor(self, done: int) -> float:
-        """The paper's schedule (section 5.3, equation 3), divided by its peak."""
-        step = done + 1
-        if step == MEASURED and self.clock:
-            self.warmup = max(MEASURED, min(4000, int(self.share * self.seconds * step / self.clock)))
-        # Until the speed is known the rate rises as for the shortest warm-up that is likely.
-        warmup = self.warmup if step >= MEASURED else 10 * MEASURED
-        return min(step / warmup, math.sqrt(warmup / step))
+        return loss.item()
 
     def _autocast(self) -> torch.autocast:
         kind = torch.device(self.device).type

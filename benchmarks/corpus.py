@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from sublayer import config
+from sublayer.config.load import load_recipe
 from sublayer.data import corpora, sources
 from sublayer.data.encoding import EncodedPairs, Ragged, encode
 from sublayer.data.report import Report
@@ -18,6 +20,7 @@ from sublayer.text import Marks, Tokenizer
 
 TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
 BPE_8000 = config.TokenizerRecipe(vocab_size=8000)
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own-text" / "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,23 @@ class Corpus:
     tokenizer: Tokenizer
     max_length: int
 
+    @cached_property
     def encoded(self) -> EncodedPairs:
-        """The training part as ids."""
-        return encode(self.splits.train, self.tokenizer, self.max_length)
+        """The training part as ids. Made once: a search over settings reads it many times."""
+        marks = Marks.of(self.tokenizer, config.Decoding())
+        return encode(self.splits.train, self.tokenizer, self.max_length, marks)
 
 
 def load(data: config.Data = TATOEBA, recipe: config.TokenizerRecipe = BPE_8000, folder: Path = Path()) -> Corpus:
     """The corpus of a recipe's data and tokenizer; `folder` is where the recipe's relative paths start."""
     splits = split(sources.read(data.source, folder), data.split, folder)
     return Corpus(splits, _tokenizer(splits.train, recipe), data.max_length)
+
+
+def example() -> Corpus:
+    """Return the small corpus of `examples/own-text`, which needs nothing to be fetched: for `--quick`."""
+    loaded = load_recipe(str(EXAMPLE))
+    return load(loaded.recipe.data, loaded.recipe.tokenizer, loaded.folder)
 
 
 def cache_folder() -> Path:
@@ -50,7 +61,7 @@ def encoded_file(corpus: Corpus) -> Path:
     """A file with the training part as ids, for `read_encoded` in a worker's process."""
     path = cache_folder() / f"train-{corpus.tokenizer.fingerprint[:16]}-{corpus.max_length}.npz"
     if not path.is_file():
-        pairs = corpus.encoded()
+        pairs = corpus.encoded
         np.savez(
             path,
             source=pairs.sources.tokens,

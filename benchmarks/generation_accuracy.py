@@ -12,45 +12,52 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import machine
+import options as options_of
 import torch
 from generation_speed import CONTENDERS, equal_start
 from generation_worker import CONTENDERS as MAKERS
 from generation_worker import Sublayer
-from language_models import Ids, folder_of, prompts, wikitext
+from language_models import PRESETS, PULLED, Ids, folder_of, prompts, text
 from summary import table, write
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer.text.folder import load_folder
+from sublayer.errors import InputError
 
-SHAPE, EXACT = "smollm2", "sublayer"
-COMPARED = (EXACT, "sublayer, bfloat16", "sublayer, int8", "transformers, bfloat16", "transformers, quantize_dynamic")
+COMPARED = (
+    *("sublayer", "sublayer, bfloat16", "sublayer, int8"),
+    *("transformers, bfloat16", "transformers, quantize_dynamic"),
+)
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    folder = folder_of(SHAPE)
-    ids = wikitext(load_folder(folder))
+    folder = folder_of(options.shape)
+    ids = text(options.shape, folder, options.texts * options.length)
     texts = torch.tensor(ids[: options.texts * options.length]).view(options.texts, options.length)
     rows: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
     expected: list[Tensor] = []
     greedy: list[Ids] = []
     for name in COMPARED:
-        contender: Any = MAKERS[CONTENDERS[name]["library"]]({"folder": str(folder), **CONTENDERS[name]})
+        try:
+            contender: Any = MAKERS[CONTENDERS[name]["library"]]({"folder": str(folder), **CONTENDERS[name]})
+        except InputError as reason:
+            refused[name] = str(reason)
+            print(f"{name}: left out. {reason}", flush=True)
+            continue
         logits = _logits_of(contender)
-        found = [logits(text.unsqueeze(0)).squeeze(0).float() for text in texts]
-        said = contender.generate(prompts(SHAPE, folder, options.prompts, [32]), options.new)
+        found = [logits(row.unsqueeze(0)).squeeze(0).float() for row in texts]
+        said = contender.generate(prompts(options.shape, folder, options.prompts, [32]), options.new)
         expected, greedy = expected or found, greedy or said
         rows.append({"contender": name, **_beside(texts, found, expected), **_texts(said, greedy)})
         print(rows[-1], flush=True)
-    print("\n" + _table(rows))
-    settings = {**vars(options), "folder": Path(folder).name}
-    print(f"\nWritten to {write(options.name, {'machine': machine.facts(), 'settings': settings, 'rows': rows})}")
+    print(f"\n{machine.described(machine.facts())}\n\n{_table(rows)}")
+    print(f"\nWritten to {write(options, {'refused': refused, 'rows': rows})}")
 
 
 def _logits_of(contender: Any) -> Callable[[Tensor], Tensor]:
@@ -113,14 +120,15 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of.parser(__doc__, name="generation-accuracy")
+    parser.add_argument("--shape", default="smollm2", choices=[*PRESETS, *PULLED])
     parser.add_argument("--texts", type=int, default=12, help="pieces of the test text, from its beginning")
     parser.add_argument("--length", type=int, default=512, help="tokens of each")
     parser.add_argument("--prompts", type=int, default=16, help="gone on from greedily")
     parser.add_argument("--new", type=int, default=64, help="tokens of a greedy text")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="generation-accuracy", help="of the file in benchmarks/results")
-    return parser.parse_args()
+    quick = {"shape": "mini-lm", "texts": 1, "length": 16, "prompts": 1, "new": 2, "threads": 1}
+    return options_of.read(parser, quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Speed of text generation on a CPU: sublayer against `transformers`' `generate`, with the same weights.
 
-    python benchmarks/generation_speed.py                        # two threads, float32, bfloat16 and int8
-    python benchmarks/generation_speed.py --threads 1
+    python benchmarks/generation_speed.py                        # float32, bfloat16 and int8
+    python benchmarks/generation_speed.py --threads 1            # one thread for all
     python benchmarks/generation_speed.py --compile              # beside it both of them through torch.compile
     python benchmarks/generation_speed.py --shapes gpt2 --batches 1 --contenders "sublayer" "transformers"
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import machine
-import torch
+import options as options_of
 from language_models import PRESETS, PULLED, Ids, folder_of, prompts
 from summary import Summary, table, write
-from workers import Message, Worker, interleave
+from workers import Message, Worker, fit_threads, interleave
 
 HERE = Path(__file__).parent
 RIVAL = "transformers"
@@ -53,17 +53,15 @@ BATCHES: Mapping[str, tuple[int, list[int]]] = {
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
     print(f"{machine.described(machine.facts())}\n")
     rows = [row for shape in options.shapes for row in _measure(shape, options)]
     print("\n" + _table(rows))
-    name = options.name or f"generation-speed-{options.threads}-threads"
-    print(f"\nWritten to {write(name, {'machine': machine.facts(), 'settings': vars(options), 'rows': rows})}")
+    print(f"\nWritten to {write(options, {'rows': rows})}")
 
 
 def _measure(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     folder = folder_of(shape)
-    common = {"folder": str(folder), "threads": options.threads}
+    common = {"folder": str(folder)}
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         workers = {
@@ -72,8 +70,12 @@ def _measure(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             )
             for name in options.contenders
         }
+        refused = {name: why for name, worker in workers.items() if (why := worker.started.get("refused"))}
+        for name, why in refused.items():
+            print(f"{shape}, {name}: left out. {why}", flush=True)
+            workers.pop(name).close()
         for batch in options.batches:
-            rows.append({"shape": shape, **_timed(workers, shape, folder, batch, options)})
+            rows.append({"shape": shape, "refused": refused, **_timed(workers, shape, folder, batch, options)})
             print(_line(rows[-1]), flush=True)
     return rows
 
@@ -87,7 +89,8 @@ def _timed(
     def ask(number: int) -> Message:
         return {"prompts": given[number * count : (number + 1) * count], "new": options.new}
 
-    # The first round warms up, on prompts of its own.
+    # On prompts of its own, which also warms up.
+    threads = fit_threads(workers, ask(options.rounds), options.threads)
     interleave(workers, lambda _: ask(options.rounds), 1)
     answers = interleave(workers, ask, options.rounds)
     texts = {name: [text for a in several for text in a["texts"]] for name, several in answers.items()}
@@ -95,6 +98,7 @@ def _timed(
     for name, several in answers.items():
         seconds = [a["seconds"] for a in several]
         found["contenders"][name] = {
+            "threads": threads[name],
             "tokens_per_second": Summary.of([count * options.new / s for s in seconds]).plain(),
             "first_token_ms": Summary.of([1000 * a["first_seconds"] for a in several]).plain(),
             **({} if RIVAL not in answers else _beside(several, answers[RIVAL], texts[name], texts[RIVAL])),
@@ -140,6 +144,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{row['shape']}, batch {row['batch']}: {name}",
             Summary(**found["tokens_per_second"]).shown(1),
             Summary(**found["first_token_ms"]).shown(1),
+            str(found["threads"]),
             *(
                 ("", "", "")
                 if name == RIVAL or "faster" not in found
@@ -157,6 +162,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "model, batch: contender",
         "tokens/s (quartiles)",
         "first token, ms",
+        "threads",
         f"faster than {RIVAL} by",
         "first token",
         "equal texts",
@@ -165,19 +171,36 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=[*PRESETS, *PULLED], choices=[*PRESETS, *PULLED])
+    parser = options_of.parser(__doc__, name="generation-speed")
+    options_of.add_threads(parser)
+    parser.add_argument("--shapes", nargs="+", default=["gpt2", "llama-15m", "smollm2"], choices=[*PRESETS, *PULLED])
     parser.add_argument("--batches", nargs="+", default=[*BATCHES], choices=[*BATCHES])
-    parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS], help="all but the compiled, if left out")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=[*CONTENDERS],
+        metavar="NAME",
+        help=f"unset: all but the compiled, bfloat16 only where it is fast ({'; '.join(CONTENDERS)})",
+    )
     parser.add_argument("--compile", action="store_true", help="eager and compiled side by side, in float32")
-    parser.add_argument("--threads", type=int, default=2, help="of every contender")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", help="of the file in benchmarks/results")
-    options = parser.parse_args()
+    quick = {
+        "shapes": ["mini-lm"],
+        "batches": ["1", "16 ragged"],
+        # The others run in `generation_accuracy.py --quick`.
+        "contenders": ["sublayer", RIVAL],
+        "new": 3,
+        "rounds": 1,
+        "threads": [1],
+    }
+    options = options_of.read(parser, quick=quick)
     if options.contenders is None:
         left_out = {*NARROW} if options.compile else {"compile"}
-        options.contenders = [name for name, told in CONTENDERS.items() if not told.keys() & left_out]
+        slow = {"float32", "bfloat16"} - {*options_of.precisions()}
+        options.contenders = [
+            name for name, told in CONTENDERS.items() if not told.keys() & left_out and not {*told.values()} & slow
+        ]
     return options
 
 

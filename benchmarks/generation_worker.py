@@ -14,6 +14,8 @@ import torch
 from language_models import Ids
 from workers import Message, serve
 
+from sublayer.errors import InputError
+
 
 class Contender(Protocol):
     """Prompts in, exactly `new` tokens of each out."""
@@ -96,9 +98,11 @@ CONTENDERS: dict[str, Callable[[Message], Contender]] = {"sublayer": Sublayer, "
 
 
 def start(settings: Message) -> tuple[Message, Callable[[Message], Message]]:
-    """Load the model; it answers rounds of {"prompts", "new"}."""
-    torch.set_num_threads(settings["threads"])
-    contender = CONTENDERS[settings["library"]](settings)
+    """Load the model; it answers rounds of {"prompts", "new"}. {"refused": why} where this machine cannot have it."""
+    try:
+        contender = CONTENDERS[settings["library"]](settings)
+    except InputError as reason:
+        return {"refused": str(reason)}, lambda _: {}
 
     def answer(ask: Message) -> Message:
         begin = time.perf_counter()

@@ -15,27 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import machine
+import options as options_of
 import without_taps
-from machine import described, facts
 from summary import Summary, table, write
 from workers import REST, Worker
 
 OURS, AGAIN, WITHOUT = "sublayer", "sublayer again", "without taps"
-LISTENING = {
-    "gpt2": {
-        "weights of layer 5": ["decoder.layers.5.self_attention.weights"],
-        "heads of layer 5": ["decoder.layers.5.self_attention.heads"],
-        "stream of layer 5": ["decoder.layers.5.stream"],
-        "weights of all layers": ["*.weights"],
-    },
-    "base": {
-        "weights of layer 2": ["decoder.layers.2.self_attention.weights"],
-        "heads of layer 2": ["decoder.layers.2.self_attention.heads"],
-        "stream of layer 2": ["decoder.layers.2.stream"],
-        "weights of all layers": ["*.weights"],
-    },
-}
-"""By shape; both have twelve layers, the translator six a side."""
+LAYERS = {"gpt2": 5, "base": 2, "mini-lm": 1}
+"""By shape, the layer that is listened to. The first two have twelve layers, the translator six a side."""
 CALLS = {"forward": 3, "training step": 1, "32 steps of decoding": 2}
 """What is timed, and how often in a round, the median of which counts; one call more goes before."""
 
@@ -48,11 +36,10 @@ def main() -> None:
         cut = without_taps.write(Path(folder))
         for shape in options.shapes:
             rows += _measure(shape, worker, folder, options)
-    result = {"machine": facts(), "taps_cut": cut, "rounds": options.rounds, "clock": options.clock, "rows": rows}
-    print(described(result["machine"]))
+    print(machine.described(machine.facts()))
     print(f"{cut} calls of taps were cut out of the copy. Ratios of times, median (quartiles) of the rounds.\n")
     print(_table(rows))
-    print(f"\n{write(options.name, result)}")
+    print(f"\nWritten to {write(options, {'taps_cut': cut, 'rows': rows})}")
 
 
 def _measure(shape: str, script: Path, folder: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -61,7 +48,7 @@ def _measure(shape: str, script: Path, folder: str, options: argparse.Namespace)
     workers = {name: Worker(script, {**common, "contender": name, "path": path}) for name, path in paths.items()}
     # Who listens does so in the first one's process, to the very model that is compared with.
     contenders: dict[str, tuple[Worker, list[str]]] = {name: (worker, []) for name, worker in workers.items()}
-    contenders |= {name: (workers[OURS], patterns) for name, patterns in LISTENING[shape].items()}
+    contenders |= {name: (workers[OURS], patterns) for name, patterns in _listening(shape).items()}
     try:
         _require_equal(workers, folder)
         rows: list[dict[str, Any]] = []
@@ -92,6 +79,18 @@ def _measure(shape: str, script: Path, folder: str, options: argparse.Namespace)
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def _listening(shape: str) -> dict[str, list[str]]:
+    """Who listens, and to which taps."""
+    number = LAYERS[shape]
+    layer = f"decoder.layers.{number}"
+    return {
+        f"weights of layer {number}": [f"{layer}.self_attention.weights"],
+        f"heads of layer {number}": [f"{layer}.self_attention.heads"],
+        f"stream of layer {number}": [f"{layer}.stream"],
+        "weights of all layers": ["*.weights"],
+    }
 
 
 def _require_equal(workers: dict[str, Worker], folder: str) -> None:
@@ -133,16 +132,15 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(LISTENING), choices=list(LISTENING))
+    parser = options_of.parser(__doc__, name="inspection-cost")
+    parser.add_argument("--shapes", nargs="+", default=["gpt2", "base"], choices=[*LAYERS])
     parser.add_argument("--work", nargs="+", default=list(CALLS), choices=list(CALLS))
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument(
         "--clock", default="wall", choices=["wall", "process"], help="process: time computed, where others compute too"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", default="inspection-cost-cpu", help="of the file in benchmarks/results")
-    return parser.parse_args()
+    return options_of.read(parser, quick={"shapes": ["mini-lm"], "work": ["training step"], "rounds": 1})
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from sublayer.text.folder import load_folder
 
 Ids = list[int]
 
-PRESETS = {"gpt2": "gpt2", "llama-15m": "llama"}
-"""Presets with random weights, and the family that they are written as."""
+PRESETS = {"gpt2": "gpt2", "llama-15m": "llama", "mini-lm": "llama"}
+"""Presets with random weights, and the family that they are written as. The last is for `--quick`."""
 
 PULLED = ("smollm2",)
 """Models with weights of their own."""
@@ -74,16 +74,26 @@ def _sharpen(model: nn.Module) -> None:
 
 def prompts(shape: str, folder: Path, count: int, lengths: list[int]) -> list[Ids]:
     """`count` prompts, of these lengths in turn: of WikiText-2 where the model can read, else random tokens."""
-    draw = random.Random(SEED)
     if shape not in PULLED:
-        size = config.preset(shape).vocab_size
-        return [[draw.randrange(size) for _ in range(lengths[row % len(lengths)])] for row in range(count)]
+        return [random_tokens(shape, lengths[row % len(lengths)], row) for row in range(count)]
+    draw = random.Random(SEED)
     ids = wikitext(load_folder(folder))
     found: list[Ids] = []
     for row in range(count):
         begin = draw.randrange(len(ids) - max(lengths))
         found.append(ids[begin : begin + lengths[row % len(lengths)]])
     return found
+
+
+def text(shape: str, folder: Path, count: int) -> Ids:
+    """The first `count` tokens of WikiText-2's test part where the model can read, else random tokens."""
+    return wikitext(load_folder(folder))[:count] if shape in PULLED else random_tokens(shape, count)
+
+
+def random_tokens(shape: str, count: int, number: int = 0) -> Ids:
+    """`count` tokens of the preset's vocabulary, the same ones for a `number`."""
+    draw, size = random.Random(SEED * 1_000_003 + number), config.preset(shape).vocab_size
+    return [draw.randrange(size) for _ in range(count)]
 
 
 def wikitext(tokenizer: Tokenizer) -> Ids:

@@ -104,7 +104,6 @@ CONTENDERS: dict[str, Callable[[Message], Contender]] = {"sublayer": Sublayer, "
 
 def start(settings: Message) -> tuple[Message, Callable[[Message], Message]]:
     """Load the model; it answers {"check": rows} with loss and gradient, and {"batches": [rows, ...]} with seconds."""
-    torch.set_num_threads(settings["threads"])
     contender = CONTENDERS[settings["contender"]](settings)
 
     def answer(ask: Message) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,13 +13,19 @@ from typing import Any
 
 import torch
 
+SIMULATED: Mapping[str, Mapping[str, str]] = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+}
+"""Kinds of processor, and the variables that hold torch, oneDNN and MKL to the instructions of that kind."""
+
 
 def facts(device: str = "cpu") -> dict[str, Any]:
-    """What a reader needs to know about the machine, ready for JSON."""
+    """Return what a reader needs to know about the machine, ready for JSON."""
     return {
+        "kind": kind(device),
+        "simulated": simulated(),
         "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "cores": cores(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
@@ -32,23 +39,46 @@ def facts(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def described(machine: dict[str, Any]) -> str:
-    """The facts in one line, for the head of a table."""
+def described(machine: Mapping[str, Any]) -> str:
+    """Return the facts in one line, for the head of a table."""
+    held = f", held to {machine['simulated']}" if machine["simulated"] else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads ({machine['cpu_capability']}), "
+        f"{machine['cpu']}, {machine['cores']} cores ({machine['cpu_capability']}{held}), "
         f"on {machine['device']}; torch {machine['torch']}, transformers {machine['transformers']}; "
         f"{machine['date']}, commit {machine['commit']}"
     )
 
 
+def kind(device: str = "cpu") -> str:
+    """Return the kind of processor that counts, as a part of a file's name: results of two kinds stand side by side.
+
+    "avx2", "avx512", "avx512-bf16" (bfloat16 in hardware), "avx2-simulated"; of a GPU its name.
+    """
+    if device.startswith("cuda"):
+        return "-".join(torch.cuda.get_device_name().lower().split())
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    if capability == "default":
+        capability = platform.machine().lower()
+    bfloat16 = "-bf16" if capability == "avx512" and "avx512_bf16" in _cpu_info("flags").split() else ""
+    return capability + bfloat16 + ("-simulated" if simulated() else "")
+
+
+def simulated() -> str | None:
+    """Return the kind that the environment holds the libraries to, "partly" if it sets some of the variables."""
+    for name, variables in SIMULATED.items():
+        if all(os.environ.get(key) == value for key, value in variables.items()):
+            return name
+    return "partly" if any(key in os.environ for variables in SIMULATED.values() for key in variables) else None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_model() -> str:
-    """The processor's name where Linux gives it, else the platform's word for it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Return the processor's name where Linux gives it, else the platform's word for it."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def commit() -> str:
@@ -69,3 +99,10 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
+
+
+def _cpu_info(key: str) -> str:
+    """What /proc/cpuinfo says of the first core; empty where it says nothing."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

@@ -9,11 +9,13 @@ frame after it.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 
+import machine
+import options as options_of
 import torch
+from summary import Summary, table, write
 
 from sublayer import config
 from sublayer.config.presets import preset
@@ -32,30 +34,28 @@ DRAWN = "() => performance.getEntriesByName('sublayer-view').length"
 
 def main() -> None:
     """Write the file, open it again and again, print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=128)
-    options = parser.parse_args()
+    options = _options()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "view.html"
-        write_view(path, options.tokens)
-        drawn, shown = opened(path, options.rounds)
-    print(f"{path.name}: drawn after {statistics.median(drawn):.0f} ms ({min(drawn):.0f} - {max(drawn):.0f}), ", end="")
-    print(
-        f"shown after {statistics.median(shown):.0f} ms ({min(shown):.0f} - {max(shown):.0f}), {options.rounds} rounds"
-    )
+        write_view(path, options.shape, options.tokens)
+        megabytes = path.stat().st_size / 1e6
+        drawn, shown = (Summary.of(times) for times in opened(path, options.rounds))
+    print(f"{machine.described(machine.facts())}\n")
+    row = [f"{options.shape}, {options.tokens} tokens", f"{megabytes:.1f}", drawn.shown(0), shown.shown(0)]
+    print(table(["view", "MB", "drawn, ms (quartiles)", "shown, ms"], [row]))
+    result = {"megabytes": megabytes, "drawn_ms": drawn.plain(), "shown_ms": shown.plain()}
+    print(f"\nWritten to {write(options, result)}")
 
 
-def write_view(path: Path, tokens: int) -> None:
-    """A view of a model of GPT-2's shape with random weights."""
+def write_view(path: Path, shape: str, tokens: int) -> None:
+    """A view of a model of a preset's shape with random weights."""
     words = [f"word{n}" for n in range(200)]
     tokenizer = Tokenizer.train([" ".join(words)] * 2, config.TokenizerRecipe(vocab_size=900))
     torch.manual_seed(0)
-    tree = preset("gpt2").model_copy(update={"vocab_size": tokenizer.vocab_size})
+    tree = preset(shape).model_copy(update={"vocab_size": tokenizer.vocab_size})
     generator = Generator(build_model(tree), tokenizer, config.Generation())
     text = tokenizer.decode([tokenizer.encode([" ".join(words)])[0][:tokens]])[0]
     write_html(look(generator, Question(text=text, tokens=0)), path)
-    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def opened(path: Path, rounds: int) -> tuple[list[float], list[float]]:
@@ -75,6 +75,14 @@ def opened(path: Path, rounds: int) -> tuple[list[float], list[float]]:
             page.close()
         browser.close()
     return drawn, shown
+
+
+def _options() -> argparse.Namespace:
+    parser = options_of.parser(__doc__, name="page-opening")
+    parser.add_argument("--shape", default="gpt2", help="a preset of a decoder-only model")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    return options_of.read(parser, quick={"shape": "mini-lm", "tokens": 8, "rounds": 1})
 
 
 if __name__ == "__main__":

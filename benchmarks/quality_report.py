@@ -11,17 +11,41 @@ SIDES = {"sublayer": "sublayer", "baseline": "torch.nn.Transformer"}
 
 
 def tables(result: dict[str, Any], every: float) -> str:
-    """Both curves at the same times, and both scores on the test set."""
+    """Both curves at the same times, both scores on the test set, and what the baseline tried."""
     sides = [side for side in SIDES if side in result]
     parts = [_curves(result, sides, every), _scores(result, sides)]
+    if len(sides) == 2:
+        parts.append(_catches_up(result))
     if "baseline" in result:
-        b = result["baseline"]
-        tried = ", ".join(f"{t['peak']:g} after {t['warmup']} steps: {t['valid_bleu']:.1f}" for t in b["tried"])
+        tried = [
+            [
+                one["setting"],
+                f"{one['seconds']:.0f}",
+                f"{one['steps']:,}",
+                f"{one['loss']:.3f}",
+                f"{one['bleu']:.1f}",
+            ]
+            for one in result["baseline"]["tried"]
+        ]
         parts.append(
-            f"The baseline's settings, the best of (peak learning rate after warm-up: BLEU) {tried}; "
-            f"{b['steps']:,} steps in {b['precision']}."
+            f"What the baseline tried, in {result['baseline']['precision']}:\n\n"
+            + table(["setting", "seconds", "steps", "validation loss", "validation BLEU"], tried)
         )
     return "\n\n".join(parts)
+
+
+def reached(curve: list[dict[str, float]], bleu: float) -> float | None:
+    """Seconds until the first validation with at least `bleu`; None if there is none."""
+    return next((point["seconds"] for point in curve if point["bleu"] >= bleu), None)
+
+
+def _catches_up(result: dict[str, Any]) -> str:
+    end = result["baseline"]["curve"][-1]
+    seconds = reached(result["sublayer"]["curve"], end["bleu"])
+    last = f"{SIDES['baseline']} ends with {end['bleu']:.1f} BLEU after {end['seconds']:.0f} s;"
+    if seconds is None:
+        return f"{last} sublayer does not reach that."
+    return f"{last} sublayer has that after {seconds:.0f} s, {100 * seconds / end['seconds']:.0f}% of the time."
 
 
 def draw(result: dict[str, Any], path: Path, title: str) -> Path:

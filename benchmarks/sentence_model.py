@@ -44,7 +44,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
         schedule=config.Linear(warmup=max(1, steps // 4)),
         averaging=config.NoAveraging(),
     )
-    pairs = corpus.encoded()
+    pairs = corpus.encoded
     loader = Loader(pairs, training.batches, seed=1)
     trainer = Trainer(
         model,

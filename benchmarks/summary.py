@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    """The results as JSON, at `benchmarks/results/<name>.json`."""
-    path = RESULTS / f"{name}.json"
+def write(options: argparse.Namespace, result: Mapping[str, Any], device: str = "cpu") -> Path:
+    """Write the machine, the settings and `result` as JSON, to `<options.out>/<options.name>-<kind>.json`."""
+    path = options.out / f"{options.name}-{machine.kind(device)}.json"
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    whole = {"machine": machine.facts(device), "settings": settings, **result}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path

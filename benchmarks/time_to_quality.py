@@ -1,64 +1,83 @@
-"""BLEU against training time: a sublayer recipe, and what a user would write today with `torch.nn.Transformer`.
+"""BLEU against training time: a sublayer recipe, and `torch.nn.Transformer` as a careful user would train it.
 
-    python benchmarks/time_to_quality.py tatoeba-en-es-demo
-    python benchmarks/time_to_quality.py tatoeba-en-es-demo --only baseline --peaks 5e-4 1e-3 2e-3
+    python benchmarks/time_to_quality.py                        # the demo's recipe, for its own minutes
+    python benchmarks/time_to_quality.py --minutes 6            # 6 minutes for each run that counts: 35 in all
+    python benchmarks/time_to_quality.py --minutes 6 --only baseline
 
-Both get the same text, split, tokenizer, model size, machine and seconds of training, one after the other. Seconds are
-of optimizer steps: evaluation stops the clock, and reading text and training the tokenizer are not counted for
-either. The curve is greedy BLEU on the validation sentences; at each mark stands the last validation before it. The
-test set is scored at the end, with the same settings of sacreBLEU.
+Both get the same text, split, tokenizer, sizes of the model, machine and seconds of training, one after the other, each
+with all threads: a user has the whole machine, too, and nobody disturbs anybody's memory. Seconds are of optimizer
+steps: evaluation stops the clock, and reading text and training the tokenizer are not counted for either. The curve is
+greedy BLEU on the validation sentences; at each mark stands the last validation before it. The test set is scored at
+the end, with the same settings of sacreBLEU.
 
-The baseline's peak learning rate and warm-up are the best of those in `--peaks` and `--warmups`, by its own validation
-BLEU, each with a run of its own: it must not lose by a bad setting.
+The baseline (`baseline.py`) gets bucketed batches, fused AdamW or the paper's Adam, label smoothing and dropout as the
+recipe has them, and bfloat16 where the machine is fast at it. Which optimizer, peak, batch, norm placement and tying it
+trains with is searched for: every one of its settings gets a whole short run (`--trial` of the minutes), and the best
+`--finalists` of them by validation loss (BLEU is near 0 for all so early) get the whole time. The best by validation
+BLEU stands in the table. sublayer's recipe gets one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import corpus
 import machine
+import options as options_of
 import torch
-from baseline import Baseline, Point
-from corpus import Corpus
-from quality_report import draw, tables
-from summary import RESULTS, write
+from baseline import SETTINGS, Baseline, Point, Setting
+from corpus import EXAMPLE, Corpus
+from halving import Rung, halve
+from quality_report import SIDES, draw, tables
+from summary import write
 
 import sublayer
 from sublayer.config.load import LoadedRecipe, load_recipe
 from sublayer.data.split import grouped
 from sublayer.training.evaluation import score
 from sublayer.training.metrics import read_metrics
+from sublayer.training.runtime import resolve_precision
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trial of the baseline came to. run: with its model, of those that had the whole time."""
+
+    points: list[Point]
+    seconds: float
+    steps: int
+    run: Baseline | None
 
 
 def main() -> None:
     options = _options()
     loaded = load_recipe(options.recipe, options.overrides)
-    name = options.name or f"time-to-quality-{loaded.recipe.name}"
-    out = options.out or Path("runs") / name
-    result = _before(name)
+    options.name = options.name.replace("RECIPE", loaded.recipe.name)
+    result = _before(options)
     data = corpus.load(loaded.recipe.data, loaded.recipe.tokenizer, loaded.folder)
     if options.only in (None, "sublayer"):
-        result["sublayer"] = _sublayer(options, out, data) | {"machine": machine.facts(options.device)}
-        write(name, result)
+        result["sublayer"] = _sublayer(options, data) | {"machine": machine.facts(options.device)}
+        write(options, result, options.device)
     if options.only in (None, "baseline"):
         seconds = _seconds(options, loaded, result)
         result["baseline"] = _baseline(options, loaded, data, seconds) | {"machine": machine.facts(options.device)}
-        write(name, result)
     if not result:
-        raise SystemExit(f"nothing has been measured under the name {name}")
+        raise SystemExit(f"nothing has been measured under the name {options.name}: leave out --only table")
+    path = write(options, result, options.device)
     print(f"\n{machine.described(machine.facts(options.device))}\n\n{tables(result, options.every)}")
-    print(f"\nWritten to {write(name, result)} and {draw(result, RESULTS / f'{name}.png', loaded.recipe.name)}")
+    print(f"\nWritten to {path} and {draw(result, path.with_suffix('.png'), loaded.recipe.name)}")
 
 
-def _sublayer(options: argparse.Namespace, out: Path, data: Corpus) -> dict[str, Any]:
+def _sublayer(options: argparse.Namespace, data: Corpus) -> dict[str, Any]:
     """Train through the command line, as a user does; then score what it left."""
+    out = options.run or Path("runs") / options.name
     overrides = [*options.overrides, f"training.validate_every={options.validate_every}"]
     if options.minutes:
         overrides += [f"training.minutes={options.minutes}", "training.steps=none"]
@@ -84,42 +103,59 @@ def _sublayer(options: argparse.Namespace, out: Path, data: Corpus) -> dict[str,
         ],
         "seconds": lines[-1]["seconds"],
         "steps": lines[-1]["step"],
+        "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in translator.model.parameters()),
         "test": test,
     }
 
 
 def _baseline(options: argparse.Namespace, loaded: LoadedRecipe, data: Corpus, seconds: float) -> dict[str, Any]:
-    """The best of the baselines, each trained for `seconds`; the others' last validations are kept beside it."""
-    marks = [options.every * number for number in range(1, int(seconds / options.every) + 1)]
-    best: dict[str, Any] = {}
-    tried: list[dict[str, float]] = []
-    for share in options.warmups:
-        for peak in options.peaks:
-            print(f"baseline: {seconds:.0f} s, peak {peak:g}, warm-up {100 * share:.0f}% of its steps", flush=True)
-            baseline = Baseline(
-                data,
-                loaded.recipe.model,
-                seconds=seconds,
-                peak=peak,
-                share=share,
-                device=options.device,
-                precision=getattr(torch, options.baseline_precision),
-            )
-            curve = baseline.train(marks, _tell)
-            tried.append({"peak": peak, "warmup": baseline.warmup, "valid_bleu": curve[-1].bleu})
-            if not best or curve[-1].bleu > best["curve"][-1]["bleu"]:
-                best = {
-                    "curve": [asdict(point) for point in curve],
-                    "seconds": baseline.clock,
-                    "steps": baseline.step,
-                    "parameters": sum(p.numel() for p in baseline.model.parameters()),
-                    "peak": peak,
-                    "warmup": baseline.warmup,
-                    "precision": options.baseline_precision,
-                    "test": {"greedy": asdict(baseline.evaluate(data.splits.test))},
-                }
-    return best | {"tried": tried}
+    """The best of the settings, trained for `seconds`, and beside it what the others reached."""
+    training, block = loaded.recipe.training, loaded.recipe.model.encoder.block
+    precision = resolve_precision(options.baseline_precision, torch.device(options.device))
+
+    def trial(setting: Setting, share: float) -> Trained:
+        print(f"baseline, {share * seconds:.0f} s: {setting}", flush=True)
+        run = Baseline(
+            data,
+            loaded.recipe.model,
+            setting,
+            seconds=share * seconds,
+            dropout=block.dropout,
+            label_smoothing=training.label_smoothing,
+            device=options.device,
+            precision=precision,
+        )
+        whole = range(1, math.ceil(seconds / options.every)) if share == 1 else ()
+        points = run.train([options.every * number for number in whole], _tell)
+        return Trained(points, run.clock, run.step, run if share == 1 else None)
+
+    rungs = (Rung(options.trial, options.finalists), Rung(1.0, 1))
+    measures = (lambda trained: -trained.points[-1].loss, lambda trained: trained.points[-1].bleu)
+    short, full = halve([SETTINGS[number] for number in options.settings], rungs, trial, measures)
+    setting, best = full[0]
+    assert best.run is not None
+    return {
+        "curve": [asdict(point) for point in best.points],
+        "seconds": best.seconds,
+        "steps": best.steps,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in best.run.model.parameters()),
+        "setting": asdict(setting),
+        "precision": str(precision).removeprefix("torch."),
+        "test": {"greedy": asdict(best.run.evaluate(data.splits.test))},
+        "tried": [
+            {
+                "setting": str(one),
+                "seconds": trained.seconds,
+                "steps": trained.steps,
+                "loss": trained.points[-1].loss,
+                "bleu": trained.points[-1].bleu,
+            }
+            for rung in (short, full)
+            for one, trained in rung
+        ],
+    }
 
 
 def _tell(point: Point) -> None:
@@ -136,27 +172,47 @@ def _seconds(options: argparse.Namespace, loaded: LoadedRecipe, result: dict[str
     return 60 * minutes
 
 
-def _before(name: str) -> dict[str, Any]:
-    """What an earlier run left: one side may be measured today, the other tomorrow."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _before(options: argparse.Namespace) -> dict[str, Any]:
+    """What an earlier run left, where only one side is measured now; the other may have been yesterday."""
+    path = options.out / f"{options.name}-{machine.kind(options.device)}.json"
+    if options.only is None or not path.is_file():
+        return {}
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return {side: result[side] for side in SIDES if side in result}
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of.parser(__doc__, name="time-to-quality-RECIPE")
     parser.add_argument("recipe", nargs="?", default="tatoeba-en-es-demo", help="a shipped recipe or a TOML file")
     parser.add_argument("--only", choices=["sublayer", "baseline", "table"], help="one side, or just the table again")
     parser.add_argument("--minutes", type=float, help="of training; unset: the recipe's")
     parser.add_argument("--every", type=float, default=60.0, help="seconds between validations of the baseline")
-    parser.add_argument("--validate-every", type=int, default=50, help="steps between validations of sublayer")
-    parser.add_argument("--peaks", type=float, nargs="+", default=[1e-3], help="the baseline's peak learning rates")
-    parser.add_argument("--warmups", type=float, nargs="+", default=[0.15], help="its warm-ups, as parts of its steps")
-    parser.add_argument("--baseline-precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--validate-every", type=int, default=25, help="steps between validations of sublayer")
+    parser.add_argument(
+        "--trial", type=float, default=1 / 8, help="length of a baseline's trial, as a part of the time"
+    )
+    parser.add_argument("--finalists", type=int, default=2, help="settings of the baseline that get the whole time")
+    parser.add_argument(
+        "--settings",
+        type=int,
+        nargs="+",
+        default=[*range(len(SETTINGS))],
+        choices=range(len(SETTINGS)),
+        help="of the baseline, by number (baseline.py)",
+    )
+    parser.add_argument("--baseline-precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="folder of sublayer's run")
+    parser.add_argument("--run", type=Path, help="folder of sublayer's run")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--name", help="of the files in benchmarks/results")
-    return parser.parse_args()
+    quick = {
+        "recipe": str(EXAMPLE),
+        "minutes": 0.02,
+        "settings": [0, 9],
+        "trial": 0.25,
+        "finalists": 1,
+        "run": Path("runs/bench-quick/time-to-quality"),
+    }
+    return options_of.read(parser, quick=quick)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 It follows PyTorch's own translation tutorial: two embeddings and an output layer of their own, sinusoidal positions,
 Xavier initialization, padding and causal masks, greedy decoding that feeds the whole prefix again at each step. What
-the tutorial does one sentence at a time is batched here, and pad is kept out of the attention.
+the tutorial does one sentence at a time is batched here, sentences that have ended leave the batch, and pad is kept out
+of the attention.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ class TorchTransformer(nn.Module):
 
     Args:
         tied: one matrix for both embeddings and the output, which the tutorial does not do.
+        norm_first: pre-norm in place of the paper's post-norm.
         last_norms: the LayerNorm that torch puts after each stack, which the paper does not have.
     """
 
@@ -38,6 +41,7 @@ class TorchTransformer(nn.Module):
         dropout: float = 0.1,
         pad: int = 0,
         tied: bool = False,
+        norm_first: bool = False,
         last_norms: bool = True,
     ) -> None:
         super().__init__()
@@ -46,21 +50,26 @@ class TorchTransformer(nn.Module):
         self.target_embedding = nn.Embedding(vocab_size, dim)
         self.register_buffer("positions", sinusoids(max_length, dim), persistent=False)
         self.dropout = nn.Dropout(dropout)
-        self.transformer = nn.Transformer(
-            d_model=dim,
-            nhead=heads,
-            num_encoder_layers=layers,
-            num_decoder_layers=layers,
-            dim_feedforward=hidden,
-            dropout=dropout,
-            batch_first=True,
-            norm_first=False,
-        )
+        with warnings.catch_warnings():
+            # With pre-norm there are no nested tensors, says torch, although nobody has asked for any.
+            warnings.filterwarnings("ignore", message="enable_nested_tensor", category=UserWarning)
+            self.transformer = nn.Transformer(
+                d_model=dim,
+                nhead=heads,
+                num_encoder_layers=layers,
+                num_decoder_layers=layers,
+                dim_feedforward=hidden,
+                dropout=dropout,
+                batch_first=True,
+                norm_first=norm_first,
+            )
         self.output = nn.Linear(dim, vocab_size, bias=not tied)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         if tied:
+            # Embeddings are multiplied by the root of the width, logits are not: this makes both of size 1.
+            nn.init.normal_(self.output.weight, std=dim**-0.5)
             self.source_embedding.weight = self.target_embedding.weight = self.output.weight
         if not last_norms:
             self.transformer.encoder.norm = self.transformer.decoder.norm = None
@@ -73,7 +82,7 @@ class TorchTransformer(nn.Module):
             self._embed(self.target_embedding, target),
             tgt_mask=_causal(target),
             src_key_padding_mask=padding,
-            tgt_key_padding_mask=target == self.pad,
+            # None for the target: its pads are last, so nothing real sees them under the causal mask.
             memory_key_padding_mask=padding,
             tgt_is_causal=True,
         )
@@ -85,7 +94,8 @@ class TorchTransformer(nn.Module):
         padding = source == self.pad
         memory = self.transformer.encoder(self._embed(self.source_embedding, source), src_key_padding_mask=padding)
         target = torch.full((source.shape[0], 1), start, dtype=torch.int64, device=source.device)
-        ended = torch.zeros(source.shape[0], dtype=torch.bool, device=source.device)
+        rows = torch.arange(source.shape[0])
+        found: list[list[int]] = [[] for _ in rows]
         for _ in range(steps):
             hidden = self.transformer.decoder(
                 self._embed(self.target_embedding, target),
@@ -94,19 +104,30 @@ class TorchTransformer(nn.Module):
                 memory_key_padding_mask=padding,
                 tgt_is_causal=True,
             )
-            chosen = self.output(hidden[:, -1]).argmax(-1).masked_fill(ended, self.pad)
-            target = torch.cat([target, chosen.unsqueeze(1)], dim=1)
-            ended |= chosen == end
-            if ended.all():
+            chosen = self.output(hidden[:, -1]).argmax(-1)
+            going = chosen != end
+            # Sentences that have ended are not computed any further.
+            rows, chosen = rows[going.cpu()], chosen[going]
+            target, memory, padding = target[going], memory[going], padding[going]
+            for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+                found[row].append(token)
+            if not len(rows):
                 break
-        return [_until(row, end) for row in target[:, 1:].tolist()]
+            target = torch.cat([target, chosen.unsqueeze(1)], dim=1)
+        return found
 
     def _embed(self, embedding: nn.Embedding, tokens: Tensor) -> Tensor:
         return self.dropout(embedding(tokens) * self.scale + self.positions[: tokens.shape[1]])
 
 
 def from_shape(
-    c: config.EncoderDecoder, *, dropout: float = 0.1, tied: bool = False, last_norms: bool = True
+    c: config.EncoderDecoder,
+    *,
+    dropout: float = 0.1,
+    pad: int = 0,
+    tied: bool = False,
+    norm_first: bool = False,
+    last_norms: bool = True,
 ) -> TorchTransformer:
     """A `TorchTransformer` of the sizes of `c`, whose stacks must be alike."""
     block = c.encoder.block
@@ -118,7 +139,9 @@ def from_shape(
         hidden=block.feed_forward.hidden,
         max_length=c.max_length,
         dropout=dropout,
+        pad=pad,
         tied=tied,
+        norm_first=norm_first,
         last_norms=last_norms,
     )
 
@@ -153,10 +176,6 @@ def sinusoids(length: int, dim: int) -> Tensor:
 def _causal(target: Tensor) -> Tensor:
     """True means "may not attend" here, as it does for the padding masks; torch warns where the two differ."""
     return nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device, dtype=torch.bool)
-
-
-def _until(row: list[int], end: int) -> list[int]:
-    return row[: row.index(end)] if end in row else row
 
 
 def _layer_names(*, decoder: bool) -> dict[str, tuple[str, ...]]:

@@ -24,8 +24,9 @@ from typing import Any
 
 import corpus
 import machine
+import options as options_of
 from summary import Summary, table, write
-from workers import Message, Worker, interleave
+from workers import Message, Worker, fit_threads, interleave
 
 from sublayer import config
 from sublayer.data.batching import padding_waste, plan
@@ -33,12 +34,13 @@ from sublayer.data.batching import padding_waste, plan
 HERE = Path(__file__).parent
 OURS = "sublayer"
 RIVALS = ("torch.nn.Transformer", "transformers")
+SETTINGS = ("own, matched", "own, 128", "identical")
 
 
 def main() -> None:
     options = _options()
-    data = corpus.load()
-    encoded = data.encoded()
+    data = corpus.example() if options.quick else corpus.load()
+    encoded = data.encoded
     lengths = encoded.source_lengths, encoded.target_lengths
     batches = plan(*lengths, config.Batching(tokens=options.tokens), options.seed, 0)
     common: Message = {
@@ -65,12 +67,7 @@ def main() -> None:
         for result in _measure(common, options, precision, setting)
     ]
     print(_table(rows))
-    name = options.name or f"training-speed-{options.shape}-{options.device}"
-    path = write(
-        name,
-        {"machine": machine.facts(options.device), "settings": common | {"data": ""}, "equal": checked, "rows": rows},
-    )
-    print(f"\nWritten to {path}")
+    print(f"\nWritten to {write(options, {'equal': checked, 'rows': rows}, options.device)}")
 
 
 def _check(common: Message) -> dict[str, dict[str, float]]:
@@ -102,6 +99,8 @@ def _measure(common: Message, options: argparse.Namespace, precision: str, setti
             name: stack.enter_context(Worker(HERE / "training_worker.py", settings | {"contender": name}))
             for name in (OURS, *RIVALS)
         }
+        trial = {"seconds": options.trial}
+        threads = fit_threads(workers, trial, options.threads, lambda a: a["target_tokens"] / a["seconds"])
         warm = {name: worker.ask({"seconds": options.warmup}) for name, worker in workers.items()}
         slowest = max(answer["seconds"] / answer["steps"] for answer in warm.values())
         # On identical batches a round is the same ones for all: as many as the slowest makes in the time.
@@ -122,6 +121,7 @@ def _measure(common: Message, options: argparse.Namespace, precision: str, setti
             "precision": precision,
             "setting": setting,
             "contender": name,
+            "threads": threads[name],
             "rows": settings["rows"] if own and name != OURS else None,
             "parameters": workers[name].started["parameters"],
             "tokens_per_second": Summary.of(speeds[name]).plain(),
@@ -139,36 +139,58 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{row['precision']}, {row['setting']}: {row['contender']}",
             Summary(**row["tokens_per_second"]).shown(0),
             f"{row['tokens_a_step']:,.0f}",
+            str(row["threads"]),
             "" if row["contender"] == OURS else Summary(**row["sublayer_is_faster"]).shown(),
         ]
         for row in rows
     ]
-    header = ["precision, batches: contender", "target tokens/s (quartiles)", "tokens a step", "sublayer is faster by"]
+    header = [
+        "precision, batches: contender",
+        "target tokens/s (quartiles)",
+        "tokens a step",
+        "threads",
+        "sublayer is faster by",
+    ]
     return "\n" + table(header, lines)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of.parser(__doc__, name="training-speed-SHAPE")
+    options_of.add_threads(parser)
     parser.add_argument("--shape", default="small", help="a preset's sizes (small, base, ...)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument(
-        "--settings",
+        "--precisions",
         nargs="+",
-        default=["own, matched", "own, 128", "identical"],
-        choices=["own, matched", "own, 128", "identical"],
+        choices=["float32", "bfloat16"],
+        help="unset: float32, and bfloat16 where this machine is fast at it",
     )
+    parser.add_argument("--settings", nargs="+", default=[*SETTINGS], choices=[*SETTINGS])
     parser.add_argument("--tokens", type=int, default=6000, help="budget of sublayer's batches")
     parser.add_argument("--rows", type=int, help="rows of the rivals' batches in 'own, matched', if not matched")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a round")
     parser.add_argument("--warmup", type=float, default=6.0, help="seconds before the first round")
+    parser.add_argument("--trial", type=float, default=3.0, help="seconds of a trial with a number of threads")
     parser.add_argument("--held", type=int, default=64, help="identical batches, gone through in turn")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip the check of equal outputs")
-    parser.add_argument("--name", help="of the file in benchmarks/results")
-    return parser.parse_args()
+    quick = {
+        "shape": "tiny",
+        "precisions": ["float32"],
+        "settings": ["own, matched", "identical"],
+        "tokens": 300,
+        "rounds": 1,
+        "seconds": 0.1,
+        "warmup": 0.1,
+        "threads": [1],
+        "held": 2,
+    }
+    chosen = options_of.read(parser, quick=quick)
+    chosen.precisions = chosen.precisions or options_of.precisions(chosen.device)
+    chosen.name = chosen.name.replace("SHAPE", chosen.shape)
+    return chosen
 
 
 if __name__ == "__main__":

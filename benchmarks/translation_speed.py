@@ -18,10 +18,11 @@ from typing import Any
 
 import corpus
 import machine
+import options as options_of
 from marian import why_not_marian
 from sentence_model import trained
 from summary import Summary, table, write
-from workers import Message, Worker, interleave
+from workers import Message, Worker, fit_threads, interleave
 
 import sublayer
 from sublayer.data.split import grouped
@@ -34,7 +35,7 @@ TIE = 1e-4
 
 def main() -> None:
     options = _options()
-    data = corpus.load()
+    data = corpus.example() if options.quick else corpus.load()
     path = options.model or trained(data, options.shape, options.train_steps, options.device)
     translator = sublayer.load(path)
     if reasons := why_not_marian(translator.model.config):
@@ -53,11 +54,7 @@ def main() -> None:
                 rows.append(_measure(workers, sources, options, beam, batch))
                 print(_line(rows[-1]), flush=True)
     print("\n" + _table(rows))
-    name = options.name or f"translation-speed-{options.shape}-{options.device}"
-    described = {**vars(options), "model": str(options.model and options.model.name), "sentences": len(sources)}
-    print(
-        f"\nWritten to {write(name, {'machine': machine.facts(options.device), 'settings': described, 'rows': rows})}"
-    )
+    print(f"\nWritten to {write(options, {'held_out_sentences': len(sources), 'rows': rows}, options.device)}")
 
 
 def _measure(
@@ -71,7 +68,8 @@ def _measure(
         picked = [sources[(number * count + i) % len(sources)] for i in range(count)]
         return {"sources": picked, "batch": batch, "beam": beam, "steps": options.steps}
 
-    # The first round warms up, on sentences of its own.
+    # On sentences of its own, which also warms up.
+    threads = fit_threads(taken, ask(options.rounds), options.threads, lambda a: a["tokens"] / a["seconds"])
     interleave(taken, lambda _: ask(options.rounds), 1)
     answers = interleave(taken, ask, options.rounds)
     seconds = {name: [a["seconds"] for a in given] for name, given in answers.items()}
@@ -79,6 +77,7 @@ def _measure(
     return {
         "beam": beam,
         "batch": batch,
+        "threads": threads,
         "tokens_a_sentence": tokens,
         "sentences_per_second": {n: Summary.of([count / s for s in given]).plain() for n, given in seconds.items()},
         "tokens_per_second": {
@@ -144,6 +143,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             cell(row, "sentences_per_second", RIVAL, 1),
             cell(row, "sentences_per_second", TORCH, 1),
             f"{row['tokens_per_second'][OURS]['median']:,.0f}",
+            " / ".join(str(row["threads"].get(name, "–")) for name in (OURS, RIVAL, TORCH)),
             cell(row, "sublayer_is_faster", RIVAL, 2),
             cell(row, "sublayer_is_faster", TORCH, 2),
             f"{row['equal'][RIVAL]['equal_percent']:.1f}%",
@@ -156,6 +156,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         RIVAL,
         TORCH,
         "sublayer, tokens/s",
+        "threads of each",
         f"faster than {RIVAL} by",
         f"faster than {TORCH} by",
         f"equal to {RIVAL}",
@@ -164,7 +165,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of.parser(__doc__, name="translation-speed-SHAPE")
+    options_of.add_threads(parser)
     parser.add_argument("--model", type=Path, help="a trained model in Marian's architecture")
     parser.add_argument("--train-steps", type=int, default=600, help="without --model: train one for so many steps")
     parser.add_argument("--shape", default="small", help="without --model: a preset's sizes (small, base, ...)")
@@ -175,8 +177,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sentences", type=int, help="in a round; unset: 32 one by one, 4 batches of several")
     parser.add_argument("--steps", type=int, default=64, help="tokens of a translation at most")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--name", help="of the file in benchmarks/results")
-    return parser.parse_args()
+    quick = {
+        "shape": "tiny",
+        "train_steps": 2,
+        "batches": [1, 2],
+        "beams": [1, 2],
+        "sentences": 2,
+        "steps": 4,
+        "rounds": 1,
+        "threads": [1],
+    }
+    chosen = options_of.read(parser, quick=quick)
+    chosen.name = chosen.name.replace("SHAPE", chosen.model.name if chosen.model else chosen.shape)
+    return chosen
 
 
 if __name__ == "__main__":

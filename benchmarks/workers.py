@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,8 +66,34 @@ def interleave(
     return answers
 
 
+def fit_threads(
+    workers: Mapping[str, Worker],
+    message: Message,
+    candidates: Sequence[int],
+    speed: Callable[[Message], float] = lambda answer: 1 / answer["seconds"],
+) -> dict[str, int]:
+    """Return the number of threads with which each worker answers `message` fastest, and leave it set.
+
+    A rival is not made slower by more threads than it can use. The first answer of each number warms up.
+    """
+    chosen: dict[str, int] = {}
+    for name, worker in workers.items():
+        found: dict[int, float] = {}
+        for threads in candidates if len(candidates) > 1 else ():
+            worker.ask({"threads": threads})
+            worker.ask(message)
+            time.sleep(REST)
+            found[threads] = speed(worker.ask(message))
+        chosen[name] = max(found, key=found.__getitem__, default=candidates[0])
+        worker.ask({"threads": chosen[name]})
+    return chosen
+
+
 def serve(start: Callable[[Message], tuple[Message, Callable[[Message], Message]]]) -> None:
-    """The worker's side. `start` takes the settings and gives the first answer, and what answers all that follow."""
+    """The worker's side. `start` takes the settings and gives the first answer, and what answers all that follow.
+
+    {"threads": n} is answered here: from then on torch computes with so many.
+    """
     # Whatever a library prints must not get between the lines of JSON.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -76,7 +102,17 @@ def serve(start: Callable[[Message], tuple[Message, Callable[[Message], Message]
         message = json.loads(line)
         if answer is None:
             reply, answer = start(message)
+        elif message.keys() == {"threads"}:
+            reply = _use_threads(message["threads"])
         else:
             reply = answer(message)
         out.write(json.dumps(reply) + "\n")
         out.flush()
+
+
+def _use_threads(number: int) -> Message:
+    # Not before: what a worker imports, and from where, is its own affair.
+    import torch
+
+    torch.set_num_threads(number)
+    return {"threads": number}

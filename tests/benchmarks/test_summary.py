@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from quality_report import at, tables
+from quality_report import at, reached, tables
 from summary import Summary, table
 
 
@@ -42,8 +42,16 @@ def test_both_sides_stand_in_one_table() -> None:
         "baseline": side
         | {
             "curve": [{"seconds": 60.0, "bleu": 2.0}],
-            "tried": [{"peak": 1e-3, "warmup": 20, "valid_bleu": 2.0}],
+            "tried": [{"setting": "AdamW", "seconds": 60.0, "steps": 9, "loss": 1.0, "bleu": 2.0}],
             "precision": "float32",
         },
     }
-    assert "| 1.0 | 7.0 | 2.0 | +5.0 |" in tables(result, 60.0)
+    shown = tables(result, 60.0)
+    assert "| 1.0 | 7.0 | 2.0 | +5.0 |" in shown
+    assert "ends with 2.0 BLEU after 60 s; sublayer has that after 59 s, 98% of the time" in shown
+
+
+def test_a_score_is_reached_at_the_first_validation_that_has_it() -> None:
+    curve = [{"seconds": 50.0, "bleu": 1.0}, {"seconds": 110.0, "bleu": 9.0}, {"seconds": 170.0, "bleu": 8.0}]
+    assert reached(curve, 1.5) == 110.0
+    assert reached(curve, 9.5) is None
