@@ -355,13 +355,15 @@ class Tokenizer:
         encoded = self.tokens([text for text, _ in texts], marked=marked)
         return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
 
-    def encode_template(self, text: str, quoted: Sequence[int] = (), *, marked: bool = False) -> Tokens:
+    def encode_template(
+        self, text: str, quoted: Sequence[tuple[int, int]] = (), *, marked: bool = False
+    ) -> Tokens:
         """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
 
         Args:
             marked: put around it what `encode_marked` does; a chat template writes that itself.
-            quoted: places between characters across which no special token reaches, as `ChatTemplate.render` gives
-                them: there somebody's words spell one, and must not make one.
+            quoted: spans of characters, from (included) to (excluded), that are somebody's words, as
+                `ChatTemplate.render` gives them: no special token is made of one of these.
 
         Raises:
             InputError: as in `encode`.
