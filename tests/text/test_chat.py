@@ -123,7 +123,6 @@ def test_text_is_that_of_transformers(name: str, prompted: bool) -> None:
             messages = [*begin, *TALK[:length]]
             rendered = ours(source).render(messages, add_generation_prompt=prompted)
             assert rendered.text == oracle(source, messages, add_generation_prompt=prompted)
-            assert rendered.quoted == ()
 
 
 def test_tools_and_further_values_reach_the_template() -> None:
@@ -223,7 +222,7 @@ ESCAPES = {
     "ranges in ranges": "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
     "a long text": "{{ 'x' * 100000000 }}",
     "a long list": "{% set x = [0] * 1000000000 %}",
-    "a large power": "{{ 9 ** 9 ** 9 }}",
+    "a large power": "{{ 9 ** 99999999 }}",
     "a wide field": "{{ '%999999999d' % 1 }}",
     "a wide filter": "{{ '%999999999d' | format(1) }}",
     "a wide format": "{{ '{:>999999999}'.format(1) }}",

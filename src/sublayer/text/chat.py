@@ -16,6 +16,8 @@ from sublayer.text.templates.process import LONGEST, MEMORY, PROCESS, TemplatePr
 
 # A turn: "role" ("system", "user", "assistant", "tool") and "content", and whatever else the template knows.
 Message = Mapping[str, Any]
+# A template's Jinja source, or several by name.
+ChatSource = str | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class ChatTemplate:
 
     def __init__(
         self,
-        source: str | Mapping[str, str],
+        source: ChatSource,
         special_tokens: Mapping[str, str] | None = None,
         markers: Collection[str] = (),
         *,
@@ -59,14 +61,9 @@ class ChatTemplate:
             process: where templates run.
 
         Raises:
-            CheckpointError: `source` is not a template, or there is none by a name that could be taken.
+            CheckpointError: `source` is not a template.
         """
         self.sources = {"default": source} if isinstance(source, str) else dict(source)
-        if not self.sources.keys() & {"default", "tool_use"}:
-            raise CheckpointError(
-                f"the chat templates are named {', '.join(sorted(self.sources)) or 'nothing'}, and none is 'default'",
-                "Name one of them 'default'.",
-            )
         self._process = process
         self._special_tokens = dict(special_tokens or {})
         self._markers = tuple({*markers, *self._special_tokens.values()} - {""})
@@ -135,8 +132,13 @@ class ChatTemplate:
     ) -> tuple[Rendered, list[int | None]]:
         """The conversation; and for each of `cuts` (how many turns, whether an answer is asked for) the length of what
         is rendered of it, None if the whole does not begin with that."""
-        name = "tool_use" if "default" not in self.sources or (tools is not None and "tool_use" in self.sources) else ""
-        name = name or "default"
+        wanted = "default" if tools is None else "tool_use"
+        name = wanted if wanted in self.sources else "default"
+        if name not in self.sources:
+            raise InputError(
+                f"no chat template is for a conversation without tools (there are: {', '.join(sorted(self.sources))})",
+                "Give tools, or name one of them 'default'.",
+            )
         if tools and "tools" not in self._variables[name]:
             raise InputError(
                 f"{_named(name)} knows no tools, and {len(tools)} are given",
