@@ -36,7 +36,13 @@ def inspector() -> Inspector:
 
 
 def call(
-    app: Any, method: str, path: str, headers: dict[str, str] = HOST, body: bytes = b"", *, gone: threading.Event | None = None
+    app: Any,
+    method: str,
+    path: str,
+    headers: dict[str, str] = HOST,
+    body: bytes = b"",
+    *,
+    gone: threading.Event | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
     """One request by the ASGI contract: status, headers, body. gone: when it is set, the other side hangs up."""
     sent: list[dict[str, Any]] = []
@@ -452,7 +458,9 @@ def test_control_c_ends_it_and_twice_at_once(tmp_path):
         "print(listening.getsockname()[1], flush=True)\n"
         "server.serve(server.application(inspector), listening)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.errors import InputError, SublayerError
@@ -331,7 +332,7 @@ def refused(headers: Mapping[str, str], names: frozenset[str]) -> str:
     found = _HOST.fullmatch(host)
     name = found[1].strip("[]").lower() if found else ""
     if not (name == "localhost" or name in names or _is_address(name)):
-        return f"this server is not known as {ascii(host[:80])}"
+        return f"this server is not known as {host[:80]!a}"
     if headers.get("origin") not in (None, f"http://{host}", f"https://{host}"):
         return "the request comes from another page"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -404,7 +405,7 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
     connections open shut nobody out.
     """
     import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
     class Protocol(H11Protocol):
         since = 0.0
@@ -415,8 +416,10 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
             super().connection_made(transport)
             self._mind()
             if len(self.connections) > CONNECTIONS:
-                others = [one for one in self.connections if isinstance(one, Protocol) and one.asks()]
-                min(others, key=lambda one: one.since).transport.abort()
+                asking = [
+                    (one.since, one.transport) for one in self.connections if isinstance(one, Protocol) and one.asks()
+                ]
+                min(asking, key=itemgetter(0))[1].abort()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -424,7 +427,8 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
 
         def asks(self) -> bool:
             """Whether no request has come whole that is not answered."""
-            return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+            cycle: RequestResponseCycle | None = self.cycle
+            return cycle is None or cycle.response_complete or cycle.more_body
 
         def _mind(self) -> None:
             if self.asks() and self.asking is None:

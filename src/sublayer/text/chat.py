@@ -206,8 +206,15 @@ def _checked(place: int, message: Message) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """`value` with plain tables and lists for whatever is one; the process takes only those."""
+    try:
+        return _copied(value)
+    except RecursionError:
+        raise InputError("the conversation is nested too deep", "Give it as a template can read it.") from None
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+        return {key: _copied(each) for key, each in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        return [_plain(each) for each in cast("Sequence[Any]", value)]
+        return [_copied(each) for each in cast("Sequence[Any]", value)]
     return value

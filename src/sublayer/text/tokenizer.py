@@ -355,9 +355,7 @@ class Tokenizer:
         encoded = self.tokens([text for text, _ in texts], marked=marked)
         return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
 
-    def encode_template(
-        self, text: str, quoted: Sequence[tuple[int, int]] = (), *, marked: bool = False
-    ) -> Tokens:
+    def encode_template(self, text: str, quoted: Sequence[tuple[int, int]] = (), *, marked: bool = False) -> Tokens:
         """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
 
         Args:

@@ -59,7 +59,8 @@ class Tracked(str):
     def __mul__(self, times: SupportsIndex) -> str:
         return made(str.__mul__(self, times), self._user * times.__index__())
 
-    __rmul__ = __mul__
+    def __rmul__(self, times: SupportsIndex) -> str:
+        return self * times
 
     def __mod__(self, values: Any) -> str:
         if b"\1" in self._user:
@@ -272,8 +273,10 @@ def formatted(formatter: Formatter, form: str, values: Sequence[Any], named: Any
 
 def _percent(form: str, values: Any) -> str:
     """`form % values`."""
+    # Not `form % values`: a `Tracked` on the right would be asked first, and would ask here.
+    expected = str.__mod__(form, values)
     if "*" in form:
-        return of_user(form % values)
+        return of_user(expected)
     given = iter(cast("tuple[Any, ...]", values) if isinstance(values, tuple) else (values,))
     parts: list[str] = []
     done = 0
@@ -283,12 +286,12 @@ def _percent(form: str, values: Any) -> str:
         if found["type"] == "%":
             parts.append("%")
             continue
-        value = values[found["key"]] if found["key"] is not None else next(given, None)
-        bare = found.group() == "%s" and isinstance(value, str)
-        conversion = found.group() if found["key"] is None else found.group().replace(f"({found['key']})", "", 1)
+        key: str | None = found["key"]
+        value: Any = next(given, None) if key is None else cast("Any", values)[key]
+        conversion = found.group() if key is None else found.group().replace(f"({key})", "", 1)
+        bare = conversion == "%s" and isinstance(value, str)
         parts.append(as_text(value) if bare else of_user(conversion % (value,)))
     parts.append(form[done:])
     # Python has the last word on what is right, and on the errors of what is not.
     whole = joined(parts)
-    expected = form % values
     return whole if plain(whole) == expected else of_user(expected)

@@ -103,7 +103,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         kept = {name: function for name, function in filters.items() if name in PASSING}
         closed = {name: _opaque(function) for name, function in filters.items() if name in OPAQUE}
         filters.clear()
-        filters.update(kept | closed | FILTERS)
+        filters.update({**kept, **closed, **FILTERS})
         self._functions: tuple[Any, ...] = (
             self.globals["range"],
             Dict(),
@@ -144,10 +144,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             right = lifted(right)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Any, __obj: Any, *values: Any, **named: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Any, __obj: Any, *values: Any, **named: Any) -> Any:
         if not __self._may_call(__obj):
             raise SecurityError(f"a call of a {type(__obj).__name__}")
-        return super(Sandbox, __self).call(__context, __obj, *values, **named)
+        return super().call(__context, __obj, *values, **named)
 
     def _may_call(self, function: Any) -> bool:
         """Whether it is one of ours, written in the template, or a method of what holds values."""
@@ -256,12 +256,15 @@ def _format(value: str, *values: Any, **named: Any) -> str:
 
 def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     margin = as_text(width) if isinstance(width, str) else " " * width
-    lines = lifted(joined((as_text(s), "\n"))).splitlines()
+    text = as_text(s)
+    lines = lifted(joined((text, "\n"))).splitlines()
+    # Jinja writes line feeds of its own for whatever ended the lines.
+    feed = of_user("\n") if type(text) is not str else "\n"
     parts: list[str] = []
     for number, line in enumerate(lines):
         # Jinja leaves an empty line without a margin, and with `blank` gives it one.
         marked = first if number == 0 else blank or bool(line)
-        parts += ["\n" if number else "", margin if marked else "", line]
+        parts += [feed if number else "", margin if marked else "", line]
     return joined(parts)
 
 
