@@ -64,7 +64,7 @@ def served(subject: Subject, *, text: str = "", seconds: float = 60.0) -> Iterat
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield server.address(listening)
+        yield server.addresses(listening)[0]
     finally:
         running.should_exit = True
         thread.join()

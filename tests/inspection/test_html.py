@@ -130,7 +130,7 @@ def test_inspect_says_where_the_page_is(folder, monkeypatch):
     from sublayer.inspection import server
 
     served = []
-    monkeypatch.setattr(server, "serve", lambda app, listening: served.append(server.address(listening)))
+    monkeypatch.setattr(server, "serve", lambda app, listening: served.append(*server.addresses(listening)))
     done = sublayer("inspect", folder, "Where?", "--port", 0, "--device", "cpu")
     assert done.code == 0, done.err
     assert done.out == f"small: {served[0]}\n"

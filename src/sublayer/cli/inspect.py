@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,11 +50,25 @@ def inspect(
     with listening:
         subject = opened(model, device)
         about = describe(subject, folder_name(model), held_out(model))
-        app = server.application(server.Inspector(subject, about, seconds), text=text, names=frozenset({host}))
-        where = server.address(listening)
-        typer.echo(f"{about.name}: {where}")
+        inspector = server.Inspector(subject, about, seconds)
+        app = server.application(inspector, text=text, names=frozenset({host.lower()}))
+        where = server.addresses(listening)
+        typer.echo(f"{about.name}: {' or '.join(where)}")
+        if server.is_exposed(listening):
+            typer.echo(
+                "sublayer: warning: whoever can reach this machine's network address can use the model and look into "
+                "it. There is no password, and nothing is encrypted. Without --host, only this machine is let in.",
+                err=True,
+            )
         if browser:
             import webbrowser
 
-            webbrowser.open(where)
-        server.serve(app, listening)
+            webbrowser.open(where[0])
+        try:
+            server.serve(app, listening)
+        finally:
+            if not inspector.close():
+                # The model's thread still computes, and Python cannot end a thread that is inside of a product.
+                typer.echo("sublayer: interrupted", err=True)
+                sys.stdout.flush()
+                os._exit(130)

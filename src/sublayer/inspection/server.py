@@ -14,13 +14,17 @@ import asyncio
 import ipaddress
 import json
 import logging
+import os
+import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from sublayer.errors import InputError, SublayerError
 from sublayer.inspection import assets
@@ -39,6 +43,10 @@ READING = 10.0
 """Seconds in which a request's body must have come."""
 WAITING = 8
 """Questions that may wait for the model at once."""
+CONNECTIONS = 128
+"""Connections at once; of more, the one that has been asking for the longest is closed."""
+SENDING = 30.0
+"""Seconds in which a reader must take something of a reply."""
 
 HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -62,8 +70,20 @@ class GivenUp(Exception):
 
 
 @dataclass(eq=False)
+class _Asked:
+    """A question that waits for the model, or that the model is at."""
+
+    question: Question
+    given_up: threading.Event
+    end: float
+    answer: Future[dict[str, Any]] = field(default_factory=Future[dict[str, Any]])
+
+
+@dataclass(eq=False)
 class Inspector:
     """A model that answers one question at a time, in bounded time.
+
+    The model has one thread, and what waits for it stands in one list: nothing else queues.
 
     seconds: for an answer at most, what it waits for others included.
     """
@@ -73,39 +93,97 @@ class Inspector:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._changed = threading.Condition()
+        self._waiting: deque[_Asked] = deque()
+        self._current: _Asked | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
-    def answer(self, question: Question, given_up: threading.Event) -> dict[str, Any]:
-        """The view as plain data.
+    async def ask(self, question: Question, given_up: threading.Event) -> dict[str, Any]:
+        """The view as plain data. The time is kept whatever the model's thread does.
 
         Raises:
-            InputError: as `look`. Busy: others were first for too long, or the time is over. GivenUp: it was set.
+            InputError: as `look`. Busy: too many wait, or the time is over. GivenUp: it was set.
         """
-        end = time.monotonic() + self.seconds
+        asked = self._enter(question, given_up)
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await asyncio.wrap_future(asked.answer)
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            self._leave(asked)
 
+    def answer(self, question: Question, given_up: threading.Event) -> dict[str, Any]:
+        """As `ask`, for a thread that may wait."""
+        asked = self._enter(question, given_up)
+        try:
+            return asked.answer.result(timeout=self.seconds)
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            self._leave(asked)
+
+    def close(self, seconds: float = 1.0) -> bool:
+        """Give up all questions; whether the model's thread has ended within `seconds`."""
+        with self._changed:
+            self._closed = True
+            for asked in (*self._waiting, *filter(None, [self._current])):
+                asked.given_up.set()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _late(self) -> Busy:
+        return Busy(
+            f"the answer would take more than {self.seconds:g} s",
+            "Shorten the text or ask for fewer tokens; `sublayer inspect --seconds` allows more.",
+        )
+
+    def _enter(self, question: Question, given_up: threading.Event) -> _Asked:
+        with self._changed:
+            if len(self._waiting) >= WAITING:
+                raise Busy(f"{WAITING} questions wait for the model already", "Ask again in a moment.")
+            asked = _Asked(question, given_up, time.monotonic() + self.seconds)
+            self._waiting.append(asked)
+            if self._thread is None:
+                # A daemon: a model that does not come back must not keep the process alive.
+                self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return asked
+
+    def _leave(self, asked: _Asked) -> None:
+        asked.given_up.set()
+        with self._changed:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._current = None
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self._current = asked = self._waiting.popleft()
+            if not asked.answer.set_running_or_notify_cancel():
+                continue
+            try:
+                asked.answer.set_result(self._look(asked))
+            except BaseException as error:  # whoever asked is told, and the next is answered
+                asked.answer.set_exception(error)
+
+    def _look(self, asked: _Asked) -> dict[str, Any]:
         def check() -> None:
-            if given_up.is_set():
+            if asked.given_up.is_set():
                 raise GivenUp
-            if time.monotonic() > end:
-                raise Busy(
-                    f"the answer would take more than {self.seconds:g} s",
-                    "Shorten the text or ask for fewer tokens; `sublayer inspect --seconds` allows more.",
-                )
+            if time.monotonic() > asked.end:
+                raise self._late()
 
-        if self._waiting >= WAITING:
-            raise Busy(f"{WAITING} questions wait for the model already", "Ask again in a moment.")
-        self._waiting += 1
-        try:
-            while not self._lock.acquire(timeout=0.05):
-                check()
-        finally:
-            self._waiting -= 1
-        try:
-            check()
-            return look(self.subject, question, about=self.about, check=check).plain()
-        finally:
-            self._lock.release()
+        check()
+        return look(self.subject, asked.question, about=self.about, check=check).plain()
 
 
 def application(inspector: Inspector, *, text: str = "", names: frozenset[str] = frozenset()) -> ASGIApp:
@@ -138,7 +216,7 @@ def application(inspector: Inspector, *, text: str = "", names: frozenset[str] =
         given_up = threading.Event()
         watch = asyncio.create_task(_watch(request, given_up))
         try:
-            return _json(await asyncio.to_thread(inspector.answer, question, given_up))
+            return _json(await inspector.ask(question, given_up))
         finally:
             # However this ends, the model need not go on.
             given_up.set()
@@ -244,14 +322,18 @@ class _Guard:
         await self.inner(scope, receive, sending)
 
 
+# A name or an address, and a port. Whatever else stands there no browser sends.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
 def refused(headers: Mapping[str, str], names: frozenset[str]) -> str:
     """Why a request with these headers (names in small letters) is not let in; empty where it is."""
     host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    found = _HOST.fullmatch(host)
+    name = found[1].strip("[]").lower() if found else ""
     if not (name == "localhost" or name in names or _is_address(name)):
-        return f"this server is not known as '{name[:80]}'"
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+        return f"this server is not known as {host[:80]!a}"
+    if headers.get("origin") not in (None, f"http://{host}", f"https://{host}"):
         return "the request comes from another page"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         # A link may lead here; but then a browser is asked for the page itself, not for data.
@@ -289,27 +371,107 @@ def bound(host: str, port: int, tries: int = 1) -> socket.socket:
     )
 
 
-def address(listening: socket.socket) -> str:
-    """The page's address, as one opens it."""
+def addresses(listening: socket.socket) -> list[str]:
+    """The page's addresses, as one opens them: on this machine, and from others where they can reach it."""
     host, port = listening.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "localhost"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    hosts = [host]
+    if ipaddress.ip_address(host).is_unspecified:
+        own = _own_address(listening.family)
+        hosts = ["localhost", *([own] if own else [])]
+    return [f"http://[{each}]:{port}/" if ":" in each else f"http://{each}:{port}/" for each in hosts]
+
+
+def is_exposed(listening: socket.socket) -> bool:
+    """Whether other machines may reach it."""
+    return not ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _own_address(family: int) -> str | None:
+    """The address that this machine has for others; nothing is sent to find it."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # An address of the documentation's, which leads nowhere.
+            probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1", 9))
+        except OSError:
+            return None
+        return probe.getsockname()[0]
 
 
 def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve until the process is told to stop."""
+    """Serve until the process is told to stop; told twice, the process ends at once.
+
+    Whoever connects must have asked within `READING` seconds and take the reply as it comes. Of more than
+    `CONNECTIONS` connections the one that has been asking for the longest gives way, so that those who only hold
+    connections open shut nobody out.
+    """
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+    class Protocol(H11Protocol):
+        since = 0.0
+        asking: asyncio.TimerHandle | None = None
+        sending: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._mind()
+            if len(self.connections) > CONNECTIONS:
+                asking = [
+                    (one.since, one.transport) for one in self.connections if isinstance(one, Protocol) and one.asks()
+                ]
+                min(asking, key=itemgetter(0))[1].abort()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._mind()
+
+        def asks(self) -> bool:
+            """Whether no request has come whole that is not answered."""
+            cycle: RequestResponseCycle | None = self.cycle
+            return cycle is None or cycle.response_complete or cycle.more_body
+
+        def _mind(self) -> None:
+            if self.asks() and self.asking is None:
+                self.since = self.loop.time()
+                # The application says so to a body that is late; this is for headers, and for whoever does not listen.
+                self.asking = self.loop.call_later(READING + 1, self.transport.abort)
+            elif not self.asks() and self.asking is not None:
+                self.asking.cancel()
+                self.asking = None
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self.since = self.loop.time()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.sending = self.loop.call_later(SENDING, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self.sending is not None:
+                self.sending.cancel()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            for timer in filter(None, (self.asking, self.sending)):
+                timer.cancel()
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if self.should_exit:
+                os._exit(128 + sig)
+            super().handle_exit(sig, frame)
 
     settings = uvicorn.Config(
         app,
-        log_level="warning",
+        http=Protocol,
+        log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=64,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=64 * 1024,
         ws="none",
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    Server(settings).run(sockets=[listening])

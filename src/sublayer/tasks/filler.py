@@ -88,9 +88,8 @@ def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
     mask = tokenizer.mask_id
     own = tokenizer.token(mask)
     text = text.replace(MASK, own)
-    masks = re.finditer(re.escape(own), text)
-    inside = {place for found in masks for place in range(found.start() + 1, found.end())}
-    tokens = tokenizer.encode_template(text, [place for place in range(len(text) + 1) if place not in inside])
+    ends = [0, *(end for found in re.finditer(re.escape(own), text) for end in found.span()), len(text)]
+    tokens = tokenizer.encode_template(text, list(zip(ends[::2], ends[1::2], strict=True)))
     if own in text and mask not in tokens.ids:
         raise InputError(f"the tokenizer makes no mask of '{own}' in '{text[:40]}'", "Put spaces around it.")
     around = tokenizer.template.single

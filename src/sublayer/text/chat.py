@@ -1,40 +1,23 @@
-"""Conversations as text: the chat template that a model brings, run in a sandbox.
+"""Conversations as text: the chat template that a model brings.
 
-A template is a Jinja program from somebody else. It sees the messages and nothing more: the insides of Python objects
-are out of its reach, it cannot change what it is given, and what it may write and how often it may go round is bounded.
+A template is a Jinja program from somebody else. It runs in a process of its own (`text/templates/`), where its time and
+its memory are limited, the insides of Python objects are out of its reach, and every string knows which of its
+characters a user wrote.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from sublayer.errors import CheckpointError, InputError
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+from sublayer.text.templates.process import LONGEST, MEMORY, PROCESS, TemplateProcess
 
 # A turn: "role" ("system", "user", "assistant", "tool") and "content", and whatever else the template knows.
 Message = Mapping[str, Any]
-
-LONGEST = 4_000_000
-"""Characters that a template may write."""
-MOST_ROUNDS = 1_000_000
-"""Rounds that the ranges of a template may have, all together."""
-
-# Unicode keeps these for use inside a program; one that the conversation does not have stands in the middle of what
-# spells a special token there, until the template has run.
-_NONCHARACTERS = tuple(chr(code) for code in range(0xFDD1, 0xFDF0))
-
-# What makes long strings of short ones, and a format's field that is wide or takes its width from elsewhere.
-_PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format_map"})
-_WIDTH = re.compile(r":[^}]*(\d{4}|\{)")
+# A template's Jinja source, or several by name.
+ChatSource = str | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,44 +26,48 @@ class Rendered:
 
     Attributes:
         text: what the template wrote.
-        quoted: places between characters inside what spells a special token but came from a message.
+        quoted: the runs of characters that a message, a tool or another value brought, from (included) to (excluded):
+            no special token is made of one of these.
         answers: the characters that the assistant has to say, from (included) to (excluded), end token included; only
             from `render_answers`.
     """
 
     text: str
-    quoted: tuple[int, ...] = ()
+    quoted: tuple[tuple[int, int], ...] = ()
     answers: tuple[tuple[int, int], ...] = ()
 
 
 class ChatTemplate:
-    """A Jinja template that makes a text of a conversation, as Hugging Face's tokenizers define it.
+    """Jinja templates that make a text of a conversation, as Hugging Face's tokenizers define them.
 
-    It has `messages`, `add_generation_prompt`, `tools`, the special tokens by name (`bos_token`, ...),
-    `raise_exception(message)`, `strftime_now(format)`, and the filter `tojson`.
+    A template has `messages`, `add_generation_prompt`, `tools`, the special tokens by name (`bos_token`, ...),
+    `raise_exception(message)`, `strftime_now(format)`, the filter `tojson`, loop controls and `{% generation %}`.
     """
 
     def __init__(
-        self, source: str, special_tokens: Mapping[str, str] | None = None, markers: Collection[str] = ()
+        self,
+        source: ChatSource,
+        special_tokens: Mapping[str, str] | None = None,
+        markers: Collection[str] = (),
+        *,
+        process: TemplateProcess = PROCESS,
     ) -> None:
-        """Compiles `source`.
+        """Compile `source`.
 
         Args:
+            source: a template; or several by name, of which "tool_use" is taken where tools are given, "default" else.
             special_tokens: the tokens that the template can name, such as `{"eos_token": "</s>"}`.
-            markers: all spellings of special tokens: where a message has one, it stays text (`Rendered.quoted`).
+            markers: all spellings of special tokens, by which the end of an answer is known.
+            process: where templates run.
 
         Raises:
             CheckpointError: `source` is not a template.
         """
-        from jinja2 import TemplateError
-
-        self.source = source
+        self.sources = {"default": source} if isinstance(source, str) else dict(source)
+        self._process = process
         self._special_tokens = dict(special_tokens or {})
-        self._markers = tuple(sorted({*markers, *self._special_tokens.values()} - {""}, key=len, reverse=True))
-        try:
-            self._template: Template = self._environment.from_string(source)
-        except (TemplateError, RecursionError) as error:
-            raise CheckpointError(f"the chat template is damaged: {error}", "Copy the model's files anew.") from None
+        self._markers = tuple({*markers, *self._special_tokens.values()} - {""})
+        self._variables = {name: self._variables_of(name) for name in self.sources}
 
     def render(
         self,
@@ -93,24 +80,18 @@ class ChatTemplate:
         """The conversation as text; with `add_generation_prompt`, up to where the assistant's next answer begins.
 
         Args:
-            tools: JSON schemas of functions that the model may call, for templates that know of them.
+            tools: JSON schemas of functions that the model may call.
             more: further values for the template, such as Qwen3's `enable_thinking`.
 
         Raises:
-            InputError: a message has no role, or the template refuses the conversation, reaches for what it must not
-                have, or writes without end.
+            InputError: a message has no role, tools are given and the template knows none, or the template refuses the
+                conversation, reaches for what it must not have, or takes too much time or memory.
         """
-        guard = _unused((messages, tools, more))
-        given = {
-            "messages": [self._guarded(_checked(place, message), guard) for place, message in enumerate(messages)],
-            "tools": None if tools is None else self._guarded(list(tools), guard),
-            "add_generation_prompt": add_generation_prompt,
-            **self._special_tokens,
-            **{name: self._guarded(value, guard) for name, value in more.items()},
-        }
-        return _unguarded(self._run(given), guard)
+        return self._rendered(messages, add_generation_prompt, (), tools, more)[0]
 
-    def render_answers(self, messages: Sequence[Message], **more: Any) -> Rendered:
+    def render_answers(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None, **more: Any
+    ) -> Rendered:
         """The whole conversation as text, and where in it the assistant's answers stand, end tokens included.
 
         Each answer is found by rendering the conversation up to it, and with it: what came before must be rendered the
@@ -120,20 +101,18 @@ class ChatTemplate:
             InputError: as in `render`; nobody answers; or a turn is rendered in another way once more turns follow, as
                 by templates that drop the thoughts of earlier answers.
         """
-        whole = self.render(messages, **more)
+        places = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
+        cuts = [cut for place in places for cut in ((place, True), (place + 1, False))]
+        whole, lengths = self._rendered(messages, False, cuts, tools, more)
         answers: list[tuple[int, int]] = []
-        for place, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self.render(messages[:place], add_generation_prompt=True, **more).text
-            after = self.render(messages[: place + 1], **more).text
-            if not after.startswith(before) or not whole.text.startswith(after):
+        for place, before, after in zip(places, lengths[::2], lengths[1::2], strict=True):
+            if before is None or after is None or before > after:
                 raise InputError(
                     f"the chat template renders message {place} in another way when more follows, "
                     "so that there is no telling which characters are the answer",
                     "Cut the conversation after this answer, or train on it as plain text.",
                 )
-            answers.append((len(before), self._said(after, len(before))))
+            answers.append((before, self._said(whole.text[:after], before)))
         if not answers:
             raise InputError("nobody answers in this conversation", 'Give a message with the role "assistant".')
         return Rendered(whole.text, whole.quoted, tuple(answers))
@@ -141,195 +120,101 @@ class ChatTemplate:
     def _said(self, text: str, start: int) -> int:
         """The end of the answer that begins at `start`: behind its end token, not behind the white space after that."""
         kept = text.rstrip()
-        ended = any(kept.endswith(marker) for marker in self._markers)
-        return max(start, len(kept)) if ended else len(text)
+        return max(start, len(kept)) if kept.endswith(self._markers) else len(text)
 
-    def _run(self, given: Mapping[str, Any]) -> str:
-        from jinja2 import TemplateError
-        from jinja2.exceptions import SecurityError
-
-        written: list[str] = []
-        length = 0
-        try:
-            context = {**given, "range": _Range(MOST_ROUNDS)}
-            for part in self._template.generate(context):
-                written.append(part)
-                length += len(part)
-                if length > LONGEST:
-                    raise InputError(
-                        f"the chat template wrote more than {LONGEST:,} characters", "It may never end: do not use it."
-                    )
-        except SecurityError as error:
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        prompted: bool,
+        cuts: Sequence[tuple[int, bool]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        more: Mapping[str, Any],
+    ) -> tuple[Rendered, list[int | None]]:
+        """The conversation; and for each of `cuts` (how many turns, whether an answer is asked for) the length of what
+        is rendered of it, None if the whole does not begin with that."""
+        wanted = "default" if tools is None else "tool_use"
+        name = wanted if wanted in self.sources else "default"
+        if name not in self.sources:
             raise InputError(
-                f"the chat template reaches for what it must not have: {error}", "Do not use this model's template."
-            ) from None
-        except TemplateError as error:
-            raise InputError(f"the chat template refuses this conversation: {error.message}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
+                f"no chat template is for a conversation without tools (there are: {', '.join(sorted(self.sources))})",
+                "Give tools, or name one of them 'default'.",
+            )
+        if tools and "tools" not in self._variables[name]:
             raise InputError(
-                f"the chat template fails on this conversation: {type(error).__name__}: {error}",
-                "Check that every message has what the template asks for.",
-            ) from None
-        return "".join(written)
+                f"{_named(name)} knows no tools, and {len(tools)} are given",
+                "Use a model that was trained to call tools, or describe them in a message.",
+            )
+        answer = self._ask(
+            name,
+            messages=[_checked(place, message) for place, message in enumerate(messages)],
+            tools=None if tools is None else _plain(tools),
+            tokens=self._special_tokens,
+            values=_plain(more),
+            prompted=prompted,
+            cuts=cuts,
+        )
+        rendered = Rendered(answer["text"], tuple((begin, end) for begin, end in answer["user"]))
+        return rendered, [length if agrees else None for length, agrees in answer["cuts"]]
 
-    def _guarded(self, value: Any, guard: str) -> Any:
-        """A copy of `value` in which nothing spells a special token: `guard` stands after its first character."""
-        if isinstance(value, str):
-            for marker in self._markers:
-                value = value.replace(marker, marker[0] + guard + marker[1:])
-            return value
-        if isinstance(value, Mapping):
-            items = cast("Mapping[str, Any]", value).items()
-            return {key: each if key == "role" else self._guarded(each, guard) for key, each in items}
-        if isinstance(value, Sequence):
-            return [self._guarded(each, guard) for each in cast("Sequence[Any]", value)]
-        return value
+    def _variables_of(self, name: str) -> frozenset[str]:
+        """The names that a template asks for."""
+        return frozenset(self._ask(name, messages=None)["variables"])
 
-    @cached_property
-    def _environment(self) -> ImmutableSandboxedEnvironment:
-        return _sandbox()
+    def _ask(self, name: str, **request: Any) -> dict[str, Any]:
+        answer = self._process.ask({"source": self.sources[name], **request})
+        if "error" not in answer:
+            return answer
+        template, message = _named(name), answer["message"]
+        match answer["error"]:
+            case "damaged":
+                raise CheckpointError(f"{template} is damaged: {message}", "Copy the model's files anew.")
+            case "reaches":
+                raise InputError(
+                    f"{template} reaches for what it must not have: {message}", "Do not use this model's template."
+                )
+            case "refuses":
+                raise InputError(f"{template} refuses this conversation: {message}")
+            case "long":
+                raise InputError(
+                    f"{template} wrote more than {LONGEST:,} characters", "It may never end: do not use it."
+                )
+            case "memory":
+                raise InputError(
+                    f"{template} needs more than {MEMORY // 1024**2} MiB of memory for this conversation",
+                    "Shorten the conversation, or do not use this model's template.",
+                )
+            case _:
+                raise InputError(
+                    f"{template} fails on this conversation: {message}",
+                    "Check that every message has what the template asks for.",
+                )
+
+
+def _named(name: str) -> str:
+    return "the chat template" if name == "default" else f"the chat template {name!r}"
 
 
 def _checked(place: int, message: Message) -> dict[str, Any]:
-    """`message` without what is None (templates ask whether a key is there), if it is one.
-
-    A role may be written next to the signs of a special token ("<|" + role + "|>"), so it is a plain word.
-    """
+    """`message` without what is None (templates ask whether a key is there), if it is one."""
     role = message.get("role")
     if not isinstance(role, str) or not role.replace("_", "").replace("-", "").isalnum():
         raise InputError(
             f"message {place} has the role {role!r}", 'Say who speaks: "system", "user", "assistant" or "tool".'
         )
-    return {key: value for key, value in message.items() if value is not None}
+    return _plain({key: value for key, value in message.items() if value is not None})
 
 
-def _unused(given: Any) -> str:
-    # Every escape of JSON is undone by looking at the strings themselves.
-    present = set("".join(_strings(given)))
-    free = [character for character in _NONCHARACTERS if character not in present]
-    if not free:
-        raise InputError("the conversation has all of Unicode's noncharacters U+FDD1 to U+FDEF", "It is no text.")
-    return free[0]
+def _plain(value: Any) -> Any:
+    """`value` with plain tables and lists for whatever is one; the process takes only those."""
+    try:
+        return _copied(value)
+    except RecursionError:
+        raise InputError("the conversation is nested too deep", "Give it as a template can read it.") from None
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, each in cast("Mapping[Any, Any]", value).items():
-            yield str(key)
-            yield from _strings(each)
-    elif isinstance(value, Sequence):
-        for each in cast("Sequence[Any]", value):
-            yield from _strings(each)
-
-
-def _unguarded(text: str, guard: str) -> Rendered:
-    parts = text.split(guard)
-    places: list[int] = []
-    length = 0
-    for part in parts[:-1]:
-        length += len(part)
-        places.append(length)
-    return Rendered("".join(parts), tuple(places))
-
-
-class _Range:
-    """`range` for a template: all its rounds together are bounded."""
-
-    def __init__(self, left: int) -> None:
-        self._left = left
-
-    def __call__(self, *bounds: int) -> Iterable[int]:
-        from jinja2.exceptions import SecurityError
-
-        rounds = range(*bounds)
-        self._left -= len(rounds)
-        if self._left < 0:
-            raise SecurityError(f"its ranges have more than {MOST_ROUNDS:,} rounds")
-        return rounds
-
-
-def _sandbox() -> ImmutableSandboxedEnvironment:
-    from jinja2 import TemplateError, nodes
-    from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}`: marks what the assistant says, for others; here its body is written as it is."""
-
-        tags = {"generation"}  # noqa: RUF012  # the base class has it as an instance's attribute
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        """Refuses aloud where jinja's own gives an undefined value that prints as nothing, and bounds products."""
-
-        intercepted_binops = frozenset({"*", "**", "%"})
-
-        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            return not (isinstance(obj, str) and attr in _PADDING) and super().is_safe_attribute(obj, attr, value)
-
-        def wrap_str_format(self, value: Any) -> Any:
-            wrapped = super().wrap_str_format(value)
-            if wrapped is not None and _WIDTH.search(value.__self__) is not None:
-                raise SecurityError("a format with a width of more than three digits")
-            return wrapped
-
-        def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
-            raise SecurityError(f"{attribute!r} of a {type(obj).__name__}")
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            numbers = isinstance(left, int | float) and isinstance(right, int | float)
-            small = numbers and (operator != "**" or (abs(left) <= 1e6 and abs(right) <= 16))
-            if operator == "%" and isinstance(left, str):
-                small = len(left) <= 1000 and not any(sign.isdigit() for sign in left) and "*" not in left
-            if operator == "*" and not numbers:
-                sized, times = cast("Any", (left, right) if isinstance(right, int) else (right, left))
-                small = isinstance(times, int) and len(sized) * times <= LONGEST
-            if not small:
-                raise SecurityError(f"{type(left).__name__} {operator} {type(right).__name__}, of that size")
-            return super().call_binop(context, operator, left, right)
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    filters = cast("dict[str, Callable[..., Any]]", environment.filters)
-    filters["tojson"] = _to_json
-    for name in ("center", "format", "indent", "wordwrap"):
-        filters[name] = _bounded(filters[name])
-    names = cast("dict[str, Any]", environment.globals)
-    names |= {"raise_exception": refuse, "strftime_now": _now}
-    return environment
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
-    """As JSON, without the escapes for HTML that jinja's own has."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose numbers stay small, those written into a format too."""
-
-    def bounded(*arguments: Any, **named: Any) -> Any:
-        from jinja2.exceptions import SecurityError
-
-        numbers = [each for each in (*arguments[1:], *named.values()) if isinstance(each, int)]
-        if function.__name__ == "do_format":
-            numbers = [int(digits) for digits in re.findall(r"\d+", str(arguments[0]))]
-        if any(abs(number) > 1000 for number in numbers):
-            raise SecurityError("a width of more than 1,000")
-        return function(*arguments, **named)
-
-    return bounded
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return [_copied(each) for each in cast("Sequence[Any]", value)]
+    return value

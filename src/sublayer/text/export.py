@@ -12,7 +12,8 @@ from sublayer.text.tokenizer import Tokenizer
 
 
 def export(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None) -> None:
-    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one.
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one. Several chat
+    templates stand in tokenizer_config.json by their names.
 
     `transformers` then puts around texts what `encode_marked` does; give it another template first
     (`Tokenizer.dressed`) where the model was trained with marks that its caller put.
@@ -50,9 +51,13 @@ def export(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None)
     }
     if max_length is not None:
         config["model_max_length"] = max_length
-    if tokenizer.chat_template is not None:
+    if isinstance(tokenizer.chat_template, str):
         config["chat_template"] = tokenizer.chat_template
         write_text(folder / "chat_template.jinja", tokenizer.chat_template)
+    elif tokenizer.chat_template is not None:
+        config["chat_template"] = [
+            {"name": name, "template": source} for name, source in tokenizer.chat_template.items()
+        ]
     write_json(folder / "tokenizer_config.json", config)
 
 

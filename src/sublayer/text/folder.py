@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sublayer.errors import CheckpointError
+from sublayer.text.chat import ChatSource
 from sublayer.text.families import Family, family_of, name_of
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piece_model
 from sublayer.text.specials import ROLES, Slot, Specials, Template, put_around
@@ -47,7 +48,7 @@ class _Said:
     added: Mapping[int, Mapping[str, Any]]
     class_name: str | None
     architecture: str | None
-    chat_template: str | None
+    chat_template: ChatSource | None
 
     def token(self, role: str, family: Family) -> str | None:
         """The token that plays `role` (a key of `ROLES`)."""
@@ -141,14 +142,18 @@ def _read_said(folder: Path) -> _Said:
     )
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    if (folder / "chat_template.jinja").is_file():
-        return read_text(folder / "chat_template.jinja")
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> ChatSource | None:
+    """The chat templates: one of a file of its own comes before one of that name in the configuration."""
     found = config.get("chat_template")
     if isinstance(found, list):
         named = {each["name"]: each["template"] for each in cast("list[dict[str, str]]", found)}
-        return named.get("default")
-    return found
+    else:
+        named = {} if found is None else {"default": cast("str", found)}
+    files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").is_file():
+        files["default"] = folder / "chat_template.jinja"
+    named |= {name: read_text(path) for name, path in files.items()}
+    return named["default"] if named.keys() == {"default"} else named or None
 
 
 def _content(token: Any) -> str | None:

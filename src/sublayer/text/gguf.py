@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sublayer.errors import CheckpointError, nearest
+from sublayer.text.chat import ChatSource
 from sublayer.text.sentencepiece import Kind, Piece, PieceModel, backend_of
 from sublayer.text.specials import Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer
@@ -57,7 +58,15 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     before = _if_said(metadata, "add_bos_token", starts, specials.start)
     after = _if_said(metadata, "add_eos_token", False, specials.end)
     put_around(backend, Template.around(before, after, [*after, *before]))
-    return Tokenizer(backend, specials, chat_template=metadata.get("tokenizer.chat_template"))
+    return Tokenizer(backend, specials, chat_template=_chat_template(metadata))
+
+
+def _chat_template(metadata: Mapping[str, Any]) -> ChatSource | None:
+    """The chat template; by name, where there are more ("tokenizer.chat_template.tool_use")."""
+    key = "tokenizer.chat_template"
+    others = {name.removeprefix(key + "."): source for name, source in metadata.items() if name.startswith(key + ".")}
+    default = metadata.get(key)
+    return default if not others else others if default is None else {"default": default, **others}
 
 
 def _byte_level(metadata: Mapping[str, Any]) -> Backend:

@@ -51,34 +51,40 @@ class Quoting:
         )
         return self._renamed if any(reached) else self._backend
 
-    def parse(self, text: str, quoted: Sequence[int], marked: bool) -> tuple[Encoding, list[tuple[int, int]]]:
-        """`text` with its special tokens, save those that reach across a place in `quoted`; and the tokens' spans."""
+    def parse(
+        self, text: str, quoted: Sequence[tuple[int, int]], marked: bool
+    ) -> tuple[Encoding, list[tuple[int, int]]]:
+        """`text` with its special tokens, and the tokens' spans; none is made of a character in a span of `quoted`.
+
+        Special tokens are looked for in what lies between these spans alone, so that they do not depend on what is
+        quoted.
+        """
         if not quoted or not self._marked:
             encoding = self._parser.encode(text, add_special_tokens=marked)
             return encoding, encoding.offsets
         if _PREFIX[0] in text:
             raise InputError("the text has the noncharacter U+FDD0, which no text may have", "Take it out.")
-        renamed, inserted = self._spelled_anew(text, sorted(quoted))
+        renamed, inserted = self._spelled_anew(text, quoted)
         encoding = self._renamed_parser.encode(renamed, add_special_tokens=marked)
         return encoding, [(_before(a, inserted), _before(b, inserted)) for a, b in encoding.offsets]
 
-    def _spelled_anew(self, text: str, quoted: list[int]) -> tuple[str, list[int]]:
+    def _spelled_anew(self, text: str, quoted: Sequence[tuple[int, int]]) -> tuple[str, list[int]]:
         """`text` with the copy's spelling where a special token is meant, and where characters were put in."""
-        pattern = re.compile("|".join(map(re.escape, self._marked)))
+        pattern = self._pattern
         parts: list[str] = []
         inserted: list[int] = []
-        done = place = 0
-        while (match := pattern.search(text, place)) is not None:
-            begin, end = match.span()
-            crossed = bisect_right(quoted, begin) < len(quoted) and quoted[bisect_right(quoted, begin)] < end
-            if crossed:
-                place = begin + 1
-                continue
-            parts += [text[done:begin], _PREFIX]
-            inserted.append(begin + len(_PREFIX) * len(inserted))
-            done = place = begin
-            place = end
+        done = free = 0
+        for begin, end in (*sorted(quoted), (len(text), len(text))):
+            for found in pattern.finditer(text, free, begin) if free < begin else ():
+                parts += [text[done : found.start()], _PREFIX]
+                done = found.start()
+                inserted.append(done + len(_PREFIX) * len(inserted))
+            free = max(free, end)
         return "".join(parts) + text[done:], inserted
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._marked)))
 
     @cached_property
     def _parser(self) -> Backend:

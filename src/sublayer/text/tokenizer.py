@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
-    from sublayer.text.chat import ChatTemplate, Message
+    from sublayer.text.chat import ChatSource, ChatTemplate, Message
 
 
 class Tokenizer:
@@ -46,14 +46,14 @@ class Tokenizer:
         backend: Backend,
         specials: Specials | None = None,
         *,
-        chat_template: str | None = None,
+        chat_template: ChatSource | None = None,
         size: int | None = None,
     ) -> None:
         """Wraps `backend`.
 
         Args:
             specials: which ids are special; None for the four of a tokenizer trained here.
-            chat_template: the Jinja source that makes a text of a conversation, if there is one.
+            chat_template: the Jinja source that makes a text of a conversation, if there is one; or several by name.
             size: how many of the backend's ids the model knows, where not all: the others only cut the text, as
                 Marian's pieces outside its vocabulary do, and become the unknown token.
 
@@ -254,7 +254,7 @@ class Tokenizer:
         *,
         template: Template | None = None,
         specials: Specials | None = None,
-        chat_template: str | None = None,
+        chat_template: ChatSource | None = None,
     ) -> Tokenizer:
         """The same tokenizer with something else put around texts, other special tokens, another chat template."""
         from tokenizers import Tokenizer as Backend
@@ -355,13 +355,13 @@ class Tokenizer:
         encoded = self.tokens([text for text, _ in texts], marked=marked)
         return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
 
-    def encode_template(self, text: str, quoted: Sequence[int] = (), *, marked: bool = False) -> Tokens:
+    def encode_template(self, text: str, quoted: Sequence[tuple[int, int]] = (), *, marked: bool = False) -> Tokens:
         """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
 
         Args:
             marked: put around it what `encode_marked` does; a chat template writes that itself.
-            quoted: places between characters across which no special token reaches, as `ChatTemplate.render` gives
-                them: there somebody's words spell one, and must not make one.
+            quoted: spans of characters, from (included) to (excluded), that are somebody's words, as
+                `ChatTemplate.render` gives them: no special token is made of one of these.
 
         Raises:
             InputError: as in `encode`.
@@ -457,25 +457,35 @@ class Tokenizer:
         variables = {name: self.token(parts[part]) for name, part in ROLES.items() if part in parts}
         return ChatTemplate(self.chat_template, variables, sorted(map(self.token, self._left_out)))
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """The conversation so far as ids, ready for the model to answer.
 
+        Args:
+            tools: JSON schemas of functions that the model may call.
+
         Raises:
-            InputError: there is no chat template, or it refuses the conversation.
+            InputError: there is no chat template, it knows no tools, or it refuses the conversation.
         """
-        rendered = self.chat.render(messages, add_generation_prompt=True)
+        rendered = self.chat.render(messages, add_generation_prompt=True, tools=tools)
         return self.encode_template(rendered.text, rendered.quoted).ids
 
-    def encode_answers(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    def encode_answers(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[list[int], list[bool]]:
         """A whole conversation as ids, and for each whether the assistant has to learn to say it, end tokens included.
 
         By position: a token counts if it begins inside an answer.
 
+        Args:
+            tools: JSON schemas of functions that the model may call.
+
         Raises:
-            InputError: there is no chat template, it refuses the conversation, or it renders a turn in another way
-                once more turns follow.
+            InputError: there is no chat template, it knows no tools, it refuses the conversation, or it renders a turn
+                in another way once more turns follow.
         """
-        rendered = self.chat.render_answers(messages)
+        rendered = self.chat.render_answers(messages, tools=tools)
         tokens = self.encode_template(rendered.text, rendered.quoted)
         return tokens.ids, tokens.within(rendered.answers)
 
