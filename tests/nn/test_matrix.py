@@ -13,7 +13,7 @@ from sublayer import config
 from sublayer.laws import relative_error
 from sublayer.nn import matrix
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.matrix import KEEPING, LARGE, SIDE_BY_SIDE, SMALL, WAYS, Way
+from sublayer.nn.matrix import KEEPING, LARGE, SIDE_BY_SIDE, SMALL, BYTE_PRODUCTS, ByteProduct
 
 ROWS = (1, 5, 300)
 SIZES = ((7, 5), (96, 64), (2 * SMALL // 256, 257), (LARGE // 512, 512))
@@ -21,7 +21,7 @@ assert 5 * LARGE // 512 < SIDE_BY_SIDE < 300 * LARGE // 512
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-EXACT = [way for way in WAYS if matrix._exact(way)]
+EXACT = [way for way in BYTE_PRODUCTS if matrix._exact(way)]
 """Whatever is switched on."""
 
 
@@ -36,19 +36,19 @@ def small_matrices_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several kinds of processor: how they multiply what is narrow."""
     match request.param:
-        case Way() as way:
-            monkeypatch.setattr(matrix, "exact_way", lambda: way)
+        case ByteProduct() as way:
+            monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
         case "without oneDNN":
             monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
         case "in pieces":
-            monkeypatch.setattr(matrix, "exact_way", lambda: None)
+            monkeypatch.setattr(matrix, "exact_byte_product", lambda: None)
             monkeypatch.setattr(matrix, "packs_bfloat16", lambda: False)
         case _:
             pass
 
 
-def way_name(way: Way | str) -> str:
-    return f"{way.multiply.__name__[1:]} {way.base}" if isinstance(way, Way) else way
+def way_name(way: ByteProduct | str) -> str:
+    return f"{way.multiply.__name__[1:]} {way.base}" if isinstance(way, ByteProduct) else way
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -86,7 +86,7 @@ def test_in_int8_only_the_rounding_of_the_weights_and_of_x_is_lost(rows: int, si
     kept = (weight / scale).round().double() * scale.double()
     expected = x.double() @ kept.T + bias.double()
     found = KEEPING["int8"](weight, bias)(x).double()
-    way = matrix.exact_way()
+    way = matrix.exact_byte_product()
     unit = 0.0 if way is None else x.abs().amax(dim=1, keepdim=True).double() / matrix.most(way.base)
     # A little of a unit more, for scaling x to units rounds too.
     lost = unit / 2 * (1 + 2**-8) * kept.abs().sum(dim=1)
@@ -111,9 +111,11 @@ def test_the_activation_comes_after_the_bias(weights: config.Weights, activation
 @pytest.mark.usefixtures("small_matrices_too")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("way", EXACT, ids=way_name)
-def test_a_row_in_int8_does_not_depend_on_the_others(way: Way, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_in_int8_does_not_depend_on_the_others(
+    way: ByteProduct, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sums of whole numbers are exact, so not even in the last bit, and not whether digits are side by side."""
-    monkeypatch.setattr(matrix, "exact_way", lambda: way)
+    monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
     monkeypatch.setattr(matrix, "SIDE_BY_SIDE", 100)
     keep, x = KEEPING["int8"](drawn(1, 40, 64), drawn(2, 40)), drawn(3, rows, 64)
     x[0] *= 1000
@@ -142,7 +144,7 @@ def test_small_matrices_stay_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def overflowing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
-    """As a processor does that adds two products of bytes in 16 bits: digits are positive there, and moved back later."""
+    """As a processor does that adds two products of bytes in 16 bits; the digits are positive there."""
 
     def apply(digits: Tensor) -> Tensor:
         products = (digits + base // 2).unsqueeze(1) * whole.float()
@@ -153,17 +155,17 @@ def overflowing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], T
 
 
 def test_a_processor_whose_pairs_of_bytes_overflow_gets_digits_of_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = (Way(overflowing, 256), Way(overflowing, 128))
-    monkeypatch.setattr(matrix, "WAYS", ways)
-    assert matrix.exact_way() == ways[1]
+    ways = (ByteProduct(overflowing, 256), ByteProduct(overflowing, 128))
+    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", ways)
+    assert matrix.exact_byte_product() == ways[1]
 
 
 def test_a_way_that_is_not_there_or_switched_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(matrix, "WAYS", (Way(missing, 256), Way(matrix._by_one_dnn, 256)))
+    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", (ByteProduct(missing, 256), ByteProduct(matrix._by_one_dnn, 256)))
     monkeypatch.setattr(matrix, "_exact", lambda way: way.multiply is not missing)
-    assert matrix.exact_way() == (Way(matrix._by_one_dnn, 256) if matrix.one_dnn() else None)
+    assert matrix.exact_byte_product() == (ByteProduct(matrix._by_one_dnn, 256) if matrix.one_dnn() else None)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert matrix.exact_way() is None
+    assert matrix.exact_byte_product() is None

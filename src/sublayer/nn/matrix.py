@@ -2,7 +2,7 @@
 
     y = activation(x W^T + b)        x [R, in] and y [R, out], float32
 
-float32   in oneDNN's own layout (or, for one row of a small matrix, transposed).
+float32   in oneDNN's own layout or transposed, whichever is faster here.
 bfloat16  half as large: what is multiplied is rounded to 8 bits, and so is the result.
 int8      a quarter as large: a whole number from -127 to 127 for each weight, with a scale for each row of W. The rows
           of x are made whole numbers too, each row by its own largest number, and multiplied as two digits of one byte,
@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.fast.choices import SMALL, prepared_way
+from sublayer.fast.facts import Way
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.linear import one_dnn, pack, product
 
@@ -45,9 +47,6 @@ FUSED: Mapping[config.Activation | None, tuple[str, str]] = {
 }
 """Our names of activations, and what oneDNN calls them."""
 
-SMALL = 2**17
-"""A weight of so many numbers or fewer is read before oneDNN has begun: one row is quicker by torch's own product."""
-
 
 class Keep(Protocol):
     """How a matrix becomes a function: weight [out, in] and bias [out] in float32, which are copied, not kept."""
@@ -58,8 +57,15 @@ class Keep(Protocol):
 
 
 def float32(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
-    if not one_dnn():
-        return _transposed(weight, bias, activation)
+    several = prepared_way(2, weight.numel()) if one_dnn() else "transposed"
+    # A large weight is not held twice.
+    one = prepared_way(1, weight.numel()) if one_dnn() and weight.numel() <= SMALL else several
+    apply = {way: PREPARED[way](weight, bias, activation) for way in {one, several}}
+    of_one, of_several = apply[one], apply[several]
+    return of_several if one == several else lambda x: of_one(x) if x.shape[0] == 1 else of_several(x)
+
+
+def _packed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
     attribute, algorithm = FUSED[activation]
     packed = pack(weight)
 
@@ -67,16 +73,15 @@ def float32(weight: Tensor, bias: Tensor | None, activation: config.Activation |
         y: Tensor = product(x, packed, bias, attribute, [], algorithm)
         return y
 
-    if weight.numel() > SMALL:
-        return apply
-    apply_to_one = _transposed(weight, bias, activation)
-    return lambda x: apply(x) if x.shape[0] > 1 else apply_to_one(x)
+    return apply
 
 
-def _transposed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None) -> Function:
-    """The product by torch alone, in float32."""
+def _transposed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
     transposed, finish = weight.t().contiguous(), _finish(activation)
     return lambda x: finish(x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed))
+
+
+PREPARED: Mapping[Way, Keep] = {"packed": _packed, "transposed": _transposed}
 
 
 def bfloat16(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
@@ -97,10 +102,10 @@ def int8(weight: Tensor, bias: Tensor | None, activation: config.Activation | No
         return bfloat16(weight, bias, activation)
     scale = (weight.abs().amax(dim=1) / 127).clamp_(min=torch.finfo(torch.float32).tiny)
     whole = (weight / scale.unsqueeze(1)).round_().to(torch.int8)
-    way = exact_way()
-    if way is None:
+    exact = exact_byte_product()
+    if exact is None:
         return _in_pieces(whole, scale, bias, activation)
-    times, finish = by_digits(whole, scale, *way), _finish(activation)
+    times, finish = by_digits(whole, scale, *exact), _finish(activation)
 
     def apply(x: Tensor) -> Tensor:
         y, largest = times(x)
@@ -166,7 +171,7 @@ SIDE_BY_SIDE = 2**18
 """Up to so many results the digits are rows of one product, which reads the weights once; more are too much memory."""
 
 
-class Way(NamedTuple):
+class ByteProduct(NamedTuple):
     """How bytes are multiplied.
 
     multiply: (W [out, in] int8, scale [out], base) -> (digits [R, in], whole numbers from -base/2 to base/2 - 1, in
@@ -210,18 +215,19 @@ def _by_fbgemm(whole: Tensor, scale: Tensor, base: int) -> Function:
     return apply
 
 
-WAYS = (Way(_by_one_dnn, 256), Way(_by_fbgemm, 256), Way(_by_fbgemm, 128))
-"""From the fastest on. A processor without instructions for it adds two products of bytes in 16 bits, where 2 * 255 * 127
-overflows and 2 * 127 * 127 does not: there digits have 7 bits, and x has 14 in the place of 16."""
+BYTE_PRODUCTS = (ByteProduct(_by_one_dnn, 256), ByteProduct(_by_fbgemm, 256), ByteProduct(_by_fbgemm, 128))
+"""From the fastest on. A processor without instructions for them adds two products of bytes in 16 bits, where
+2 * 255 * 127 overflows and 2 * 127 * 127 does not: there digits have 7 bits, and x has 14 in the place of 16."""
 
 
-def exact_way() -> Way | None:
-    """Return the first of `WAYS` that is there, switched on, and comes out right on this processor."""
-    return next((way for way in WAYS if (way.multiply is not _by_one_dnn or one_dnn()) and _exact(way)), None)
+def exact_byte_product() -> ByteProduct | None:
+    """Return the first of `BYTE_PRODUCTS` that is there, switched on, and comes out right on this processor."""
+    there = (way for way in BYTE_PRODUCTS if way.multiply is not _by_one_dnn or one_dnn())
+    return next(filter(_exact, there), None)
 
 
 @cache
-def _exact(way: Way) -> bool:
+def _exact(way: ByteProduct) -> bool:
     """Whether the largest products of bytes come out right."""
     draw = torch.Generator().manual_seed(0)
     whole = (torch.randint(0, 2, (8, 64), generator=draw) * 254 - 127).to(torch.int8)
