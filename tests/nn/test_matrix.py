@@ -13,7 +13,7 @@ from sublayer import config
 from sublayer.laws import relative_error
 from sublayer.nn import matrix
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.matrix import KEEPING, LARGE, SIDE_BY_SIDE, SMALL, BYTE_PRODUCTS, ByteProduct
+from sublayer.nn.matrix import BYTE_PRODUCTS, KEEPING, LARGE, SIDE_BY_SIDE, SMALL, ByteProduct
 
 ROWS = (1, 5, 300)
 SIZES = ((7, 5), (96, 64), (2 * SMALL // 256, 257), (LARGE // 512, 512))
