@@ -15,7 +15,16 @@ from sublayer.fast.facts import CLEARLY, Identity, Machine
 from sublayer.fast.measure import measure
 from sublayer.files import cache_folder, write_text
 
-__all__ = ["Machine", "machine", "machine_file", "machine_is", "multiply_dtype", "read_machine", "write_machine"]
+__all__ = [
+    "Machine",
+    "machine",
+    "machine_file",
+    "machine_is",
+    "machine_of_run",
+    "multiply_dtype",
+    "read_machine",
+    "write_machine",
+]
 
 _known: Machine | None = None
 _lock = RLock()
@@ -61,6 +70,20 @@ def multiply_dtype(device: torch.device | str) -> torch.dtype:
     here = machine()
     faster = here.gflops("square", "bfloat16") > CLEARLY * here.gflops("square", "float32")
     return torch.bfloat16 if faster else torch.float32
+
+
+@contextmanager
+def machine_of_run(folder: Path, *, resume: bool) -> Generator[None]:
+    """Choose, within the block, by the facts that the run in `folder` began with, where it is to go on.
+
+    `write_machine` puts them there when a run begins. A run without them goes by what this machine is now.
+    """
+    facts = read_machine(folder / "machine.json") if resume else None
+    if facts is None:
+        yield
+    else:
+        with machine_is(facts):
+            yield
 
 
 def read_machine(path: Path) -> Machine | None:

@@ -33,8 +33,8 @@ class Products(NamedTuple):
 def dense(matrix: Tensor) -> Tensor:
     """Return the matrix itself where its rows, or its columns, stand side by side in memory, else a contiguous copy.
 
-    oneDNN reads its first operand at any strides, but its second only like this; one that was sliced from a wider matrix,
-    or expanded (strides of 0), it multiplies in a plain loop, 1,000 times slower than the copy and its product.
+    oneDNN reads its first operand at any strides, but its second only like this; one that was sliced from a wider
+    matrix, or expanded (strides of 0), it multiplies in a plain loop, 1,000 times slower than a copy and its product.
     """
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 

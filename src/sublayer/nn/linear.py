@@ -3,8 +3,8 @@
     y = x W^T + b
 
 Once `prepare` has been called, and while no gradient is recorded, a float32 product on a CPU uses a copy of the weight
-in whichever layout is faster here (`sublayer.fast`): the one of oneDNN, or transposed. The numbers differ in the last bits
-only.
+in whichever layout is faster here (`sublayer.fast`): the one of oneDNN, or transposed. The numbers differ in the last
+bits only.
 
 The copies are made when first needed and thrown away when the weight has changed since.
 """

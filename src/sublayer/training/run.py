@@ -1,6 +1,7 @@
 """A run: from a recipe to a trained model, in one folder.
 
 recipe.toml       the recipe as resolved, paths made absolute
+machine.json      what this machine is fast at, so that a resumed run multiplies as it began to (`fast/machine.py`)
 tokenizer.json    metrics.jsonl    curves.png, and what else the task draws
 checkpoints/      to go on from (`training/checkpoint.py`)
 model/            the result (`hub/folder.py`), with the held-out rows beside it in test.jsonl
@@ -22,6 +23,7 @@ from sublayer.config.load import LoadedRecipe, dump_toml, load_recipe
 from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.fast.machine import machine, machine_of_run, write_machine
 from sublayer.files import remove_leftovers, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
@@ -54,6 +56,11 @@ def train(
     """
     keep_freed_memory()
     check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+    with machine_of_run(out, resume=resume):
+        return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+
+
+def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
     work = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
     recipe = _with_paths(work.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
@@ -246,11 +253,13 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     """
     for part in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(out / part, ignore_errors=True)
-    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png"):
+    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
             (out / part).unlink()
     auto = str(resolve_precision("auto", device)).removeprefix("torch.")
     recipe = _with_precision(recipe, auto, auto)
+    if device.type == "cpu":
+        write_machine(machine(), out / "machine.json")
     write_text(out / "recipe.toml", dump_toml(recipe))
     return recipe
 
