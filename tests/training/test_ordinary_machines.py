@@ -85,10 +85,7 @@ class Demo:
     def flops(self) -> float:
         """Of a step: the model's, forward and backward, and the optimizer's."""
         model = flops(self.tree, self.length, self.length).training * self.rows * self.length
-        matrices = [
-            p for part in muons(self.trainer.optimizers) for group in part.param_groups for p in group["params"]
-        ]
-        return model + sum(map(orthogonalization, matrices))
+        return model + sum(map(orthogonalization, matrices(self.trainer.optimizers)))
 
 
 def matrices(optimizers: Optimizers) -> list[Tensor]:
