@@ -102,11 +102,10 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
-# Where products, precision, optimizers, runners and recipes are tested. Whole folders, so that a new test is among them.
-PORTABLE := tests/nn tests/fast tests/training tests/models tests/laws tests/generation
+# Where products, precision, optimizers, runners and recipes are tested. Folders, so that a new test is among them.
+CALLING_ONEDNN := tests/nn tests/fast tests/models tests/generation/test_runner*.py
+PORTABLE := $(CALLING_ONEDNN) tests/training
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
-# Without oneDNN only what calls it.
-CALLING_ONEDNN := tests/nn tests/fast tests/models tests/generation/test_runner.py tests/generation/test_runner_alone.py
 
 test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
 	@echo "As on a processor that has AVX2 and nothing newer"
