@@ -243,9 +243,10 @@ def test_whether_there_is_a_recurrence_in_bfloat16_is_found_by_trying(monkeypatc
 
     recurrence._has_lstm.cache_clear()
     with torch.inference_mode():
-        here = recurrence._has_lstm(torch.float32, True)
-    assert here
+        here = recurrence._has_lstm(torch.bfloat16, True)
+    recurrence._has_lstm.cache_clear()
+    assert recurrence._has_lstm(torch.bfloat16, True) == here
     monkeypatch.setattr(torch.nn, "LSTM", Refusing)
     recurrence._has_lstm.cache_clear()
-    assert not recurrence._has_lstm(torch.float32, True)
+    assert not recurrence._has_lstm(torch.bfloat16, True)
     recurrence._has_lstm.cache_clear()

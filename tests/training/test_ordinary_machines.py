@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,10 @@ from sublayer.fast.facts import Identity, Machine, Speed
 from sublayer.fast.machine import machine_is
 from sublayer.models import build_model
 from sublayer.training.losses import CrossEntropy
-from sublayer.training.metrics import MetricsLog
 from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.trainer import Surroundings, Trainer
-from telling import Told
+from sublayer.training.trainer import Trainer
 
 HALF = (torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")
@@ -49,7 +46,7 @@ def facts(bfloat16: float) -> Machine:
 class Demo:
     """Steps of the demo's recipe over one batch of `rows` pairs of random tokens."""
 
-    def __init__(self, folder: Path, rows: int, length: int = 12) -> None:
+    def __init__(self, rows: int, length: int = 12) -> None:
         recipe = load_recipe("tatoeba-en-es-demo").recipe
         assert isinstance(recipe.model, config.EncoderDecoder)
         self.tree = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
@@ -66,9 +63,10 @@ class Demo:
             rows=np.arange(rows),
             target_tokens=rows * length,
         )
-        around = Surroundings(MetricsLog(folder / "metrics.jsonl"), Told(), folder / "checkpoints", lambda: None)
         c = recipe.training
+        # A step reads the given batch and writes nothing.
         loader: Any = None
+        around: Any = None
         self.trainer = Trainer(
             build_model(self.tree).train(),
             loader,
@@ -119,16 +117,16 @@ class HalfProducts(TorchDispatchMode):
 MULTIPLYING = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "linear", "_linear_pointwise"}
 
 
-def test_where_half_precision_is_slow_a_step_multiplies_nothing_in_it(tmp_path: Path) -> None:
+def test_where_half_precision_is_slow_a_step_multiplies_nothing_in_it() -> None:
     with machine_is(facts(bfloat16=1.0)), HalfProducts() as seen:
-        Demo(tmp_path, rows=4).step()
+        Demo(rows=4).step()
     assert not seen.counted
 
 
-def test_the_count_would_see_them(tmp_path: Path) -> None:
+def test_the_count_would_see_them() -> None:
     """Of the model's own products and, where the recipe leaves it to the machine, of the optimizer's."""
     with machine_is(facts(bfloat16=400.0)):
-        demo = Demo(tmp_path, rows=4)
+        demo = Demo(rows=4)
         with HalfProducts() as seen:
             demo.step()
     products = {name: count for name, count in seen.counted.items() if name in MULTIPLYING}
@@ -169,9 +167,9 @@ def least(demo: Demo) -> float:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Demo:
+def demo() -> Demo:
     keep_freed_memory()
-    return Demo(tmp_path, rows=80)
+    return Demo(rows=80)
 
 
 def test_a_step_takes_at_most_four_times_what_its_products_take(demo: Demo) -> None:
