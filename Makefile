@@ -97,10 +97,21 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint wheel bench bench-quick
+.PHONY: test test-portable lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+# Where products, precision, optimizers, runners and recipes are tested. Folders, so that a new test is among them.
+CALLING_ONEDNN := tests/nn tests/fast tests/models tests/generation/test_runner*.py
+PORTABLE := $(CALLING_ONEDNN) tests/training
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
+	@echo "As on a processor that has AVX2 and nothing newer"
+	@$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(PORTABLE)
+	@echo "Without oneDNN"
+	@SUBLAYER_TEST_ONEDNN=0 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(CALLING_ONEDNN)
 
 lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contracts
 	@$(BIN)/ruff check .

@@ -13,6 +13,10 @@ from hypothesis import settings
 # One thread: sums come out the same each time, and parallel workers do not fight over the cores.
 torch.set_num_threads(1)
 
+# A torch without oneDNN, as `make test-portable` asks for. Tests that start processes hand it on themselves.
+if os.environ.get("SUBLAYER_TEST_ONEDNN") == "0":
+    torch.backends.mkldnn.enabled = False
+
 # No deadline: a first call compiles, allocates or imports, and a busy machine is not a failed property.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

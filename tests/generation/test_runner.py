@@ -303,11 +303,15 @@ def test_other_types_are_declined(dtype: torch.dtype) -> None:
     assert torch.equal(decode(stepper), decode(model))
 
 
-def test_without_the_private_product_there_is_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "why_not", lambda weights: "none")
+def test_without_one_dnn_steps_are_still_the_runners(
+    monkeypatch: pytest.MonkeyPatch, steps_by_modules: list[int]
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     model = small()
-    assert runner_for(model) is model
-    assert torch.equal(decode(Runner(model)), decode(model))
+    assert isinstance(runner_for(model), Runner)
+    found = decode(Runner(model))
+    assert steps_by_modules == []
+    assert laws.relative_error(found, decode(model)) < 1e-5
 
 
 def test_weights_of_inference_mode_are_declined() -> None:

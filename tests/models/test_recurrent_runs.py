@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import sublayer as package
-from recurrent_models import PAIRS, TEXTS, VOCAB, build
+from recurrent_models import PAIRS, TEXTS, VOCAB, build, name
 from small_run import processes, same, sublayer, write
 from small_task import write_task
 from sublayer import config
@@ -24,6 +24,7 @@ from sublayer.generation.translator import Translator
 from sublayer.inspection.recording import record
 from sublayer.laws import relative_error
 from sublayer.models import build_model
+from sublayer.nn import recurrence
 from sublayer.training.checkpoint import listed
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objectives.translation import pair_loss
@@ -204,16 +205,48 @@ def test_where_there_is_no_attention_there_is_no_alignment() -> None:
         alignments(build(PAIRS[1]), [[1, 2]], [[3]], start_id=1, layer=1)
 
 
-def test_bfloat16_trains() -> None:
-    for tree in (PAIRS[1], TEXTS[0]):
-        model = build_model(tree).train()
-        tokens = torch.randint(VOCAB, (3, 6))
-        with torch.autocast("cpu", torch.bfloat16):
-            told = (
-                (tokens,)
-                if isinstance(tree, config.RecurrentDecoderOnly)
-                else (tokens, torch.tensor([6, 2, 4]), tokens)
-            )
-            model.hidden(*told).float().square().sum().backward()
-        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
-        assert model.decoder.recurrence.kernel.weight_hh_l0.grad is not None
+@pytest.mark.parametrize("has_lstm", [None, False], ids=["as here", "no LSTM in bfloat16"])
+@pytest.mark.parametrize("tree", [PAIRS[1], PAIRS[3], PAIRS[5], *TEXTS], ids=name)
+def test_bfloat16_trains(
+    tree: config.RecurrentEncoderDecoder | config.RecurrentDecoderOnly,
+    has_lstm: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the processor has no recurrence in bfloat16, that part is float32, and nothing dies."""
+    if has_lstm is not None:
+        monkeypatch.setattr(recurrence, "_has_lstm", lambda dtype, one_dnn: has_lstm)
+    torch.manual_seed(1)
+    model = build_model(tree).train()
+    tokens = torch.randint(VOCAB, (3, 6))
+    pair = isinstance(tree, config.RecurrentEncoderDecoder)
+    told = (tokens, torch.tensor([6, 2, 4]), tokens) if pair else (tokens,)
+    expected = model.hidden(*told)
+    kinds: list[torch.dtype] = []
+    kernel = model.decoder.recurrence.kernel
+    kernel.register_forward_hook(lambda module, inputs, outputs: kinds.append(outputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.hidden(*told).float()
+        found.square().sum().backward()
+    assert relative_error(found, expected) < 0.1
+    if has_lstm is False:
+        assert set(kinds) == {torch.float32}
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert kernel.weight_hh_l0.grad is not None
+
+
+def test_whether_there_is_a_recurrence_in_bfloat16_is_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In inference mode too, and the answer is the one that a training gets."""
+
+    class Refusing(torch.nn.LSTM):
+        def forward(self, *given: Any) -> Any:
+            raise RuntimeError("could not create a primitive descriptor")
+
+    recurrence._has_lstm.cache_clear()
+    with torch.inference_mode():
+        here = recurrence._has_lstm(torch.bfloat16, True)
+    recurrence._has_lstm.cache_clear()
+    assert recurrence._has_lstm(torch.bfloat16, True) == here
+    monkeypatch.setattr(torch.nn, "LSTM", Refusing)
+    recurrence._has_lstm.cache_clear()
+    assert not recurrence._has_lstm(torch.bfloat16, True)
+    recurrence._has_lstm.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from sublayer import config
 from sublayer.laws import relative_error
 from sublayer.nn import matrix
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.matrix import KEEPING, LARGE, SIDE_BY_SIDE, SMALL
+from sublayer.nn.matrix import BYTE_PRODUCTS, KEEPING, LARGE, SIDE_BY_SIDE, SMALL, ByteProduct
 
 ROWS = (1, 5, 300)
 SIZES = ((7, 5), (96, 64), (2 * SMALL // 256, 257), (LARGE // 512, 512))
@@ -20,44 +21,82 @@ assert 5 * LARGE // 512 < SIDE_BY_SIDE < 300 * LARGE // 512
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+EXACT = [way for way in BYTE_PRODUCTS if matrix._exact(way)]
+"""Whatever is switched on."""
+
 
 @pytest.fixture
 def small_matrices_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made whole numbers like large ones."""
     monkeypatch.setattr(matrix, "LARGE", 0)
+    monkeypatch.setattr(matrix, "LARGE_IN_PIECES", 0)
+
+
+@pytest.fixture(params=["as here", "without oneDNN", "in pieces", *EXACT], ids=lambda way: way_name(way))
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several kinds of processor: how they multiply what is narrow."""
+    match request.param:
+        case ByteProduct() as way:
+            monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
+        case "without oneDNN":
+            monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+        case "in pieces":
+            monkeypatch.setattr(matrix, "exact_byte_product", lambda: None)
+            monkeypatch.setattr(matrix, "packs_bfloat16", lambda: False)
+        case _:
+            pass
+
+
+def way_name(way: ByteProduct | str) -> str:
+    return f"{way.multiply.__name__[1:]} {way.base}" if isinstance(way, ByteProduct) else way
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def kept(weight: Tensor, weights: config.Weights) -> Tensor:
-    """The weight as it is kept, in float64."""
-    if weights != "int8" or weight.numel() < LARGE:
-        return weight.to(TYPES.get(weights, torch.bfloat16)).double()
-    scale = weight.abs().amax(dim=1, keepdim=True) / 127
-    return ((weight / scale).round() * scale).double()
-
-
-@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize(("rows", "size"), [*product(ROWS, SIZES)])
-def test_the_product_is_that_of_the_weights_as_kept(weights: config.Weights, rows: int, size: tuple[int, int]) -> None:
+def outlying(rows: int, width: int) -> Tensor:
     """Rows of very different sizes, with single large numbers in them, as activations have."""
-    weight, bias, x = drawn(1, *size), drawn(2, size[0]), drawn(3, rows, size[1])
-    x *= torch.logspace(-3, 3, rows).unsqueeze(1)
+    x = drawn(3, rows, width) * torch.logspace(-3, 3, rows).unsqueeze(1)
     x[:, 1] *= 50
+    return x
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("rows", "size"), [*product(ROWS, SIZES)])
+@pytest.mark.usefixtures("processor")
+def test_the_product_is_that_of_the_weights_as_kept(weights: config.Weights, rows: int, size: tuple[int, int]) -> None:
+    weight, bias, x = drawn(1, *size), drawn(2, size[0]), outlying(rows, size[1])
     found = KEEPING[weights](weight, bias)(x)
     assert found.dtype == torch.float32
-    narrow = weights == "bfloat16" or (weights == "int8" and weight.numel() < LARGE)
-    given = x.bfloat16().double() if narrow else x.double()
-    expected = given @ kept(weight, weights).T + bias.double()
-    # In int8 x has 16 bits; in bfloat16 bias and result have 8.
-    tolerance = 2**-7 if narrow else {"float32": 1e-5, "int8": 5e-4}[weights]
+    given, kept = (t.to(TYPES[weights]).double() for t in (x, weight))
+    expected = given @ kept.T + bias.double()
+    # In bfloat16 bias and result have 8 bits.
+    tolerance = {"float32": 1e-5, "bfloat16": 2**-7}[weights]
     for one, other in zip(found.double(), expected, strict=True):
         assert relative_error(one, other) < tolerance
 
 
-@pytest.mark.usefixtures("small_matrices_too")
+@pytest.mark.parametrize(("rows", "size"), [*product(ROWS, SIZES)])
+@pytest.mark.usefixtures("small_matrices_too", "processor")
+def test_in_int8_only_the_rounding_of_the_weights_and_of_x_is_lost(rows: int, size: tuple[int, int]) -> None:
+    """By number: half a unit of x for each weight that it meets, and what float32 rounds of what is summed."""
+    weight, bias, x = drawn(1, *size), drawn(2, size[0]), outlying(rows, size[1])
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    kept = (weight / scale).round().double() * scale.double()
+    expected = x.double() @ kept.T + bias.double()
+    found = KEEPING["int8"](weight, bias)(x).double()
+    way = matrix.exact_byte_product()
+    unit = 0.0 if way is None else x.abs().amax(dim=1, keepdim=True).double() / matrix.most(way.base)
+    # A little of a unit more, for scaling x to units rounds too.
+    lost = unit / 2 * (1 + 2**-8) * kept.abs().sum(dim=1)
+    # Whole numbers are summed without rounding; in pieces each addition rounds.
+    roundings = 8 + (size[1] if way is None else 0)
+    rounded = roundings * 2**-24 * (x.double().abs() @ kept.abs().T + bias.abs())
+    assert ((found - expected).abs() <= lost + rounded).all()
+
+
+@pytest.mark.usefixtures("small_matrices_too", "processor")
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_activation_comes_after_the_bias(weights: config.Weights, activation: config.Activation) -> None:
@@ -71,8 +110,12 @@ def test_the_activation_comes_after_the_bias(weights: config.Weights, activation
 
 @pytest.mark.usefixtures("small_matrices_too")
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_row_in_int8_does_not_depend_on_the_others(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", EXACT, ids=way_name)
+def test_a_row_in_int8_does_not_depend_on_the_others(
+    way: ByteProduct, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sums of whole numbers are exact, so not even in the last bit, and not whether digits are side by side."""
+    monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
     monkeypatch.setattr(matrix, "SIDE_BY_SIDE", 100)
     keep, x = KEEPING["int8"](drawn(1, 40, 64), drawn(2, 40)), drawn(3, rows, 64)
     x[0] *= 1000
@@ -81,7 +124,7 @@ def test_a_row_in_int8_does_not_depend_on_the_others(rows: int, monkeypatch: pyt
         assert torch.equal(keep(x[row : row + 1])[0], together[row])
 
 
-@pytest.mark.usefixtures("small_matrices_too")
+@pytest.mark.usefixtures("small_matrices_too", "processor")
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_rows_of_zeros(weights: config.Weights) -> None:
     weight, bias = drawn(1, 8, 6), drawn(2, 8)
@@ -93,23 +136,36 @@ def test_rows_of_zeros(weights: config.Weights) -> None:
     assert found.isfinite().all()
 
 
-def test_without_one_dnn_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [matrix.why_not(weights) for weights in KEEPING] == [None] * 3
-    monkeypatch.setattr(matrix, "one_dnn", lambda: False)
-    assert "oneDNN" in str(matrix.why_not("float32"))
+def test_small_matrices_stay_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias, x = drawn(1, 40, 64), drawn(2, 40), drawn(3, 3, 64)
+    for packs in {matrix.packs_bfloat16(), False}:
+        monkeypatch.setattr(matrix, "packs_bfloat16", lambda packs=packs: packs)
+        assert torch.equal(KEEPING["int8"](weight, bias)(x), KEEPING["bfloat16"](weight, bias)(x))
 
 
-def test_a_machine_that_multiplies_bytes_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one does whose pairs of products overflow at 2 ** 15."""
+def overflowing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
+    """As a processor does that adds two products of bytes in 16 bits; the digits are positive there."""
 
-    def overflowing(x: Tensor, *arguments: object) -> Tensor:
-        pairs = (x.int() @ torch.ones(64, 8, dtype=torch.int32) * 127).clamp(-(2**15), 2**15 - 1)
-        return pairs.float()
+    def apply(digits: Tensor) -> Tensor:
+        products = (digits + base // 2).unsqueeze(1) * whole.float()
+        pairs = products.unflatten(-1, (-1, 2)).sum(-1).clamp(-(2**15), 2**15 - 1)
+        return (pairs.sum(-1) - base // 2 * whole.float().sum(1)) * scale
 
-    matrix._exact.cache_clear()
-    monkeypatch.setattr(torch.ops.onednn, "qlinear_pointwise", overflowing)
-    assert "8-bit" in str(matrix.why_not("int8"))
-    assert matrix.why_not("bfloat16") is None
-    monkeypatch.undo()
-    matrix._exact.cache_clear()
-    assert matrix.why_not("int8") is None
+    return apply
+
+
+def test_a_processor_whose_pairs_of_bytes_overflow_gets_digits_of_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = (ByteProduct(overflowing, 256), ByteProduct(overflowing, 128))
+    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", ways)
+    assert matrix.exact_byte_product() == ways[1]
+
+
+def test_a_way_that_is_not_there_or_switched_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", (ByteProduct(missing, 256), ByteProduct(matrix._by_one_dnn, 256)))
+    monkeypatch.setattr(matrix, "_exact", lambda way: way.multiply is not missing)
+    assert matrix.exact_byte_product() == (ByteProduct(matrix._by_one_dnn, 256) if matrix.one_dnn() else None)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert matrix.exact_byte_product() is None

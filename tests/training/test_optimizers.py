@@ -12,6 +12,7 @@ from sublayer import config
 from sublayer.config.presets import merge
 from sublayer.errors import CheckpointError
 from sublayer.models import EncoderDecoder
+from sublayer.training.muon import Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.schedules import paper_peak
 
@@ -110,7 +111,8 @@ def plain(built: EncoderDecoder, optimizer: str) -> list[torch.optim.Optimizer]:
     rest = {"params": [*embedded, *vectors], "weight_decay": 0.0}
     if optimizer == "adamw":
         return [torch.optim.AdamW([{"params": inside, "weight_decay": 0.3}, rest], **both)]
-    muon = torch.optim.Muon(inside, lr=2e-3, momentum=0.95, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    # Ours, which keeps float64: that it is torch's, but for bfloat16, is shown in test_muon.py.
+    muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2)
     return [muon, torch.optim.AdamW([rest], **both)]
 
 

@@ -28,7 +28,7 @@ from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.lean import Sight, Unknown, known
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
-from sublayer.nn.matrix import KEEPING, why_not
+from sublayer.nn.matrix import KEEPING
 from sublayer.nn.positions import Position
 from sublayer.nn.watch import Watch
 
@@ -61,7 +61,7 @@ class Runner:
             steps. What is narrower is for the runner alone: a step that is left to the modules has the model's own.
 
     Raises:
-        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
+        InputError: `weights` were asked for, and this model cannot be decoded with by the runner.
     """
 
     def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
@@ -195,8 +195,6 @@ class _Lean:
         model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
         decoder = known(model.decoder, Decoder)
         _require_known(model.config)
-        if reason := why_not(weights):
-            raise Unknown(reason)
         self.model, self.decoder, self.watch = model, decoder, _watch(model, decoder)
         keep = KEEPING[weights]
         with torch.no_grad():

@@ -13,6 +13,7 @@ Shapes: B batch, S positions, D width, L layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -72,9 +73,16 @@ class Recurrence(nn.Module):
                 states are those after each row's last real position, the way back begins there, and what is given at
                 the padding is zero.
 
+        Under autocast on a CPU that has no recurrence in autocast's type, everything here is float32.
+
         Shape: x [B, S, D], states [L, B, D], lengths [B] int64 -> [B, S, D], states [L, B, D].
         """
-        y, after = self._read(x, states, lengths)
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _can_autocast():
+            with torch.autocast("cpu", enabled=False):
+                before = None if states is None else tuple(part.float() for part in states)
+                y, after = self._read(x.float(), before, lengths)
+        else:
+            y, after = self._read(x, states, lengths)
         return self.stream(self.dropout(y)), after
 
     def _read(self, x: Tensor, states: States | None, lengths: Tensor | None) -> tuple[Tensor, States]:
@@ -137,3 +145,25 @@ class Recurrence(nn.Module):
         if self.directions == 1:
             return several
         return tuple(torch.cat((part[0::2], part[1::2]), dim=-1) for part in several)
+
+
+def _can_autocast() -> bool:
+    """Return whether this CPU computes a recurrence in autocast's present type.
+
+    oneDNN's LSTM in bfloat16 needs AVX-512 and raises without it. Where that is missing products in bfloat16 are plain
+    loops as well, so what is found of the LSTM is used for all cells.
+    """
+    return _has_lstm(torch.get_autocast_dtype("cpu"), bool(torch.backends.mkldnn.enabled))
+
+
+@cache
+def _has_lstm(dtype: torch.dtype, one_dnn: bool) -> bool:
+    """Find out by a small LSTM, forward and backward. `one_dnn` only tells one question from the other."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", dtype):
+        kernel, x = nn.LSTM(8, 8, batch_first=True), torch.zeros(2, 3, 8, requires_grad=True)
+        try:
+            y, _ = kernel(x)
+            y.float().sum().backward()
+        except RuntimeError:
+            return False
+    return True

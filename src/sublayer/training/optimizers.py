@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sublayer import config
-from sublayer.errors import CheckpointError, ConfigError
+from sublayer.errors import CheckpointError
 from sublayer.nn.adapter import adapters
 from sublayer.nn.block import Block
 from sublayer.training.learned import learned
+from sublayer.training.muon import Muon
+from sublayer.training.runtime import resolve_precision
 from sublayer.training.schedules import paper_peak
 
 
 class Optimizers:
-    """One or two of torch's optimizers that share the parameters, driven as one."""
+    """One or two optimizers that share the parameters, driven as one."""
 
     def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in learned(model).items()}
@@ -102,25 +104,20 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
         case config.AdamW():
             return [_adamw(choice, matrices, rest)]
         case config.Muon():
-            muon: Any = getattr(torch.optim, "Muon", None)
-            if muon is None:
-                raise ConfigError(
-                    "training.optimizer.type = 'muon' needs torch.optim.Muon, which this torch has not",
-                    "Install torch 2.9 or later.",
-                )
             blocks = [m for m in model.modules() if isinstance(m, Block)]
             within = {p for block in blocks for p in block.parameters()} | recurrent
             inner = [p for p in matrices if p in within]
             outer = [p for p in matrices if p not in within]
             found: list[Optimizer] = []
             if inner:
+                products = resolve_precision(choice.precision, inner[0].device)
                 found.append(
-                    muon(
+                    Muon(
                         inner,
-                        lr=choice.learning_rate,
+                        choice.learning_rate,
                         momentum=choice.momentum,
                         weight_decay=choice.weight_decay,
-                        adjust_lr_fn="match_rms_adamw",
+                        products=products,
                     )
                 )
             # Where adapters learn and nothing else, there are no others.

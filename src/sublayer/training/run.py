@@ -239,8 +239,14 @@ def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     return recipe.model_copy(update={"data": data, "start": None if recipe.start is None else placed(recipe.start)})
 
 
-def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
+def _with_precision(recipe: config.Recipe, found: str, muon: str | None) -> config.Recipe:
+    """`recipe` with what "auto" was found to be; muon: of Muon's products, where the recipe has them."""
+    training = recipe.training
+    if training.precision == "auto":
+        training = training.model_copy(update={"precision": found})
+    if isinstance(training.optimizer, config.Muon) and training.optimizer.precision == "auto" and muon is not None:
+        training = training.model_copy(update={"optimizer": training.optimizer.model_copy(update={"precision": muon})})
+    return recipe.model_copy(update={"training": training})
 
 
 def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
@@ -253,8 +259,8 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
             (out / part).unlink()
-    precision = resolve_precision(recipe.training.precision, device)
-    recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
+    auto = str(resolve_precision("auto", device)).removeprefix("torch.")
+    recipe = _with_precision(recipe, auto, auto)
     write_text(out / "recipe.toml", dump_toml(recipe))
     return recipe
 
@@ -267,8 +273,7 @@ def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
     """
     path = out / "recipe.toml"
     before = load_recipe(str(path)).recipe
-    if recipe.training.precision == "auto":
-        recipe = _with_precision(recipe, before.training.precision)
+    recipe = _with_precision(recipe, before.training.precision, getattr(before.training.optimizer, "precision", None))
     different = _differences(before.plain(), recipe.plain(), "")
     if different:
         raise ConfigError(

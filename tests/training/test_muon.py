@@ -1,0 +1,211 @@
+"""Muon against the singular value decomposition, and against torch's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sublayer.training.muon import CACHED, ITERATIONS, A, B, C, Muon, orthogonal
+
+SHAPES = [(16, 16), (48, 16), (16, 48), (20, 24), (24, 20), (1, 7), (7, 1), (1, 1), (96, 32), (32, 130)]
+
+
+def polynomial(values: Tensor) -> Tensor:
+    """What the iterations make of singular values, by the formula."""
+    for _ in range(ITERATIONS):
+        values = A * values + B * values**3 + C * values**5
+    return values
+
+
+def by_svd(matrix: Tensor) -> Tensor:
+    """The same matrix, its singular values taken through the formula one by one."""
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return left @ torch.diag(polynomial(values / values.norm())) @ right
+
+
+def matrix_of(values: Tensor, rows: int, columns: int) -> Tensor:
+    """A matrix with these singular values, in double precision."""
+    count = len(values)
+    left = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64))[0][:, :count]
+    right = torch.linalg.qr(torch.randn(columns, columns, dtype=torch.float64))[0][:count]
+    return left @ torch.diag(values.double()) @ right
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Relative, by the Frobenius norm."""
+    return ((one.double() - other.double()).norm() / other.double().norm()).item()
+
+
+# --- the update is the orthogonal factor -------------------------------------------------------------------------
+
+
+def test_the_bounds_that_are_promised_are_those_of_the_polynomial() -> None:
+    values = polynomial(torch.logspace(torch.log10(torch.tensor(0.0016)).item(), 0, 200_001, dtype=torch.float64))
+    assert 0.68 < values.min() < values.max() < 1.21
+    assert abs(A**ITERATIONS - 485) < 1
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 5e-5)], ids=str)
+def test_singular_vectors_stay_and_values_follow_the_polynomial(
+    shape: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    matrices = [torch.randn(shape, dtype=dtype) for _ in range(3)]
+    for matrix, found in zip(matrices, orthogonal(matrices), strict=True):
+        assert found.shape == shape
+        assert found.dtype == dtype
+        assert distance(found, by_svd(matrix)) < tolerance
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 80), (64, 256), (256, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_singular_values_are_near_one(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Of a matrix whose smallest is a hundredth of its largest; rounding in bfloat16 adds what it adds."""
+    values = torch.logspace(0, -2, 64)
+    assert values[-1] / values.norm() > 0.0016
+    matrix = matrix_of(values, *shape).float()
+    [found] = orthogonal([matrix], dtype)
+    assert found.dtype == dtype
+    after = torch.linalg.svdvals(found.double())
+    slack = 1e-4 if dtype == torch.float32 else 0.1
+    assert 0.68 - slack < after.min() <= after.max() < 1.21 + slack
+    left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    # Every direction is kept: where U V^T goes, the update goes, by 0.68 at least.
+    along = torch.diag(left.mT @ found.double() @ right.mT)
+    assert along.min() > 0.68 - slack
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 160), (160, 40)], ids=str)
+def test_singular_values_over_many_orders(shape: tuple[int, int]) -> None:
+    """What is nearly nothing is neither blown up nor turned: also where only the products X X^T are iterated."""
+    matrix = matrix_of(torch.logspace(0, -7, 40), *shape)
+    assert distance(orthogonal([matrix])[0], by_svd(matrix)) < 1e-9
+    assert distance(orthogonal([matrix.float()])[0], by_svd(matrix.float())) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 96), (96, 24)], ids=str)
+def test_a_matrix_of_low_rank_keeps_its_rank(shape: tuple[int, int]) -> None:
+    matrix = matrix_of(torch.linspace(1, 0.5, 5), *shape)
+    for given, tolerance in ((matrix, 1e-9), (matrix.float(), 1e-3)):
+        after = torch.linalg.svdvals(orthogonal([given])[0].double())
+        assert after[:5].min() > 0.68
+        assert after[5:].max() < tolerance
+
+
+def test_of_zeros_nothing_is_made_and_the_size_of_a_gradient_does_not_matter() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        zeros, other = orthogonal([torch.zeros(4, 9), torch.randn(4, 9)], dtype)
+        assert not zeros.any()
+        assert torch.isfinite(other).all()
+    matrix = torch.randn(6, 30)
+    for factor in (1e-5, 1.0, 1e15):
+        torch.testing.assert_close(orthogonal([factor * matrix]), orthogonal([matrix]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8), (300, 280)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_stack_is_its_matrices_one_by_one(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices = [torch.randn(shape) for _ in range(5)]
+    alone = [orthogonal([matrix], dtype)[0] for matrix in matrices]
+    for cached in (CACHED, 2**30, 1, 2 * shape[0] * shape[1]):
+        monkeypatch.setattr("sublayer.training.muon.CACHED", cached)
+        for one, other in zip(orthogonal(matrices, dtype), alone, strict=True):
+            assert distance(one, other) < (1e-5 if dtype == torch.float32 else 0.05)
+
+
+class Products(TorchDispatchMode):
+    """Notes the types of what is multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm"):
+            self.types |= {one.dtype for one in args if isinstance(one, Tensor)}
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16], ids=str)
+def test_products_are_of_the_type_that_was_asked_for(products: torch.dtype) -> None:
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    with Products() as seen:
+        Muon(parameters, products=products).step()
+    assert seen.types == {products}
+
+
+# --- the optimizer is torch's ------------------------------------------------------------------------------------
+
+
+def stepped(make: Any, steps: int = 4) -> list[Tensor]:
+    """Parameters after some steps on gradients that depend on nothing else."""
+    torch.manual_seed(7)
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in [(32, 32), (32, 32), (96, 32), (32, 128)]]
+    optimizer = make(parameters)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return [parameter.detach() for parameter in parameters]
+
+
+def torchs(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Muon(parameters, lr=0.02, momentum=0.9, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_are_those_of_torch_within_bfloat16(products: torch.dtype) -> None:
+    """torch multiplies in bfloat16, whose numbers have 8 bits: what the steps change differs by a few of the last."""
+    begun = stepped(torchs, steps=0)
+    theirs = stepped(torchs)
+    ours = stepped(lambda p: Muon(p, 0.02, momentum=0.9, weight_decay=0.3, products=products))
+    for before, one, other in zip(begun, ours, theirs, strict=True):
+        assert distance(one - before, other - before) < 4 * 2**-8
+
+
+def test_what_is_asked_for_is_what_is_done() -> None:
+    """Guards the test above: every setting moves the result by more than its tolerance."""
+    begun, theirs = stepped(torchs, steps=0), stepped(torchs)
+    for other in ({"lr": 0.021}, {"momentum": 0.8}, {"weight_decay": 0.0}):
+        settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, **other}
+        ours = stepped(lambda p, settings=settings: Muon(p, **settings))
+        assert any(
+            distance(one - before, wanted - before) > 4 * 2**-8
+            for before, one, wanted in zip(begun, ours, theirs, strict=True)
+        ), other
+
+
+def test_it_remembers_what_torch_remembers() -> None:
+    """So that a checkpoint of a run that torch's Muon trained goes on."""
+    states: list[Any] = []
+    for make in (torchs, lambda p: Muon(p, 0.02, momentum=0.9, weight_decay=0.3)):
+        parameter = nn.Parameter(torch.ones(3, 5))
+        parameter.grad = torch.arange(15.0).view(3, 5)
+        optimizer = make([parameter])
+        optimizer.step()
+        states.append(optimizer.state[parameter])
+    assert states[0].keys() == states[1].keys() == {"momentum_buffer"}
+    assert torch.equal(states[0]["momentum_buffer"], states[1]["momentum_buffer"])
+
+
+def test_what_has_no_gradient_stays() -> None:
+    still, moved = nn.Parameter(torch.ones(3, 5)), nn.Parameter(torch.ones(3, 5))
+    moved.grad = torch.randn(3, 5)
+    optimizer = Muon([still, moved])
+    assert optimizer.step(lambda: 3.0) == 3.0
+    assert torch.equal(still, torch.ones(3, 5))
+    assert not torch.equal(moved, torch.ones(3, 5))
+    assert still not in optimizer.state
+
+
+def test_only_matrices_are_taken() -> None:
+    with pytest.raises(ValueError, match=r"the shape \(4,\)"):
+        Muon([nn.Parameter(torch.ones(4))])

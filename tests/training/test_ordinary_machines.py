@@ -1,0 +1,191 @@
+"""A step of the demo's recipe on an ordinary processor: no half precision, and little time beside its products."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sublayer import config
+from sublayer.config.cost import flops
+from sublayer.config.load import load_recipe
+from sublayer.data.batch import Batch
+from sublayer.fast.facts import Identity, Machine, Speed
+from sublayer.fast.machine import machine_is
+from sublayer.models import build_model
+from sublayer.training.losses import CrossEntropy
+from sublayer.training.objectives.translation import PairLoss
+from sublayer.training.optimizers import Optimizers
+from sublayer.training.runtime import keep_freed_memory, resolve_precision
+from sublayer.training.trainer import Trainer
+
+HALF = (torch.bfloat16, torch.float16)
+CPU = torch.device("cpu")
+
+
+def facts(bfloat16: float) -> Machine:
+    """A machine that multiplies float32 at 100 GFLOP/s, and bfloat16 at so many."""
+    speeds = {"float32": 100.0, "bfloat16": bfloat16}
+    return Machine(
+        identity=Identity.here(),
+        speeds=tuple(
+            Speed(size="square", dtype=dtype, way="torch", product="forward", gflops=gflops)
+            for dtype, gflops in speeds.items()
+        ),
+    )
+
+
+class Demo:
+    """Steps of the demo's recipe over one batch of `rows` pairs of random tokens."""
+
+    def __init__(self, rows: int, length: int = 12) -> None:
+        recipe = load_recipe("tatoeba-en-es-demo").recipe
+        assert isinstance(recipe.model, config.EncoderDecoder)
+        self.tree = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
+        self.rows, self.length = rows, length
+        draw = torch.Generator().manual_seed(0)
+        source, target_in, target_out = torch.randint(4, self.tree.vocab_size, (3, rows, length), generator=draw)
+        lengths = torch.full((rows,), length)
+        self.batch = Batch(
+            source=source,
+            source_lengths=lengths,
+            target_in=target_in,
+            target_out=target_out,
+            target_lengths=lengths,
+            rows=np.arange(rows),
+            target_tokens=rows * length,
+        )
+        c = recipe.training
+        # A step reads the given batch and writes nothing.
+        loader: Any = None
+        around: Any = None
+        self.trainer = Trainer(
+            build_model(self.tree).train(),
+            loader,
+            PairLoss(CrossEntropy(c.label_smoothing)),
+            c,
+            precision=resolve_precision(c.precision, CPU),
+            around=around,
+        )
+
+    def step(self) -> None:
+        self.trainer._step([self.batch])
+
+    @property
+    def flops(self) -> float:
+        """Of a step: the model's, forward and backward, and the optimizer's."""
+        model = flops(self.tree, self.length, self.length).training * self.rows * self.length
+        return model + sum(map(orthogonalization, matrices(self.trainer.optimizers)))
+
+
+def matrices(optimizers: Optimizers) -> list[Tensor]:
+    """Those that Muon updates."""
+    muons = [part for part in optimizers.parts if type(part).__name__ == "Muon"]
+    return [parameter for part in muons for group in part.param_groups for parameter in group["params"]]
+
+
+def orthogonalization(matrix: Tensor) -> float:
+    """Operations of five iterations, each X X^T, its square, and their product with X."""
+    small, large = sorted(matrix.shape)
+    return 5 * (4 * small * small * large + 2 * small**3)
+
+
+class HalfProducts(TorchDispatchMode):
+    """Counts the operations that are given tensors of half precision, by name, while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = pytree.tree_leaves((args, kwargs or {}))
+        if any(isinstance(one, Tensor) and one.dtype in HALF for one in given):
+            self.counted[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+MULTIPLYING = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "linear", "_linear_pointwise"}
+
+
+def test_where_half_precision_is_slow_a_step_multiplies_nothing_in_it() -> None:
+    with machine_is(facts(bfloat16=1.0)), HalfProducts() as seen:
+        Demo(rows=4).step()
+    assert not seen.counted
+
+
+def test_the_count_would_see_them() -> None:
+    """Of the model's own products and, where the recipe leaves it to the machine, of the optimizer's."""
+    with machine_is(facts(bfloat16=400.0)):
+        demo = Demo(rows=4)
+        with HalfProducts() as seen:
+            demo.step()
+    products = {name: count for name, count in seen.counted.items() if name in MULTIPLYING}
+    assert sum(products.values()) > len(matrices(demo.trainer.optimizers)) > 0
+
+
+FLOOR = 4.0
+"""A step may take so many times what its products take at the speed that a product of its own size has."""
+
+
+def product_speed() -> float:
+    """Operations a second of the feed-forward's product, now."""
+    x, weight = torch.randn(960, 256), torch.randn(1024, 256)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        best = min(best, time.perf_counter() - started)
+    return 2 * 960 * 256 * 1024 / best
+
+
+def shares(demo: Demo, rounds: int = 6) -> Iterator[float]:
+    """Of each step, how many times its floor it takes; the speed is measured before and after it."""
+    before = product_speed()
+    for _ in range(rounds):
+        started = time.perf_counter()
+        demo.step()
+        seconds = time.perf_counter() - started
+        after = product_speed()
+        # The slower of the two: where the machine was busy in between, the products would have been slow as well.
+        yield seconds * min(before, after) / demo.flops
+        before = after
+
+
+def least(demo: Demo) -> float:
+    demo.step()
+    return min(shares(demo))
+
+
+@pytest.fixture
+def demo() -> Demo:
+    keep_freed_memory()
+    return Demo(rows=80)
+
+
+def test_a_step_takes_at_most_four_times_what_its_products_take(demo: Demo) -> None:
+    assert least(demo) < FLOOR
+
+
+def test_a_step_with_products_in_a_plain_loop_is_found_out(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with an optimizer in half precision on a processor without it, of which one iteration is enough."""
+    plain = Optimizers.step
+
+    def slow(self: Optimizers, factor: float) -> None:
+        for matrix in matrices(self):
+            # MKL and oneDNN know no products of whole numbers: torch has a loop for them.
+            whole = matrix.detach().to(torch.int64)
+            torch.mm(whole, whole.t())
+        plain(self, factor)
+
+    monkeypatch.setattr(Optimizers, "step", slow)
+    assert least(demo) > FLOOR
