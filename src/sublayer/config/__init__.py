@@ -15,6 +15,7 @@ from sublayer.config.data import (
     PlainText,
     RandomSplit,
     Source,
+    Split,
     TailSplit,
     Tsv,
 )
@@ -211,6 +212,7 @@ __all__ = [
     "Sinusoidal",
     "Source",
     "SpanCorruptionTask",
+    "Split",
     "Stack",
     "Subwords",
     "Tagging",
