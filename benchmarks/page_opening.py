@@ -50,7 +50,7 @@ def main() -> None:
 def write_view(path: Path, shape: str, tokens: int) -> None:
     """A view of a model of a preset's shape with random weights."""
     words = [f"word{n}" for n in range(200)]
-    tokenizer = Tokenizer.train([" ".join(words)] * 2, config.TokenizerRecipe(vocab_size=900))
+    tokenizer = Tokenizer.train([" ".join(words)] * 2, config.Subwords(vocab_size=900))
     torch.manual_seed(0)
     tree = preset(shape).model_copy(update={"vocab_size": tokenizer.vocab_size})
     generator = Generator(build_model(tree), tokenizer, config.Generation())

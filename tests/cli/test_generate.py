@@ -101,7 +101,7 @@ def test_what_was_asked_for_cannot_be(made: Generator[Any]) -> None:
         (("--temperature", 1, "--beam", 2), "sampling and a beam were both asked for"),
         (("--draft", "small", "--lookup"), "--draft and --lookup were both given"),
         (("-n", 2), "greedy search has only one answer"),
-        (("--max-tokens", 60), "remain of the model's context of 60"),
+        (("--max-tokens", 60, "--beam", 2), "remain of the model's context of 60"),
         (("--repetition-penalty", -1), "repetition_penalty"),
         (("--stop", ""), "stop"),
     ]:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
 import vocabularies
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Bytes, Characters, Subwords, TokenizerRecipe, Words
 from sublayer.text import Specials, Tokenizer
 from sublayer.text.folder import load_folder
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of
@@ -59,7 +59,12 @@ def suffixed() -> Tokenizer:
 
 
 def kinds(folder: Path) -> dict[str, Tokenizer]:
-    own = {kind: TokenizerRecipe(type=kind, vocab_size=400) for kind in ("bpe", "unigram")}
+    own: dict[str, TokenizerRecipe] = {
+        **{kind: Subwords(type=kind, vocab_size=400) for kind in ("bpe", "unigram")},
+        "words": Words(min_frequency=1),
+        "characters": Characters(),
+        "bytes": Bytes(),
+    }
     return {
         **{kind: Tokenizer.train(vocabularies.LINES, recipe) for kind, recipe in own.items()},
         "bert": load_folder(vocabularies.bert(folder / "bert")),
@@ -76,7 +81,19 @@ def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     return kinds(tmp_path_factory.mktemp("folders"))
 
 
-NAMES = ["bpe", "unigram", "bert", "gpt2", "spaced", "pieces", "pieces without a space", "suffixed"]
+NAMES = [
+    "bpe",
+    "unigram",
+    "words",
+    "characters",
+    "bytes",
+    "bert",
+    "gpt2",
+    "spaced",
+    "pieces",
+    "pieces without a space",
+    "suffixed",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

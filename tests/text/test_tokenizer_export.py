@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 import vocabularies
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
 from sublayer.errors import InputError
 from sublayer.text import Specials, Template, Tokenizer
 from sublayer.text.export import export
@@ -27,9 +27,21 @@ ROLES = {
 }
 
 
+NORMALIZED = Normalization(unicode="NFKC", lowercase=True, strip_accents=True, collapse_whitespace=True)
+OWN: dict[str, TokenizerRecipe] = {
+    "bpe": Subwords(vocab_size=400),
+    "unigram": Subwords(type="unigram", vocab_size=400),
+    "normalized": Subwords(vocab_size=400, normalization=NORMALIZED),
+    "words": Words(),
+    "separated words": Words(split="whitespace", normalization=NORMALIZED),
+    "characters": Characters(),
+    "bytes": Bytes(),
+}
+
+
 def made(kind: str, folder: Path) -> Tokenizer:
-    if kind in {"bpe", "unigram"}:
-        return Tokenizer.train(LINES, TokenizerRecipe(type=kind, vocab_size=400))
+    if kind in OWN:
+        return Tokenizer.train(LINES, OWN[kind])
     if kind == "bert":
         return load_folder(vocabularies.bert(folder))
     specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|im_end|>")
@@ -38,7 +50,7 @@ def made(kind: str, folder: Path) -> Tokenizer:
 
 
 @pytest.mark.parametrize("architecture", [None, "llama", "marian", "bert"])
-@pytest.mark.parametrize("kind", ["bpe", "unigram", "bert", "roberta"])
+@pytest.mark.parametrize("kind", [*OWN, "bert", "roberta"])
 def test_transformers_gives_the_same_ids(kind: str, architecture: str | None, tmp_path: Path) -> None:
     ours = made(kind, tmp_path / "from")
     if kind == "bpe":
@@ -60,7 +72,7 @@ def test_transformers_gives_the_same_ids(kind: str, architecture: str | None, tm
     assert tokens.ids == theirs("Tom sees.", "the dog")["input_ids"]
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram", "bert", "roberta"])
+@pytest.mark.parametrize("kind", [*OWN, "bert", "roberta"])
 def test_what_is_exported_is_imported_again(kind: str, tmp_path: Path) -> None:
     ours = made(kind, tmp_path / "from")
     export(ours, tmp_path / "to")

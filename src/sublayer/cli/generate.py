@@ -23,7 +23,16 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="What to go on from; without it, lines are read from standard input.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="New tokens at most.", show_default=OWN)] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            "--max-new-tokens",
+            min=1,
+            help="New tokens at most; may be more than the model's context has room for.",
+            show_default=OWN,
+        ),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
     ] = None,
@@ -67,6 +76,10 @@ def generate(
 
     A single text is shown as it is made. Several texts of a prompt stand under one another; where they have several
     lines, --json keeps them apart.
+
+    A text may grow longer than the model's context: whenever the context is full, the model forgets the older half of
+    it and reads the rest again. That works for every model, with greedy search and sampling; a beam, --draft and
+    --lookup have to stay inside the context, and so has the prompt.
 
     Example: sublayer generate runs/lm "Once upon a time" --temperature 0.8 --top-p 0.95 --seed 1
 

@@ -15,7 +15,8 @@ from sublayer.config.data import (
     PlainText,
     RandomSplit,
     Source,
-    TokenizerRecipe,
+    Split,
+    TailSplit,
     Tsv,
 )
 from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search, Weights
@@ -94,6 +95,7 @@ from sublayer.config.task import (
     Task,
     TranslationTask,
 )
+from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
 from sublayer.config.training import (
     Adam,
     AdamW,
@@ -112,9 +114,6 @@ from sublayer.config.training import (
 )
 
 __all__ = [
-    "CELLS",
-    "KINDS",
-    "PRESETS",
     "Activation",
     "Adam",
     "AdamW",
@@ -126,8 +125,11 @@ __all__ = [
     "Batching",
     "Beam",
     "Block",
+    "Bytes",
+    "CELLS",
     "CausalTask",
     "Cell",
+    "Characters",
     "Chat",
     "Checkpoint",
     "Classification",
@@ -156,6 +158,7 @@ __all__ = [
     "InstructionsTask",
     "InverseSquareRoot",
     "Jsonl",
+    "KINDS",
     "LabelledJsonl",
     "LabelledTsv",
     "LastCheckpoints",
@@ -180,8 +183,10 @@ __all__ = [
     "NoHead",
     "NoPosition",
     "Norm",
+    "Normalization",
     "NtkScaling",
     "OtherLayers",
+    "PRESETS",
     "ParallelText",
     "PlainText",
     "Pooling",
@@ -207,9 +212,12 @@ __all__ = [
     "Sinusoidal",
     "Source",
     "SpanCorruptionTask",
+    "Split",
     "Stack",
+    "Subwords",
     "Tagging",
     "TaggingTask",
+    "TailSplit",
     "Task",
     "TokenizerRecipe",
     "Training",
@@ -219,6 +227,7 @@ __all__ = [
     "Unscaled",
     "Weights",
     "Wiring",
+    "Words",
     "YarnScaling",
     "preset",
 ]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, TypeVar, assert_never
+from typing import Any, Generic, TypeVar, assert_never, cast
 
-from sublayer.config import GivenSplit, RandomSplit
+from sublayer.config import GivenSplit, RandomSplit, Split, TailSplit
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs, read
-from sublayer.data.tables.table import Table
+from sublayer.data.tables.documents import Document, cut_documents
+from sublayer.data.tables.table import Rows, Table
 from sublayer.errors import DataError
 
 TableT = TypeVar("TableT", bound=Table)
@@ -35,9 +38,7 @@ def key(source: str) -> str:
     return " ".join(unicodedata.normalize("NFC", source).casefold().split())
 
 
-def split(
-    table: TableT, how: RandomSplit | GivenSplit, folder: Path, read_part: Callable[[Any, Path], Any] = read
-) -> Splits[TableT]:
+def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Path], Any] = read) -> Splits[TableT]:
     """`table` in three parts, such that no source of one part has the `key` of a source in another.
 
     RandomSplit: distinct sources, each with all its translations, chosen by a hash of seed and key: the choice does
@@ -45,6 +46,7 @@ def split(
     GivenSplit: validation and test are read from their own files (relative to `folder`) and kept whole; training pairs
     with a source of theirs are left out and counted. A source that stands in both validation and test is left as
     the user has it.
+    TailSplit: validation and test are the end of the text; training rows with a source of theirs are left out.
     What is said here of the sources of pairs holds of the text of any other kind of row.
 
     Args:
@@ -58,6 +60,8 @@ def split(
             return _random(table, how)
         case GivenSplit():
             return _given(table, read_part(how.validation, folder), read_part(how.test, folder))
+        case TailSplit():
+            return _given(*_tail(table, how))
         case _:
             assert_never(how)
 
@@ -106,6 +110,29 @@ def _given(table: TableT, validation: TableT, test: TableT) -> Splits[TableT]:
         )
     report = table.report.leave_out("with a source of validation or test", table.lines_of(out), len(out))
     return Splits(train=table.take(kept, report), validation=validation, test=test)
+
+
+def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:
+    """The three parts of `table` in the order of its text; a document is cut where a part begins."""
+    lengths = [len(text) for text in table.texts()]
+    total = sum(lengths)
+    begins = [total - round(total * (how.validation + how.test)), total - round(total * how.test)]
+    if isinstance(table, Rows) and isinstance(next(iter(table), None), Document):
+        table = cast("TableT", cut_documents(cast("Rows[Document]", table), begins))
+        lengths = [len(text) for text in table.texts()]
+    # A row that is not cut belongs where its first character stands.
+    starts = [0, *accumulate(lengths)][:-1]
+    bounds = [bisect_left(starts, begin) for begin in begins]
+    parts = [range(bounds[0]), range(*bounds), range(bounds[1], len(starts))]
+    for name, rows in zip(("train on", "validate on", "test on"), parts, strict=True):
+        if not rows:
+            raise DataError(
+                f"{len(starts)} {table.unit} leave nothing to {name}",
+                "Give more text, or raise data.split.validation or data.split.test.",
+            )
+    train, validation, test = ([*rows] for rows in parts)
+    report = table.report.leave_out("held out at the end", (), len(validation) + len(test))
+    return table.take(train, report), _whole(table, validation), _whole(table, test)
 
 
 def _whole(table: TableT, rows: list[int]) -> TableT:

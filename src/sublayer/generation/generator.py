@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, Protocol, cast
 
 import torch
@@ -29,6 +30,8 @@ from sublayer.generation.step import Limits, S, Stepper
 from sublayer.generation.unfolding import Unfolding
 from sublayer.models import DecoderOnly
 from sublayer.text import Tokenizer
+
+UNMOVED = "; greedy search and sampling without speculation go on past the context"
 
 
 class Sizes(Protocol):
@@ -89,6 +92,7 @@ class Generator(Generic[S]):
 
     decoding: how it goes on from a prompt unless a call says otherwise.
     stepper: what decodes in the model's place; unset: a `Runner` where the model is one of ours, else the model.
+    moves: whether a text may grow longer than the model's context, by forgetting its beginning.
     weights: what that runner keeps the matrices as; unset: as the model has them.
 
     Raises:
@@ -103,8 +107,10 @@ class Generator(Generic[S]):
         *,
         stepper: Stepper[S] | None = None,
         weights: config.Weights | None = None,
+        moves: bool = True,
     ) -> None:
         model.eval()
+        self._moves = moves
         self.model = model
         self._stepper: Stepper[S] = _stepper(model, weights) if stepper is None else stepper
         self.tokenizer = tokenizer
@@ -130,7 +136,10 @@ class Generator(Generic[S]):
 
         Args:
             prompts: texts, or lists of tokens.
-            search, constraints, max_tokens, stop: as in `config.Generation`; the model's own where left out.
+            search, constraints, max_tokens, stop: as in `config.Generation`; the model's own where left out. Greedy
+                search and sampling may be asked for more tokens than the context has room for: whenever it is full,
+                the older half of what the model has read is forgotten, and the rest is read again (`window_start`).
+                `config.Generation`'s own `max_tokens` never asks for that.
             n: texts for each prompt, by sampling or beam search.
             seed: sample s of prompt i is a function of (seed, first + i, s) and of the prompt, whatever is beside it;
                 left out, one is drawn.
@@ -139,20 +148,23 @@ class Generator(Generic[S]):
             progress: told how many prompts have just been done.
 
         Raises:
-            InputError: a prompt is empty and the model has no token to start from; a prompt, or it and `max_tokens`,
-                is longer than the model's context; n, or what guesses, does not go with the search.
+            InputError: a prompt is empty and the model has no token to start from; a prompt is longer than the model's
+                context, or it and `max_tokens` are, in beam search or with speculation; n, or what guesses, does not go
+                with the search.
             ConfigError: a value that cannot be.
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts = {prompts!r} is one string", "Give a list: generate([prompt]).")
         plan = self._plan(search, constraints, max_tokens, stop, n, seed, log_probabilities, speculation, first)
         sources = [self.encode(prompt, first + row + 1) for row, prompt in enumerate(prompts)]
-        steps = [self._room(ids, max_tokens, plan.c, first + row + 1) for row, ids in enumerate(sources)]
+        steps = [self._room(ids, max_tokens, plan, first + row + 1) for row, ids in enumerate(sources)]
         _require_draft_room(plan, max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
         texts = [[Unfolding(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
         width = plan.c.search.size if isinstance(plan.c.search, config.Beam) else n
-        taken = [width * (len(ids) + new) for ids, new in zip(sources, steps, strict=True)]
-        for rows in by_length(taken, batch_tokens):
+        context = self.model.config.max_length
+        taken = [width * min(len(ids) + new, context) for ids, new in zip(sources, steps, strict=True)]
+        batches = by_length(taken, batch_tokens)
+        for rows in chain.from_iterable(self._alike(rows, sources, steps) for rows in batches):
             several = [sources[row] for row in rows], [steps[row] for row in rows], [texts[row] for row in rows]
             for _ in self._unfold(*several, rows, plan):
                 pass
@@ -186,7 +198,7 @@ class Generator(Generic[S]):
         """
         plan = self._plan(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
         ids = self.encode(prompt, first + 1)
-        new = self._room(ids, max_tokens, plan.c, first + 1)
+        new = self._room(ids, max_tokens, plan, first + 1)
         _require_draft_room(plan, len(ids) + new)
         text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
@@ -194,12 +206,12 @@ class Generator(Generic[S]):
     def remembering(self) -> Generator[S]:
         """The same for one conversation: of a prompt that begins as the text before it did, only what is new is read.
 
-        A recurrent model, whose states cannot be shortened, reads each prompt as before.
+        A recurrent model, whose states cannot be shortened, reads each prompt as before. The conversation has to fit
+        the model's context: an answer that has forgotten its question is none.
         """
         attends = isinstance(self.model, DecoderOnly)
-        if not attends:
-            return self
-        return Generator(self.model, self.tokenizer, self.decoding, stepper=Remembering(self._stepper))
+        stepper = Remembering(self._stepper) if attends else self._stepper
+        return Generator(self.model, self.tokenizer, self.decoding, stepper=stepper, moves=False)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.
@@ -292,7 +304,17 @@ class Generator(Generic[S]):
                     "Take a draft model with the same tokenizer.",
                 )
 
-    def _room(self, ids: list[int], asked: int | None, c: config.Generation, number: int) -> int:
+    def _alike(self, rows: list[int], sources: list[list[int]], steps: list[int]) -> list[list[int]]:
+        """A batch in parts: texts that outgrow the context move their windows at the same steps, so only those that go
+        on from prompts of one length are together."""
+        context = self.model.config.max_length
+        parts: dict[int | None, list[int]] = {}
+        for row in rows:
+            length = len(sources[row])
+            parts.setdefault(length if length + steps[row] > context else None, []).append(row)
+        return list(parts.values())
+
+    def _room(self, ids: list[int], asked: int | None, plan: _Plan, number: int) -> int:
         """How many tokens may be added to a prompt."""
         context = self.model.config.max_length
         left = context - len(ids)
@@ -301,11 +323,14 @@ class Generator(Generic[S]):
                 f"prompt {number} has {len(ids)} tokens, which leaves no room in the model's context of {context}",
                 "Shorten the prompt.",
             )
+        c = plan.c
         if asked is not None and asked > left:
+            if self._moves and plan.speculation is None and not isinstance(c.search, config.Beam):
+                return asked
             raise InputError(
                 f"max_tokens = {asked}, but after the {len(ids)} tokens of prompt {number} only {left} remain of the "
                 f"model's context of {context}",
-                f"Ask for {left} at most, or shorten the prompt.",
+                f"Ask for {left} at most, or shorten the prompt{'' if not self._moves else UNMOVED}.",
             )
         return left if c.max_tokens is None else min(left, c.max_tokens)
 
@@ -325,6 +350,7 @@ class Generator(Generic[S]):
             yield
             return
         flat = [text for some in texts for text in some]
+        context = self.model.config.max_length
         streams = [stream(plan.seed, plan.first + row, sample) for row in rows for sample in range(plan.n)]
         if plan.speculation is not None:
             for row, (text, drawing) in enumerate(zip(flat, streams, strict=True)):
@@ -341,6 +367,7 @@ class Generator(Generic[S]):
             constraints=plan.constraints,
             scored=plan.scored,
             stopped=lambda row, token: flat[row].say(token),
+            context=context if any(len(ids) + new > context for ids, new in zip(prompts, steps, strict=True)) else None,
         ):
             _take(step, flat)
             yield

@@ -16,6 +16,7 @@ from torch import Tensor
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
 from sublayer.generation.step import Limits, S, Stepper
 from sublayer.generation.top import top
+from sublayer.generation.window import window_start
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -58,6 +59,7 @@ def decode(
     constraints: Sequence[Constraint] = (),
     scored: bool = True,
     stopped: Callable[[int, int], bool] | None = None,
+    context: int | None = None,
 ) -> Iterator[Step]:
     """Decode until every row has ended, a step at a time. Sentences whose rows have all ended leave the batch.
 
@@ -65,20 +67,31 @@ def decode(
 
     Args:
         samples: rows a sentence. scored: give log-probabilities. stopped: told each row's new token unless it is an
-            end token; says whether the row ends with it.
+            end token; says whether the row ends with it. context: tokens that the model reads at once; texts that
+            grow longer go on from their end (`window_start`), and must begin with prompts of one length. Left out:
+            all of each text fits.
 
     Raises:
         InputError: the constraints leave a row no token.
     """
-    device = source.device
-    state = model.start(source, source_lengths, rows=samples, capacity=max(limits.steps))
+    device, longest = source.device, max(limits.steps)
+    state = model.start(source, source_lengths, rows=samples, capacity=longest)
+    width = samples  # rows that a sentence of the state has
+    begun = 0  # where in the texts the state begins
+    texts = [list(one) for one in limits.said for _ in range(samples)] if context is not None else []
     rows = list(range(len(limits.first) * samples))
     running = set(rows)
     feed = torch.tensor(limits.first, device=device).repeat_interleave(samples).unsqueeze(1)
     said = None
     if constraints:
-        said = Said([one for one in limits.said for _ in range(samples)], max(limits.steps), device)
+        said = Said([one for one in limits.said for _ in range(samples)], longest, device)
     for number in count():
+        if context is not None:
+            start = window_start(len(texts[rows[0]]), context)
+            if start > begun:
+                # What was one prompt's samples are texts of their own by now.
+                again = torch.tensor([texts[row][start:-1] for row in rows], dtype=torch.int64, device=device)
+                state, begun, width = model.start(again, capacity=longest - number), start, 1
         logits = model.step(feed, state)[:, -1].float()
         offered = constrain(logits, constraints, said)
         chosen = choose(offered, rows, number)
@@ -111,11 +124,14 @@ def decode(
         feed = chosen.unsqueeze(1)
         if said is not None:
             said.append(chosen)
-        awake = {row // samples for row in running}
-        staying = [place for place, row in enumerate(rows[::samples]) if row // samples in awake]
-        if len(staying) * samples < len(rows):
+        if context is not None:
+            for row, token in zip(rows, picked, strict=True):
+                texts[row].append(token)
+        sentences = [range(place, place + width) for place in range(0, len(rows), width)]
+        staying = [one for one, some in enumerate(sentences) if any(rows[place] in running for place in some)]
+        if len(staying) < len(sentences):
             state.keep(torch.tensor(staying, device=device))
-            places = [place * samples + sample for place in staying for sample in range(samples)]
+            places = [place for one in staying for place in sentences[one]]
             index = torch.tensor(places, device=device)
             feed, rows = feed[index], [rows[place] for place in places]
             if said is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -64,6 +64,27 @@ def read_documents(source: PlainText | NamedCorpus, folder: Path, progress: Prog
         case "wikitext":
             found = _each(path, _articles)
     return collect(found, path, "documents")
+
+
+def cut_documents(table: Rows[Document], places: Sequence[int]) -> Rows[Document]:
+    """The same text, with a document cut in two where one of `places` is inside it.
+
+    Args:
+        places: characters, counted from the first of all documents one after the other; rising.
+    """
+    rows: list[Document] = []
+    lines: list[int] = []
+    begin = 0
+    for number, document in enumerate(table):
+        text, first = document.text, table.lines[number] if table.lines else 0
+        inside = [place - begin for place in places if begin < place < begin + len(text)]
+        for one, other in pairwise([0, *inside, len(text)]):
+            rows.append(Document(text[one:other]))
+            lines.append(first + text.count("\n", 0, one))
+        begin += len(text)
+    more = len(rows) - len(table)
+    report = replace(table.report, read=table.report.read + more, kept=table.report.kept + more)
+    return Rows(rows, report, lines if table.lines else [])
 
 
 _Found = Iterator[tuple[int, Document | str]]
