@@ -60,10 +60,10 @@ GELU = pair(feed_forward="gelu-no-bias")
 
 
 def causal_sees_one_more(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        return torch.arange(keys) <= mask._query_positions(queries, keys, device) + 1
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, mask._query_positions(queries, keys, device)[None] + 2
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
     # Or else the kernel, which knows causality by itself, would mend the mutation.
     whole = mask.Mask.resolve
     patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
@@ -75,18 +75,17 @@ def _without_causal(scope: mask.Scope) -> mask.Scope:
 
 
 def causal_aligned_at_the_top_left(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        return torch.arange(keys) <= torch.arange(queries).unsqueeze(-1)
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, torch.arange(queries)[None] + 1
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
 
 
 def causal_hides_the_query_itself(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        position = mask._query_positions(queries, keys, device)
-        return torch.arange(keys) <= (position - 1).clamp(min=0)
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, mask._query_positions(queries, keys, device)[None].clamp(min=1)
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
     whole = mask.Mask.resolve
     patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
 

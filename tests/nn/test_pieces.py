@@ -1,4 +1,4 @@
-"""Attention in pieces: the same numbers and gradients as over every pair, for the cost of the pairs that are allowed."""
+"""Attention in pieces: the same numbers and gradients as over every pair, at the cost of those that are allowed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def segments(draw: st.DrawFn, size: int) -> Tensor:
     """Numbers of texts side by side, single tokens among them, padding last or not; or numbers that come again."""
     if draw(st.booleans()):
         return torch.tensor(draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)))
-    begins = torch.tensor([False] + draw(st.lists(st.booleans(), min_size=size - 1, max_size=size - 1)))
+    begins = torch.tensor([False, *draw(st.lists(st.booleans(), min_size=size - 1, max_size=size - 1))])
     number = begins.cumsum(0)
     padding = draw(st.integers(0, size))
     number[size - padding :] = draw(st.sampled_from([-1, 1000]))
@@ -270,15 +270,14 @@ def test_a_tap_sees_the_weights_of_every_pair() -> None:
 def test_a_trained_bias_gets_its_gradient() -> None:
     bias = torch.randn(2, 16, 16, dtype=torch.float64).requires_grad_()
     query, key, value = (torch.randn(1, 2, 16, 4, dtype=torch.float64) for _ in range(3))
-    gradients: list[Tensor] = []
     with cutting_is_free():
         scope = packed(8, 8).resolve(16, 16, device=CPU, dtype=torch.float64, bias=bias)
         assert scope.pieces is None, "each piece of the bias would have a gradient as large as all of it"
-        for result in (
+        ways = (
             attend(query, key, value, scope, scale=0.5, tap=Tap()),
             explicit(query, key, value, scope, scale=0.5),
-        ):
-            gradients.append(torch.autograd.grad(result.square().sum(), bias)[0])
+        )
+    gradients = [torch.autograd.grad(result.square().sum(), bias)[0] for result in ways]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
 
 
@@ -304,7 +303,7 @@ def one_key_later(piece: Piece) -> Piece:
 @pytest.mark.parametrize("change", [one_key_fewer, one_key_later])
 def test_a_wrong_piece_fails_the_law(change: Callable[[Piece], Piece], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = pieces.cut
-    monkeypatch.setattr(masks, "cut", lambda *a: [change(p) if p.keys.stop else p for p in plain(*a)])
+    monkeypatch.setattr(pieces, "cut", lambda *a: [change(p) if p.keys.stop else p for p in plain(*a)])
     torch.manual_seed(0)
     case = Case(*(torch.randn(1, 2, 32, 4, dtype=torch.float64) for _ in range(3)), packed(8, 24), None, None)
     with cutting_is_free():

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -116,12 +117,12 @@ def in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, rows: list[Ro
     if rows[0].rows is None:
         return _row_in_pieces(way, query, key, value, rows[0].parts)
     counts = [several.rows or 0 for several in rows]
-    split = zip(rows, *(x.split(counts) for x in (query, key, value)), strict=True)
+    split = zip(rows, _split(query, counts, 0), _split(key, counts, 0), _split(value, counts, 0), strict=True)
     return torch.cat([_row_in_pieces(way, q, k, v, several.parts) for several, q, k, v in split])
 
 
 def _row_in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, parts: list[Part]) -> Tensor:
-    queries = query.split([part.piece.queries.stop - part.piece.queries.start for part in parts], dim=2)
+    queries = _split(query, [part.piece.queries.stop - part.piece.queries.start for part in parts], 2)
     ranges = [part.piece.keys for part in parts if part.scope is not None]
     found = dict(zip(_bounds(ranges), zip(_cut(key, ranges), _cut(value, ranges), strict=True), strict=True))
     mixed: list[Tensor] = []
@@ -132,6 +133,11 @@ def _row_in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, parts: l
             # The kernel writes [B, S, H, d], so that is how they are put together.
             mixed.append(way(some, *found[part.piece.keys.start, part.piece.keys.stop], part.scope).transpose(1, 2))
     return torch.cat(mixed, dim=1).transpose(1, 2)
+
+
+def _split(x: Tensor, sizes: list[int], dim: int) -> tuple[Tensor, ...]:
+    """`Tensor.split`, which torch's own signature leaves untyped."""
+    return cast("tuple[Tensor, ...]", x.split(sizes, dim))
 
 
 def _bounds(ranges: list[slice]) -> list[tuple[int, int]]:
@@ -147,7 +153,7 @@ def _cut(x: Tensor, ranges: list[slice]) -> list[Tensor]:
     if not (torch.is_grad_enabled() and x.requires_grad):
         return [x[:, :, each] for each in ranges]
     bounds = sorted({0, x.shape[2], *(bound for each in ranges for bound in (each.start, each.stop))})
-    parts = x.split([b - a for a, b in pairwise(bounds)], dim=2)
+    parts = _split(x, [b - a for a, b in pairwise(bounds)], 2)
     index = {bound: number for number, bound in enumerate(bounds)}
     pieces = [parts[index[each.start] : index[each.stop]] for each in ranges]
     return [each[0] if len(each) == 1 else torch.cat(each, dim=2) for each in pieces]

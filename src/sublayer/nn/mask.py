@@ -13,20 +13,15 @@ Shapes: B batch, H heads, S queries, T keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from operator import and_
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sublayer.nn import pieces as cutting
-from sublayer.nn.pieces import Piece, cut
-
-# Pieces are taken where they cost this much of the whole, at most.
-WORTH = 0.9
-
+from sublayer.nn import pieces
+from sublayer.nn.pieces import Piece
 
 Span = tuple[Tensor | None, Tensor | None]
 """The first key that each query sees, and the one after the last, [1 or B, 1 or S] int64; None for no bound."""
@@ -87,7 +82,8 @@ class KeySpan(Interval):
     stop: Tensor | None
 
     def span(self, queries: int, keys: int, device: torch.device) -> Span:
-        return tuple(None if x is None else x.to(device).unsqueeze(-1) for x in (self.start, self.stop))  # type: ignore[return-value]
+        start = None if self.start is None else self.start.to(device).unsqueeze(-1)
+        return start, None if self.stop is None else self.stop.to(device).unsqueeze(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +221,7 @@ class Scope:
         """Boolean, broadcastable to [B, H, S, T]; None means everything."""
         if not self.rules:
             return None
-        return reduce(and_, (rule.allowed(self.queries, self.keys, self.device) for rule in self.rules))
+        return reduce(torch.logical_and, (rule.allowed(self.queries, self.keys, self.device) for rule in self.rules))
 
     @cached_property
     def additive(self) -> Tensor | None:
@@ -265,65 +261,58 @@ class Scope:
 
         Found on a CPU only: elsewhere, looking at numbers waits for the device.
         """
-        whole = Piece(slice(0, self.queries), slice(0, self.keys))
-        if self.device.type != "cpu" or not self.rules or self.causal or whole.cost < 4 * cutting.CALL:
+        if self.device.type != "cpu" or not self.rules or self.causal or pieces.is_small(self.queries, self.keys):
             return None
         if self.bias is not None and self.bias.requires_grad and torch.is_grad_enabled():
             return None  # each piece of it would have a gradient as large as the whole
-        spans = [rule.span(self.queries, self.keys, self.device) for rule in self.rules]
-        if any(span is None for span in spans):
+        interval = self._interval()
+        plan = None if interval is None else pieces.plan(interval[0].numpy(), interval[1].numpy(), self.keys)
+        if interval is None or plan is None:
             return None
-        begins = [span[0] for span in spans if span is not None and span[0] is not None]
-        ends = [span[1] for span in spans if span is not None and span[1] is not None]
-        zero = torch.zeros(1, 1, dtype=torch.int64)
-        begin = reduce(torch.maximum, begins, zero)
-        end = reduce(torch.minimum, ends, zero + self.keys)
-        begin, end = (x.expand(-1, self.queries) for x in torch.broadcast_tensors(begin, end))
-        # Rows that are cut alike are one call.
-        found: list[tuple[int, Tensor, Tensor]] = []
-        for row in zip(begin, end, strict=True):
-            if found and all(torch.equal(one, other) for one, other in zip(found[-1][1:], row, strict=True)):
-                found[-1] = (found[-1][0] + 1, *row)
-            else:
-                found.append((1, *row))
-        plans = [(count, one, other, cut(one.numpy(), other.numpy())) for count, one, other in found]
-        pairs = sum(piece.cost for *_, plan in plans for piece in plan)
-        if not 0 < pairs <= WORTH * whole.cost * len(plans):
-            return None
+        begin, end = interval
+        everywhere = len(begin) == 1
         shared: dict[object, Scope] = {}
-        groups: list[Rows] = []
+        found: list[Rows] = []
         row = 0
-        for count, one, other, plan in plans:
-            rows = slice(row, row + count) if begin.shape[0] > 1 else slice(None)
-            parts = [Part(piece, self._within(rows, piece, one, other, shared)) for piece in plan]
-            groups.append(Rows(count if begin.shape[0] > 1 else None, parts))
+        for count, parts in plan:
+            rows = slice(None) if everywhere else slice(row, row + count)
+            resolved = [Part(piece, self._within(piece, rows, begin[row], end[row], shared)) for piece in parts]
+            found.append(Rows(None if everywhere else count, resolved))
             row += count
-        return groups
+        return found
+
+    def _interval(self) -> tuple[Tensor, Tensor] | None:
+        """What all rules leave of the keys: the first and the one after the last, [1 or B, S] each."""
+        begin, end = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), self.keys)
+        for rule in self.rules:
+            span = rule.span(self.queries, self.keys, self.device)
+            if span is None:
+                return None
+            begin = begin if span[0] is None else torch.maximum(begin, span[0])
+            end = end if span[1] is None else torch.minimum(end, span[1])
+        rows = max(len(begin), len(end))
+        return begin.expand(rows, self.queries), end.expand(rows, self.queries)
 
     def _within(
-        self, rows: slice, piece: Piece, begin: Tensor, end: Tensor, shared: dict[object, Scope]
+        self, piece: Piece, rows: slice, begin: Tensor, end: Tensor, shared: dict[object, Scope]
     ) -> Scope | None:
         """The resolved mask of a piece; those that are alike are one object, for their tensors are made once."""
-        if piece.keys.stop == piece.keys.start:
-            return None
         queries, keys = piece.queries.stop - piece.queries.start, piece.keys.stop - piece.keys.start
+        if not keys:
+            return None
         begin = (begin[piece.queries] - piece.keys.start).clamp(min=0)
         end = (end[piece.queries] - piece.keys.start).clamp(max=keys)
-        rules: tuple[Rule, ...]
+        rules: tuple[Rule, ...] = (Spans(begin[None], end[None]),)
+        likeness: object = (keys, begin.numpy().tobytes(), end.numpy().tobytes())
         if piece.causal:
             rules, likeness = (Causal(),), ("causal", queries)
         elif not begin.any() and bool((end == keys).all()):
             rules, likeness = (), ("everything", queries, keys)
-        else:
-            rules, likeness = (Spans(begin[None], end[None]),), (keys, begin.numpy().tobytes(), end.numpy().tobytes())
         if self.bias is None:
-            if likeness not in shared:
-                shared[likeness] = Scope(rules, queries, keys, self.device, self.dtype, None)
-            return shared[likeness]
+            return shared.setdefault(likeness, replace(self, rules=rules, queries=queries, keys=keys))
         bias = self.bias[..., piece.queries, piece.keys]
-        return Scope(
-            rules, queries, keys, self.device, self.dtype, bias[rows] if bias.dim() == 4 and len(bias) > 1 else bias
-        )
+        bias = bias[rows] if bias.dim() == 4 and len(bias) > 1 else bias
+        return replace(self, rules=rules, queries=queries, keys=keys, bias=bias)
 
 
 @dataclass(frozen=True, eq=False)
