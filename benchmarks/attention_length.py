@@ -4,9 +4,9 @@
     python benchmarks/attention_length.py --quick
 
 A language model of the shape of `mini-lm`, one batch, forward and backward of its hidden states; beside it a Llama of
-the same shape from `transformers` with its `sdpa` attention (with windows a Mistral). Packed rows hold texts of `--text`
-tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a half, a
-quarter and an eighth of the length. Every figure comes from a process of its own, so that its peak of memory is its own.
+the same shape from `transformers` with its `sdpa` attention (with windows a Mistral). Packed rows hold texts of
+`--text` tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a half, a
+quarter and an eighth of the length. Every figure comes from a process of its own, so its peak of memory is its own.
 """
 
 from __future__ import annotations
