@@ -5,8 +5,9 @@
 
 A language model of the shape of `mini-lm`, one batch, forward and backward of its hidden states; beside it a Llama of
 the same shape from `transformers` with its `sdpa` attention (with windows a Mistral). Packed rows hold texts of
-`--text` tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a half, a
-quarter and an eighth of the length. Every figure comes from a process of its own, so its peak of memory is its own.
+`--text` tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a
+half, a quarter and an eighth of the length; a decoder of sublayer needs no mask for it, and gets none. Every figure
+comes from a process of its own, so its peak of memory is its own.
 """
 
 from __future__ import annotations
