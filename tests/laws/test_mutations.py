@@ -6,6 +6,7 @@ A law that no mutation can break would be a law that says nothing; the last test
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,32 +60,32 @@ GELU = pair(feed_forward="gelu-no-bias")
 
 
 def causal_sees_one_more(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        return torch.arange(keys) <= mask._query_positions(queries, keys, device) + 1
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, mask._query_positions(queries, keys, device)[None] + 2
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
     # Or else the kernel, which knows causality by itself, would mend the mutation.
     whole = mask.Mask.resolve
     patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
 
 
 def _without_causal(scope: mask.Scope) -> mask.Scope:
-    return mask.Scope(scope.allowed, scope.bias, scope.additive, False, scope.occupied)
+    """The same said twice, which no kernel takes for causality."""
+    return replace(scope, rules=scope.rules * 2)
 
 
 def causal_aligned_at_the_top_left(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        return torch.arange(keys) <= torch.arange(queries).unsqueeze(-1)
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, torch.arange(queries)[None] + 1
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
 
 
 def causal_hides_the_query_itself(patch: Patch) -> None:
-    def allowed(self: mask.Causal, queries: int, keys: int, device: torch.device) -> torch.Tensor:
-        position = mask._query_positions(queries, keys, device)
-        return torch.arange(keys) <= (position - 1).clamp(min=0)
+    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
+        return None, mask._query_positions(queries, keys, device)[None].clamp(min=1)
 
-    patch.setattr(mask.Causal, "allowed", allowed)
+    patch.setattr(mask.Causal, "span", span)
     whole = mask.Mask.resolve
     patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
 
@@ -122,8 +123,7 @@ def explicit_without_bias(patch: Patch) -> None:
     plain = attend.explicit
 
     def unbiased(query, key, value, scope, **k):  # type: ignore[no-untyped-def]
-        additive = mask._additive(scope.allowed, None, query.dtype)
-        return plain(query, key, value, mask.Scope(scope.allowed, None, additive, False, scope.occupied), **k)
+        return plain(query, key, value, replace(scope, bias=None), **k)
 
     patch.setattr(attend, "explicit", unbiased)
 
@@ -166,11 +166,9 @@ def a_chunk_sees_no_cache(patch: Patch) -> None:
 
     def resolve(self, queries, keys, **k):  # type: ignore[no-untyped-def]
         scope = plain(self, queries, keys, **k)
-        if queries in (1, keys) or scope.allowed is None:
+        if queries in (1, keys) or not scope.rules:
             return scope
-        allowed = scope.allowed.clone()
-        allowed[..., : keys - queries] = False
-        return mask.Scope(allowed, scope.bias, mask._additive(allowed, scope.bias, k["dtype"]), False, scope.occupied)
+        return replace(scope, rules=(*scope.rules, mask.KeySpan(torch.tensor([keys - queries]), None)))
 
     patch.setattr(mask.Mask, "resolve", resolve)
 

@@ -3,20 +3,29 @@
     Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V                                              (equation 1)
 
 `explicit` is that line, and the oracle of the tests. `fused` is torch's kernel. `attend` takes the faster one, unless
-somebody listens to the weights, which only the explicit way can show.
+somebody listens to the weights, which only the explicit way can show, and computes pieces where the mask leaves most
+pairs out (`nn/pieces.py`).
 
 Shapes: B batch, H query heads, G key-value heads (H a multiple of G), S queries, T keys, d width of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer.fast.choices import attention_by_products
-from sublayer.nn.mask import Scope
+from sublayer.nn.mask import Part, Rows, Scope
 from sublayer.nn.tap import Tap
+
+Way = Callable[[Tensor, Tensor, Tensor, Scope], Tensor]
+"""Query, key, value and who may attend to whom, to what each query has found."""
 
 
 def explicit(
@@ -60,12 +69,14 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: flo
 
     Shape: as in `explicit`.
     """
-    mask = scope.allowed if scope.bias is None else scope.added
+    # On a CPU the kernel adds numbers: of a boolean mask it would make a copy of its own in every layer, and keep it.
+    adds = scope.bias is not None or (query.device.type == "cpu" and query.dtype == scope.dtype)
+    mask = None if scope.causal else scope.added if adds else scope.allowed
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=None if scope.causal else mask,
+        attn_mask=mask,
         is_causal=scope.causal,
         dropout_p=dropout,
         scale=scale,
@@ -84,13 +95,69 @@ def attend(
     dropout: float = 0.0,
     tap: Tap,
 ) -> Tensor:
-    """Attention by whichever way is right here: the kernel knows no cap on the scores.
+    """Attention by whichever way is right here: the kernel knows no cap on the scores, and shows no weights.
 
     Shape: as in `explicit`.
     """
-    if tap.listened or softcap is not None or _products_are_faster(query):
+    if tap.listened:
         return explicit(query, key, value, scope, scale=scale, softcap=softcap, dropout=dropout, tap=tap)
-    return fused(query, key, value, scope, scale=scale, dropout=dropout)
+    if softcap is not None or _products_are_faster(query):
+        way = partial(explicit, scale=scale, softcap=softcap, dropout=dropout)
+    else:
+        way = partial(fused, scale=scale, dropout=dropout)
+    # Queries side by side on one source (a beam's) are more than the mask was resolved for.
+    rows = scope.pieces if (query.shape[2], key.shape[2]) == (scope.queries, scope.keys) else None
+    return way(query, key, value, scope) if rows is None else in_pieces(way, query, key, value, rows)
+
+
+def in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, rows: list[Rows]) -> Tensor:
+    """The same, piece by piece, each of them by `way`: it costs what the allowed pairs cost.
+
+    Shape: as in `explicit`.
+    """
+    if rows[0].rows is None:
+        return _row_in_pieces(way, query, key, value, rows[0].parts)
+    counts = [several.rows or 0 for several in rows]
+    split = zip(rows, _split(query, counts, 0), _split(key, counts, 0), _split(value, counts, 0), strict=True)
+    return torch.cat([_row_in_pieces(way, q, k, v, several.parts) for several, q, k, v in split])
+
+
+def _row_in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, parts: list[Part]) -> Tensor:
+    queries = _split(query, [part.piece.queries.stop - part.piece.queries.start for part in parts], 2)
+    ranges = [part.piece.keys for part in parts if part.scope is not None]
+    found = dict(zip(_bounds(ranges), zip(_cut(key, ranges), _cut(value, ranges), strict=True), strict=True))
+    mixed: list[Tensor] = []
+    for part, some in zip(parts, queries, strict=True):
+        if part.scope is None:
+            mixed.append(some.new_zeros(*some.shape[:-1], value.shape[-1]).transpose(1, 2))
+        else:
+            # The kernel writes [B, S, H, d], so that is how they are put together.
+            mixed.append(way(some, *found[part.piece.keys.start, part.piece.keys.stop], part.scope).transpose(1, 2))
+    return torch.cat(mixed, dim=1).transpose(1, 2)
+
+
+def _split(x: Tensor, sizes: list[int], dim: int) -> tuple[Tensor, ...]:
+    """`Tensor.split`, which torch's own signature leaves untyped."""
+    return cast("tuple[Tensor, ...]", x.split(sizes, dim))
+
+
+def _bounds(ranges: list[slice]) -> list[tuple[int, int]]:
+    return [(each.start, each.stop) for each in ranges]
+
+
+def _cut(x: Tensor, ranges: list[slice]) -> list[Tensor]:
+    """The keys (or values) of each range, such that their gradients are put together once, however many there are.
+
+    Slices would each have a gradient as large as x, so x is split wherever a range begins or ends, and ranges that
+    overlap share those parts.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return [x[:, :, each] for each in ranges]
+    bounds = sorted({0, x.shape[2], *(bound for each in ranges for bound in (each.start, each.stop))})
+    parts = _split(x, [b - a for a, b in pairwise(bounds)], 2)
+    index = {bound: number for number, bound in enumerate(bounds)}
+    pieces = [parts[index[each.start] : index[each.stop]] for each in ranges]
+    return [each[0] if len(each) == 1 else torch.cat(each, dim=2) for each in pieces]
 
 
 def _products_are_faster(query: Tensor) -> bool:

@@ -13,12 +13,18 @@ Shapes: B batch, H heads, S queries, T keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from sublayer.nn import pieces
+from sublayer.nn.pieces import Piece
+
+Span = tuple[Tensor | None, Tensor | None]
+"""The first key that each query sees, and the one after the last, [1 or B, 1 or S] int64; None for no bound."""
 
 
 class Rule(Protocol):
@@ -28,41 +34,67 @@ class Rule(Protocol):
         """Boolean, broadcastable to [B, 1, S, T]."""
         ...
 
+    def span(self, queries: int, keys: int, device: torch.device) -> Span | None:
+        """The interval of keys that each query sees; None where it is not an interval, or where telling is dear."""
+        ...
+
 
 def _query_positions(queries: int, keys: int, device: torch.device) -> Tensor:
-    return torch.arange(keys - queries, keys, device=device).unsqueeze(-1)
+    return torch.arange(keys - queries, keys, device=device)
 
 
-@dataclass(frozen=True, eq=False)
-class Causal:
+class Interval:
+    """A rule by which every query sees keys that stand side by side. The interval is all that it says."""
+
+    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+        raise NotImplementedError
+
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        return torch.arange(keys, device=device) <= _query_positions(queries, keys, device)
+        begin, end = self.span(queries, keys, device)
+        key = torch.arange(keys, device=device)
+        inside = None if begin is None else key >= begin.unsqueeze(-1)
+        if end is not None:
+            until = key < end.unsqueeze(-1)
+            inside = until if inside is None else inside & until
+        return (torch.ones(1, 1, keys, dtype=torch.bool, device=device) if inside is None else inside).unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class Causal(Interval):
+    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+        return None, _query_positions(queries, keys, device)[None] + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Interval):
     size: int
 
-    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        distance = _query_positions(queries, keys, device) - torch.arange(keys, device=device)
-        return distance.abs() < self.size
+    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+        position = _query_positions(queries, keys, device)[None]
+        return position - (self.size - 1), position + self.size
 
 
 @dataclass(frozen=True, eq=False)
-class KeySpan:
+class KeySpan(Interval):
     """Keys from `start` (if any) up to `stop` (if any), a number for each row of the batch."""
 
     start: Tensor | None
     stop: Tensor | None
 
-    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        position = torch.arange(keys, device=device)
-        inside = torch.ones(1, keys, dtype=torch.bool, device=device)
-        if self.start is not None:
-            inside = inside & (position >= self.start.to(device).unsqueeze(-1))
-        if self.stop is not None:
-            inside = inside & (position < self.stop.to(device).unsqueeze(-1))
-        return inside[:, None, None, :]
+    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+        start = None if self.start is None else self.start.to(device).unsqueeze(-1)
+        return start, None if self.stop is None else self.stop.to(device).unsqueeze(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Spans(Interval):
+    """Keys from `begin` up to `end`, numbers for each query: what is left of other rules within a piece."""
+
+    begin: Tensor
+    end: Tensor
+
+    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+        return self.begin, self.end
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +105,22 @@ class Segments:
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
         query, key = self.query.to(device)[:, -queries:], self.key.to(device)[:, :keys]
         return (query.unsqueeze(-1) == key.unsqueeze(-2)).unsqueeze(1)
+
+    def span(self, queries: int, keys: int, device: torch.device) -> Span | None:
+        """A text's own interval, where its tokens stand side by side and the queries are the last of the keys."""
+        number = self.key
+        if self.query is not number or number.shape[1] != keys:
+            return None
+        edge = torch.ones(number.shape[0], 1, dtype=torch.bool, device=number.device)
+        changes = number[:, 1:] != number[:, :-1]
+        # A number that comes again later makes more runs than there are numbers.
+        ordered = number.sort(dim=1).values
+        if not torch.equal(changes.sum(1), (ordered[:, 1:] != ordered[:, :-1]).sum(1)):
+            return None
+        place = torch.arange(keys, device=number.device)
+        begin = torch.where(torch.cat((edge, changes), 1), place, 0).cummax(1).values
+        end = torch.where(torch.cat((changes, edge), 1), place + 1, keys).flip(1).cummin(1).values.flip(1)
+        return begin[:, -queries:].to(device), end[:, -queries:].to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,73 +185,150 @@ class Mask:
         dtype: torch.dtype,
         bias: Tensor | None = None,
     ) -> Scope:
-        """The tensors for `queries` and `keys`, computed once for all layers of a stack.
+        """Say it for these numbers of queries and keys, once for all layers of a stack.
 
         Args:
             bias: numbers to add to the scores (ALiBi, relative positions), broadcastable to [B, H, S, T].
         """
-        causal = len(self.rules) == 1 and isinstance(self.rules[0], Causal)
-        if causal and queries == 1:
-            causal, rules = False, ()  # one query, the last: everything before it is allowed
-        else:
-            rules = self.rules
-        allowed: Tensor | None = None
-        for rule in rules:
-            part = rule.allowed(queries, keys, device)
-            allowed = part if allowed is None else allowed & part
-        if allowed is not None and allowed.dim() == 2:
-            allowed = allowed[None, None]
-        return Scope(
-            allowed=allowed,
-            bias=None if bias is None else bias.to(dtype),
-            additive=_additive(allowed, bias, dtype),
-            causal=causal and queries == keys and bias is None,
-            # Causality and windows leave a query itself, where it is among the keys; spans and segments may not.
-            occupied=None
-            if allowed is None or (queries <= keys and all(isinstance(rule, Causal | Window) for rule in rules))
-            else allowed.any(-1, keepdim=True),
-        )
+        # One query is the last, and everything before it is its past.
+        rules = tuple(rule for rule in self.rules if not (queries == 1 and isinstance(rule, Causal)))
+        return Scope(rules, queries, keys, device, dtype, None if bias is None else bias.to(dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """A resolved mask, and the bias of the positions with it.
+    """A resolved mask, and the bias of the positions with it. Its tensors are made when somebody reads them.
 
-    allowed: boolean, broadcastable to [B, H, S, T]; None means everything.
-    bias: what the positions add to the scores, or None.
-    additive: both as one floating-point tensor (0 where allowed, a very low finite number where not), or None.
-    causal: the mask is exactly the causal square, which a kernel may know by itself.
-    occupied: [.., S, 1], whether a query has anything to attend to; None where every query surely has.
+    rules: who may attend to whom. queries, keys: S and T.
+    bias: what the positions add to the scores, broadcastable to [B, H, S, T], or None.
     """
 
-    allowed: Tensor | None
+    rules: tuple[Rule, ...]
+    queries: int
+    keys: int
+    device: torch.device
+    dtype: torch.dtype
     bias: Tensor | None
-    additive: Tensor | None
-    causal: bool
-    occupied: Tensor | None
+
+    @property
+    def causal(self) -> bool:
+        """Whether it is exactly the causal square, which a kernel may know by itself."""
+        only = len(self.rules) == 1 and isinstance(self.rules[0], Causal)
+        return only and self.queries == self.keys and self.bias is None
+
+    @cached_property
+    def allowed(self) -> Tensor | None:
+        """Boolean, broadcastable to [B, H, S, T]; None means everything."""
+        if not self.rules:
+            return None
+        return reduce(torch.logical_and, (rule.allowed(self.queries, self.keys, self.device) for rule in self.rules))
+
+    @cached_property
+    def additive(self) -> Tensor | None:
+        """Mask and bias as one tensor: the bias where allowed, a very low finite number where not; or None.
+
+        Finite, because a row of nothing but -inf has no softmax, and its gradient is NaN. And not the lowest number,
+        to which no negative score can be added in float16 without reaching -inf.
+        """
+        return self._with_bias(torch.finfo(self.dtype).min / 2)
 
     @cached_property
     def added(self) -> Tensor | None:
-        """Mask and bias as the fused kernels add them, [1 or B, 1 or H, S, T], or None; made once for all layers.
+        """The same as the fused kernels add it, [1 or B, 1 or H, S, T]: -inf where not allowed.
 
-        Here -inf is right: a kernel itself gives zeros for a row that has nothing else.
+        Here that is right: a kernel itself gives zeros for a row that has nothing else.
         """
-        if self.allowed is None or self.additive is None:
-            return self.bias if self.bias is None or self.bias.dim() == 4 else self.bias.unsqueeze(0)
-        zero = torch.zeros((), dtype=self.additive.dtype, device=self.allowed.device)
-        base = zero if self.bias is None else self.bias
-        mask = torch.where(self.allowed, base, float("-inf"))
-        return mask if mask.dim() == 4 else mask.unsqueeze(0)
+        mask = self._with_bias(float("-inf"))
+        return mask if mask is None or mask.dim() == 4 else mask.unsqueeze(0)
+
+    @cached_property
+    def occupied(self) -> Tensor | None:
+        """[.., S, 1], whether a query has anything to attend to; None where every query surely has."""
+        # Causality and windows leave a query itself, where it is among the keys; spans and segments may not.
+        if self.queries <= self.keys and all(isinstance(rule, Causal | Window) for rule in self.rules):
+            return None
+        return None if self.allowed is None else self.allowed.any(-1, keepdim=True)
+
+    def _with_bias(self, hidden: float) -> Tensor | None:
+        if self.allowed is None:
+            return self.bias
+        zero = torch.zeros((), dtype=self.dtype, device=self.device) if self.bias is None else self.bias
+        return torch.where(self.allowed, zero, hidden)
+
+    @cached_property
+    def pieces(self) -> list[Rows] | None:
+        """The same attention in pieces, for rows of the batch in order; None where that costs no less than the whole.
+
+        Found on a CPU only: elsewhere, looking at numbers waits for the device.
+        """
+        if self.device.type != "cpu" or not self.rules or self.causal or pieces.is_small(self.queries, self.keys):
+            return None
+        if self.bias is not None and self.bias.requires_grad and torch.is_grad_enabled():
+            return None  # each piece of it would have a gradient as large as the whole
+        interval = self._interval()
+        plan = None if interval is None else pieces.plan(interval[0].numpy(), interval[1].numpy(), self.keys)
+        if interval is None or plan is None:
+            return None
+        begin, end = interval
+        everywhere = len(begin) == 1
+        shared: dict[object, Scope] = {}
+        found: list[Rows] = []
+        row = 0
+        for count, parts in plan:
+            rows = slice(None) if everywhere else slice(row, row + count)
+            resolved = [Part(piece, self._within(piece, rows, begin[row], end[row], shared)) for piece in parts]
+            found.append(Rows(None if everywhere else count, resolved))
+            row += count
+        return found
+
+    def _interval(self) -> tuple[Tensor, Tensor] | None:
+        """What all rules leave of the keys: the first and the one after the last, [1 or B, S] each."""
+        begin, end = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), self.keys)
+        for rule in self.rules:
+            span = rule.span(self.queries, self.keys, self.device)
+            if span is None:
+                return None
+            begin = begin if span[0] is None else torch.maximum(begin, span[0])
+            end = end if span[1] is None else torch.minimum(end, span[1])
+        rows = max(len(begin), len(end))
+        return begin.expand(rows, self.queries), end.expand(rows, self.queries)
+
+    def _within(
+        self, piece: Piece, rows: slice, begin: Tensor, end: Tensor, shared: dict[object, Scope]
+    ) -> Scope | None:
+        """The resolved mask of a piece; those that are alike are one object, for their tensors are made once."""
+        queries, keys = piece.queries.stop - piece.queries.start, piece.keys.stop - piece.keys.start
+        if not keys:
+            return None
+        begin = (begin[piece.queries] - piece.keys.start).clamp(min=0)
+        end = (end[piece.queries] - piece.keys.start).clamp(max=keys)
+        rules: tuple[Rule, ...] = (Spans(begin[None], end[None]),)
+        likeness: object = (keys, begin.numpy().tobytes(), end.numpy().tobytes())
+        if piece.causal:
+            rules, likeness = (Causal(),), ("causal", queries)
+        elif not begin.any() and bool((end == keys).all()):
+            rules, likeness = (), ("everything", queries, keys)
+        if self.bias is None:
+            return shared.setdefault(likeness, replace(self, rules=rules, queries=queries, keys=keys))
+        bias = self.bias[..., piece.queries, piece.keys]
+        bias = bias[rows] if bias.dim() == 4 and len(bias) > 1 else bias
+        return replace(self, rules=rules, queries=queries, keys=keys, bias=bias)
 
 
-def _additive(allowed: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if allowed is None:
-        return None if bias is None else bias.to(dtype)
-    # Not -inf: a row of nothing but -inf has no softmax, and its gradient is NaN. And not the lowest finite number,
-    # to which no negative score can be added in float16 without reaching -inf.
-    lowest = torch.finfo(dtype).min / 2
-    zero = torch.zeros((), dtype=dtype, device=allowed.device) if bias is None else bias.to(dtype)
-    return torch.where(allowed, zero, torch.full((), lowest, dtype=dtype, device=allowed.device))
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A piece of an attention and its resolved mask; None where its queries see nothing."""
+
+    piece: Piece
+    scope: Scope | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How the next `rows` rows of a batch are cut, all rows where that is None."""
+
+    rows: int | None
+    parts: list[Part]
 
 
 def _require_integers(name: str, value: object) -> None:

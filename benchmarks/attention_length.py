@@ -1,0 +1,213 @@
+"""Time and memory against length: plain, packed, windowed and padded rows, and the exponent of their growth.
+
+    python benchmarks/attention_length.py
+    python benchmarks/attention_length.py --quick
+
+A language model of the shape of `mini-lm`, one batch, forward and backward of its hidden states; beside it a Llama of
+the same shape from `transformers` with its `sdpa` attention (with windows a Mistral). Packed rows hold texts of
+`--text` tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a
+half, a quarter and an eighth of the length; a decoder of sublayer needs no mask for it, and gets none. Every figure
+comes from a process of its own, so its peak of memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import torch
+from summary import RESULTS, table
+from torch import Tensor
+
+OURS, RIVAL = "sublayer", "transformers"
+KINDS = ["plain", "packed", "windowed", "padded"]
+SIMULATED = "ONEDNN_MAX_CPU_ISA"
+
+
+def main() -> None:
+    options = _options()
+    if options.one:
+        print(json.dumps(_measure(json.loads(options.one))))
+        return
+    rows: list[dict[str, Any]] = []
+    for kind in options.kinds:
+        for contender in (OURS, RIVAL):
+            for length in options.lengths:
+                asked = {
+                    "kind": kind,
+                    "contender": contender,
+                    "length": length,
+                    "text": options.text,
+                    "window": options.window,
+                    "rounds": options.rounds,
+                    "threads": options.threads,
+                }
+                rows.append(asked | _in_a_process(asked))
+                print(rows[-1], file=sys.stderr, flush=True)
+    torch.set_num_threads(options.threads)
+    facts = machine.facts() | {"simulated": held_to()}
+    print(f"{machine.described(facts)}{'; a simulated processor' if facts['simulated'] else ''}\n")
+    print(_table(rows, options.lengths))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{options.name}.json"
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "one")}
+    result = {"machine": facts, "settings": settings, "rows": rows, "growth": growths(rows)}
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"\nWritten to {path}")
+
+
+def held_to() -> str | None:
+    """The instruction set that oneDNN is held to, or None."""
+    return os.environ.get(SIMULATED)
+
+
+def growth(lengths: list[int], values: list[float]) -> float:
+    """Return p of the power law value = c * length^p that fits best: 1 for linear, 2 for square."""
+    return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
+
+
+def growths(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the exponents of time and memory of each contender and kind of row."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        same = [r for r in rows if (r["kind"], r["contender"]) == (row["kind"], row["contender"])]
+        lengths = [r["length"] for r in same]
+        if len(lengths) > 1:
+            found[f"{row['contender']} {row['kind']}"] = {
+                what: growth(lengths, [r[what] for r in same]) for what in ("seconds", "gigabytes")
+            }
+    return found
+
+
+def _in_a_process(asked: dict[str, Any]) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), "--one", json.dumps(asked)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(asked: dict[str, Any]) -> dict[str, float]:
+    torch.set_num_threads(asked["threads"])
+    torch.manual_seed(0)
+    step = (_ours if asked["contender"] == OURS else _rival)(asked)
+    before = _peak()
+    seconds = math.inf
+    for _ in range(asked["rounds"]):
+        begin = time.perf_counter()
+        hidden = step()
+        hidden.backward(torch.ones_like(hidden))
+        seconds = min(seconds, time.perf_counter() - begin)
+        del hidden
+    # What the step itself added: the model and the libraries were there before.
+    return {"seconds": seconds, "gigabytes": max(_peak() - before, 1e-3)}
+
+
+def _peak() -> float:
+    """The most memory that this process has had, in gigabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def _lengths(asked: dict[str, Any]) -> list[int]:
+    size: int = asked["length"]
+    return [size, size // 2, size // 4, size // 8] if asked["kind"] == "padded" else [size]
+
+
+def _ours(asked: dict[str, Any]) -> Callable[[], Tensor]:
+    from sublayer.config import preset
+    from sublayer.models.decoder_only import DecoderOnly
+
+    c: Any = preset("mini-lm").model_copy(update={"max_length": asked["length"]})
+    if asked["kind"] == "windowed":
+        block = c.decoder.block
+        block = block.model_copy(update={"attention": block.attention.model_copy(update={"window": asked["window"]})})
+        c = c.model_copy(update={"decoder": c.decoder.model_copy(update={"block": block})})
+    model = DecoderOnly(c).train()
+    lengths = _lengths(asked)
+    tokens = torch.randint(0, c.vocab_size, (len(lengths), asked["length"]))
+    segments = None
+    if asked["kind"] == "packed":
+        segments = (torch.arange(asked["length"]) // asked["text"])[None]
+    return lambda: model.hidden(tokens, torch.tensor(lengths), segments)
+
+
+def _rival(asked: dict[str, Any]) -> Callable[[], Tensor]:
+    from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
+
+    shape: dict[str, Any] = {
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 4,
+        "vocab_size": 8000,
+        "max_position_embeddings": asked["length"],
+        "attn_implementation": "sdpa",
+        "use_cache": False,
+    }
+    # Llama has no windows; Mistral is Llama with one.
+    model: Any = (
+        MistralModel(MistralConfig(sliding_window=asked["window"], **shape))
+        if asked["kind"] == "windowed"
+        else LlamaModel(LlamaConfig(**shape))
+    ).train()
+    lengths, size = _lengths(asked), asked["length"]
+    tokens = torch.randint(0, 8000, (len(lengths), size))
+    given: dict[str, Tensor] = {}
+    place = torch.arange(size)
+    if asked["kind"] == "packed":
+        text = place // asked["text"]
+        allowed = (text[:, None] == text) & (place[:, None] >= place)
+        given = {
+            "attention_mask": torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None],
+            "position_ids": (place % asked["text"])[None],
+        }
+    elif asked["kind"] == "padded":
+        given = {"attention_mask": (place < torch.tensor(lengths)[:, None]).long()}
+    return lambda: model(input_ids=tokens, **given).last_hidden_state
+
+
+def _table(rows: list[dict[str, Any]], lengths: list[int]) -> str:
+    found = growths(rows)
+    lines: list[list[str]] = []
+    for name in dict.fromkeys(f"{row['contender']} {row['kind']}" for row in rows):
+        contender, kind = name.split()
+        same = [row for row in rows if (row["contender"], row["kind"]) == (contender, kind)]
+        for what, unit in (("seconds", "s"), ("gigabytes", "GB")):
+            power = f"{found[name][what]:.2f}" if name in found else "-"
+            lines.append([f"{kind}, {contender}, {unit}", *(f"{row[what]:.2f}" for row in same), power])
+    return table(["rows, library", *(f"{length:,}" for length in lengths), "exponent"], lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny shape and one round: does it still run?")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--text", type=int, default=300, help="tokens of a packed text (default: %(default)s)")
+    parser.add_argument("--window", type=int, default=512, help="of windowed attention (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="the fastest counts (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--name", default="attention-length", help="of the file of results")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        quick = {"lengths": [128, 256], "text": 32, "window": 32, "rounds": 1, "threads": 1}
+        parser.set_defaults(out=Path("runs/bench-quick"), **quick)
+        options = parser.parse_args()
+    return options
+
+
+if __name__ == "__main__":
+    main()
