@@ -348,3 +348,12 @@ def test_the_texts_of_any_corpus_are_documents(cache: Path, monkeypatch: pytest.
     assert [row.text for row in found] == ["Go.", "Hi.", "good"]
     assert str(found.report) == "3 of 5 documents; left out: 1 repeated; 1 empty text"
     assert [row.text for row in read_documents(reviews, Path())] == ["good"]
+
+
+def test_the_parts_of_a_corpus_share_no_row_and_leave_none_out() -> None:
+    """Of film reviews every tenth is the test, so that both labels, which stand one after the other, are in each."""
+    for corpus in corpora.CORPORA:
+        if corpus.rows:
+            rows = [row for part in corpus.parts for each in corpus.rows_of(part) for row in each]
+            assert sorted(rows) == list(range(corpus.pairs)), corpus.name
+    assert [len(rows) for rows in corpora.find("rotten-tomatoes").rows_of("test")] == [853]
