@@ -17,7 +17,7 @@ from sublayer.data.split import Splits, split
 from sublayer.text import Marks, Tokenizer
 
 TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
-BPE_8000 = config.TokenizerRecipe(vocab_size=8000)
+BPE_8000 = config.Subwords(vocab_size=8000)
 
 
 @dataclass(frozen=True)

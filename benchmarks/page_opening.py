@@ -49,7 +49,7 @@ def main() -> None:
 def write_view(path: Path, tokens: int) -> None:
     """A view of a model of GPT-2's shape with random weights."""
     words = [f"word{n}" for n in range(200)]
-    tokenizer = Tokenizer.train([" ".join(words)] * 2, config.TokenizerRecipe(vocab_size=900))
+    tokenizer = Tokenizer.train([" ".join(words)] * 2, config.Subwords(vocab_size=900))
     torch.manual_seed(0)
     tree = preset("gpt2").model_copy(update={"vocab_size": tokenizer.vocab_size})
     generator = Generator(build_model(tree), tokenizer, config.Generation())

@@ -18,7 +18,7 @@ LINES = ["the cat sat on the mat", "a dog ran after the cat", "on and on and on 
 
 
 def tiny_tokenizer() -> Tokenizer:
-    return Tokenizer.train(LINES, config.TokenizerRecipe(vocab_size=300))
+    return Tokenizer.train(LINES, config.Subwords(vocab_size=300))
 
 
 def llama_tree(vocab_size: int) -> config.DecoderOnly:
@@ -49,7 +49,7 @@ def tiny_llama(folder: Path, *, rows: int = 304, generation: dict[str, Any] | No
 
 def write_nllb(folder: Path) -> None:
     """A model folder of an encoder-decoder that is told its languages."""
-    plain = Tokenizer.train(LINES, config.TokenizerRecipe(vocab_size=300), ("eng_Latn", "spa_Latn"))
+    plain = Tokenizer.train(LINES, config.Subwords(vocab_size=300), ("eng_Latn", "spa_Latn"))
     languages = {code: found for code in ("eng_Latn", "spa_Latn") if (found := plain.special_id(code)) is not None}
     tokenizer = plain.dressed(
         specials=Specials.of(plain.specials.roles, languages=languages),

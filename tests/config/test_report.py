@@ -68,7 +68,7 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
             "training.schedule.type: missing; known: cosine, inverse-sqrt, linear",
         ),
         ({"training.schedule": 5}, "training.schedule: should be a table (given: 5)"),
-        ({"tokenizer.type": "unigrm"}, "tokenizer.type: cannot be 'unigrm'; did you mean 'unigram'?"),
+        ({"tokenizer.type": "unigrm"}, "tokenizer.type: unknown type 'unigrm'; did you mean 'unigram'?"),
         ({"training.steps": "5"}, "training.steps: should be a whole number (given: '5')"),
         ({"training.steps": 5.0}, "training.steps: should be a whole number (given: 5.0)"),
         ({"training.steps": True}, "training.steps: should be a whole number (given: True)"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sublayer import config
-from sublayer.config import Batching, TokenizerRecipe
+from sublayer.config import Batching, Subwords
 from sublayer.data.batch import IGNORE
 from sublayer.data.examples.texts import encode_conversations
 from sublayer.data.loader import Cursor, Loader, validation
@@ -70,7 +70,7 @@ TASKS: dict[str, config.Task] = {
 
 def made(name: str, max_length: int = 60) -> tuple[Any, Tokenizer]:
     task, table = TASKS[name], table_for(TASKS[name])
-    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), table)
+    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), table)
     labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
     return encode_for(task, table, tokenizer, max_length, labels), tokenizer
 
@@ -160,7 +160,7 @@ def test_a_masked_row_is_the_framed_text() -> None:
 
 
 def test_a_masked_token_is_never_made_from_text() -> None:
-    tokenizer = Tokenizer.train(["a <mask> b"] * 3, TokenizerRecipe(vocab_size=300), ("<mask>",))
+    tokenizer = Tokenizer.train(["a <mask> b"] * 3, Subwords(vocab_size=300), ("<mask>",))
     mask = tokenizer.special_id("<mask>")
     assert mask == 4
     assert mask not in tokenizer.encode(["<mask>"])[0]
@@ -172,7 +172,7 @@ def test_labelled_texts(second: bool) -> None:
     texts = ["ba co di", "fu", "ge ha ki lo"]
     others = ["mu", "ne pa ri", "ba"]
     table = rows([Labelled(a, label, b if second else None) for a, b, label in zip(texts, others, "xyx")])
-    tokenizer = train_tokenizer(config.ClassificationTask(), TokenizerRecipe(vocab_size=300), table)
+    tokenizer = train_tokenizer(config.ClassificationTask(), Subwords(vocab_size=300), table)
     examples = encode_for(config.ClassificationTask(), table, tokenizer, 40, ("x", "y"))
     batch = examples.fixed().collate(np.array([2, 0, 1]))
     assert batch.target.tolist() == [0, 0, 1]
@@ -189,7 +189,7 @@ def test_labelled_texts(second: bool) -> None:
 
 def test_labelled_texts_that_cannot_be() -> None:
     task = config.ClassificationTask()
-    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), rows([Labelled(word, "x") for word in WORDS]))
+    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), rows([Labelled(word, "x") for word in WORDS]))
     with pytest.raises(DataError, match=r"the label 'evn' \(line 2\) is not one .*Did you mean 'even'"):
         encode_for(task, rows([Labelled("ba", "odd"), Labelled("co", "evn")]), tokenizer, 20, ("even", "odd"))
     with pytest.raises(DataError, match="1 of 2 texts have a second text"):
@@ -204,7 +204,7 @@ def test_labelled_texts_that_cannot_be() -> None:
 
 def test_a_words_tag_is_asked_of_its_first_piece() -> None:
     task, sentence = config.TaggingTask(), Tagged(("xyz", "ba", "Ünï"), ("B-X", "O", "I-X"))
-    tokenizer = train_tokenizer(task, TokenizerRecipe(vocab_size=300), rows([sentence]))
+    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), rows([sentence]))
     examples = encode_for(task, rows([sentence]), tokenizer, 40, ("B-X", "I-X", "O"))
     batch = examples.fixed().collate(np.array([0]))
     # A space stands before every text, so that a word alone is cut as it is in its sentence.
@@ -220,7 +220,7 @@ def test_a_words_tag_is_asked_of_its_first_piece() -> None:
 def test_twins_are_texts_that_are_no_wrong_answer() -> None:
     lefts, rights = ["ba", "co", "ba", "di"], ["fu", "ge", "ha", "ge"]
     table = Pairs(lefts, rights, Report(4, 4))
-    tokenizer = train_tokenizer(config.EmbeddingTask(), TokenizerRecipe(vocab_size=300), table)
+    tokenizer = train_tokenizer(config.EmbeddingTask(), Subwords(vocab_size=300), table)
     batch = encode_for(config.EmbeddingTask(), table, tokenizer, 20, ()).fixed().collate(np.arange(4))
     expected = [[i != j and (lefts[i] == lefts[j] or rights[i] == rights[j]) for j in range(4)] for i in range(4)]
     assert batch.twins.tolist() == expected
@@ -232,7 +232,7 @@ def test_twins_are_texts_that_are_no_wrong_answer() -> None:
 def learned(conversation: Conversation, chat_template: str = CHAT) -> tuple[list[int], list[int], Tokenizer]:
     """The tokens of a conversation, each with the target of the place before it."""
     text = [f"{message.role}\n{message.content}" for message in conversation.messages]
-    tokenizer = Tokenizer.train([*WORDS, *text], TokenizerRecipe(vocab_size=320)).dressed(chat_template=chat_template)
+    tokenizer = Tokenizer.train([*WORDS, *text], Subwords(vocab_size=320)).dressed(chat_template=chat_template)
     examples = encode_conversations(rows([conversation]), tokenizer, 400)
     batch = examples.fixed().collate(np.array([0]))
     tokens = batch.tokens[0].tolist()

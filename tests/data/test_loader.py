@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublayer.config import Batching, Decoding, TokenizerRecipe
+from sublayer.config import Batching, Decoding, Subwords
 from sublayer.data.batch import IGNORE
 from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.loader import Batch, Cursor, Loader, collate, validation
@@ -22,7 +22,7 @@ WORDS = ("go", "stay", "the house", "a small dog", "canción", "perdió", "42 ap
 SOURCES = [" ".join(WORDS[(n * step) % len(WORDS)] for step in range(1, 2 + n % 5)) for n in range(60)]
 TARGETS = [" ".join(WORDS[(n + step) % len(WORDS)] for step in range(1, 2 + n % 3)) for n in range(60)]
 PAIRS = Pairs(SOURCES, TARGETS, Report(60, 60), list(range(11, 71)))
-TOKENIZER = Tokenizer.train(SOURCES + TARGETS, TokenizerRecipe(vocab_size=320))
+TOKENIZER = Tokenizer.train(SOURCES + TARGETS, Subwords(vocab_size=320))
 MARKS = Marks.of(TOKENIZER, Decoding())
 ENCODED = encode(PAIRS, TOKENIZER, max_length=64, marks=MARKS)
 BATCHING = Batching(tokens=200)

@@ -41,7 +41,7 @@ def tokenizer(kind: str = "bpe") -> Talkative:
     ]
     draw = random.Random(0)
     lines = [" ".join(draw.choices(words, k=6)) for _ in range(200)]
-    return Talkative.train(lines, config.TokenizerRecipe(type=kind, vocab_size=330))
+    return Talkative.train(lines, config.Subwords(type=kind, vocab_size=330))
 
 
 def generator(

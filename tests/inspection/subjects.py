@@ -29,7 +29,7 @@ CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}assista
 
 @cache
 def tokenizer() -> Tokenizer:
-    made = Tokenizer.train(LINES * 4, config.TokenizerRecipe(vocab_size=300))
+    made = Tokenizer.train(LINES * 4, config.Subwords(vocab_size=300))
     return Tokenizer(made.backend, made.specials, chat_template=CHAT)
 
 

@@ -20,7 +20,7 @@ from sublayer.text import Tokenizer
 def folder(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     lines = ["Where are my keys?", "The keys are on the table.", "¿Dónde están mis llaves?"] * 4
-    tokenizer = Tokenizer.train(lines, config.TokenizerRecipe(vocab_size=300))
+    tokenizer = Tokenizer.train(lines, config.Subwords(vocab_size=300))
     tree = config.preset("tiny").model_copy(update={"vocab_size": tokenizer.vocab_size, "max_length": 48})
     translator = Translator(EncoderDecoder(tree), tokenizer, config.Decoding(beam=2))
     path = tmp_path_factory.mktemp("model") / "tiny"

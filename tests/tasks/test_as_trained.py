@@ -73,7 +73,7 @@ def rows(found: list[Any]) -> Rows[Any]:
 
 
 def own(task: config.Task, table: Any) -> Tokenizer:
-    return train_tokenizer(task, config.TokenizerRecipe(vocab_size=300), table)
+    return train_tokenizer(task, config.Subwords(vocab_size=300), table)
 
 
 def trained_rows(task: config.Task, table: Any, tokenizer: Tokenizer, **more: Any) -> list[list[int]]:

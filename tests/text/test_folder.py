@@ -11,7 +11,7 @@ import pytest
 import transformers
 
 import vocabularies
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Subwords
 from sublayer.errors import CheckpointError, InputError
 from sublayer.text import Tokenizer
 from sublayer.text.folder import load_folder
@@ -169,7 +169,7 @@ def test_saved_and_loaded_it_is_the_same(pair: tuple[Tokenizer, Any], tmp_path: 
     with pytest.raises(CheckpointError, match=r"sublayer_tokenizer\.json is damaged"):
         Tokenizer.load(tmp_path / "tokenizer.json")
     # One of ours in its place says all in its own file, and nothing of the other is left.
-    own = Tokenizer.train(LINES, TokenizerRecipe(vocab_size=400))
+    own = Tokenizer.train(LINES, Subwords(vocab_size=400))
     own.save(tmp_path / "tokenizer.json")
     assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == own.fingerprint
 

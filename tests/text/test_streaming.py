@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
 import vocabularies
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Subwords
 from sublayer.text import Specials, Tokenizer
 from sublayer.text.folder import load_folder
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of
@@ -59,7 +59,7 @@ def suffixed() -> Tokenizer:
 
 
 def kinds(folder: Path) -> dict[str, Tokenizer]:
-    own = {kind: TokenizerRecipe(type=kind, vocab_size=400) for kind in ("bpe", "unigram")}
+    own = {kind: Subwords(type=kind, vocab_size=400) for kind in ("bpe", "unigram")}
     return {
         **{kind: Tokenizer.train(vocabularies.LINES, recipe) for kind, recipe in own.items()},
         "bert": load_folder(vocabularies.bert(folder / "bert")),

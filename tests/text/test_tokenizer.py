@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Subwords
 from sublayer.errors import CheckpointError, DataError, InputError
 from sublayer.text import Tokenizer
 from sublayer.text.pieces import byte_level_piece
@@ -24,7 +24,7 @@ LINES = [
     for does in ("sees", "doesn't like", "wants", "no quiere", "perdió")
     for what in ("the house", "a small dog", "la canción", "42 apples", "the tea </s> she made")
 ]
-KINDS = {kind: Tokenizer.train(LINES, TokenizerRecipe(type=kind, vocab_size=400)) for kind in ("bpe", "unigram")}
+KINDS = {kind: Tokenizer.train(LINES, Subwords(type=kind, vocab_size=400)) for kind in ("bpe", "unigram")}
 # Text, and more of what is special about text here, than chance alone would bring.
 TEXTS = st.one_of(
     st.text(), st.text(alphabet=" \t\n\r▁Ġ<>/s0x41ñ'’é\u0301\u2028\ufeff\ufffd\0"), st.sampled_from(LINES)
@@ -107,10 +107,10 @@ def test_the_same_lines_give_the_same_tokenizer_in_another_process(kind: str, tm
     """Hash tables of the trainer are seeded by the process, so only another process can show it."""
     (tmp_path / "lines.txt").write_text("\n".join(LINES), encoding="utf-8")
     program = (
-        "import sys; from pathlib import Path; from sublayer.config import TokenizerRecipe;"
+        "import sys; from pathlib import Path; from sublayer.config import Subwords;"
         "from sublayer.text import Tokenizer;"
         "print(Tokenizer.train_from_files([Path(sys.argv[1])],"
-        "TokenizerRecipe(type=sys.argv[2], vocab_size=400)).fingerprint)"
+        "Subwords(type=sys.argv[2], vocab_size=400)).fingerprint)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "lines.txt"), kind]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -132,7 +132,7 @@ def test_saving_and_loading_keep_everything(tokenizer: Tokenizer, tmp_path: Path
 
 def test_another_tokenizer_has_another_fingerprint() -> None:
     fingerprints = {each.fingerprint for each in KINDS.values()}
-    fingerprints.add(Tokenizer.train(LINES[1:], TokenizerRecipe(vocab_size=400)).fingerprint)
+    fingerprints.add(Tokenizer.train(LINES[1:], Subwords(vocab_size=400)).fingerprint)
     assert len(fingerprints) == 3
 
 
@@ -156,12 +156,12 @@ def test_files_that_are_no_tokenizer_are_refused_in_one_line(tokenizer: Tokenize
 def test_no_text_is_an_error(kind: str) -> None:
     for lines in ([], ["", ""]):
         with pytest.raises(DataError, match="no text"):
-            Tokenizer.train(lines, TokenizerRecipe(type=kind))
+            Tokenizer.train(lines, Subwords(type=kind))
 
 
 def test_more_characters_than_pieces_are_left_to_bytes() -> None:
     lines = [f"{chr(0x4E00 + n)}{chr(0x4E00 + n // 2)} wörd" for n in range(2000)]
-    tokenizer = Tokenizer.train(lines, TokenizerRecipe(type="unigram", vocab_size=500))
+    tokenizer = Tokenizer.train(lines, Subwords(type="unigram", vocab_size=500))
     assert tokenizer.vocab_size <= 500
     assert tokenizer.decode(tokenizer.encode(lines)) == lines
 
@@ -182,15 +182,15 @@ def test_a_sample_is_spread_evenly(total: int, count: int) -> None:
 
 def test_a_sample_trains_on_few_lines_only() -> None:
     lines = ["common words"] * 50 + ["zyzzyva zyzzyva zyzzyva"] + ["common words"] * 49
-    assert len(Tokenizer.train(lines, TokenizerRecipe()).encode(["zyzzyva"])[0]) == 1
-    assert len(Tokenizer.train(lines, TokenizerRecipe(sample=10)).encode(["zyzzyva"])[0]) > 1
+    assert len(Tokenizer.train(lines, Subwords()).encode(["zyzzyva"])[0]) == 1
+    assert len(Tokenizer.train(lines, Subwords(sample=10)).encode(["zyzzyva"])[0]) > 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_encodes_without_a_warning() -> None:
     program = (
-        "import os, sys; from sublayer.config import TokenizerRecipe; from sublayer.text import Tokenizer\n"
-        "t = Tokenizer.train(['some text'] * 100, TokenizerRecipe()); t.encode(['some'] * 100)\n"
+        "import os, sys; from sublayer.config import Subwords; from sublayer.text import Tokenizer\n"
+        "t = Tokenizer.train(['some text'] * 100, Subwords()); t.encode(['some'] * 100)\n"
         "child = os.fork()\n"
         "if child == 0: t.encode(['some'] * 100); os._exit(0)\n"
         "os.waitpid(child, 0); assert 'TOKENIZERS_PARALLELISM' not in os.environ"

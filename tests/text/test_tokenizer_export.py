@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 import vocabularies
-from sublayer.config import TokenizerRecipe
+from sublayer.config import Subwords
 from sublayer.errors import InputError
 from sublayer.text import Specials, Template, Tokenizer
 from sublayer.text.export import export
@@ -29,7 +29,7 @@ ROLES = {
 
 def made(kind: str, folder: Path) -> Tokenizer:
     if kind in {"bpe", "unigram"}:
-        return Tokenizer.train(LINES, TokenizerRecipe(type=kind, vocab_size=400))
+        return Tokenizer.train(LINES, Subwords(type=kind, vocab_size=400))
     if kind == "bert":
         return load_folder(vocabularies.bert(folder))
     specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|im_end|>")

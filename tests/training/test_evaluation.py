@@ -52,7 +52,7 @@ def test_every_reference_counts_for_its_own_sentence() -> None:
 def test_validation_loss_is_the_mean_over_tokens() -> None:
     sources = ["ba co", "di fu ge ha ki", "lo", "mu ne pa", "co co co co"]
     targets = ["co ba di", "ge", "lo lo lo lo", "mu ne pa", "fu fu"]
-    tokenizer = Tokenizer.train([*sources, *targets], config.TokenizerRecipe(vocab_size=300))
+    tokenizer = Tokenizer.train([*sources, *targets], config.Subwords(vocab_size=300))
     encoded = encode(
         Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16, Marks.of(tokenizer, config.Decoding())
     )

@@ -54,8 +54,12 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
     size = recipe.tokenizer.vocab_size
+    if size is None:
+        size = recipe.model.vocab_size
+        note = f" (with a vocabulary of {size:,}; training takes as many {recipe.tokenizer.type} as the text has)"
+    else:
+        note = f" (with the tokenizer's vocabulary of {size:,})"
     model = recipe.model.model_copy(update={"vocab_size": size})
-    note = f" (with the tokenizer's vocabulary of {size:,})"
     return Subject(what, recipe, model, recipe.training, recipe.decoding, note)
 
 

@@ -67,7 +67,7 @@ def recipe_for(c: Positions, name: str, position: config.Position) -> config.Rec
             split=config.GivenSplit(validation=config.NamedCorpus(name="wikitext-2", part="validation"), test=TEST),
             max_length=c.trained,
         ),
-        tokenizer=config.TokenizerRecipe(type="bpe", vocab_size=c.vocab_size),
+        tokenizer=config.Subwords(type="bpe", vocab_size=c.vocab_size),
         model=tree,
         training=config.Training(
             steps=c.steps,

@@ -52,7 +52,8 @@ def measure(c: Translation, ledger: Ledger, device: torch.device, told: Callable
     loaded = load_recipe(c.recipe)
     reference = loaded.recipe.model
     assert isinstance(reference, config.EncoderDecoder)
-    reference = reference.model_copy(update={"vocab_size": loaded.recipe.tokenizer.vocab_size})
+    size = loaded.recipe.tokenizer.vocab_size or reference.vocab_size
+    reference = reference.model_copy(update={"vocab_size": size})
     for name, tree in contenders(reference).items():
         if name in ledger:
             continue

@@ -16,7 +16,7 @@ from sublayer.config.data import (
     RandomSplit,
     SeveralCorpora,
     Source,
-    TokenizerRecipe,
+    TailSplit,
     Tsv,
 )
 from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search, Weights
@@ -96,6 +96,7 @@ from sublayer.config.task import (
     Task,
     TranslationTask,
 )
+from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
 from sublayer.config.training import (
     Adam,
     AdamW,
@@ -114,9 +115,6 @@ from sublayer.config.training import (
 )
 
 __all__ = [
-    "CELLS",
-    "KINDS",
-    "PRESETS",
     "Activation",
     "Adam",
     "AdamW",
@@ -128,8 +126,11 @@ __all__ = [
     "Batching",
     "Beam",
     "Block",
+    "Bytes",
+    "CELLS",
     "CausalTask",
     "Cell",
+    "Characters",
     "Chat",
     "Checkpoint",
     "Classification",
@@ -159,6 +160,7 @@ __all__ = [
     "InstructionsTask",
     "InverseSquareRoot",
     "Jsonl",
+    "KINDS",
     "LabelledJsonl",
     "LabelledTsv",
     "LastCheckpoints",
@@ -183,8 +185,10 @@ __all__ = [
     "NoHead",
     "NoPosition",
     "Norm",
+    "Normalization",
     "NtkScaling",
     "OtherLayers",
+    "PRESETS",
     "ParallelText",
     "PlainText",
     "Pooling",
@@ -212,8 +216,10 @@ __all__ = [
     "Source",
     "SpanCorruptionTask",
     "Stack",
+    "Subwords",
     "Tagging",
     "TaggingTask",
+    "TailSplit",
     "Task",
     "TokenizerRecipe",
     "Training",
@@ -223,6 +229,7 @@ __all__ = [
     "Unscaled",
     "Weights",
     "Wiring",
+    "Words",
     "YarnScaling",
     "preset",
 ]

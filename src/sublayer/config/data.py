@@ -1,12 +1,14 @@
-"""The tree of the text: where it comes from, what is held out, and how the tokenizer is made."""
+"""The tree of the text: where it comes from, and what is held out."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sublayer.config.part import Part
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # --- two texts a row ---------------------------------------------------------------------------------------------
 
@@ -146,6 +148,28 @@ class GivenSplit(Part):
     test: Source
 
 
+class TailSplit(Part):
+    """Hold out the end of the text: these parts of all its characters, first for validation and then, at the very end,
+    for the test. Documents are cut where a part begins; rows of any other kind stay whole.
+
+    Use it for one long text, whose sentences do not stand alone. Training rows with the same text as a held-out row
+    are left out.
+    """
+
+    type: Literal["tail"] = "tail"
+    validation: Fraction = 0.05
+    test: Fraction = 0.05
+
+    @model_validator(mode="after")
+    def _leaves_text(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test = {self.validation + self.test:g} leaves nothing to train on")
+        return self
+
+
+Split = Annotated[RandomSplit | GivenSplit | TailSplit, Field(discriminator="type")]
+
+
 class Data(Part):
     """Where the text comes from, what is held out, and how long a row may be.
 
@@ -154,19 +178,7 @@ class Data(Part):
     """
 
     source: Source
-    split: Annotated[RandomSplit | GivenSplit, Field(discriminator="type")] = RandomSplit()
+    split: Split = RandomSplit()
     source_language: str = "source"
     target_language: str = "target"
     max_length: PositiveInt = 128
-
-
-class TokenizerRecipe(Part):
-    """One tokenizer for both sides, trained on the training text.
-
-    type: "bpe" is byte-level BPE, "unigram" is SentencePiece's unigram model with byte fallback.
-    sample: how many lines to train on at most (evenly spread); unset means all.
-    """
-
-    type: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: Annotated[int, Field(ge=300)] = 8000
-    sample: PositiveInt | None = None

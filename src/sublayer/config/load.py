@@ -17,7 +17,7 @@ from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
 from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
-from sublayer.config.recipe import Recipe
+from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
 
 
@@ -116,7 +116,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     """
     read = [read_override(override) for override in overrides]
     chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
-    expanded, problems = _expanded(overridden(data, chosen[-1:]))
+    expanded, problems = _expanded(with_tokenizer_type(overridden(data, chosen[-1:])))
     return overridden(expanded, read), problems
 
 

@@ -83,8 +83,8 @@ def _laid_value(below: Any, over: Any, part: type[BaseModel] | None, path: tuple
         default = part.model_fields[key].default
         below = default.plain() if isinstance(default, Part) else None
     table: Mapping[str, Any] = cast("Mapping[str, Any]", below) if isinstance(below, Mapping) else {}
-    if shape and shape.variants and shape.tag in over and over[shape.tag] != table.get(shape.tag):
-        # Keys of another type, or of a model of another kind, would only be refused.
+    if shape and shape.variants and shape.tag in over and shape.part(over) is not shape.part(table):
+        # Keys of another part, or of a model of another kind, would only be refused.
         table = {}
     here = shape.part({**table, **over}) if shape else None
     return _laid(table, over, here, path)

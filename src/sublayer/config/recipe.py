@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, NonNegativeInt, model_validator
 
 from sublayer.config.adapter import LowRank
-from sublayer.config.data import Data, GivenSplit, TokenizerRecipe
+from sublayer.config.data import Data, GivenSplit
 from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part
@@ -27,6 +27,7 @@ from sublayer.config.task import (
     Task,
     TranslationTask,
 )
+from sublayer.config.tokenizer import Subwords, TokenizerRecipe
 from sublayer.config.training import Training
 
 SHORTEST = 8
@@ -59,7 +60,7 @@ class Recipe(Part):
     seed: NonNegativeInt = 1
     task: Task = TranslationTask()
     data: Data
-    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    tokenizer: TokenizerRecipe = Subwords()
     start: Checkpoint | None = None
     adapter: LowRank | None = None
     model: Model
@@ -68,8 +69,9 @@ class Recipe(Part):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str, problems: Sequence[str] = ()) -> Self:
-        """As `Part.parse`, with the preset that `data` may name, and the kind that a model is where it does not say."""
-        return super().parse(with_kind(data), where, [*problems, *_cell_problems(data)])
+        """As `Part.parse`, with the preset that `data` may name, and the kind of model and the type of tokenizer that
+        are meant where it does not say."""
+        return super().parse(with_tokenizer_type(with_kind(data)), where, [*problems, *_cell_problems(data)])
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +122,7 @@ class Recipe(Part):
             )
         if isinstance(task, MaskedTask) and task.mask + task.random > 1:
             raise ValueError(f"task.mask + task.random = {task.mask + task.random:g} is more than 1")
-        if self.start is not None and self.tokenizer != TokenizerRecipe():
+        if self.start is not None and self.tokenizer != Subwords():
             raise ValueError("tokenizer is set, but start.path brings a tokenizer of its own")
         if self.adapter is not None and self.start is None:
             raise ValueError("adapter is set, but start is not: name the model to adapt, start.path = '...'")
@@ -160,6 +162,14 @@ def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
     if table.get("kind") in CELLS and "preset" not in table:
         table = {**table, "kind": _recurrent_kind(data) or RECURRENT[0], "cell": table["kind"]}
     return {**data, "model": {"kind": "encoder-decoder", **table}}
+
+
+def with_tokenizer_type(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain data with the type of tokenizer that is meant where it does not say: byte-level BPE."""
+    tokenizer = data.get("tokenizer")
+    if not isinstance(tokenizer, Mapping):
+        return dict(data)
+    return {**data, "tokenizer": {"type": "bpe", **cast("Mapping[str, Any]", tokenizer)}}
 
 
 RECURRENT = ("recurrent-encoder-decoder", "recurrent-decoder-only")

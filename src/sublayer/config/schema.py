@@ -23,6 +23,7 @@ from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
 from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import field_shape
+from sublayer.config.tokenizer import Subwords
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OVER_PRESET = "OverPreset"
@@ -56,6 +57,10 @@ def recipe_schema() -> dict[str, Any]:
         # Stated here too, so that an editor offers them in a table that is still empty.
         "properties": {"preset": _preset(), "kind": {"enum": [*KINDS, *CELLS]}},
     }
+    # Without a type it is byte-level BPE.
+    subwords: dict[str, Any] = {"$ref": REFERENCE + Subwords.__name__}
+    said = {"required": ["type"]}
+    schema["properties"]["tokenizer"] = {"if": said, "then": schema["properties"]["tokenizer"], "else": subwords}
     # Over another model's tree nothing is required, and what may stand there goes by that model's shape.
     schema["required"].remove("model")
     schema |= {

@@ -37,7 +37,7 @@ class Shape:
         """The nodes by the value of `tag` that chooses them; empty where there is nothing to choose."""
         if len(self.parts) < 2:
             return {}
-        return {str(part.model_fields[self.tag].default): part for part in self.parts}
+        return {word: part for part in self.parts for word in field_shape(part, self.tag).words}
 
     def item(self, place: int) -> Shape:
         """The shape of one place of a tuple; empty where there is no such place."""

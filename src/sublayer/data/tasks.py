@@ -50,8 +50,12 @@ def reader(task: config.Task) -> Callable[[Any, Path], Any]:
             assert_never(task)
 
 
-def lines_of(table: AnyTable) -> Iterator[str]:
-    """The text that a tokenizer is trained on."""
+def lines_of(table: AnyTable, *, ends: bool = False) -> Iterator[str]:
+    """The text that a tokenizer is trained on.
+
+    Args:
+        ends: whether a line of a document ends with its line feed, which is then a part of the text.
+    """
     if isinstance(table, Pairs):
         yield from table.sources
         yield from table.targets
@@ -59,8 +63,10 @@ def lines_of(table: AnyTable) -> Iterator[str]:
     for row in table:
         match row:
             case Document():
-                # Line by line: the trainer's own idea of a word does not reach over the end of a line.
-                yield from row.text.split("\n")
+                # Line by line: no word reaches over the end of a line.
+                *lines, last = row.text.split("\n")
+                yield from (f"{line}\n" for line in lines) if ends else lines
+                yield last
             case Labelled():
                 yield row.text
                 if row.second is not None:
@@ -96,7 +102,9 @@ def train_tokenizer(task: config.Task, recipe: config.TokenizerRecipe, training:
     An encoder reads `<s> text </s>`, and `<s> text </s> second </s>`; a language model begins with `<s>`.
     """
     extra = extra_tokens(task)
-    plain = Tokenizer.train(lines_of(training), recipe, extra)
+    # In a vocabulary of subwords every byte stands anyway, and no piece spans lines.
+    ends = not isinstance(recipe, config.Subwords)
+    plain = Tokenizer.train(lines_of(training, ends=ends), recipe, extra)
     mask = plain.special_id(MASK)
     others = tuple(found for token in extra if (found := plain.special_id(token)) is not None and found != mask)
     specials = Specials.of({**plain.specials.roles, "mask": mask}, others)

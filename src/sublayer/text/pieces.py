@@ -20,6 +20,11 @@ def _byte_of() -> dict[str, int]:
     }
 
 
+def byte_level_alphabet() -> list[str]:
+    """The character that a byte-level token has for each of the 256 bytes, in their order."""
+    return sorted(_byte_of(), key=_byte_of().__getitem__)
+
+
 def byte_level_piece(token: str) -> str:
     """The characters that a byte-level token stands for; bytes of an incomplete character as "<0xC3>"."""
     table = _byte_of()

@@ -1,18 +1,23 @@
 """How a tokenizer is trained: which parts it has, and what comes out of the library's trainers made reproducible.
 
-Both kinds share one idea of a word, and one way to mark where words begin: a space is put before every text and
-taken off again by the decoder, so that "Tom" is the same piece at the start of a sentence and inside it. Nothing
-else is changed, so any text comes back as it was.
+Both kinds of subwords share one idea of a word, and one way to mark where words begin: a space is put before every
+text and taken off again by the decoder, so that "Tom" is the same piece at the start of a sentence and inside it.
+Nothing else is changed but what the recipe's normalization says, so any text comes back as it was normalized.
+
+Characters and bytes are the library's BPE without a single merge. Words are its word-level model.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from sublayer.config import TokenizerRecipe
-from sublayer.errors import DataError
+from sublayer.config import Bytes, Characters, Subwords, TokenizerRecipe, Words
+from sublayer.errors import ConfigError, DataError
+from sublayer.text.normalization import normalizer
+from sublayer.text.pieces import byte_level_alphabet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -26,6 +31,13 @@ WORD = r" ?[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]
 _BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 
 
+# Whole words by themselves, without the space. The end of a line is one of them.
+SPLITS = {
+    "punctuation": r"\n|[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*|\p{N}+|[^\s\p{L}\p{M}\p{N}]",
+    "whitespace": r"\n|\S+",
+}
+
+
 def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Backend:
     """A trained `tokenizers.Tokenizer`, the same one for the same lines in the same order.
 
@@ -33,14 +45,33 @@ def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence
         extra: special tokens after the four that every tokenizer has.
 
     Raises:
-        DataError: there is no text in `lines`.
+        DataError: there is no text in `lines`, or nothing in it is frequent enough for a vocabulary.
+        ConfigError: `recipe.vocab_size` leaves no room beside the special tokens.
     """
-    counted = _Counted(lines if recipe.sample is None else spread(lines, recipe.sample))
+    sample = None if isinstance(recipe, Bytes) else recipe.sample
+    counted = _Counted(lines if sample is None else spread(lines, sample))
     specials = (*SPECIALS, *extra)
-    train = _byte_level_bpe if recipe.type == "bpe" else _unigram
-    backend = train(counted, recipe, specials)
+    match recipe:
+        case Subwords(type="bpe"):
+            backend = _byte_level_bpe(counted, recipe, specials)
+        case Subwords():
+            backend = _unigram(counted, recipe, specials)
+        case Words():
+            backend = _words_alone(counted, recipe, specials)
+        case Characters():
+            backend = _characters(counted, recipe, specials)
+        case Bytes():
+            any(counted)  # nothing is learned, but no text is an error here as for the others
+            backend = _bytes(recipe, specials)
+        case _:
+            assert_never(recipe)
     if not counted.characters:
         raise DataError("there is no text to train the tokenizer on", "Check the data: every line is empty.")
+    if backend.get_vocab_size() == len(specials):
+        raise DataError(
+            "the vocabulary would be empty: nothing in the training text is frequent enough",
+            "Lower tokenizer.min_frequency.",
+        )
     return backend
 
 
@@ -82,12 +113,12 @@ def _words() -> Any:
     return pre_tokenizers.Split(Regex(WORD), "isolated")
 
 
-def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe, specials: Sequence[str]) -> Backend:
+def _byte_level_bpe(lines: Iterable[str], recipe: Subwords, specials: Sequence[str]) -> Backend:
     """Byte pair encoding over bytes (Sennrich et al. 2016; Radford et al. 2019): no text is unknown to it."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.Prepend(" ")
+    backend.normalizer = normalizer(recipe.normalization, prefix=" ")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([_words(), byte_level])
     backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
@@ -101,12 +132,12 @@ def _byte_level_bpe(lines: Iterable[str], recipe: TokenizerRecipe, specials: Seq
     return backend
 
 
-def _unigram(lines: Iterable[str], recipe: TokenizerRecipe, specials: Sequence[str]) -> Backend:
+def _unigram(lines: Iterable[str], recipe: Subwords, specials: Sequence[str]) -> Backend:
     """The unigram model (Kudo 2018); a character outside the vocabulary becomes its UTF-8 bytes, a token each."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from tokenizers import Tokenizer, decoders, models, trainers
 
     backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.Prepend(" ")
+    backend.normalizer = normalizer(recipe.normalization, prefix=" ")
     backend.pre_tokenizer = _words()
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     room = recipe.vocab_size - len(specials) - len(_BYTES)
@@ -116,6 +147,84 @@ def _unigram(lines: Iterable[str], recipe: TokenizerRecipe, specials: Sequence[s
     )
     backend.train_from_iterator(lines, trainer)
     return _with_bytes(backend, room, specials)
+
+
+def _words_alone(lines: Iterable[str], recipe: Words, specials: Sequence[str]) -> Backend:
+    """Whole words, the most frequent first. A word of the text that is spelled as a special token is unknown."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    def untrained(vocabulary: dict[str, int]) -> Backend:
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        backend.normalizer = normalizer(recipe.normalization)
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(SPLITS[recipe.split]), "removed", invert=True)
+        # The library's way to put spaces between tokens: no token has this prefix, so none is joined to the one before.
+        spaced = decoders.WordPiece(prefix="\ufdd0", cleanup=False)
+        ends = decoders.Replace(Regex(" ?\n ?"), "\n")
+        backend.decoder = decoders.Sequence([spaced, decoders.Fuse(), ends])
+        return backend
+
+    trained = untrained({})
+    # Room for all: which words there are is settled below, where words that spell special tokens are known.
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=2**31, min_frequency=recipe.min_frequency, special_tokens=[], show_progress=False
+    )
+    trained.train_from_iterator(lines, trainer)
+    ranked = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    words = [word for word, _ in ranked if word not in specials]
+    return _with_specials(untrained(_numbered(specials, words[: _room(recipe, specials)])), specials)
+
+
+def _characters(lines: Iterable[str], recipe: Characters, specials: Sequence[str]) -> Backend:
+    """The characters of the text in the order of their code points."""
+    from tokenizers import Tokenizer, decoders, models
+
+    normal: Any = normalizer(recipe.normalization)
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line if normal is None else normal.normalize_str(line))
+    frequent = [item for item in counts.items() if item[1] >= recipe.min_frequency]
+    ranked = [character for character, _ in sorted(frequent, key=lambda item: (-item[1], item[0]))]
+    known = _numbered(specials, sorted(ranked[: _room(recipe, specials)]))
+    backend = Tokenizer(models.BPE(vocab=known, merges=[], unk_token="<unk>"))
+    backend.normalizer = normal
+    backend.pre_tokenizer = _words()
+    backend.decoder = decoders.Fuse()
+    return _with_specials(backend, specials)
+
+
+def _bytes(recipe: Bytes, specials: Sequence[str]) -> Backend:
+    """The 256 bytes in their order, each as byte-level BPE spells it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    known = _numbered(specials, byte_level_alphabet())
+    backend = Tokenizer(models.BPE(vocab=known, merges=[]))
+    backend.normalizer = normalizer(recipe.normalization)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([_words(), byte_level])
+    backend.decoder = decoders.ByteLevel()
+    return _with_specials(backend, specials)
+
+
+def _room(recipe: Words | Characters, specials: Sequence[str]) -> int | None:
+    """How many tokens there may be beside the special ones; None for any number."""
+    if recipe.vocab_size is None:
+        return None
+    if recipe.vocab_size <= len(specials):
+        raise ConfigError(
+            f"tokenizer.vocab_size = {recipe.vocab_size} leaves no room beside {len(specials)} special tokens",
+            f"Set it to {len(specials) + 1} at least.",
+        )
+    return recipe.vocab_size - len(specials)
+
+
+def _numbered(specials: Sequence[str], tokens: Sequence[str]) -> dict[str, int]:
+    """Special tokens first, then the others, with ids in this order."""
+    return {token: identifier for identifier, token in enumerate((*specials, *tokens))}
+
+
+def _with_specials(backend: Backend, specials: Sequence[str]) -> Backend:
+    backend.add_special_tokens(list(specials))
+    return backend
 
 
 def _within_alphabet(lines: Iterable[str], limit: int) -> Iterator[str]:
