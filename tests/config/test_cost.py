@@ -15,6 +15,7 @@ from sublayer.config import (
     Attention,
     Block,
     Classification,
+    Convolution,
     DecoderOnly,
     Ema,
     Embedding,
@@ -162,6 +163,8 @@ ENCODERS = {
     "tags through a layer": encoder(head=Tagging(labels=LABELS, activation="relu")),
     "vectors": encoder(head=SentenceEmbedding(), position=RelativeBias()),
     "experts": encoder(EXPERTS),
+    "convolved": encoder(embedding=Embedding(convolution=Convolution(width=5))),
+    "narrow convolved": encoder(embedding=Embedding(width=8, convolution=Convolution(width=3)), head=NoHead()),
 }
 ALL: dict[str, Model] = {
     **{f"preset {name}": tree for name, tree in PRESETS.items()},
@@ -427,6 +430,15 @@ def test_activations_are_what_autograd_keeps(block: Block) -> None:
 @pytest.mark.parametrize("shape", [decoder, encoder])
 def test_activations_of_one_stack_are_what_autograd_keeps(shape: Callable[..., Model], block: Block) -> None:
     tree = shape(block, dim=256, vocab_size=100)
+    tokens = torch.randint(100, (12, 20))
+    found = kept_by_autograd(tree, lambda real: real.hidden(tokens))
+    assert training_memory(tree, Training(steps=1), tokens=240)["activations"] == pytest.approx(found, rel=0.05)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_activations_of_a_convolution_are_what_autograd_keeps(dropout: float) -> None:
+    convolution = Convolution(width=5, dropout=dropout)
+    tree = encoder(PLAIN, dim=256, vocab_size=100, embedding=Embedding(convolution=convolution))
     tokens = torch.randint(100, (12, 20))
     found = kept_by_autograd(tree, lambda real: real.hidden(tokens))
     assert training_memory(tree, Training(steps=1), tokens=240)["activations"] == pytest.approx(found, rel=0.05)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from sublayer import files
 from sublayer.cli.data import app
-from sublayer.config import NamedCorpus
+from sublayer.config import NamedCorpus, SeveralCorpora
 from sublayer.data import corpora, download
 from sublayer.data.sources import read
 from sublayer.data.tables.documents import read_documents
@@ -331,3 +331,30 @@ def test_rows_of_another_source_are_passed_over(cache: Path, monkeypatch: pytest
     found = read_labelled(NamedCorpus(name="rotten-tomatoes"), Path())
     assert [(row.text, row.label) for row in found] == [("good", "positive"), ("bad, too", "negative")]
     assert found.lines == [4, 5]
+
+
+def test_the_texts_of_any_corpus_are_documents(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several corpora after each other: labelled texts without their labels, each source sentence once."""
+    contents = {
+        "tatoeba-en-es": b"Go.\tVe.\t\nGo.\tVaya.\t\nHi.\tHola.\t\n",
+        "rotten-tomatoes": b"text,label,source\nlong,0,imdb\ngood,1,rotten_tomatoes\n,0,rotten_tomatoes\n",
+    }
+    rows = [replace(corpora.find(name), sha256=hashlib.sha256(data).hexdigest()) for name, data in contents.items()]
+    monkeypatch.setattr(corpora, "CORPORA", rows)
+    cache.mkdir()
+    for row in rows:
+        corpora.place(row).write_bytes(contents[row.name])
+    pairs, reviews = (NamedCorpus(name=name) for name in contents)
+    found = read_documents(SeveralCorpora(corpora=(pairs, reviews)), Path())
+    assert [row.text for row in found] == ["Go.", "Hi.", "good"]
+    assert str(found.report) == "3 of 5 documents; left out: 1 repeated; 1 empty text"
+    assert [row.text for row in read_documents(reviews, Path())] == ["good"]
+
+
+def test_the_parts_of_a_corpus_share_no_row_and_leave_none_out() -> None:
+    """Of film reviews every tenth is the test, so that both labels, which stand one after the other, are in each."""
+    for corpus in corpora.CORPORA:
+        if corpus.rows:
+            rows = [row for part in corpus.parts for each in corpus.rows_of(part) for row in each]
+            assert sorted(rows) == list(range(corpus.pairs)), corpus.name
+    assert [len(rows) for rows in corpora.find("rotten-tomatoes").rows_of("test")] == [853]

@@ -175,14 +175,14 @@ def test_conversations(tmp_path: Path) -> None:
         (lambda f: read_documents(PlainText(path="b"), f), "x", r"b does not exist"),
         (lambda f: read_documents(PlainText(path="a"), f), " \n", r"a has no documents"),
         (
-            lambda f: read_documents(NamedCorpus(name="trec"), f),
+            lambda f: read_documents(NamedCorpus(name="imdb", part="test"), f),
             "",
-            r"the corpus 'trec' is labelled text, and plain text is needed here\. Known: wikitext-2",
+            r"the corpus 'imdb' has no part 'test'\. Leave it out",
         ),
         (
-            lambda f: read_labelled(NamedCorpus(name="rotten-tomatoes", part="test"), f),
+            lambda f: read_labelled(NamedCorpus(name="imdb", part="test"), f),
             "",
-            r"the corpus 'rotten-tomatoes' has no part 'test'\. Leave it out",
+            r"the corpus 'imdb' has no part 'test'\. Leave it out",
         ),
     ],
 )

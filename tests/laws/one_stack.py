@@ -67,7 +67,7 @@ DECODER: Mapping[str, Sequence[Any]] = {
 }
 ENCODER: Mapping[str, Sequence[Any]] = {
     **STACK,
-    "embedding": ("plain", "kinds", "kinds-normed", "narrow"),
+    "embedding": ("plain", "kinds", "kinds-normed", "narrow", "convolved", "narrow-convolved"),
     "head": (
         "none",
         "masked",
@@ -99,6 +99,8 @@ EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "kinds": {"types": 3},
     "kinds-normed": {"types": 2, "norm": config.RMSNorm()},
+    "convolved": {"convolution": config.Convolution(width=3)},
+    "narrow-convolved": {"width": 12, "convolution": config.Convolution(width=5, activation="gelu")},
 }
 LABELS = ("good", "bad", "neither")
 HEADS: Mapping[str, Mapping[str, Any]] = {
@@ -170,7 +172,7 @@ def decoder_config(row: Row) -> config.DecoderOnly:
 
 def encoder_config(row: Row) -> config.EncoderOnly:
     own: Mapping[str, Any] = HEADS[row["head"]]
-    if row["embedding"] == "narrow" and row["head"] == "masked":
+    if row["embedding"].startswith("narrow") and row["head"] == "masked":
         own = HEADS["masked-untied"]  # a table of another width cannot be tied
     return config.EncoderOnly(
         dim=DIM,

@@ -130,7 +130,7 @@ def _parameters(model: Model, *, all_experts: bool) -> dict[str, int]:
 
 
 def _embeddings(model: Model) -> dict[str, int]:
-    """Tables of tokens and of their kinds, norms on the sum, and the map that widens it: one set a side."""
+    """Tables of tokens and of their kinds, norms on the sum, the map that widens it, a convolution: one set a side."""
     sides = 2 if isinstance(model, EncoderDecoder | RecurrentEncoderDecoder) else 1
     c = model.embedding
     width = _embedding_width(c, model.dim)
@@ -143,6 +143,7 @@ def _embeddings(model: Model) -> dict[str, int]:
         "embedding_types": c.types * width,
         "embedding_norms": 0 if c.norm is None else _norm(c.norm, width),
         "embedding_widening": 0 if c.width is None else (c.width + 1) * model.dim,
+        "embedding_convolution": 0 if c.convolution is None else (c.convolution.width * model.dim + 1) * model.dim,
     }
     return count | {part: sides * numbers for part, numbers in rest.items() if numbers}
 
@@ -265,11 +266,11 @@ def flops(model: Model, source_length: int, target_length: int) -> Flops:
             forward = _read(model, model.encoder, source_length, causal=False) + _head(model, source_length)
             return Flops(3 * forward / source_length, forward, 0)
         case RecurrentEncoderDecoder():
-            reading = source_length * (_widening(model) + recurrent_cost.encoding(model))
-            one_more = _widening(model) + recurrent_cost.decoding(model, source_length) + projection
+            reading = source_length * (_embedded(model) + recurrent_cost.encoding(model))
+            one_more = _embedded(model) + recurrent_cost.decoding(model, source_length) + projection
             return Flops(3 * (reading / target_length + one_more), reading, one_more)
         case RecurrentDecoderOnly():
-            reading = _widening(model) + recurrent_cost.decoding(model)
+            reading = _embedded(model) + recurrent_cost.decoding(model)
             return Flops(3 * (reading + projection), source_length * reading, reading + projection)
 
 
@@ -279,7 +280,7 @@ def _read(model: Transformer, stack: Stack, length: int, *, causal: bool) -> int
         _attended(block.attention, model.dim, _pairs(length, block.attention.window, causal=causal))
         for block in stack.blocks
     )
-    return length * (_widening(model) + _products(stack, model.dim)) + attended
+    return length * (_embedded(model) + _products(stack, model.dim)) + attended
 
 
 def _step(model: Transformer, stack: Stack, held: int) -> int:
@@ -288,11 +289,14 @@ def _step(model: Transformer, stack: Stack, held: int) -> int:
         _attended(block.attention, model.dim, _pairs_of_the_last(held, block.attention.window))
         for block in stack.blocks
     )
-    return _widening(model) + _products(stack, model.dim) + attended
+    return _embedded(model) + _products(stack, model.dim) + attended
 
 
-def _widening(model: Model) -> int:
-    return 0 if model.embedding.width is None else 2 * model.embedding.width * model.dim
+def _embedded(model: Model) -> int:
+    """Operations a token between the table and the stream: the map that widens, and the convolution."""
+    c = model.embedding
+    widening = 0 if c.width is None else 2 * c.width * model.dim
+    return widening + (0 if c.convolution is None else 2 * c.convolution.width * model.dim * model.dim)
 
 
 def _products(stack: Stack, dim: int) -> int:
@@ -483,7 +487,13 @@ def _kept(model: Transformer, side: _Side, size: int) -> int:
     kept = sum(_kept_by_a_layer(block, side, dim, size) for block in side.stack.blocks)
     if side.last_norm:
         kept += _kept_by_a_norm(dim)
-    return kept + (dim * FLOAT32 if model.embedding.dropout else 0)
+    return kept + (dim * FLOAT32 if model.embedding.dropout else 0) + _kept_by_the_embedding(model, size)
+
+
+def _kept_by_the_embedding(model: Transformer, size: int) -> int:
+    """The convolution's input in the products' type, its activation's, and its dropout's mask."""
+    c = model.embedding.convolution
+    return 0 if c is None else model.dim * (c.width * size + size + (FLOAT32 if c.dropout else 0))
 
 
 def _kept_by_a_norm(dim: int) -> int:

@@ -67,6 +67,16 @@ class PlainText(Part):
     document: Literal["line", "blank-lines", "file", "wikitext"] = "line"
 
 
+class SeveralCorpora(Part):
+    """The texts of several named corpora, one corpus after the other.
+
+    Of labelled text the labels are left out, of pairs all but the source sentences, each once.
+    """
+
+    type: Literal["corpora"] = "corpora"
+    corpora: Annotated[tuple[NamedCorpus, ...], Field(min_length=1)]
+
+
 class LabelledTsv(Part):
     """One file of tab-separated columns, counted from 0: a text, perhaps a second one that belongs to it, a label.
 
@@ -111,7 +121,7 @@ class Chat(Part):
 
 
 Source = Annotated[
-    NamedCorpus | LineAligned | Tsv | Jsonl | PlainText | LabelledTsv | LabelledJsonl | Conll | Chat,
+    NamedCorpus | SeveralCorpora | LineAligned | Tsv | Jsonl | PlainText | LabelledTsv | LabelledJsonl | Conll | Chat,
     Field(discriminator="type"),
 ]
 

@@ -337,12 +337,31 @@ class Stack(Part):
         return tuple(found[layer] for layer in range(self.layers))
 
 
+class Convolution(Part):
+    """Each token's vector with its neighbours' added: x + act(W [width vectors around] + b) (after Kim 2014).
+
+    It sees n-grams, which attention has to learn to see: on little text the larger gain.
+    width: tokens that are read together, an odd number. dropout: on what is added.
+    """
+
+    width: Annotated[int, Field(ge=1)] = 3
+    activation: Activation = "relu"
+    dropout: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _centred(self) -> Self:
+        if self.width % 2 == 0:
+            raise ValueError(f"width = {self.width} is not odd: as many tokens are read before a token as after it")
+        return self
+
+
 class Embedding(Part):
     """Token embeddings (section 3.4).
 
     scale: multiply by sqrt(dim). width: of the table, where it is not dim; a linear map leads to dim (ELECTRA).
     types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
-    norm: on the sum. dropout: on the sum with the positions.
+    norm: on the sum. dropout: on the sum with the positions. convolution: after that, over neighbouring tokens of an
+    encoder-only model; unset means none.
     """
 
     scale: bool = True
@@ -350,6 +369,7 @@ class Embedding(Part):
     types: NonNegativeInt = 0
     norm: Norm | None = None
     dropout: Probability = 0.0
+    convolution: Convolution | None = None
 
 
 # --- heads of encoder-only models --------------------------------------------------------------------------------
@@ -452,6 +472,7 @@ class EncoderDecoder(Part):
     def _parts_fit(self) -> Self:
         _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
         _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=True)
+        _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
         return self
 
@@ -477,6 +498,7 @@ class DecoderOnly(Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=False)
+        _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied)
         return self
 
@@ -537,6 +559,7 @@ class RecurrentEncoderDecoder(Part):
             )
         if self.encoder.bidirectional and self.dim % 2:
             raise ValueError(f"dim = {self.dim} is odd: a bidirectional encoder has half of it in each direction")
+        _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
         return self
 
@@ -560,6 +583,7 @@ class RecurrentDecoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied)
         return self
 
@@ -581,6 +605,12 @@ def _require_width(embedding: Embedding, dim: int, *, tied: bool) -> None:
     """Raise where a projection to the vocabulary is to be an embedding of another width."""
     if tied and embedding.width not in (None, dim):
         raise ValueError(f"embedding.width = {embedding.width} is not dim = {dim}: such an embedding cannot be tied")
+
+
+def _require_no_convolution(kind: str, embedding: Embedding) -> None:
+    """Raise where a model that must not see what comes next has a convolution, which does."""
+    if embedding.convolution is not None:
+        raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
 
 def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cross: bool) -> None:

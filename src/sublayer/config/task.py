@@ -26,7 +26,7 @@ Metric = Literal[
 ]
 
 PARALLEL = ("corpus", "lines", "tsv", "jsonl")
-PLAIN = ("corpus", "text")
+PLAIN = ("corpus", "corpora", "text")
 LABELLED = ("corpus", "labelled-tsv", "labelled-jsonl")
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]

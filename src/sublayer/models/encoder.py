@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.models.stack import Stack, compute_dtype, restarting
+from sublayer.nn.convolution import text_numbers
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.mask import Mask
 
@@ -50,7 +51,8 @@ class Encoder(Stack):
         """
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
-        x = self.embedding(tokens, self.position, positions, types)
+        texts = None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments)
+        x = self.embedding(tokens, self.position, positions, types, texts)
         mask = Mask.everything() if lengths is None else Mask.padding(lengths)
         mask = mask if segments is None else mask & Mask.segments(segments)
         scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x))

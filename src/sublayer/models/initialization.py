@@ -9,7 +9,7 @@ matrices                               normal, Glorot's std, sqrt(2 / (fan in + 
 ... that write to an unnormalized      the same, divided by sqrt(number of sub-layers of the stack), so that the
     stream (pre, parallel)             stream's size does not grow with the depth (as in GPT-2)
 output projection, when not tied       normal, std D ** -0.5
-pooler                                 normal, Glorot's std
+pooler, convolution                    normal, Glorot's std
 labels of a head                       normal, std 0.02
 recurrent layers: input to each gate   normal, Glorot's std
 ... state to each gate                 orthogonal (Saxe et al. 2014), so that what is passed on from step to step
@@ -31,6 +31,7 @@ from sublayer.models.heads import Classification, Tagging, Transform
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
+from sublayer.nn.convolution import Convolution
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.feed_forward import Gated, PositionWise
@@ -92,7 +93,7 @@ def _fill(module: nn.Module) -> None:
             _matrix(module.router)
             for matrices in (module.gate_up, module.down):
                 nn.init.normal_(matrices, std=math.sqrt(2 / (dim + hidden)))
-        case Transform():
+        case Transform() | Convolution():
             _matrix(module.map)
         case Classification() | Tagging():
             nn.init.normal_(module.labels.weight, std=0.02)

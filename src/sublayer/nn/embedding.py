@@ -10,6 +10,7 @@ import math
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.nn.convolution import Convolution
 from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Position
@@ -17,7 +18,7 @@ from sublayer.nn.tap import Tap
 
 
 class Embedding(nn.Module):
-    """tokens -> widen(dropout(norm(E[token] * sqrt(D) + type + position))).
+    """tokens -> convolution(widen(dropout(norm(E[token] * sqrt(D) + type + position)))).
 
     Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen` leads
     from it to D. The tap `stream` sees the residual stream as it begins.
@@ -32,13 +33,26 @@ class Embedding(nn.Module):
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
         self.widen = nn.Identity() if c.width is None else Linear(c.width, dim)
+        self.convolution = None if c.convolution is None else Convolution(c.convolution, dim)
         self.stream = Tap()
 
-    def forward(self, tokens: Tensor, position: Position, positions: Tensor, types: Tensor | None = None) -> Tensor:
-        """Shape: tokens [B, S] int64, positions [S] or [B, S] int64, types [B, S] int64 (unset: 0) -> [B, S, D]."""
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Position,
+        positions: Tensor,
+        types: Tensor | None = None,
+        texts: Tensor | None = None,
+    ) -> Tensor:
+        """Shape: tokens [B, S] int64, positions [S] or [B, S] int64, types [B, S] int64 (unset: 0) -> [B, S, D].
+
+        Args:
+            texts: number of each token's text, int64 [B, S], as a convolution wants it.
+        """
         x = self.tokens(tokens)
         if self.scale != 1.0:
             x = x * self.scale
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
-        return self.stream(self.widen(self.dropout(self.norm(position.add(x, positions)))))
+        x = self.widen(self.dropout(self.norm(position.add(x, positions))))
+        return self.stream(x if self.convolution is None else self.convolution(x, texts))

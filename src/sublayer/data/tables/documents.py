@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 
-from sublayer.config import NamedCorpus, PlainText
-from sublayer.data import corpora
+from sublayer.config import NamedCorpus, PlainText, SeveralCorpora
+from sublayer.data import corpora, sources
 from sublayer.data.download import Progress
+from sublayer.data.report import Report
+from sublayer.data.tables.labelled import read_labelled
 from sublayer.data.tables.table import Rows, collect
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
@@ -40,19 +42,58 @@ class Document:
         return {"text": self.text}
 
 
-def read_documents(source: PlainText | NamedCorpus, folder: Path, progress: Progress | None = None) -> Rows[Document]:
+def read_documents(
+    source: PlainText | NamedCorpus | SeveralCorpora, folder: Path, progress: Progress | None = None
+) -> Rows[Document]:
     """All documents of `source`, in the order of the file, empty ones left out and counted.
+
+    Of a corpus of labelled texts these are the texts, of one of pairs the source sentences, each once.
 
     Args:
         folder: relative paths start here. progress: called while a named corpus is fetched.
 
     Raises:
-        DataError: a file is missing, not UTF-8 or without text, or the corpus is of another kind.
+        DataError: a file is missing, not UTF-8 or without text, or there is no such corpus or part.
     """
-    if isinstance(source, NamedCorpus):
-        corpora.find(source.name).require("text", source.part)
-        paths = corpora.fetch_parts(source.name, source.part, progress)
-        return collect(chain.from_iterable(map(_articles, paths)), paths[0], "documents")
+    match source:
+        case SeveralCorpora():
+            return _joined([_named(corpus, folder, progress) for corpus in source.corpora])
+        case NamedCorpus():
+            return _named(source, folder, progress)
+        case PlainText():
+            return _plain(source, folder)
+
+
+def _named(source: NamedCorpus, folder: Path, progress: Progress | None) -> Rows[Document]:
+    corpus = corpora.find(source.name)
+    match corpus.kind:
+        case "text":
+            corpus.require("text", source.part)
+            paths = corpora.fetch_parts(source.name, source.part, progress)
+            return collect(chain.from_iterable(map(_articles, paths)), paths[0], "documents")
+        case "labelled":
+            labelled = read_labelled(source, folder, progress)
+            report = replace(labelled.report, noun="documents")
+            return Rows([Document(row.text) for row in labelled], report, labelled.lines)
+        case "parallel":
+            pairs = sources.read(source, folder, progress)
+            texts = dict.fromkeys(pairs.sources)
+            report = replace(pairs.report, noun="documents").leave_out("repeated", [], len(pairs) - len(texts))
+            return Rows([Document(text) for text in texts], report)
+
+
+def _joined(tables: list[Rows[Document]]) -> Rows[Document]:
+    """One table of several; lines of different files say nothing together."""
+    report = Report(
+        read=sum(table.report.read for table in tables),
+        kept=sum(table.report.kept for table in tables),
+        dropped=tuple(replace(dropped, lines=()) for table in tables for dropped in table.report.dropped),
+        noun="documents",
+    )
+    return Rows([row for table in tables for row in table], report)
+
+
+def _plain(source: PlainText, folder: Path) -> Rows[Document]:
     path = folder / source.path
     match source.document:
         case "line":

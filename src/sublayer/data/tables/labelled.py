@@ -108,12 +108,12 @@ def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int
     columns = corpus.columns
     assert columns is not None, f"{corpus.name} says nothing of its columns"
     kept = 0
-    first, last = corpus.rows_of(part)
+    wanted = corpus.rows_of(part)
     with path.open(encoding="utf-8", newline="") as handle:
         reader = csv.DictReader(handle)
         for row in reader:
             if columns.only is not None and row[columns.only[0]] != columns.only[1]:
                 continue
-            if first <= kept < last:
+            if any(kept in rows for rows in wanted):
                 yield _row(reader.line_num, row[columns.text], columns.labels[int(row[columns.label])])
             kept += 1
