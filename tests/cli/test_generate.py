@@ -241,3 +241,10 @@ def test_an_interrupted_answer_stays_in_the_conversation(made: Generator[Any], m
     assert outcome.code == 0
     assert asked[1][1] == {"role": "assistant", "content": seen[0]}
     assert chat_command.RESET == "/reset"
+
+
+def test_a_text_goes_on_past_the_context(made: Generator[Any]) -> None:
+    [expected] = made.generate(["one"], max_tokens=150, constraints=config.Constraints(min_length=150))
+    assert len(expected.tokens) == 150
+    outcome = sublayer("generate", "lm", "one", "--max-new-tokens", 150, "--min-length", 150)
+    assert outcome.out == expected.text + "\n"

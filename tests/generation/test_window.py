@@ -17,7 +17,7 @@ from sublayer.generation.window import window_start
 from sublayer.models import build_model
 
 CONTEXT = 12
-POSITIONS = ["sinusoidal", "learned", "rotary", "alibi", "relative-bias", "none"]
+POSITIONS = ["sinusoidal", "learned", "rotary", "alibi", "relative", "none"]
 SAMPLING = config.Sampling(temperature=0.7)
 
 

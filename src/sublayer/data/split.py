@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, TypeVar, assert_never, cast
+from typing import Any, Generic, TypeVar, assert_never
 
 from sublayer.config import GivenSplit, RandomSplit, Split, TailSplit
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs, read
 from sublayer.data.tables.documents import Document, cut_documents
-from sublayer.data.tables.table import Rows, Table
+from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
 
 TableT = TypeVar("TableT", bound=Table)
@@ -114,12 +114,10 @@ def _given(table: TableT, validation: TableT, test: TableT) -> Splits[TableT]:
 
 def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:
     """The three parts of `table` in the order of its text; a document is cut where a part begins."""
-    lengths = [len(text) for text in table.texts()]
-    total = sum(lengths)
+    total = sum(map(len, table.texts()))
     begins = [total - round(total * (how.validation + how.test)), total - round(total * how.test)]
-    if isinstance(table, Rows) and isinstance(next(iter(table), None), Document):
-        table = cast("TableT", cut_documents(cast("Rows[Document]", table), begins))
-        lengths = [len(text) for text in table.texts()]
+    table = _cut(table, begins)
+    lengths = [len(text) for text in table.texts()]
     # A row that is not cut belongs where its first character stands.
     starts = [0, *accumulate(lengths)][:-1]
     bounds = [bisect_left(starts, begin) for begin in begins]
@@ -133,6 +131,12 @@ def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:
     train, validation, test = ([*rows] for rows in parts)
     report = table.report.leave_out("held out at the end", (), len(validation) + len(test))
     return table.take(train, report), _whole(table, validation), _whole(table, test)
+
+
+def _cut(table: Any, places: list[int]) -> Any:
+    """A table of documents with those cut that reach over one of `places`; any other table as it is."""
+    rows = getattr(table, "rows", ())
+    return cut_documents(table, places) if rows and isinstance(rows[0], Document) else table
 
 
 def _whole(table: TableT, rows: list[int]) -> TableT:
