@@ -466,8 +466,8 @@ def test_control_c_ends_it_and_twice_at_once(tmp_path):
             port = int(process.stdout.readline())
             body = question()
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-                head = f"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-                connection.sendall(f"{head}\r\n\r\n".encode() + body)
+                head = "POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
                 time.sleep(1)
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.3)

@@ -124,9 +124,9 @@ def test_formats_follow(value: str, number: int) -> None:
     check(lifted("<{}|{a}>").format(value, a=value), f"<{bare_value}|{bare_value}>")
     # A number was made of who knows what, and so was a field that is padded.
     for made, text in (
-        (lifted("<%03d|") % number, "<%03d|" % number),
+        (lifted("<%03d|") % number, f"<{number:03d}|"),
         (lifted("<{:>4}|").format(value), f"<{bare_value:>4}|"),
-        (lifted("<%5s|") % (value,), "<%5s|" % bare_value),
+        (lifted("<%5s|") % (value,), f"<{bare_value:>5}|"),
     ):
         check(made, text, exact=False)
         assert origin(made)[0] == origin(made)[-1] == 0

@@ -1,7 +1,7 @@
 """Conversations as text: the chat template that a model brings.
 
-A template is a Jinja program from somebody else. It runs in a process of its own (`text/templates/`), where its time and
-its memory are limited, the insides of Python objects are out of its reach, and every string knows which of its
+A template is a Jinja program from somebody else. It runs in a process of its own (`text/templates/`), where its time
+and its memory are limited, the insides of Python objects are out of its reach, and every string knows which of its
 characters a user wrote.
 """
 

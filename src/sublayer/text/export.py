@@ -12,8 +12,9 @@ from sublayer.text.tokenizer import Tokenizer
 
 
 def export(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None) -> None:
-    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one. Several chat
-    templates stand in tokenizer_config.json by their names.
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one.
+
+    Several chat templates stand in tokenizer_config.json by their names.
 
     `transformers` then puts around texts what `encode_marked` does; give it another template first
     (`Tokenizer.dressed`) where the model was trained with marks that its caller put.

@@ -1,7 +1,7 @@
 """The environment that chat templates run in: jinja2's sandbox, in which every string keeps its provenance.
 
-All that makes a string goes through `provenance`: operators, `~`, output, macros, filters and methods. What a template may
-call and filter by is a closed set; anything else is refused, or its result counts as the user's.
+All that makes a string goes through `provenance`: operators, `~`, output, macros, filters and methods. What a template
+may call and filter by is a closed set; anything else is refused, or its result counts as the user's.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .provenance import ASKING, FOLLOWED, as_text, formatted, joined, lifted, of
 
 PASSING = frozenset(
     {
-        "abs", "attr", "batch", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last",
-        "length", "list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "round", "select",
+        "abs", "attr", "batch", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items",
+        "last", "length", "list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "round", "select",
         "selectattr", "slice", "sort", "sum", "unique", "wordcount",
     }
 )  # fmt: skip
 """The filters that make no strings: they pass on what they are given, or answer with a number."""
 OPAQUE = frozenset(
     {
-        "e", "escape", "filesizeformat", "forceescape", "pprint", "striptags", "title", "truncate", "urlencode", "urlize",
-        "wordwrap", "xmlattr",
+        "e", "escape", "filesizeformat", "forceescape", "pprint", "striptags", "title", "truncate", "urlencode",
+        "urlize", "wordwrap", "xmlattr",
     }
 )  # fmt: skip
 """The filters that nobody follows: what they make is the user's. Every other filter is one of ours (`FILTERS`)."""
