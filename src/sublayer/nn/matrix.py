@@ -9,8 +9,8 @@ int8      a quarter as large: a whole number from -127 to 127 for each weight, w
           so that what is lost is lost in W alone and the sums are exact. Small matrices stay in bfloat16.
 
 One digit for x would be quicker, but activations have a few large numbers: with one digit SmolLM2-135M lost 4% of
-perplexity; with two it loses 0.2%, and with torch's `quantize_dynamic`, one digit and one scale for all rows, it is of
-no use (`docs/results.md`).
+perplexity; with two of 8 bits it loses 0.2%, and with torch's `quantize_dynamic`, one digit and one scale for all rows,
+it is of no use (`docs/results.md`).
 
 Every processor has each of them. Which products it has is found by trying them. Where none fits, the matrix is kept as
 narrow, made float32 a piece at a time, and multiplied so.
