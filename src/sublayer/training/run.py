@@ -33,6 +33,7 @@ from sublayer.training import checkpoint, clock
 from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.curves import draw_curves
+from sublayer.training.evaluation import UNLEARNED
 from sublayer.training.judging import judge
 from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, require_tensorboard, seconds_after
@@ -165,6 +166,8 @@ class Result:
             reporter.say(f"not judged on what was held out: {error}")
             return
         reporter.say(f"held out: {found}")
+        if round(found.scores.get("bleu", 1.0), 1) == 0:
+            reporter.say(UNLEARNED)
         card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
         write_text(folder / "README.md", card)
         write_json(folder / "scores.json", {"held_out": found.scores, found.noun: found.count})
