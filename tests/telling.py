@@ -15,6 +15,9 @@ class Told:
     losses: list[float] = field(default_factory=list[float])
     left: list[float | None] = field(default_factory=list[float | None])
 
+    def busy(self, what: str) -> None:
+        return None
+
     def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
         self.losses.append(loss)
         self.left.append(left)

@@ -39,6 +39,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+TIMES = ("seconds", "pace", "warm", "validating", "saving", "metrics_bytes")
+
+
 def go(file: Path, out: Path, **how: Any) -> Outcome:
     """One attempt: from the start where there is no run yet."""
     there = (out / "recipe.toml").is_file()
@@ -64,7 +67,7 @@ def differences(one: Path, other: Path) -> list[str]:
             f"{a.name}: {key}"
             for key in before
             # The log's length counts the digits of its times.
-            if key not in ("seconds", "metrics_bytes") and before[key] != after[key]
+            if key not in TIMES and before[key] != after[key]
         ]
     found += same(load_file(one / "model" / "model.safetensors"), load_file(other / "model" / "model.safetensors"))
     if timeless(one / "metrics.jsonl") != timeless(other / "metrics.jsonl"):

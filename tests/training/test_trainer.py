@@ -8,6 +8,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,7 @@ class Judged(PairLoss):
     validate: Callable[[], Validation]
     rows: str = "pairs"
     unit: str = "tokens"
+    least: int = 0
 
     def evaluate(self, model: Any) -> dict[str, float]:
         found = self.validate()
@@ -310,45 +312,155 @@ def test_the_averaged_weights_are_judged_and_training_goes_on_with_its_own(
 
 
 class Clock:
-    """Seconds pass only in steps: two readings a step, the second later by the pace."""
+    """Seconds pass only in steps, as `pace` has it for each, and in validations."""
 
     def __init__(self, pace: Callable[[int], float]) -> None:
-        self.now, self.readings, self.pace = 0.0, 0, pace
+        self.now, self.pace = 0.0, pace
 
     def perf_counter(self) -> float:
-        self.readings += 1
-        if self.readings % 2 == 0:
-            self.now += self.pace(self.readings // 2)
         return self.now
 
 
-@pytest.mark.parametrize(
-    ("pace", "last_step", "ends_at"),
-    [
-        (lambda step: 0.5, 120, 120),
-        (lambda step: 3.0, 20, 20),
-        # The warm-up alone takes longer than all was to take.
-        (lambda step: 6.3, 10, 10),
-        (lambda step: 30.0, None, 3),
-        # Slower after the warm-up: stopped a tenth over the time, not after 120 steps.
-        (lambda step: 0.5 if step <= 10 else 2.0, 120, 41),
-    ],
-)
-def test_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Callable[[int], float], last_step: int | None, ends_at: int
-) -> None:
+def timed(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pace: Callable[[int], float],
+    validation: float = 0.0,
+    **over: Any,
+) -> tuple[Trainer, Clock]:
+    """A trainer of a run of one minute whose steps take what `pace` says."""
     clock = Clock(pace)
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=clock.perf_counter))
-    made = build(tmp_path, recipe(steps=None, minutes=1.0, schedule={"type": "linear", "warmup": 10}))
+
+    def validate() -> Validation:
+        clock.now += validation
+        return Validation(1.0, 0.0)
+
+    settings = {"steps": None, "minutes": 1.0, "schedule": {"type": "linear", "warmup": 10}, **over}
+    made = build(folder, recipe(**settings), validate=validate)
+    real = made._step
+
+    def step(group: Any, factor: float) -> Any:
+        clock.now += clock.pace(made.progress.step + 1)
+        return real(group, factor)
+
+    made._step = step  # pyright: ignore
+    return made, clock
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+
+
+PACES: dict[str, Callable[[int], float]] = {
+    "even": lambda step: 0.5,
+    "slow": lambda step: 3.0,
+    "uneven": lambda step: 0.2 + 0.6 * (step % 3 == 0),
+    "slower after the warm-up": lambda step: 0.5 if step <= 10 else 2.0,
+    "ten times slower half way": lambda step: 0.5 if step <= 60 else 5.0,
+    "faster": lambda step: 2.0 if step <= 10 else 0.25,
+}
+
+
+@pytest.mark.parametrize("pace", PACES.values(), ids=PACES)
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_minutes_end_in_time_and_annealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Callable[[int], float], schedule: str
+) -> None:
+    """Whatever the machine does: to the nearest step, with the learning rate where the clock is."""
+    over = {"schedule": {"type": schedule, "warmup": 10}}
+    made, clock = timed(tmp_path, monkeypatch, pace, **over)
     assert train(made)
-    assert (made.progress.last_step, made.progress.step) == (last_step, ends_at)
-    if ends_at == 120:
-        assert clock.now == pytest.approx(60.0)
-        assert made.optimizers.learning_rate == 0.0
-        left = made.around.reporter.left  # pyright: ignore
-        assert left[0] == pytest.approx(59.5)
-        assert left[59] == pytest.approx(30.0)
-        assert left[-1] == 0.0
+    steps = logged(tmp_path)
+    longest = max(pace(line["step"]) for line in steps[-3:])
+    assert abs(clock.now - 60) <= longest
+    assert made.progress.seconds == pytest.approx(clock.now)
+    rates = [line["learning_rate"] / 3e-3 for line in steps]
+    peak = rates.index(max(rates))
+    assert rates[peak] == pytest.approx(1.0, abs=0.1)
+    assert rates[-1] <= longest / 54
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    # The warm-up took its ten steps, or a tenth of the time where that is less.
+    assert peak + 1 <= 10
+    assert made.progress.warm is not None
+    assert made.progress.warm <= max(6.0, pace(1)) + 1e-6
+    slowest = max(pace(line["step"]) for line in steps)
+    if schedule == "linear":
+        for before, line, rate in list(zip(steps, steps[1:], rates[1:], strict=False))[peak + 2 : -1]:
+            # The step is placed where the clock is expected after it: not before its beginning, nor a step too late.
+            low = 1 - (line["seconds"] + slowest - made.progress.warm) / (60 - made.progress.warm)
+            high = 1 - (before["seconds"] - made.progress.warm) / (60 - made.progress.warm)
+            assert low - 1e-6 <= rate <= high + 1e-6
+
+
+def test_even_steps_by_the_clock_are_those_of_a_run_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = build(tmp_path / "steps", recipe(steps=120, schedule={"type": "linear", "warmup": 10}))
+    assert train(plain)
+    made, _ = timed(tmp_path / "clock", monkeypatch, lambda step: 0.5)
+    assert train(made)
+    rates = [[line["learning_rate"] for line in logged(tmp_path / name)] for name in ("clock", "steps")]
+    assert rates[0] == pytest.approx(rates[1], abs=1e-9)
+    assert made.optimizers.learning_rate == 0.0
+    assert [line["place"] for line in logged(tmp_path / "clock")] == pytest.approx([n / 120 for n in range(1, 121)])
+    told = made.around.reporter
+    assert told.left[0] == pytest.approx(59.5)  # pyright: ignore
+    assert told.left[-1] == 0.0  # pyright: ignore
+
+
+def test_a_machine_that_slept_within_a_step_does_not_end_the_run_at_a_high_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = timed(tmp_path, monkeypatch, lambda step: 1000.0 if step == 40 else 0.5)
+    assert train(made)
+    rates = [line["learning_rate"] / 3e-3 for line in logged(tmp_path)]
+    assert len(rates) > 60
+    assert rates[40] > 0.3
+    assert rates[-1] == 0.0
+    assert max(a - b for a, b in pairwise(rates[10:])) < 0.5
+
+
+@pytest.mark.parametrize("slow", [6.3, 30.0, 45.0, 100.0])
+def test_a_few_long_steps_are_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
+    made, clock = timed(tmp_path, monkeypatch, lambda step: slow)
+    assert train(made)
+    assert clock.now <= max(60 + slow / 2, slow)
+
+
+def test_validations_take_a_tenth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = timed(tmp_path, monkeypatch, lambda step: 0.5, validation=2.0, validate_every=5)
+    assert train(made)
+    checks = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "valid/loss" in line]
+    assert checks[-1]["step"] == made.progress.step
+    spent = 2.0
+    for line in checks[1:-1]:
+        spent += 2.0
+        assert spent <= 0.1 * line["seconds"] + 1e-6
+    assert [line["step"] for line in checks] == [5, 80, 120]
+    free, _ = timed(tmp_path / "free", monkeypatch, lambda step: 0.5, validate_every=20)
+    assert train(free)
+    checks = [line["step"] for line in read_metrics(tmp_path / "free" / "metrics.jsonl") if "valid/loss" in line]
+    assert checks == [20, 40, 60, 80, 100, 120]
+
+
+def test_what_comes_after_a_checkpoint_is_done_again_with_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted between two checkpoints, and gone on with on a machine ten times as fast."""
+    whole, _ = timed(tmp_path, monkeypatch, lambda step: 0.5 + 0.1 * (step % 4), checkpoint_every=30)
+    assert train(whole)
+    lines = logged(tmp_path)
+    saved = next(path for path in checkpoint.listed(tmp_path / "checkpoints") if path.name == "step-000060")
+    again, _ = timed(tmp_path / "again", monkeypatch, lambda step: 0.05)
+    again.restore(checkpoint.read(saved))
+    replayed = {line["step"]: line["seconds"] for line in lines if 60 < line["step"] <= 75}
+    again.around = replace(again.around, replayed=replayed)
+    assert train(again)
+    after = logged(tmp_path / "again")
+    assert after[0]["step"] == 61
+    for line, before in list(zip(after, lines[60:], strict=False))[:15]:
+        assert line == before
+    # Then the clock goes on from there.
+    assert after[15]["seconds"] == pytest.approx(replayed[75] + 0.05)
 
 
 # --- what it says when it cannot go on ---------------------------------------------------------------------------
@@ -478,8 +590,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_checkpoints_beyond_those_to_keep_are_removed_oldest_first(tmp_path: Path) -> None:
-    made = build(tmp_path, recipe(checkpoint_every=2, keep_checkpoints=2))
-    made.progress = replace(made.progress, step=999_994, last_step=1_000_001)
+    made = build(tmp_path, recipe(steps=1_000_001, checkpoint_every=2, keep_checkpoints=2))
+    made.progress = replace(made.progress, step=999_994)
     train(made)
     names = [path.name for path in checkpoint.listed(tmp_path / "checkpoints")]
     assert names == ["step-1000000", "step-1000001"]

@@ -72,7 +72,9 @@ def describe(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="A preset, a recipe (name or file), or a model folder.", metavar="WHAT", show_default=False
+            help="A preset, a recipe (name or file), or the folder of a model or run.",
+            metavar="WHAT",
+            show_default=False,
         ),
     ] = None,
     overrides: Annotated[

@@ -98,7 +98,7 @@ def _translated(
     from rich.console import Console
     from rich.progress import Progress
 
-    from sublayer.training.evaluation import score
+    from sublayer.training.evaluation import UNLEARNED, score
 
     sources, references = _held_out(path)
     started = time.perf_counter()
@@ -113,6 +113,8 @@ def _translated(
     typer.echo(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
     typer.echo(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
     typer.echo(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")
+    if round(found.bleu, 1) == 0:
+        typer.echo(UNLEARNED)
     cut = sum(not translation.complete for translation in translations)
     if cut:
         typer.echo(f"{cut} translations reached their length limit and are cut there", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -59,6 +60,25 @@ COMMANDS = (
     merge,
     export,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"sublayer {version('sublayer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside."""
+
+
 for command in COMMANDS:
     app.command()(command)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sublayer.config import PRESETS, Decoding, Model, Training
-from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
+from sublayer.config.load import load_recipe, model_file, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
 
@@ -64,6 +64,7 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
 
 
 def _folder(what: str, path: Path, overrides: Sequence[str]) -> Subject:
+    path = find_folder(path)
     file = path / "config.json"
     try:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
@@ -82,6 +83,12 @@ def _folder(what: str, path: Path, overrides: Sequence[str]) -> Subject:
     kept = read_toml(recipe) if recipe.is_file() else {}
     trained = {key: kept[key] for key in ("training", "decoding") if key in kept}
     return _bare(what, str(file), {"training": {"steps": 1}, **trained, "model": model}, overrides)
+
+
+def find_folder(path: Path) -> Path:
+    """The model folder at `path` or in the run's folder there; `path` itself where there is none."""
+    file = model_file(path)
+    return path if file is None else file.parent
 
 
 def _bare(what: str, where: str, data: dict[str, Any], overrides: Sequence[str]) -> Subject:

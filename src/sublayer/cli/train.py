@@ -21,6 +21,9 @@ def train(
 ) -> None:
     """Train a model. Ctrl-C saves first; --resume goes on as though nothing had happened.
 
+    With --resume the training may be made longer (--set training.minutes=20), also when it had ended. A run that was
+    interrupted can be used as it stands: `sublayer evaluate RUN`.
+
     A recipe with [start] goes on from another model; with [adapter] besides, only adapters on it learn.
 
     Example: sublayer train tatoeba-en-es-demo --out runs/demo --set training.minutes=2

@@ -20,6 +20,9 @@ from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_ki
 from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
 
+UNFINISHED = "unfinished"
+"""Folder in a run's folder that holds the model of its last checkpoint, as long as the run has not ended."""
+
 
 @dataclass(frozen=True)
 class LoadedRecipe:
@@ -122,7 +125,8 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
 
 def model_file(path: Path) -> Path | None:
     """The config.json of the model folder `path`, or of the run folder `path`; None where there is none."""
-    return next((file for file in (path / "config.json", path / "model" / "config.json") if file.is_file()), None)
+    files = (path / folder / "config.json" for folder in ("", "model", UNFINISHED))
+    return next((file for file in files if file.is_file()), None)
 
 
 def dump_toml(recipe: Part) -> str:

@@ -122,8 +122,9 @@ class Batching(Part):
 class Training(Part):
     """How the weights are found. Exactly one of `steps` and `minutes` says for how long.
 
-    minutes: wall-clock; the speed is measured up to the end of the warm-up, which then fixes the number of steps, so
-    that everything after is a function of the step as ever.
+    minutes: of training; the schedule then follows the clock, and ends with the time whatever the machine does. The
+    warm-up ends after its steps, or after a tenth of the time where that is less. Validations that fall due take a
+    tenth of the training's time at most, beside the last one.
     accumulate: batches an optimizer step. clip_norm: largest norm of the gradient; unset means no clipping.
     precision: "auto" takes bfloat16 autocast where this machine's bfloat16 products are measured to be much faster.
     """

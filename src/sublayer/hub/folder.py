@@ -13,14 +13,17 @@ Never a pickle, never code.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sublayer import config
+from sublayer.config.load import UNFINISHED, model_file
 from sublayer.errors import CheckpointError, InputError, SublayerError
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
@@ -247,16 +250,37 @@ def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Re
 
 
 def find(path: Path) -> Path:
-    """The model folder at `path`, or inside the run folder at `path`."""
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            return folder
+    """The model folder at `path`, or inside the run folder at `path`.
+
+    Of a run that has not ended it is the model of the last checkpoint; the logger "sublayer" then warns of it.
+    """
+    file = model_file(path)
+    if file is not None:
+        if file.parent.name == UNFINISHED:
+            _warn_unfinished(file.parent)
+        return file.parent
     if path.exists():
         raise CheckpointError(
             f"{path} holds no model: there is no config.json in it",
-            "Give a model folder, or a run that has been trained to its end.",
+            "Give a model folder, or a run that has been trained to its end or to a checkpoint.",
         )
     raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
+
+
+@cache
+def _warn_unfinished(folder: Path) -> None:
+    """Say, once for each folder, of which step its model is."""
+    try:
+        step = f"{json.loads((folder / STEP).read_text(encoding='utf-8'))['step']:,}"
+    except (OSError, ValueError, KeyError, TypeError):
+        step = "its last save"
+    logging.getLogger("sublayer").warning(
+        "%s: from the checkpoint of step %s; the training has not finished", folder.parent, step
+    )
+
+
+STEP = "step.json"
+"""In the folder of a run that has not ended: {"step": of the checkpoint}."""
 
 
 def _description(folder: Path) -> dict[str, Any]:

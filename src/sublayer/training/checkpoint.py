@@ -27,6 +27,7 @@ from torch import Tensor
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing
 from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.training.clock import Time
 
 PARTS = ("model", "optimizer", "average", "random")
 
@@ -35,21 +36,31 @@ PARTS = ("model", "optimizer", "average", "random")
 class Progress:
     """How far a run is, apart from its tensors.
 
-    step: optimizer steps done. last_step: how many there will be, or None while not known. epoch, batch: the next
-    batch in the data. seconds: of training so far. best: the best validation value so far, and bad: how many
-    validations ago. metrics_bytes: length of metrics.jsonl at this moment. text: digest of the training text as ids.
+    step: optimizer steps done. epoch, batch: the next batch in the data. seconds, pace, warm: see `clock.Time`.
+    place: part of the run that is over, up to 1. validating, saving: seconds spent so. best: the best validation value
+    so far, and bad: how many validations ago. metrics_bytes: length of metrics.jsonl at this moment. text: digest of
+    the training text as ids.
     """
 
     step: int = 0
-    last_step: int | None = None
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
+    pace: float = 0.0
+    warm: float | None = None
+    place: float = 0.0
+    validating: float = 0.0
+    saving: float = 0.0
     best: float | None = None
     best_step: int = 0
     bad: int = 0
     metrics_bytes: int = 0
     text: str = ""
+
+    @property
+    def time(self) -> Time:
+        """What the place in the schedule is computed from."""
+        return Time(self.seconds, self.pace, self.warm)
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,12 @@ def read(path: Path) -> Checkpoint:
     remedy = "Remove this folder and resume from the checkpoint before it."
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        progress, sums = Progress(**state["progress"]), dict(state["sha256"])
+        written, sums = dict(state["progress"]), dict(state["sha256"])
+        # Runs once fixed the number of their steps at the end of the warm-up.
+        progress = Progress(**{key: value for key, value in written.items() if key != "last_step"})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
-    if _sum_of(asdict(progress)) != sums.get("progress"):
+    if _sum_of(written) != sums.get("progress"):
         raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)
     tensors: dict[str, Mapping[str, Tensor]] = {}
     for part in PARTS:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sublayer.files import replacing
-from sublayer.training.metrics import read_metrics
+from sublayer.training.metrics import RunningMean, read_metrics
 from sublayer.training.objective import MEASURES
 
 
@@ -24,7 +24,8 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     x = [line["step"] for line in steps]
     loss = [line["loss"] for line in steps]
     left.plot(x, loss, color="0.8", linewidth=0.6)
-    left.plot(x, _smooth(loss), color="tab:blue", label="training loss (smoothed)")
+    mean = RunningMean()
+    left.plot(x, [mean.add(value) for value in loss], color="tab:blue", label="training loss (smoothed)")
     if checks:
         left.plot(
             [line["step"] for line in checks],
@@ -65,13 +66,3 @@ def _best_measure(checks: list[dict[str, Any]]) -> str | None:
     names = [name.removeprefix("valid/") for name in (checks[-1] if checks else {}) if name.startswith("valid/")]
     others = [name for name in names if name != "loss" and name in MEASURES]
     return others[-1] if others else None
-
-
-def _smooth(values: list[float], weight: float = 0.95) -> list[float]:
-    """An exponential average, corrected for its start."""
-    smoothed: list[float] = []
-    total, mass = 0.0, 0.0
-    for value in values:
-        total, mass = weight * total + value, weight * mass + 1
-        smoothed.append(total / mass)
-    return smoothed

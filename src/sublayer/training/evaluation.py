@@ -14,6 +14,12 @@ from sublayer.data.loader import validation
 from sublayer.models import SequenceToSequence
 from sublayer.training.losses import CrossEntropy
 
+UNLEARNED = (
+    "the model has not learned to translate yet: its translations share nothing with the references. "
+    "Train it for longer: sublayer train RECIPE --out RUN --resume --set training.minutes=… (more than before)"
+)
+"""Said of a BLEU of 0.0."""
+
 
 @dataclass(frozen=True)
 class Scores:

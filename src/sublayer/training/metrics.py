@@ -1,9 +1,9 @@
 """The log of a run: one JSON object a line in metrics.jsonl, and the same to TensorBoard where asked for.
 
 Two kinds of lines, told apart by their keys: {"step", "epoch", "loss", "learning_rate", "gradient_norm", "tokens",
-"seconds"} after every optimizer step, and {"step", "seconds", "valid/loss", ...} after every validation, with
+"seconds", "place"} after every optimizer step, and {"step", "seconds", "valid/loss", ...} after every validation, with
 whatever else the task measures ("valid/bleu", "valid/accuracy", ...; `sublayer.training.objective.MEASURES`).
-`seconds` are of training: validation and saving are not counted.
+`seconds` are of training: validation and saving are not counted. `place` is the part of the run that is over, up to 1.
 """
 
 from __future__ import annotations
@@ -17,6 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from sublayer.errors import ConfigError, StorageError
+
+
+class RunningMean:
+    """An exponential mean that is right from its first value on: batches differ, and one loss says little.
+
+    memory: weight of what came before.
+    """
+
+    def __init__(self, memory: float = 0.95) -> None:
+        self._memory, self._total, self._weight = memory, 0.0, 0.0
+
+    def add(self, value: float, weight: float = 1.0) -> float:
+        """The mean with one more value; weight: as that of so many."""
+        self._total = self._memory * self._total + weight * value
+        self._weight = self._memory * self._weight + weight
+        return self._total / self._weight
 
 
 class MetricsLog:
@@ -67,8 +83,12 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line that was cut short is left out."""
+    return _lines(path.read_bytes())
+
+
+def _lines(written: bytes) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in written.split(b"\n"):
         if line:
             try:
                 lines.append(json.loads(line))
@@ -94,3 +114,10 @@ def _board(folder: Path) -> Any:
 
     writer: Any = SummaryWriter(str(folder))
     return writer
+
+
+def seconds_after(path: Path, kept_bytes: int) -> dict[int, float]:
+    """Seconds of training after each step that stands beyond the first `kept_bytes` of a metrics.jsonl."""
+    if not path.is_file():
+        return {}
+    return {line["step"]: line["seconds"] for line in _lines(path.read_bytes()[kept_bytes:]) if "loss" in line}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +107,8 @@ def orthogonal(matrices: list[Tensor], products: torch.dtype = torch.float32) ->
     done: list[Tensor] = []
     for piece in _pieces(matrices):
         stack = torch.stack([matrix if wide else matrix.mT for matrix in piece]).to(dtype)
-        stack /= torch.linalg.matrix_norm(stack, keepdim=True).clamp(min=SMALLEST)
-        done += list(_iterated(stack))
+        norms = cast(Tensor, stack.flatten(1).norm(dim=1))[:, None, None]  # pyright: ignore[reportUnknownMemberType]
+        done += list(_iterated(stack / norms.clamp(min=SMALLEST)))
     return done if wide else [matrix.mT for matrix in done]
 
 

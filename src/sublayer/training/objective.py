@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from sublayer import config
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -56,6 +58,15 @@ class Objective(Protocol):
 
     @property
     def unit(self) -> str: ...
+
+    @property
+    def least(self) -> int:
+        """Targets that a model sees from scratch before it does anything sensible; 0 where nobody has measured it."""
+        ...
+
+    def choices(self, c: config.Model) -> int | None:
+        """Among how many a model with the tree `c` chooses each target; None where there is no such number."""
+        ...
 
     def loss(self, model: Any, batch: Any, total: int) -> Tensor:
         """The sum over this batch's targets, divided by `total`, those of the whole optimizer step.

@@ -5,6 +5,7 @@ machine.json      what this machine is fast at, so that a resumed run multiplies
 tokenizer.json    metrics.jsonl    curves.png, and what else the task draws
 checkpoints/      to go on from (`training/checkpoint.py`)
 model/            the result (`hub/folder.py`), with the held-out rows beside it in test.jsonl
+unfinished/       the same as of the last checkpoint, until there is a result
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, cast
 import torch
 
 from sublayer import config
-from sublayer.config.load import LoadedRecipe, dump_toml, load_recipe
+from sublayer.config.load import UNFINISHED, LoadedRecipe, dump_toml, load_recipe
 from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.errors import CheckpointError, ConfigError, DataError
@@ -30,17 +31,18 @@ from sublayer.hub.adapted import Adapted
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt
 from sublayer.text import Tokenizer
-from sublayer.training import checkpoint
+from sublayer.training import checkpoint, clock
 from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.curves import draw_curves
+from sublayer.training.evaluation import UNLEARNED
 from sublayer.training.judging import judge
 from sublayer.training.learned import learned
-from sublayer.training.metrics import MetricsLog, require_tensorboard
+from sublayer.training.metrics import MetricsLog, require_tensorboard, seconds_after
 from sublayer.training.objective import Objective
 from sublayer.training.progress import Reporter
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.trainer import Surroundings, Trainer
+from sublayer.training.trainer import SHARE, Surroundings, Trainer
 from sublayer.training.work import Start, Work, begin_from, objective, prepare
 
 __all__ = ["Tokenizer", "check_folder", "train"]
@@ -79,7 +81,7 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
     if recipe.training.tensorboard:
         require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
-    recipe = _resumed(recipe, out) if resume else _begun(recipe, out, device)
+    recipe = _resumed(recipe, out, reporter) if resume else _begun(recipe, out, device)
     for written in (out, out / "checkpoints"):
         remove_leftovers(written)
     # After recipe.toml, which makes a folder a run; also for a run that was killed before this line.
@@ -93,21 +95,38 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         f"{str(precision).removeprefix('torch.')}, {len(work.training):,} {work.training.report.noun}"
     )
     result = Result(out, replace(work, recipe=recipe), model, objective(work), start)
-    log = MetricsLog(
-        out / "metrics.jsonl",
-        kept_bytes=saved.progress.metrics_bytes if saved else 0,
-        tensorboard=recipe.training.tensorboard,
+    kept_bytes = saved.progress.metrics_bytes if saved else 0
+    replayed = seconds_after(out / "metrics.jsonl", kept_bytes)
+    log = MetricsLog(out / "metrics.jsonl", kept_bytes=kept_bytes, tensorboard=recipe.training.tensorboard)
+    around = Surroundings(
+        log=log,
+        reporter=reporter,
+        checkpoints=out / "checkpoints",
+        improved=result.write,
+        saved=result.write_unfinished,
+        replayed=replayed,
+        from_scratch=start is None,
     )
-    around = Surroundings(log=log, reporter=reporter, checkpoints=out / "checkpoints", improved=result.write)
     trainer = Trainer(model, loader, result.objective, recipe.training, precision=precision, around=around)
     trainer.progress = replace(trainer.progress, text=work.digest)
+    if recipe.training.minutes is not None:
+        reporter.say(_how_long(recipe.training.minutes))
     finished = _trained(trainer, saved, lambda: draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name))
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
         with trainer.average.applied():
             result.write()
     if finished:
+        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         result.judge(reporter)
     return finished
+
+
+def _how_long(minutes: float) -> str:
+    """What a run in minutes takes in all, said before it begins."""
+    most = minutes * (1 + SHARE)
+    return (
+        f"{minutes:g} minutes of training, {most:.1f} at most with validations; then the last of them and the scoring"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,17 @@ class Result:
 
     def write(self) -> None:
         """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
-        recipe, folder = self.work.recipe, self.out / "model"
+        self._write(self.out / "model")
+        self.objective.illustrate(self.out)
+
+    def write_unfinished(self, step: int) -> None:
+        """The same of a run that has not ended, in a folder of its own; nothing where an earlier end left a model."""
+        if not (self.out / "model").is_dir():
+            self._write(self.out / UNFINISHED)
+            write_json(self.out / UNFINISHED / model_folder.STEP, {"step": step})
+
+    def _write(self, folder: Path) -> None:
+        recipe = self.work.recipe
         contents = model_folder.Contents(self.model, self.work.tokenizer)
         if self.start is not None:
             contents = replace(contents, decoding=self.start.decoding, imported=self.start.imported)
@@ -137,7 +166,6 @@ class Result:
         card = model_card(recipe, self.work.splits, self.model, self.out)
         model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
         write_text(folder / "test.jsonl", write_rows(self.work.splits.test))
-        self.objective.illustrate(self.out)
 
     def judge(self, reporter: Reporter) -> None:
         """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
@@ -148,6 +176,8 @@ class Result:
             reporter.say(f"not judged on what was held out: {error}")
             return
         reporter.say(f"held out: {found}")
+        if round(found.scores.get("bleu", 1.0), 1) == 0:
+            reporter.say(UNLEARNED)
         card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
         write_text(folder / "README.md", card)
         write_json(folder / "scores.json", {"held_out": found.scores, found.noun: found.count})
@@ -165,7 +195,7 @@ def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None
     try:
         if saved is not None:
             trainer.restore(saved)
-            reporter.say(f"going on from step {saved.progress.step}")
+            reporter.say(_going_on(trainer))
         with reporter:
             finished = trainer.train()
     except BaseException:
@@ -176,6 +206,17 @@ def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None
         log.close()
     draw()
     return finished
+
+
+def _going_on(trainer: Trainer) -> str:
+    """Where a run goes on, and with which learning rate."""
+    c, p = trainer.c, trainer.progress
+    whole = f"{c.steps:,}" if c.minutes is None else f"{p.seconds / 60:.1f} of {c.minutes:g} minutes"
+    where = f"going on from step {p.step:,}" + (f" of {whole}" if c.minutes is None else f", {whole}")
+    if clock.over(c, p.step, p.time):
+        return f"{where}: that was all; give it more with --set training.{'steps' if c.steps else 'minutes'}=…"
+    factor = clock.place(c, p.step, p.time).factor
+    return f"{where}; the learning rate is at {factor:.0%} of its peak"
 
 
 def _last_checkpoint(out: Path, work: Work) -> Checkpoint | None:
@@ -254,7 +295,7 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
 
     What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
     """
-    for part in ("checkpoints", "model", "tensorboard"):
+    for part in ("checkpoints", "model", UNFINISHED, "tensorboard"):
         shutil.rmtree(out / part, ignore_errors=True)
     for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
@@ -265,8 +306,12 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     return recipe
 
 
-def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
-    """The resolved recipe that the run in `out` began with.
+MAY_CHANGE = ("steps", "minutes", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard")
+"""Settings of the training that may be others when it goes on: how long it is, and what does not change its steps."""
+
+
+def _resumed(recipe: config.Recipe, out: Path, reporter: Reporter) -> config.Recipe:
+    """The resolved recipe that the run in `out` began with, with what may change as it is in `recipe`.
 
     Raises:
         ConfigError: it is not `recipe`; the settings that differ are named.
@@ -274,13 +319,20 @@ def _resumed(recipe: config.Recipe, out: Path) -> config.Recipe:
     path = out / "recipe.toml"
     before = load_recipe(str(path)).recipe
     recipe = _with_precision(recipe, before.training.precision, getattr(before.training.optimizer, "precision", None))
-    different = _differences(before.plain(), recipe.plain(), "")
+    old = before.training
+    changed = {name: getattr(recipe.training, name) for name in MAY_CHANGE}
+    new = old.model_copy(update=changed)
+    different = _differences(before.model_copy(update={"training": new}).plain(), recipe.plain(), "")
     if different:
         raise ConfigError(
             f"the recipe is not the one that {out} began with: {', '.join(different)}",
             f"Resume with the same recipe and overrides (where text was moved, correct its path in {path}), "
             "or start another run.",
         )
+    if new != old:
+        reporter.say(f"changed: {', '.join(_differences(old.plain(), new.plain(), 'training'))}")
+        before = before.model_copy(update={"training": new})
+        write_text(path, dump_toml(before))
     return before
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,30 +20,39 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
-from sublayer.training import checkpoint
+from sublayer.training import checkpoint, clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
 from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
+from sublayer.training.doubts import Doubts
 from sublayer.training.learned import learned
-from sublayer.training.metrics import MetricsLog
+from sublayer.training.metrics import MetricsLog, RunningMean
 from sublayer.training.objective import MEASURES, Objective, shown
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.progress import Reporter
-from sublayer.training.schedules import factor
+
+SHARE = 0.1
+"""The most of the training's time that validations take in a run in minutes, the last one apart; and so for saving."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What the loop talks to.
 
-    checkpoints: folder to write them to. improved: called when early stopping's metric is the best so far, while the
-    model has its averaged weights.
+    checkpoints: folder to write them to. improved: called when early stopping's metric is the best so far, saved: after
+    a checkpoint of a run that has not ended, with its step; both while the model has its averaged weights.
+    replayed: the seconds of training after each step that was done before, and is done again because it came after the
+    last checkpoint.
+    from_scratch: the model began with random weights.
     """
 
     log: MetricsLog
     reporter: Reporter
     checkpoints: Path
     improved: Callable[[], None]
+    saved: Callable[[int], None] = lambda step: None
+    replayed: Mapping[int, float] = field(default_factory=dict[int, float])
+    from_scratch: bool = True
 
 
 class Trainer:
@@ -66,7 +75,12 @@ class Trainer:
         self.precision = precision
         self.optimizers = Optimizers(model, c, model.config.dim)
         self.average = build_average(model, c.averaging)
-        self.progress: Progress = Progress(last_step=c.steps)
+        self.progress: Progress = Progress()
+        self._mean = RunningMean()
+        least = objective.least if around.from_scratch else 0
+        self._doubts = Doubts(c, objective.unit, least, objective.choices(model.config))
+        # How long the last validation and the last checkpoint took: what the next will take.
+        self._validation = self._saving = 0.0
         self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
         self._parameters = list(learned(model).values())
 
@@ -81,15 +95,17 @@ class Trainer:
         with interruptible() as interrupted:
             while not self._finished():
                 group = list(islice(batches, self.c.accumulate))
+                self.around.reporter.busy(f"step {self.progress.step + 1:,}")
                 started = time.perf_counter()
-                loss, norm, tokens = self._step([batch for _, batch in group])
+                place = clock.place(self.c, self.progress.step, self.progress.time)
+                loss, norm, tokens = self._step([batch for _, batch in group], place.factor)
                 seconds = time.perf_counter() - started
-                self._count(group[-1][0], seconds)
+                self._count(group[-1][0], seconds, place)
                 self._report(loss, norm, tokens, seconds)
-                if self.progress.step % self.c.validate_every == 0 or self._finished():
+                if self._finished() or self._due(self.c.validate_every, self._validation, self.progress.validating):
                     self._validate()
                 stop = interrupted()
-                if stop or self.progress.step % self.c.checkpoint_every == 0 or self._finished():
+                if stop or self._finished() or self._due(self.c.checkpoint_every, self._saving, self.progress.saving):
                     self.save()
                 if stop:
                     return False
@@ -97,6 +113,8 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
+        self.around.reporter.busy("saving")
+        started = time.perf_counter()
         self.progress = replace(self.progress, metrics_bytes=self.around.log.bytes)
         tensors = {
             "model": learned(self.model),
@@ -104,9 +122,15 @@ class Trainer:
             "average": self.average.state(),
             "random": checkpoint.random_state(self.model.device),
         }
-        return checkpoint.write(
+        path = checkpoint.write(
             self.around.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints
         )
+        if not self._finished():
+            with self.average.applied():
+                self.around.saved(self.progress.step)
+        self._saving = time.perf_counter() - started
+        self.progress = replace(self.progress, saving=round(self.progress.saving + self._saving, 3))
+        return path
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to the moment of a checkpoint.
@@ -129,10 +153,15 @@ class Trainer:
         self.optimizers.load_state(saved.tensors["optimizer"])
         self.average.load_state(saved.tensors["average"])
         checkpoint.restore_random_state(saved.tensors["random"], self.model.device)
-        self.progress = saved.progress
+        p = saved.progress
+        time = clock.continued(self.c, p.step, p.time)
+        self.progress = replace(p, pace=time.pace, warm=time.warm)
 
-    def _step(self, group: list[Any]) -> tuple[float, float, int]:
-        """One optimizer step over a group of batches: loss per target, gradient norm, targets."""
+    def _step(self, group: list[Any], factor: float) -> tuple[float, float, int]:
+        """One optimizer step over a group of batches: loss per target, gradient norm, targets.
+
+        factor: of the peak learning rate.
+        """
         targets = sum(batch.targets for batch in group)
         total = 0.0
         for batch in group:
@@ -150,10 +179,9 @@ class Trainer:
             self._stop_at(group[-1], f"the gradient's norm is {norm}", gradient_not_finite(self.model))
         if self.c.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.c.clip_norm, total_norm)
-        step = self.progress.step + 1
-        self.optimizers.step(factor(self.c.schedule, step, self.progress.last_step))
+        self.optimizers.step(factor)
         self.optimizers.zero_grad()
-        self.average.update(step)
+        self.average.update(self.progress.step + 1)
         return total, norm, targets
 
     def _loss(self, batch: AnyBatch, targets: int) -> Tensor:
@@ -168,31 +196,56 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def _count(self, cursor: Cursor, seconds: float) -> None:
-        """The step is done: count it, and at the end of the warm-up find out how many there will be."""
+    def _count(self, cursor: Cursor, took: float, place: clock.Place) -> None:
+        """The step is done: count it, and its time; of one that was done before, the time that it took then."""
         p = self.progress
-        p = replace(p, step=p.step + 1, seconds=p.seconds + seconds, epoch=cursor.epoch, batch=cursor.step)
-        if self.c.minutes is not None and p.last_step is None and p.step >= self.c.schedule.warmup:
-            left = self.c.minutes * 60 - p.seconds
-            p = replace(p, last_step=p.step + max(0, int(left * p.step / p.seconds)))
-        self.progress = p
+        seconds = self.around.replayed.get(p.step + 1)
+        if seconds is None:
+            seconds = clock.counted(self.c, p.time, took)
+        time = p.time.after(seconds, warmed=place.warmed)
+        self.progress = replace(
+            p,
+            step=p.step + 1,
+            epoch=cursor.epoch,
+            batch=cursor.step,
+            seconds=time.seconds,
+            pace=time.pace,
+            warm=time.warm,
+            place=place.done,
+        )
 
     def _finished(self) -> bool:
-        p, minutes = self.progress, self.c.minutes
+        p = self.progress
         if p.bad and self.c.early_stopping is not None and p.bad >= self.c.early_stopping.patience:
             return True
-        # A machine that has become slower since the warm-up must not make a run of minutes into one of hours.
-        if minutes is not None and p.seconds > 1.1 * minutes * 60:
+        return clock.over(self.c, p.step, p.time)
+
+    def _due(self, every: int, takes: float, spent: float) -> bool:
+        """Whether to do what is done every so many steps, of which the last took `takes` seconds, and all `spent`.
+
+        In a run in minutes only where it leaves the training nine tenths of the time, and not shortly before the end,
+        where it is done anyway.
+        """
+        p = self.progress
+        if p.step % every:
+            return False
+        if self.c.minutes is None:
             return True
-        return p.last_step is not None and p.step >= p.last_step
+        _, left = clock.left(self.c, p.step, p.time)
+        near = left is not None and left < every * p.pace / 4
+        return not near and spent + takes <= SHARE * p.seconds
 
     def _validate(self) -> None:
+        self.around.reporter.busy("validation")
+        started = time.perf_counter()
         with self.average.applied():
             found = self.objective.evaluate(self.model)
             better = self._judge(found)
             if better and self.c.early_stopping is not None:
                 self.around.improved()
-        p = self.progress
+        self._validation = time.perf_counter() - started
+        spent = round(self.progress.validating + self._validation, 3)
+        self.progress = p = replace(self.progress, validating=spent)
         measured = {f"valid/{name}": value for name, value in found.items()}
         self.around.log.write({"step": p.step, "seconds": round(p.seconds, 3), **measured})
         self.around.reporter.say(f"validation at step {p.step} ({p.seconds / 60:.1f} min): {shown(found)}")
@@ -218,15 +271,16 @@ class Trainer:
                 "learning_rate": self.optimizers.learning_rate,
                 "gradient_norm": norm,
                 "tokens": tokens,
-                "seconds": round(p.seconds, 3),
+                "seconds": p.seconds,
+                "place": p.place,
             }
         )
-        pace = p.seconds / p.step
-        left = None if p.last_step is None else (p.last_step - p.step) * pace
-        if left is None and self.c.minutes is not None:
-            left = self.c.minutes * 60 - p.seconds
+        mean = self._mean.add(loss, tokens)
+        last, left = clock.left(self.c, p.step, p.time)
         speed = f"{tokens / seconds:,.0f} {self.objective.unit}/s"
-        self.around.reporter.step(p.step, p.last_step, loss, speed, left)
+        self.around.reporter.step(p.step, last, mean, speed, left)
+        for doubt in self._doubts.after(p, mean, tokens, seconds):
+            self.around.reporter.say(doubt)
 
     def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
         p = self.progress

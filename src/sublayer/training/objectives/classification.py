@@ -59,7 +59,12 @@ class Classifying:
     title: str
     rows: str = "texts"
     unit: str = "texts"
+    least: int = 0
     _last: list[Confusion] = field(default_factory=list[Confusion])
+
+    def choices(self, c: config.Model) -> int | None:
+        """None where weights make the loss another than that of a choice."""
+        return len(self.labels) if self.weights is None else None
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         found = scores(model, batch)

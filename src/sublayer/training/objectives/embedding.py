@@ -34,6 +34,10 @@ class Matching:
     batching: config.Batching
     rows: str = "pairs"
     unit: str = "pairs"
+    least: int = 0
+
+    def choices(self, c: config.Model) -> None:
+        """Those that it chooses among are the other pairs of the batch."""
 
     def loss(self, model: EncoderOnly, batch: SimilarBatch, total: int) -> Tensor:
         left, right = _vectors(model, batch)

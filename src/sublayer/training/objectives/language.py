@@ -72,6 +72,10 @@ class Modelling:
     words: int | None
     rows: str = "rows"
     unit: str = "tokens"
+    least: int = 0
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
 
     def loss(self, model: CausalModel, batch: TextBatch, total: int) -> Tensor:
         return _loss(model, batch, total, self.loss_function)

@@ -26,6 +26,10 @@ class Unmasking:
     batching: config.Batching
     rows: str = "texts"
     unit: str = "tokens"
+    least: int = 0
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         hidden, target = _asked(model, batch)

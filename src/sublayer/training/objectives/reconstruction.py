@@ -24,6 +24,7 @@ class Reconstructing(PairLoss):
     batching: config.Batching
     rows: str = "texts"
     unit: str = "tokens"
+    least: int = 0
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         plain = CrossEntropy(label_smoothing=0.0)

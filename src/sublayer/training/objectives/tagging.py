@@ -30,6 +30,10 @@ class TagWords:
     batching: config.Batching
     rows: str = "sentences"
     unit: str = "words"
+    least: int = 0
+
+    def choices(self, c: config.Model) -> int:
+        return len(self.tags)
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         found = scores(model, batch)
