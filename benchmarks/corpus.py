@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sublayer import config
+from sublayer import config, files
 from sublayer.config.load import load_recipe
-from sublayer.data import corpora, sources
+from sublayer.data import sources
 from sublayer.data.encoding import EncodedPairs, Ragged, encode
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
@@ -52,7 +52,7 @@ def example() -> Corpus:
 
 def cache_folder() -> Path:
     """Where benchmarks keep what they can make again."""
-    folder = corpora.cache_folder() / "benchmarks"
+    folder = files.cache_folder() / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
