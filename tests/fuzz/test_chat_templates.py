@@ -30,7 +30,7 @@ short = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-MARKERS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "§")
+MARKERS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "☃")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ messages = st.lists(
 # --- what templates do -----------------------------------------------------------------------------------------------
 
 literals = st.sampled_from(
-    ["<|im_start|>", "<|im_end|>", "</s>", "[INST]", "§", "<|im_", "end|>", "<", "|", ">", " ", "\n"]
+    ["<|im_start|>", "<|im_end|>", "</s>", "[INST]", "☃", "<|im_", "end|>", "<", "|", ">", " ", "\n"]
 )
 quoted_literals = literals.map(lambda text: repr(text))
 FILTERS = (
