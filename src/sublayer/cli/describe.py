@@ -69,9 +69,7 @@ USES: Mapping[str, Use] = {
 
 
 def describe(
-    what: Annotated[
-        str, typer.Argument(help="A preset, a recipe (name or file), or the folder of a model or run.", metavar="WHAT")
-    ],
+    what: Annotated[str, typer.Argument(help="A preset, a recipe, or the folder of a model or run.", metavar="WHAT")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a value, as model.encoder.layers=2.", metavar="KEY=VALUE"),
