@@ -5,6 +5,7 @@ The runs are killed with SIGKILL at random moments, and in the middle of writing
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -19,6 +20,8 @@ from small_run import Outcome, processes, same, sublayer, write
 from sublayer.config import Muon
 from sublayer.config.load import load_recipe
 from sublayer.fast.machine import machine_is
+from sublayer.generation.translator import Translator
+from sublayer.hub.folder import load
 from sublayer.nn import product
 from sublayer.training import run, runtime
 from sublayer.training.checkpoint import PARTS, listed
@@ -224,3 +227,78 @@ def test_the_recipe_in_the_run_can_be_trained_from_there(whole: tuple[Path, Path
     _, expected = whole
     assert sublayer("train", expected / "recipe.toml", "--out", tmp_path / "again").code == 0
     assert differences(expected, tmp_path / "again") == []
+
+
+# --- a run that is made longer, and one that is used before its end ----------------------------------------------
+
+
+def test_a_run_made_longer_is_the_long_run(tmp_path: Path) -> None:
+    """To the bit, where the learning rate does not depend on the end; and what may not change is refused as ever."""
+    settings = {"schedule": {"type": "inverse-sqrt", "warmup": 5}, "validate_every": 4}
+    file = write(tmp_path, training={"steps": 24, **settings})
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    assert sublayer("train", file, "--out", whole).code == 0
+    assert sublayer("train", file, "--out", longer, "--set", "training.steps=12").code == 0
+    refused = sublayer("train", file, "--out", longer, "--resume", "--set", "training.clip_norm=0.3")
+    assert refused.code == 2
+    assert "training.clip_norm was 1.0, is 0.3" in refused.err
+    again = sublayer("train", file, "--out", longer, "--resume")
+    assert again.code == 0, again.err
+    assert "changed: training.steps was 12, is 24" in again.err
+    assert "going on from step 12 of 24; the learning rate is at " in again.err
+    assert differences(whole, longer) == []
+
+
+def test_a_finished_run_in_minutes_goes_on_by_the_clock(tmp_path: Path) -> None:
+    file = write(tmp_path, training={"steps": "none", "minutes": 0.02, "validate_every": 1000})
+    out = tmp_path / "run"
+    begun = sublayer("train", file, "--out", out)
+    assert begun.code == 0, begun.err
+    assert "0.02 minutes of training, 0.0 at most with validations" in begun.err
+    first = [line for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
+    again = sublayer("train", file, "--out", out, "--resume", "--set", "training.minutes=0.04")
+    assert again.code == 0, again.err
+    assert f"going on from step {len(first)}, 0.0 of 0.04 minutes; the learning rate is at " in again.err
+    lines = [line for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
+    assert lines[: len(first)] == first
+    assert lines[len(first)]["learning_rate"] > first[-1]["learning_rate"]
+    assert lines[-1]["learning_rate"] < lines[len(first)]["learning_rate"] / 3
+    assert lines[-1]["seconds"] == pytest.approx(2.4, abs=0.3)
+    nothing = sublayer("train", file, "--out", out, "--resume", "--set", "training.minutes=0.04")
+    assert nothing.code == 0, nothing.err
+    assert "that was all; give it more with --set training.minutes=…" in nothing.err
+
+
+def test_an_interrupted_run_is_used_as_of_its_last_checkpoint(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "run"
+    stopped = processes().run("train", file, "--out", out, signal_at_step={"step": 10, "signal": 2})
+    assert stopped.code == 130
+    found = load(out)
+    assert isinstance(found, Translator)
+    averages = load_file(listed(out / "checkpoints")[-1] / "average.safetensors")
+    assert same(dict(found.model.named_parameters()), averages) == []
+    used = processes().run("evaluate", out)
+    assert used.code == 0, used.err
+    assert f"{out}: from the checkpoint of step 10; the training has not finished" in used.err
+    assert used.err.count("has not finished") == 1
+    assert sublayer("describe", out).code == 0
+    assert sublayer("train", file, "--out", out, "--resume").code == 0
+    assert not (out / "unfinished").exists()
+    ended = processes().run("evaluate", out)
+    assert "has not finished" not in ended.err
+
+
+def test_a_checkpoint_from_before_the_clock_goes_on(tmp_path: Path) -> None:
+    """Its progress had the number of the last step, and no clock."""
+    file, out = write(tmp_path), tmp_path / "run"
+    assert processes().run("train", file, "--out", out, signal_at_step={"step": 10, "signal": 2}).code == 130
+    state = listed(out / "checkpoints")[-1] / "state.json"
+    written = json.loads(state.read_text())
+    for name in ("pace", "warm", "place", "validating", "saving"):
+        del written["progress"][name]
+    written["progress"]["last_step"] = 24
+    written["sha256"]["progress"] = hashlib.sha256(json.dumps(written["progress"], sort_keys=True).encode()).hexdigest()
+    state.write_text(json.dumps(written))
+    again = sublayer("train", file, "--out", out, "--resume")
+    assert again.code == 0, again.err
+    assert reached(out) == 24

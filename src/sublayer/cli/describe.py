@@ -72,7 +72,7 @@ def describe(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="A preset, a recipe (name or file), or the folder of a model or run.",
+            help="A preset, a recipe, or the folder of a model or run.",
             metavar="WHAT",
             show_default=False,
         ),
