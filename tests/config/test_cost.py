@@ -231,6 +231,7 @@ PARTS = {
     "pooler.": "pooler",
     "types.": "embedding_types",
     "widen.": "embedding_widening",
+    "convolution.": "embedding_convolution",
     "sublayer.": "norms",
     "self_attention.": "self_attention",
     "cross_attention.": "cross_attention",
