@@ -16,7 +16,7 @@ PRODUCTS: tuple[tuple[Product, str], ...] = (
     ("to_input", "gradient of the input (g W)"),
     ("to_weight", "gradient of the weight (gᵀ x)"),
 )
-NAMES: dict[Way, str] = {
+NAMES: dict[str, str] = {
     "torch": "torch",
     "onednn": "oneDNN",
     "transposed": "torch, weight transposed once",

@@ -49,7 +49,9 @@ class Choices:
     @staticmethod
     def of(here: Machine) -> Choices:
         products: tuple[Product, ...] = ("forward", "to_input", "to_weight")
-        libraries = {size: {p: here.fastest(size, LIBRARIES, p) for p in products} for size in TRAINED}
+        libraries: dict[str, dict[Product, Way]] = {
+            size: {p: here.fastest(size, LIBRARIES, p) for p in products} for size in TRAINED
+        }
         packed: tuple[Way, ...] = ("packed", "transposed")
         transposed: tuple[Way, ...] = ("transposed", "packed")
         return Choices(

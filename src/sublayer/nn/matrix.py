@@ -30,7 +30,6 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.fast.choices import SMALL, prepared_way
-from sublayer.fast.facts import Way
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.linear import one_dnn, pack, product
 
@@ -81,7 +80,7 @@ def _transposed(weight: Tensor, bias: Tensor | None, activation: config.Activati
     return lambda x: finish(x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed))
 
 
-PREPARED: Mapping[Way, Keep] = {"packed": _packed, "transposed": _transposed}
+PREPARED: Mapping[str, Keep] = {"packed": _packed, "transposed": _transposed}
 
 
 def bfloat16(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
