@@ -23,15 +23,15 @@ class Doubts:
     def __init__(self, c: config.Training, unit: str, least: int, choices: int | None) -> None:
         self._c, self._unit, self._least = c, unit, least
         self._nothing = None if choices is None else math.log(choices)
-        self._steps, self._targets, self._seconds, self._above = 0, 0, 0.0, 0
+        self._steps = self._targets = self._above = 0
         self._warm = self._said = False
 
-    def after(self, p: Progress, mean: float, targets: int, seconds: float) -> Generator[str]:
+    def after(self, p: Progress, mean: float, targets: int) -> Generator[str]:
         """What there is to say after a step.
 
-        mean: running mean of the loss. targets, seconds: of this step.
+        mean: running mean of the loss. targets: of this step.
         """
-        self._steps, self._targets, self._seconds = self._steps + 1, self._targets + targets, self._seconds + seconds
+        self._steps, self._targets = self._steps + 1, self._targets + targets
         if self._c.minutes is None:
             warm = p.step >= self._c.schedule.warmup
         else:

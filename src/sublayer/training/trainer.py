@@ -279,7 +279,7 @@ class Trainer:
         last, left = clock.left(self.c, p.step, p.time)
         speed = f"{tokens / seconds:,.0f} {self.objective.unit}/s"
         self.around.reporter.step(p.step, last, mean, speed, left)
-        for doubt in self._doubts.after(p, mean, tokens, seconds):
+        for doubt in self._doubts.after(p, mean, tokens):
             self.around.reporter.say(doubt)
 
     def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
