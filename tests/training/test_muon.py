@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sublayer import config
+from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.training.muon import CACHED, ITERATIONS, A, B, C, Muon, orthogonal
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (20, 24), (24, 20), (1, 7), (7, 1), (1, 1), (96, 32), (32, 130)]
@@ -209,3 +211,46 @@ def test_what_has_no_gradient_stays() -> None:
 def test_only_matrices_are_taken() -> None:
     with pytest.raises(ValueError, match=r"the shape \(4,\)"):
         Muon([nn.Parameter(torch.ones(4))])
+
+
+# --- several maps in one matrix ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 16), (12, 8), (4, 8), (12, 16), (1, 1)], ids=str)
+def test_maps_in_one_matrix_are_updated_as_matrices_of_their_own(shape: tuple[int, int]) -> None:
+    together = nn.Parameter(torch.randn(12, 16, dtype=torch.float64))
+    gradients = [torch.randn(12, 16, dtype=torch.float64) for _ in range(3)]
+    rows, columns = shape
+    places = [
+        (slice(row, row + rows), slice(column, column + columns))
+        for row in range(0, 12, rows)
+        for column in range(0, 16, columns)
+    ]
+    apart = [nn.Parameter(together.detach()[place].clone()) for place in places]
+    one, many = Muon([together], lr=0.1, maps={together: shape}), Muon(apart, lr=0.1)
+    for gradient in gradients:
+        together.grad = gradient
+        for parameter, place in zip(apart, places, strict=True):
+            parameter.grad = gradient[place].clone()
+        one.step()
+        many.step()
+    for parameter, place in zip(apart, places, strict=True):
+        torch.testing.assert_close(together.detach()[place], parameter.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_maps_that_do_not_fit_are_refused() -> None:
+    parameter = nn.Parameter(torch.randn(12, 16))
+    with pytest.raises(ValueError, match=r"\(12, 16\) does not hold maps of \(5, 16\)"):
+        Muon([parameter], maps={parameter: (5, 16)})
+
+
+def test_the_maps_of_attention_are_those_of_its_heads() -> None:
+    c = config.Attention(heads=4, kv_heads=2, head_dim=6)
+    attention = SelfAttention(c, 16)
+    assert dict(attention.head_maps()) == {attention.qkv.weight: (6, 16), attention.output.weight: (16, 6)}
+    cross = CrossAttention(c, 16)
+    assert dict(cross.head_maps()) == {
+        cross.query.weight: (6, 16),
+        cross.key_value.weight: (6, 16),
+        cross.output.weight: (16, 6),
+    }

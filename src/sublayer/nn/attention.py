@@ -11,6 +11,9 @@ Shapes: B batch, S queries, T keys, D model width, H query heads, G key-value he
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 from torch import Tensor, nn
 
 from sublayer import config
@@ -27,7 +30,10 @@ class _MultiHead(nn.Module):
     """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out.
 
     The tap `weights` sees who attends to whom, `heads` what each head has found, before the output map mixes them.
+    `projections`: the names of the maps that lead to the heads.
     """
+
+    projections: tuple[str, ...] = ()
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__()
@@ -43,6 +49,13 @@ class _MultiHead(nn.Module):
         self.output = Linear(self.head_count * self.width, dim, bias=c.biased_output)
         self.weights = Tap()
         self.heads = Tap()
+
+    def head_maps(self) -> Iterator[tuple[nn.Parameter, tuple[int, int]]]:
+        """Yield each fused matrix, and the shape of the maps W_i that it holds: the paper's, one for each head."""
+        for name in self.projections:
+            weight = cast(Linear, getattr(self, name)).weight
+            yield weight, (self.width, weight.shape[1])
+        yield self.output.weight, (self.output.weight.shape[0], self.width)
 
     def _split(self, x: Tensor, heads: int, norm: nn.Module | None = None) -> Tensor:
         """[B, S, heads * d] -> [B, heads, S, d], each head normalized, or all together, where there is a norm."""
@@ -67,6 +80,8 @@ class _MultiHead(nn.Module):
 class SelfAttention(_MultiHead):
     """Every position attends to positions of the same sequence."""
 
+    projections = ("qkv",)
+
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
         self.qkv = Linear(dim, (self.head_count + 2 * self.groups) * self.width, bias=c.bias)
@@ -89,6 +104,8 @@ class SelfAttention(_MultiHead):
 
 class CrossAttention(_MultiHead):
     """Every position attends to the encoder's output, the memory."""
+
+    projections = ("query", "key_value")
 
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)

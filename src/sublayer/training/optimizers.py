@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.nn.adapter import adapters
+from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
 from sublayer.training.learned import learned
 from sublayer.training.muon import Muon
@@ -118,10 +119,17 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                         momentum=choice.momentum,
                         weight_decay=choice.weight_decay,
                         products=products,
+                        maps=_heads(model) if choice.each_head else None,
                     )
                 )
             # Where adapters learn and nothing else, there are no others.
             return [*found, _adamw(choice.others, outer, rest)] if outer or rest else found
+
+
+def _heads(model: nn.Module) -> dict[nn.Parameter, tuple[int, int]]:
+    """For each fused matrix of attention the shape of one head's map in it."""
+    attentions = (m for m in model.modules() if isinstance(m, SelfAttention | CrossAttention))
+    return {weight: shape for attention in attentions for weight, shape in attention.head_maps()}
 
 
 def _adamw(choice: config.AdamW, decaying: list[nn.Parameter], rest: list[nn.Parameter]) -> Optimizer:
