@@ -143,13 +143,14 @@ def orthogonal(matrices: list[Tensor], products: torch.dtype = torch.float32) ->
 def _pieces(matrices: list[Tensor]) -> list[list[Tensor]]:
     """What is multiplied at once: all on an accelerator; on a CPU so much that it stays in the cache.
 
-    On two cores a stack of matrices of 256 x 1024 takes 1.1 to 1.2 times what they take one by one.
+    On two cores 72 maps of 64 x 256 take 38 ms one by one and 16 ms in stacks of 32; large matrices take the same in
+    stacks of two as alone.
     """
     size = len(matrices) if matrices[0].device.type != "cpu" else max(1, CACHED // matrices[0].numel())
     return [matrices[start : start + size] for start in range(0, len(matrices), size)]
 
 
-CACHED = 2**16
+CACHED = 2**19
 """Numbers in the matrices that are multiplied at once on a CPU."""
 
 
