@@ -17,14 +17,13 @@ minute and gigabytes a figure.
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import multiprocessing
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import machine
@@ -36,15 +35,18 @@ from torch import Tensor
 
 OURS, RIVAL = "sublayer", "transformers"
 KINDS = ["plain", "packed", "windowed", "padded"]
+RIVALS = ["transformers.models.llama.modeling_llama", "transformers.models.mistral.modeling_mistral"]
+"""Imported once for all processes."""
 WARM = 64
 """Tokens of the step that is not timed."""
 
 
 def main() -> None:
     options = _options()
-    if options.one:
-        print(json.dumps(_measure(json.loads(options.one))))
-        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "sublayer.models.decoder_only", *RIVALS])
+    # One figure a process, and one process after the other.
+    processes = ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1)
     rows: list[dict[str, Any]] = []
     for kind in options.kinds:
         for contender in (OURS, RIVAL):
@@ -61,7 +63,7 @@ def main() -> None:
                     "long": options.long,
                     "threads": options.threads,
                 }
-                rows.append(asked | _in_a_process(asked))
+                rows.append(asked | processes.submit(_measure, asked).result())
                 print(rows[-1], file=sys.stderr, flush=True)
     torch.set_num_threads(options.threads)
     print(f"{machine.described(machine.facts())}\n")
@@ -85,13 +87,6 @@ def growths(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
                 what: growth(lengths, [r[what] for r in same]) for what in ("seconds", "gigabytes")
             }
     return found
-
-
-def _in_a_process(asked: dict[str, Any]) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--one", json.dumps(asked)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _measure(asked: dict[str, Any]) -> dict[str, float]:
@@ -211,7 +206,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="the fastest counts (default: %(default)s)")
     parser.add_argument("--long", type=float, default=3, help="seconds after which no round follows")
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     quick = {"lengths": [128, 256], "text": 32, "window": 32, "rounds": 1, "threads": 1}
     return options_of.read(parser, quick=quick)
 
