@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sublayer.nn import pieces
+from sublayer.nn import flex, pieces
 from sublayer.nn.pieces import Piece
 
 Span = tuple[Tensor | None, Tensor | None]
@@ -290,9 +290,20 @@ class Scope:
             row += count
         return found
 
+    @cached_property
+    def blocks(self) -> flex.Blocks | None:
+        """What flex attention needs, on a GPU; None where the fused kernel and a mask do as well, and on a CPU."""
+        if self.device.type != "cuda" or torch.compiler.is_compiling() or pieces.is_small(self.queries, self.keys):
+            return None
+        if self.bias is not None or not self.rules or self.causal:
+            return None
+        interval = self._interval()
+        causal = any(isinstance(rule, Causal) for rule in self.rules)
+        return None if interval is None else flex.blocks(*interval, self.keys, causal=causal)
+
     def _interval(self) -> tuple[Tensor, Tensor] | None:
         """What all rules leave of the keys: the first and the one after the last, [1 or B, S] each."""
-        begin, end = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), self.keys)
+        begin, end = (torch.full((1, 1), number, device=self.device) for number in (0, self.keys))
         for rule in self.rules:
             span = rule.span(self.queries, self.keys, self.device)
             if span is None:
@@ -300,7 +311,7 @@ class Scope:
             begin = begin if span[0] is None else torch.maximum(begin, span[0])
             end = end if span[1] is None else torch.minimum(end, span[1])
         if self.lengths is not None:
-            unread = torch.arange(self.queries) >= self.lengths.to(self.device).unsqueeze(-1)
+            unread = torch.arange(self.queries, device=self.device) >= self.lengths.to(self.device).unsqueeze(-1)
             end = end.masked_fill(unread, 0)
         rows = max(len(begin), len(end))
         return begin.expand(rows, self.queries), end.expand(rows, self.queries)

@@ -26,8 +26,12 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 # What one more call of the kernel costs, in pairs. With 4 heads of 64, forward and backward, one thread, calls on 8
-# tokens took as long as 2,500 pairs do in calls on 256 and more. A factor of two either way changes little.
-CALL = 2**12
+# tokens took as long as 2,500 pairs do in calls on 256 and more. It need not be measured on each machine: with AVX-512
+# and with AVX2 alike, texts of 16 to 400 tokens and windows of 128 take the same time, within the noise, for any number
+# from 2**10 to 2**12; 2**14 and more is clearly worse.
+CALL = 2**11
+# Masks of fewer pairs are left whole without a look: looking takes longer than what could be gained.
+SMALL = 2**14
 # Pieces are taken where they cost this much of the whole, at most.
 WORTH = 0.9
 # The fewest queries that a band is cut into: below that the kernel's own blocks are no longer filled.
@@ -76,7 +80,7 @@ def plan(begin: Integers, end: Integers, keys: int, *, causal: bool = False) -> 
 
 def is_small(queries: int, keys: int) -> bool:
     """Return whether cutting cannot gain anything, whatever the mask."""
-    return queries * keys < 4 * CALL
+    return queries * keys < SMALL
 
 
 def cut(begin: Integers, end: Integers) -> list[Piece]:
