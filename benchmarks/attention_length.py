@@ -6,44 +6,53 @@
 A language model of the shape of `mini-lm`, one batch, forward and backward of its hidden states; beside it a Llama of
 the same shape from `transformers` with its `sdpa` attention (with windows a Mistral). Packed rows hold texts of
 `--text` tokens, told to `transformers` as a block-diagonal mask [1, 1, S, S]. A padded batch has four rows: of all, a
-half, a quarter and an eighth of the length; a decoder of sublayer needs no mask for it, and gets none. Every figure
-comes from a process of its own, so its peak of memory is its own.
+half, a quarter and an eighth of the length. Every figure comes from a process of its own, so its peak of memory is its
+own. A step on a few tokens comes first, not timed: what libraries and sublayer prepare at their first call (its facts
+of the machine, which take a second) is no part of a step.
+
+`transformers` stops at `--most` tokens (plain rows of one text: at `--most-plain`): beyond, its masks of S x S take a
+minute and gigabytes a figure.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
+import multiprocessing
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import machine
 import numpy as np
+import options as options_of
 import torch
-from summary import RESULTS, table
+from summary import table, write
 from torch import Tensor
 
 OURS, RIVAL = "sublayer", "transformers"
 KINDS = ["plain", "packed", "windowed", "padded"]
-SIMULATED = "ONEDNN_MAX_CPU_ISA"
+RIVALS = ["transformers.models.llama.modeling_llama", "transformers.models.mistral.modeling_mistral"]
+"""Imported once for all processes."""
+WARM = 64
+"""Tokens of the step that is not timed."""
 
 
 def main() -> None:
     options = _options()
-    if options.one:
-        print(json.dumps(_measure(json.loads(options.one))))
-        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "sublayer.models.decoder_only", *RIVALS])
+    # One figure a process, and one process after the other.
+    processes = ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1)
     rows: list[dict[str, Any]] = []
     for kind in options.kinds:
         for contender in (OURS, RIVAL):
             for length in options.lengths:
+                if contender == RIVAL and length > (options.most_plain if kind == "plain" else options.most):
+                    continue
                 asked = {
                     "kind": kind,
                     "contender": contender,
@@ -51,25 +60,15 @@ def main() -> None:
                     "text": options.text,
                     "window": options.window,
                     "rounds": options.rounds,
+                    "long": options.long,
                     "threads": options.threads,
                 }
-                rows.append(asked | _in_a_process(asked))
+                rows.append(asked | processes.submit(_measure, asked).result())
                 print(rows[-1], file=sys.stderr, flush=True)
     torch.set_num_threads(options.threads)
-    facts = machine.facts() | {"simulated": held_to()}
-    print(f"{machine.described(facts)}{'; a simulated processor' if facts['simulated'] else ''}\n")
+    print(f"{machine.described(machine.facts())}\n")
     print(_table(rows, options.lengths))
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{options.name}.json"
-    settings = {key: value for key, value in vars(options).items() if key not in ("out", "one")}
-    result = {"machine": facts, "settings": settings, "rows": rows, "growth": growths(rows)}
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten to {path}")
-
-
-def held_to() -> str | None:
-    """The instruction set that oneDNN is held to, or None."""
-    return os.environ.get(SIMULATED)
+    print(f"\nWritten to {write(options, {'rows': rows, 'growth': growths(rows)})}")
 
 
 def growth(lengths: list[int], values: list[float]) -> float:
@@ -90,25 +89,23 @@ def growths(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _in_a_process(asked: dict[str, Any]) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--one", json.dumps(asked)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _measure(asked: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(0)
     step = (_ours if asked["contender"] == OURS else _rival)(asked)
+    short = step(min(WARM, asked["length"]))
+    short.backward(torch.ones_like(short))
     before = _peak()
-    seconds = math.inf
+    seconds, spent = math.inf, 0.0
     for _ in range(asked["rounds"]):
         begin = time.perf_counter()
-        hidden = step()
+        hidden = step(asked["length"])
         hidden.backward(torch.ones_like(hidden))
-        seconds = min(seconds, time.perf_counter() - begin)
+        took = time.perf_counter() - begin
+        seconds, spent = min(seconds, took), spent + took
         del hidden
+        if spent > asked["long"]:
+            break
     # What the step itself added: the model and the libraries were there before.
     return {"seconds": seconds, "gigabytes": max(_peak() - before, 1e-3)}
 
@@ -118,12 +115,13 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 
-def _lengths(asked: dict[str, Any]) -> list[int]:
-    size: int = asked["length"]
-    return [size, size // 2, size // 4, size // 8] if asked["kind"] == "padded" else [size]
+def _lengths(kind: str, size: int) -> list[int]:
+    """How many tokens of each row are no padding."""
+    return [size, size // 2, size // 4, size // 8] if kind == "padded" else [size]
 
 
-def _ours(asked: dict[str, Any]) -> Callable[[], Tensor]:
+def _ours(asked: dict[str, Any]) -> Callable[[int], Tensor]:
+    """Return the forward pass on rows of so many tokens."""
     from sublayer.config import preset
     from sublayer.models.decoder_only import DecoderOnly
 
@@ -133,15 +131,18 @@ def _ours(asked: dict[str, Any]) -> Callable[[], Tensor]:
         block = block.model_copy(update={"attention": block.attention.model_copy(update={"window": asked["window"]})})
         c = c.model_copy(update={"decoder": c.decoder.model_copy(update={"block": block})})
     model = DecoderOnly(c).train()
-    lengths = _lengths(asked)
-    tokens = torch.randint(0, c.vocab_size, (len(lengths), asked["length"]))
-    segments = None
-    if asked["kind"] == "packed":
-        segments = (torch.arange(asked["length"]) // asked["text"])[None]
-    return lambda: model.hidden(tokens, torch.tensor(lengths), segments)
+
+    def step(size: int) -> Tensor:
+        lengths = _lengths(asked["kind"], size)
+        tokens = torch.randint(0, c.vocab_size, (len(lengths), size))
+        segments = (torch.arange(size) // asked["text"])[None] if asked["kind"] == "packed" else None
+        return model.hidden(tokens, torch.tensor(lengths), segments)
+
+    return step
 
 
-def _rival(asked: dict[str, Any]) -> Callable[[], Tensor]:
+def _rival(asked: dict[str, Any]) -> Callable[[int], Tensor]:
+    """Return the same of `transformers`."""
     from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
     shape: dict[str, Any] = {
@@ -161,20 +162,24 @@ def _rival(asked: dict[str, Any]) -> Callable[[], Tensor]:
         if asked["kind"] == "windowed"
         else LlamaModel(LlamaConfig(**shape))
     ).train()
-    lengths, size = _lengths(asked), asked["length"]
-    tokens = torch.randint(0, 8000, (len(lengths), size))
-    given: dict[str, Tensor] = {}
-    place = torch.arange(size)
-    if asked["kind"] == "packed":
-        text = place // asked["text"]
-        allowed = (text[:, None] == text) & (place[:, None] >= place)
-        given = {
-            "attention_mask": torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None],
-            "position_ids": (place % asked["text"])[None],
-        }
-    elif asked["kind"] == "padded":
-        given = {"attention_mask": (place < torch.tensor(lengths)[:, None]).long()}
-    return lambda: model(input_ids=tokens, **given).last_hidden_state
+
+    def step(size: int) -> Tensor:
+        lengths = _lengths(asked["kind"], size)
+        tokens = torch.randint(0, 8000, (len(lengths), size))
+        given: dict[str, Tensor] = {}
+        place = torch.arange(size)
+        if asked["kind"] == "packed":
+            text = place // asked["text"]
+            allowed = (text[:, None] == text) & (place[:, None] >= place)
+            given = {
+                "attention_mask": torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None],
+                "position_ids": (place % asked["text"])[None],
+            }
+        elif asked["kind"] == "padded":
+            given = {"attention_mask": (place < torch.tensor(lengths)[:, None]).long()}
+        return model(input_ids=tokens, **given).last_hidden_state
+
+    return step
 
 
 def _table(rows: list[dict[str, Any]], lengths: list[int]) -> str:
@@ -182,31 +187,27 @@ def _table(rows: list[dict[str, Any]], lengths: list[int]) -> str:
     lines: list[list[str]] = []
     for name in dict.fromkeys(f"{row['contender']} {row['kind']}" for row in rows):
         contender, kind = name.split()
-        same = [row for row in rows if (row["contender"], row["kind"]) == (contender, kind)]
+        same = {row["length"]: row for row in rows if (row["contender"], row["kind"]) == (contender, kind)}
         for what, unit in (("seconds", "s"), ("gigabytes", "GB")):
             power = f"{found[name][what]:.2f}" if name in found else "-"
-            lines.append([f"{kind}, {contender}, {unit}", *(f"{row[what]:.2f}" for row in same), power])
+            shown = [f"{same[length][what]:.2f}" if length in same else "-" for length in lengths]
+            lines.append([f"{kind}, {contender}, {unit}", *shown, power])
     return table(["rows, library", *(f"{length:,}" for length in lengths), "exponent"], lines)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny shape and one round: does it still run?")
+    parser = options_of.parser(__doc__, name="attention-length")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--most", type=int, default=4096, help="longest rows of transformers (default: %(default)s)")
+    parser.add_argument("--most-plain", type=int, default=8192, help="the same, plain rows (default: %(default)s)")
     parser.add_argument("--text", type=int, default=300, help="tokens of a packed text (default: %(default)s)")
     parser.add_argument("--window", type=int, default=512, help="of windowed attention (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="the fastest counts (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--name", default="attention-length", help="of the file of results")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.quick:
-        quick = {"lengths": [128, 256], "text": 32, "window": 32, "rounds": 1, "threads": 1}
-        parser.set_defaults(out=Path("runs/bench-quick"), **quick)
-        options = parser.parse_args()
-    return options
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest counts (default: %(default)s)")
+    parser.add_argument("--long", type=float, default=3, help="seconds after which no round follows")
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    quick = {"lengths": [128, 256], "text": 32, "window": 32, "rounds": 1, "threads": 1}
+    return options_of.read(parser, quick=quick)
 
 
 if __name__ == "__main__":

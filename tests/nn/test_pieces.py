@@ -29,7 +29,7 @@ CLOSE = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 
 @contextmanager
 def cutting_is_free() -> Iterator[None]:
     """Small masks are cut as large ones are: a call costs as much as one pair does."""
-    with patch.object(pieces, "CALL", 1), patch.object(pieces, "SMALLEST", 2):
+    with patch.object(pieces, "CALL", 1), patch.object(pieces, "SMALL", 4), patch.object(pieces, "SMALLEST", 2):
         yield
 
 
@@ -41,6 +41,7 @@ class Case:
     mask: Mask
     bias: Tensor | None
     softcap: float | None
+    lengths: Tensor | None = None
 
     def scope(self, dtype: torch.dtype = torch.float64) -> Scope:
         return self.mask.resolve(
@@ -49,6 +50,7 @@ class Case:
             device=CPU,
             dtype=dtype,
             bias=None if self.bias is None else self.bias.to(dtype),
+            lengths=self.lengths,
         )
 
 
@@ -166,6 +168,64 @@ def test_queries_that_see_nothing_get_zeros_and_no_gradient() -> None:
     assert (result[1, :, :5] == 0).all()
     assert (query[0] == 0).all()
     assert result[1, :, 5:].abs().min() > 0
+
+
+@given(cases(), st.data())
+def test_queries_that_are_read_are_the_whole_where_others_are_padding(case: Case, data: st.DataObject) -> None:
+    """And the others get finite numbers."""
+    batch, _, queries, _ = case.query.shape
+    case.lengths = torch.tensor(data.draw(st.lists(st.integers(0, queries), min_size=batch, max_size=batch)))
+    read = (torch.arange(queries) < case.lengths.unsqueeze(-1))[:, None, :, None]
+    found: list[list[Tensor]] = []
+    with cutting_is_free():
+        for way in (lambda *a, **k: attend(*a, **k, tap=Tap()), explicit):
+            leaves = [x.clone().requires_grad_() for x in (case.query, case.key, case.value)]
+            result = way(*leaves, case.scope(), scale=0.7, softcap=case.softcap)
+            assert result.isfinite().all()
+            towards = torch.randn(result.shape, generator=torch.Generator().manual_seed(1), dtype=result.dtype)
+            found.append([result * read, *torch.autograd.grad(result * read, leaves, towards)])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, **CLOSE[torch.float64])
+
+
+@pytest.mark.parametrize("mask", [Mask.causal(), Mask.everything()], ids=["decoder", "encoder"])
+def test_a_padded_batch_costs_the_squares_of_its_lengths(mask: Mask) -> None:
+    lengths = torch.tensor([1024, 512, 512, 128])
+    scope = mask.resolve(1024, 1024, device=CPU, dtype=torch.float32, lengths=lengths)
+    scope = (
+        scope
+        if mask.rules
+        else (Mask.padding(lengths)).resolve(1024, 1024, device=CPU, dtype=torch.float32, lengths=lengths)
+    )
+    assert scope.pieces is not None
+    assert [group.rows for group in scope.pieces] == [1, 2, 1]
+    done = [sum(p.piece.pairs for p in group.parts if p.scope is not None) for group in scope.pieces]
+    assert done == [size**2 // (2 if mask.rules else 1) for size in (1024, 512, 128)]
+
+
+@pytest.mark.parametrize("mask", [Mask.causal(), Mask.causal() & Mask.window(3)])
+@pytest.mark.parametrize("softcap", [None, 2.0], ids=["fused", "explicit"])
+def test_dropout_in_pieces_drops_weights_and_keeps_their_mean(mask: Mask, softcap: float | None) -> None:
+    """With values of one, a query's result is the sum of its weights that are left, each over 1 - p."""
+    torch.manual_seed(0)
+    size, p = 64, 0.25
+    query, key = torch.randn(64, 4, size, 4), torch.randn(64, 4, size, 4)
+    value = torch.ones(64, 4, size, 4)
+    with cutting_is_free():
+        scope = (mask & packed(24, 40)).resolve(size, size, device=CPU, dtype=torch.float32)
+        assert scope.pieces is not None
+        found = attend(query, key, value, scope, scale=0.1, softcap=softcap, dropout=p, tap=Tap())
+    assert scope.allowed is not None
+    seen = scope.allowed.sum(-1).flatten()
+    assert seen[0] == seen[24] == 1
+    alone = found[:, :, [0, 24], 0]
+    # A weight that stands alone is left out or 1 / (1 - p), nothing between.
+    assert ((alone == 0) | ((alone - 1 / (1 - p)).abs() < 1e-5)).all()
+    assert ((alone == 0).float().mean() - p).abs() < 4 * (p * (1 - p) / alone.numel()) ** 0.5
+    # Five deviations of the mean of so many weights, at most.
+    assert (found[..., 0].mean((0, 1)) - 1).abs().max() < 5 * (p / (1 - p) / 256) ** 0.5
+    # Texts do not drop the same weights, and neither do rows.
+    assert not torch.equal(found[0], found[1])
 
 
 def packed(*lengths: int) -> Mask:

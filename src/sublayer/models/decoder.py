@@ -80,12 +80,20 @@ class Decoder(Stack):
     def __init__(self, c: config.Stack, embedding: Embedding, dim: int, max_length: int, *, cross: bool) -> None:
         super().__init__(c, embedding, dim, max_length, causal=True, cross=cross)
 
-    def forward(self, tokens: Tensor, memory: Memory | None = None, *, segments: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Memory | None = None,
+        *,
+        segments: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """All positions at once, as in training. Padding on the right needs no mask: nothing real looks there.
 
         Args:
             segments: number of each token's text, [B, S] int64, where several texts are packed in a row: they do not
-                see each other, and positions begin anew.
+                see each other, and positions begin anew. lengths: tokens of each row that are read, [B] int64; what
+                is found for the padding after them means nothing, and is computed only where that costs less.
 
         Shape: tokens [B, T] int64 -> [B, T, D].
         """
@@ -93,7 +101,7 @@ class Decoder(Stack):
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
         mask = Mask.everything() if segments is None else Mask.segments(segments)
         x = self.embedding(tokens, self.position, positions)
-        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x))
+        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x), lengths)
         if memory is None:
             return self._through(x, scopes, None, (), None)
         keys_values = self._keys_values(memory)

@@ -44,14 +44,14 @@ class DecoderOnly(nn.Module):
         """The decoder's output before the projection.
 
         Args:
-            lengths: taken so that every shape is asked alike; padding on the right needs no mask, since no token looks
-                ahead. segments: number of each token's text, where several are packed in a row: they do not see each
+            lengths: tokens of each row. Padding on the right needs no mask, since no token looks ahead; what is found
+                for it means nothing, and costs nothing where rows are long (`nn/pieces.py`). segments: number of each token's text, where several are packed in a row: they do not see each
                 other, and positions begin anew.
 
         Shape: tokens [B, S], lengths [B], segments [B, S] int64 -> [B, S, D].
         """
         require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
-        return self.decoder(tokens, segments=segments)
+        return self.decoder(tokens, segments=segments, lengths=lengths)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Shape: hidden [..., D] -> logits [..., V]."""

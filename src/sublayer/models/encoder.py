@@ -55,7 +55,7 @@ class Encoder(Stack):
         x = self.embedding(tokens, self.position, positions, types, texts)
         mask = Mask.everything() if lengths is None else Mask.padding(lengths)
         mask = mask if segments is None else mask & Mask.segments(segments)
-        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x))
+        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x), lengths)
         for layer, kind in zip(self.layers, self.kind_of_layer, strict=True):
             x = layer(x, *scopes[kind])
         return Memory(self.norm(x), lengths)

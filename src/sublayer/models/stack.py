@@ -58,12 +58,19 @@ class Stack(nn.Module):
         self.cache_heads, self.cache_width = attention.key_value_heads, attention.width(dim)
 
     def scopes(
-        self, mask: Mask, queries: Tensor, keys: Tensor, sizes: tuple[int, int], dtype: torch.dtype
+        self,
+        mask: Mask,
+        queries: Tensor,
+        keys: Tensor,
+        sizes: tuple[int, int],
+        dtype: torch.dtype,
+        lengths: Tensor | None = None,
     ) -> list[tuple[Scope, Rotation | None]]:
         """For each kind of layer who may attend to whom, and how queries and keys are turned.
 
         Args:
-            mask: beside the stack's own causality and windows. sizes: numbers of queries and of keys.
+            mask: beside the stack's own causality and windows. sizes: numbers of queries and of keys. lengths: how
+                many queries of each row are read, [B] (`Mask.resolve`); None for all.
 
         Shape: queries [S] or [B, S] and keys [T] or [B, T] int64, the positions.
         """
@@ -72,9 +79,8 @@ class Stack(nn.Module):
         for (window, other), module in zip(self.kinds, self.other_positions, strict=True):
             position = self.position if other is None else cast("Position", module)
             whole = own if window is None else own & Mask.window(window)
-            scope = (whole & mask).resolve(
-                *sizes, device=queries.device, dtype=dtype, bias=position.bias(queries, keys, dtype)
-            )
+            bias = position.bias(queries, keys, dtype)
+            scope = (whole & mask).resolve(*sizes, device=queries.device, dtype=dtype, bias=bias, lengths=lengths)
             found.append((scope, position.rotation(queries, dtype)))
         return found
 

@@ -3,8 +3,8 @@
     Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V                                              (equation 1)
 
 `explicit` is that line, and the oracle of the tests. `fused` is torch's kernel. `attend` takes the faster one, unless
-somebody listens to the weights, which only the explicit way can show, and computes pieces where the mask leaves most
-pairs out (`nn/pieces.py`).
+somebody listens to the weights, which only the explicit way can show. Where the mask leaves most pairs out, it computes
+pieces on a CPU (`nn/pieces.py`), and on a GPU the blocks that are left (`nn/flex.py`).
 
 Shapes: B batch, H query heads, G key-value heads (H a multiple of G), S queries, T keys, d width of a head.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer.fast.choices import attention_by_products
+from sublayer.nn.flex import flex
 from sublayer.nn.mask import Part, Rows, Scope
 from sublayer.nn.tap import Tap
 
@@ -106,7 +107,12 @@ def attend(
     else:
         way = partial(fused, scale=scale, dropout=dropout)
     # Queries side by side on one source (a beam's) are more than the mask was resolved for.
-    rows = scope.pieces if (query.shape[2], key.shape[2]) == (scope.queries, scope.keys) else None
+    resolved = (query.shape[2], key.shape[2]) == (scope.queries, scope.keys)
+    if resolved and softcap is None and not dropout and scope.blocks is not None:
+        found = flex(query, key, value, scope.blocks, scale=scale)
+        if found is not None:
+            return found
+    rows = scope.pieces if resolved else None
     return way(query, key, value, scope) if rows is None else in_pieces(way, query, key, value, rows)
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sublayer.nn import pieces
+from sublayer.nn import flex, pieces
 from sublayer.nn.pieces import Piece
 
 Span = tuple[Tensor | None, Tensor | None]
@@ -184,15 +184,18 @@ class Mask:
         device: torch.device,
         dtype: torch.dtype,
         bias: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Scope:
         """Say it for these numbers of queries and keys, once for all layers of a stack.
 
         Args:
             bias: numbers to add to the scores (ALiBi, relative positions), broadcastable to [B, H, S, T].
+            lengths: [B] integer. Nobody reads what the queries of row b from lengths[b] on find: they are padding, and
+                need not be computed. It hides no key. None where all are read.
         """
         # One query is the last, and everything before it is its past.
         rules = tuple(rule for rule in self.rules if not (queries == 1 and isinstance(rule, Causal)))
-        return Scope(rules, queries, keys, device, dtype, None if bias is None else bias.to(dtype))
+        return Scope(rules, queries, keys, device, dtype, None if bias is None else bias.to(dtype), lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +204,7 @@ class Scope:
 
     rules: who may attend to whom. queries, keys: S and T.
     bias: what the positions add to the scores, broadcastable to [B, H, S, T], or None.
+    lengths: how many queries of each row are read, [B], or None for all; the others get any finite numbers.
     """
 
     rules: tuple[Rule, ...]
@@ -209,6 +213,7 @@ class Scope:
     device: torch.device
     dtype: torch.dtype
     bias: Tensor | None
+    lengths: Tensor | None = None
 
     @property
     def causal(self) -> bool:
@@ -261,15 +266,19 @@ class Scope:
 
         Found on a CPU only: elsewhere, looking at numbers waits for the device.
         """
-        if self.device.type != "cpu" or not self.rules or self.causal or pieces.is_small(self.queries, self.keys):
+        if self.device.type != "cpu" or pieces.is_small(self.queries, self.keys):
+            return None
+        if self.lengths is None and (not self.rules or self.causal):
             return None
         if self.bias is not None and self.bias.requires_grad and torch.is_grad_enabled():
             return None  # each piece of it would have a gradient as large as the whole
         interval = self._interval()
-        plan = None if interval is None else pieces.plan(interval[0].numpy(), interval[1].numpy(), self.keys)
-        if interval is None or plan is None:
+        if interval is None:
             return None
         begin, end = interval
+        plan = pieces.plan(begin.numpy(), end.numpy(), self.keys, causal=self.causal)
+        if plan is None:
+            return None
         everywhere = len(begin) == 1
         shared: dict[object, Scope] = {}
         found: list[Rows] = []
@@ -281,15 +290,29 @@ class Scope:
             row += count
         return found
 
+    @cached_property
+    def blocks(self) -> flex.Blocks | None:
+        """What flex attention needs, on a GPU; None where the fused kernel and a mask do as well, and on a CPU."""
+        if self.device.type != "cuda" or torch.compiler.is_compiling() or pieces.is_small(self.queries, self.keys):
+            return None
+        if self.bias is not None or not self.rules or self.causal:
+            return None
+        interval = self._interval()
+        causal = any(isinstance(rule, Causal) for rule in self.rules)
+        return None if interval is None else flex.blocks(*interval, self.keys, causal=causal)
+
     def _interval(self) -> tuple[Tensor, Tensor] | None:
         """What all rules leave of the keys: the first and the one after the last, [1 or B, S] each."""
-        begin, end = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), self.keys)
+        begin, end = (torch.full((1, 1), number, device=self.device) for number in (0, self.keys))
         for rule in self.rules:
             span = rule.span(self.queries, self.keys, self.device)
             if span is None:
                 return None
             begin = begin if span[0] is None else torch.maximum(begin, span[0])
             end = end if span[1] is None else torch.minimum(end, span[1])
+        if self.lengths is not None:
+            unread = torch.arange(self.queries, device=self.device) >= self.lengths.to(self.device).unsqueeze(-1)
+            end = end.masked_fill(unread, 0)
         rows = max(len(begin), len(end))
         return begin.expand(rows, self.queries), end.expand(rows, self.queries)
 
@@ -309,10 +332,11 @@ class Scope:
         elif not begin.any() and bool((end == keys).all()):
             rules, likeness = (), ("everything", queries, keys)
         if self.bias is None:
-            return shared.setdefault(likeness, replace(self, rules=rules, queries=queries, keys=keys))
+            within = replace(self, rules=rules, queries=queries, keys=keys, lengths=None)
+            return shared.setdefault(likeness, within)
         bias = self.bias[..., piece.queries, piece.keys]
         bias = bias[rows] if bias.dim() == 4 and len(bias) > 1 else bias
-        return replace(self, rules=rules, queries=queries, keys=keys, bias=bias)
+        return replace(self, rules=rules, queries=queries, keys=keys, bias=bias, lengths=None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,12 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 # What one more call of the kernel costs, in pairs. With 4 heads of 64, forward and backward, one thread, calls on 8
-# tokens took as long as 2,500 pairs do in calls on 256 and more. A factor of two either way changes little.
-CALL = 2**12
+# tokens took as long as 2,500 pairs do in calls on 256 and more. It need not be measured on each machine: with AVX-512
+# and with AVX2 alike, texts of 16 to 400 tokens and windows of 128 take the same time, within the noise, for any number
+# from 2**10 to 2**12; 2**14 and more is clearly worse.
+CALL = 2**11
+# Masks of fewer pairs are left whole without a look: looking takes longer than what could be gained.
+SMALL = 2**14
 # Pieces are taken where they cost this much of the whole, at most.
 WORTH = 0.9
 # The fewest queries that a band is cut into: below that the kernel's own blocks are no longer filled.
@@ -46,29 +50,37 @@ class Piece:
     causal: bool = False
 
     @property
+    def pairs(self) -> int:
+        """How many pairs a kernel computes for it."""
+        square = (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
+        return square // 2 if self.causal else square
+
+    @property
     def cost(self) -> int:
         """What it takes to compute, in pairs."""
-        pairs = (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
-        return (pairs // 2 if self.causal else pairs) + CALL if pairs else 0
+        return self.pairs + CALL if self.pairs else 0
 
 
-def plan(begin: Integers, end: Integers, keys: int) -> list[tuple[int, list[Piece]]] | None:
+def plan(begin: Integers, end: Integers, keys: int, *, causal: bool = False) -> list[tuple[int, list[Piece]]] | None:
     """Return how many rows are cut alike, and how, from the first row to the last; None where that gains nothing.
 
     Args:
-        begin, end: what each query sees, as for `cut`, int64 [R, S]. keys: how many there are.
+        begin, end: what each query sees, as for `cut`, int64 [R, S]. keys: how many there are. causal: whether the
+            kernel can take all rows as a causal square, of which it computes half.
     """
     same = (begin[1:] == begin[:-1]).all(1) & (end[1:] == end[:-1]).all(1)
     starts = [0, *(np.flatnonzero(~same) + 1).tolist(), len(begin)]
     found = [(after - row, cut(begin[row], end[row])) for row, after in pairwise(starts)]
-    pairs = sum(piece.cost for _, several in found for piece in several)
+    whole = Piece(slice(0, begin.shape[1]), slice(0, keys), causal)
+    # A call is one call, for however many rows.
+    cost = sum(count * piece.pairs + CALL for count, several in found for piece in several if piece.pairs)
     # Where no query sees anything there is nothing to call, but gradients still want a way through.
-    return found if 0 < pairs <= WORTH * len(found) * _cost(begin.shape[1], keys) else None
+    return found if 0 < cost <= WORTH * (len(begin) * whole.pairs + CALL) else None
 
 
 def is_small(queries: int, keys: int) -> bool:
     """Return whether cutting cannot gain anything, whatever the mask."""
-    return queries * keys < 4 * CALL
+    return queries * keys < SMALL
 
 
 def cut(begin: Integers, end: Integers) -> list[Piece]:
