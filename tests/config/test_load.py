@@ -292,7 +292,8 @@ probabilities = st.floats(0, 1, exclude_max=True)
 positive = st.floats(1e-12, 1e12)
 counts = st.integers(1, 10**20)
 # Every model here has dim 64 and 4 heads, so that heads of 16 can be rotated.
-norms = st.builds(LayerNorm, eps=positive, bias=st.booleans()) | st.builds(RMSNorm, eps=positive)
+epsilons = st.floats(1e-12, 1000)
+norms = st.builds(LayerNorm, eps=epsilons, bias=st.booleans()) | st.builds(RMSNorm, eps=epsilons)
 scalings = (
     st.builds(LinearScaling, factor=positive)
     | st.builds(YarnScaling, factor=positive, original_length=counts)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def pull(
     what: Annotated[
@@ -53,7 +55,7 @@ def pull(
             raise CheckpointError(f"{what} holds no adapters that --base could go with", "Leave --base out.")
         adapted = import_adapters(Path(what), base, out).adapted
         assert adapted is not None
-        typer.echo(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
+        say(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
         return
     wanted = None if dtype is None else getattr(torch, dtype)
     contents = reported(
@@ -62,4 +64,4 @@ def pull(
     )
     count = sum(parameter.numel() for parameter in contents.model.parameters())
     family, kind = contents.imported["family"], contents.model.config.kind
-    typer.echo(f"model: {out} ({family}, {kind}, {count:,} parameters)")
+    say(f"model: {out} ({family}, {kind}, {count:,} parameters)")

@@ -10,6 +10,7 @@ import typer
 
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
+from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
@@ -79,7 +80,7 @@ def translate(
             if line.strip():
                 _print(next(translations), scores, done)
             else:
-                typer.echo("")
+                say("")
         sys.stdout.flush()
         if refused:
             raise refused[1]
@@ -122,6 +123,6 @@ def _before_refused(
 
 def _print(translation: Translation, scores: bool, number: int) -> None:
     for one in translation.n_best:
-        typer.echo(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
+        say(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
     if not translation.complete:
-        typer.echo(f"line {number}: the translation reached its length limit and is cut there", err=True)
+        say(f"line {number}: the translation reached its length limit and is cut there", err=True)

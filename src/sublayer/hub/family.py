@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from sublayer import config
+from sublayer.config.foreign import MODEL, require
 from sublayer.errors import CheckpointError
 from sublayer.hub.rules import Rule
 
@@ -70,7 +71,15 @@ class Settings:
         """The value; the library's default where it is missing; `default` where that says nothing, or it is null."""
         self._seen.add(key)
         value = self.values[key] if key in self.values else self.defaults.get(key)
-        return default if value is None else value
+        if value is None:
+            return default
+        assert key in MODEL, f"config/foreign.py does not say of which type {key} is"
+        require(value, key, MODEL[key], f"this {self.family} config")
+        return value
+
+    def skip(self, *keys: str) -> None:
+        """Note that these keys are known, and that nothing that they may say changes what is computed."""
+        self._seen.update(keys)
 
     def need(self, key: str) -> Any:
         """The value.

@@ -12,7 +12,6 @@ Never a pickle, never code.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -45,8 +44,11 @@ from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
+from sublayer.untrusted import exists, read_object
 
 FORMAT = 1
+LONGEST_NAME = 120
+"""Letters of a folder's name that are shown where there is no such folder."""
 
 
 @dataclass(frozen=True)
@@ -259,10 +261,16 @@ def find(path: Path) -> Path:
         if file.parent.name == UNFINISHED:
             _warn_unfinished(file.parent)
         return file.parent
-    if path.exists():
+    if exists(path):
         raise CheckpointError(
             f"{path} holds no model: there is no config.json in it",
             "Give a model folder, or a run that has been trained to its end or to a checkpoint.",
+        )
+    shown = str(path)
+    if len(shown) > LONGEST_NAME:
+        # A text where the model should stand; as a path it would be too long for the file system.
+        raise CheckpointError(
+            f"there is no folder {shown[:LONGEST_NAME]!r}…", "A model's folder goes before the text: MODEL TEXT."
         )
     raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
 
@@ -271,7 +279,7 @@ def find(path: Path) -> Path:
 def _warn_unfinished(folder: Path) -> None:
     """Say, once for each folder, of which step its model is."""
     try:
-        step = f"{json.loads((folder / STEP).read_text(encoding='utf-8'))['step']:,}"
+        step = f"{read_object(folder / STEP)['step']:,}"
     except (OSError, ValueError, KeyError, TypeError):
         step = "its last save"
     logging.getLogger("sublayer").warning(
@@ -285,12 +293,9 @@ STEP = "step.json"
 
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})", "Copy the folder again, whole.") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
+    description = read_object(path, remedy="Copy the folder again, whole.")
+    if description.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not of sublayer's format {FORMAT}", "Update sublayer, or import the checkpoint first."
         )
-    return description  # pyright: ignore[reportUnknownVariableType]
+    return description

@@ -18,17 +18,19 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from sublayer.config.foreign import GENERATION, require, require_all
 from sublayer.config.report import report
-from sublayer.errors import CheckpointError, nearest
+from sublayer.errors import CheckpointError, SublayerError, nearest
 from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import read_modules, with_head
-from sublayer.hub.sources import AGAIN, Source, open_source, read_json
+from sublayer.hub.sources import AGAIN, Source, open_source
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.hub.weights import retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
+from sublayer.untrusted import read_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +77,21 @@ def import_folder(
     sentences = read_modules(folder)
     if sentences is not None:
         folder = sentences.transformer
-    settings = read_json(folder / "config.json")
+    settings = read_object(folder / "config.json")
     if sentences is not None:
         # Whatever it was trained as, what is pooled is the output of the encoder alone.
         settings.pop("architectures", None)
     family = find_family(settings, str(folder / "config.json"))
     source = open_source(folder, unsafe_pickle=unsafe_pickle)
-    tree = read_tree(family, settings)
-    if family.settle is not None:
-        tree = family.settle(tree, set(source.headers))
+    tree = read_tree(family, settings, set(source.headers))
     if sentences is not None:
         tree = with_head(tree, sentences.head)
     model = import_tensors(tree, family, source, device=device, dtype=dtype)
     generation = folder / "generation_config.json"
-    return Imported(model, family, settings, read_json(generation) if generation.is_file() else {})
+    said = read_object(generation) if generation.is_file() else {}
+    require_all(settings, GENERATION, str(folder / "config.json"))
+    require_all(said, GENERATION, str(generation))
+    return Imported(model, family, settings, said)
 
 
 def find_family(settings: Mapping[str, Any], where: str) -> Family:
@@ -98,6 +101,8 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
         CheckpointError: it names none, or one that is not known.
     """
     kind = settings.get("model_type")
+    if kind is not None:
+        require(kind, "model_type", "word", where)
     if kind is None:
         what = "is of sublayer's own format" if "format" in settings else "names no model_type"
         raise CheckpointError(f"{where} {what}", "Give the folder of a checkpoint as Hugging Face's hub keeps it.")
@@ -109,18 +114,24 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
     return known[kind]
 
 
-def read_tree(family: Family, settings: Mapping[str, Any]) -> Tree:
+def read_tree(family: Family, settings: Mapping[str, Any], names: set[str] | None = None) -> Tree:
     """The tree that a config.json describes.
+
+    Args:
+        names: of the checkpoint's tensors, which settle what the config leaves open; None: it stays open.
 
     Raises:
         CheckpointError: a setting is unknown, unsupported, or does not fit the others.
     """
     try:
-        return family.read(settings)
+        tree = family.read(settings)
+        return tree if names is None or family.settle is None else family.settle(tree, names)
+    except SublayerError:
+        raise
     except ValidationError as error:
         problems = "; ".join(report(error, config_root(error)))
         raise CheckpointError(f"this {family.name} config.json describes no model: {problems}", AGAIN) from None
-    except (TypeError, AttributeError, KeyError, IndexError, ZeroDivisionError) as error:
+    except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
         raise CheckpointError(
             f"this {family.name} config.json has a value of the wrong kind ({error})", AGAIN
         ) from error

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.config.foreign import ADAPTER, require_all
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing, write_json
 from sublayer.hub.adapted import Adapted, Base, weights_sum
@@ -28,8 +29,8 @@ from sublayer.hub.exporting import choose_family
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import Contents, Papers, find, read, write
 from sublayer.hub.rules import Rule
-from sublayer.hub.sources import read_json
 from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.untrusted import read_object
 
 SETTINGS = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -173,7 +174,7 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
     where = find(base).resolve()
     contents = read(where)
     chosen, _ = choose_family(contents.model.config, contents.imported.get("family"))
-    settings = read_json(folder / SETTINGS)
+    settings = read_object(folder / SETTINGS)
     scale = _scale(settings, folder / SETTINGS)
     pairs = _pairs(read_tensors(folder / TENSORS), folder / TENSORS)
     made: dict[str, tuple[Tensor, Tensor]] = {}
@@ -210,6 +211,7 @@ def _scale(settings: Mapping[str, Any], path: Path) -> float:
     """
     if settings.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} has peft_type = {settings.get('peft_type')!r}", "Supported: 'LORA'.")
+    require_all(settings, ADAPTER, str(path))
     known = {"r", "lora_alpha", "use_rslora", "fan_in_fan_out"}
     odd = [
         f"{key} = {value!r}"

@@ -28,6 +28,7 @@ from sublayer.errors import CheckpointError
 from sublayer.files import replacing
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.training.clock import Time
+from sublayer.untrusted import read_object
 
 PARTS = ("model", "optimizer", "average", "random")
 
@@ -110,11 +111,11 @@ def read(path: Path) -> Checkpoint:
     """
     remedy = "Remove this folder and resume from the checkpoint before it."
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = read_object(path / "state.json", remedy=remedy)
         written, sums = dict(state["progress"]), dict(state["sha256"])
         # Runs once fixed the number of their steps at the end of the warm-up.
         progress = Progress(**{key: value for key, value in written.items() if key != "last_step"})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
     if _sum_of(written) != sums.get("progress"):
         raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)

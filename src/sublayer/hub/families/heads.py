@@ -22,7 +22,7 @@ def read_task(settings: Settings, stem: str, *others: str) -> str:
     Raises:
         CheckpointError: it is another class.
     """
-    settings.get("tie_word_embeddings")  # matters to the head of masked language alone, which asks for it again
+    settings.skip("tie_word_embeddings")  # matters to the head of masked language alone, which asks for it again
     known = {stem + task: task for task in (BASE, MASKED, TEXT, TOKEN, *others)}
     named = settings.get("architectures") or [stem + BASE]
     if len(named) != 1 or named[0] not in known:
