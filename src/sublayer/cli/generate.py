@@ -14,6 +14,7 @@ from sublayer.cli.decoding import load_generator, search_of, speculation_of
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
 from sublayer.cli.terminal import say
+from sublayer.config.part import MOST_BEAMS
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Completion, Generated, Generator
@@ -48,7 +49,9 @@ def generate(
     length_penalty: Annotated[
         float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha, of a beam.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Texts for each prompt, by sampling or beam.")] = 1,
+    n: Annotated[
+        int, typer.Option("--n", "-n", min=1, max=MOST_BEAMS, help="Texts for each prompt; not by greedy search.")
+    ] = 1,
     repetition_penalty: Annotated[
         float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
     ] = None,

@@ -28,6 +28,9 @@ def pull(
         bool,
         typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
     ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Take weights that are NaN or infinite too.")
+    ] = False,
     base: Annotated[
         Path | None,
         typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
@@ -45,8 +48,9 @@ def pull(
     from sublayer.errors import CheckpointError
     from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
+    from sublayer.untrusted import exists
 
-    if out.exists() and not overwrite:
+    if exists(out) and not overwrite:
         raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
     if base is not None or is_peft(Path(what)):
         if base is None:
@@ -60,7 +64,14 @@ def pull(
     wanted = None if dtype is None else getattr(torch, dtype)
     contents = reported(
         f"fetching {what}",
-        lambda progress: run(what, out, dtype=wanted, unsafe_pickle=unsafe_pickle, progress=progress),
+        lambda progress: run(
+            what,
+            out,
+            dtype=wanted,
+            unsafe_pickle=unsafe_pickle,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        ),
     )
     count = sum(parameter.numel() for parameter in contents.model.parameters())
     family, kind = contents.imported["family"], contents.model.config.kind

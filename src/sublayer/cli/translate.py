@@ -11,6 +11,7 @@ import typer
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
 from sublayer.cli.terminal import say
+from sublayer.config.part import MOST_BEAMS
 
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
@@ -25,7 +26,7 @@ def translate(
     beam: Annotated[
         int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
     ] = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Translations for each sentence.")] = 1,
+    n_best: Annotated[int, typer.Option(min=1, max=MOST_BEAMS, help="Translations for each sentence.")] = 1,
     length_penalty: Annotated[
         float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
     ] = None,

@@ -470,8 +470,8 @@ class EncoderDecoder(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
-        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=True)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, self.max_length, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, self.max_length, cross=True)
         _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
         return self
@@ -497,7 +497,7 @@ class DecoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, self.max_length, cross=False)
         _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied)
         return self
@@ -522,7 +522,7 @@ class EncoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, self.max_length, cross=False)
         _require_width(self.embedding, self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
         return self
 
@@ -613,7 +613,11 @@ def _require_no_convolution(kind: str, embedding: Embedding) -> None:
         raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
 
-def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cross: bool) -> None:
+LARGEST_TABLE = 2**28
+"""Numbers in a table of positions: 1,048,576 positions of heads of 128."""
+
+
+def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, length: int, *, cross: bool) -> None:
     """Raise where a stack's parts do not fit each other, its embedding, or a stream of width `dim`."""
     added = dim if embedding.width is None else embedding.width
     for block in dict.fromkeys(stack.blocks):
@@ -633,10 +637,13 @@ def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cro
         for position in (stack.position, block.position):
             if isinstance(position, Rotary):
                 rotated = int(block.attention.width(dim) * position.fraction)
+                _require_small(name, length, 2 * rotated)
                 if rotated < 2 or rotated % 2:
                     raise ValueError(
                         f"{name}.position rotates {rotated} dimensions of each head; it must be an even number"
                     )
+    if isinstance(stack.position, Sinusoidal):
+        _require_small(name, length, added)
     if isinstance(stack.position, Sinusoidal) and added % 2:
         raise ValueError(f"{name}.position is sinusoidal and needs an even width, not {added}")
     if isinstance(stack.position, RelativeBias):
@@ -646,3 +653,12 @@ def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cro
                 f"{name}.position.max_distance = {stack.position.max_distance} is not more than {one_way // 2}, up to"
                 f" which position.buckets = {stack.position.buckets} give each distance a bucket of its own"
             )
+
+
+def _require_small(name: str, length: int, width: int) -> None:
+    """Raise where a table of positions, which no file holds, would fill the memory."""
+    if length * width > LARGEST_TABLE:
+        raise ValueError(
+            f"max_length = {length:,} makes {name}.position a table of {length * width:,} numbers, which is more than"
+            f" {LARGEST_TABLE:,}"
+        )

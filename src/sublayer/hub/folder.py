@@ -29,7 +29,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.hub.weights import fill, untied
+from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
 from sublayer.models import (
     DecoderOnly,
     EncoderDecoder,
@@ -184,16 +184,19 @@ def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Class
             )
 
 
-def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True) -> Contents:
+def read(
+    path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True, allow_nonfinite: bool = False
+) -> Contents:
     """What stands in a model folder, or in the folder of the run that made it.
 
     Args:
         merged: adapters become part of the weights, which is as fast as a model without any.
+        allow_nonfinite: also take weights that are not finite.
 
     Raises:
-        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected or misshapen (all are
-            named at once), or the tokenizer is not the one that the model was trained with; of adapters, their base
-            is not there, or is another.
+        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected, misshapen or not finite
+            (all are named at once), or the tokenizer is not the one that the model was trained with; of adapters, their
+            base is not there, or is another.
     """
     folder = find(Path(path))
     description = _description(folder)
@@ -216,11 +219,17 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
         )
     adapted = Adapted.read(folder, description) if "adapter" in description else None
     if adapted is None:
+        tensors = read_tensors(folder / WEIGHTS)
+        require_layers(tree, len(tensors), str(folder / WEIGHTS))
         with without_memory():
             model = build_model(tree)
-        fill(model, read_tensors(folder / WEIGHTS), ties, folder / WEIGHTS)
+        fill(model, tensors, ties, folder / WEIGHTS)
+        if not allow_nonfinite:
+            refuse_nonfinite(nonfinite(tensors), str(folder / WEIGHTS))
     else:
-        base = read(adapted.base_folder(folder)).model
+        if not allow_nonfinite:
+            refuse_nonfinite(nonfinite(adapted.tensors), str(folder / ADAPTERS))
+        base = read(adapted.base_folder(folder), allow_nonfinite=allow_nonfinite).model
         model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)

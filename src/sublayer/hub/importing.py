@@ -27,7 +27,7 @@ from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source
 from sublayer.hub.tokens import SpecialTokens
-from sublayer.hub.weights import retie, untied
+from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
 from sublayer.untrusted import read_object
@@ -62,6 +62,7 @@ def import_folder(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     unsafe_pickle: bool = False,
+    allow_nonfinite: bool = False,
 ) -> Imported:
     """The model in a folder of Hugging Face's hub (config.json, safetensors), or of sentence-transformers.
 
@@ -69,6 +70,7 @@ def import_folder(
         device: where to. dtype: in which type; unset: the one that all its tensors are in, or, of several, the
             narrowest that holds them all.
         unsafe_pickle: also take PyTorch's own files, of which only tensors are read.
+        allow_nonfinite: also take weights that are not finite.
 
     Raises:
         CheckpointError: the family or one of its settings is unknown, a file is missing or damaged, or tensors are
@@ -86,7 +88,7 @@ def import_folder(
     tree = read_tree(family, settings, set(source.headers))
     if sentences is not None:
         tree = with_head(tree, sentences.head)
-    model = import_tensors(tree, family, source, device=device, dtype=dtype)
+    model = import_tensors(tree, family, source, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
     generation = folder / "generation_config.json"
     said = read_object(generation) if generation.is_file() else {}
     require_all(settings, GENERATION, str(folder / "config.json"))
@@ -144,12 +146,15 @@ def import_tensors(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    allow_nonfinite: bool = False,
 ) -> Transformer:
     """The model of this tree with the tensors of a checkpoint of this family; in evaluation mode.
 
     Raises:
-        CheckpointError: tensors are missing, unexpected, misshapen or of a type that is none of numbers; all are named.
+        CheckpointError: tensors are missing, unexpected, misshapen, of a type that is none of numbers, or not finite;
+            all are named.
     """
+    require_layers(tree, len(source.headers), source.name)
     with without_memory():
         model = build_model(tree)
     rules = family.rules(tree)
@@ -160,9 +165,16 @@ def import_tensors(
     wanted = _common_type(source, used) if dtype is None else dtype
     # On the meta device this moves nothing: it tells the fixed tables how precise to be.
     model.to(wanted)
+    infinite: list[str] = []
     for rule in rules:
-        for name, tensor in _moved(rule, names, source, device, wanted):
+        moved = _moved(rule, names, source, device, wanted)
+        if not allow_nonfinite and (wrong := nonfinite(dict(moved))):
+            # By their names in the file: several of theirs may be one of ours.
+            theirs = nonfinite({names[name]: source.tensor(names[name]) for name in rule.theirs})
+            infinite += theirs or [f"{name}, once it is {wanted}".replace("torch.", "") for name in wrong]
+        for name, tensor in moved:
             _assign(model, ties.get(name, name), tensor)
+    refuse_nonfinite(infinite, source.name)
     retie(model, ties)
     for module in model.modules():
         reset = getattr(module, "reset_buffers", None)

@@ -30,7 +30,8 @@ from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import Contents, Papers, find, read, write
 from sublayer.hub.rules import Rule
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.untrusted import read_object
+from sublayer.hub.weights import nonfinite, refuse_nonfinite
+from sublayer.untrusted import is_file, read_object
 
 SETTINGS = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -176,7 +177,9 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
     chosen, _ = choose_family(contents.model.config, contents.imported.get("family"))
     settings = read_object(folder / SETTINGS)
     scale = _scale(settings, folder / SETTINGS)
-    pairs = _pairs(read_tensors(folder / TENSORS), folder / TENSORS)
+    tensors_there = read_tensors(folder / TENSORS)
+    refuse_nonfinite(nonfinite(tensors_there), str(folder / TENSORS))
+    pairs = _pairs(tensors_there, folder / TENSORS)
     made: dict[str, tuple[Tensor, Tensor]] = {}
     for name, one in _maps(chosen, contents).items():
         here = {module: pairs.pop(module) for module in one.theirs if module in pairs}
@@ -278,4 +281,4 @@ def _joined(one: _Map, pairs: Mapping[str, tuple[Tensor, Tensor]], weight: Tenso
 
 def is_peft(folder: Path) -> bool:
     """Whether `folder` holds adapters of PEFT's."""
-    return (folder / SETTINGS).is_file()
+    return is_file(folder / SETTINGS)
