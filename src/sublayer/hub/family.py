@@ -33,6 +33,10 @@ class Family:
     older: spellings of names in older checkpoints: patterns (as of `re.sub`), each with today's spelling. They are
         tried one after the other, and only where a checkpoint lacks a name of today.
     ignored: patterns of tensors' whole names that carry nothing and may stand in a checkpoint (old buffers).
+    apart: patterns of those that another model would use (its heads, its pooler): they may be left out, and whoever
+        reads is told which were.
+    masked: the class of the model with a head of masked language, and a tensor that only this one has: where a config
+        is silent about its architecture, the tensors say it.
     settle: the tree that `read` gave and the names of a checkpoint's tensors -> the tree, where only the names say
         which of two it is (a pooler that is there or not).
     fixed: tensors that a checkpoint holds though they follow from its config (tables of positions), in float64: they
@@ -46,6 +50,8 @@ class Family:
     ties: Callable[[Tree], Mapping[str, str]] = lambda _: {}
     older: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    masked: tuple[str, str] | None = None
     settle: Callable[[Tree, set[str]], Tree] | None = None
     fixed: Callable[[Tree], Mapping[str, Tensor]] = lambda _: {}
 

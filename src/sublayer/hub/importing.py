@@ -7,6 +7,7 @@ more than what one rule moves.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from sublayer.hub.tokens import SpecialTokens
 from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
-from sublayer.untrusted import read_object
+from sublayer.untrusted import is_file, read_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +80,18 @@ def import_folder(
     sentences = read_modules(folder)
     if sentences is not None:
         folder = sentences.transformer
+    if not is_file(folder / "config.json"):
+        raise CheckpointError(f"{folder} holds no config.json", _remedy_without_config(folder))
     settings = read_object(folder / "config.json")
     if sentences is not None:
         # Whatever it was trained as, what is pooled is the output of the encoder alone.
         settings.pop("architectures", None)
     family = find_family(settings, str(folder / "config.json"))
     source = open_source(folder, unsafe_pickle=unsafe_pickle)
+    if family.masked is not None and sentences is None and settings.get("architectures") is None:
+        name, tensor = family.masked
+        if tensor in source.headers:
+            settings["architectures"] = [name]
     tree = read_tree(family, settings, set(source.headers))
     if sentences is not None:
         tree = with_head(tree, sentences.head)
@@ -94,6 +101,26 @@ def import_folder(
     require_all(settings, GENERATION, str(folder / "config.json"))
     require_all(said, GENERATION, str(generation))
     return Imported(model, family, settings, said)
+
+
+# What other toolkits leave in a folder: patterns of files, all of which must be there.
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "fairseq": ("*.pt", "dict.*txt"),
+    "CTranslate2": ("model.bin", "*vocabulary*"),
+    "Marian": ("*.npz", "*.yml"),
+    "OpenNMT-py, or another toolkit of PyTorch": ("*.pt",),
+    "TensorFlow": ("*.ckpt*",),
+}
+
+
+def _remedy_without_config(folder: Path) -> str:
+    named = next((name for name, files in OTHERS.items() if all(any(folder.glob(each)) for each in files)), None)
+    if named is None:
+        return "Name the folder that config.json and the weights lie in."
+    return (
+        f"It looks like a checkpoint of {named}, which is not read here: convert it with the scripts of transformers"
+        " (convert_*_to_pytorch.py), and pull what they write."
+    )
 
 
 def find_family(settings: Mapping[str, Any], where: str) -> Family:
@@ -106,8 +133,15 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
     if kind is not None:
         require(kind, "model_type", "word", where)
     if kind is None:
-        what = "is of sublayer's own format" if "format" in settings else "names no model_type"
-        raise CheckpointError(f"{where} {what}", "Give the folder of a checkpoint as Hugging Face's hub keeps it.")
+        if "format" in settings:
+            raise CheckpointError(f"{where} is of sublayer's own format", "It needs no pull: give it to any command.")
+        kinds = ", ".join(family.name for family in FAMILIES)
+        likely = "bert" if {"type_vocab_size", "hidden_size", "intermediate_size"} <= settings.keys() else None
+        remedy = f"Known: {kinds}." if likely is None else "It looks like BERT's."
+        raise CheckpointError(
+            f"{where} names no model_type, as configs of before 2020 do not",
+            f'{remedy} Write the line "model_type": "{likely or "NAME"}" into it.',
+        )
     known = {family.name: family for family in FAMILIES}
     if kind in REFUSED:
         raise CheckpointError(f"{where} has model_type = {kind!r}: {REFUSED[kind]}", "Take that one.")
@@ -207,7 +241,8 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
         if not _agree(source.tensor(name), table):
             wrong.append(f"not what config.json says: {name}")
     known = {*names.values(), *duplicates, *fixed}
-    ignored = re.compile("|".join(family.ignored)) if family.ignored else None
+    patterns = "|".join((*family.ignored, *family.apart))
+    ignored = re.compile(patterns) if patterns else None
     wrong += [
         f"unexpected: {name}"
         for name in source.headers
@@ -218,7 +253,20 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
             wrong.append(f"not tied, though config.json says so: {other} differs from {names[name]}")
     if wrong:
         raise CheckpointError(f"{source.name} does not fit its config.json: {'; '.join(wrong)}", AGAIN)
+    _say_what_is_left_out([name for name in source.headers if name not in known], family, source.name)
     return names
+
+
+def _say_what_is_left_out(names: Sequence[str], family: Family, where: str) -> None:
+    """Warn of tensors that another model would use, such as the head of another task."""
+    if not family.apart:
+        return
+    apart = re.compile("|".join(family.apart))
+    left = [name for name in names if apart.fullmatch(name)]
+    if left:
+        logging.getLogger("sublayer").warning(
+            "%s: left out, for the model that config.json names does not use them: %s", where, ", ".join(left)
+        )
 
 
 def _names(

@@ -145,5 +145,7 @@ DISTILBERT = Family(
     rules=_rules,
     ties=_ties,
     older=base_names("distilbert"),
-    ignored=(OLD_BUFFERS, r"vocab_(transform|layer_norm|projector)\..*"),
+    ignored=(OLD_BUFFERS,),
+    apart=(r"vocab_(transform|layer_norm|projector)\..*",),
+    masked=("DistilBertForMaskedLM", "vocab_transform.weight"),
 )

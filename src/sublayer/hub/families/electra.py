@@ -98,5 +98,6 @@ ELECTRA = Family(
     write=_write,
     rules=_rules,
     older=(*OLD_NAMES, *base_names("electra")),
-    ignored=(OLD_BUFFERS, r"(discriminator|generator)_predictions\..*", r"generator_lm_head\..*"),
+    ignored=(OLD_BUFFERS,),
+    apart=(r"(discriminator|generator)_predictions\..*", r"generator_lm_head\..*"),
 )

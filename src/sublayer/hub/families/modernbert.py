@@ -264,5 +264,6 @@ MODERNBERT = Family(
     write=_write,
     rules=_rules,
     ties=_ties,
+    masked=("ModernBertForMaskedLM", "decoder.bias"),
     older=((r"^model\.", ""),),
 )
