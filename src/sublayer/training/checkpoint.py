@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
@@ -114,8 +115,9 @@ def read(path: Path) -> Checkpoint:
         state = read_object(path / "state.json", remedy=remedy)
         written, sums = dict(state["progress"]), dict(state["sha256"])
         # Runs once fixed the number of their steps at the end of the warm-up.
-        progress = Progress(**{key: value for key, value in written.items() if key != "last_step"})
-    except (KeyError, TypeError) as error:
+        said = {key: value for key, value in written.items() if key != "last_step"}
+        progress = TypeAdapter(Progress).validate_json(json.dumps(said), strict=True)
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
     if _sum_of(written) != sums.get("progress"):
         raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)
