@@ -3,7 +3,7 @@
 Every error that a user can cause is a `SublayerError`: one sentence that names the thing and its value, and a
 remedy. The command line prints it on one line and exits with 2; from Python it is an ordinary exception (and a
 `ValueError`, so that code which expects the usual exception for a bad argument works). Anything else that escapes
-is a bug in sublayer and keeps its traceback.
+is a fault of sublayer's: the command line says so in one line, and from Python it keeps its traceback.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Generator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sublayer.errors import StorageError
+from sublayer.untrusted import to_json
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON under `path`, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def _flush(path: Path) -> None:

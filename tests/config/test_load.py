@@ -291,12 +291,14 @@ texts = st.text(max_size=20)
 probabilities = st.floats(0, 1, exclude_max=True)
 positive = st.floats(1e-12, 1e12)
 counts = st.integers(1, 10**20)
+sizes = st.integers(1, 2**24)
 # Every model here has dim 64 and 4 heads, so that heads of 16 can be rotated.
-norms = st.builds(LayerNorm, eps=positive, bias=st.booleans()) | st.builds(RMSNorm, eps=positive)
+epsilons = st.floats(1e-12, 1000)
+norms = st.builds(LayerNorm, eps=epsilons, bias=st.booleans()) | st.builds(RMSNorm, eps=epsilons)
 scalings = (
     st.builds(LinearScaling, factor=positive)
-    | st.builds(YarnScaling, factor=positive, original_length=counts)
-    | st.builds(Llama3Scaling, factor=positive, original_length=counts)
+    | st.builds(YarnScaling, factor=positive, original_length=sizes)
+    | st.builds(Llama3Scaling, factor=positive, original_length=sizes)
 )
 positions = (
     st.builds(Sinusoidal, base=positive)
@@ -340,7 +342,7 @@ def with_others(tree: Any) -> Any:
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     tiny = PRESETS["tiny"]
-    attention = Attention(heads=4, window=draw(st.none() | counts), query_key_norm=draw(st.none() | norms))
+    attention = Attention(heads=4, window=draw(st.none() | sizes), query_key_norm=draw(st.none() | norms))
     block = tiny.decoder.block.model_copy(
         update={
             "attention": attention,
@@ -356,7 +358,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe(
         name="x",
         description=draw(texts),
-        seed=draw(st.integers(0, 2**80)),
+        seed=draw(st.integers(0, 2**63 - 1)),
         data=data,
         model=tiny.model_copy(update={"decoder": decoder, "embedding": embedding}),
         training=draw(trainings),

@@ -225,8 +225,8 @@ def test_code_in_a_pickle_is_never_run(folder: Path, tmp_path: Path, monkeypatch
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"new_feature": 7}, "settings that sublayer does not know: new_feature = 7"),
         ({"num_key_value_heads": 3}, "heads = 4 is not a multiple of kv_heads = 3"),
-        ({"hidden_size": "wide"}, "dim: should be a whole number"),
-        ({"num_hidden_layers": "two"}, "wrong kind"),
+        ({"hidden_size": "wide"}, "hidden_size = 'wide', and it should be a whole number"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers = 'two', and it should be a whole number"),
     ],
 )
 def test_a_config_that_is_refused(folder: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:

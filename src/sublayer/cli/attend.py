@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli.inspecting import opened, passages_of, require_words
+from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,8 +73,8 @@ def _write_page(model: Path, text: str, target: str | None, html: Path, tokens: 
     view = look(found, question, about=describe(found, folder_name(model)))
     write_html(view, html)
     if isinstance(view.output, Written) and view.output.text:
-        typer.echo(view.output.text)
-    typer.echo(f"The page is {html}")
+        say(view.output.text)
+    say(f"The page is {html}")
 
 
 def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequence[int] | None, device: str) -> None:
@@ -88,10 +89,10 @@ def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequenc
     found = opened(model, device)
     [passage] = passages_of(found, model, [text], target)
     if isinstance(found.model, EncoderDecoder):
-        typer.echo(_draw_pair(found, passage, text, target, out, layers))
+        say(_draw_pair(found, passage, text, target, out, layers))
     else:
         _draw_text(found, passage, text, out, layers)
-    typer.echo(f"The picture is {out}")
+    say(f"The picture is {out}")
 
 
 def _draw_pair(

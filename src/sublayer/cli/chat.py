@@ -12,6 +12,7 @@ import typer
 from sublayer.cli.decoding import load_generator, search_of
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
+from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
@@ -81,7 +82,7 @@ def chat(
             # Nobody who is asked for the next line should lose a conversation to this one.
             if not sys.stdin.isatty():
                 raise
-            typer.echo(f"sublayer: {error} ({RESET} begins a new conversation.)", err=True)
+            say(f"sublayer: {error} ({RESET} begins a new conversation.)", err=True)
             continue
         conversation = [*asked, {"role": "assistant", "content": answer}]
 
@@ -92,16 +93,16 @@ def _answer(generator: Generator[Any], conversation: list[dict[str, str]], numbe
     stopped = False
     try:
         for piece in pieces:
-            typer.echo(piece, nl=False)
+            say(piece, nl=False)
             sys.stdout.flush()
     except KeyboardInterrupt:
         if not sys.stdin.isatty():
             raise
         stopped = True
-    typer.echo("")
+    say("")
     sys.stdout.flush()
     if not stopped and pieces.completion.ended == "length":
-        typer.echo(f"(cut at {len(pieces.completion.tokens)} tokens)", err=True)
+        say(f"(cut at {len(pieces.completion.tokens)} tokens)", err=True)
     return pieces.text
 
 
@@ -109,8 +110,8 @@ def _turns() -> Iterator[str]:
     """What is said, a line at a time, with a mark where somebody sits at a terminal."""
     marked = sys.stdin.isatty()
     if marked:
-        typer.echo("> ", nl=False, err=True)
+        say("> ", nl=False, err=True)
     for lines in standard_input(1):
         yield from lines
         if marked:
-            typer.echo("> ", nl=False, err=True)
+            say("> ", nl=False, err=True)

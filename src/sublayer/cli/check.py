@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from sublayer.cli import terminal
+from sublayer.cli.terminal import say
+
 
 def check(
     model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
@@ -25,7 +28,6 @@ def check(
     """
     import copy
 
-    from rich.console import Console
     from rich.table import Table
 
     from sublayer import laws
@@ -39,7 +41,7 @@ def check(
     for finding in findings:
         holds = "[green]yes[/green]" if finding.passed else "[red]no[/red]"
         table.add_row(finding.law, holds, f"{finding.error:.1e}", f"{finding.tolerance:.0e}", finding.detail)
-    console = Console()
+    console = terminal.console()
     console.print(table)
     silent = laws.silent(checked)
     for why in dict.fromkeys(silent.values()):
@@ -47,5 +49,5 @@ def check(
         console.print(f"[dim]Not asked, because {why}: {names}.[/dim]")
     failed = [finding.law for finding in findings if not finding.passed]
     if failed:
-        typer.echo(f"{len(failed)} of {len(findings)} laws do not hold: {', '.join(failed)}", err=True)
+        say(f"{len(failed)} of {len(findings)} laws do not hold: {', '.join(failed)}", err=True)
         raise typer.Exit(1)

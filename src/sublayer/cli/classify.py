@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.terminal import say
 
 
 def classify(
@@ -31,4 +32,4 @@ def classify(
     for chunk in chunks(texts, batch):
         for one in classifier.classify(chunk):
             ranked = list(one.probabilities.items())[:best]
-            typer.echo("\t".join([*(f"{label}\t{probability:.4f}" for label, probability in ranked), str(one.text)]))
+            say("\t".join([*(f"{label}\t{probability:.4f}" for label, probability in ranked), str(one.text)]))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def compare(
     parts: Annotated[
@@ -47,9 +49,9 @@ def compare(
             raise ConfigError(f"there is no part '{part}'", nearest(part, PARTS))
     folder = Path("runs") / ("compare-quick" if quick else "compare") if out is None else out
     if redraw:
-        typer.echo(write_report(folder))
+        say(write_report(folder))
         return
     wanted = frozenset(parts or PARTS)
     chosen: list[Part] = [part for part in PARTS if part in wanted]
     plan = QUICK if quick else FULL
-    typer.echo(run(plan, chosen, folder, pick_device(device), reporter, overwrite=overwrite))
+    say(run(plan, chosen, folder, pick_device(device), reporter, overwrite=overwrite))

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli import terminal
 from sublayer.cli.progress import reported
+from sublayer.cli.terminal import say
 
 app = typer.Typer(help="Corpora by name: list them, fetch them.", no_args_is_help=True)
 
@@ -17,7 +19,6 @@ def list_corpora() -> None:
 
     Example: sublayer data list
     """
-    from rich.console import Console
     from rich.table import Table
 
     from sublayer.data import corpora
@@ -26,7 +27,7 @@ def list_corpora() -> None:
     for corpus in corpora.CORPORA:
         fetched = "yes" if corpora.is_fetched(corpus) else "no"
         table.add_row(corpus.name, corpus.kind, corpus.languages, f"{corpus.pairs:,}", corpus.licence, fetched)
-    Console().print(table)
+    terminal.console().print(table)
 
 
 @app.command("fetch")
@@ -43,5 +44,5 @@ def fetch_corpus(
 
     corpus = corpora.find(name)
     path = reported(f"fetching {name}", lambda progress: corpora.fetch(name, progress))
-    typer.echo(f"{path}\nLicence: {corpus.licence}, {corpus.licence_url}\nAttribution: {corpus.attribution}")
-    typer.echo(corpus.note)
+    say(f"{path}\nLicence: {corpus.licence}, {corpus.licence_url}\nAttribution: {corpus.attribution}")
+    say(corpus.note)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sublayer.cli import terminal
+from sublayer.cli.terminal import say
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree
@@ -115,7 +118,7 @@ def describe(
     if as_json:
         import json
 
-        typer.echo(json.dumps({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
+        say(json.dumps({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
     else:
         _print(subject, costs)
 
@@ -128,7 +131,7 @@ def _describe_machine(what: str | None, as_json: bool) -> None:
     if as_json:
         from sublayer.fast.machine import machine
 
-        typer.echo(machine().model_dump_json(indent=2))
+        say(machine().model_dump_json(indent=2))
     else:
         from sublayer.cli.machine import print_machine
 
@@ -176,9 +179,8 @@ def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, An
 
 
 def _print(subject: Subject, costs: dict[str, Any]) -> None:
-    from rich.console import Console
 
-    console = Console()
+    console = terminal.console()
     console.print(_tree(subject.name, subject.tree))
     words = USES[subject.model.kind]
     counted, training, decoding = costs["flops"], costs["training_memory"], costs["decoding_memory"]

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.terminal import say
 
 
 def embed(
@@ -42,8 +43,8 @@ def embed(
             continue
         for text, vector in zip(chunk, vectors, strict=True):
             rounded = [float(f"{number:.7g}") for number in cast("list[float]", vector.tolist())]
-            typer.echo(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
+            say(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
     if similar and found:
         unit = F.normalize(torch.cat(found), dim=-1)
         for text, row in zip(seen, unit @ unit.T, strict=True):
-            typer.echo("\t".join([*(f"{number:.3f}" for number in cast("list[float]", row.tolist())), text]))
+            say("\t".join([*(f"{number:.3f}" for number in cast("list[float]", row.tolist())), text]))

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sublayer.cli import terminal
+from sublayer.cli.terminal import say
+
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
     from sublayer.generation.translator import Translator
@@ -85,7 +88,7 @@ def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> 
     rows |= {MEASURES[name].title: f"{value:.{MEASURES[name].digits}f}" for name, value in found.scores.items()}
     width = max(map(len, rows))
     for name, value in rows.items():
-        typer.echo(f"{name:{width}}  {value}")
+        say(f"{name:{width}}  {value}")
     if out is not None:
         texts: list[Any] = found.table.rows
         answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in texts])
@@ -95,14 +98,13 @@ def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> 
 def _translated(
     translator: Translator, path: Path, beam: int | None, length_penalty: float | None, out: Path | None
 ) -> None:
-    from rich.console import Console
     from rich.progress import Progress
 
     from sublayer.training.evaluation import UNLEARNED, score
 
     sources, references = _held_out(path)
     started = time.perf_counter()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=terminal.console(stderr=True), transient=True) as bar:
         task = bar.add_task("translating", total=len(sources))
         translations = translator.translate(
             sources, beam=beam, length_penalty=length_penalty, progress=lambda count: bar.advance(task, count)
@@ -110,14 +112,14 @@ def _translated(
     seconds = time.perf_counter() - started
     texts = [translation.text for translation in translations]
     found = score(texts, references)
-    typer.echo(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
-    typer.echo(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
-    typer.echo(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")
+    say(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
+    say(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
+    say(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")
     if round(found.bleu, 1) == 0:
-        typer.echo(UNLEARNED)
+        say(UNLEARNED)
     cut = sum(not translation.complete for translation in translations)
     if cut:
-        typer.echo(f"{cut} translations reached their length limit and are cut there", err=True)
+        say(f"{cut} translations reached their length limit and are cut there", err=True)
     rows = [
         {"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)
     ]
@@ -125,7 +127,6 @@ def _translated(
 
 
 def _answered(generator: Generator[Any], path: Path, out: Path | None) -> None:
-    from rich.console import Console
     from rich.progress import Progress
 
     from sublayer.config import Chat
@@ -137,14 +138,14 @@ def _answered(generator: Generator[Any], path: Path, out: Path | None) -> None:
         raise DataError(f"there is no {path}", 'Give --data a file of JSON lines {"messages": [ … ]}.')
     table = read_conversations(Chat(path=path.name), path.parent)
     started = time.perf_counter()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=terminal.console(stderr=True), transient=True) as bar:
         task = bar.add_task("answering", total=len(table))
         found = answers(generator, table.rows, progress=lambda count: bar.advance(task, count))
     seconds = time.perf_counter() - started
     judged = judge([each.answer for each in found], [each.expected for each in found])
-    typer.echo(f"conversations  {judged.count:,} ({seconds:.1f} s)")
-    typer.echo(f"exact          {judged.exact:.4f}   the answer, word for word")
-    typer.echo(f"folded         {judged.folded:.4f}   but for case, and marks and spaces around it")
+    say(f"conversations  {judged.count:,} ({seconds:.1f} s)")
+    say(f"exact          {judged.exact:.4f}   the answer, word for word")
+    say(f"folded         {judged.folded:.4f}   but for case, and marks and spaces around it")
     _write(out, [{"messages": each.asked, "expected": each.expected, "answer": each.answer} for each in found])
 
 
@@ -157,6 +158,7 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
 
 def _held_out(path: Path) -> tuple[list[str], list[list[str]]]:
     from sublayer.errors import DataError
+    from sublayer.untrusted import parse_json
 
     remedy = 'Give --data a file of JSON lines {"source": …, "references": [ … ]}.'
     if not path.is_file():
@@ -167,7 +169,7 @@ def _held_out(path: Path) -> tuple[list[str], list[list[str]]]:
         if not line.strip():
             continue
         try:
-            row: Any = json.loads(line)
+            row: Any = parse_json(line)
             source, several = row["source"], row["references"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}, line {number}: {error}", remedy) from None

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 class Format(StrEnum):
     """hf: a folder for `transformers`. peft: the adapters alone, for the library PEFT."""
@@ -50,7 +52,7 @@ def export(
     found = folder.read(model)
     origin = found.imported
     if form is Format.peft:
-        typer.echo(f"{form.value}: {out} ({export_adapters(out, found, family).name})")
+        say(f"{form.value}: {out} ({export_adapters(out, found, family).name})")
         return
     written = run(
         out,
@@ -59,4 +61,4 @@ def export(
         family=origin.get("family") if family is None else family,
         tokens=origin.get("tokens"),
     )
-    typer.echo(f"{form.value}: {out} ({written.name})")
+    say(f"{form.value}: {out} ({written.name})")

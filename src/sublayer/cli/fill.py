@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.terminal import say
 
 
 def fill(
@@ -30,4 +31,4 @@ def fill(
         for masks in filler.fill(chunk, best=best):
             for options in masks:
                 for one in options:
-                    typer.echo(f"{one.probability:.4f}\t{one.token}\t{one.text}")
+                    say(f"{one.probability:.4f}\t{one.token}\t{one.text}")

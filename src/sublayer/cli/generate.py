@@ -13,6 +13,8 @@ import typer
 from sublayer.cli.decoding import load_generator, search_of, speculation_of
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
+from sublayer.cli.terminal import say
+from sublayer.config.part import MOST_BEAMS
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Completion, Generated, Generator
@@ -47,7 +49,9 @@ def generate(
     length_penalty: Annotated[
         float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha, of a beam.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Texts for each prompt, by sampling or beam.")] = 1,
+    n: Annotated[
+        int, typer.Option("--n", "-n", min=1, max=MOST_BEAMS, help="Texts for each prompt; not by greedy search.")
+    ] = 1,
     repetition_penalty: Annotated[
         float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
     ] = None,
@@ -145,18 +149,18 @@ def _constraints(
 def _streamed(generator: Generator[Any], prompt: str, first: int, options: dict[str, Any]) -> None:
     pieces = generator.stream(prompt, first=first, **options)
     for piece in pieces:
-        typer.echo(piece, nl=False)
+        say(piece, nl=False)
         sys.stdout.flush()
-    typer.echo("")
+    say("")
     _say_if_cut(pieces.completion, first + 1)
 
 
 def _print(generated: Generated, number: int, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_plain(generated), ensure_ascii=False))
+        say(json.dumps(_plain(generated), ensure_ascii=False))
         return
     for completion in generated.completions:
-        typer.echo(completion.text)
+        say(completion.text)
         _say_if_cut(completion, number)
 
 
@@ -180,4 +184,4 @@ def _plain(generated: Generated) -> dict[str, Any]:
 def _say_if_cut(completion: Completion, number: int) -> None:
     if completion.ended == "length":
         count = len(completion.tokens)
-        typer.echo(f"prompt {number}: the text reached its limit of {count} tokens and is cut there", err=True)
+        say(f"prompt {number}: the text reached its limit of {count} tokens and is cut there", err=True)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sublayer.cli import terminal
 from sublayer.cli.inspecting import opened, passages_of, translator_of, wide_console
+from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,16 +87,16 @@ def heads(
     for place, one in enumerate(scores):
         console.print(_table(one, None if ablation is None else ablation.importance[place]))
     if ablation is not None:
-        typer.echo(f"loss {ablation.loss:.4f} nats over {ablation.targets:,} targets, with all heads")
-    typer.echo(f"read: {what}")
+        say(f"loss {ablation.loss:.4f} nats over {ablation.targets:,} targets, with all heads")
+    say(f"read: {what}")
     if figures is not None:
         from sublayer.files import write_json
 
         write_json(figures, _plain(scores, ablation, what))
-        typer.echo(f"The figures are {figures}")
+        say(f"The figures are {figures}")
     if out is not None:
         draw_heads(scores, out, ablation=ablation, title=f"What the heads of {model.name or model} do, on {what}")
-        typer.echo(f"The picture is {out}")
+        say(f"The picture is {out}")
 
 
 def _material(
@@ -140,11 +142,10 @@ def _asked(found: TransformerContents, passages: Sequence[Passage]) -> list[Pass
 
 
 def _progress() -> Any:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=terminal.console(stderr=True), transient=True)
 
 
 def _table(one: HeadScores, importance: Importance | None) -> Table:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.inspecting import opened
+from sublayer.cli.terminal import say
 
 PORT = 8642
 
@@ -53,9 +54,9 @@ def inspect(
         inspector = server.Inspector(subject, about, seconds)
         app = server.application(inspector, text=text, names=frozenset({host.lower()}))
         where = server.addresses(listening)
-        typer.echo(f"{about.name}: {' or '.join(where)}")
+        say(f"{about.name}: {' or '.join(where)}")
         if server.is_exposed(listening):
-            typer.echo(
+            say(
                 "sublayer: warning: whoever can reach this machine's network address can use the model and look into "
                 "it. There is no password, and nothing is encrypted. Without --host, only this machine is let in.",
                 err=True,
@@ -69,6 +70,6 @@ def inspect(
         finally:
             if not inspector.close():
                 # The model's thread still computes, and Python cannot end a thread that is inside of a product.
-                typer.echo("sublayer: interrupted", err=True)
+                say("sublayer: interrupted", err=True)
                 sys.stdout.flush()
                 os._exit(130)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from sublayer.cli import terminal
+from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +78,7 @@ def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[s
     targets = [one.tokens for one in translations]
     cut = sum(not one.complete for one in translations)
     if cut:
-        typer.echo(f"{cut} translations ran into their limit and are read as far as they came", err=True)
+        say(f"{cut} translations ran into their limit and are read as far as they came", err=True)
         # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
         targets = [tokens[: translator.model.config.max_length - 1] for tokens in targets]
     return of_pair_ids(model, translator.marks, translator.encode(texts), targets)
@@ -98,10 +99,8 @@ def require_words(name: str, text: str) -> None:
 
 def wide_console() -> Console:
     """As wide as the terminal; in a file or a pipe, wide enough that no column is cut."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=max(console.width, 160), highlight=False)
+    made = terminal.console(highlight=False)
+    return made if made.is_terminal else terminal.console(width=max(made.width, 160), highlight=False)
 
 
 def spelled(found: Contents, ids: Sequence[int]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 
+from sublayer.cli import terminal
 from sublayer.fast.choices import BFLOAT16_PAYS, LIBRARIES, TRAINED, Choices
 from sublayer.fast.facts import CLEARLY, SIZES, Attention, Machine, Product, Way
 from sublayer.fast.machine import machine, machine_file, multiply_dtype
@@ -26,7 +26,7 @@ NAMES: dict[str, str] = {
 
 def print_machine() -> None:
     """Print the facts and the choices as tables."""
-    here, console = machine(), Console()
+    here, console = machine(), terminal.console()
     made = Choices.of(here)
     who = here.identity
     console.print(f"[bold]{who.processor}[/]", highlight=False)

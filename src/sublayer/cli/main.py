@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,9 +27,11 @@ from sublayer.cli.merge import merge
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
+from sublayer.cli.terminal import log_to_terminal, one_line, say
 from sublayer.cli.train import train
 from sublayer.cli.translate import translate
 from sublayer.errors import SublayerError
+from sublayer.untrusted import first_line
 
 app = typer.Typer(
     help="The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside.",
@@ -66,7 +69,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"sublayer {version('sublayer')}")
+        say(f"sublayer {version('sublayer')}")
         raise typer.Exit
 
 
@@ -84,16 +87,40 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; end with a line on standard error and a code other than 0 where something went wrong.
+
+    2: what the user can mend. 1: a fault of sublayer's; `SUBLAYER_TRACEBACK=1` shows where. 130, 141: interrupted, and
+    nobody reads the output any more.
+    """
+    log_to_terminal()
     try:
         app()
     except SublayerError as error:
-        typer.echo(f"sublayer: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        _end(str(error), 2)
     except KeyboardInterrupt:
-        typer.echo("sublayer: interrupted", err=True)
-        sys.exit(130)
+        _end("interrupted", 130)
     except BrokenPipeError:
         # The reader of our output has gone (as `head` does); nothing is wrong, and Python must not complain at exit.
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        where = "" if error.filename is None else f": {str(error.filename)[:200]}"
+        _end(f"{error.strerror or error}{where}", 2)
+    except MemoryError:
+        _end("there is not enough memory. Take a smaller model, shorter texts or smaller batches.", 2)
+    except SystemExit:
+        raise
+    except BaseException as error:  # PanicException, of libraries in Rust, is no Exception
+        if os.environ.get("SUBLAYER_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {first_line(error)}"
+        _end(
+            f"this is a fault in sublayer ({what}). Please report it where you got sublayer from, with the command;"
+            " SUBLAYER_TRACEBACK=1 before it shows where it happened.",
+            1,
+        )
+
+
+def _end(what: str, code: int) -> NoReturn:
+    say(f"sublayer: {one_line(what)}", err=True)
+    sys.exit(code)

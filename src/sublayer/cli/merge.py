@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def merge(
     model: Annotated[Path, typer.Argument(help="Folder of adapters, or of the run that made them.", metavar="MODEL")],
@@ -26,4 +28,4 @@ def merge(
         raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
     contents = run(model, out)
     count = sum(parameter.numel() for parameter in contents.model.parameters())
-    typer.echo(f"model: {out} ({contents.model.config.kind}, {count:,} parameters)")
+    say(f"model: {out} ({contents.model.config.kind}, {count:,} parameters)")

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import typer
+from sublayer.cli import terminal
+from sublayer.cli.terminal import say
 
 T = TypeVar("T")
 Work = Callable[[Callable[[int, int], None]], T]
@@ -19,11 +20,10 @@ def reported(title: str, work: Work[T]) -> T:
 
 
 def _with_bar(title: str, work: Work[T]) -> T:
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=terminal.console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         return work(lambda done, total: bar.update(task, completed=done, total=total))
 
@@ -37,6 +37,6 @@ def _with_lines(title: str, work: Work[T]) -> T:
         tenth = 10 * done // total
         if tenth > said:
             said = tenth
-            typer.echo(f"{title}: {10 * tenth}% of {total / 1e6:.0f} MB", err=True)
+            say(f"{title}: {10 * tenth}% of {total / 1e6:.0f} MB", err=True)
 
     return work(report)

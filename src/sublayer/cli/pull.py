@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def pull(
     what: Annotated[
@@ -26,6 +28,9 @@ def pull(
         bool,
         typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
     ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Take weights that are NaN or infinite too.")
+    ] = False,
     base: Annotated[
         Path | None,
         typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
@@ -43,8 +48,9 @@ def pull(
     from sublayer.errors import CheckpointError
     from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
+    from sublayer.untrusted import exists
 
-    if out.exists() and not overwrite:
+    if exists(out) and not overwrite:
         raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
     if base is not None or is_peft(Path(what)):
         if base is None:
@@ -53,13 +59,20 @@ def pull(
             raise CheckpointError(f"{what} holds no adapters that --base could go with", "Leave --base out.")
         adapted = import_adapters(Path(what), base, out).adapted
         assert adapted is not None
-        typer.echo(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
+        say(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
         return
     wanted = None if dtype is None else getattr(torch, dtype)
     contents = reported(
         f"fetching {what}",
-        lambda progress: run(what, out, dtype=wanted, unsafe_pickle=unsafe_pickle, progress=progress),
+        lambda progress: run(
+            what,
+            out,
+            dtype=wanted,
+            unsafe_pickle=unsafe_pickle,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        ),
     )
     count = sum(parameter.numel() for parameter in contents.model.parameters())
     family, kind = contents.imported["family"], contents.model.config.kind
-    typer.echo(f"model: {out} ({family}, {kind}, {count:,} parameters)")
+    say(f"model: {out} ({family}, {kind}, {count:,} parameters)")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def schema(
     out: Annotated[
@@ -25,7 +27,7 @@ def schema(
     from sublayer.files import write_json
 
     if out is None:
-        typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+        say(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
     else:
         write_json(out, recipe_schema())
-        typer.echo(f"Wrote {out}.")
+        say(f"Wrote {out}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from sublayer.config import PRESETS, Decoding, Model, Training
 from sublayer.config.load import load_recipe, model_file, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
+from sublayer.untrusted import expanded, is_file, is_folder, read_object
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
     """
     if what in PRESETS:
         return _bare(what, f"preset {what}", {"model": {"preset": what}, "training": {"steps": 1}}, overrides)
-    path = Path(what).expanduser()
-    if path.is_dir():
+    path = expanded(what)
+    if is_folder(path):
         return _folder(what, path, overrides)
-    if not path.is_file() and what.removesuffix(".toml") not in shipped_recipes():
+    if not is_file(path) and what.removesuffix(".toml") not in shipped_recipes():
         known = [*PRESETS, *shipped_recipes()]
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
@@ -66,23 +66,18 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
 def _folder(what: str, path: Path, overrides: Sequence[str]) -> Subject:
     path = find_folder(path)
     file = path / "config.json"
-    try:
-        data: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not is_file(file):
         raise CheckpointError(
             f"{path} is not a model folder: it has no config.json", "Name a preset, a recipe or a model folder."
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror or error}", "Check its permissions.") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "Train again, or copy the folder anew.") from None
-    model = cast("dict[str, Any]", data).get("model") if isinstance(data, dict) else None
+        )
+    model = read_object(file, remedy="Train again, or copy the folder anew.").get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{file} has no table 'model'", "Copy the folder anew, or name another.")
     recipe = path / "recipe.toml"
-    kept = read_toml(recipe) if recipe.is_file() else {}
+    kept = read_toml(recipe) if is_file(recipe) else {}
     trained = {key: kept[key] for key in ("training", "decoding") if key in kept}
-    return _bare(what, str(file), {"training": {"steps": 1}, **trained, "model": model}, overrides)
+    whole = {"training": {"steps": 1}, **trained, "model": cast("dict[str, Any]", model)}
+    return _bare(what, str(file), whole, overrides)
 
 
 def find_folder(path: Path) -> Path:

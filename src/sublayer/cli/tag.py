@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.terminal import say
 
 
 def tag(
@@ -31,5 +32,5 @@ def tag(
     for chunk in chunks(sentences, batch):
         for one in tagger.tag(chunk):
             for word, label, probability in zip(one.words, one.tags, one.probabilities, strict=True):
-                typer.echo(f"{word}\t{label}\t{probability:.4f}")
-            typer.echo("")
+                say(f"{word}\t{label}\t{probability:.4f}")
+            say("")

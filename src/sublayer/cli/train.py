@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.terminal import say
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.", metavar="RECIPE")],
@@ -44,4 +46,4 @@ def train(
         again = shlex.join(["sublayer", "train", recipe, "--out", str(folder), *settings, "--resume"])
         shown.say(f"interrupted; the state is saved. Go on with: {again}")
         raise typer.Exit(130)
-    typer.echo(f"model: {folder / 'model'}\ncurves: {folder / 'curves.png'}")
+    say(f"model: {folder / 'model'}\ncurves: {folder / 'curves.png'}")

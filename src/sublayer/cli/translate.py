@@ -10,6 +10,8 @@ import typer
 
 from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
+from sublayer.cli.terminal import say
+from sublayer.config.part import MOST_BEAMS
 
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
@@ -24,7 +26,7 @@ def translate(
     beam: Annotated[
         int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
     ] = None,
-    n_best: Annotated[int, typer.Option(min=1, help="Translations for each sentence.")] = 1,
+    n_best: Annotated[int, typer.Option(min=1, max=MOST_BEAMS, help="Translations for each sentence.")] = 1,
     length_penalty: Annotated[
         float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
     ] = None,
@@ -79,7 +81,7 @@ def translate(
             if line.strip():
                 _print(next(translations), scores, done)
             else:
-                typer.echo("")
+                say("")
         sys.stdout.flush()
         if refused:
             raise refused[1]
@@ -122,6 +124,6 @@ def _before_refused(
 
 def _print(translation: Translation, scores: bool, number: int) -> None:
     for one in translation.n_best:
-        typer.echo(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
+        say(f"{one.score:.4f}\t{one.log_probability:.4f}\t{one.text}" if scores else one.text)
     if not translation.complete:
-        typer.echo(f"line {number}: the translation reached its length limit and is cut there", err=True)
+        say(f"line {number}: the translation reached its length limit and is cut there", err=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
-
 from sublayer.config.model import Probability
-from sublayer.config.part import Part
+from sublayer.config.part import Factor, Part, Size
 
 
 class LowRank(Part):
@@ -18,7 +16,7 @@ class LowRank(Part):
     """
 
     type: Literal["low-rank"] = "low-rank"
-    rank: PositiveInt = 8
-    alpha: PositiveFloat = 16.0
+    rank: Size = 8
+    alpha: Factor = 16.0
     dropout: Probability = 0.0
     targets: tuple[str, ...] = ("*.self_attention.*", "*.cross_attention.*", "*.feed_forward.*")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from sublayer.config.part import Part
+from sublayer.config.part import Part, Seed
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -137,7 +137,7 @@ class RandomSplit(Part):
     type: Literal["random"] = "random"
     validation: PositiveInt = 500
     test: PositiveInt = 2000
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
 
 
 class GivenSplit(Part):

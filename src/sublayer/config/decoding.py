@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from sublayer.config.part import Part
+from sublayer.config.part import Beams, Count, Factor, LengthPenalty, Part, Size
 
-TokenId = NonNegativeInt
+TokenId = Count
 
 Weights = Literal["float32", "bfloat16", "int8"]
 """What a model's matrices are kept as where it is only decoded with, on a CPU (`sublayer.nn.matrix`)."""
@@ -27,8 +27,8 @@ class Beam(Part):
     """
 
     type: Literal["beam"] = "beam"
-    size: PositiveInt = 4
-    length_penalty: NonNegativeFloat = 1.0
+    size: Beams = 4
+    length_penalty: LengthPenalty = 1.0
 
 
 class Sampling(Part):
@@ -41,8 +41,8 @@ class Sampling(Part):
     """
 
     type: Literal["sampling"] = "sampling"
-    temperature: PositiveFloat = 1.0
-    top_k: PositiveInt | None = None
+    temperature: Factor = 1.0
+    top_k: Size | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
 
@@ -58,9 +58,9 @@ class Constraints(Part):
     banned: never said. allowed: nothing else is said; unset means all. forced: the first new tokens.
     """
 
-    repetition_penalty: PositiveFloat = 1.0
-    no_repeat_ngram: PositiveInt | None = None
-    min_length: NonNegativeInt = 0
+    repetition_penalty: Factor = 1.0
+    no_repeat_ngram: Size | None = None
+    min_length: Count = 0
     banned: tuple[TokenId, ...] = ()
     allowed: tuple[TokenId, ...] | None = None
     forced: tuple[TokenId, ...] = ()
@@ -75,7 +75,7 @@ class Generation(Part):
 
     search: Search = Greedy()
     constraints: Constraints = Constraints()
-    max_tokens: PositiveInt | None = 256
+    max_tokens: Size | None = 256
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     end_ids: tuple[TokenId, ...] = ()
 
@@ -90,10 +90,10 @@ class Decoding(Part):
     mBART, NLLB, M2M100 and Marian have; unset means what `constraints.forced` and the tokenizer's template say.
     """
 
-    beam: PositiveInt = 4
-    length_penalty: NonNegativeFloat = 1.0
-    max_ratio: PositiveFloat = 2.0
-    max_extra: NonNegativeInt = 16
+    beam: Beams = 4
+    length_penalty: LengthPenalty = 1.0
+    max_ratio: Factor = 2.0
+    max_extra: Count = 16
     constraints: Constraints = Constraints()
     start: TokenId | None = None
     end_ids: tuple[TokenId, ...] = ()

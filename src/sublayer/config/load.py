@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from sublayer.config.part import UNSET, Part
 from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
 from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
+from sublayer.untrusted import expanded, is_file, is_folder, read_bytes, read_object
 
 UNFINISHED = "unfinished"
 """Folder in a run's folder that holds the model of its last checkpoint, as long as the run has not ended."""
@@ -70,13 +70,13 @@ def find_recipe(name_or_path: str) -> Path:
     Raises:
         ConfigError: neither is there; names the nearest shipped recipe.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
+    path = expanded(name_or_path)
+    if is_file(path):
         return path
     name = name_or_path.removesuffix(".toml")
     if name in shipped_recipes():
         return recipes_folder() / f"{name}.toml"
-    if path.is_dir():
+    if is_folder(path):
         raise ConfigError(f"{name_or_path} is a folder, not a recipe", "Name a TOML file or a shipped recipe.")
     raise ConfigError(f"no recipe '{name_or_path}': there is no such file", nearest(path.stem, shipped_recipes()))
 
@@ -87,10 +87,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, is not UTF-8, or is not TOML; names line and column.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
+    raw = read_bytes(path, ConfigError, "Check its permissions.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -107,6 +104,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
         line, column = (int(found[1]), int(found[2])) if found else _place(text)
         raise ConfigError(f"{path}, line {line}, column {column}: {message}", "Correct it there.") from None
+    except ValueError:
+        raise ConfigError(f"{path} has a number of thousands of digits", "Write a smaller one.") from None
     except RecursionError:
         raise ConfigError(f"{path}: its lists or tables are nested too deep", "Flatten them.") from None
 
@@ -126,7 +125,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
 def model_file(path: Path) -> Path | None:
     """The config.json of the model folder `path`, or of the run folder `path`; None where there is none."""
     files = (path / folder / "config.json" for folder in ("", "model", UNFINISHED))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if is_file(file)), None)
 
 
 def dump_toml(recipe: Part) -> str:
@@ -193,9 +192,9 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"start.path = '{path}' holds no model: there is no config.json in it", "Name a model folder or a run."
         )
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
+        written = read_object(file, ConfigError, "Copy the folder again, whole.")
         below, used = {"kind": "encoder-decoder", **written["model"]}, dict(written.get("decoding") or {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
     if "kind" in model:
         below = {"vocab_size": below.get("vocab_size")}

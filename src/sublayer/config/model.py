@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from sublayer.config.part import Part, Probability
+from sublayer.config.part import LARGEST_COUNT, Count, Epsilon, Experts, Factor, Layers, Part, Probability, Size
 from sublayer.config.recurrent import Cell, Recurrence, RecurrentDecoder, RecurrentEncoder
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
@@ -30,10 +30,10 @@ class Sinusoidal(Part):
     """
 
     type: Literal["sinusoidal"] = "sinusoidal"
-    base: PositiveFloat = 10_000.0
+    base: Factor = 10_000.0
     layout: Literal["interleaved", "halves"] = "interleaved"
     spacing: Literal["paper", "inclusive"] = "paper"
-    offset: NonNegativeInt = 0
+    offset: Count = 0
 
 
 class Learned(Part):
@@ -43,7 +43,7 @@ class Learned(Part):
     """
 
     type: Literal["learned"] = "learned"
-    offset: NonNegativeInt = 0
+    offset: Count = 0
 
 
 class Unscaled(Part):
@@ -56,14 +56,14 @@ class LinearScaling(Part):
     """Position interpolation: every frequency divided by `factor` (Chen et al. 2023)."""
 
     type: Literal["linear"] = "linear"
-    factor: PositiveFloat
+    factor: Factor
 
 
 class NtkScaling(Part):
     """The base raised so that the slowest frequency is divided by `factor` and the fastest is kept ("NTK-aware")."""
 
     type: Literal["ntk"] = "ntk"
-    factor: PositiveFloat
+    factor: Factor
 
 
 class YarnScaling(Part):
@@ -73,21 +73,21 @@ class YarnScaling(Part):
     """
 
     type: Literal["yarn"] = "yarn"
-    factor: PositiveFloat
-    original_length: PositiveInt
-    beta_fast: PositiveFloat = 32.0
-    beta_slow: PositiveFloat = 1.0
-    magnitude: PositiveFloat | None = None
+    factor: Factor
+    original_length: Size
+    beta_fast: Factor = 32.0
+    beta_slow: Factor = 1.0
+    magnitude: Factor | None = None
 
 
 class Llama3Scaling(Part):
     """The scaling of Llama 3.1: by wavelength, with a smooth passage between kept and divided frequencies."""
 
     type: Literal["llama3"] = "llama3"
-    factor: PositiveFloat
-    original_length: PositiveInt
-    low_frequency_factor: PositiveFloat = 1.0
-    high_frequency_factor: PositiveFloat = 4.0
+    factor: Factor
+    original_length: Size
+    low_frequency_factor: Factor = 1.0
+    high_frequency_factor: Factor = 4.0
 
     @model_validator(mode="after")
     def _high_above_low(self) -> Self:
@@ -112,7 +112,7 @@ class Rotary(Part):
     """
 
     type: Literal["rotary"] = "rotary"
-    base: Annotated[float, Field(gt=1.0)] = 10_000.0
+    base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     layout: Literal["halves", "interleaved"] = "halves"
     scaling: RotaryScaling = Unscaled()
@@ -128,8 +128,8 @@ class RelativeBias(Part):
     """T5's relative bias: a trained number per head and bucket of distances, added to the scores."""
 
     type: Literal["relative"] = "relative"
-    buckets: Annotated[int, Field(ge=4)] = 32
-    max_distance: PositiveInt = 128
+    buckets: Annotated[int, Field(ge=4, le=LARGEST_COUNT)] = 32
+    max_distance: Size = 128
 
 
 class NoPosition(Part):
@@ -147,7 +147,7 @@ class LayerNorm(Part):
     """Mean and variance removed, then scaled and shifted (Ba et al. 2016)."""
 
     type: Literal["layer"] = "layer"
-    eps: PositiveFloat = 1e-5
+    eps: Epsilon = 1e-5
     bias: bool = True
 
 
@@ -158,7 +158,7 @@ class RMSNorm(Part):
     """
 
     type: Literal["rms"] = "rms"
-    eps: PositiveFloat = 1e-6
+    eps: Epsilon = 1e-6
     plus_one: bool = False
 
 
@@ -178,14 +178,14 @@ class Attention(Part):
     values; output_bias: of the projection back; unset means the same. dropout: on the attention weights.
     """
 
-    heads: PositiveInt
-    kv_heads: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
-    window: PositiveInt | None = None
+    heads: Size
+    kv_heads: Size | None = None
+    head_dim: Size | None = None
+    window: Size | None = None
     query_key_norm: Norm | None = None
     query_key_norm_over: Literal["head", "all"] = "head"
-    scale: PositiveFloat | None = None
-    softcap: PositiveFloat | None = None
+    scale: Factor | None = None
+    softcap: Factor | None = None
     bias: bool = True
     output_bias: bool | None = None
     dropout: Probability = 0.0
@@ -213,7 +213,7 @@ class PositionWise(Part):
     """max(0, x W1 + b1) W2 + b2, or with another activation (section 3.3, equation 2)."""
 
     type: Literal["position-wise"] = "position-wise"
-    hidden: PositiveInt
+    hidden: Size
     activation: Activation = "relu"
     bias: bool = True
     dropout: Probability = 0.0
@@ -223,7 +223,7 @@ class Gated(Part):
     """(act(x Wg) * x Wu) Wd: SwiGLU with silu, GEGLU with gelu (Shazeer 2020)."""
 
     type: Literal["gated"] = "gated"
-    hidden: PositiveInt
+    hidden: Size
     activation: Activation = "silu"
     bias: bool = False
     dropout: Probability = 0.0
@@ -237,9 +237,9 @@ class MixtureOfExperts(Part):
     """
 
     type: Literal["mixture-of-experts"] = "mixture-of-experts"
-    experts: PositiveInt
-    active: PositiveInt = 2
-    hidden: PositiveInt
+    experts: Experts
+    active: Size = 2
+    hidden: Size
     activation: Activation = "silu"
     normalize: bool = True
 
@@ -294,7 +294,7 @@ class Block(Part):
 class OtherLayers(Part):
     """Layers, counted from 0, that are not like the rest: every second one with a window, say."""
 
-    layers: tuple[NonNegativeInt, ...]
+    layers: tuple[Count, ...]
     block: Block
 
 
@@ -304,7 +304,7 @@ class Stack(Part):
     A stack whose wiring leaves the stream unnormalized ends with a norm of its own, of the kind that `block` has.
     """
 
-    layers: PositiveInt
+    layers: Layers
     block: Block
     others: tuple[OtherLayers, ...] = ()
     position: Position = Sinusoidal()
@@ -365,8 +365,8 @@ class Embedding(Part):
     """
 
     scale: bool = True
-    width: PositiveInt | None = None
-    types: NonNegativeInt = 0
+    width: Size | None = None
+    types: Count = 0
     norm: Norm | None = None
     dropout: Probability = 0.0
     convolution: Convolution | None = None
@@ -439,7 +439,7 @@ class SentenceEmbedding(Part):
     type: Literal["sentence-embedding"] = "sentence-embedding"
     pooling: Pooling = "mean"
     normalize: bool = True
-    longest: PositiveInt | None = None
+    longest: Size | None = None
 
 
 Head = Annotated[NoHead | MaskedLanguage | Classification | Tagging | SentenceEmbedding, Field(discriminator="type")]
@@ -458,20 +458,20 @@ class EncoderDecoder(Part):
     """
 
     kind: Literal["encoder-decoder"] = "encoder-decoder"
-    dim: PositiveInt
-    vocab_size: PositiveInt = 8_000
-    max_length: PositiveInt = 256
+    dim: Size
+    vocab_size: Size = 8_000
+    max_length: Size = 256
     embedding: Embedding = Embedding()
     tied: Literal["all", "target", "embeddings", "none"] = "all"
     output_bias: bool = False
-    output_scale: PositiveFloat = 1.0
+    output_scale: Factor = 1.0
     encoder: Stack
     decoder: Stack
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
-        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=True)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, self.max_length, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, self.max_length, cross=True)
         _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied in ("all", "target"))
         return self
@@ -486,18 +486,18 @@ class DecoderOnly(Part):
     """
 
     kind: Literal["decoder-only"] = "decoder-only"
-    dim: PositiveInt
-    vocab_size: PositiveInt = 8_000
-    max_length: PositiveInt = 1024
+    dim: Size
+    vocab_size: Size = 8_000
+    max_length: Size = 1024
     embedding: Embedding = Embedding(scale=False)
     tied: bool = True
     output_bias: bool = False
-    logit_softcap: PositiveFloat | None = None
+    logit_softcap: Factor | None = None
     decoder: Stack
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("decoder", self.decoder, self.dim, self.embedding, cross=False)
+        _require_fit("decoder", self.decoder, self.dim, self.embedding, self.max_length, cross=False)
         _require_no_convolution(self.kind, self.embedding)
         _require_width(self.embedding, self.dim, tied=self.tied)
         return self
@@ -512,9 +512,9 @@ class EncoderOnly(Part):
     """
 
     kind: Literal["encoder-only"] = "encoder-only"
-    dim: PositiveInt
-    vocab_size: PositiveInt = 8_000
-    max_length: PositiveInt = 512
+    dim: Size
+    vocab_size: Size = 8_000
+    max_length: Size = 512
     embedding: Embedding = Embedding(scale=False)
     encoder: Stack
     pooler: bool = False
@@ -522,7 +522,7 @@ class EncoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _require_fit("encoder", self.encoder, self.dim, self.embedding, cross=False)
+        _require_fit("encoder", self.encoder, self.dim, self.embedding, self.max_length, cross=False)
         _require_width(self.embedding, self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
         return self
 
@@ -541,9 +541,9 @@ class RecurrentEncoderDecoder(Part):
 
     kind: Literal["recurrent-encoder-decoder"] = "recurrent-encoder-decoder"
     cell: Cell = "lstm"
-    dim: PositiveInt
-    vocab_size: PositiveInt = 8_000
-    max_length: PositiveInt = 256
+    dim: Size
+    vocab_size: Size = 8_000
+    max_length: Size = 256
     embedding: Embedding = Embedding()
     tied: Literal["all", "target", "embeddings", "none"] = "all"
     output_bias: bool = False
@@ -573,9 +573,9 @@ class RecurrentDecoderOnly(Part):
 
     kind: Literal["recurrent-decoder-only"] = "recurrent-decoder-only"
     cell: Cell = "lstm"
-    dim: PositiveInt
-    vocab_size: PositiveInt = 8_000
-    max_length: PositiveInt = 1024
+    dim: Size
+    vocab_size: Size = 8_000
+    max_length: Size = 1024
     embedding: Embedding = Embedding()
     tied: bool = True
     output_bias: bool = False
@@ -613,7 +613,11 @@ def _require_no_convolution(kind: str, embedding: Embedding) -> None:
         raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
 
-def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cross: bool) -> None:
+LARGEST_TABLE = 2**28
+"""Numbers in a table of positions: 1,048,576 positions of heads of 128."""
+
+
+def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, length: int, *, cross: bool) -> None:
     """Raise where a stack's parts do not fit each other, its embedding, or a stream of width `dim`."""
     added = dim if embedding.width is None else embedding.width
     for block in dict.fromkeys(stack.blocks):
@@ -633,10 +637,13 @@ def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cro
         for position in (stack.position, block.position):
             if isinstance(position, Rotary):
                 rotated = int(block.attention.width(dim) * position.fraction)
+                _require_small(name, length, 2 * rotated)
                 if rotated < 2 or rotated % 2:
                     raise ValueError(
                         f"{name}.position rotates {rotated} dimensions of each head; it must be an even number"
                     )
+    if isinstance(stack.position, Sinusoidal):
+        _require_small(name, length, added)
     if isinstance(stack.position, Sinusoidal) and added % 2:
         raise ValueError(f"{name}.position is sinusoidal and needs an even width, not {added}")
     if isinstance(stack.position, RelativeBias):
@@ -646,3 +653,12 @@ def _require_fit(name: str, stack: Stack, dim: int, embedding: Embedding, *, cro
                 f"{name}.position.max_distance = {stack.position.max_distance} is not more than {one_way // 2}, up to"
                 f" which position.buckets = {stack.position.buckets} give each distance a bucket of its own"
             )
+
+
+def _require_small(name: str, length: int, width: int) -> None:
+    """Raise where a table of positions, which no file holds, would fill the memory."""
+    if length * width > LARGEST_TABLE:
+        raise ValueError(
+            f"max_length = {length:,} makes {name}.position a table of {length * width:,} numbers, which is more than"
+            f" {LARGEST_TABLE:,}"
+        )

@@ -99,6 +99,10 @@ def _value(value: str, text: str) -> Any:
                 f"--set {text}: the value is not TOML ({error})", "Check its quotes and brackets."
             ) from None
         return value
+    except RecursionError:
+        raise ConfigError(f"--set {text[:80]}: lists or tables are nested too deep", "Flatten them.") from None
+    except ValueError:
+        raise ConfigError(f"--set {text[:80]}: the number has thousands of digits", "Write a smaller one.") from None
     if len(table) > 1:
         raise ConfigError(f"--set {text}: more than one value", "Give each a --set of its own.")
     return table["value"]

@@ -19,6 +19,27 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A dropout's, say: below 1, so that something is left."""
 
 
+LARGEST_COUNT = 2**24
+"""Of anything that is counted: tokens of a vocabulary, positions, units. Four times the largest that are in use, and
+small enough that no product of a few of them passes 64 bits."""
+MOST_LAYERS = 1024
+"""And experts."""
+MOST_BEAMS = 1024
+STEEPEST = 32.0
+"""Exponent of a length: a text of a million tokens stays within the range of a double."""
+
+Size = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Layers = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
+Experts = Layers
+Beams = Annotated[int, Field(gt=0, le=MOST_BEAMS)]
+LengthPenalty = Annotated[float, Field(ge=0.0, le=STEEPEST)]
+Factor = Annotated[float, Field(gt=0.0, le=1e12)]
+Epsilon = Annotated[float, Field(gt=0.0, le=1000.0)]
+"""Added to a variance, of numbers whose variance is about 1; checkpoints have 1e-12 to 1e-3."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Part(BaseModel):
     """A frozen node: typed strictly, compared by value, unknown keys refused with the nearest known name."""
 
@@ -43,6 +64,19 @@ class Part(BaseModel):
         except ValidationError as error:
             found += report(error, cls)
         raise ConfigError(f"{where}: {'; '.join(found)}")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values in some fields; they are validated like any other, which pydantic does not do.
+
+        Raises:
+            ValidationError: the values cannot be.
+        """
+        if not update:
+            return super().model_copy(deep=deep)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        unknown = update.keys() - fields.keys()
+        assert not unknown, f"{type(self).__name__} has no {sorted(unknown)}"
+        return type(self).model_validate({**fields, **update})
 
     def plain(self) -> dict[str, Any]:
         """The tree as nested dicts, lists and scalars, ready for JSON."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from sublayer.config.adapter import LowRank
 from sublayer.config.data import Data, GivenSplit
 from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
-from sublayer.config.part import Part
+from sublayer.config.part import Part, Seed
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
 from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import shape_of
@@ -57,7 +57,7 @@ class Recipe(Part):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     task: Task = TranslationTask()
     data: Data
     tokenizer: TokenizerRecipe = Subwords()

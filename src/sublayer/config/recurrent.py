@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from sublayer.config.part import Part, Probability
+from sublayer.config.part import Layers, Part, Probability, Size
 
 Cell = Literal["lstm", "gru", "rnn"]
 """Long short-term memory (Hochreiter and Schmidhuber 1997), the gated recurrent unit (Cho et al. 2014), and the plain
@@ -40,7 +40,7 @@ class Additive(Part):
     """
 
     type: Literal["additive"] = "additive"
-    hidden: PositiveInt | None = None
+    hidden: Size | None = None
 
 
 RecurrentAttention = Annotated[NoAttention | Multiplicative | Additive, Field(discriminator="type")]
@@ -54,7 +54,7 @@ class Recurrence(Part):
     dropout: on what a layer gives to the next, and on what the last one gives.
     """
 
-    layers: PositiveInt = 2
+    layers: Layers = 2
     dropout: Probability = 0.0
 
 
@@ -65,7 +65,7 @@ class RecurrentEncoder(Part):
     both ends, with half of the width in each direction (Schuster and Paliwal 1997).
     """
 
-    layers: PositiveInt = 2
+    layers: Layers = 2
     bidirectional: bool = True
     dropout: Probability = 0.0
 
@@ -76,6 +76,6 @@ class RecurrentDecoder(Part):
     dropout: on what a layer gives to the next, and on what the last one gives. attention: how it looks at the source.
     """
 
-    layers: PositiveInt = 2
+    layers: Layers = 2
     attention: RecurrentAttention = Multiplicative()
     dropout: Probability = 0.0

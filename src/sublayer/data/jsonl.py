@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
+from sublayer.untrusted import UntrustedError, parse_json
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -22,13 +22,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, None
             continue
         try:
-            item: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})", "One object a line."
-            ) from None
-        except RecursionError:
-            raise DataError(f"{path}, line {number}: nested too deep", "One plain object a line.") from None
+            item: Any = parse_json(line)
+        except UntrustedError as error:
+            raise DataError(f"{path}, line {number}: it {error}", "One plain object a line.") from None
         if not isinstance(item, dict):
             raise DataError(f"{path}, line {number}: not an object but {line[:40]!r}", "One object a line.")
         yield number, cast("dict[str, Any]", item)

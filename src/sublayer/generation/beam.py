@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sublayer.generation.constraints import Constraint, Said, constrain, nothing_left
+from sublayer.generation.finite import any_nan, refuse
 from sublayer.generation.step import Hypothesis, Limits, S, State, Stepper
 from sublayer.generation.top import top
 
@@ -61,6 +62,8 @@ def beam_search(
     while True:
         logits = model.step(feed, state)[:, -1].float()
         totals, origins, tokens, gains = _continuations(logits, scores, looked_at, constraints, said)
+        if any(map(any_nan, gains)):
+            refuse(model, source, source_lengths, limits, sentences[alive[0]].length)
         rows: list[int] = []
         next_tokens: list[int] = []
         next_scores: list[list[float]] = []

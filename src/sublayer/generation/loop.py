@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
+from sublayer.generation.finite import any_nan, is_finite, refuse
 from sublayer.generation.step import Limits, S, Stepper
 from sublayer.generation.top import top
 from sublayer.generation.window import window_start
@@ -72,7 +73,7 @@ def decode(
             all of each text fits.
 
     Raises:
-        InputError: the constraints leave a row no token.
+        InputError: the constraints leave a row no token, or the logits are not finite.
     """
     device, longest = source.device, max(limits.steps)
     state = model.start(source, source_lengths, rows=samples, capacity=longest)
@@ -93,10 +94,14 @@ def decode(
                 again = torch.tensor([texts[row][start:-1] for row in rows], dtype=torch.int64, device=device)
                 state, begun, width = model.start(again, capacity=longest - number), start, 1
         logits = model.step(feed, state)[:, -1].float()
+        if number == 0 and not is_finite(logits):
+            refuse(model, source, source_lengths, limits, number)
         offered = constrain(logits, constraints, said)
         chosen = choose(offered, rows, number)
         picked = cast("list[int]", chosen.tolist())
         gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
+        if any_nan(gained):
+            refuse(model, source, source_lengths, limits, number)
         allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
         step = Step([], [], [], [])
         for place, row in enumerate(rows):

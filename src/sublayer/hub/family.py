@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from sublayer import config
+from sublayer.config.foreign import MODEL, require
 from sublayer.errors import CheckpointError
 from sublayer.hub.rules import Rule
 
@@ -32,6 +33,10 @@ class Family:
     older: spellings of names in older checkpoints: patterns (as of `re.sub`), each with today's spelling. They are
         tried one after the other, and only where a checkpoint lacks a name of today.
     ignored: patterns of tensors' whole names that carry nothing and may stand in a checkpoint (old buffers).
+    apart: patterns of those that another model would use (its heads, its pooler): they may be left out, and whoever
+        reads is told which were.
+    masked: the class of the model with a head of masked language, and a tensor that only this one has: where a config
+        is silent about its architecture, the tensors say it.
     settle: the tree that `read` gave and the names of a checkpoint's tensors -> the tree, where only the names say
         which of two it is (a pooler that is there or not).
     fixed: tensors that a checkpoint holds though they follow from its config (tables of positions), in float64: they
@@ -45,6 +50,8 @@ class Family:
     ties: Callable[[Tree], Mapping[str, str]] = lambda _: {}
     older: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    masked: tuple[str, str] | None = None
     settle: Callable[[Tree, set[str]], Tree] | None = None
     fixed: Callable[[Tree], Mapping[str, Tensor]] = lambda _: {}
 
@@ -70,7 +77,15 @@ class Settings:
         """The value; the library's default where it is missing; `default` where that says nothing, or it is null."""
         self._seen.add(key)
         value = self.values[key] if key in self.values else self.defaults.get(key)
-        return default if value is None else value
+        if value is None:
+            return default
+        assert key in MODEL, f"config/foreign.py does not say of which type {key} is"
+        require(value, key, MODEL[key], f"this {self.family} config")
+        return value
+
+    def skip(self, *keys: str) -> None:
+        """Note that these keys are known, and that nothing that they may say changes what is computed."""
+        self._seen.update(keys)
 
     def need(self, key: str) -> Any:
         """The value.

@@ -12,7 +12,6 @@ Never a pickle, never code.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -30,7 +29,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
 from sublayer.hub.tensors import read_tensors, write_tensors
-from sublayer.hub.weights import fill, untied
+from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
 from sublayer.models import (
     DecoderOnly,
     EncoderDecoder,
@@ -45,8 +44,11 @@ from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
+from sublayer.untrusted import exists, read_object
 
 FORMAT = 1
+LONGEST_NAME = 120
+"""Letters of a folder's name that are shown where there is no such folder."""
 
 
 @dataclass(frozen=True)
@@ -182,16 +184,19 @@ def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Class
             )
 
 
-def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True) -> Contents:
+def read(
+    path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True, allow_nonfinite: bool = False
+) -> Contents:
     """What stands in a model folder, or in the folder of the run that made it.
 
     Args:
         merged: adapters become part of the weights, which is as fast as a model without any.
+        allow_nonfinite: also take weights that are not finite.
 
     Raises:
-        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected or misshapen (all are
-            named at once), or the tokenizer is not the one that the model was trained with; of adapters, their base
-            is not there, or is another.
+        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected, misshapen or not finite
+            (all are named at once), or the tokenizer is not the one that the model was trained with; of adapters, their
+            base is not there, or is another.
     """
     folder = find(Path(path))
     description = _description(folder)
@@ -214,11 +219,17 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
         )
     adapted = Adapted.read(folder, description) if "adapter" in description else None
     if adapted is None:
+        tensors = read_tensors(folder / WEIGHTS)
+        require_layers(tree, len(tensors), str(folder / WEIGHTS))
         with without_memory():
             model = build_model(tree)
-        fill(model, read_tensors(folder / WEIGHTS), ties, folder / WEIGHTS)
+        fill(model, tensors, ties, folder / WEIGHTS)
+        if not allow_nonfinite:
+            refuse_nonfinite(nonfinite(tensors), str(folder / WEIGHTS))
     else:
-        base = read(adapted.base_folder(folder)).model
+        if not allow_nonfinite:
+            refuse_nonfinite(nonfinite(adapted.tensors), str(folder / ADAPTERS))
+        base = read(adapted.base_folder(folder), allow_nonfinite=allow_nonfinite).model
         model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)
@@ -259,10 +270,16 @@ def find(path: Path) -> Path:
         if file.parent.name == UNFINISHED:
             _warn_unfinished(file.parent)
         return file.parent
-    if path.exists():
+    if exists(path):
         raise CheckpointError(
             f"{path} holds no model: there is no config.json in it",
             "Give a model folder, or a run that has been trained to its end or to a checkpoint.",
+        )
+    shown = str(path)
+    if len(shown) > LONGEST_NAME:
+        # A text where the model should stand; as a path it would be too long for the file system.
+        raise CheckpointError(
+            f"there is no folder {shown[:LONGEST_NAME]!r}…", "A model's folder goes before the text: MODEL TEXT."
         )
     raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
 
@@ -271,7 +288,7 @@ def find(path: Path) -> Path:
 def _warn_unfinished(folder: Path) -> None:
     """Say, once for each folder, of which step its model is."""
     try:
-        step = f"{json.loads((folder / STEP).read_text(encoding='utf-8'))['step']:,}"
+        step = f"{read_object(folder / STEP)['step']:,}"
     except (OSError, ValueError, KeyError, TypeError):
         step = "its last save"
     logging.getLogger("sublayer").warning(
@@ -285,12 +302,9 @@ STEP = "step.json"
 
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})", "Copy the folder again, whole.") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
+    description = read_object(path, remedy="Copy the folder again, whole.")
+    if description.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not of sublayer's format {FORMAT}", "Update sublayer, or import the checkpoint first."
         )
-    return description  # pyright: ignore[reportUnknownVariableType]
+    return description

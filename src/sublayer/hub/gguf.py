@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from sublayer.config.foreign import GGUF, MODEL, require, require_all
 from sublayer.errors import CheckpointError, SublayerError
 from sublayer.hub.families.rope import scaling_of_factors
 from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
@@ -142,19 +143,26 @@ class Gguf:
 
 
 def import_gguf(
-    path: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    path: Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    allow_nonfinite: bool = False,
 ) -> tuple[Imported, Tokenizer]:
     """The model and the tokenizer, chat template and all, of a GGUF file.
 
     Args:
         dtype: unset: float32, which holds every quantized number exactly as the library gives it.
+        allow_nonfinite: also take weights that are not finite.
 
     Raises:
         CheckpointError: as in `read_gguf`, or as in `importing.import_folder`.
     """
     found = read_gguf(path)
     family = find_family(found.config, str(path))
-    model = import_tensors(read_tree(family, found.config), family, found, device=device, dtype=dtype)
+    model = import_tensors(
+        read_tree(family, found.config), family, found, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite
+    )
     tokenizer = from_gguf(found.metadata)
     return Imported(model, family, {**found.config, **_token_ids(found.metadata)}), tokenizer
 
@@ -173,7 +181,10 @@ def read_gguf(path: Path) -> Gguf:
             f"{path} is a GGUF file, and the library that reads them is not installed",
             "Run `pip install 'sublayer[hub]'`.",
         ) from None
+    from sublayer.hub.gguf_layout import require_layout
+
     try:
+        require_layout(path)
         reader: Any = GGUFReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}
         tensors = list(reader.tensors)
@@ -183,6 +194,7 @@ def read_gguf(path: Path) -> Gguf:
         raise CheckpointError(f"{path} does not exist", "Check the path.") from None
     except Exception as error:  # the library raises whatever it stumbles over
         raise CheckpointError(f"{path} is damaged or no GGUF file ({error})", "Fetch it again.") from error
+    require_all(metadata, GGUF, str(path))
     name = str(metadata.get("general.architecture"))
     if name not in ARCHITECTURES:
         raise CheckpointError(
@@ -191,8 +203,14 @@ def read_gguf(path: Path) -> Gguf:
         )
     kind = ARCHITECTURES[name]
     shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in tensors}
-    factors = next((torch.tensor(tensor.data.tolist()) for tensor in tensors if tensor.name == FACTORS), None)
-    settings = config_of(metadata, name, shapes, factors, path)
+    try:
+        factors = next((torch.tensor(tensor.data.tolist()) for tensor in tensors if tensor.name == FACTORS), None)
+        settings = config_of(metadata, name, shapes, factors, path)
+    except (KeyError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} lacks a setting or a tensor that models of its kind have, or it is of another kind ({error})",
+            "Fetch it again, or take another file.",
+        ) from error
     found: dict[str, Callable[[], Tensor]] = {}
     headers: dict[str, Header] = {}
     unknown: list[str] = []
@@ -232,6 +250,7 @@ def config_of(
         if prefix != name or setting in REDUNDANT:
             continue
         if setting in known:
+            require(value, key, MODEL[known[setting]], str(path))
             found[known[setting]] = value
         elif setting.startswith("rope.scaling."):
             continue
@@ -288,7 +307,7 @@ def _token_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
     """Numbers of special tokens, by their names in a config.json."""
     names = {"bos": "bos", "eos": "eos", "padding": "pad"}
     given = {f"{ours}_token_id": metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()}
-    return {name: int(value) for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> Callable[[], Tensor]:

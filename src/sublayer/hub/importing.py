@@ -7,6 +7,7 @@ more than what one rule moves.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +19,19 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from sublayer.config.foreign import GENERATION, require, require_all
 from sublayer.config.report import report
-from sublayer.errors import CheckpointError, nearest
+from sublayer.errors import CheckpointError, SublayerError, nearest
 from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import read_modules, with_head
-from sublayer.hub.sources import AGAIN, Source, open_source, read_json
+from sublayer.hub.sources import AGAIN, Source, open_source
 from sublayer.hub.tokens import SpecialTokens
-from sublayer.hub.weights import retie, untied
+from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, retie, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
+from sublayer.untrusted import is_file, read_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ def import_folder(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     unsafe_pickle: bool = False,
+    allow_nonfinite: bool = False,
 ) -> Imported:
     """The model in a folder of Hugging Face's hub (config.json, safetensors), or of sentence-transformers.
 
@@ -67,6 +71,7 @@ def import_folder(
         device: where to. dtype: in which type; unset: the one that all its tensors are in, or, of several, the
             narrowest that holds them all.
         unsafe_pickle: also take PyTorch's own files, of which only tensors are read.
+        allow_nonfinite: also take weights that are not finite.
 
     Raises:
         CheckpointError: the family or one of its settings is unknown, a file is missing or damaged, or tensors are
@@ -75,20 +80,47 @@ def import_folder(
     sentences = read_modules(folder)
     if sentences is not None:
         folder = sentences.transformer
-    settings = read_json(folder / "config.json")
+    if not is_file(folder / "config.json"):
+        raise CheckpointError(f"{folder} holds no config.json", _remedy_without_config(folder))
+    settings = read_object(folder / "config.json")
     if sentences is not None:
         # Whatever it was trained as, what is pooled is the output of the encoder alone.
         settings.pop("architectures", None)
     family = find_family(settings, str(folder / "config.json"))
     source = open_source(folder, unsafe_pickle=unsafe_pickle)
-    tree = read_tree(family, settings)
-    if family.settle is not None:
-        tree = family.settle(tree, set(source.headers))
+    if family.masked is not None and sentences is None and settings.get("architectures") is None:
+        name, tensor = family.masked
+        if tensor in source.headers:
+            settings["architectures"] = [name]
+    tree = read_tree(family, settings, set(source.headers))
     if sentences is not None:
         tree = with_head(tree, sentences.head)
-    model = import_tensors(tree, family, source, device=device, dtype=dtype)
+    model = import_tensors(tree, family, source, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
     generation = folder / "generation_config.json"
-    return Imported(model, family, settings, read_json(generation) if generation.is_file() else {})
+    said = read_object(generation) if generation.is_file() else {}
+    require_all(settings, GENERATION, str(folder / "config.json"))
+    require_all(said, GENERATION, str(generation))
+    return Imported(model, family, settings, said)
+
+
+# What other toolkits leave in a folder: patterns of files, all of which must be there.
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "fairseq": ("*.pt", "dict.*txt"),
+    "CTranslate2": ("model.bin", "*vocabulary*"),
+    "Marian": ("*.npz", "*.yml"),
+    "OpenNMT-py, or another toolkit of PyTorch": ("*.pt",),
+    "TensorFlow": ("*.ckpt*",),
+}
+
+
+def _remedy_without_config(folder: Path) -> str:
+    named = next((name for name, files in OTHERS.items() if all(any(folder.glob(each)) for each in files)), None)
+    if named is None:
+        return "Name the folder that config.json and the weights lie in."
+    return (
+        f"It looks like a checkpoint of {named}, which is not read here: convert it with the scripts of transformers"
+        " (convert_*_to_pytorch.py), and pull what they write."
+    )
 
 
 def find_family(settings: Mapping[str, Any], where: str) -> Family:
@@ -98,9 +130,18 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
         CheckpointError: it names none, or one that is not known.
     """
     kind = settings.get("model_type")
+    if kind is not None:
+        require(kind, "model_type", "word", where)
     if kind is None:
-        what = "is of sublayer's own format" if "format" in settings else "names no model_type"
-        raise CheckpointError(f"{where} {what}", "Give the folder of a checkpoint as Hugging Face's hub keeps it.")
+        if "format" in settings:
+            raise CheckpointError(f"{where} is of sublayer's own format", "It needs no pull: give it to any command.")
+        kinds = ", ".join(family.name for family in FAMILIES)
+        likely = "bert" if {"type_vocab_size", "hidden_size", "intermediate_size"} <= settings.keys() else None
+        remedy = f"Known: {kinds}." if likely is None else "It looks like BERT's."
+        raise CheckpointError(
+            f"{where} names no model_type, as configs of before 2020 do not",
+            f'{remedy} Write the line "model_type": "{likely or "NAME"}" into it.',
+        )
     known = {family.name: family for family in FAMILIES}
     if kind in REFUSED:
         raise CheckpointError(f"{where} has model_type = {kind!r}: {REFUSED[kind]}", "Take that one.")
@@ -109,18 +150,24 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
     return known[kind]
 
 
-def read_tree(family: Family, settings: Mapping[str, Any]) -> Tree:
+def read_tree(family: Family, settings: Mapping[str, Any], names: set[str] | None = None) -> Tree:
     """The tree that a config.json describes.
+
+    Args:
+        names: of the checkpoint's tensors, which settle what the config leaves open; None: it stays open.
 
     Raises:
         CheckpointError: a setting is unknown, unsupported, or does not fit the others.
     """
     try:
-        return family.read(settings)
+        tree = family.read(settings)
+        return tree if names is None or family.settle is None else family.settle(tree, names)
+    except SublayerError:
+        raise
     except ValidationError as error:
         problems = "; ".join(report(error, config_root(error)))
         raise CheckpointError(f"this {family.name} config.json describes no model: {problems}", AGAIN) from None
-    except (TypeError, AttributeError, KeyError, IndexError, ZeroDivisionError) as error:
+    except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
         raise CheckpointError(
             f"this {family.name} config.json has a value of the wrong kind ({error})", AGAIN
         ) from error
@@ -133,12 +180,15 @@ def import_tensors(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    allow_nonfinite: bool = False,
 ) -> Transformer:
     """The model of this tree with the tensors of a checkpoint of this family; in evaluation mode.
 
     Raises:
-        CheckpointError: tensors are missing, unexpected, misshapen or of a type that is none of numbers; all are named.
+        CheckpointError: tensors are missing, unexpected, misshapen, of a type that is none of numbers, or not finite;
+            all are named.
     """
+    require_layers(tree, len(source.headers), source.name)
     with without_memory():
         model = build_model(tree)
     rules = family.rules(tree)
@@ -149,9 +199,16 @@ def import_tensors(
     wanted = _common_type(source, used) if dtype is None else dtype
     # On the meta device this moves nothing: it tells the fixed tables how precise to be.
     model.to(wanted)
+    infinite: list[str] = []
     for rule in rules:
-        for name, tensor in _moved(rule, names, source, device, wanted):
+        moved = _moved(rule, names, source, device, wanted)
+        if not allow_nonfinite and (wrong := nonfinite(dict(moved))):
+            # By their names in the file: several of theirs may be one of ours.
+            theirs = nonfinite({names[name]: source.tensor(names[name]) for name in rule.theirs})
+            infinite += theirs or [f"{name}, once it is {wanted}".replace("torch.", "") for name in wrong]
+        for name, tensor in moved:
             _assign(model, ties.get(name, name), tensor)
+    refuse_nonfinite(infinite, source.name)
     retie(model, ties)
     for module in model.modules():
         reset = getattr(module, "reset_buffers", None)
@@ -184,7 +241,8 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
         if not _agree(source.tensor(name), table):
             wrong.append(f"not what config.json says: {name}")
     known = {*names.values(), *duplicates, *fixed}
-    ignored = re.compile("|".join(family.ignored)) if family.ignored else None
+    patterns = "|".join((*family.ignored, *family.apart))
+    ignored = re.compile(patterns) if patterns else None
     wrong += [
         f"unexpected: {name}"
         for name in source.headers
@@ -195,7 +253,20 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
             wrong.append(f"not tied, though config.json says so: {other} differs from {names[name]}")
     if wrong:
         raise CheckpointError(f"{source.name} does not fit its config.json: {'; '.join(wrong)}", AGAIN)
+    _say_what_is_left_out([name for name in source.headers if name not in known], family, source.name)
     return names
+
+
+def _say_what_is_left_out(names: Sequence[str], family: Family, where: str) -> None:
+    """Warn of tensors that another model would use, such as the head of another task."""
+    if not family.apart:
+        return
+    apart = re.compile("|".join(family.apart))
+    left = [name for name in names if apart.fullmatch(name)]
+    if left:
+        logging.getLogger("sublayer").warning(
+            "%s: left out, for the model that config.json names does not use them: %s", where, ", ".join(left)
+        )
 
 
 def _names(

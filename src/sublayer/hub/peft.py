@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.config.foreign import ADAPTER, require_all
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing, write_json
 from sublayer.hub.adapted import Adapted, Base, weights_sum
@@ -28,8 +29,9 @@ from sublayer.hub.exporting import choose_family
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import Contents, Papers, find, read, write
 from sublayer.hub.rules import Rule
-from sublayer.hub.sources import read_json
 from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.hub.weights import nonfinite, refuse_nonfinite
+from sublayer.untrusted import is_file, read_object
 
 SETTINGS = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -173,9 +175,11 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
     where = find(base).resolve()
     contents = read(where)
     chosen, _ = choose_family(contents.model.config, contents.imported.get("family"))
-    settings = read_json(folder / SETTINGS)
+    settings = read_object(folder / SETTINGS)
     scale = _scale(settings, folder / SETTINGS)
-    pairs = _pairs(read_tensors(folder / TENSORS), folder / TENSORS)
+    tensors_there = read_tensors(folder / TENSORS)
+    refuse_nonfinite(nonfinite(tensors_there), str(folder / TENSORS))
+    pairs = _pairs(tensors_there, folder / TENSORS)
     made: dict[str, tuple[Tensor, Tensor]] = {}
     for name, one in _maps(chosen, contents).items():
         here = {module: pairs.pop(module) for module in one.theirs if module in pairs}
@@ -210,6 +214,7 @@ def _scale(settings: Mapping[str, Any], path: Path) -> float:
     """
     if settings.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} has peft_type = {settings.get('peft_type')!r}", "Supported: 'LORA'.")
+    require_all(settings, ADAPTER, str(path))
     known = {"r", "lora_alpha", "use_rslora", "fan_in_fan_out"}
     odd = [
         f"{key} = {value!r}"
@@ -276,4 +281,4 @@ def _joined(one: _Map, pairs: Mapping[str, tuple[Tensor, Tensor]], weight: Tenso
 
 def is_peft(folder: Path) -> bool:
     """Whether `folder` holds adapters of PEFT's."""
-    return (folder / SETTINGS).is_file()
+    return is_file(folder / SETTINGS)

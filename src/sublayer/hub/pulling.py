@@ -20,6 +20,7 @@ from sublayer.hub.resolving import resolve
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.text import Tokenizer
 from sublayer.text.folder import load_folder
+from sublayer.untrusted import is_file
 
 
 def pull(
@@ -28,6 +29,7 @@ def pull(
     *,
     dtype: torch.dtype | None = None,
     unsafe_pickle: bool = False,
+    allow_nonfinite: bool = False,
     progress: Progress | None = None,
 ) -> Contents:
     """Write the model that `what` names (see `resolving.resolve`) as a folder of ours at `out`.
@@ -35,27 +37,30 @@ def pull(
     Args:
         dtype: of the weights; unset: as they are (float32 out of a GGUF file).
         unsafe_pickle: also take PyTorch's own files, of which only tensors are read.
+        allow_nonfinite: also take weights that are not finite.
         progress: of the download, in bytes.
 
     Raises:
         CheckpointError: it cannot be found, read or expressed, or its tokenizer is not its own.
     """
     path = resolve(what, unsafe_pickle=unsafe_pickle, progress=progress)
-    contents = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle)
+    contents = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
     write(out, contents, _papers(what, path, out, contents))
     return contents
 
 
-def read_elsewhere(path: Path, *, dtype: torch.dtype | None = None, unsafe_pickle: bool = False) -> Contents:
+def read_elsewhere(
+    path: Path, *, dtype: torch.dtype | None = None, unsafe_pickle: bool = False, allow_nonfinite: bool = False
+) -> Contents:
     """The model in a folder as Hugging Face's hub keeps it, or in a GGUF file, with its tokenizer.
 
     Raises:
         CheckpointError: as in `pull`.
     """
-    if path.is_file():
-        imported, tokenizer = import_gguf(path, dtype=dtype)
+    if is_file(path):
+        imported, tokenizer = import_gguf(path, dtype=dtype, allow_nonfinite=allow_nonfinite)
     else:
-        imported = import_folder(path, dtype=dtype, unsafe_pickle=unsafe_pickle)
+        imported = import_folder(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
         tokenizer = load_folder(path)
     _require_fit(tokenizer, imported.model.config.vocab_size, path)
     return Contents(imported.model, tokenizer, decoding(imported, tokenizer), imported.origin)

@@ -9,6 +9,7 @@ from typing import Any
 from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError, nearest
 from sublayer.hub import catalogue
+from sublayer.untrusted import expanded, is_file, is_folder
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -34,10 +35,10 @@ def resolve(what: str, *, unsafe_pickle: bool = False, progress: Progress | None
     """
     if what in catalogue.names():
         return catalogue.fetch(what, progress)
-    path = Path(what).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    path = expanded(what)
+    if is_folder(path) or (is_file(path) and path.suffix == ".gguf"):
         return path
-    if path.is_file():
+    if is_file(path):
         raise CheckpointError(f"{path} is neither a folder nor a .gguf file", "Name the folder that it lies in.")
     found = HUB_NAME.fullmatch(what)
     if found is None or what.startswith(("./", "../")):

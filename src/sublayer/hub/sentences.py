@@ -19,7 +19,8 @@ from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.files import write_json
 from sublayer.hub.family import Settings, Tree
-from sublayer.hub.sources import AGAIN, read_json
+from sublayer.hub.sources import AGAIN
+from sublayer.untrusted import read_json, read_object
 
 POOLING: Mapping[str, config.Pooling] = {"cls": "class", "mean": "mean", "max": "max", "lasttoken": "last"}
 FLAGS: Mapping[str, str] = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
@@ -99,9 +100,9 @@ def write_modules(folder: Path, head: config.SentenceEmbedding, dim: int) -> Non
 def _modules(path: Path) -> list[tuple[str, str]]:
     """The kind and the folder of each module."""
     try:
-        found = cast("Sequence[Mapping[str, Any]]", json.loads(path.read_text(encoding="utf-8")))
+        found = cast("Sequence[Mapping[str, Any]]", read_json(path))
         modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in found]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error})", AGAIN) from None
     for _, place in modules:
         if Path(place).is_absolute() or ".." in Path(place).parts:
@@ -110,9 +111,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_pooling(path: Path) -> config.Pooling:
-    settings = Settings(read_json(path), "Pooling")
-    settings.get("word_embedding_dimension")
-    settings.get("embedding_dimension")
+    settings = Settings(read_object(path), "Pooling")
+    settings.skip("word_embedding_dimension", "embedding_dimension")
     settings.only("include_prompt", True)
     for name in OTHER_FLAGS:
         settings.only(f"pooling_mode_{name}", False)
@@ -131,14 +131,13 @@ def _read_pooling(path: Path) -> config.Pooling:
 def _read_longest(transformer: Path) -> int | None:
     """The length that texts are cut to: the folder's own, or else the tokenizer's."""
     named = sorted(transformer.glob("sentence_*_config.json"))
-    own = Settings(read_json(named[0]), "Transformer") if named else Settings({}, "Transformer")
+    own = Settings(read_object(named[0]), "Transformer") if named else Settings({}, "Transformer")
     tokenizer_file = transformer / "tokenizer_config.json"
-    tokenizer = read_json(tokenizer_file) if tokenizer_file.is_file() else {}
+    tokenizer = read_object(tokenizer_file) if tokenizer_file.is_file() else {}
     if own.get("do_lower_case", False) and not tokenizer.get("do_lower_case", False):
         raise own.refusal("do_lower_case", "supported: a tokenizer that does it itself")
     longest = own.get("max_seq_length", tokenizer.get("model_max_length"))
-    for key in ("model_args", "tokenizer_args", "config_args", "cache_dir"):
-        own.get(key)
+    own.skip("model_args", "tokenizer_args", "config_args", "cache_dir")
     own.finish()
     # Tokenizers without a limit of their own are written with an enormous one.
     return longest if isinstance(longest, int) and longest < 10**9 else None
@@ -147,7 +146,7 @@ def _read_longest(transformer: Path) -> int | None:
 def _refuse_prompts(folder: Path) -> None:
     """A prompt that is put before every text would have to be put there by whoever embeds."""
     path = folder / "config_sentence_transformers.json"
-    name = read_json(path).get("default_prompt_name") if path.is_file() else None
+    name = read_object(path).get("default_prompt_name") if path.is_file() else None
     if name is not None:
         raise CheckpointError(
             f"{path} has default_prompt_name = {name!r}, which sublayer does not support",

@@ -6,7 +6,6 @@ with a checkpoint can be said at once, and reading never holds more than the ten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
+from sublayer.untrusted import read_object
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -146,28 +146,9 @@ def open_source(folder: Path, *, unsafe_pickle: bool = False) -> Source:
     return Pickled(str(found), files)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or not an object.
-    """
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", AGAIN) from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error})", AGAIN) from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object", AGAIN)
-    return cast("dict[str, Any]", value)
-
-
 def _parts(index: Path) -> dict[str, Path]:
     """The files that an index names; all that are not there are named at once."""
-    table: Any = read_json(index).get("weight_map")
+    table: Any = read_object(index, remedy=AGAIN).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{index} has no 'weight_map'", AGAIN)
     names = sorted({str(name) for name in cast("dict[str, Any]", table).values()})

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sublayer import config
 from sublayer.errors import CheckpointError
+
+
+def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the tensors that have a number that is not finite, each with how many."""
+    wrong: list[str] = []
+    for name, tensor in tensors.items():
+        # One pass without a copy; only where the sum is not finite each number is looked at.
+        if tensor.is_floating_point() and not math.isfinite(_sum(tensor)):
+            count = int((~torch.isfinite(tensor)).sum())
+            wrong += [f"{name} ({count:,} of {tensor.numel():,})"] * (count > 0)
+    return wrong
+
+
+def refuse_nonfinite(wrong: Sequence[str], where: str) -> None:
+    """Raise a `CheckpointError` that names the tensors of `nonfinite`, if there are any."""
+    if wrong:
+        more = f" and {len(wrong) - 10} more" * (len(wrong) > 10)
+        raise CheckpointError(
+            f"{where} has numbers that are not finite: {', '.join(wrong[:10])}{more}",
+            "Take another copy, or allow them: allow_nonfinite=True (`sublayer pull --allow-nonfinite`).",
+        )
+
+
+def _sum(tensor: Tensor) -> float:
+    return tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32).item()
+
+
+def require_layers(tree: config.Model, count: int, where: str) -> None:
+    """Raise where a tree describes more layers than there are tensors, before a model of it is built.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    stacks = [getattr(tree, name) for name in ("encoder", "decoder") if hasattr(tree, name)]
+    layers = sum(stack.layers for stack in stacks)
+    if layers > count:
+        raise CheckpointError(
+            f"config.json describes {layers:,} layers, and {where} holds {count:,} tensors",
+            "They do not belong together: copy the folder again, whole.",
+        )
 
 
 def untied(model: torch.nn.Module) -> tuple[dict[str, torch.nn.Parameter], dict[str, str]]:

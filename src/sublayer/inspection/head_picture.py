@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sublayer.drawing import drawing
 from sublayer.errors import InputError
 from sublayer.inspection.ablation import Ablation
 from sublayer.inspection.heads import MEASURES, SHARES, HeadScores
@@ -16,7 +17,6 @@ from sublayer.inspection.sheet import (
     MARGIN,
     QUIET,
     axes_at,
-    drawing,
     printable,
     require_picture_path,
     save,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sublayer.drawing import drawing
 from sublayer.errors import InputError
 from sublayer.inspection.attention import AttentionMaps, TextMaps
 from sublayer.inspection.sheet import (
@@ -17,7 +18,6 @@ from sublayer.inspection.sheet import (
     MARGIN,
     QUIET,
     axes_at,
-    drawing,
     printable,
     require_picture_path,
     save,

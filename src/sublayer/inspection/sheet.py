@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 import unicodedata
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
-
-# Tried after DejaVu, which matplotlib brings along, for the scripts that it lacks; only those installed are used.
-_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Devanagari"),
-    *("Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Segoe UI", "Arial Unicode MS"),
-)
 
 INK, QUIET = "#1a1a1a", "#6b6b6b"
 
@@ -45,27 +36,6 @@ def require_picture_path(path: Path) -> None:
 def printable(text: str) -> str:
     """White space as single spaces, and nothing that XML forbids (control characters, lone surrogates)."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-
-
-@contextmanager
-def drawing() -> Generator[None]:
-    """Settings of our own, whatever the user's matplotlibrc says, and no word about glyphs that no font has."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    settings: dict[Any, Any] = {
-        "font.family": ["DejaVu Sans", *(name for name in _FONTS if name in installed), "sans-serif"],
-        "text.usetex": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "sublayer",
-        "axes.grid": False,
-        "savefig.bbox": None,
-        "savefig.transparent": False,
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        yield
 
 
 def wrapped(text: str, inches: float) -> list[str]:

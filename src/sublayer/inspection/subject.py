@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.tasks.filler import MASK
 from sublayer.text import Tokenizer
+from sublayer.untrusted import parse_json
 
 MOST_WEIGHTS = 48_000_000
 """Attention weights of one view: what a browser takes in a second or two."""
@@ -112,7 +112,7 @@ def held_out(path: Path, most: int = 4) -> list[str]:
     """Some texts of middling length that were held out when the model at `path` was trained; none where unknown."""
     try:
         lines = (find(path) / "test.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [cast("dict[str, Any]", json.loads(line)) for line in lines[:400]]
+        rows = [cast("dict[str, Any]", parse_json(line)) for line in lines[:400]]
         texts = [str(row["source"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):
         return []

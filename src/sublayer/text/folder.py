@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from sublayer.config.foreign import TOKENIZER, require, require_all
 from sublayer.errors import CheckpointError
 from sublayer.text.chat import ChatSource
 from sublayer.text.families import Family, family_of, name_of
@@ -23,14 +24,15 @@ from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piec
 from sublayer.text.specials import ROLES, Slot, Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer, read_backend
 from sublayer.text.vocabularies import (
+    ANEW,
     byte_level,
-    read_json,
     read_merges,
     read_text,
     read_vocab_json,
     read_vocab_txt,
     wordpiece,
 )
+from sublayer.untrusted import library_errors, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -74,6 +76,11 @@ def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -
             known, or `sentencepiece` is needed and not installed.
     """
     said = _read_said(folder)
+    with library_errors(f"{folder} has no tokenizer that can be read", ANEW):
+        return _built(folder, said, side)
+
+
+def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Tokenizer:
     size: int | None = None
     if (folder / "tokenizer.json").is_file():
         family = _family_if_known(said)
@@ -120,18 +127,20 @@ def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -
 
 def _read_said(folder: Path) -> _Said:
     def read(name: str) -> dict[str, Any]:
-        return read_json(folder / name) if (folder / name).is_file() else {}
+        return read_object(folder / name, remedy=ANEW) if (folder / name).is_file() else {}
 
     config = {**read("special_tokens_map.json"), **read("tokenizer_config.json")}
+    require_all(config, TOKENIZER, f"{folder / 'tokenizer_config.json'} (or special_tokens_map.json)")
     extra: list[Any] = []
     for key in ("additional_special_tokens", "extra_special_tokens"):
         named: Any = config.get(key) or []
         extra += cast("dict[str, Any]", named).values() if isinstance(named, dict) else named
     added: dict[int, Mapping[str, Any]] = {
-        int(identifier): token for identifier, token in config.get("added_tokens_decoder", {}).items()
+        int(identifier): token for identifier, token in (config.get("added_tokens_decoder") or {}).items()
     }
     for token, identifier in read("added_tokens.json").items():
-        added.setdefault(int(identifier), {"content": token})
+        require(identifier, repr(token), "token", str(folder / "added_tokens.json"))
+        added.setdefault(identifier, {"content": token})
     return _Said(
         config,
         tuple(filter(None, map(_content, extra))),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sublayer.config.foreign import GGUF, require_all
 from sublayer.errors import CheckpointError, nearest
 from sublayer.text.chat import ChatSource
 from sublayer.text.sentencepiece import Kind, Piece, PieceModel, backend_of
 from sublayer.text.specials import Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer
 from sublayer.text.vocabularies import byte_level
+from sublayer.untrusted import library_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -43,6 +45,12 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
         CheckpointError: a key is missing, lists differ in length, or the kind of tokenizer, or its way to cut words, is
             not known; it is named.
     """
+    require_all(metadata, GGUF, "the GGUF file")
+    with library_errors("the GGUF file has no tokenizer that can be read", "Fetch the file anew."):
+        return _built(metadata)
+
+
+def _built(metadata: Mapping[str, Any]) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         backend = _byte_level(metadata)

@@ -42,5 +42,17 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
         place = error.start + len(raw) - len(error.object) + 1
         raise DataError(
             f"{path}, line {number}: byte {place} (0x{error.object[error.start]:02X}) is not UTF-8",
-            "Convert the file, say with `iconv -f LATIN1 -t UTF-8`.",
+            _conversion(raw, number),
         ) from None
+
+
+# Longer marks first: that of UTF-32 in this order begins as that of UTF-16 does.
+_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def _conversion(raw: bytes, number: int) -> str:
+    """How to make the file UTF-8, by the byte order mark that it begins with."""
+    named = next((name for mark, name in _MARKS.items() if number == 1 and raw.startswith(mark)), None)
+    if named is not None:
+        return f"It begins as {named} does: convert it, `iconv -f {named} -t UTF-8 FILE > NEW`."
+    return "Convert the file from the encoding it has, say `iconv -f LATIN1 -t UTF-8 FILE > NEW`."

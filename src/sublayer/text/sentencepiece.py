@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from sublayer.config.part import LARGEST_COUNT
 from sublayer.errors import CheckpointError
+from sublayer.untrusted import library_errors, read_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -72,9 +77,9 @@ def read_piece_model(path: Path) -> PieceModel:
         ) from None
     proto: Any = module.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist", "Copy the model's folder anew, whole.") from None
+        proto.ParseFromString(read_bytes(path, remedy="Copy the model's folder anew, whole."))
+    except CheckpointError:
+        raise
     except Exception as error:  # protobuf's own DecodeError, whose module moved between versions
         raise CheckpointError(
             f"{path} is not a SentencePiece model ({error})", "Copy the model's folder anew, whole."
@@ -98,6 +103,7 @@ def _understood(proto: Any, path: Path) -> PieceModel:
     ]
     if strange:
         raise CheckpointError(f"{path} has {', '.join(strange)}", "Such SentencePiece models are not read.")
+    _require_sound(proto, path)
     return PieceModel(
         "unigram" if algorithm == "unigram" else "bpe",
         tuple(Piece(piece.piece, piece.score, _KINDS[piece.type]) for piece in proto.pieces),
@@ -107,6 +113,71 @@ def _understood(proto: Any, path: Path) -> PieceModel:
         trims=normalizer.remove_extra_whitespaces,
         falls_back=trainer.byte_fallback,
     )
+
+
+MOST_CUTS = 2 * 10**8
+"""Of the squares of the pieces' lengths: what `merges_of` compares. A vocabulary of 262,144 has 2 * 10 ** 7."""
+
+
+def _require_sound(proto: Any, path: Path) -> None:
+    """Raise where the pieces are none that SentencePiece could have written, or there is too much work in them."""
+    texts = [str(piece.piece) for piece in proto.pieces]
+    wrong = ""
+    if len(set(texts)) != len(texts):
+        wrong = f"the piece {next(text for text in texts if texts.count(text) > 1)[:40]!r} twice"
+    elif "" in texts:
+        wrong = "an empty piece"
+    elif sum(len(text) ** 2 for text in texts) > MOST_CUTS:
+        wrong = "pieces that are too long"
+    elif not all(math.isfinite(piece.score) for piece in proto.pieces):
+        wrong = "a score that is not finite"
+    elif len(texts) > LARGEST_COUNT:
+        wrong = f"more than {LARGEST_COUNT} pieces"
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: it has {wrong}", "Copy the model's folder anew, whole.")
+    with library_errors(f"{path} has a damaged table of characters", "Copy the model's folder anew, whole."):
+        require_charsmap(bytes(proto.normalizer_spec.precompiled_charsmap))
+
+
+def require_charsmap(charsmap: bytes) -> None:
+    """Raise a ValueError unless each step in a compiled table of characters stays inside it.
+
+    It is the number of bytes of a double-array trie (four bytes, little-endian), the trie, and what characters become,
+    each ended by a zero byte. The library that reads it goes wherever the trie says, and stops the process's work
+    where that is nowhere.
+    """
+    if not charsmap:
+        return
+    size = int.from_bytes(charsmap[:4], "little")
+    if len(charsmap) < 8 or size % 4 or not 4 <= size <= len(charsmap) - 4:
+        raise ValueError("its size is wrong")
+    units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
+    after = charsmap[4 + size :]
+    after.decode("utf-8")
+    # As spm_precompiled has it: 9 bits more where bit 9 is set.
+    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
+    labels = units & ((1 << 31) | 0xFF)
+    leaves = (units >> 8) & 1
+    bytes_ = np.arange(1, 256)
+    seen: set[int] = set()
+    waiting = [int(offsets[0])]
+    while waiting:
+        base = waiting.pop()
+        if base in seen:
+            continue
+        seen.add(base)
+        places = base ^ bytes_
+        if places.max() >= len(units):
+            raise ValueError("it leads outside of itself")
+        for place in places[labels[places] == bytes_]:
+            below = int(place) ^ int(offsets[place])
+            if leaves[place]:
+                if below >= len(units):
+                    raise ValueError("it leads outside of itself")
+                value = int(units[below]) & 0x7FFFFFFF
+                if value > len(after) or (value < len(after) and after[value] & 0xC0 == 0x80):
+                    raise ValueError("it leads outside of its texts")
+            waiting.append(below)
 
 
 def backend_of(model: PieceModel) -> Backend:

@@ -21,6 +21,7 @@ from sublayer.text.specials import ROLES, Specials, Template, described, put_aro
 from sublayer.text.streaming import TextStream
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
+from sublayer.untrusted import UntrustedError, library_errors, parse_json, read_bytes, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -121,7 +122,7 @@ class Tokenizer:
         try:
             if not beside.is_file():
                 return cls(backend)
-            unsaid: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+            unsaid = read_object(beside, remedy="Copy the folder anew.")
             specials = unsaid["specials"]
             languages = tuple((str(code), int(identifier)) for code, identifier in specials.pop("languages"))
             extra = tuple(specials.pop("extra"))
@@ -498,18 +499,15 @@ def read_backend(path: Path) -> Backend:
     """
     from tokenizers import Tokenizer as Backend
 
+    remedy = "Copy the file anew or train again."
+    held = read_bytes(path, remedy="Name the folder of a trained model.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist", "Name the folder of a trained model.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"could not read {path}: {error}", "Copy the file anew or train again.") from error
-    try:
-        return Backend.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(
-            f"{path} is not a tokenizer: {str(error).splitlines()[0]}", "Copy the file anew or train again."
-        ) from error
+        # Its own parser has no limit on depth, on how often a key stands, or on numbers.
+        parse_json(held)
+        with library_errors(f"{path} is not a tokenizer", remedy):
+            return Backend.from_str(held.decode("utf-8"))
+    except UntrustedError as error:
+        raise CheckpointError(f"{path} is not a tokenizer: it {error}", remedy) from None
 
 
 def _single(written: str) -> float:

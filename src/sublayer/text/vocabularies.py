@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.errors import CheckpointError
+from sublayer.untrusted import read_bytes, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
+
+ANEW = "Copy the model's folder anew, whole."
+MOST_TOKENS = 2**24
+"""A vocabulary's size; the largest in use have 2**18 tokens."""
 
 # How text is cut into words before byte pairs are merged inside them. Where there are several, each cuts what the one
 # before it left; "gpt2" is the library's own, the others are what the models' files say.
@@ -122,8 +126,8 @@ def read_vocab_json(path: Path) -> dict[str, int]:
     Raises:
         CheckpointError: the file cannot be read or is something else.
     """
-    read = read_json(path)
-    if not all(isinstance(identifier, int) for identifier in read.values()):
+    read = read_object(path, remedy=ANEW)
+    if not all(type(identifier) is int and 0 <= identifier < MOST_TOKENS for identifier in read.values()):
         raise CheckpointError(f"{path} is not a vocabulary", "It should have a number for each token.")
     return cast("dict[str, int]", read)
 
@@ -153,23 +157,6 @@ def read_text(path: Path) -> str:
         CheckpointError: it cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist", "Copy the model's folder anew, whole.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"could not read {path}: {error}", "Copy the model's folder anew, whole.") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: it cannot be read, or is something else.
-    """
-    try:
-        read = json.loads(read_text(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error})", "Copy the model's folder anew, whole.") from None
-    if not isinstance(read, dict):
-        raise CheckpointError(f"{path} is not a JSON object", "Copy the model's folder anew, whole.")
-    return cast("dict[str, Any]", read)
+        return read_bytes(path, remedy=ANEW).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", ANEW) from None

@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.training.clock import Time
+from sublayer.untrusted import read_object
 
 PARTS = ("model", "optimizer", "average", "random")
 
@@ -110,11 +112,12 @@ def read(path: Path) -> Checkpoint:
     """
     remedy = "Remove this folder and resume from the checkpoint before it."
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = read_object(path / "state.json", remedy=remedy)
         written, sums = dict(state["progress"]), dict(state["sha256"])
         # Runs once fixed the number of their steps at the end of the warm-up.
-        progress = Progress(**{key: value for key, value in written.items() if key != "last_step"})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = {key: value for key, value in written.items() if key != "last_step"}
+        progress = TypeAdapter(Progress).validate_json(json.dumps(said), strict=True)
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
     if _sum_of(written) != sums.get("progress"):
         raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)

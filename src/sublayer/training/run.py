@@ -23,6 +23,7 @@ from sublayer import config
 from sublayer.config.load import UNFINISHED, LoadedRecipe, dump_toml, load_recipe
 from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
+from sublayer.drawing import attempt
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.machine import machine, machine_of_run, write_machine
 from sublayer.files import remove_leftovers, write_json, write_text
@@ -111,7 +112,12 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
     trainer.progress = replace(trainer.progress, text=work.digest)
     if recipe.training.minutes is not None:
         reporter.say(_how_long(recipe.training.minutes))
-    finished = _trained(trainer, saved, lambda: draw_curves(out / "metrics.jsonl", out / "curves.png", recipe.name))
+
+    def draw() -> None:
+        picture = out / "curves.png"
+        attempt(picture, lambda: draw_curves(out / "metrics.jsonl", picture, recipe.name))
+
+    finished = _trained(trainer, saved, draw)
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
         with trainer.average.applied():
             result.write()

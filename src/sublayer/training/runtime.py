@@ -10,6 +10,7 @@ import torch
 
 from sublayer.errors import ConfigError
 from sublayer.fast.choices import BFLOAT16_PAYS, bfloat16_gain
+from sublayer.untrusted import first_line
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -24,9 +25,11 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it has no memory, so nothing can be computed on it")
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = first_line(error)
         raise ConfigError(f"--device {name} cannot be used here ({reason})", "Try --device cpu.") from None
     return device
 

@@ -115,7 +115,7 @@ def _require(settings: Settings, form: Form) -> None:
     settings.only("static_position_embeddings", form.position != "learned")
     settings.only("do_blenderbot_90_layernorm", False)
     for key in TRAINING:
-        settings.get(key)
+        settings.skip(key)
 
 
 def _read_position(settings: Settings, form: Form) -> config.Position:

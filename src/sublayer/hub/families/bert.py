@@ -218,7 +218,9 @@ BERT = Family(
     rules=_rules,
     ties=_ties,
     settle=settle_pooler,
+    masked=("BertForMaskedLM", "cls.predictions.transform.dense.weight"),
     older=(*OLD_NAMES, *base_names("bert")),
     # A pretrained checkpoint keeps what it was trained with beside the part that is asked for: its pooler, its heads.
-    ignored=(OLD_BUFFERS, r"(bert\.)?pooler\.dense\.(weight|bias)", r"cls\.(predictions|seq_relationship)\..*"),
+    ignored=(OLD_BUFFERS,),
+    apart=(r"(bert\.)?pooler\.dense\.(weight|bias)", r"cls\.(predictions|seq_relationship)\..*"),
 )

@@ -39,7 +39,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "distilbert", DEFAULTS)
     task = read_task(settings, "DistilBert")
     for key in ("sinusoidal_pos_embds", "qa_dropout", "tie_weights_"):
-        settings.get(key)  # how the table of positions began, which is stored either way; a head that is not read
+        settings.skip(key)  # how the table of positions began, which is stored either way; a head that is not read
     dropout = float(settings.need("dropout"))
     block = config.Block(
         attention=config.Attention(heads=settings.need("n_heads"), dropout=float(settings.need("attention_dropout"))),
@@ -145,5 +145,7 @@ DISTILBERT = Family(
     rules=_rules,
     ties=_ties,
     older=base_names("distilbert"),
-    ignored=(OLD_BUFFERS, r"vocab_(transform|layer_norm|projector)\..*"),
+    ignored=(OLD_BUFFERS,),
+    apart=(r"vocab_(transform|layer_norm|projector)\..*",),
+    masked=("DistilBertForMaskedLM", "vocab_transform.weight"),
 )

@@ -38,7 +38,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
     if task == "ForMaskedLM":
         raise settings.refusal("architectures", "supported: the discriminator, and what is fine-tuned from it")
     for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):
-        settings.get(key)  # of the head for multiple choice
+        settings.skip(key)  # of the head for multiple choice
     width, dim = settings.need("embedding_size"), settings.need("hidden_size")
     tree = config.EncoderOnly(
         **read_frame(settings, width=None if width == dim else width), head=_read_head(settings, task)
@@ -98,5 +98,6 @@ ELECTRA = Family(
     write=_write,
     rules=_rules,
     older=(*OLD_NAMES, *base_names("electra")),
-    ignored=(OLD_BUFFERS, r"(discriminator|generator)_predictions\..*", r"generator_lm_head\..*"),
+    ignored=(OLD_BUFFERS,),
+    apart=(r"(discriminator|generator)_predictions\..*", r"generator_lm_head\..*"),
 )

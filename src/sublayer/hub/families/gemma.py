@@ -93,7 +93,7 @@ def _write_gemma(tree: Tree) -> dict[str, Any] | None:
 def _sandwich(settings: Settings, **attention: Any) -> config.Block:
     """What a layer of Gemma 2 and 3 is, but for its window."""
     settings.only("use_bidirectional_attention", False)
-    settings.get("hidden_act")  # without effect beside `hidden_activation`
+    settings.skip("hidden_act")  # without effect beside `hidden_activation`
     activation = settings.one_of("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
     return config.Block(
         attention=read_attention(settings, scale=settings.need("query_pre_attn_scalar") ** -0.5, **attention),

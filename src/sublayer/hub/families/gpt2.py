@@ -27,8 +27,8 @@ NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": 
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "gpt2", "GPT2LMHeadModel", DEFAULTS)
     for key in ("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"):
-        settings.get(key)
-    settings.get("summary_first_dropout")
+        settings.skip(key)
+    settings.skip("summary_first_dropout")
     settings.only("scale_attn_by_inverse_layer_idx", False)
     settings.only("reorder_and_upcast_attn", False)
     block = config.Block(

@@ -26,7 +26,7 @@ DEFAULTS = {
 
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "gpt_neox", "GPTNeoXForCausalLM", DEFAULTS)
-    settings.get("classifier_dropout")
+    settings.skip("classifier_dropout")
     dropout = float(settings.get("hidden_dropout", 0.0))
     block = config.Block(
         attention=config.Attention(

@@ -22,7 +22,7 @@ def read_task(settings: Settings, stem: str, *others: str) -> str:
     Raises:
         CheckpointError: it is another class.
     """
-    settings.get("tie_word_embeddings")  # matters to the head of masked language alone, which asks for it again
+    settings.skip("tie_word_embeddings")  # matters to the head of masked language alone, which asks for it again
     known = {stem + task: task for task in (BASE, MASKED, TEXT, TOKEN, *others)}
     named = settings.get("architectures") or [stem + BASE]
     if len(named) != 1 or named[0] not in known:
@@ -58,6 +58,9 @@ def read_labels(settings: Settings) -> tuple[str, ...]:
     numbers = sorted(int(number) for number in table)
     if numbers != list(range(len(numbers))):
         raise settings.refusal("id2label", "its numbers have to be 0, 1, 2, …")
+    count = settings.get("num_labels")
+    if count is not None and count != len(numbers):
+        raise settings.refusal("num_labels", f"id2label names {len(numbers)} labels: make one agree with the other")
     by_number = {int(number): str(label) for number, label in table.items()}
     return tuple(by_number[number] for number in numbers)
 

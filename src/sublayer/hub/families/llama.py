@@ -232,7 +232,7 @@ def _write_mistral(tree: Tree) -> dict[str, Any] | None:
 
 def _read_smollm3(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "smollm3", "SmolLM3ForCausalLM", SMOLLM3_DEFAULTS)
-    settings.get("max_window_layers")  # without effect: the layers with a window are those without positions
+    settings.skip("max_window_layers")  # without effect: the layers with a window are those without positions
     layers, interval = settings.need("num_hidden_layers"), settings.need("no_rope_layer_interval")
     rotated = settings.get("no_rope_layers", [(layer + 1) % interval for layer in range(layers)])
     if len(rotated) != layers:

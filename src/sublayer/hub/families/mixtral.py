@@ -71,7 +71,7 @@ def _layer_rules(where: str, router: str, gate_up: Sequence[str], down: str) -> 
 
 def _pass_over_the_routers_training(settings: Settings) -> None:
     for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"):
-        settings.get(key)
+        settings.skip(key)
 
 
 def _write(tree: Tree, name: str, architecture: str) -> tuple[dict[str, Any], config.MixtureOfExperts] | None:
@@ -122,7 +122,7 @@ MIXTRAL = llama_like(
 def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "qwen3_moe", "Qwen3MoeForCausalLM", QWEN3_MOE_DEFAULTS)
     _pass_over_the_routers_training(settings)
-    settings.get("max_window_layers")  # without effect: a window is for all layers
+    settings.skip("max_window_layers")  # without effect: a window is for all layers
     window = settings.get("sliding_window") if settings.get("use_sliding_window", False) else None
     part = config.MixtureOfExperts(
         experts=settings.get("num_local_experts") or settings.need("num_experts"),
@@ -140,7 +140,7 @@ def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
     )
     dense = sparse.model_copy(update={"feed_forward": read_gated(settings)})
     step, without = settings.need("decoder_sparse_step"), settings.get("mlp_only_layers", [])
-    settings.get("num_experts")
+    settings.skip("num_experts")
     blocks = [
         sparse if layer not in without and (layer + 1) % step == 0 else dense
         for layer in range(settings.need("num_hidden_layers"))

@@ -67,7 +67,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
         "sparse_pred_ignore_index",
         "cls_token_id",
     ):
-        settings.get(key)  # how it is computed or trained, and what the code does not read
+        settings.skip(key)  # how it is computed or trained, and what the code does not read
     layers = settings.need("num_hidden_layers")
     kinds = _read_kinds(settings, layers)
     slow, fast = _read_rotary(settings, GLOBAL, 160_000.0), _read_rotary(settings, LOCAL, 10_000.0)
@@ -264,5 +264,6 @@ MODERNBERT = Family(
     write=_write,
     rules=_rules,
     ties=_ties,
+    masked=("ModernBertForMaskedLM", "decoder.bias"),
     older=((r"^model\.", ""),),
 )

@@ -36,7 +36,7 @@ PHI3_DEFAULTS = LLAMA_DEFAULTS | {
 
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "phi3", "Phi3ForCausalLM", PHI3_DEFAULTS)
-    settings.get("original_max_position_embeddings")  # for the scaling that is refused
+    settings.skip("original_max_position_embeddings")  # for the scaling that is refused
     for key in ("rope_scaling", "rope_parameters"):
         table: dict[str, Any] = settings.get(key, {})
         kind = table.get("rope_type", table.get("type", "default"))

@@ -108,7 +108,9 @@ def _family(name: str, stem: str) -> Family:
         ties=_ties,
         settle=settle_pooler,
         older=base_names("roberta"),
-        ignored=(OLD_BUFFERS, r"(roberta\.)?pooler\.dense\.(weight|bias)", r"lm_head\..*"),
+        ignored=(OLD_BUFFERS,),
+        apart=(r"(roberta\.)?pooler\.dense\.(weight|bias)", r"lm_head\..*"),
+        masked=(f"{stem}ForMaskedLM", "lm_head.dense.weight"),
     )
 
 

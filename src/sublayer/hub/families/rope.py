@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.config.foreign import require
 from sublayer.hub.family import Settings
 from sublayer.nn.positions.rotary import frequencies
 
@@ -36,6 +37,7 @@ def read_rotary(
     """
     table: dict[str, Any] = settings.get("rope_parameters", {})
     table = settings.get("rope_scaling", {}) or table.get(layer_type, table)
+    require(table, "rope_parameters", "table", f"this {settings.family} config")
     base, fraction = settings.get(base_key, 10_000.0), settings.get(fraction_key, 1.0)
     scaling = Settings(table, f"{settings.family} rope scaling")
     rotary = config.Rotary(

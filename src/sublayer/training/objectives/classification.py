@@ -16,6 +16,7 @@ from sublayer import config
 from sublayer.data.batch import TextBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
+from sublayer.drawing import attempt
 from sublayer.models import EncoderOnly
 from sublayer.training.confusion import Confusion, draw_confusion
 from sublayer.training.objective import evaluating
@@ -83,7 +84,8 @@ class Classifying:
     def illustrate(self, folder: Path) -> None:
         """The confusion matrix of the last evaluation, as confusion.png."""
         if self._last:
-            draw_confusion(self._last[0], self.labels, folder / "confusion.png", self.title)
+            confusion, picture = self._last[0], folder / "confusion.png"
+            attempt(picture, lambda: draw_confusion(confusion, self.labels, picture, self.title))
 
 
 def confused(

@@ -1,0 +1,69 @@
+"""Logits that are not finite: noticed where decoding has the numbers in hand anyway, and traced to where they began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from sublayer.errors import InputError
+from sublayer.generation.step import Limits, Stepper
+
+
+def is_finite(logits: Tensor) -> bool:
+    """Return whether every row can be chosen from: no NaN and no positive infinity. Shape: [..., V]."""
+    return bool((logits.amax(dim=-1) < math.inf).all())  # a maximum of numbers among which is NaN is NaN
+
+
+def any_nan(gains: Sequence[float]) -> bool:
+    """Return whether log-probabilities are NaN, as they all are where one logit of the row is not finite."""
+    return any(map(math.isnan, gains))
+
+
+def refuse(model: Stepper[Any], source: Tensor, source_lengths: Tensor | None, limits: Limits, step: int) -> NoReturn:
+    """Raise for logits that are not finite.
+
+    Args:
+        step: how many tokens had been chosen.
+
+    Raises:
+        InputError: names the first part of the model whose output is not finite, where one step from the beginning
+            shows it.
+    """
+    module = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    where = _first(module, source, source_lengths, limits) if isinstance(module, nn.Module) else None
+    dtype = next((str(p.dtype).removeprefix("torch.") for p in module.parameters()), "?") if module is not None else "?"
+    what = f"{where} gives NaN or infinity" if where else f"the logits are NaN or infinite after {step} tokens"
+    raise InputError(
+        f"the model's numbers are not finite in {dtype}: {what}",
+        "Use it in a type with more range: float32, or bfloat16 (`sublayer pull MODEL OUT --dtype float32`).",
+    )
+
+
+@torch.no_grad()
+def _first(module: Any, source: Tensor, source_lengths: Tensor | None, limits: Limits) -> str | None:
+    """The name of the module whose output is the first that is not finite, in one step from the beginning."""
+    found: list[str] = []
+    handles: list[Any] = []
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if found or not isinstance(output, Tensor) or not output.is_floating_point():
+                return
+            # Masked scores are infinite on purpose, and downwards.
+            if not bool((output < math.inf).all()):
+                found.append(name)
+
+        return hook
+
+    try:
+        handles += [each.register_forward_hook(watch(name)) for name, each in module.named_modules() if name]
+        state = module.start(source, source_lengths, rows=1, capacity=1)
+        module.step(torch.tensor(limits.first, device=source.device).unsqueeze(1), state)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
