@@ -22,8 +22,10 @@ import torch
 import torch._dynamo  # the optimizers import it at their first step
 from matplotlib.figure import Figure
 
+from machines import ONE_DNN_FASTER
 from sublayer import files
 from sublayer.cli import main as cli
+from sublayer.fast import machine
 from sublayer.hub import folder as model_folder
 from sublayer.training import checkpoint, run, trainer
 
@@ -95,6 +97,13 @@ def kill_after_step(step: int, delay: float) -> None:
         return real(self, *arguments)
 
     trainer.Trainer._loss = loss
+
+
+def one_dnn_is_faster(step: int = 0) -> None:
+    """The machine is one on which products go through oneDNN; SIGKILL when the step has begun, if one is given."""
+    machine._known = ONE_DNN_FASTER
+    if step:
+        kill_after_step(step, 0.0)
 
 
 def full_disk(size: int) -> None:

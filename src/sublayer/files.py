@@ -51,6 +51,18 @@ def replacing(path: Path) -> Generator[Path]:
         raise
 
 
+def cache_folder() -> Path:
+    """Return the folder of what was fetched or measured.
+
+    It is `$SUBLAYER_CACHE`, else `$XDG_CACHE_HOME/sublayer`, else `~/.cache/sublayer`.
+    """
+    if own := os.environ.get("SUBLAYER_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "sublayer"
+    return Path.home() / ".cache" / "sublayer"
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed while they wrote into `folder` have left; no other may be writing now."""
     for path in folder.glob(".*.new"):

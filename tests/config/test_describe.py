@@ -10,11 +10,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from machines import machine_with
 from sublayer.cli.describe import describe
 from sublayer.cli.schema import schema
 from sublayer.config import PRESETS
 from sublayer.config.schema import recipe_schema
 from sublayer.errors import CheckpointError, ConfigError, SublayerError
+from sublayer.fast.facts import Machine
+from sublayer.fast.machine import machine_is
 
 app = typer.Typer()
 app.command()(describe)
@@ -38,7 +41,7 @@ beam = 2
 
 
 def run(*arguments: str | Path) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -183,3 +186,24 @@ def test_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["describe", "schema"])
 def test_help_shows_an_example(command: str) -> None:
     assert f"Example: sublayer {command}" in run(command, "--help")
+
+
+def test_describe_machine() -> None:
+    machine = machine_with(float32={"torch": 50, "onednn": 120}, bfloat16=500, half=(0.002, 0.001))
+    with machine_is(machine):
+        page = run("describe", "--machine")
+        assert Machine.model_validate_json(run("describe", "--machine", "--json")) == machine
+    said = " ".join(page.split())
+    assert machine.identity.processor in said
+    for words in ("training.precision = auto", "Muon", "bfloat16", "oneDNN 120 GFLOP/s"):
+        assert words in said
+
+
+def test_describe_a_machine_of_which_nothing_is_known() -> None:
+    with machine_is(machine_with()):
+        assert "What is chosen" in run("describe", "--machine")
+
+
+@pytest.mark.parametrize(("arguments", "said"), [((), "WHAT is missing"), (("tiny", "--machine"), "not 'tiny'")])
+def test_describe_wants_a_model_or_the_machine(arguments: tuple[str, ...], said: str) -> None:
+    assert said in str(failure(*arguments))

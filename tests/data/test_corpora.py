@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sublayer import files
 from sublayer.cli.data import app
 from sublayer.config import NamedCorpus
 from sublayer.data import corpora, download
@@ -142,12 +143,12 @@ def test_the_corpus_reads_as_pairs(cache: Path, index: Index) -> None:
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SUBLAYER_CACHE", "/one")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
-    assert corpora.cache_folder() == Path("/one")
+    assert files.cache_folder() == Path("/one")
     monkeypatch.delenv("SUBLAYER_CACHE")
-    assert corpora.cache_folder() == Path("/two/sublayer")
+    assert files.cache_folder() == Path("/two/sublayer")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert corpora.cache_folder() == tmp_path / ".cache" / "sublayer"
+    assert files.cache_folder() == tmp_path / ".cache" / "sublayer"
 
 
 def test_a_cache_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

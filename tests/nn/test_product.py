@@ -10,11 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from machines import ONE_DNN_FASTER
+from sublayer.fast import choices
+from sublayer.fast import products as ways
+from sublayer.fast.machine import machine_is
 from sublayer.nn import by_hand, product
 from sublayer.nn.linear import Linear
 
-HERE = product.products(torch.empty(2048, 64), torch.empty(64, 64)) is product.ONE_DNN
-pytestmark = pytest.mark.skipif(not HERE, reason="this torch, or this processor, has no oneDNN beside MKL")
+HERE = ways.ONE_DNN is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.enabled
+pytestmark = pytest.mark.skipif(not HERE, reason="this torch has no oneDNN beside MKL, or it is switched off")
+
+
+@pytest.fixture(autouse=True)
+def _one_dnn_is_faster() -> Generator[None]:
+    """Whatever this machine is."""
+    with machine_is(ONE_DNN_FASTER):
+        yield
+
 
 # What torch itself uses the first time that it pushes a tangent forward.
 TORCHS_OWN_JVP = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
@@ -57,7 +69,7 @@ def by_equation(x: Tensor, weight: Tensor, bias: Tensor | None, g: Tensor) -> li
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the products that oneDNN is asked for from now on."""
-    real, asked = product.ONE_DNN, list[str]()
+    real, asked = ways.ONE_DNN, list[str]()
     assert real is not None
 
     def noted(name: str) -> Callable[..., Tensor]:
@@ -67,7 +79,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    monkeypatch.setattr(product, "ONE_DNN", product.Products(*map(noted, real._fields)))
+    monkeypatch.setattr(choices, "ONE_DNN", ways.Products(*map(noted, real._fields)))
+    monkeypatch.setattr(choices, "_made", None)
     return asked
 
 
@@ -276,7 +289,7 @@ def test_on_other_devices_it_is_torchs_own() -> None:
     x, weight, _, _ = (None if t is None else t.to("meta") for t in drawn(*SIZES[0]))
     assert x is not None
     assert weight is not None
-    assert product.products(x, weight) is product.TORCH
+    assert product.products(x, weight) is ways.TORCH
     assert not by_hand.may_replace(x, weight)
 
 
@@ -294,7 +307,7 @@ def test_forward_mode_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_torch_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert product._one_dnn() is None
+    assert ways._one_dnn() is None
     monkeypatch.undo()
     monkeypatch.setattr(product, "ONE_DNN", None)
     x, weight, offset, g = drawn(*SIZES[0])

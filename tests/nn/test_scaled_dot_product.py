@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sublayer.nn.attend as module
+from machines import machine_with
+from sublayer.fast.machine import machine_is
 from sublayer.nn.attend import attend, explicit, fused
 from sublayer.nn.mask import Mask, Scope
 from sublayer.nn.tap import Tap
@@ -164,13 +166,23 @@ def unreachable(*_: object, **__: object) -> Tensor:
         (torch.float32, False, "explicit"),
         (torch.float64, False, "explicit"),
         (torch.float32, True, "fused"),
-        # On a CPU the kernel is slow in half precision: products instead.
-        (torch.bfloat16, False, "fused"),
-        (torch.float16, False, "fused"),
         (torch.bfloat16, True, "fused"),
     ],
 )
 def test_which_way_is_taken(dtype: torch.dtype, listened: bool, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes_another_way_than(wrong, dtype, listened, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("half", "wrong"), [((0.2, 0.1), "fused"), ((0.1, 0.2), "explicit")])
+def test_in_half_precision_the_faster_way_is_taken(
+    dtype: torch.dtype, half: tuple[float, float], wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with machine_is(machine_with(half=half)):
+        takes_another_way_than(wrong, dtype, False, monkeypatch)
+
+
+def takes_another_way_than(wrong: str, dtype: torch.dtype, listened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     exact = [torch.randn(2, 2, 5, 4, dtype=torch.float64) for _ in range(3)]
     scope = Mask.causal().resolve(5, 5, device=torch.device("cpu"), dtype=torch.float64)

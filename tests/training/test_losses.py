@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer.nn import product
+from machines import ONE_DNN_FASTER, TORCH_FASTER
+from sublayer.fast.machine import machine_is
 from sublayer.training.losses import CrossEntropy
 
 PAD, DIM, VOCABULARY = 0, 6, 11
@@ -146,9 +147,7 @@ def test_under_bfloat16_autocast_it_is_close_to_float32() -> None:
 
 @pytest.mark.parametrize("frozen", ["nothing", "hidden", "weight", "bias"])
 @pytest.mark.parametrize("piece", [2**16, 2**23])
-def test_in_float32_at_a_size_that_goes_through_one_dnn(
-    monkeypatch: pytest.MonkeyPatch, frozen: str, piece: int
-) -> None:
+def test_in_float32_at_a_size_that_goes_through_one_dnn(frozen: str, piece: int) -> None:
     """Against float64; what is frozen gets no gradient."""
     dim, vocabulary, tokens = 48, 300, 330
     layer = nn.Linear(dim, vocabulary)
@@ -160,13 +159,14 @@ def test_in_float32_at_a_size_that_goes_through_one_dnn(
     leaves = {"hidden": (hidden, wide), "weight": (layer.weight, exact.weight), "bias": (layer.bias, exact.bias)}
     if frozen != "nothing":
         leaves.pop(frozen)[0].requires_grad_(False)
-    ours = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
+    with machine_is(ONE_DNN_FASTER):
+        ours = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
     expected = theirs(exact, wide, target, 0.1, tokens)
     torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=0)
     found = torch.autograd.grad(ours, [mine for mine, _ in leaves.values()])
     wanted = torch.autograd.grad(expected, [other for _, other in leaves.values()])
     for mine, other in zip(found, wanted, strict=True):
         assert ((mine - other).abs().max() / other.abs().max()).item() < 1e-5
-    monkeypatch.setattr(product, "ONE_DNN", None)
-    plain = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
+    with machine_is(TORCH_FASTER):
+        plain = CrossEntropy(0.1, PAD, piece)(layer, hidden, target, tokens)
     torch.testing.assert_close(plain, ours, rtol=1e-6, atol=0)

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from machines import ONE_DNN_FASTER
 from small_run import Outcome, processes, same, sublayer, write
-from sublayer.config import Muon
-from sublayer.config.load import load_recipe
+from sublayer.fast.machine import machine_is
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import load
 from sublayer.nn import product
@@ -109,16 +109,20 @@ def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_model_wide_enough_for_one_dnn(tmp_path: Path) -> None:
-    """Where the products go through another library (`sublayer.nn.product`), which prepares itself for each size."""
+    """Where the products go through another library (`sublayer.nn.product`), which prepares itself for each size.
+
+    The run goes on with it, though the process that goes on would choose by other facts.
+    """
     stack = {"block": {"feed_forward": {"hidden": 256}}}
     model = {"dim": 64, "encoder": stack, "decoder": stack}
     file = write(tmp_path, model=model, training={"steps": 9, "batches": {"tokens": 400}, "checkpoint_every": 2})
-    rows, width = torch.empty(150, 64), torch.empty(256, 64)
-    assert product.ONE_DNN is None or product.products(rows, width) is product.ONE_DNN
-    whole = go(file, tmp_path / "whole")
+    with machine_is(ONE_DNN_FASTER):
+        by = product.products(torch.empty(150, 64), torch.empty(256, 64))
+        assert product.ONE_DNN is None or by is product.ONE_DNN
+    whole = go(file, tmp_path / "whole", fault=["one_dnn_is_faster"])
     assert whole.code == 0, whole.err
     out = tmp_path / "killed"
-    assert go(file, out, fault=["kill_after_step", 5, 0.0]).code == -9
+    assert go(file, out, fault=["one_dnn_is_faster", 5]).code == -9
     assert go(file, out).code == 0
     assert differences(tmp_path / "whole", out) == []
 
@@ -204,17 +208,6 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, monke
     refused = sublayer("train", file, "--out", tmp_path / "run", "--resume", "--set", "training.precision=bfloat16")
     assert refused.code == 2
     assert "training.precision was float32, is bfloat16" in refused.err
-
-
-def test_muon_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever type the model's own products have: what "auto" found is in the run's recipe."""
-    file = write(tmp_path, training={"steps": 3, "precision": "float32", "optimizer": {"type": "muon"}})
-    for gain, options in ((3.0, []), (1.0, ["--resume"])):
-        monkeypatch.setattr(runtime, "bfloat16_gain", lambda gain=gain: gain)
-        assert sublayer("train", file, "--out", tmp_path / "run", *options).code == 0
-        found = load_recipe(str(tmp_path / "run" / "recipe.toml")).recipe.training
-        assert isinstance(found.optimizer, Muon)
-        assert (found.precision, found.optimizer.precision) == ("float32", "bfloat16")
 
 
 def test_the_recipe_in_the_run_can_be_trained_from_there(whole: tuple[Path, Path], tmp_path: Path) -> None:

@@ -39,10 +39,6 @@ def test_precision(monkeypatch: pytest.MonkeyPatch, gain: float, chosen: torch.d
     assert runtime.resolve_precision("bfloat16", cpu) is torch.bfloat16
 
 
-def test_the_gain_is_measured() -> None:
-    assert 0 < runtime.bfloat16_gain(size=64, tries=2) < 1000
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_elsewhere_the_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []

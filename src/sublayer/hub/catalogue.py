@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sublayer import files
-from sublayer.data.corpora import cache_folder
 from sublayer.data.download import Progress, download
 from sublayer.errors import CheckpointError, nearest
 
@@ -94,7 +93,7 @@ def find(name: str) -> KnownModel:
 
 def place(model: KnownModel) -> Path:
     """The folder or file of the model once it is fetched."""
-    folder = cache_folder() / "models" / model.name
+    folder = files.cache_folder() / "models" / model.name
     name = PurePosixPath(model.inside).name
     return folder / name
 

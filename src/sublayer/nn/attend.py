@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sublayer.fast.choices import attention_by_products
 from sublayer.nn.mask import Scope
 from sublayer.nn.tap import Tap
 
@@ -93,5 +94,8 @@ def attend(
 
 
 def _products_are_faster(query: Tensor) -> bool:
-    """On a CPU the fused kernel is slow in half precision: 2 to 10 times slower than the products up to 512 keys."""
-    return query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    """On a CPU the fused kernel may be slow in half precision; it is measured (`sublayer.fast`)."""
+    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    # A compiler cannot look into the measuring.
+    return torch.compiler.is_compiling() or attention_by_products(query.dtype)

@@ -2,10 +2,9 @@
 
     y = x W^T + b
 
-Once `prepare` has been called, and while no gradient is recorded, a float32 product on a CPU goes through oneDNN (see
-`sublayer.nn.product`) with the weight in oneDNN's own layout, or, for a single row, through a transposed copy that is
-read in one sweep. The numbers differ in the last bits only; the measured gain is 1.2 to 1.7 times for one row, 2 times
-and more for several.
+Once `prepare` has been called, and while no gradient is recorded, a float32 product on a CPU uses a copy of the weight
+in whichever layout is faster here (`sublayer.fast`): the one of oneDNN, or transposed. The numbers differ in the last
+bits only.
 
 The copies are made when first needed and thrown away when the weight has changed since.
 """
@@ -18,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sublayer.nn.product import ONE_DNN, linear
+from sublayer.fast.choices import prepared_way
+from sublayer.fast.products import ONE_DNN
+from sublayer.nn.product import linear
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Linear(nn.Linear):
 
     def prepare(self) -> None:
         """Use prepared weights from now on, where that is possible: a CPU, float32, no gradient."""
-        self._prepared = self._anew() if one_dnn() else None
+        self._prepared = self._anew()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
@@ -47,15 +48,16 @@ class Linear(nn.Linear):
             return linear(x, self.weight, self.bias)
         if held.address != self.weight.data_ptr() or held.version != self.weight._version:
             held = self._prepared = self._anew()
-        if x.numel() == x.shape[-1]:
+        rows = x.reshape(-1, x.shape[-1])
+        if not one_dnn() or prepared_way(len(rows), self.weight.numel()) == "transposed":
             if held.transposed is None:
                 held.transposed = self.weight.detach().t().contiguous()
-            if self.bias is None:  # pyright: ignore[reportUnnecessaryComparison]
-                return x.matmul(held.transposed)
-            return torch.addmm(self.bias, x.reshape(1, -1), held.transposed).view(*x.shape[:-1], -1)
-        if held.packed is None:
-            held.packed = pack(self.weight.detach())
-        y: Tensor = product(x.flatten(0, -2), held.packed, self.bias, "none", [], "")
+            bias = self.bias
+            y = rows.mm(held.transposed) if bias is None else torch.addmm(bias, rows, held.transposed)  # pyright: ignore
+        else:
+            if held.packed is None:
+                held.packed = pack(self.weight.detach())
+            y: Tensor = product(rows, held.packed, self.bias, "none", [], "")
         return y.view(*x.shape[:-1], -1)
 
     def _anew(self) -> _Prepared:

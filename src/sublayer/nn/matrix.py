@@ -2,7 +2,7 @@
 
     y = activation(x W^T + b)        x [R, in] and y [R, out], float32
 
-float32   in oneDNN's own layout (or, for one row of a small matrix, transposed).
+float32   in oneDNN's own layout or transposed, whichever is faster here.
 bfloat16  the same, half as large: what is multiplied is rounded to 8 bits, and so is the result.
 int8      a quarter as large: a whole number from -127 to 127 for each weight, with a scale for each row of W. The rows
           of x are made whole numbers too, of 16 bits, each row by its own largest number, and multiplied as two digits
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.fast.choices import SMALL, prepared_way
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.linear import one_dnn, pack, product
 
@@ -41,9 +42,6 @@ FUSED: Mapping[config.Activation | None, tuple[str, str]] = {
 }
 """Our names of activations, and what oneDNN calls them."""
 
-SMALL = 2**17
-"""A weight of so many numbers or fewer is read before oneDNN has begun: one row is quicker by torch's own product."""
-
 
 class Keep(Protocol):
     """How a matrix becomes a function: weight [out, in] and bias [out] in float32, which are copied, not kept."""
@@ -54,6 +52,15 @@ class Keep(Protocol):
 
 
 def float32(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
+    several = prepared_way(2, weight.numel()) if one_dnn() else "transposed"
+    # A large weight is not held twice.
+    one = prepared_way(1, weight.numel()) if one_dnn() and weight.numel() <= SMALL else several
+    apply = {way: PREPARED[way](weight, bias, activation) for way in {one, several}}
+    of_one, of_several = apply[one], apply[several]
+    return of_several if one == several else lambda x: of_one(x) if x.shape[0] == 1 else of_several(x)
+
+
+def _packed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
     attribute, algorithm = FUSED[activation]
     packed = pack(weight)
 
@@ -61,17 +68,20 @@ def float32(weight: Tensor, bias: Tensor | None, activation: config.Activation |
         y: Tensor = product(x, packed, bias, attribute, [], algorithm)
         return y
 
-    if weight.numel() > SMALL:
-        return apply
+    return apply
+
+
+def _transposed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
     transposed, plain = weight.t().contiguous(), None if activation is None else ACTIVATIONS[activation]
 
-    def apply_small(x: Tensor) -> Tensor:
-        if x.shape[0] > 1:
-            return apply(x)
+    def apply(x: Tensor) -> Tensor:
         y = x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed)
         return y if plain is None else plain(y)
 
-    return apply_small
+    return apply
+
+
+PREPARED: Mapping[str, Keep] = {"packed": _packed, "transposed": _transposed}
 
 
 def bfloat16(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:

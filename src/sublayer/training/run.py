@@ -1,6 +1,7 @@
 """A run: from a recipe to a trained model, in one folder.
 
 recipe.toml       the recipe as resolved, paths made absolute
+machine.json      what this machine is fast at, so that a resumed run multiplies as it began to (`fast/machine.py`)
 tokenizer.json    metrics.jsonl    curves.png, and what else the task draws
 checkpoints/      to go on from (`training/checkpoint.py`)
 model/            the result (`hub/folder.py`), with the held-out rows beside it in test.jsonl
@@ -23,6 +24,7 @@ from sublayer.config.load import UNFINISHED, LoadedRecipe, dump_toml, load_recip
 from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.fast.machine import machine, machine_of_run, write_machine
 from sublayer.files import remove_leftovers, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
@@ -56,6 +58,11 @@ def train(
     """
     keep_freed_memory()
     check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+    with machine_of_run(out, resume=resume):
+        return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+
+
+def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
     work = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
     recipe = _with_paths(work.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
@@ -77,6 +84,9 @@ def train(
     recipe = _resumed(recipe, out, reporter) if resume else _begun(recipe, out, device)
     for written in (out, out / "checkpoints"):
         remove_leftovers(written)
+    # After recipe.toml, which makes a folder a run; also for a run that was killed before this line.
+    if device.type == "cpu" and not (out / "machine.json").is_file():
+        write_machine(machine(), out / "machine.json")
     work.tokenizer.save(out / "tokenizer.json")
     saved = _last_checkpoint(out, work) if resume else None
     precision = resolve_precision(recipe.training.precision, device)
@@ -270,14 +280,8 @@ def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     return recipe.model_copy(update={"data": data, "start": None if recipe.start is None else placed(recipe.start)})
 
 
-def _with_precision(recipe: config.Recipe, found: str, muon: str | None) -> config.Recipe:
-    """`recipe` with what "auto" was found to be; muon: of Muon's products, where the recipe has them."""
-    training = recipe.training
-    if training.precision == "auto":
-        training = training.model_copy(update={"precision": found})
-    if isinstance(training.optimizer, config.Muon) and training.optimizer.precision == "auto" and muon is not None:
-        training = training.model_copy(update={"optimizer": training.optimizer.model_copy(update={"precision": muon})})
-    return recipe.model_copy(update={"training": training})
+def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
 
 
 def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
@@ -287,11 +291,11 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     """
     for part in ("checkpoints", "model", UNFINISHED, "tensorboard"):
         shutil.rmtree(out / part, ignore_errors=True)
-    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png"):
+    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
             (out / part).unlink()
-    auto = str(resolve_precision("auto", device)).removeprefix("torch.")
-    recipe = _with_precision(recipe, auto, auto)
+    precision = resolve_precision(recipe.training.precision, device)
+    recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
     write_text(out / "recipe.toml", dump_toml(recipe))
     return recipe
 
@@ -308,7 +312,8 @@ def _resumed(recipe: config.Recipe, out: Path, reporter: Reporter) -> config.Rec
     """
     path = out / "recipe.toml"
     before = load_recipe(str(path)).recipe
-    recipe = _with_precision(recipe, before.training.precision, getattr(before.training.optimizer, "precision", None))
+    if recipe.training.precision == "auto":
+        recipe = _with_precision(recipe, before.training.precision)
     old = before.training
     changed = {name: getattr(recipe.training, name) for name in MAY_CHANGE}
     new = old.model_copy(update=changed)

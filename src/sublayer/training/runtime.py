@@ -1,15 +1,15 @@
-"""What the machine is good at: the device, its memory allocator, and whether bfloat16 pays."""
+"""Where and how a run computes: the device, its memory allocator, and the type of its products."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-import time
 from typing import Literal
 
 import torch
 
 from sublayer.errors import ConfigError
+from sublayer.fast.choices import BFLOAT16_PAYS, bfloat16_gain
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -54,21 +54,6 @@ def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: to
         return torch.float32 if wanted == "float32" else torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and bfloat16_gain() >= 1.7:
+    if device.type == "cpu" and bfloat16_gain() >= BFLOAT16_PAYS:
         return torch.bfloat16
     return torch.float32
-
-
-def bfloat16_gain(size: int = 768, tries: int = 5) -> float:
-    """How many times faster a product in bfloat16 is than in float32 on this CPU: the best of some tries each."""
-    times: dict[torch.dtype, float] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-        torch.mm(a, b)
-        best = float("inf")
-        for _ in range(tries):
-            start = time.perf_counter()
-            torch.mm(a, b)
-            best = min(best, time.perf_counter() - start)
-        times[dtype] = best
-    return times[torch.float32] / times[torch.bfloat16]
