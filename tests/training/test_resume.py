@@ -17,8 +17,6 @@ from safetensors.torch import load_file
 
 from machines import ONE_DNN_FASTER
 from small_run import Outcome, processes, same, sublayer, write
-from sublayer.config import Muon
-from sublayer.config.load import load_recipe
 from sublayer.fast.machine import machine_is
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import load
@@ -210,17 +208,6 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, monke
     refused = sublayer("train", file, "--out", tmp_path / "run", "--resume", "--set", "training.precision=bfloat16")
     assert refused.code == 2
     assert "training.precision was float32, is bfloat16" in refused.err
-
-
-def test_muon_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever type the model's own products have: what "auto" found is in the run's recipe."""
-    file = write(tmp_path, training={"steps": 3, "precision": "float32", "optimizer": {"type": "muon"}})
-    for gain, options in ((3.0, []), (1.0, ["--resume"])):
-        monkeypatch.setattr(runtime, "bfloat16_gain", lambda gain=gain: gain)
-        assert sublayer("train", file, "--out", tmp_path / "run", *options).code == 0
-        found = load_recipe(str(tmp_path / "run" / "recipe.toml")).recipe.training
-        assert isinstance(found.optimizer, Muon)
-        assert (found.precision, found.optimizer.precision) == ("float32", "bfloat16")
 
 
 def test_the_recipe_in_the_run_can_be_trained_from_there(whole: tuple[Path, Path], tmp_path: Path) -> None:

@@ -74,11 +74,7 @@ USES: Mapping[str, Use] = {
 def describe(
     what: Annotated[
         str | None,
-        typer.Argument(
-            help="A preset, a recipe, or the folder of a model or run.",
-            metavar="WHAT",
-            show_default=False,
-        ),
+        typer.Argument(help="A preset, a recipe, or the folder of a model or run.", metavar="WHAT", show_default=False),
     ] = None,
     overrides: Annotated[
         list[str] | None,

@@ -33,8 +33,7 @@ class Muon(Part):
     """Muon for the matrices inside the blocks, AdamW for all else.
 
     learning_rate: of Muon, with its update scaled to match AdamW's root mean square.
-    precision: of the products that make an update orthogonal; "auto" takes bfloat16 where this machine multiplies it
-    much faster than float32.
+    Its products are in bfloat16 where this machine multiplies it clearly faster than float32.
     each_head: the maps of every attention head are made orthogonal apart, which costs less; false: fused, as stored.
     """
 
@@ -43,7 +42,6 @@ class Muon(Part):
     momentum: Probability = 0.95
     each_head: bool = True
     weight_decay: NonNegativeFloat = 0.01
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     others: AdamW = AdamW()
 
 

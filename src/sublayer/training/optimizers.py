@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 
 from sublayer import config
 from sublayer.errors import CheckpointError
+from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
 from sublayer.training.learned import learned
 from sublayer.training.muon import Muon
-from sublayer.training.runtime import resolve_precision
 from sublayer.training.schedules import paper_peak
 
 
@@ -111,14 +111,13 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
             outer = [p for p in matrices if p not in within]
             found: list[Optimizer] = []
             if inner:
-                products = resolve_precision(choice.precision, inner[0].device)
                 found.append(
                     Muon(
                         inner,
                         choice.learning_rate,
                         momentum=choice.momentum,
                         weight_decay=choice.weight_decay,
-                        products=products,
+                        products=multiply_dtype(inner[0].device),
                         maps=_heads(model) if choice.each_head else None,
                     )
                 )

@@ -286,14 +286,8 @@ def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     return recipe.model_copy(update={"data": data, "start": None if recipe.start is None else placed(recipe.start)})
 
 
-def _with_precision(recipe: config.Recipe, found: str, muon: str | None) -> config.Recipe:
-    """`recipe` with what "auto" was found to be; muon: of Muon's products, where the recipe has them."""
-    training = recipe.training
-    if training.precision == "auto":
-        training = training.model_copy(update={"precision": found})
-    if isinstance(training.optimizer, config.Muon) and training.optimizer.precision == "auto" and muon is not None:
-        training = training.model_copy(update={"optimizer": training.optimizer.model_copy(update={"precision": muon})})
-    return recipe.model_copy(update={"training": training})
+def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
 
 
 def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
@@ -306,8 +300,8 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
     for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
         with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
             (out / part).unlink()
-    auto = str(resolve_precision("auto", device)).removeprefix("torch.")
-    recipe = _with_precision(recipe, auto, auto)
+    precision = resolve_precision(recipe.training.precision, device)
+    recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
     write_text(out / "recipe.toml", dump_toml(recipe))
     return recipe
 
@@ -324,7 +318,8 @@ def _resumed(recipe: config.Recipe, out: Path, reporter: Reporter) -> config.Rec
     """
     path = out / "recipe.toml"
     before = load_recipe(str(path)).recipe
-    recipe = _with_precision(recipe, before.training.precision, getattr(before.training.optimizer, "precision", None))
+    if recipe.training.precision == "auto":
+        recipe = _with_precision(recipe, before.training.precision)
     old = before.training
     changed = {name: getattr(recipe.training, name) for name in MAY_CHANGE}
     new = old.model_copy(update=changed)
