@@ -47,6 +47,19 @@ from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
 
 FORMAT = 1
+PARTS = (
+    "config.json",
+    WEIGHTS,
+    ADAPTERS,
+    "tokenizer.json",
+    "sublayer_tokenizer.json",
+    "recipe.toml",
+    "README.md",
+    "test.jsonl",
+    "scores.json",
+    "step.json",
+)
+"""What a model folder may consist of; what else stands in it is the user's, and is never removed."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +92,10 @@ def save(folder: Path, translator: Translator, papers: Papers) -> None:
 
 
 def write(folder: Path, contents: Contents, papers: Papers) -> None:
-    """Write the model folder, whole or not at all."""
+    """Write the model folder, whole or not at all; what else stands in it is kept."""
     model, tokenizer = contents.model, contents.tokenizer
     parameters, ties = untied(model)
-    with replacing(folder) as aside:
+    with replacing(folder, PARTS) as aside:
         aside.mkdir()
         tokenizer.save(aside / "tokenizer.json")
         if contents.adapted is None:
@@ -193,7 +206,11 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
             named at once), or the tokenizer is not the one that the model was trained with; of adapters, their base
             is not there, or is another.
     """
-    folder = find(Path(path))
+    return _read(find(Path(path)), device, merged=merged)
+
+
+def _read(folder: Path, device: str | torch.device, *, merged: bool, above: tuple[Path, ...] = ()) -> Contents:
+    """above: the adapters whose base is read."""
     description = _description(folder)
     try:
         tree = _tree(description["model"], f"{folder / 'config.json'}: model")
@@ -218,7 +235,14 @@ def read(path: str | Path, device: str | torch.device = "cpu", *, merged: bool =
             model = build_model(tree)
         fill(model, read_tensors(folder / WEIGHTS), ties, folder / WEIGHTS)
     else:
-        base = read(adapted.base_folder(folder)).model
+        below = (*above, folder.resolve())
+        where = adapted.base_folder(folder)
+        if where.resolve() in below:
+            raise CheckpointError(
+                f"{folder} holds adapters whose base, in the end, is themselves: {where}",
+                f"Put the path of the model that they were made for into {folder / 'config.json'} (base.path).",
+            )
+        base = _read(where, "cpu", merged=True, above=below).model
         model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)

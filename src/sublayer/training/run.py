@@ -10,7 +10,6 @@ unfinished/       the same as of the last checkpoint, until there is a result
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.machine import machine, machine_of_run, write_machine
-from sublayer.files import remove_leftovers, write_json, write_text
+from sublayer.files import clear_leftovers, remove_parts, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
 from sublayer.models import Model, build_model
@@ -82,8 +81,9 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
     recipe = _resumed(recipe, out, reporter) if resume else _begun(recipe, out, device)
-    for written in (out, out / "checkpoints"):
-        remove_leftovers(written)
+    for written in (out, out / "checkpoints", out / "model"):
+        clear_leftovers(written)
+    checkpoint.prune(out / "checkpoints", recipe.training.keep_checkpoints)
     # After recipe.toml, which makes a folder a run; also for a run that was killed before this line.
     if device.type == "cpu" and not (out / "machine.json").is_file():
         write_machine(machine(), out / "machine.json")
@@ -116,7 +116,7 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         with trainer.average.applied():
             result.write()
     if finished:
-        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+        remove_parts(out / UNFINISHED, model_folder.PARTS)
         result.judge(reporter)
     return finished
 
@@ -295,11 +295,16 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
 
     What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
     """
-    for part in ("checkpoints", "model", UNFINISHED, "tensorboard"):
-        shutil.rmtree(out / part, ignore_errors=True)
-    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
-        with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
-            (out / part).unlink()
+    for saved in checkpoint.listed(out / "checkpoints"):
+        remove_parts(saved, checkpoint.FILES)
+    remove_parts(out / "checkpoints", ())
+    for name in ("model", UNFINISHED):
+        remove_parts(out / name, model_folder.PARTS)
+    remove_parts(out / "tensorboard", ("events.out.tfevents.*",))
+    # What cannot be removed here cannot be written below, which says so.
+    for name in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
+        with suppress(OSError):
+            (out / name).unlink()
     auto = str(resolve_precision("auto", device)).removeprefix("torch.")
     recipe = _with_precision(recipe, auto, auto)
     write_text(out / "recipe.toml", dump_toml(recipe))
