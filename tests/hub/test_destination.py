@@ -1,4 +1,4 @@
-"""`pull`, `merge` and `export` onto a place that is taken: what is read is never written over, the user's files stay."""
+"""`pull`, `merge`, `export` onto a place that is taken: what is read is not written over, the user's files stay."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_what_is_no_model_is_not_overwritten(place: Path, command: tuple[str, ..
 @pytest.mark.parametrize("name", ["x" * 256, os.fsdecode(b"caf\xe9"), "a/" + "x" * 256 + "/b"])
 @pytest.mark.parametrize("command", [("pull", "theirs"), ("merge", "adapters"), ("export", "base")], ids=" ".join)
 def test_names_that_cannot_be_are_refused_first(place: Path, command: tuple[str, ...], name: str) -> None:
-    before = sorted(os.listdir(place))
+    before = sorted(place.iterdir())
     outcome = sublayer(*command, name)
     assert outcome.code == 2
     assert outcome.err.startswith("sublayer: the name ")
-    assert sorted(os.listdir(place)) == before
+    assert sorted(place.iterdir()) == before
 
 
 def based_on(folder: Path, base: Path) -> None:

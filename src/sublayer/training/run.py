@@ -10,8 +10,8 @@ unfinished/       the same as of the last checkpoint, until there is a result
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +24,10 @@ from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.machine import machine, machine_of_run, write_machine
-from sublayer.files import clear_leftovers, remove_parts, write_json, write_text
+from sublayer.files import clear_leftovers, remove_parts, require_name, storage_error, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
+from sublayer.locks import LockedError, NoLocksError, locked
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt
 from sublayer.text import Tokenizer
@@ -57,8 +58,45 @@ def train(
     """
     keep_freed_memory()
     check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
-    with machine_of_run(out, resume=resume):
-        return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+    with alone(out):
+        # Again: another process may have begun a run there, or ended one, until the lock was ours.
+        check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+        with machine_of_run(out, resume=resume):
+            return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+
+
+@contextmanager
+def alone(out: Path) -> Generator[None]:
+    """Hold the lock of the run in `out` within the block; a folder made for it is removed if nothing came into it.
+
+    A process that is killed does not keep the lock. Where the file system has no locks, nothing is held.
+
+    Raises:
+        ConfigError: another process trains there. StorageError: the folder cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            if not out.is_dir():
+                out.mkdir(parents=True)
+                held.callback(_remove_empty, out)
+            with suppress(NoLocksError):
+                held.enter_context(locked(out / LOCK))
+        except LockedError:
+            raise ConfigError(
+                f"another process is training in {out}", "Wait until it has ended, end it, or choose another --out."
+            ) from None
+        except OSError as error:
+            raise storage_error(out, error) from error
+        yield
+
+
+LOCK = ".lock"
+"""The file in a run's folder that the process which trains there holds locked; that it is there alone says nothing."""
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
@@ -240,8 +278,9 @@ def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> N
 
     Raises:
         ConfigError, CheckpointError: a run stands there and neither `resume` nor `overwrite` says what to do with it,
-            or there is nothing to resume.
+            or there is nothing to resume. StorageError: no folder can be called so.
     """
+    require_name(out)
     there = (out / "recipe.toml").is_file()
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other", "Give one of them.")
