@@ -110,7 +110,8 @@ def test_a_fault_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
             (aside / "config.json").write_text("2")
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert state(tmp_path) == before
     assert own.items() <= before.items()
 

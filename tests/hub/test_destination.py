@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkpoints import tiny_llama
 from safetensors.torch import load_file, save_file
 
 from adapted import write_adapters, write_base
+from checkpoints import tiny_llama
 from small_run import sublayer
 from sublayer.errors import CheckpointError
 from sublayer.hub.adapted import weights_sum
