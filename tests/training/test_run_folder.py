@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
+import torch
 
-from small_run import processes, sublayer, write
+from small_run import pairs, processes, sublayer, write
+from sublayer.config.load import load_recipe
 from sublayer.files import ASIDE
 from sublayer.locks import locked
 from sublayer.training.checkpoint import listed
-from sublayer.training.run import LOCK
+from sublayer.training.conditions import FILE
+from sublayer.training.progress import Reporter
+from sublayer.training.run import LOCK, train
 
 
 def state(folder: Path) -> dict[str, bytes]:
@@ -110,3 +117,98 @@ def test_a_name_that_cannot_be_is_refused_before_the_training(stopped: Path, tmp
     assert outcome.code == 2
     assert outcome.err.startswith("sublayer: the name ")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- exact resume -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(stopped: Path, run: Path) -> None:
+    used: list[int] = []
+
+    class Said(Reporter):
+        def say(self, text: str) -> None:
+            used.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    described = json.loads((run / FILE).read_text())
+    assert described["threads"] == 1
+    (run / FILE).write_text(json.dumps(described | {"threads": 2}))
+    loaded = load_recipe(str(stopped / "recipe.toml"))
+    train(loaded, run, resume=True, overwrite=False, device=torch.device("cpu"), reporter=Said())
+    assert set(used[1:]) == {2}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("text.tgt", "the training text or the tokenizer"),
+        ("valid.tgt", "the validation text"),
+        ("test.tgt", "the test text"),
+    ],
+)
+def test_changed_text_is_noticed(tmp_path: Path, name: str, part: str) -> None:
+    given = {"type": "lines", "source": "text.src", "target": "text.tgt"}
+    split = {
+        "type": "given",
+        **{
+            key: given | {"source": f"{file}.src", "target": f"{file}.tgt"}
+            for key, file in (("validation", "valid"), ("test", "test"))
+        },
+    }
+    recipe = write(tmp_path, training={"steps": 4})
+    text = tomllib.loads(recipe.read_text())
+    text["data"]["split"] = split
+    recipe.write_text(tomli_w.dumps(text))
+    rows = pairs(120, 5, seed=7)
+    for file, some in (("valid", rows[:10]), ("test", rows[10:20])):
+        (tmp_path / f"{file}.src").write_text("".join(f"{one}\n" for one, _ in some))
+        (tmp_path / f"{file}.tgt").write_text("".join(f"{other}\n" for _, other in some))
+    assert sublayer("train", recipe, "--out", tmp_path / "run").code == 0
+    changed = (tmp_path / name).read_text().splitlines()
+    changed[0] += " ba"
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in changed))
+    before = state(tmp_path / "run")
+    outcome = sublayer("train", recipe, "--out", tmp_path / "run", "--resume")
+    assert outcome.code == 2
+    assert f"{part} is not what {tmp_path / 'run'} began with" in outcome.err
+    assert state(tmp_path / "run") == before
+
+
+def test_an_edited_recipe_is_noticed(run: Path) -> None:
+    """Also where it is the one in the run's folder that is given and edited, so that the two agree."""
+    path = run / "recipe.toml"
+    text = path.read_text()
+    path.write_text(text.replace("learning_rate = 0.005", "learning_rate = 0.004"))
+    before = state(run)
+    outcome = sublayer("train", path, "--out", run, "--resume")
+    assert outcome.code == 2
+    assert "was edited since the run began: training.optimizer.learning_rate was 0.005, is 0.004" in outcome.err
+    assert state(run) == before
+    # How long it is may be another.
+    path.write_text(text.replace("steps = 12", "steps = 14"))
+    assert sublayer("train", path, "--out", run, "--resume").code == 0
+    assert listed(run / "checkpoints")[-1].name == "step-000014"
+
+
+def test_what_cannot_be_followed_is_said(stopped: Path, run: Path) -> None:
+    described = json.loads((run / FILE).read_text())
+    described["machine"] |= {"torch": "1.0", "processor": "another"}
+    (run / FILE).write_text(json.dumps(described))
+    outcome = sublayer("train", stopped / "recipe.toml", "--out", run, "--resume")
+    assert outcome.code == 0
+    assert (
+        "not where the run began, so not equal to the bit to a run without a break: processor was another"
+        in outcome.err
+    )
+    assert f"torch was 1.0, is {torch.__version__}" in outcome.err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"recipe": 3}', "\x00"])
+def test_damaged_conditions(stopped: Path, run: Path, text: str) -> None:
+    (run / FILE).write_text(text)
+    outcome = sublayer("train", stopped / "recipe.toml", "--out", run, "--resume")
+    assert outcome.code == 2
+    assert "conditions.json cannot be read" in outcome.err
+    (run / FILE).unlink()
+    assert sublayer("train", stopped / "recipe.toml", "--out", run, "--resume").code == 0
