@@ -139,6 +139,11 @@ def cache_folder() -> Path:
         ) from None
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with a `~` at its beginning made the home folder; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises RuntimeError)
+
+
 def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8 under `path`, whole or not at all."""
     with replacing(path) as aside:
@@ -170,12 +175,10 @@ def require_name(path: Path) -> None:
 _LONGEST = 255
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """What the disk refused, with the remedy for it."""
+def storage_error(path: Path, error: OSError, then: str = "what was there before is untouched") -> StorageError:
+    """What the disk refused, with the remedy for it. then: the end of the remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
-    return StorageError(
-        f"could not write {path}: {error.strerror or error}", f"{remedy}; what was there before is untouched."
-    )
+    return StorageError(f"could not write {path}: {error.strerror or error}", f"{remedy}; {then}.")
 
 
 _FULL = "Free space or choose another place"

@@ -23,6 +23,7 @@ from sublayer.cli.heads import heads
 from sublayer.cli.inspect import inspect
 from sublayer.cli.lens import lens
 from sublayer.cli.merge import merge
+from sublayer.cli.process import run
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -86,7 +87,7 @@ for command in COMMANDS:
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        run(app)
     except SublayerError as error:
         typer.echo(f"sublayer: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

@@ -12,6 +12,7 @@ from sublayer.config import PRESETS, Decoding, Model, Training
 from sublayer.config.load import load_recipe, model_file, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
+from sublayer.files import expanded
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
     """
     if what in PRESETS:
         return _bare(what, f"preset {what}", {"model": {"preset": what}, "training": {"steps": 1}}, overrides)
-    path = Path(what).expanduser()
+    path = expanded(what)
     if path.is_dir():
         return _folder(what, path, overrides)
     if not path.is_file() and what.removesuffix(".toml") not in shipped_recipes():

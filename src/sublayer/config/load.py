@@ -19,6 +19,7 @@ from sublayer.config.part import UNSET, Part
 from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
 from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
+from sublayer.files import expanded
 
 UNFINISHED = "unfinished"
 """Folder in a run's folder that holds the model of its last checkpoint, as long as the run has not ended."""
@@ -70,7 +71,7 @@ def find_recipe(name_or_path: str) -> Path:
     Raises:
         ConfigError: neither is there; names the nearest shipped recipe.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.is_file():
         return path
     name = name_or_path.removesuffix(".toml")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError, nearest
+from sublayer.files import expanded
 from sublayer.hub import catalogue
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -34,7 +35,7 @@ def resolve(what: str, *, unsafe_pickle: bool = False, progress: Progress | None
     """
     if what in catalogue.names():
         return catalogue.fetch(what, progress)
-    path = Path(what).expanduser()
+    path = expanded(what)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
     if path.is_file():

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from sublayer import config
 from sublayer.errors import CheckpointError, InputError
+from sublayer.files import expanded
 from sublayer.hub.folder import find
 from sublayer.inspection.groups import groups
 from sublayer.inspection.view import About, MapName, Task
@@ -121,5 +122,5 @@ def held_out(path: Path, most: int = 4) -> list[str]:
 
 def folder_name(path: Path) -> str:
     """What a model's folder is called; of the folder `model` in a run, the run's."""
-    path = path.expanduser().absolute()
+    path = expanded(path).absolute()
     return path.parent.name if path.name == "model" else path.name
