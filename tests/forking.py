@@ -58,7 +58,7 @@ def kill_before_rename(count: int) -> None:
 
     def flush(path: Path) -> None:
         real(path)
-        calls[0] += ".step-" in path.name
+        calls[0] += "step-" in path.name
         if calls[0] == count:
             die()
 

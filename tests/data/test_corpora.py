@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -229,10 +230,39 @@ def test_an_interrupt_ends_pip_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_command_downloads_and_never_installs() -> None:
     command = download._command("tiny==1.0", Path("/folder"))
-    assert command[:3] == [sys.executable, "-m", "pip"]
+    assert command[:4] == [sys.executable, "-P", "-m", "pip"]
     assert "download" in command
     assert "install" not in command
     assert "--no-deps" in command
+
+
+@pytest.mark.parametrize("path", [None, "", ":", ".", "relative"])
+def test_nothing_of_the_working_folder_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """Not by pip's first imports either, nor by way of a PYTHONPATH with an entry that means "here"."""
+    here = tmp_path / "here"
+    for folder in (here, here / "relative"):
+        folder.mkdir()
+        for name in ("typing", "pip", "runpy", "sitecustomize", "usercustomize", "encodings", "os"):
+            (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "cache").mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", path)
+    with pytest.raises(DataError, match=r"pip could not fetch nothing==1\.0: Could not find a version"):
+        download.download("nothing==1.0", 1, Path("../cache"), "", None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_processes_are_started_in_two_places_only() -> None:
+    """Each keeps the working folder off the path of what it starts."""
+    source = Path(download.__file__).parents[1]
+    starting = r"\bsubprocess\.|os\.(system|popen|exec|spawn|posix_spawn)|multiprocessing|ProcessPoolExecutor"
+    found = {str(path.relative_to(source)) for path in source.rglob("*.py") if re.search(starting, path.read_text())}
+    assert found == {"data/download.py", "text/templates/process.py"}
+    assert '"-I"' in (source / "text/templates/process.py").read_text()
 
 
 def test_the_commands_list_and_fetch(cache: Path, index: Index) -> None:

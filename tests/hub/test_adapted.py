@@ -72,7 +72,7 @@ def test_merged_is_a_model_like_any_other(tmp_path: Path) -> None:
     held = read(base)
     merge(tmp_path / "adapters", tmp_path / "merged")
     for own in (base, tmp_path / "adapters"):
-        with pytest.raises(CheckpointError, match="holds what is to be merged"):
+        with pytest.raises(CheckpointError, match="holds what is to be read"):
             merge(tmp_path / "adapters", own)
     shutil.rmtree(base)
     found = read(tmp_path / "merged")

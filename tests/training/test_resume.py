@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from machines import ONE_DNN_FASTER
 from small_run import Outcome, processes, same, sublayer, write
 from sublayer.fast.machine import machine_is
+from sublayer.files import ASIDE
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import load
 from sublayer.nn import product
@@ -76,7 +77,7 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in ("tokenizer.json", "recipe.toml", "model/test.jsonl", "model/config.json"):
         if (one / name).read_bytes() != (other / name).read_bytes():
             found.append(name)
-    leftovers = sorted(str(path) for path in other.rglob(".*.new"))
+    leftovers = sorted(str(path) for path in other.rglob(f"{ASIDE}*"))
     return found + leftovers
 
 
@@ -147,7 +148,7 @@ def test_killed_while_a_file_is_written(tmp_path: Path, whole: tuple[Path, Path]
     out = tmp_path / "killed"
     assert go(file, out, fault=fault).code == -9
     if fault[0] in ("kill_in_tensor_file", "kill_before_rename"):
-        assert list((out / "checkpoints").glob(".*.new"))
+        assert list((out / "checkpoints").glob(f"{ASIDE}*"))
     outcome = go(file, out)
     assert outcome.code == 0, outcome.err
     assert differences(expected, out) == []

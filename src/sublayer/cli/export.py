@@ -42,13 +42,12 @@ def export(
 
     Example: sublayer export runs/trec exported/trec-adapters --format peft
     """
-    from sublayer.errors import CheckpointError
     from sublayer.hub import folder
+    from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.exporting import export as run
     from sublayer.hub.peft import export_adapters
 
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    require_destination(out, with_bases(folder.find(model)), overwrite=overwrite)
     found = folder.read(model)
     origin = found.imported
     if form is Format.peft:

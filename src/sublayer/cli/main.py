@@ -24,6 +24,7 @@ from sublayer.cli.heads import heads
 from sublayer.cli.inspect import inspect
 from sublayer.cli.lens import lens
 from sublayer.cli.merge import merge
+from sublayer.cli.process import run
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
 from sublayer.cli.tag import tag
@@ -94,7 +95,7 @@ def main() -> None:
     """
     log_to_terminal()
     try:
-        app()
+        run(app)
     except SublayerError as error:
         _end(str(error), 2)
     except KeyboardInterrupt:

@@ -21,11 +21,11 @@ def merge(
 
     Example: sublayer merge runs/trec models/trec
     """
-    from sublayer.errors import CheckpointError
+    from sublayer.hub.destination import require_destination, with_bases
+    from sublayer.hub.folder import find
     from sublayer.hub.merging import merge as run
 
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    require_destination(out, with_bases(find(model)), overwrite=overwrite)
     contents = run(model, out)
     count = sum(parameter.numel() for parameter in contents.model.parameters())
     say(f"model: {out} ({contents.model.config.kind}, {count:,} parameters)")

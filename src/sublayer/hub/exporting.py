@@ -35,6 +35,29 @@ FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": 
 
 SHARD = 5_000_000_000
 
+PARTS = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "additional_chat_templates",
+    "vocab.*",
+    "merges.txt",
+    "*.spm",
+    "spiece.model",
+    "sentencepiece*.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]_*",
+)
+"""What a folder of such a library may consist of, and what that library would read beside a new model if it stayed."""
+
 IN_CONFIG = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})
 """Numbers of tokens that stand in config.json too, where older readers look for them."""
 
@@ -48,7 +71,7 @@ def export(
     tokens: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD,
 ) -> Family:
-    """Write the model as `transformers` writes one, whole or not at all.
+    """Write the model as `transformers` writes one, whole or not at all; what else stands in the folder is kept.
 
     Args:
         tokenizer: written beside it, where there is one.
@@ -70,7 +93,7 @@ def export(
     special = dict(tokens or _tokens_of(tokenizer))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     settings |= {"torch_dtype": dtype, **{key: value for key, value in special.items() if key in IN_CONFIG}}
-    with replacing(folder) as aside:
+    with replacing(folder, PARTS) as aside:
         aside.mkdir()
         write_json(aside / "config.json", settings)
         if not isinstance(model.config, config.EncoderOnly):

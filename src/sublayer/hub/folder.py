@@ -49,6 +49,19 @@ from sublayer.untrusted import exists, read_object
 FORMAT = 1
 LONGEST_NAME = 120
 """Letters of a folder's name that are shown where there is no such folder."""
+PARTS = (
+    "config.json",
+    WEIGHTS,
+    ADAPTERS,
+    "tokenizer.json",
+    "sublayer_tokenizer.json",
+    "recipe.toml",
+    "README.md",
+    "test.jsonl",
+    "scores.json",
+    "step.json",
+)
+"""What a model folder may consist of; what else stands in it is the user's, and is never removed."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,10 @@ def save(folder: Path, translator: Translator, papers: Papers) -> None:
 
 
 def write(folder: Path, contents: Contents, papers: Papers) -> None:
-    """Write the model folder, whole or not at all."""
+    """Write the model folder, whole or not at all; what else stands in it is kept."""
     model, tokenizer = contents.model, contents.tokenizer
     parameters, ties = untied(model)
-    with replacing(folder) as aside:
+    with replacing(folder, PARTS) as aside:
         aside.mkdir()
         tokenizer.save(aside / "tokenizer.json")
         if contents.adapted is None:
@@ -198,7 +211,13 @@ def read(
             (all are named at once), or the tokenizer is not the one that the model was trained with; of adapters, their
             base is not there, or is another.
     """
-    folder = find(Path(path))
+    return _read(find(Path(path)), device, merged=merged, allow_nonfinite=allow_nonfinite)
+
+
+def _read(
+    folder: Path, device: str | torch.device, *, merged: bool, allow_nonfinite: bool, above: tuple[Path, ...] = ()
+) -> Contents:
+    """above: the adapters whose base is read."""
     description = _description(folder)
     try:
         tree = _tree(description["model"], f"{folder / 'config.json'}: model")
@@ -227,9 +246,16 @@ def read(
         if not allow_nonfinite:
             refuse_nonfinite(nonfinite(tensors), str(folder / WEIGHTS))
     else:
+        below = (*above, folder.resolve())
+        where = adapted.base_folder(folder)
+        if where.resolve() in below:
+            raise CheckpointError(
+                f"{folder} holds adapters whose base, in the end, is themselves: {where}",
+                f"Put the path of the model that they were made for into {folder / 'config.json'} (base.path).",
+            )
         if not allow_nonfinite:
             refuse_nonfinite(nonfinite(adapted.tensors), str(folder / ADAPTERS))
-        base = read(adapted.base_folder(folder), allow_nonfinite=allow_nonfinite).model
+        base = _read(where, "cpu", merged=True, allow_nonfinite=allow_nonfinite, above=below).model
         model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing
+from sublayer.hub.destination import require_apart, with_bases
 from sublayer.hub.folder import Contents, Papers, find, read, write
 
 BESIDE = ("test.jsonl",)
@@ -25,8 +26,7 @@ def merge(model: Path, out: Path) -> Contents:
     if found.adapted is None:
         raise CheckpointError(f"{model} holds no adapters: there is nothing to merge", "It is a whole model already.")
     c, base = found.adapted.c, found.adapted.base
-    if out.resolve() in (folder.resolve(), (folder / base.path).resolve()):
-        raise CheckpointError(f"{out} holds what is to be merged", "Choose another place.")
+    require_apart(out, with_bases(folder))
     card = _text(folder / "README.md").rstrip()
     card += f"\n\nLow-rank adapters (rank {c.rank}) were merged into the weights of {Path(base.path).name}.\n"
     merged = replace(found, adapted=None)

@@ -155,7 +155,7 @@ def export_adapters(out: Path, contents: Contents, family: str | None = None) ->
         "modules_to_save": None,
         "inference_mode": True,
     }
-    with replacing(out) as aside:
+    with replacing(out, (SETTINGS, TENSORS, "adapter_model*")) as aside:
         aside.mkdir()
         write_json(aside / SETTINGS, settings)
         write_tensors(aside / TENSORS, found)

@@ -13,6 +13,7 @@ from sublayer import config
 from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError
 from sublayer.hub import catalogue
+from sublayer.hub.destination import require_apart
 from sublayer.hub.folder import Contents, Papers, write
 from sublayer.hub.gguf import import_gguf
 from sublayer.hub.importing import Imported, import_folder
@@ -44,6 +45,7 @@ def pull(
         CheckpointError: it cannot be found, read or expressed, or its tokenizer is not its own.
     """
     path = resolve(what, unsafe_pickle=unsafe_pickle, progress=progress)
+    require_apart(out, [path])
     contents = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
     write(out, contents, _papers(what, path, out, contents))
     return contents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,12 +30,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """The tensors, wherever they are, as a safetensors file.
+    """The tensors, wherever they are, as a safetensors file that whoever may read new files of this user may read.
 
     Raises:
         OSError: the disk refused; the library itself reports a full disk as an error of its own kind.
     """
+    # The library makes its file for the owner alone.
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(None, str(error)) from error
+    path.chmod(mode)

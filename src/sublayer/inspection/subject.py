@@ -16,7 +16,7 @@ from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.tasks.filler import MASK
 from sublayer.text import Tokenizer
-from sublayer.untrusted import parse_json
+from sublayer.untrusted import expanded, parse_json
 
 MOST_WEIGHTS = 48_000_000
 """Attention weights of one view: what a browser takes in a second or two."""
@@ -121,5 +121,5 @@ def held_out(path: Path, most: int = 4) -> list[str]:
 
 def folder_name(path: Path) -> str:
     """What a model's folder is called; of the folder `model` in a run, the run's."""
-    path = path.expanduser().absolute()
+    path = expanded(path).absolute()
     return path.parent.name if path.name == "model" else path.name

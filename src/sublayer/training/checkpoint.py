@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +25,14 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
-from sublayer.files import replacing
+from sublayer.files import remove_parts, replacing
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.training.clock import Time
 from sublayer.untrusted import read_object
 
 PARTS = ("model", "optimizer", "average", "random")
+FILES = ("state.json", *(f"{part}.safetensors" for part in PARTS))
+"""What a checkpoint's folder consists of; what else stands in it is the user's."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         StorageError: the disk refused; the earlier checkpoints are untouched.
     """
     path = folder / f"step-{checkpoint.progress.step:06d}"
-    with replacing(path) as aside:
+    with replacing(path, FILES) as aside:
         aside.mkdir()
         sums: dict[str, str] = {}
         for part in PARTS:
@@ -91,16 +92,25 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         sums["progress"] = _sum_of(progress)
         state = {"format": 1, "progress": progress, "sha256": sums}
         (aside / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    for old in listed(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, keep)
     return path
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove the oldest checkpoints under `folder` beyond `keep`."""
+    for old in listed(folder)[:-keep]:
+        remove_parts(old, FILES)
 
 
 def listed(folder: Path) -> list[Path]:
     """The checkpoints under `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name) and path.is_dir()]
+    found = [
+        path
+        for path in folder.iterdir()
+        if re.fullmatch(r"step-\d{6,}", path.name) and any((path / file).is_file() for file in FILES)
+    ]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 

@@ -16,7 +16,8 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from sublayer.errors import ConfigError, StorageError
+from sublayer.errors import ConfigError
+from sublayer.files import storage_error
 
 
 class RunningMean:
@@ -48,9 +49,7 @@ class MetricsLog:
             self._file.truncate(min(kept_bytes, self._file.seek(0, SEEK_END)))
             self._file.seek(0, SEEK_END)
         except OSError as error:
-            raise StorageError(
-                f"could not write {path}: {error.strerror}", "Free space, or check permissions."
-            ) from error
+            raise storage_error(path, error) from error
 
     @property
     def bytes(self) -> int:
@@ -64,9 +63,7 @@ class MetricsLog:
             self._file.write(json.dumps(values).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(
-                f"could not write {self.path}: {error.strerror}", "Free space, then go on with --resume."
-            ) from error
+            raise storage_error(self.path, error, "go on with --resume") from error
         if self._board is not None:
             step = int(values["step"])
             for name, value in values.items():

@@ -2,6 +2,7 @@
 
 recipe.toml       the recipe as resolved, paths made absolute
 machine.json      what this machine is fast at, so that a resumed run multiplies as it began to (`fast/machine.py`)
+conditions.json   what else decides the result, compared when the run goes on (`training/conditions.py`)
 tokenizer.json    metrics.jsonl    curves.png, and what else the task draws
 checkpoints/      to go on from (`training/checkpoint.py`)
 model/            the result (`hub/folder.py`), with the held-out rows beside it in test.jsonl
@@ -10,12 +11,11 @@ unfinished/       the same as of the last checkpoint, until there is a result
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -26,15 +26,25 @@ from sublayer.data.loader import Loader
 from sublayer.drawing import attempt
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.machine import machine, machine_of_run, write_machine
-from sublayer.files import remove_leftovers, write_json, write_text
+from sublayer.files import clear_leftovers, remove_parts, require_name, storage_error, write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
+from sublayer.locks import LockedError, NoLocksError, locked
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt
 from sublayer.text import Tokenizer
-from sublayer.training import checkpoint, clock
+from sublayer.training import checkpoint, clock, conditions
 from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
+from sublayer.training.conditions import (
+    Conditions,
+    differences,
+    read_conditions,
+    require_same,
+    say_what_differs,
+    threads_of_run,
+    write_conditions,
+)
 from sublayer.training.curves import draw_curves
 from sublayer.training.evaluation import UNLEARNED
 from sublayer.training.judging import judge
@@ -59,8 +69,45 @@ def train(
     """
     keep_freed_memory()
     check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
-    with machine_of_run(out, resume=resume):
-        return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+    with alone(out):
+        # Again: another process may have begun a run there, or ended one, until the lock was ours.
+        check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+        with machine_of_run(out, resume=resume), threads_of_run(out, resume=resume, reporter=reporter):
+            return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+
+
+@contextmanager
+def alone(out: Path) -> Generator[None]:
+    """Hold the lock of the run in `out` within the block; a folder made for it is removed if nothing came into it.
+
+    A process that is killed does not keep the lock. Where the file system has no locks, nothing is held.
+
+    Raises:
+        ConfigError: another process trains there. StorageError: the folder cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            if not out.is_dir():
+                out.mkdir(parents=True)
+                held.callback(_remove_empty, out)
+            with suppress(NoLocksError):
+                held.enter_context(locked(out / LOCK))
+        except LockedError:
+            raise ConfigError(
+                f"another process is training in {out}", "Wait until it has ended, end it, or choose another --out."
+            ) from None
+        except OSError as error:
+            raise storage_error(out, error) from error
+        yield
+
+
+LOCK = ".lock"
+"""The file in a run's folder that the process which trains there holds locked; that it is there alone says nothing."""
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
@@ -82,12 +129,15 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
     if recipe.training.tensorboard:
         require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
-    recipe = _resumed(recipe, out, reporter) if resume else _begun(recipe, out, device)
-    for written in (out, out / "checkpoints"):
-        remove_leftovers(written)
+    recipe = _resumed(recipe, out, work, device, reporter) if resume else _begun(recipe, out, device)
+    for written in (out, out / "checkpoints", out / "model"):
+        clear_leftovers(written)
+    checkpoint.prune(out / "checkpoints", recipe.training.keep_checkpoints)
     # After recipe.toml, which makes a folder a run; also for a run that was killed before this line.
     if device.type == "cpu" and not (out / "machine.json").is_file():
         write_machine(machine(), out / "machine.json")
+    if not (out / conditions.FILE).is_file() and not checkpoint.listed(out / "checkpoints"):
+        write_conditions(out, Conditions.here(recipe, work, device))
     work.tokenizer.save(out / "tokenizer.json")
     saved = _last_checkpoint(out, work) if resume else None
     precision = resolve_precision(recipe.training.precision, device)
@@ -122,7 +172,7 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         with trainer.average.applied():
             result.write()
     if finished:
-        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+        remove_parts(out / UNFINISHED, model_folder.PARTS)
         result.judge(reporter)
     return finished
 
@@ -246,8 +296,9 @@ def check_folder(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> N
 
     Raises:
         ConfigError, CheckpointError: a run stands there and neither `resume` nor `overwrite` says what to do with it,
-            or there is nothing to resume.
+            or there is nothing to resume. StorageError: no folder can be called so.
     """
+    require_name(out)
     there = (out / "recipe.toml").is_file()
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other", "Give one of them.")
@@ -295,11 +346,16 @@ def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Rec
 
     What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
     """
-    for part in ("checkpoints", "model", UNFINISHED, "tensorboard"):
-        shutil.rmtree(out / part, ignore_errors=True)
-    for part in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json"):
-        with suppress(OSError):  # what cannot be removed here cannot be written below, which says so
-            (out / part).unlink()
+    for saved in checkpoint.listed(out / "checkpoints"):
+        remove_parts(saved, checkpoint.FILES)
+    remove_parts(out / "checkpoints", ())
+    for name in ("model", UNFINISHED):
+        remove_parts(out / name, model_folder.PARTS)
+    remove_parts(out / "tensorboard", ("events.out.tfevents.*",))
+    # What cannot be removed here cannot be written below, which says so.
+    for name in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json", conditions.FILE):
+        with suppress(OSError):
+            (out / name).unlink()
     precision = resolve_precision(recipe.training.precision, device)
     recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
     write_text(out / "recipe.toml", dump_toml(recipe))
@@ -310,11 +366,12 @@ MAY_CHANGE = ("steps", "minutes", "validate_every", "checkpoint_every", "keep_ch
 """Settings of the training that may be others when it goes on: how long it is, and what does not change its steps."""
 
 
-def _resumed(recipe: config.Recipe, out: Path, reporter: Reporter) -> config.Recipe:
+def _resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device, reporter: Reporter) -> config.Recipe:
     """The resolved recipe that the run in `out` began with, with what may change as it is in `recipe`.
 
     Raises:
-        ConfigError: it is not `recipe`; the settings that differ are named.
+        ConfigError: it is not `recipe`, or was edited; the settings that differ are named. DataError: the text is
+            another. CheckpointError: as in `read_conditions`.
     """
     path = out / "recipe.toml"
     before = load_recipe(str(path)).recipe
@@ -323,27 +380,20 @@ def _resumed(recipe: config.Recipe, out: Path, reporter: Reporter) -> config.Rec
     old = before.training
     changed = {name: getattr(recipe.training, name) for name in MAY_CHANGE}
     new = old.model_copy(update=changed)
-    different = _differences(before.model_copy(update={"training": new}).plain(), recipe.plain(), "")
+    different = differences(before.model_copy(update={"training": new}).plain(), recipe.plain(), "")
     if different:
         raise ConfigError(
-            f"the recipe is not the one that {out} began with: {', '.join(different)}",
+            f"the recipe is not the one that {out} began with: {', '.join(different.values())}",
             f"Resume with the same recipe and overrides (where text was moved, correct its path in {path}), "
             "or start another run.",
         )
+    began = read_conditions(out)
+    if began is not None:
+        here = Conditions.here(before, work, device)
+        require_same(began, before, here, out, {f"training.{name}" for name in MAY_CHANGE})
+        say_what_differs(began, here, reporter)
     if new != old:
-        reporter.say(f"changed: {', '.join(_differences(old.plain(), new.plain(), 'training'))}")
+        reporter.say(f"changed: {', '.join(differences(old.plain(), new.plain(), 'training').values())}")
         before = before.model_copy(update={"training": new})
         write_text(path, dump_toml(before))
     return before
-
-
-def _differences(old: Any, new: Any, where: str) -> list[str]:
-    """The settings that differ, by dotted path."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
-        return [
-            difference
-            for key in sorted({*before, *after})
-            for difference in _differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if old == new else [f"{where} was {old}, is {new}"]

@@ -20,6 +20,7 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
+from sublayer.streams import forget_terminal
 from sublayer.training import checkpoint, clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
@@ -277,6 +278,8 @@ class Trainer:
         )
         mean = self._mean.add(loss, tokens)
         last, left = clock.left(self.c, p.step, p.time)
+        # A clock that stands still, or goes by a coarse tick, must not end a run.
+        seconds = max(seconds, 1e-6)
         speed = f"{tokens / seconds:,.0f} {self.objective.unit}/s"
         self.around.reporter.step(p.step, last, mean, speed, left)
         for doubt in self._doubts.after(p, mean, tokens):
@@ -294,16 +297,24 @@ class Trainer:
 
 @contextmanager
 def interruptible() -> Generator[Callable[[], bool]]:
-    """Inside the block the first Ctrl-C (or SIGTERM) only sets a flag, which the given function tells."""
+    """Inside the block the first Ctrl-C (or SIGTERM, or SIGHUP) only sets a flag, which the given function tells.
+
+    What whoever started the process lets it ignore (`nohup`) stays ignored.
+    """
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            forget_terminal()
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
 
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, ask) for number in known if signal.getsignal(number) is not signal.SIG_IGN
+        }
     except ValueError:  # not in the main thread, where signals cannot be taken
         before = {}
     try:

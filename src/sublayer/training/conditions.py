@@ -1,0 +1,166 @@
+"""What decides the result of a run to the bit: written down when it begins, compared when it goes on.
+
+    conditions.json     recipe: as resolved when the run began
+                        text: digests of the training (with the tokenizer), validation and test text
+                        threads: of torch
+                        machine: device, processor, instructions, versions
+
+Of what differs, the recipe and the text are refused, the number of threads is followed, and the rest is said. (What the
+machine is fast at is followed too; it stands in machine.json.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from sublayer import config
+from sublayer.data.held_out import write_rows
+from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.fast.facts import Identity
+from sublayer.files import write_json
+from sublayer.training.progress import Reporter
+from sublayer.training.work import Work
+
+FILE = "conditions.json"
+
+TEXT = {"training": "the training text or the tokenizer", "validation": "the validation text", "test": "the test text"}
+"""What the digests are of, by their names."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """recipe: plain data. text: a digest by part. machine: by what it is of."""
+
+    recipe: Mapping[str, Any]
+    text: Mapping[str, str]
+    threads: int
+    machine: Mapping[str, str]
+
+    @staticmethod
+    def here(recipe: config.Recipe, work: Work, device: torch.device) -> Conditions:
+        """Those of this moment."""
+        held = (("validation", work.splits.validation), ("test", work.splits.test))
+        text = {"training": work.digest, **{name: _digest(write_rows(table)) for name, table in held}}
+        return Conditions(json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device))
+
+
+def write_conditions(folder: Path, conditions: Conditions) -> None:
+    """
+    Raises:
+        StorageError: the disk refused.
+    """
+    write_json(folder / FILE, asdict(conditions))
+
+
+def read_conditions(folder: Path) -> Conditions | None:
+    """Those that the run in `folder` began with; None of a run that is older than this file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        recipe, text, machine = (dict(held[name]) for name in ("recipe", "text", "machine"))
+        return Conditions(recipe, text, int(held["threads"]), machine)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error})", "Put it back, or remove it to go on without comparing."
+        ) from None
+
+
+@contextmanager
+def threads_of_run(folder: Path, *, resume: bool, reporter: Reporter) -> Generator[None]:
+    """Compute, within the block, with as many threads as the run in `folder` began with, where it is to go on.
+
+    Sums are made in another order by another number, so that the last bits would differ.
+
+    Raises:
+        CheckpointError: as in `read_conditions`.
+    """
+    began = read_conditions(folder) if resume else None
+    before = torch.get_num_threads()
+    if began is None or not 1 <= began.threads <= 4096 or began.threads == before:
+        yield
+        return
+    reporter.say(f"with threads: {began.threads}, as the run began (here: {before})")
+    torch.set_num_threads(began.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def require_same(began: Conditions, recipe: config.Recipe, here: Conditions, out: Path, may_change: set[str]) -> None:
+    """Check what a run must go on with. recipe: the one in its folder. may_change: settings that may be others.
+
+    Paths of text may be others too: what stands there is compared.
+
+    Raises:
+        ConfigError: the recipe in the folder was edited. DataError: the text is another.
+    """
+    found = differences(began.recipe, json.loads(json.dumps(recipe.plain())), "")
+    edited = [said for where, said in found.items() if where not in may_change and not _is_path(where)]
+    if edited:
+        raise ConfigError(
+            f"{out / 'recipe.toml'} was edited since the run began: {', '.join(edited)}",
+            "Put it back as it was, or start another run.",
+        )
+    for name, what in TEXT.items():
+        if began.text.get(name) != here.text[name]:
+            raise DataError(
+                f"{what} is not what {out} began with",
+                "Put back the text and tokenizer.json as they were, or start another run.",
+            )
+
+
+def say_what_differs(began: Conditions, here: Conditions, reporter: Reporter) -> None:
+    """Say what cannot be followed: from here on the run is not that of an unbroken one to the bit."""
+    found = differences(dict(began.machine), dict(here.machine), "").values()
+    if found:
+        reporter.say(f"not where the run began, so not equal to the bit to a run without a break: {', '.join(found)}")
+
+
+def differences(old: Any, new: Any, where: str) -> dict[str, str]:
+    """The settings that differ in plain data, by dotted path, each as a clause."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        found: dict[str, str] = {}
+        for key in sorted({*before, *after}):
+            found |= differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
+        return found
+    return {} if old == new else {where: f"{where} was {old}, is {new}"}
+
+
+def _is_path(where: str) -> bool:
+    first, _, last = where.partition(".")
+    return first in ("data", "start") and last.rpartition(".")[2] in ("source", "target", "path")
+
+
+def _machine(device: torch.device) -> dict[str, str]:
+    identity = Identity.here()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    limits = {"limits": " ".join(identity.limits)} if identity.limits else {}
+    versions = {package: version(package) for package in ("sublayer", "torch", "numpy")}
+    return {
+        "device": name,
+        "processor": identity.processor,
+        "instructions": identity.instructions,
+        **limits,
+        **versions,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
