@@ -43,6 +43,7 @@ def export(
     from sublayer.errors import CheckpointError
     from sublayer.hub import folder
     from sublayer.hub.exporting import export as run
+    from sublayer.hub.generation_config import unsaid
     from sublayer.hub.peft import export_adapters
 
     if out.exists() and not overwrite:
@@ -58,5 +59,8 @@ def export(
         tokenizer=found.tokenizer,
         family=origin.get("family") if family is None else family,
         tokens=origin.get("tokens"),
+        decoding=found.decoding,
     )
+    for each in unsaid(found.model.config, found.decoding):
+        typer.echo(f"not said in generation_config.json: {each}", err=True)
     typer.echo(f"{form.value}: {out} ({written.name})")

@@ -158,7 +158,7 @@ def _translated(
         _require_fit(len(target) + 1, about)
         return target, True, "given"
     if question.forced:
-        most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
+        most = min(room, decoding.room(len(source)))
         ends = {marks.end, *decoding.end_ids}
         model, most = cast("Stepper[Any]", translator.model), most - len(question.forced)
         made, end = _went_on(model, source, [marks.start], question.forced, ends, most, about)
