@@ -81,6 +81,7 @@ from sublayer.config.recurrent import (
     RecurrentEncoder,
 )
 from sublayer.config.task import (
+    BleuTokenizer,
     BalancedWeights,
     CausalTask,
     ClassificationTask,
@@ -116,6 +117,7 @@ from sublayer.config.training import (
 )
 
 __all__ = [
+    "BleuTokenizer",
     "Activation",
     "Adam",
     "AdamW",

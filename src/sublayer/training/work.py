@@ -23,6 +23,7 @@ from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, differences
 from sublayer.models import Model
 from sublayer.text import Tokenizer
+from sublayer.training.evaluation import bleu_metric, bleu_tokenizer
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import Objective
 from sublayer.training.objectives.classification import Classifying, label_weights
@@ -98,7 +99,9 @@ def objective(work: Work) -> Objective:
         case config.TranslationTask():
             loss = CrossEntropy(smoothing)
             pairs = work.splits.validation
-            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding)
+            tokenize = bleu_tokenizer(recipe.decoding.target_language or recipe.data.target_language, task.bleu)
+            bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
+            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding, tokenize)
         case config.SpanCorruptionTask() | config.DenoisingTask():
             return Reconstructing(CrossEntropy(smoothing), examples, batching)
         case config.CausalTask():
