@@ -19,7 +19,7 @@ from sublayer.config.presets import merge
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.exporting import export
-from sublayer.hub.generation_config import read, unsaid, write
+from sublayer.hub.generation_config import read, unsaid
 from sublayer.models import build_model
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Template, Tokenizer
@@ -142,7 +142,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     "as many as there is room": {"max_tokens": None},
     "in all": {"max_tokens": None, "max_length": 19},
     "beam": {"search": {"type": "beam", "size": 3}, "max_tokens": 8},
-    "late beam": {"search": {"type": "beam", "size": 3, "early_stopping": False, "length_penalty": 0.3}, "max_tokens": 8},
+    "late beam": {"search": {"type": "beam", "size": 3, "early_stopping": False}, "max_tokens": 8},
     "repetition": {"constraints": {"repetition_penalty": 1.7}, "max_tokens": 12},
     "n-grams": {"constraints": {"no_repeat_ngram": 2}, "max_tokens": 12},
     "minimum": {"constraints": {"min_length": 9}, "max_tokens": 12},
@@ -156,7 +156,11 @@ def generator(decoding: dict[str, Any], kind: str = "bpe") -> Generator[Any]:
     own = own.dressed(template=Template.around([own.start_id], []))
     tree = config.DecoderOnly.parse(merge(DECODER_ONLY, {"vocab_size": own.vocab_size, "max_length": 32}), "test")
     block = tree.decoder.block.model_copy(
-        update={"attention": config.Attention(heads=2, bias=False), "feed_forward": config.Gated(hidden=24), "norm": config.RMSNorm()}
+        update={
+            "attention": config.Attention(heads=2, bias=False),
+            "feed_forward": config.Gated(hidden=24),
+            "norm": config.RMSNorm(),
+        }
     )
     tree = tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"block": block})})
     return Generator(built(tree), own, config.Generation.parse(decoding, "test"))
@@ -181,7 +185,9 @@ def test_a_language_model_goes_on_alike(name: str, tmp_path: Path) -> None:
 
 def encoder(own: Tokenizer, head: Any, **more: Any) -> Any:
     block = config.Block(
-        attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=36, activation="gelu"), wiring="post"
+        attention=config.Attention(heads=2),
+        feed_forward=config.PositionWise(hidden=36, activation="gelu"),
+        wiring="post",
     )
     return built(
         config.EncoderOnly(

@@ -189,7 +189,8 @@ def test_a_filler(kind: Tokenizer | str) -> None:
             begin = end - len(word)
             if not tokenizer.pieces([whole.ids[place]])[0].strip(SPACE):
                 continue
-            if whole.texts[place] is None or not word or text[begin - 1 : begin].strip() or text[end : end + 1].isalnum():
+            inside = text[begin - 1 : begin].strip() or text[end : end + 1].isalnum()
+            if whole.texts[place] is None or not word or inside:
                 continue
             asked = f"{text[:begin]}[MASK]{text[end:]}"
             [(ids, _)] = asked_rows(filler, filler.fill, asked)

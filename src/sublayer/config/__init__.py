@@ -51,6 +51,7 @@ from sublayer.config.model import (
     Pooling,
     Position,
     PositionWise,
+    Problem,
     Recurrent,
     RecurrentDecoderOnly,
     RecurrentEncoderDecoder,
@@ -81,8 +82,8 @@ from sublayer.config.recurrent import (
     RecurrentEncoder,
 )
 from sublayer.config.task import (
-    BleuTokenizer,
     BalancedWeights,
+    BleuTokenizer,
     CausalTask,
     ClassificationTask,
     DenoisingTask,
@@ -117,6 +118,7 @@ from sublayer.config.training import (
 )
 
 __all__ = [
+    "Problem",
     "BleuTokenizer",
     "Activation",
     "Adam",

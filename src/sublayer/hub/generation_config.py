@@ -335,7 +335,7 @@ def _write_constraints(c: config.Constraints, vocab_size: int, counted: int | No
 
 
 def unsaid(tree: config.Model, decoding: Mapping[str, Any]) -> list[str]:
-    """What no generation_config.json says of how a model is used here, as the user wrote it: to be told, not dropped."""
+    """What no generation_config.json says of how a model is used here, as a recipe spells it."""
     if not isinstance(tree, config.EncoderDecoder):
         return []
     c = config.Decoding.parse(decoding, "decoding")

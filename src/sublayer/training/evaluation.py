@@ -99,9 +99,10 @@ def bleu_metric(tokenize: str) -> BLEU:
     except Exception as error:  # the library raises whatever its tokenizers raise
         extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
         install = f'Run `pip install "sacrebleu[{extra}]"`, or' if extra else "Install what it asks for, or"
+        why = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
-            f"BLEU's tokenizer '{tokenize}' is not there ({str(error).strip().splitlines()[0] if str(error) else error!r})",
-            f"{install} choose another: task.bleu = \"char\" in a recipe, --tokenize char in `sublayer evaluate`.",
+            f"BLEU's tokenizer '{tokenize}' is not there ({why})",
+            f'{install} choose another: task.bleu = "char" in a recipe, --tokenize char in `sublayer evaluate`.',
         ) from None
 
 

@@ -17,7 +17,7 @@ from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import Document
 from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tokenizer
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, ConfigError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, differences
@@ -90,6 +90,21 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     return Work(recipe, splits, tokenizer, *encoded)
 
 
+def _require_one_right_label(tree: config.Model) -> None:
+    """
+    Raises:
+        ConfigError: the head's scores mean something else than which label is right, which is neither trained nor
+            measured here.
+    """
+    head = tree.head if isinstance(tree, config.EncoderOnly) else None
+    if isinstance(head, config.Classification) and (head.problem != "single-label" or len(head.labels) == 1):
+        raise ConfigError(
+            f"model.head.problem = '{head.problem}' with {len(head.labels)} labels: only texts with one right label of "
+            "several are trained and measured here",
+            'Give the model a new head: start.head = "new", or use it with `sublayer classify` only.',
+        )
+
+
 def objective(work: Work) -> Objective:
     """What the task asks of a model."""
     recipe = work.recipe
@@ -112,6 +127,7 @@ def objective(work: Work) -> Objective:
         case config.MaskedTask():
             return Unmasking(CrossEntropy(smoothing), examples, batching)
         case config.ClassificationTask():
+            _require_one_right_label(recipe.model)
             names = labels(recipe.model)
             training: Any = work.training
             weights = label_weights(task.weights, np.bincount(training.target, minlength=len(names)))
