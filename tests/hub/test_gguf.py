@@ -16,7 +16,9 @@ from parity import relative
 
 from checkpoints import tiny_tokenizer
 from small_run import sublayer
+from sublayer import config
 from sublayer.errors import CheckpointError
+from sublayer.generation.generator import Generator
 from sublayer.hub import folder
 from sublayer.hub.families.rope import scaling_of_factors
 from sublayer.hub.pulling import read_elsewhere
@@ -69,7 +71,13 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def write_gguf(
-    path: Path, name: str, *, quantized: bool = True, factors: Sequence[float] | None = None, **settings: Any
+    path: Path,
+    name: str,
+    *,
+    quantized: bool = True,
+    factors: Sequence[float] | None = None,
+    ends: Mapping[str, int] | None = None,
+    **settings: Any,
 ) -> Path:
     """A file of this architecture with random tensors, some of them quantized, and a small tokenizer."""
     generator = np.random.default_rng(7)
@@ -92,6 +100,8 @@ def write_gguf(
     for key, value in settings.items():
         writer.add_uint32(f"{name}.{key}", value)
     add_tokenizer(writer)
+    for kind, token in (ends or {}).items():
+        writer.add_uint32(f"tokenizer.ggml.{kind}_token_id", token)
     for tensor, shape in shapes(name).items():
         values = generator.standard_normal(shape).astype(np.float32) * (1.0 if len(shape) == 1 else shape[-1] ** -0.5)
         if quantized and len(shape) == 2 and "ffn" in tensor:
@@ -123,6 +133,23 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_token_merges(merges)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [({}, ()), ({"eot": 7}, (7,)), ({"eom": 9}, (9,)), ({"eot": 7, "eom": 9}, (7, 9)), ({"eot": 2}, ())],
+)
+def test_what_ends_a_turn_ends_a_text_too(said: dict[str, int], ends: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_gguf(path, next(iter(ARCHITECTURES)), ends=said)
+    found = read_elsewhere(path)
+    assert tuple(found.decoding["end_ids"]) == ends
+    generator = Generator(found.model, found.tokenizer, config.Generation.parse(found.decoding, "test"))
+    # Banned but for its ends, a model says one of them at once.
+    only = config.Constraints(allowed=(*ends, 5))
+    [one] = generator.generate(["cat"], constraints=only, max_tokens=30)
+    assert set(one.tokens) <= {5, *ends}
+    assert [token for token in one.tokens[:-1] if token in ends] == []
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

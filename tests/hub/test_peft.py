@@ -160,6 +160,22 @@ def test_in_is_exact(tmp_path: Path, scaled: bool) -> None:
         ({"use_dora": True}, "settings that sublayer does not know: use_dora = True"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 3}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern"),
+        ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config"),
+        ({"target_modules": ["q_proj", "v_proj"]}, r"leaves out model\.layers\.0\.mlp\.down_proj"),
+        ({"target_modules": r".*\.self_attn\..*"}, r"leaves out model\.layers\.0\.mlp\.down_proj"),
+        ({"layers_to_transform": [1]}, r"layers_to_transform = \[1\], which leaves out model\.layers\.0"),
+        ({"exclude_modules": ["v_proj"]}, r"leaves out model\.layers\.0\.self_attn\.v_proj"),
+        ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+        ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
+        ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens"),
+        *(
+            ({"init_lora_weights": begun}, f"init_lora_weights = '{begun}': these adapters belong to a base")
+            for begun in ("pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga", "mica", "tomorrow's")
+        ),
     ],
 )
 def test_settings_that_are_not_known(tmp_path: Path, spoil: dict[str, Any], says: str) -> None:

@@ -26,8 +26,9 @@ from sublayer.data.tasks import encode_for, train_tokenizer
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.models import build_model
-from sublayer.tasks import Classifier, Embedder, Tagger
+from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
+from sublayer.text.pieces import SPACE
 
 WORDS = ["the", "cat", "dog", "sat", "on", "a", "mat", "Tom's", "café"]
 NAMED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]", "xx_XX", "yy_YY"]
@@ -165,6 +166,40 @@ def test_an_embedder(kind: Tokenizer | str) -> None:
     batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(3))
     for row, (ids, _) in enumerate(asked_rows(reader, reader.embed, *TEXTS)):
         assert batch.left[row, : batch.left_lengths[row]].tolist() == ids
+
+
+MASKED = ["the cat sat", "a dog, the cat.", "the cat; Tom's café (the mat) sat on the mat."]
+
+
+@pytest.mark.parametrize("kind", [*OWN, BERT], ids=[*OWN, "BERT"])
+def test_a_filler(kind: Tokenizer | str) -> None:
+    """The ids of a text with one word masked are the ids of the text with that word's ids replaced."""
+    task, table = config.MaskedTask(), rows([Document(text) for text in MASKED * 9])
+    tokenizer = made(kind, task, table)
+    filler = Filler(encoder(tokenizer, {"type": "masked-language"}), tokenizer)
+    batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(len(MASKED)))
+    tried = 0
+    for row, text in enumerate(MASKED):
+        (whole,) = tokenizer.tokens([text])
+        trained = batch.tokens[row, : batch.lengths[row]].tolist()
+        hidden = batch.target[row, : batch.lengths[row]].tolist()
+        assert [a if b < 0 else b for a, b in zip(trained, hidden, strict=True)] == whole.ids
+        for place, (begin, end) in enumerate(whole.spans):
+            word = text[begin:end].strip()
+            begin = end - len(word)
+            if not tokenizer.pieces([whole.ids[place]])[0].strip(SPACE):
+                continue
+            inside = text[begin - 1 : begin].strip() or text[end : end + 1].isalnum()
+            if whole.texts[place] is None or not word or inside:
+                continue
+            asked = f"{text[:begin]}[MASK]{text[end:]}"
+            [(ids, _)] = asked_rows(filler, filler.fill, asked)
+            assert ids == [*whole.ids[:place], tokenizer.mask_id, *whole.ids[place + 1 :]], asked
+            options = filler.fill([asked], best=tokenizer.vocab_size)[0][0]
+            word = tokenizer.decode([[whole.ids[place]]])[0].strip()
+            assert f"{text[:begin]}{word}{text[end:]}" in [one.text for one in options if one.token == word]
+            tried += 1
+    assert tried
 
 
 @pytest.mark.parametrize("kind", [*OWN, LLAMA, GPT2], ids=[*OWN, "Llama", "GPT-2"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import transformers
 from tokenizers import Regex, pre_tokenizers
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
@@ -16,6 +17,7 @@ import vocabularies
 from sublayer.errors import CheckpointError
 from sublayer.text import Tokenizer
 from sublayer.text.gguf import from_gguf
+from sublayer.text.sentencepiece import backend_of, read_piece_model
 from vocabularies import LINES, PLAIN, TEXTS
 
 TRIED = [*PLAIN, *LINES, "I'LL sAy 1234567 ЖukOv's a/b//\n\n\n x  \r\n end  ", "!!!=== (a)  ... $5.00"]
@@ -133,16 +135,53 @@ def test_pieces_are_those_of_transformers(prefix: bool) -> None:
     assert ours.decode(ours.encode(TEXTS)) == [text.replace("▁", " ") for text in TEXTS]
 
 
-def test_gemmas_runs_of_spaces_are_joined() -> None:
-    """The file has them as spaces, of the user's kind."""
-    metadata = pieces(**{"tokenizer.ggml.add_space_prefix": False})
-    tokens = list(metadata["tokenizer.ggml.tokens"])
-    kinds = list(metadata["tokenizer.ggml.token_type"])
-    for run in ("▁▁", "▁▁▁▁"):
-        kinds[tokens.index(run)] = 4
-        tokens[tokens.index(run)] = " " * len(run)
-    spaced = metadata | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
-    assert from_gguf(spaced).encode(TRIED) == from_gguf(metadata).encode(TRIED)
+CODE = [
+    "    return x",
+    "def f(x):\n        if x:\n            return  x\n",
+    "  Tom   sees\tthe house.",
+    "x = {'a':    1,  \"b\": [ ] }   # naïve",
+    " ",
+    "   ",
+    "a  b   c    d     e",
+    "El niño  perdió   la canción ☃  你好  \U0001f600   !",
+    "trailing   ",
+    "",
+]
+
+
+def test_gemmas_runs_of_spaces_are_cut_out_first_as_by_sentencepiece(tmp_path: Path) -> None:
+    """In the file of SentencePiece, and in GGUF, where their converter writes spaces and a score of -1000."""
+    runs = ["▁" * count for count in range(2, 9)]
+    path = vocabularies.pieces(
+        tmp_path / "tokenizer.model",
+        lines=[*LINES, *CODE] * 3,
+        model_type="bpe",
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        user_defined_symbols=runs,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    lines = [*CODE, *LINES, *(text for text in TRIED if "▁" not in text)]
+    expected = [theirs.encode(line) for line in lines]
+    ours = backend_of(read_piece_model(path))
+    assert [ours.encode(line, add_special_tokens=False).ids for line in lines] == expected
+    model = read_piece_model(path)
+    numbers = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [p.text.replace("▁", " ") if p.kind == "user" else p.text for p in model.pieces],
+        "tokenizer.ggml.token_type": [numbers[piece.kind] for piece in model.pieces],
+        "tokenizer.ggml.scores": [-1000.0 if piece.kind == "user" else piece.score for piece in model.pieces],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    ours = from_gguf(metadata)
+    assert ours.encode(lines) == expected
+    assert ours.decode(expected) == [theirs.decode(ids) for ids in expected]
 
 
 def test_special_tokens_and_what_is_put_around(byte_level: dict[str, Any]) -> None:

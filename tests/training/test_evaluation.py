@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from sacrebleu import corpus_bleu, corpus_chrf
+from sacrebleu.metrics.bleu import BLEU
 from torch.nn import functional as F
 
-from small_run import tree
+from small_run import sublayer, tree, write
 from sublayer import config
 from sublayer.data.encoding import encode
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
+from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder
 from sublayer.text import Marks, Tokenizer
-from sublayer.training.evaluation import score, validation_loss
+from sublayer.training.evaluation import bleu_metric, bleu_tokenizer, score, validation_loss
 
 HYPOTHESES = [
     "The cat sat on the mat.",
@@ -72,3 +74,49 @@ def test_validation_loss_is_the_mean_over_tokens() -> None:
         tokens += len(wanted)
     assert found == pytest.approx(total / tokens, rel=1e-5)
     assert found > 1.0
+
+
+CHINESE = ["我喜欢这本书。", "他昨天去了北京。", "今天天气很好。", "你叫什么名字？"]
+
+
+@pytest.mark.parametrize("language", ["zh", "zh_CN", "zho_Hans", "__zh__", ">>cmn_Hans<<", "Mandarin Chinese"])
+def test_chinese_is_cut_into_words_as_sacrebleu_does(language):
+    """Word for word right is 100, and the signature says how words were cut."""
+    found = score(CHINESE, [[one] for one in CHINESE], bleu_tokenizer(language))
+    assert found.bleu == pytest.approx(100)
+    assert "tok:zh" in found.bleu_signature
+    assert score(CHINESE, [[one] for one in CHINESE], bleu_tokenizer("Spanish")).bleu == 0.0
+
+
+@pytest.mark.parametrize("code", ["zh", "ja", "ko", "de", "en", ""])
+def test_the_choice_is_sacrebleus_own(code):
+    known = BLEU._TOKENIZER_MAP
+    assert bleu_tokenizer(code) == known.get(code, BLEU.TOKENIZER_DEFAULT)
+    assert bleu_tokenizer(code, "char") == "char"
+
+
+def test_names_that_only_look_alike_are_no_languages():
+    assert {bleu_tokenizer(name) for name in ("target", "Zhuang", "Javanese", "Kongo", "jav_Latn", None)} == {"13a"}
+
+
+def test_a_tokenizer_that_is_not_there_is_named(monkeypatch):
+    def missing(name):
+        raise RuntimeError("Please install the mecab package")
+
+    monkeypatch.setattr("sacrebleu.metrics.bleu._get_tokenizer", missing)
+    with pytest.raises(InputError, match=r"'ja-mecab' is not there \(Please install"):
+        bleu_metric("ja-mecab")
+
+
+def test_validation_and_evaluate_cut_alike(tmp_path):
+    """The recipe's target language decides in both; `--tokenize` and task.bleu say otherwise."""
+    path = write(tmp_path, data={"target_language": "Chinese"}, training={"steps": 2, "validate_every": 2})
+    text = (tmp_path / "text.tgt").read_text()
+    (tmp_path / "text.tgt").write_text(text.translate(str.maketrans("bcdfghklmnpr", "你我他这那书去了北京今天")))
+    outcome = sublayer("train", path, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    for options, expected in (((), "tok:zh"), (("--tokenize", "char"), "tok:char")):
+        outcome = sublayer("evaluate", tmp_path / "run", *options)
+        assert expected in outcome.out, outcome.err
+    assert "BleuTokenizer" not in sublayer("evaluate", tmp_path / "run", "--tokenize", "nonsense").err
+    assert sublayer("evaluate", tmp_path / "run", "--tokenize", "nonsense").code == 2

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
@@ -22,6 +22,8 @@ def classify(
 ) -> None:
     """Say which label each text has, and how probable it is: label and probability, with tabs, then the text.
 
+    A line of standard input gives a line; an empty one gives an empty one.
+
     Example: sublayer classify models/sentiment "A film to see twice."
 
     Example: sublayer classify models/sentiment --best 2 < english.txt
@@ -29,7 +31,6 @@ def classify(
     from sublayer.tasks import Classifier
 
     classifier = load_reader(model, device, Classifier, "classify texts")
-    for chunk in chunks(texts, batch):
-        for one in classifier.classify(chunk):
-            ranked = list(one.probabilities.items())[:best]
-            say("\t".join([*(f"{label}\t{probability:.4f}" for label, probability in ranked), str(one.text)]))
+    for text, one in answered(texts, batch, classifier.classify):
+        ranked = [] if one is None else list(one.probabilities.items())[:best]
+        say("\t".join([*(f"{label}\t{probability:.4f}" for label, probability in ranked), text]) if one else "")

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
@@ -25,6 +25,8 @@ def embed(
 ) -> None:
     """Turn texts into vectors: a line of JSON each, {"text": …, "vector": [ … ]}.
 
+    A line of standard input gives a line; the vector of an empty one is null, and it is alike to nothing ("-").
+
     Example: sublayer embed models/minilm --similar "A cat sat." "There was a kitten." "Stocks fell."
     """
     import torch
@@ -35,16 +37,18 @@ def embed(
     embedder = load_reader(model, device, Embedder, "turn texts into vectors")
     found: list[torch.Tensor] = []
     seen: list[str] = []
-    for chunk in chunks(texts, batch):
-        vectors = embedder.embed(chunk)
+    for text, vector in answered(texts, batch, lambda chunk: list(embedder.embed(chunk))):
         if similar:
-            found.append(vectors)
-            seen += chunk
+            seen.append(text)
+            # Alike to nothing: an empty line keeps its row and its column.
+            found.append(torch.full((embedder.model.config.dim,), float("nan")) if vector is None else vector)
             continue
-        for text, vector in zip(chunk, vectors, strict=True):
+        rounded = None
+        if vector is not None:
             rounded = [float(f"{number:.7g}") for number in cast("list[float]", vector.tolist())]
-            say(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
+        say(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
     if similar and found:
-        unit = F.normalize(torch.cat(found), dim=-1)
+        unit = F.normalize(torch.stack(found), dim=-1)
         for text, row in zip(seen, unit @ unit.T, strict=True):
-            say("\t".join([*(f"{number:.3f}" for number in cast("list[float]", row.tolist())), text]))
+            numbers = cast("list[float]", row.tolist())
+            say("\t".join([*("-" if number != number else f"{number:.3f}" for number in numbers), text]))

@@ -35,6 +35,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write what was asked, expected and answered here (JSON lines).")
     ] = None,
+    tokenize: Annotated[
+        str | None,
+        typer.Option(
+            help="BLEU's tokenizer, as sacreBLEU calls it: 13a, zh, ja-mecab, ko-mecab, intl, char, spm, flores200, …",
+            show_default="the recipe's, or by the target language",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
 ) -> None:
     """Score a model on what was held out when it was trained.
@@ -57,11 +64,25 @@ def evaluate(
     found: Any = load(model, pick_device(device))
     path = find(model) / "test.jsonl" if data is None else data
     if isinstance(found, Translator) and not _holds(path, "text"):
-        _translated(found, path, beam, length_penalty, out)
+        _translated(found, path, beam, length_penalty, out, _tokenize(find(model), found, tokenize))
     elif isinstance(found, Generator) and _holds(path, "messages"):
         _answered(cast("Generator[Any]", found), path, out)
     else:
         _measured(found, model, data, out)
+
+
+def _tokenize(folder: Path, translator: Translator, asked: str | None) -> str:
+    """How BLEU cuts texts into words: as asked, else as the model's recipe says, else by the target language."""
+    from sublayer.config.task import TranslationTask
+    from sublayer.training.evaluation import bleu_tokenizer
+    from sublayer.training.judging import recipe_of
+
+    language = translator.decoding.target_language
+    if asked is not None:
+        return bleu_tokenizer(language, TranslationTask.parse({"bleu": asked}, "--tokenize").bleu)
+    recipe = recipe_of(folder, translator.model.config)
+    own = recipe.task.bleu if isinstance(recipe.task, TranslationTask) else "auto"
+    return bleu_tokenizer(language or recipe.data.target_language, own)
 
 
 def _holds(path: Path, field: str) -> bool:
@@ -96,7 +117,12 @@ def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> 
 
 
 def _translated(
-    translator: Translator, path: Path, beam: int | None, length_penalty: float | None, out: Path | None
+    translator: Translator,
+    path: Path,
+    beam: int | None,
+    length_penalty: float | None,
+    out: Path | None,
+    tokenize: str,
 ) -> None:
     from rich.progress import Progress
 
@@ -111,7 +137,7 @@ def _translated(
         )
     seconds = time.perf_counter() - started
     texts = [translation.text for translation in translations]
-    found = score(texts, references)
+    found = score(texts, references, tokenize)
     say(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
     say(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
     say(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")

@@ -45,6 +45,7 @@ def export(
     from sublayer.hub import folder
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.exporting import export as run
+    from sublayer.hub.generation_config import unsaid
     from sublayer.hub.peft import export_adapters
 
     require_destination(out, with_bases(folder.find(model)), overwrite=overwrite)
@@ -59,5 +60,8 @@ def export(
         tokenizer=found.tokenizer,
         family=origin.get("family") if family is None else family,
         tokens=origin.get("tokens"),
+        decoding=found.decoding,
     )
+    for each in unsaid(found.model.config, found.decoding):
+        say(f"not said in generation_config.json: {each}", err=True)
     say(f"{form.value}: {out} ({written.name})")

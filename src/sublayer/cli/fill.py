@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
@@ -22,13 +22,15 @@ def fill(
 ) -> None:
     """Say what may stand behind each [MASK]: probability, word and the text with it, with tabs, the best first.
 
+    An empty line of standard input gives an empty line.
+
     Example: sublayer fill models/bert "the [MASK] sat on the mat"
     """
     from sublayer.tasks import Filler
 
     filler = load_reader(model, device, Filler, "fill masks")
-    for chunk in chunks(texts, batch):
-        for masks in filler.fill(chunk, best=best):
-            for options in masks:
-                for one in options:
-                    say(f"{one.probability:.4f}\t{one.token}\t{one.text}")
+    for _, masks in answered(texts, batch, lambda chunk: filler.fill(chunk, best=best)):
+        if masks is None:
+            say("")
+        for one in (one for options in masks or () for one in options):
+            say(f"{one.probability:.4f}\t{one.token}\t{one.text}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 from sublayer.cli.lines import standard_input
 
 R = TypeVar("R")
+Answer = TypeVar("Answer")
 
 
 def load_reader(path: Path, device: str, kind: type[R], asked: str) -> R:
@@ -31,9 +32,16 @@ def load_reader(path: Path, device: str, kind: type[R], asked: str) -> R:
     return found
 
 
-def chunks(texts: Sequence[str] | None, batch: int) -> Iterator[list[str]]:
-    """The texts given, all at once, or else lines from standard input, `batch` at a time; empty lines are left out."""
+def answered(
+    texts: Sequence[str] | None, batch: int, ask: Callable[[list[str]], Sequence[Answer]]
+) -> Iterator[tuple[str, Answer | None]]:
+    """Each text with its answer, in order: the texts given, all at once, or else lines from standard input, `batch` at
+    a time.
+
+    A line in is a line out: a line without words is not asked about, and its answer is None.
+    """
     for chunk in iter([list(texts)]) if texts else standard_input(batch):
         filled = [line for line in chunk if line.strip()]
-        if filled:
-            yield filled
+        answers = iter(ask(filled) if filled else ())
+        for line in chunk:
+            yield line, next(answers) if line.strip() else None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.reading import chunks, load_reader
+from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
@@ -22,15 +22,15 @@ def tag(
     """Say which label each word has. Words are what stands between spaces.
 
     The output is that of CoNLL files: a word a line with its tag and the tag's probability, with tabs; an empty line
-    after each sentence.
+    after each sentence, and one for an empty line of standard input.
 
     Example: sublayer tag models/tagger "Ada Lovelace lived in London ."
     """
     from sublayer.tasks import Tagger
 
     tagger = load_reader(model, device, Tagger, "tag words")
-    for chunk in chunks(sentences, batch):
-        for one in tagger.tag(chunk):
+    for _, one in answered(sentences, batch, tagger.tag):
+        if one is not None:
             for word, label, probability in zip(one.words, one.tags, one.probabilities, strict=True):
                 say(f"{word}\t{label}\t{probability:.4f}")
-            say("")
+        say("")

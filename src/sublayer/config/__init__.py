@@ -51,6 +51,7 @@ from sublayer.config.model import (
     Pooling,
     Position,
     PositionWise,
+    Problem,
     Recurrent,
     RecurrentDecoderOnly,
     RecurrentEncoderDecoder,
@@ -82,6 +83,7 @@ from sublayer.config.recurrent import (
 )
 from sublayer.config.task import (
     BalancedWeights,
+    BleuTokenizer,
     CausalTask,
     ClassificationTask,
     DenoisingTask,
@@ -116,6 +118,8 @@ from sublayer.config.training import (
 )
 
 __all__ = [
+    "Problem",
+    "BleuTokenizer",
     "Activation",
     "Adam",
     "AdamW",

@@ -24,11 +24,14 @@ class Beam(Part):
     """The `size` best beginnings are kept at every step.
 
     length_penalty: alpha in score = log P(text | prompt) / |text| ** alpha, where |text| counts the end token.
+    early_stopping: whether a search ends with the `size`-th finished text; else it goes on while what is still running
+    could score better than the worst of them (as `transformers` has it).
     """
 
     type: Literal["beam"] = "beam"
     size: Beams = 4
     length_penalty: LengthPenalty = 1.0
+    early_stopping: bool = True
 
 
 class Sampling(Part):
@@ -56,6 +59,7 @@ class Constraints(Part):
     repetition_penalty: above 1, what the prompt or the text has said becomes less likely (Keskar et al. 2019).
     no_repeat_ngram: no so many tokens in a row are said twice. min_length: new tokens before the text may end.
     banned: never said. allowed: nothing else is said; unset means all. forced: the first new tokens.
+    renormalize: what is left after all of these is made a distribution again, which beam search adds up.
     """
 
     repetition_penalty: Factor = 1.0
@@ -64,18 +68,21 @@ class Constraints(Part):
     banned: tuple[TokenId, ...] = ()
     allowed: tuple[TokenId, ...] | None = None
     forced: tuple[TokenId, ...] = ()
+    renormalize: bool = False
 
 
 class Generation(Part):
     """How a model goes on from a prompt unless told otherwise.
 
     max_tokens: new tokens at most, the end token included; unset means as many as the model's context has room for.
+    max_length: prompt and new tokens together at most, where max_tokens is unset.
     stop: a text ends before any of these. end_ids: tokens that end a text, besides the tokenizer's end marker.
     """
 
     search: Search = Greedy()
     constraints: Constraints = Constraints()
     max_tokens: Size | None = 256
+    max_length: Size | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     end_ids: tuple[TokenId, ...] = ()
 
@@ -84,7 +91,10 @@ class Decoding(Part):
     """How an encoder-decoder answers unless told otherwise.
 
     length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
+    early_stopping: as `Beam` has it.
     max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.
+    max_tokens: it has at most so many in any case, the end token included. forced_end: what is said as the last of
+    these where a translation has not ended before (BART).
     start: what the decoder is fed first; unset means the tokenizer's start token. end_ids: tokens that end a text,
     besides the tokenizer's end marker. source_language, target_language: codes that the tokenizer has tokens for, as
     mBART, NLLB, M2M100 and Marian have; unset means what `constraints.forced` and the tokenizer's template say.
@@ -92,10 +102,18 @@ class Decoding(Part):
 
     beam: Beams = 4
     length_penalty: LengthPenalty = 1.0
+    early_stopping: bool = True
     max_ratio: Factor = 2.0
     max_extra: Count = 16
+    max_tokens: Size | None = None
+    forced_end: TokenId | None = None
     constraints: Constraints = Constraints()
     start: TokenId | None = None
     end_ids: tuple[TokenId, ...] = ()
     source_language: str | None = None
     target_language: str | None = None
+
+    def room(self, source: int) -> int:
+        """The most tokens that a translation of `source` tokens has, the end token included."""
+        most = int(source * self.max_ratio) + self.max_extra
+        return most if self.max_tokens is None else min(most, self.max_tokens)

@@ -397,9 +397,14 @@ class MaskedLanguage(Part):
     output_bias: bool = True
 
 
-class Classification(Part):
-    """One label for the whole text.
+Problem = Literal["single-label", "multi-label", "regression"]
+"""What the scores of a text mean: one of the labels is right, any of them may be, or each is a number."""
 
+
+class Classification(Part):
+    """Scores of labels for the whole text.
+
+    problem: what they mean. A single label of the first kind is right or wrong.
     pooling: which vector stands for the text: the first token's ("class"), the mean or maximum of all, or the last
     token's. activation: of a layer dim -> dim between the pooled vector and the labels; unset means no such layer.
     norm: after that layer. bias: of that layer. dropout: before the labels.
@@ -407,6 +412,7 @@ class Classification(Part):
 
     type: Literal["classification"] = "classification"
     labels: tuple[str, ...] = ()
+    problem: Problem = "single-label"
     pooling: Pooling = "class"
     activation: Activation | None = "tanh"
     norm: Norm | None = None

@@ -32,10 +32,21 @@ LABELLED = ("corpus", "labelled-tsv", "labelled-jsonl")
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+BleuTokenizer = Literal[
+    "auto", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "none"
+]
+"""How BLEU cuts texts into words, as sacreBLEU calls it."""
+
+
 class TranslationTask(Part):
-    """One text into another: a translation, a correction, another spelling."""
+    """One text into another: a translation, a correction, another spelling.
+
+    bleu: how BLEU cuts texts into words; auto: as sacreBLEU chooses for the target language (decoding.target_language,
+    else data.target_language): zh, ja-mecab or ko-mecab, and 13a for any other.
+    """
 
     type: Literal["translation"] = "translation"
+    bleu: BleuTokenizer = "auto"
 
     kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
     head: ClassVar[str | None] = None

@@ -5,7 +5,9 @@
 where |y| counts the end marker. At each step the best 2 * beam continuations of a sentence are looked at, best first
 ((1 + e) * beam where e tokens end a text, so that enough remain that do not): one that ends, and is among the first
 `beam`, is a finished text; of the others the first `beam` go on. A sentence is done as soon as `beam` texts have
-finished (so a beam of one is greedy search), or at its limit, where what is running counts as it stands.
+finished (so a beam of one is greedy search), or at its limit, where what is running counts as it stands. Without
+`early_stopping` it goes on while the best of what is running, at its present length, would score better than the worst
+of the best `beam` finished texts (`transformers`' own default).
 
 Constraints change the log-probabilities that scores are made of; they are not normalized again (as in `transformers`).
 """
@@ -39,6 +41,7 @@ def beam_search(
     beam: int,
     length_penalty: float,
     constraints: Sequence[Constraint] = (),
+    early_stopping: bool = True,
 ) -> list[list[Hypothesis]]:
     """Up to `beam` texts for each sentence, best first.
 
@@ -49,7 +52,7 @@ def beam_search(
     """
     state = model.start(source, source_lengths, rows=beam, capacity=max(limits.steps))
     device = source.device
-    sentences = [_Sentence(limit, beam, length_penalty) for limit in limits.steps]
+    sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in limits.steps]
     alive = list(range(len(sentences)))
     feed = torch.tensor(limits.first, device=device).repeat_interleave(beam).unsqueeze(1)
     said = None
@@ -138,6 +141,7 @@ class _Sentence:
     limit: int
     beam: int
     length_penalty: float
+    early_stopping: bool = True
     paths: list[Path] = field(default_factory=lambda: list[Path]())
     finished: list[Hypothesis] = field(default_factory=lambda: list[Hypothesis]())
     length: int = 0
@@ -171,13 +175,22 @@ class _Sentence:
             elif len(going_on) < self.beam:
                 going_on.append((origin, token, total))
                 longer.append((paths[origin], token, gain))
-        self.done = last or len(self.finished) >= self.beam or not going_on
+        self.done = last or not going_on or self._settled(going_on[0][2])
         self.paths = longer
         # A tiny vocabulary may offer fewer than `beam`: the missing ones stay out of the race.
         while len(going_on) < self.beam:
             self.paths.append(None)
             going_on.append((0, 0, float("-inf")))
         return going_on
+
+    def _settled(self, best: float) -> bool:
+        """Whether no more texts are looked for; `best` is the highest total of what is running."""
+        if len(self.finished) < self.beam:
+            return False
+        if self.early_stopping:
+            return True
+        worst = sorted((text.score for text in self.finished), reverse=True)[self.beam - 1]
+        return best / self.length**self.length_penalty <= worst
 
     def ranked(self) -> list[Hypothesis]:
         if not self.finished:

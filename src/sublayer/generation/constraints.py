@@ -157,8 +157,33 @@ class ForcedStart:
         return forced
 
 
-def constraints_of(c: config.Constraints, end_ids: frozenset[int], vocab_size: int) -> tuple[Constraint, ...]:
-    """The constraints that `c` describes, none where it describes none.
+@dataclass(frozen=True)
+class ForcedEnd:
+    """The new token number `place` (from 0) is this one, whatever the scores: a text that has no room left ends."""
+
+    place: int
+    id: int
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        if said.new != self.place:
+            return scores
+        forced = torch.full_like(scores, NEVER)
+        forced[:, self.id] = 0.0
+        return forced
+
+
+@dataclass(frozen=True)
+class Renormalize:
+    """What is left is a distribution again: log-probabilities whose exponentials sum to 1."""
+
+    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+        return scores.log_softmax(dim=-1)
+
+
+def constraints_of(
+    c: config.Constraints, end_ids: frozenset[int], vocab_size: int, last: ForcedEnd | None = None
+) -> tuple[Constraint, ...]:
+    """The constraints that `c` describes, none where it describes none; and `last`, how texts without room end.
 
     Raises:
         InputError: a token is not in the vocabulary.
@@ -185,6 +210,10 @@ def constraints_of(c: config.Constraints, end_ids: frozenset[int], vocab_size: i
         found.append(Allowed(tuple(dict.fromkeys(c.allowed))))
     if c.forced:
         found.append(ForcedStart(c.forced))
+    if last is not None:
+        found.append(last)
+    if c.renormalize:
+        found.append(Renormalize())
     return tuple(found)
 
 

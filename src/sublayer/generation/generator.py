@@ -332,7 +332,9 @@ class Generator(Generic[S]):
                 f"model's context of {context}",
                 f"Ask for {left} at most, or shorten the prompt{'' if not self._moves else UNMOVED}.",
             )
-        return left if c.max_tokens is None else min(left, c.max_tokens)
+        if c.max_tokens is not None:
+            return min(left, c.max_tokens)
+        return left if c.max_length is None else max(1, min(left, c.max_length - len(ids)))
 
     @torch.inference_mode()
     def _unfold(
@@ -403,6 +405,7 @@ class Generator(Generic[S]):
             limits,
             beam=search.size,
             length_penalty=search.length_penalty,
+            early_stopping=search.early_stopping,
             constraints=plan.constraints,
         )
         for some, hypotheses in zip(texts, found, strict=True):

@@ -18,7 +18,7 @@ from sublayer.errors import InputError
 from sublayer.generation.alignment import alignments as align
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
-from sublayer.generation.constraints import constraints_of
+from sublayer.generation.constraints import ForcedEnd, constraints_of
 from sublayer.generation.greedy import greedy
 from sublayer.generation.runner import Runner
 from sublayer.generation.step import Hypothesis, Limits, Stepper
@@ -197,22 +197,26 @@ class Translator:
         marks, longest = self.marks, self.model.config.max_length
         source, lengths = padded(sources, marks.pad, self.model.device)
         ends = frozenset({marks.end, *c.end_ids})
+        most = longest if c.max_tokens is None else min(longest, c.max_tokens)
+        last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
         limits = Limits(
             first=[marks.start] * len(sources),
             end_ids=ends,
-            steps=[min(longest, int(len(ids) * c.max_ratio) + c.max_extra) for ids in sources],
+            steps=[min(longest, c.room(len(ids))) for ids in sources],
         )
         said = c.constraints.model_copy(update={"forced": marks.forced})
         options: dict[str, Any] = {
             "length_penalty": c.length_penalty,
-            "constraints": constraints_of(said, ends, self.model.config.vocab_size),
+            "constraints": constraints_of(said, ends, self.model.config.vocab_size, last),
         }
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
                 return greedy(self.stepper, source, ragged, limits, **options)
-            return beam_search(self.stepper, source, ragged, limits, beam=c.beam, **options)
+            return beam_search(
+                self.stepper, source, ragged, limits, beam=c.beam, early_stopping=c.early_stopping, **options
+            )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:
         maps = align(

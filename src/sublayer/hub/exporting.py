@@ -18,6 +18,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError, nearest
 from sublayer.files import replacing, write_json
+from sublayer.hub import generation_config
 from sublayer.hub.canonical import canonical, differences
 from sublayer.hub.equivalent import equivalents
 from sublayer.hub.families import FAMILIES
@@ -28,7 +29,7 @@ from sublayer.hub.sentences import write_modules
 from sublayer.hub.tensors import write_tensors
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model, RecurrentDecoderOnly, RecurrentEncoderDecoder, Transformer
-from sublayer.text import Tokenizer
+from sublayer.text import Marks, Template, Tokenizer
 
 FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": "llama", "encoder-only": "bert"}
 """The family that a model trained here is written as, where that can express it."""
@@ -69,6 +70,7 @@ def export(
     tokenizer: Tokenizer | None = None,
     family: str | None = None,
     tokens: Mapping[str, Any] | None = None,
+    decoding: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD,
 ) -> Family:
     """Write the model as `transformers` writes one, whole or not at all; what else stands in the folder is kept.
@@ -78,19 +80,25 @@ def export(
         family: the family that the model came in by; it is taken if it can still express the model, and else the first
             that can.
         tokens: numbers of special tokens, by their names in generation_config.json ("eos_token_id").
+        decoding: how the model is used unless a call says otherwise, as plain data (`folder.Contents`), where there is
+            a tokenizer: what is written then gives the same texts by `generate()` without arguments.
         shard_bytes: the largest file of tensors; a larger model becomes several with an index.
 
     Returns:
         The family.
 
     Raises:
-        CheckpointError: no family can express the model; what the likeliest would lose is named.
+        CheckpointError: no family can express the model; what the likeliest would lose is named. Or
+            generation_config.json cannot say how it is used.
         StorageError: the disk refused.
     """
     if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
         raise Lost().error(model.config)
     model, chosen, settings = _expressed(model, family)
     special = dict(tokens or _tokens_of(tokenizer))
+    if tokenizer is not None and decoding is not None:
+        special |= generation_config.write(model.config, decoding, tokenizer)
+        tokenizer = as_read(tokenizer, model.config, decoding)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     settings |= {"torch_dtype": dtype, **{key: value for key, value in special.items() if key in IN_CONFIG}}
     with replacing(folder, PARTS) as aside:
@@ -102,8 +110,23 @@ def export(
         if isinstance(model.config, config.EncoderOnly) and isinstance(model.config.head, config.SentenceEmbedding):
             write_modules(aside, model.config.head, model.config.dim)
         if tokenizer is not None:
-            _write_tokenizer(tokenizer, aside, model.config.max_length)
+            _write_tokenizer(tokenizer, aside, model.config)
     return chosen
+
+
+def as_read(tokenizer: Tokenizer, tree: Tree, decoding: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that puts around a text what the model reads around it, which is not always its own template.
+
+    An encoder-decoder's marks may come from how it is used, and a decoder that is asked with an empty text begins with
+    its start token.
+    """
+    if not isinstance(tree, config.EncoderDecoder):
+        return tokenizer
+    marks = Marks.of(tokenizer, config.Decoding.parse(decoding, "decoding"))
+    template = Template.around(marks.before, marks.after)
+    if (template.before, template.after) == (tokenizer.template.before, tokenizer.template.after):
+        return tokenizer
+    return tokenizer.dressed(template=template)
 
 
 def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:
@@ -239,8 +262,21 @@ def _fixed(model: Transformer, family: Family) -> dict[str, Tensor]:
     return {name: table.to(widest).to(dtype, copy=True) for name, table in family.fixed(model.config).items()}
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, tree: Tree) -> None:
     """The one place where a tokenizer leaves in the form of other libraries."""
     from sublayer.text.export import export as export_tokenizer
 
-    export_tokenizer(tokenizer, folder, max_length=max_length)
+    export_tokenizer(
+        tokenizer,
+        folder,
+        max_length=_longest(tree),
+        types=isinstance(tree, config.EncoderOnly) and tree.embedding.types > 1,
+        side="left" if isinstance(tree, config.DecoderOnly) else "right",
+    )
+
+
+def _longest(tree: Tree) -> int:
+    """The longest text that is read whole: what an embedder cuts, others refuse."""
+    head = tree.head if isinstance(tree, config.EncoderOnly) else None
+    cut = head.longest if isinstance(head, config.SentenceEmbedding) else None
+    return tree.max_length if cut is None else min(cut, tree.max_length)

@@ -303,10 +303,23 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(reversed([int(size) for size in tensor.shape]))
 
 
-def _token_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+ENDS = ("eos", "eot", "eom")
+"""What ends a text, a turn, and a message that waits for a tool's answer."""
+
+
+def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers of special tokens, by their names in a config.json."""
-    names = {"bos": "bos", "eos": "eos", "padding": "pad"}
-    given = {f"{ours}_token_id": metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()}
+
+    def number(name: str) -> int | None:
+        value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return None if value is None else int(value)
+
+    ends = list(dict.fromkeys(one for one in map(number, ENDS) if one is not None))
+    given = {
+        "bos_token_id": number("bos"),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": number("padding"),
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -12,7 +12,8 @@ Dimensions: r the rank, n adapters of theirs on one map of ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -39,12 +40,16 @@ PREFIX = "base_model.model."
 TASKS: Mapping[str, str | None] = {"decoder-only": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder-only": None}
 WITHOUT_EFFECT = frozenset(
     """
-    arrow_config auto_mapping base_model_name_or_path corda_config eva_config exclude_modules inference_mode
-    init_lora_weights layers_pattern layers_to_transform loftq_config lora_dropout megatron_config megatron_core
-    peft_type peft_version qalora_group_size revision runtime_config target_modules task_type
+    auto_mapping base_model_name_or_path corda_config eva_config exclude_modules inference_mode layers_pattern
+    layers_to_transform loftq_config lora_dropout megatron_config megatron_core peft_type peft_version
+    qalora_group_size revision runtime_config target_modules task_type
     """.split()  # noqa: SIM905
 )
 """Settings that say how adapters were made or trained, or what the names of the tensors say too."""
+
+ON_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Ways to begin adapters that leave the base as it is. The others (pissa, olora, corda, loftq, lora_ga, mica) take from
+the base what they put into the adapters, or compute otherwise, so that the adapters belong to another base."""
 
 
 # --- which maps of theirs are one of ours ------------------------------------------------------------------------
@@ -180,6 +185,7 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
     tensors_there = read_tensors(folder / TENSORS)
     refuse_nonfinite(nonfinite(tensors_there), str(folder / TENSORS))
     pairs = _pairs(tensors_there, folder / TENSORS)
+    _require_meant(settings, pairs, folder / SETTINGS)
     made: dict[str, tuple[Tensor, Tensor]] = {}
     for name, one in _maps(chosen, contents).items():
         here = {module: pairs.pop(module) for module in one.theirs if module in pairs}
@@ -215,7 +221,7 @@ def _scale(settings: Mapping[str, Any], path: Path) -> float:
     if settings.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} has peft_type = {settings.get('peft_type')!r}", "Supported: 'LORA'.")
     require_all(settings, ADAPTER, str(path))
-    known = {"r", "lora_alpha", "use_rslora", "fan_in_fan_out"}
+    known = {"r", "lora_alpha", "use_rslora", "fan_in_fan_out", "init_lora_weights"}
     odd = [
         f"{key} = {value!r}"
         for key, value in settings.items()
@@ -223,8 +229,47 @@ def _scale(settings: Mapping[str, Any], path: Path) -> float:
     ]
     if odd:
         raise CheckpointError(f"{path} has settings that sublayer does not know: {', '.join(odd)}", "Merge them there.")
+    begun = settings.get("init_lora_weights")
+    if begun not in ON_THE_BASE:
+        raise CheckpointError(
+            f"{path} has init_lora_weights = {begun!r}: these adapters belong to a base that PEFT changes first",
+            "Have PEFT write them for the plain base: save_pretrained(…, path_initial_model_for_weight_conversion=…); "
+            "or merge them there.",
+        )
     rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
     return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
+
+
+def _require_meant(settings: Mapping[str, Any], modules: Iterable[str], path: Path) -> None:
+    """
+    Raises:
+        CheckpointError: there is an adapter for a module that the settings leave out, which PEFT would not use.
+    """
+    for module in modules:
+        layer = re.search(r"\.(\d+)\.", module)
+        layers = settings.get("layers_to_transform")
+        if layers is not None and layer and int(layer[1]) not in (layers if isinstance(layers, list) else [layers]):
+            said = f"layers_to_transform = {layers!r}"
+        elif not _named(settings.get("target_modules"), module, otherwise=True):
+            said = f"target_modules = {settings['target_modules']!r}"
+        elif _named(settings.get("exclude_modules"), module, otherwise=False):
+            said = f"exclude_modules = {settings['exclude_modules']!r}"
+        else:
+            continue
+        raise CheckpointError(
+            f"{path} has {said}, which leaves out {module}, and there is an adapter for it",
+            "Have PEFT write the folder anew.",
+        )
+
+
+def _named(names: Any, module: str, *, otherwise: bool) -> bool:
+    """Whether a list of modules (ends of their names) or a pattern for their whole names names this one, as PEFT reads
+    it."""
+    if names is None or names == "all-linear":
+        return otherwise
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def _pairs(tensors: Mapping[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sublayer import config
 from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError
-from sublayer.hub import catalogue
+from sublayer.hub import catalogue, generation_config
 from sublayer.hub.destination import require_apart
 from sublayer.hub.folder import Contents, Papers, write
 from sublayer.hub.gguf import import_gguf
-from sublayer.hub.importing import Imported, import_folder
+from sublayer.hub.importing import import_folder
 from sublayer.hub.resolving import resolve
-from sublayer.hub.tokens import SpecialTokens
 from sublayer.text import Tokenizer
 from sublayer.text.folder import load_folder
 from sublayer.untrusted import is_file
@@ -65,58 +63,8 @@ def read_elsewhere(
         imported = import_folder(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
         tokenizer = load_folder(path)
     _require_fit(tokenizer, imported.model.config.vocab_size, path)
-    return Contents(imported.model, tokenizer, decoding(imported, tokenizer), imported.origin)
-
-
-def decoding(imported: Imported, tokenizer: Tokenizer) -> dict[str, Any]:
-    """How the model is used unless a call says otherwise, as far as its generation_config.json says it.
-
-    Of a language model a `config.Generation`, of an encoder-decoder a `config.Decoding`, of an encoder nothing.
-    """
-    said = imported.generation
-    match imported.model.config:
-        case config.DecoderOnly():
-            return _generation(imported, tokenizer).plain()
-        case config.EncoderDecoder():
-            tokens = imported.tokens
-            return config.Decoding(
-                beam=said.get("num_beams") or 1,
-                length_penalty=float(said.get("length_penalty") or 1.0),
-                constraints=_constraints(said, tokens, counted=1),
-                start=tokens.start,
-                end_ids=tuple(end for end in tokens.end if end != tokenizer.specials.end),
-            ).plain()
-        case config.EncoderOnly():
-            return {}
-
-
-def _generation(imported: Imported, tokenizer: Tokenizer) -> config.Generation:
-    said = imported.generation
-    search: config.Search = config.Greedy()
-    if said.get("do_sample") and said.get("temperature", 1.0) > 0:
-        search = config.Sampling(
-            temperature=float(said.get("temperature") or 1.0),
-            top_k=said.get("top_k") or None,
-            top_p=float(said.get("top_p") or 1.0),
-            min_p=float(said.get("min_p") or 0.0),
-        )
-    return config.Generation(
-        search=search,
-        constraints=_constraints(said, imported.tokens),
-        end_ids=tuple(end for end in imported.tokens.end if end != tokenizer.specials.end),
-    )
-
-
-def _constraints(said: Mapping[str, Any], tokens: SpecialTokens, counted: int | None = None) -> config.Constraints:
-    """counted: tokens that `min_length` counts before the first new one; None where that depends on the prompt."""
-    shortest = said.get("min_new_tokens") or (0 if counted is None else (said.get("min_length") or 0) - counted)
-    return config.Constraints(
-        repetition_penalty=float(said.get("repetition_penalty") or 1.0),
-        no_repeat_ngram=said.get("no_repeat_ngram_size") or None,
-        min_length=max(shortest, 0),
-        banned=tokens.banned,
-        forced=tokens.forced_first,
-    )
+    decoding = generation_config.read(imported.model.config, imported.settings, imported.generation, tokenizer)
+    return Contents(imported.model, tokenizer, decoding, imported.origin)
 
 
 # --- tokenizer, papers -------------------------------------------------------------------------------------------

@@ -85,14 +85,14 @@ def lens(stream: Sequence[Tensor], read: Read, first: int | None, spelled: Spell
     return Lens(begin, layer_names(len(stream) - 1), tuple(rows))
 
 
-def label_lens(stream: Sequence[Tensor], read: Read, labels: Sequence[str]) -> Lens:
+def label_lens(stream: Sequence[Tensor], chances: Read, labels: Sequence[str]) -> Lens:
     """The same for a head that gives labels: for each token, or one for the whole text.
 
-    `read` gives [1, S, C] or [1, C].
+    `chances` gives [1, S, C] or [1, C]: what the scores mean (`models.heads.meaning`).
     """
     rows: list[tuple[tuple[Candidate, ...], ...]] = []
     for x in stream:
-        scores = read(x).float().softmax(-1).view(-1, len(labels))
+        scores = chances(x).view(-1, len(labels))
         rows.append(tuple(best(one, LENS_DEPTH, lambda label: labels[label]) for one in scores))
     return Lens(0, layer_names(len(stream) - 1), tuple(rows), "labels")
 

@@ -48,6 +48,7 @@ from sublayer.inspection.view import (
 )
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.heads import meaning
 from sublayer.models.stack import Stack
 from sublayer.tasks.filler import with_masks
 from sublayer.text.tokens import Tokens
@@ -158,7 +159,7 @@ def _translated(
         _require_fit(len(target) + 1, about)
         return target, True, "given"
     if question.forced:
-        most = min(room, int(len(source) * decoding.max_ratio) + decoding.max_extra)
+        most = min(room, decoding.room(len(source)))
         ends = {marks.end, *decoding.end_ids}
         model, most = cast("Stepper[Any]", translator.model), most - len(question.forced)
         made, end = _went_on(model, source, [marks.start], question.forced, ends, most, about)
@@ -250,19 +251,22 @@ def _said(
             stands = [None if token == mask else token for token in tokens.ids]
             predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
             return Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
-        case config.Classification(labels=labels):
+        case config.Classification(labels=labels) as head:
 
             def read(x: Tensor) -> Tensor:
-                return model.read(model.encoder.norm(x))
+                return meaning(head, model.read(model.encoder.norm(x)).float())
 
-            chances = _floats(read(stream[-1])[0].softmax(-1))
+            chances = _floats(read(stream[-1])[0])
             ranked = sorted(zip(labels, chances, strict=True), key=lambda one: -one[1])
             return Labelled(tuple(ranked)), (), evidence.label_lens(stream, read, labels)
         case config.Tagging(labels=labels):
-            read = partial(_after, model)
-            chance, best = read(stream[-1])[0].softmax(-1).max(-1)
+
+            def each(x: Tensor) -> Tensor:
+                return _after(model, x).float().softmax(-1)
+
+            chance, best = each(stream[-1])[0].max(-1)
             tags = zip([labels[int(label)] for label in best], _floats(chance), strict=True)
-            return Tagged(tuple(tags)), (), evidence.label_lens(stream, read, labels)
+            return Tagged(tuple(tags)), (), evidence.label_lens(stream, each, labels)
         case config.SentenceEmbedding():
             return Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
         case config.NoHead():

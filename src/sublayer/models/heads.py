@@ -57,6 +57,17 @@ class Classification(nn.Module):
         return self.labels(F.dropout(self.transform(x), self.dropout, self.training))
 
 
+def meaning(c: config.Classification | config.Tagging, scores: Tensor) -> Tensor:
+    """What the scores of labels mean: probabilities of which one is right, or each by itself, or the numbers themselves
+    (as `transformers`' text-classification pipeline takes them). Shape: [..., C] -> [..., C]."""
+    if isinstance(c, config.Classification):
+        if c.problem == "regression":
+            return scores
+        if c.problem == "multi-label" or len(c.labels) == 1:
+            return scores.sigmoid()
+    return scores.softmax(dim=-1)
+
+
 class Tagging(nn.Module):
     """Scores of the labels for each token."""
 

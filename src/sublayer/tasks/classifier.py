@@ -8,13 +8,15 @@ from typing import cast
 
 from sublayer import config
 from sublayer.models import EncoderOnly
+from sublayer.models.heads import meaning
 from sublayer.tasks.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
 
 
 @dataclass(frozen=True)
 class Classified:
-    """What a classifier says of one text. probabilities: of every label, the most probable first."""
+    """What a classifier says of one text. probabilities: of every label, the most probable first; of a head whose
+    problem is regression, its numbers, the highest first."""
 
     text: str | tuple[str, str]
     probabilities: dict[str, float]
@@ -56,14 +58,15 @@ class Classifier(Reader[config.Classification]):
             InputError: a text is empty or longer than the model's positions.
         """
         require_list(texts)  # pyright: ignore[reportArgumentType]
-        labels = self.labels
+        head, labels = self.model.config.head, self.labels
+        assert isinstance(head, config.Classification)
         encoded = [
             self.tokenizer.encode_pairs([text])[0] if isinstance(text, tuple) else self.tokenizer.tokens([text])[0]
             for text in texts
         ]
         found: list[Classified | None] = [None] * len(texts)
         for rows, scores, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
-            probabilities = cast("list[list[float]]", scores.float().softmax(dim=-1).tolist())
+            probabilities = cast("list[list[float]]", meaning(head, scores.float()).tolist())
             for row, probability in zip(rows, probabilities, strict=True):
                 ranked = sorted(range(len(labels)), key=lambda label, p=probability: -p[label])
                 found[row] = Classified(texts[row], {labels[label]: probability[label] for label in ranked})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,10 +11,15 @@ from sublayer.errors import InputError
 from sublayer.models import EncoderOnly
 from sublayer.tasks.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
+from sublayer.text.pieces import SPACE
 from sublayer.text.tokens import Tokens
 
 MASK = "[MASK]"
 """How a user writes a mask, whatever the tokenizer's own token is called; that is understood too."""
+
+
+CONTINUES = "##"
+"""What BERT's vocabulary writes before a piece that goes on with a word."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +53,108 @@ class Filler(Reader[config.MaskedLanguage]):
         for number, text in enumerate(texts, start=1):
             if own not in text and MASK not in text:
                 raise InputError(f"text {number} has no {MASK}: '{text[:40]}'", f"Write {MASK} in it.")
-        encoded = [with_masks(text, self.tokenizer) for text in texts]
+        read = [_Masked.of(text, self.tokenizer) for text in texts]
+        encoded = [one.tokens for one in read]
         found: list[list[list[Filled]]] = [[] for _ in texts]
         for rows, logits, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             for row, scores in zip(rows, logits, strict=True):
-                ids = encoded[row].ids
-                for place in (index for index, token in enumerate(ids) if token == mask):
+                for number, place in enumerate(read[row].places):
                     probability, token = scores[place].float().softmax(dim=-1).topk(min(best, scores.shape[-1]))
                     choices = zip(
                         cast("list[int]", token.tolist()), cast("list[float]", probability.tolist()), strict=True
                     )
-                    found[row].append([self._filled(encoded[row], place, *choice) for choice in choices])
+                    found[row].append([self._filled(read[row], number, *choice) for choice in choices])
         return found
 
-    def _filled(self, tokens: Tokens, place: int, choice: int, probability: float) -> Filled:
-        ids = [*tokens.ids[:place], choice, *tokens.ids[place + 1 :]]
-        # Other masks stay visible; what the template put around does not.
-        kept = [token for token, text in zip(ids, tokens.texts, strict=True) if text is not None]
-        mask = self.tokenizer.mask_id
-        pieces: list[str] = []
-        run: list[int] = []
-        for token in [*kept, mask]:
-            if token != mask:
-                run.append(token)
-                continue
-            pieces.append(self.tokenizer.decode([run])[0])
-            run = []
-        text = f" {MASK} ".join(piece.strip() for piece in pieces).strip()
-        return Filled(self.tokenizer.decode([[choice]])[0].strip(), probability, text)
+    def _filled(self, read: _Masked, number: int, choice: int, probability: float) -> Filled:
+        token = self.tokenizer.decode([[choice]])[0].strip()
+        before, after = MASK.join(read.between[: number + 1]), MASK.join(read.between[number + 1 :])
+        if before.strip() and self._goes_on(read, number, choice):
+            before = before.rstrip()
+        return Filled(token, probability, f"{before}{token.removeprefix(CONTINUES)}{after}")
+
+    def _goes_on(self, read: _Masked, number: int, choice: int) -> bool:
+        """Whether the choice belongs to the word before it, with no space between them."""
+        place = read.places[number]
+        left = read.tokens.ids[max(0, place - 1) : place]
+        if not left or left[0] in self.tokenizer.specials.ids:
+            return False
+        alone, both = self.tokenizer.decode([left, [*left, choice]])
+        # Where spaces are tokens of their own, the choice stands after one.
+        return alone.strip() != "" and both.startswith(alone) and both[len(alone) :][:1].strip() != ""
+
+
+@dataclass(frozen=True)
+class _Masked:
+    """A text with masks as the model reads it. places: of the masks in `tokens`. between: the text before, between and
+    after the masks, as the user wrote it."""
+
+    tokens: Tokens
+    places: list[int]
+    between: list[str]
+
+    @classmethod
+    def of(cls, text: str, tokenizer: Tokenizer) -> _Masked:
+        between = text.replace(tokenizer.token(tokenizer.mask_id), MASK).split(MASK)
+        tokens = with_masks(text, tokenizer)
+        return cls(tokens, [place for place, token in enumerate(tokens.ids) if token == tokenizer.mask_id], between)
+
+
+STAND_INS = ("a", "the", "x", "1", "?", "一", "я")
+"""Words to stand where a mask will: of these one that the tokenizer keeps apart from its neighbours is taken."""
 
 
 def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
-    """`text` as the model reads it, with its masks, if any, and nothing else in it, taken for special tokens.
+    """`text` as the model reads it: the ids of the text with a word at each mask, and the mask in the word's place.
+
+    In training a mask takes the place of tokens, so what stands around it is cut as if a word were there. Nothing else
+    in the text is taken for a special token.
 
     Raises:
-        InputError: the tokenizer has no mask, or makes none of the one that is written.
+        InputError: the tokenizer has no mask, or keeps no word apart from what stands beside a mask.
     """
     mask = tokenizer.mask_id
-    own = tokenizer.token(mask)
-    text = text.replace(MASK, own)
-    ends = [0, *(end for found in re.finditer(re.escape(own), text) for end in found.span()), len(text)]
-    tokens = tokenizer.encode_template(text, list(zip(ends[::2], ends[1::2], strict=True)))
-    if own in text and mask not in tokens.ids:
-        raise InputError(f"the tokenizer makes no mask of '{own}' in '{text[:40]}'", "Put spaces around it.")
-    around = tokenizer.template.single
-    ids = [token for slot in around for token in (tokens.ids if slot.id is None else [slot.id])]
-    texts: list[int | None] = [text for slot in around for text in ([0] * len(tokens) if slot.id is None else [None])]
-    none: list[int | None] = [None] * len(ids)
-    return Tokens(ids, [0] * len(ids), [(0, 0)] * len(ids), none, texts)
+    between = text.replace(tokenizer.token(mask), MASK).split(MASK)
+    for word in STAND_INS:
+        found = _in_place(between, word, tokenizer)
+        if found is not None:
+            return found
+    raise InputError(
+        f"the tokenizer makes no mask of '{MASK}' in '{text[:40]}': it is one piece with its neighbours",
+        "Put spaces around it.",
+    )
+
+
+def _in_place(between: Sequence[str], word: str, tokenizer: Tokenizer) -> Tokens | None:
+    """The tokens of the text with a mask for each `word` that is put between its parts; None where a token holds more
+    than that word (and the space before it)."""
+    mask = tokenizer.mask_id
+    whole, spans = between[0], list[tuple[int, int]]()
+    for part in between[1:]:
+        spans.append((len(whole), len(whole) + len(word)))
+        whole += word + part
+    (tokens,) = tokenizer.tokens([whole])
+    ids: list[int] = []
+    types: list[int] = []
+    places: list[tuple[int, int]] = []
+    texts: list[int | None] = []
+    masked = [False] * len(spans)
+    for identifier, kind, (begin, end), part in zip(tokens.ids, tokens.types, tokens.spans, tokens.texts, strict=True):
+        here = None
+        # A space that is a token of its own stays, as it does before a word in training.
+        if part is not None and tokenizer.pieces([identifier])[0].strip(SPACE):
+            here = next((n for n, (a, b) in enumerate(spans) if begin < b and a < end), None)
+        if here is not None:
+            a, b = spans[here]
+            if end > b or whole[begin:a].strip():
+                return None
+            if masked[here]:
+                continue
+            masked[here], identifier = True, mask
+        ids.append(identifier)
+        types.append(kind)
+        places.append((begin, end))
+        texts.append(part)
+    if not all(masked):
+        return None
+    return Tokens(ids, types, places, [None] * len(ids), texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -35,14 +36,18 @@ class Tagger(Reader[config.Tagging]):
         batch_tokens: int = 8000,
         progress: Progress | None = None,
     ) -> list[Tagged]:
-        """The tags of sentences, in order. A sentence is a list of words, or a string that is split at white space.
+        """The tags of sentences, in order. A sentence is a list of words, or a string that is split at
+        tabs and ASCII spaces.
 
         Raises:
             InputError: a sentence has no word, a word has no token, or a sentence is too long for the model.
         """
         assert isinstance(self.model.config.head, config.Tagging)
         labels = self.model.config.head.labels
-        words = [sentence.split() if isinstance(sentence, str) else list(sentence) for sentence in sentences]
+        words = [
+            [word for word in re.split("[\t\n ]", sentence) if word] if isinstance(sentence, str) else list(sentence)
+            for sentence in sentences
+        ]
         encoded = self.tokenizer.encode_words(words)
         firsts: list[list[int]] = []
         for number, (sentence, tokens) in enumerate(zip(words, encoded, strict=True), start=1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sublayer.errors import CheckpointError
 from sublayer.text.sentencepiece import Piece
@@ -89,6 +90,10 @@ class Family:
         words: for a vocabulary with merges, the key of `vocabularies.WORDS`.
         compose: for a vocabulary with merges, whether text is put into NFC.
         trims: for a vocabulary with merges, whether the span of a token leaves out its space.
+        normalizes: the settings of the configuration decide how text is normalized (`do_lower_case` and its kin), also
+            where a tokenizer.json says otherwise.
+        prefixes: likewise `add_prefix_space`, whether a space is put before a text, and what it is where the
+            configuration is silent; None: a tokenizer.json decides.
     """
 
     tokens: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -99,6 +104,15 @@ class Family:
     words: str = "gpt2"
     compose: bool = False
     trims: bool = False
+    normalizes: bool = False
+    prefixes: bool | None = None
+
+    def placed(self, config: Mapping[str, Any]) -> tuple[str, str]:
+        """What stands around one text and around a pair, as the configuration has it: NLLB's languages stood behind
+        the text before (`legacy_behaviour`)."""
+        if self.around == "language A </s>" and config.get("legacy_behaviour"):
+            return "A </s> language", "A B </s> language"
+        return self.around, self.pair
 
 
 def _control(*names: str) -> list[Piece]:
@@ -128,6 +142,7 @@ _BERT = Family(
     {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"},
     "[CLS] A [SEP]",
     "[CLS] A [SEP] B:1 [SEP]:1",
+    normalizes=True,
 )
 _XLM_R_TOKENS = {
     "bos_token": "<s>",
@@ -138,7 +153,7 @@ _XLM_R_TOKENS = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
-_ROBERTA = Family(_XLM_R_TOKENS, "<s> A </s>", "<s> A </s> </s> B </s>", trims=True)
+_ROBERTA = Family(_XLM_R_TOKENS, "<s> A </s>", "<s> A </s> </s> B </s>", trims=True, prefixes=False)
 _ENDS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _GPT2_END = "<|endoftext|>"
@@ -147,17 +162,20 @@ FAMILIES: dict[str, Family] = {
     "Bert": _BERT,
     "DistilBert": _BERT,
     "Electra": _BERT,
-    "MPNet": Family(_XLM_R_TOKENS | {"unk_token": "[UNK]"}, _ROBERTA.around, _ROBERTA.pair),
+    "MPNet": Family(_XLM_R_TOKENS | {"unk_token": "[UNK]"}, _ROBERTA.around, _ROBERTA.pair, normalizes=True),
     "Roberta": _ROBERTA,
     "Bart": _ROBERTA,
-    "GPT2": Family({"unk_token": _GPT2_END, "bos_token": _GPT2_END, "eos_token": _GPT2_END}),
-    "GPTNeoX": Family({"unk_token": _GPT2_END, "bos_token": _GPT2_END, "eos_token": _GPT2_END}),
+    "GPT2": Family({"unk_token": _GPT2_END, "bos_token": _GPT2_END, "eos_token": _GPT2_END}, prefixes=False),
+    "GPTNeoX": Family({"unk_token": _GPT2_END, "bos_token": _GPT2_END, "eos_token": _GPT2_END}, prefixes=False),
     "Qwen2": Family(
-        {"unk_token": _GPT2_END, "eos_token": _GPT2_END, "pad_token": _GPT2_END}, words="qwen2", compose=True
+        {"unk_token": _GPT2_END, "eos_token": _GPT2_END, "pad_token": _GPT2_END},
+        words="qwen2",
+        compose=True,
+        prefixes=False,
     ),
     "T5": Family(_ENDS, "A </s>", "A </s> B </s>", layout=_t5),
     "Pegasus": Family(_ENDS | {"mask_token": "<mask_2>"}, "A </s>", "A B </s>", layout=_pegasus),
-    "XLMRoberta": Family(_XLM_R_TOKENS, _ROBERTA.around, _ROBERTA.pair, layout=_fairseq),
+    "XLMRoberta": Family(_XLM_R_TOKENS, _ROBERTA.around, _ROBERTA.pair, layout=_fairseq, prefixes=True),
     "MBart": Family(_XLM_R_TOKENS, "A </s> language", "A B </s> language", tuple(MBART_LANGUAGES), layout=_fairseq),
     "MBart50": Family(
         _XLM_R_TOKENS, "language A </s>", "language A B </s>", tuple(MBART_50_LANGUAGES), layout=_fairseq

@@ -10,6 +10,7 @@ source.spm, target.spm, vocab.json          Marian's
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from sublayer.errors import CheckpointError
 from sublayer.text.chat import ChatSource
 from sublayer.text.families import Family, family_of, name_of
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piece_model
-from sublayer.text.specials import ROLES, Slot, Specials, Template, put_around
+from sublayer.text.specials import ROLES, Slot, Specials, Template, described, put_around
 from sublayer.text.tokenizer import Tokenizer, read_backend
 from sublayer.text.vocabularies import (
     ANEW,
@@ -85,20 +86,22 @@ def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Toke
     if (folder / "tokenizer.json").is_file():
         family = _family_if_known(said)
         backend = read_backend(folder / "tokenizer.json")
-        template = None
+        _settle(backend, said, family)
+        # Which language stands there, and on which side, is a matter of the configuration too.
+        template = family.placed(said.config) if "language" in family.around and said.class_name else None
     elif (folder / "vocab.txt").is_file():
         _, family = family_of(said.class_name, said.architecture, "vocab.txt")
         backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), said.config)
-        template = family.around, family.pair
+        template = family.placed(said.config)
     elif (folder / "source.spm").is_file():
         family = _family("Marian")
         backend, size = _marian(folder, said, side)
-        template = family.around, family.pair
+        template = family.placed(said.config)
     elif any((folder / name).is_file() for name in _PIECE_MODELS):
         path = next(folder / name for name in _PIECE_MODELS if (folder / name).is_file())
         name, family = family_of(said.class_name, said.architecture, path.name)
         backend, size = _pieces(path, name, family, said)
-        template = family.around, family.pair
+        template = family.placed(said.config)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         _, family = family_of(said.class_name, said.architecture, "vocab.json and merges.txt")
         backend = byte_level(
@@ -109,7 +112,7 @@ def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Toke
             compose=family.compose,
             trims=family.trims,
         )
-        template = family.around, family.pair
+        template = family.placed(said.config)
     else:
         others = [name for name in ("tekken.json", "tokenizer.tiktoken") if (folder / name).exists()]
         raise CheckpointError(
@@ -118,7 +121,7 @@ def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Toke
         )
     _add_tokens(backend, said, family, folder)
     specials = _specials(backend, said, family)
-    _put_marks(backend, said, specials, template, family)
+    _put_marks(backend, said, specials, template, family, whole=(folder / "tokenizer.json").is_file())
     return Tokenizer(backend, specials, chat_template=said.chat_template, size=size)
 
 
@@ -181,6 +184,43 @@ def _family_if_known(said: _Said) -> Family:
     return _family(name)
 
 
+def _settle(backend: Backend, said: _Said, family: Family) -> None:
+    """What the configuration decides, whatever tokenizer.json says: the rule of the class that it names.
+
+    Parts of another kind than the class has are left as they are.
+    """
+    normal = described(backend.normalizer)
+    if family.normalizes and normal.get("type") == "BertNormalizer":
+        normal |= {
+            "handle_chinese_chars": said.config.get("tokenize_chinese_chars", True),
+            "strip_accents": said.config.get("strip_accents"),
+            "lowercase": said.config.get("do_lower_case", True),
+        }
+        backend.normalizer = _part("normalizer", normal)
+    if family.prefixes is None:
+        return
+    given = said.config.get("add_prefix_space")
+    spaced = family.prefixes if given is None else bool(given)
+    for name in ("pre_tokenizer", "post_processor"):
+        before = described(getattr(backend, name))
+        parts = before.get("pretokenizers", before.get("processors", [before]))
+        for each in parts:
+            if each.get("type") == "Metaspace":
+                each["prepend_scheme"] = "always" if spaced else "never"
+            elif "add_prefix_space" in each:
+                each["add_prefix_space"] = spaced
+        if before:
+            setattr(backend, name, _part(name, before))
+
+
+def _part(name: str, plain: Mapping[str, Any]) -> Any:
+    """A part of a backend, from what tokenizer.json says of it."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    return getattr(Backend.from_str(json.dumps({**json.loads(Backend(models.BPE()).to_str()), name: plain})), name)
+
+
 # --- special tokens --------------------------------------------------------------------------------------------------
 
 
@@ -206,8 +246,8 @@ def _add_tokens(backend: Backend, said: _Said, family: Family, folder: Path) -> 
             )
     marked = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
     named = [said.token(role, family) for role in ROLES]
-    described = [cast("dict[str, Any]", token) for token in said.config.values() if isinstance(token, dict)]
-    spaced = {token.get("content") for token in described if token.get("lstrip")}
+    tokens = [cast("dict[str, Any]", token) for token in said.config.values() if isinstance(token, dict)]
+    spaced = {token.get("content") for token in tokens if token.get("lstrip")}
     for content in dict.fromkeys([*named, *said.extra]):
         if content and content not in marked:
             # "<mask>" stands for a word and the space before it (RoBERTa and its kin).
@@ -231,14 +271,20 @@ def _specials(backend: Backend, said: _Said, family: Family) -> Specials:
 
 
 def _put_marks(
-    backend: Backend, said: _Said, specials: Specials, template: tuple[str, str] | None, family: Family
+    backend: Backend,
+    said: _Said,
+    specials: Specials,
+    template: tuple[str, str] | None,
+    family: Family,
+    whole: bool,
 ) -> None:
     """What is put around texts: the family's way where the file has none, and what the configuration says of ends."""
     if template is not None:
         language = _first_language(said, specials) if "language" in template[0] else None
         put_around(backend, Template(*(_slots(backend, each, language) for each in template)))
     starts, ends = said.config.get("add_bos_token"), said.config.get("add_eos_token")
-    if starts is None and ends is None:
+    # Where there is a tokenizer.json, it says what stands around a text, and these do not count.
+    if whole or (starts is None and ends is None):
         return
     start = f"{said.token('bos_token', family)} " if starts and specials.start is not None else ""
     end = f" {said.token('eos_token', family)}" if ends and specials.end is not None else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sublayer.config.foreign import GGUF, require_all
 from sublayer.errors import CheckpointError, nearest
 from sublayer.text.chat import ChatSource
-from sublayer.text.sentencepiece import Kind, Piece, PieceModel, backend_of
+from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
 from sublayer.text.specials import Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer
 from sublayer.text.vocabularies import byte_level
@@ -108,11 +108,9 @@ def _pieces(metadata: Mapping[str, Any]) -> Backend:
         raise CheckpointError(
             f"the GGUF file has {len(tokens)} tokens and {len(scores)} scores of them", "Fetch the file anew."
         )
-    # The converter writes the spaces of a user's symbols as spaces. Those of spaces only are joined like any other.
+    # The converter writes the spaces of a user's symbols as spaces, where SentencePiece has "▁".
     pieces = tuple(
-        Piece("▁" * len(token), score, "normal")
-        if kind == "user" and not token.strip(" ")
-        else Piece(token, score, kind)
+        Piece(token.replace(" ", SPACE) if kind == "user" else token, score, kind)
         for token, score, kind in zip(tokens, scores, kinds, strict=True)
     )
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)

@@ -34,6 +34,16 @@ def read_lines(path: Path) -> Iterator[str]:
         raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
 
 
+def columns(line: str) -> list[str]:
+    """The columns of a line: what stands between tabs, or, where there are none, between ASCII spaces.
+
+    Other white space is part of a word: a number may have a no-break space inside, a name an ordinary one before a tab.
+    """
+    if "\t" in line:
+        return [column.strip(" ") for column in line.split("\t")] if line.strip("\t ") else []
+    return [column for column in line.split(" ") if column]
+
+
 def _decode(raw: bytes, path: Path, number: int) -> str:
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -189,6 +189,7 @@ def backend_of(model: PieceModel) -> Backend:
     """
     from tokenizers import AddedToken, Tokenizer, models
 
+    model = replace(model, pieces=tuple(_as_typed(piece, model) for piece in model.pieces))
     if model.algorithm == "unigram":
         scored = [(piece.text, piece.score) for piece in model.pieces]
         backend = Tokenizer(models.Unigram(scored, unk_id=model.unknown, byte_fallback=model.falls_back))
@@ -210,6 +211,15 @@ def backend_of(model: PieceModel) -> Backend:
     )
     backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == "user"])
     return backend
+
+
+def _as_typed(piece: Piece, model: PieceModel) -> Piece:
+    """The piece; one of the user's, which is cut out of a text before all else, with its spaces as the text has them.
+
+    Gemma's runs of spaces are such pieces. Where a model makes one space of several, no text has a run.
+    """
+    spaced = piece.kind == "user" and not model.trims
+    return replace(piece, text=piece.text.replace(SPACE, " ")) if spaced else piece
 
 
 def merges_of(pieces: Sequence[Piece]) -> list[tuple[str, str]]:

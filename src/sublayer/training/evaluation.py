@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sublayer import config
 from sublayer.data.encoding import EncodedPairs
 from sublayer.data.loader import validation
+from sublayer.errors import InputError
 from sublayer.models import SequenceToSequence
 from sublayer.training.losses import CrossEntropy
 
@@ -19,6 +21,8 @@ UNLEARNED = (
     "Train it for longer: sublayer train RECIPE --out RUN --resume --set training.minutes=… (more than before)"
 )
 """Said of a BLEU of 0.0."""
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,52 @@ class Scores:
     sentences: int
 
 
-def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+LANGUAGES = {
+    "zh": "zh",
+    "zho": "zh",
+    "cmn": "zh",
+    "yue": "zh",
+    "chinese": "zh",
+    "mandarin": "zh",
+    "cantonese": "zh",
+    "ja": "ja-mecab",
+    "jpn": "ja-mecab",
+    "japanese": "ja-mecab",
+    "ko": "ko-mecab",
+    "kor": "ko-mecab",
+    "korean": "ko-mecab",
+}
+"""sacreBLEU's choice of a tokenizer, by the language's code or English name; 13a for all others."""
+
+
+def bleu_tokenizer(language: str | None, asked: config.BleuTokenizer = "auto") -> str:
+    """How BLEU cuts texts in `language` into words, unless it is `asked` otherwise, as sacreBLEU calls it.
+
+    Args:
+        language: a code ("zh", "zh_CN", "zho_Hans", "__zh__", ">>cmn_Hans<<") or an English name; None if unknown.
+    """
+    if asked != "auto":
+        return asked
+    words = re.findall(r"[a-z]+", (language or "").lower())
+    return next((LANGUAGES[word] for word in words if word in LANGUAGES), "13a")
+
+
+def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "13a") -> Scores:
     """Corpus scores of translations.
 
     Args:
         references: for each hypothesis one or more; sentences may differ in how many they have.
+        tokenize: how BLEU cuts texts into words, as sacreBLEU calls it (`bleu_tokenizer`).
+
+    Raises:
+        InputError: the tokenizer needs something that is not installed.
     """
-    from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     most = max(len(one) for one in references)
     # sacreBLEU wants streams: the k-th references of all sentences, None where a sentence has fewer.
     streams: Any = [[one[k] if k < len(one) else None for one in references] for k in range(most)]
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = bleu_metric(tokenize), CHRF()
     return Scores(
         bleu=bleu.corpus_score(list(hypotheses), streams).score,
         chrf=chrf.corpus_score(list(hypotheses), streams).score,
@@ -52,6 +89,26 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
         chrf_signature=str(chrf.get_signature()),
         sentences=len(hypotheses),
     )
+
+
+def bleu_metric(tokenize: str) -> BLEU:
+    """sacreBLEU's metric with this tokenizer.
+
+    Raises:
+        InputError: the tokenizer needs something that is not installed, or cannot be fetched.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    try:
+        return BLEU(tokenize=tokenize)
+    except Exception as error:  # the library raises whatever its tokenizers raise
+        extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
+        install = f'Run `pip install "sacrebleu[{extra}]"`, or' if extra else "Install what it asks for, or"
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"BLEU's tokenizer '{tokenize}' is not there ({why})",
+            f'{install} choose another: task.bleu = "char" in a recipe, --tokenize char in `sublayer evaluate`.',
+        ) from None
 
 
 def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:

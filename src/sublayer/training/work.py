@@ -17,12 +17,13 @@ from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import Document
 from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tokenizer
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, ConfigError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, differences
 from sublayer.models import Model
 from sublayer.text import Tokenizer
+from sublayer.training.evaluation import bleu_metric, bleu_tokenizer
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objective import Objective
 from sublayer.training.objectives.classification import Classifying, label_weights
@@ -89,6 +90,21 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     return Work(recipe, splits, tokenizer, *encoded)
 
 
+def _require_one_right_label(tree: config.Model) -> None:
+    """
+    Raises:
+        ConfigError: the head's scores mean something else than which label is right, which is neither trained nor
+            measured here.
+    """
+    head = tree.head if isinstance(tree, config.EncoderOnly) else None
+    if isinstance(head, config.Classification) and (head.problem != "single-label" or len(head.labels) == 1):
+        raise ConfigError(
+            f"model.head.problem = '{head.problem}' with {len(head.labels)} labels: only texts with one right label of "
+            "several are trained and measured here",
+            'Give the model a new head: start.head = "new", or use it with `sublayer classify` only.',
+        )
+
+
 def objective(work: Work) -> Objective:
     """What the task asks of a model."""
     recipe = work.recipe
@@ -98,7 +114,9 @@ def objective(work: Work) -> Objective:
         case config.TranslationTask():
             loss = CrossEntropy(smoothing)
             pairs = work.splits.validation
-            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding)
+            tokenize = bleu_tokenizer(recipe.decoding.target_language or recipe.data.target_language, task.bleu)
+            bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
+            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding, tokenize)
         case config.SpanCorruptionTask() | config.DenoisingTask():
             return Reconstructing(CrossEntropy(smoothing), examples, batching)
         case config.CausalTask():
@@ -109,6 +127,7 @@ def objective(work: Work) -> Objective:
         case config.MaskedTask():
             return Unmasking(CrossEntropy(smoothing), examples, batching)
         case config.ClassificationTask():
+            _require_one_right_label(recipe.model)
             names = labels(recipe.model)
             training: Any = work.training
             weights = label_weights(task.weights, np.bincount(training.target, minlength=len(names)))

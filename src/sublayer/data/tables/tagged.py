@@ -9,7 +9,7 @@ from pathlib import Path
 from sublayer.config import Conll
 from sublayer.data.tables.table import Rows, collect
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text.lines import columns, read_lines
 
 DOCUMENT = "-DOCSTART-"
 
@@ -43,11 +43,11 @@ def read_tagged(source: Conll, folder: Path) -> Rows[Tagged]:
 def _sentences(path: Path, source: Conll) -> Iterator[tuple[int, Tagged | str]]:
     first, words, tags = 1, list[str](), list[str]()
     for number, line in enumerate(read_lines(path), start=1):
-        columns = line.split()
-        if columns and columns[0] != DOCUMENT:
+        found = columns(line)
+        if found and found[0] != DOCUMENT:
             first = first if words else number
-            words.append(_column(columns, source.word_column, "word_column", path, number))
-            tags.append(_column(columns, source.tag_column, "tag_column", path, number))
+            words.append(_column(found, source.word_column, "word_column", path, number))
+            tags.append(_column(found, source.tag_column, "tag_column", path, number))
         elif words:
             yield first, Tagged(tuple(words), tuple(tags))
             words, tags = [], []
@@ -59,6 +59,6 @@ def _column(columns: list[str], place: int, name: str, path: Path, number: int) 
     if not -len(columns) <= place < len(columns):
         raise DataError(
             f"{path}, line {number}: column {place} is missing, there are {len(columns)} (counted from 0)",
-            f"Check that white space separates the columns, and {name}.",
+            f"Check that tabs (or, in a line without any, spaces) separate the columns, and {name}.",
         )
     return columns[place]

@@ -14,6 +14,7 @@ from sublayer.hub.families.heads import (
     norm_rules,
     prefix_of,
     read_labels,
+    read_problem,
     read_task,
     settle_pooler,
     task_of,
@@ -171,7 +172,12 @@ def _read_head(settings: Settings, task: str) -> config.Head:
                 activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"), norm=read_norm(settings)
             )
         case "ForSequenceClassification":
-            return config.Classification(labels=read_labels(settings), activation=None, dropout=head_dropout(settings))
+            return config.Classification(
+                labels=read_labels(settings),
+                problem=read_problem(settings),
+                activation=None,
+                dropout=head_dropout(settings),
+            )
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
         case _:

@@ -11,6 +11,7 @@ from sublayer.hub.families.heads import (
     norm_rules,
     prefix_of,
     read_labels,
+    read_problem,
     read_task,
     task_of,
     transform_rules,
@@ -71,7 +72,9 @@ def _read_head(settings: Settings, task: str) -> config.Head:
             settings.only("tie_word_embeddings", True)
             return config.MaskedLanguage(activation=settings.one_of("activation", ACTIVATIONS, "gelu"), norm=NORM)
         case "ForSequenceClassification":
-            return config.Classification(labels=read_labels(settings), activation="relu", dropout=dropout)
+            return config.Classification(
+                labels=read_labels(settings), problem=read_problem(settings), activation="relu", dropout=dropout
+            )
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=float(settings.need("dropout")))
         case _:

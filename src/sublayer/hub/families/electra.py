@@ -19,7 +19,7 @@ from sublayer.hub.families.bert import (
     read_frame,
     write_frame,
 )
-from sublayer.hub.families.heads import prefix_of, read_labels, read_task, task_of, transform_rules
+from sublayer.hub.families.heads import prefix_of, read_labels, read_problem, read_task, task_of, transform_rules
 from sublayer.hub.families.parts import ACTIVATIONS
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.rules import Rule, affine
@@ -53,7 +53,10 @@ def _read_head(settings: Settings, task: str) -> config.Head:
             return config.Tagging(labels=REPLACED, activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"))
         case "ForSequenceClassification":
             return config.Classification(
-                labels=read_labels(settings), activation="gelu", dropout=head_dropout(settings)
+                labels=read_labels(settings),
+                problem=read_problem(settings),
+                activation="gelu",
+                dropout=head_dropout(settings),
             )
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))

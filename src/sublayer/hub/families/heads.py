@@ -65,14 +65,30 @@ def read_labels(settings: Settings) -> tuple[str, ...]:
     return tuple(by_number[number] for number in numbers)
 
 
+PROBLEMS: Mapping[str, config.Problem] = {
+    "single_label_classification": "single-label",
+    "multi_label_classification": "multi-label",
+    "regression": "regression",
+}
+"""What transformers calls the meaning of a text's scores (`problem_type`)."""
+
+
+def read_problem(settings: Settings) -> config.Problem:
+    """What the scores of a text mean; where a config is silent, one of the labels is right."""
+    return settings.one_of("problem_type", PROBLEMS, "single_label_classification")
+
+
 def write_labels(head: config.Head) -> dict[str, Any]:
-    """`id2label` and its inverse, where the head has labels."""
+    """`id2label` and its inverse, where the head has labels, and `problem_type`, where it is not the usual one."""
+    named = {ours: theirs for theirs, ours in PROBLEMS.items()}
+    said = head.problem if isinstance(head, config.Classification) else "single-label"
     labels: Sequence[str] = head.labels if isinstance(head, config.Classification | config.Tagging) else ()
     if not labels:
         return {}
     return {
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
+        **({} if said == "single-label" else {"problem_type": named[said]}),
     }
 
 

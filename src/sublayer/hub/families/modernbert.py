@@ -15,6 +15,7 @@ from sublayer.hub.families.heads import (
     norm_rules,
     prefix_of,
     read_labels,
+    read_problem,
     read_task,
     task_of,
     transform_rules,
@@ -144,6 +145,7 @@ def _read_head(settings: Settings, task: str, norm: config.LayerNorm) -> config.
         case "ForSequenceClassification":
             return config.Classification(
                 labels=read_labels(settings),
+                problem=read_problem(settings),
                 pooling=pooling,
                 activation=activation,
                 norm=norm,

@@ -26,6 +26,7 @@ from sublayer.hub.families.heads import (
     BASE,
     prefix_of,
     read_labels,
+    read_problem,
     read_task,
     settle_pooler,
     task_of,
@@ -53,7 +54,10 @@ def _read_head(settings: Settings, task: str) -> config.Head:
             return config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
         case "ForSequenceClassification":
             return config.Classification(
-                labels=read_labels(settings), activation="tanh", dropout=head_dropout(settings)
+                labels=read_labels(settings),
+                problem=read_problem(settings),
+                activation="tanh",
+                dropout=head_dropout(settings),
             )
         case "ForTokenClassification":
             return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))

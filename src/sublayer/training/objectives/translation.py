@@ -48,13 +48,14 @@ def pair_loss(model: SequenceToSequence, batch: Batch, total: int, loss: CrossEn
 
 @dataclass(frozen=True)
 class Translating(PairLoss):
-    """Pairs as they were read and as they were encoded, to validate on."""
+    """Pairs as they were read and as they were encoded, to validate on. tokenize: how BLEU cuts texts into words."""
 
     pairs: Pairs
     encoded: EncodedPairs
     tokenizer: Tokenizer
     batching: config.Batching
     decoding: config.Decoding
+    tokenize: str = "13a"
     rows: str = "pairs"
     unit: str = "tokens"
     least: int = LEAST
@@ -75,4 +76,4 @@ class Translating(PairLoss):
         longest = translator.model.config.max_length
         fitting = [i for i, ids in enumerate(self.tokenizer.encode(sources)) if len(ids) < longest]
         translations = translator.translate([sources[i] for i in fitting], beam=1)
-        return score([one.text for one in translations], [references[i] for i in fitting]).bleu
+        return score([one.text for one in translations], [references[i] for i in fitting], self.tokenize).bleu
