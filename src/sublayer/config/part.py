@@ -33,7 +33,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Layers = Annotated[int, Field(gt=0, le=MOST_LAYERS)]
 Experts = Layers
 Beams = Annotated[int, Field(gt=0, le=MOST_BEAMS)]
-LengthPenalty = Annotated[float, Field(ge=0.0, le=STEEPEST)]
+LengthPenalty = Annotated[float, Field(ge=-STEEPEST, le=STEEPEST)]
 Factor = Annotated[float, Field(gt=0.0, le=1e12)]
 Epsilon = Annotated[float, Field(gt=0.0, le=1000.0)]
 """Added to a variance, of numbers whose variance is about 1; checkpoints have 1e-12 to 1e-3."""

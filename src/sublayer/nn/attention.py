@@ -50,7 +50,7 @@ class _MultiHead(nn.Module):
         self.weights = Tap()
         self.heads = Tap()
 
-    def head_maps(self) -> Iterator[tuple[nn.Parameter, tuple[int, int]]]:
+    def head_maps(self) -> Iterator[tuple[Tensor, tuple[int, int]]]:
         """Yield each fused matrix, and the shape of the maps W_i that it holds: the paper's, one for each head."""
         for name in self.projections:
             weight = cast(Linear, getattr(self, name)).weight

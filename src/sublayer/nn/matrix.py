@@ -127,7 +127,8 @@ def _in_pieces(
     narrow: Tensor, scale: Tensor | None, bias: Tensor | None, activation: config.Activation | None
 ) -> Function:
     """The product by a matrix of any type, multiplied in float32; `scale` [out] is of its rows."""
-    pieces, finish = narrow.split(max(1, PIECE // narrow.shape[1])), _finish(activation)
+    pieces = cast("tuple[Tensor, ...]", narrow.split(max(1, PIECE // narrow.shape[1])))
+    finish = _finish(activation)
     half = narrow.dtype == torch.bfloat16
 
     def apply(x: Tensor) -> Tensor:
@@ -200,7 +201,9 @@ def _by_fbgemm(whole: Tensor, scale: Tensor, base: int) -> Function:
     with warnings.catch_warnings():
         # torch means to take such tensors away some day; then this way is not found, and another is taken.
         warnings.simplefilter("ignore")
-        weight = torch._make_per_channel_quantized_tensor(whole, scale.double(), none, 0)
+        # Of whole numbers as they are; the public way begins with numbers that it rounds itself.
+        make: Any = torch._make_per_channel_quantized_tensor  # pyright: ignore
+        weight = make(whole, scale.double(), none, 0)
         try:
             torch.backends.quantized.engine = "fbgemm"
             packed: Any = torch.ops.quantized.linear_prepack(weight, None)

@@ -138,9 +138,8 @@ def _read_said(folder: Path) -> _Said:
     for key in ("additional_special_tokens", "extra_special_tokens"):
         named: Any = config.get(key) or []
         extra += cast("dict[str, Any]", named).values() if isinstance(named, dict) else named
-    added: dict[int, Mapping[str, Any]] = {
-        int(identifier): token for identifier, token in (config.get("added_tokens_decoder") or {}).items()
-    }
+    decoder: Mapping[str, Mapping[str, Any]] = config.get("added_tokens_decoder") or {}
+    added = {int(identifier): token for identifier, token in decoder.items()}
     for token, identifier in read("added_tokens.json").items():
         require(identifier, repr(token), "token", str(folder / "added_tokens.json"))
         added.setdefault(identifier, {"content": token})

@@ -51,7 +51,7 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.1,
         products: torch.dtype = torch.float32,
-        maps: Mapping[nn.Parameter, tuple[int, int]] | None = None,
+        maps: Mapping[Tensor, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "products": products})
         self._maps = dict(maps or {})

@@ -125,7 +125,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
             return [*found, _adamw(choice.others, outer, rest)] if outer or rest else found
 
 
-def _heads(model: nn.Module) -> dict[nn.Parameter, tuple[int, int]]:
+def _heads(model: nn.Module) -> dict[Tensor, tuple[int, int]]:
     """For each fused matrix of attention the shape of one head's map in it."""
     attentions = (m for m in model.modules() if isinstance(m, SelfAttention | CrossAttention))
     return {weight: shape for attention in attentions for weight, shape in attention.head_maps()}
