@@ -129,15 +129,12 @@ def orthogonal(matrices: list[Tensor], products: torch.dtype = torch.float32) ->
         As many, of that shape, in the type of the products. Of singular values that are at least 0.0016 of the matrix'
         Frobenius norm none is left outside [0.68, 1.21] (and what rounding adds); smaller ones grow up to 485 times.
     """
-    rows, columns = matrices[0].shape
-    wide = rows <= columns
     dtype = torch.float64 if matrices[0].dtype == torch.float64 else products
     done: list[Tensor] = []
     for piece in _pieces(matrices):
-        stack = torch.stack([matrix if wide else matrix.mT for matrix in piece]).to(dtype)
-        norms = cast(Tensor, stack.flatten(1).norm(dim=1))[:, None, None]  # pyright: ignore[reportUnknownMemberType]
-        done += list(_iterated(stack / norms.clamp(min=SMALLEST)))
-    return done if wide else [matrix.mT for matrix in done]
+        stack = piece[0][None] if len(piece) == 1 else torch.stack(piece)
+        done += list(_iterated(stack.to(dtype)))
+    return done
 
 
 def _pieces(matrices: list[Tensor]) -> list[list[Tensor]]:
@@ -155,18 +152,22 @@ CACHED = 2**19
 
 
 def _iterated(x: Tensor) -> Tensor:
-    """The iterations on matrices [count, short, long] whose norm is at most 1.
+    """The iterations on matrices [count, rows, columns].
 
-    Where the matrices are much wider than high they are replaced by what only has their height: an iteration multiplies
-    X from the left by P = a + b G + c G G, a polynomial in G = X X^T, so that the next G is P G P, and X is multiplied
-    once, by the product of all P. In half precision the rounding of G would grow too much.
+    Where one side is much longer they are done on what only has the shorter: an iteration multiplies X from the left by
+    P = a + b G + c G G, a polynomial in G = X X^T, so that the next G is P G P, and X is multiplied once, by the
+    product of all P. In half precision the rounding of G would grow too much.
     """
-    short, long = x.shape[-2:]
+    short, long = sorted(x.shape[-2:])
     exact = x.dtype in (torch.float32, torch.float64)
-    return _on_grams(x) if exact and 2 * long > 3 * short else _on_matrices(x)
+    if exact and 2 * long > 3 * short:
+        return _on_grams(x)
+    return _on_matrices(x) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT).mT
 
 
 def _on_matrices(x: Tensor) -> Tensor:
+    norms = cast(Tensor, x.flatten(1).norm(dim=1))[:, None, None]  # pyright: ignore[reportUnknownMemberType]
+    x = x / norms.clamp(min=SMALLEST)
     for _ in range(ITERATIONS):
         gram = torch.bmm(x, x.mT)
         steps = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
@@ -175,12 +176,17 @@ def _on_matrices(x: Tensor) -> Tensor:
 
 
 def _on_grams(x: Tensor) -> Tensor:
-    gram = torch.bmm(x, x.mT)
-    all_steps = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    tall = x.shape[-2] > x.shape[-1]
+    gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
+    # The trace is the square of the norm, which is thus found and divided by without a pass over X.
+    squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=SMALLEST**2)[:, None, None]
+    gram = gram / squares
+    all_steps = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
     for iteration in range(ITERATIONS):
         steps = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
         all_steps = torch.baddbmm(all_steps, steps, all_steps, beta=A) if iteration else steps + A * all_steps
         if iteration < ITERATIONS - 1:
             once = torch.baddbmm(gram, gram, steps, beta=A)
             gram = torch.baddbmm(once, once, steps, beta=A)
-    return torch.bmm(all_steps, x)
+    all_steps = all_steps / squares.sqrt()
+    return torch.bmm(x, all_steps) if tall else torch.bmm(all_steps, x)
