@@ -271,7 +271,8 @@ def main() -> None:
         except BaseException as fault:
             outcome, error = "fault", "".join(traceback.format_exception(fault))
         seconds = time.process_time() - begun
-        print(json.dumps({"outcome": outcome, "seconds": seconds, "error": error}), flush=True)
+        sys.stdout.write(json.dumps({"outcome": outcome, "seconds": seconds, "error": error}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
