@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -131,7 +131,7 @@ def expanded(path: str | Path) -> Path:
 
 
 @contextmanager
-def library_errors(what: str, remedy: str = AGAIN, error: type[SublayerError] = CheckpointError) -> Iterator[None]:
+def library_errors(what: str, remedy: str = AGAIN, error: type[SublayerError] = CheckpointError) -> Generator[None]:
     """Turn whatever a library raises over a file into one `error`: "{what} (the library's first line)".
 
     Rust's panics come as a PanicException, which is no Exception; nothing else of that kind is caught.

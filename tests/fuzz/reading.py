@@ -91,7 +91,7 @@ def make(root: Path) -> dict[str, Path]:
         "target": "un perro",
         "text": "a dog",
         "label": "x",
-        "messages": [{"role": "user", "content": "hi"}],
+        "messages": [{"role": role, "content": "hi"} for role in ("user", "assistant")],
     }
     vocabularies.write(rows, "rows.jsonl", (json.dumps(pair) + "\n") * 3)
     vocabularies.write(rows, "rows.tsv", "a dog\tun perro\nthe cat\tel gato\n")

@@ -136,7 +136,8 @@ def _read_said(folder: Path) -> _Said:
         named: Any = config.get(key) or []
         extra += cast("dict[str, Any]", named).values() if isinstance(named, dict) else named
     added: dict[int, Mapping[str, Any]] = {
-        int(identifier): token for identifier, token in (config.get("added_tokens_decoder") or {}).items()
+        int(identifier): token
+        for identifier, token in cast("dict[str, dict[str, Any]]", config.get("added_tokens_decoder") or {}).items()
     }
     for token, identifier in read("added_tokens.json").items():
         require(identifier, repr(token), "token", str(folder / "added_tokens.json"))
