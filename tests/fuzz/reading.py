@@ -91,7 +91,7 @@ def make(root: Path) -> dict[str, Path]:
         "target": "un perro",
         "text": "a dog",
         "label": "x",
-        "messages": [{"role": "user", "content": "hi"}],
+        "messages": [{"role": role, "content": "hi"} for role in ("user", "assistant")],
     }
     vocabularies.write(rows, "rows.jsonl", (json.dumps(pair) + "\n") * 3)
     vocabularies.write(rows, "rows.tsv", "a dog\tun perro\nthe cat\tel gato\n")
@@ -271,7 +271,8 @@ def main() -> None:
         except BaseException as fault:
             outcome, error = "fault", "".join(traceback.format_exception(fault))
         seconds = time.process_time() - begun
-        print(json.dumps({"outcome": outcome, "seconds": seconds, "error": error}), flush=True)
+        sys.stdout.write(json.dumps({"outcome": outcome, "seconds": seconds, "error": error}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

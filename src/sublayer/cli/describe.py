@@ -10,6 +10,7 @@ import typer
 
 from sublayer.cli import terminal
 from sublayer.cli.terminal import say
+from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,9 +113,7 @@ def describe(
         )
     costs = _costs(subject, batch, length, subject.decoding.beam if beam is None else beam)
     if as_json:
-        import json
-
-        say(json.dumps({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
+        say(to_json({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
     else:
         _print(subject, costs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -10,6 +9,7 @@ import typer
 
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
+from sublayer.untrusted import to_json
 
 
 def embed(
@@ -46,7 +46,7 @@ def embed(
         rounded = None
         if vector is not None:
             rounded = [float(f"{number:.7g}") for number in cast("list[float]", vector.tolist())]
-        say(json.dumps({"text": text, "vector": rounded}, ensure_ascii=False))
+        say(to_json({"text": text, "vector": rounded}))
     if similar and found:
         unit = F.normalize(torch.stack(found), dim=-1)
         for text, row in zip(seen, unit @ unit.T, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,6 +10,7 @@ import typer
 
 from sublayer.cli import terminal
 from sublayer.cli.terminal import say
+from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
@@ -179,7 +179,7 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
     from sublayer.files import write_text
 
     if out is not None:
-        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(out, "".join(to_json(row) + "\n" for row in rows))
 
 
 def _held_out(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
 from sublayer.cli.terminal import say
 from sublayer.config.part import MOST_BEAMS
+from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Completion, Generated, Generator
@@ -157,7 +157,7 @@ def _streamed(generator: Generator[Any], prompt: str, first: int, options: dict[
 
 def _print(generated: Generated, number: int, as_json: bool) -> None:
     if as_json:
-        say(json.dumps(_plain(generated), ensure_ascii=False))
+        say(to_json(_plain(generated)))
         return
     for completion in generated.completions:
         say(completion.text)

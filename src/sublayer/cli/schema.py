@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.terminal import say
+from sublayer.untrusted import to_json
 
 
 def schema(
@@ -21,13 +22,12 @@ def schema(
 
     Example: sublayer schema --out recipe.schema.json
     """
-    import json
 
     from sublayer.config.schema import recipe_schema
     from sublayer.files import write_json
 
     if out is None:
-        say(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+        say(to_json(recipe_schema(), indent=2))
     else:
         write_json(out, recipe_schema())
         say(f"Wrote {out}.")

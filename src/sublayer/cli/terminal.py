@@ -48,17 +48,16 @@ def console(**options: Any) -> Console:
 
 def log_to_terminal() -> None:
     """Write what the logger "sublayer" warns of as printable lines on standard error."""
-
-    class Printable(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return printable(super().format(record))
-
     logger = logging.getLogger("sublayer")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.WARNING)
-        handler.setFormatter(Printable("%(message)s"))
-        logger.addHandler(handler)
+    if not any(isinstance(handler, _Printing) for handler in logger.handlers):
+        logger.addHandler(_Printing(logging.WARNING))
+
+
+class _Printing(logging.Handler):
+    """To standard error as it is at the moment: it may have been exchanged since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), err=True)
 
 
 def _is_terminal() -> bool:

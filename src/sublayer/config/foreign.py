@@ -97,12 +97,15 @@ def _table(**keys: str) -> Mapping[str, str]:
 
 
 MODEL = _table(
-    layers="num_hidden_layers n_layer n_layers num_layers num_decoder_layers encoder_layers decoder_layers",
+    layers="""
+    num_hidden_layers n_layer n_layers num_layers num_decoder_layers encoder_layers decoder_layers num_experts
+    num_local_experts
+    """,
     size="""
     vocab_size decoder_vocab_size d_model hidden_size n_embd dim d_ff d_kv head_dim hidden_dim intermediate_size
     moe_intermediate_size n_inner ffn_hidden_size encoder_ffn_dim decoder_ffn_dim embedding_size
     encoder_attention_heads decoder_attention_heads num_attention_heads num_key_value_heads num_kv_heads num_heads
-    n_head n_heads num_experts num_local_experts num_experts_per_tok decoder_sparse_step
+    n_head n_heads num_experts_per_tok decoder_sparse_step
     max_position_embeddings n_positions original_max_position_embeddings
     relative_attention_num_buckets relative_attention_max_distance sliding_window sliding_window_size
     global_attn_every_n_layers no_rope_layer_interval sliding_window_pattern _sliding_window_pattern

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,6 +18,7 @@ from sublayer.data.tables.table import collect
 from sublayer.data.tables.tagged import Tagged
 from sublayer.data.tasks import AnyTable, reader
 from sublayer.errors import DataError
+from sublayer.untrusted import to_json
 
 RowT = TypeVar("RowT", Document, Labelled, Tagged, Conversation)
 
@@ -40,7 +40,7 @@ def plain_rows(table: AnyTable) -> list[Mapping[str, Any]]:
 
 def write_rows(table: AnyTable) -> str:
     """`plain_rows` as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain_rows(table))
+    return "".join(to_json(row) + "\n" for row in plain_rows(table))
 
 
 def read_rows(task: config.Task, path: Path) -> AnyTable:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 from pathlib import Path
 
 from sublayer.errors import InputError
 from sublayer.files import write_text
 from sublayer.inspection import assets
 from sublayer.inspection.view import View
+from sublayer.untrusted import to_json
 
 
 def require_html_path(path: Path) -> None:
@@ -36,7 +36,7 @@ def document(view: View) -> str:
     """The page as text: style, script and data in one. Its content security policy lets nothing else in or out."""
     script, style = assets.bundle("recorded.js"), assets.text("style.css")
     # The end of the element must not stand in what it holds.
-    data = json.dumps(view.plain(), ensure_ascii=False, separators=(",", ":"))
+    data = to_json(view.plain(), separators=(",", ":"))
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     for held in (script, style):
         assert "</script" not in held

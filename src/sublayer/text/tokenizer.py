@@ -155,7 +155,8 @@ class Tokenizer:
 
     def _unsaid(self) -> dict[str, Any] | None:
         """What `tokenizer.json` does not say; None where it goes without saying."""
-        if self.specials == self._own and self.chat_template is None and self._size is None:
+        whole = None not in (self._own.pad, self._own.start, self._own.end, self._own.unknown)
+        if whole and self.specials == self._own and self.chat_template is None and self._size is None:
             return None
         return {"specials": self.specials.plain(), "chat_template": self.chat_template, "size": self._size}
 

@@ -9,6 +9,7 @@ whatever else the task measures ("valid/bleu", "valid/accuracy", ...; `sublayer.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -60,7 +61,9 @@ class MetricsLog:
     def write(self, values: Mapping[str, float | int]) -> None:
         """One line."""
         try:
-            self._file.write(json.dumps(values).encode() + b"\n")
+            # JSON has no NaN: what is not finite is left out.
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            self._file.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise storage_error(self.path, error, "go on with --resume") from error

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from sublayer.untrusted import printable
+
 QUIET = 10.0
 """Seconds after which a person wonders whether it still runs."""
 
@@ -96,7 +98,7 @@ class Bar:
         )
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(printable(text), markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -129,7 +131,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._said = time.monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._ended.clear()
