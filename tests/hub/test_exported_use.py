@@ -20,6 +20,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.exporting import export
 from sublayer.hub.generation_config import read, unsaid
+from sublayer.hub.importing import find_family, import_folder, read_tree
 from sublayer.models import build_model
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Template, Tokenizer
@@ -256,3 +257,36 @@ def test_an_embedder_by_its_modules(tmp_path: Path) -> None:
     real = given["attention_mask"].unsqueeze(-1)
     expected = torch.nn.functional.normalize((states * real).sum(1) / real.sum(1), dim=-1)
     torch.testing.assert_close(ours.embed(TEXTS), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["single-label", "multi-label", "regression"])
+@pytest.mark.parametrize("labels", [("a",), ("a", "b"), ("a", "b", "c")], ids=["one", "two", "three"])
+def test_scores_mean_what_the_pipeline_makes_of_them(problem: Any, labels: tuple[str, ...], tmp_path: Path) -> None:
+    """A sigmoid for several labels and for one alone, numbers for a regression; and so when read again."""
+    own = read_by("bpe")
+    head = config.Classification(labels=labels, activation=None, problem=problem)
+    ours = Classifier(encoder(own, head, pooler=True), own)
+    export(tmp_path / "out", ours.model, tokenizer=own, decoding={})
+    ask = transformers.pipeline("text-classification", str(tmp_path / "out"), top_k=None)
+    again = import_folder(tmp_path / "out").model
+    assert again.config.head == head
+    for one, said in zip(ours.classify(TEXTS), ask(TEXTS), strict=True):
+        assert {each["label"]: each["score"] for each in said} == pytest.approx(one.probabilities, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "modernbert"])
+def test_every_family_reads_what_scores_mean(name: str) -> None:
+    settings = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}, "problem_type": "regression"}
+    kind = transformers.AutoConfig.for_model(name, **settings)
+    stem = {
+        "bert": "Bert",
+        "distilbert": "DistilBert",
+        "electra": "Electra",
+        "roberta": "Roberta",
+        "modernbert": "ModernBert",
+    }
+    plain = kind.to_dict() | {"architectures": [f"{stem[name]}ForSequenceClassification"]}
+    family = find_family(plain, "test")
+    tree = read_tree(family, plain)
+    assert tree.head.problem == "regression"
+    assert family.write(tree)["problem_type"] == "regression"
