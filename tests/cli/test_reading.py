@@ -70,3 +70,38 @@ def test_a_model_of_another_kind_is_refused(folder: Path, command: str, model: s
     assert outcome.code == 2
     assert said in outcome.err
     assert "Traceback" not in outcome.err
+
+
+LINES = ["the cat [MASK]", "", "a dog [MASK]", "   ", "", "the [MASK] sat", ""]
+
+
+@pytest.mark.parametrize(
+    ("command", "model", "options"),
+    [
+        ("classify", "sentiment", ()),
+        ("embed", "minilm", ()),
+        ("embed", "minilm", ("--similar",)),
+        ("fill", "bert", ("--best", "1")),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_a_line_in_is_a_line_out(folder: Path, command: str, model: str, options: tuple[str, ...], batch: int) -> None:
+    lines = LINES if command == "fill" else [line.replace(" [MASK]", "") for line in LINES]
+    given = "".join(f"{line}\n" for line in lines).encode()
+    outcome = sublayer(command, folder / model, *options, "--batch", batch, stdin=given)
+    assert outcome.code == 0, outcome.err
+    found = outcome.out.split("\n")[:-1]
+    assert len(found) == len(lines)
+    for line, said in zip(lines, found, strict=True):
+        if line.strip():
+            [alone] = sublayer(command, folder / model, *options, line).out.splitlines()
+            assert said.startswith(alone.split("\t")[0][:20]) or options == ("--similar",)
+        elif command == "embed" and not options:
+            assert json.loads(said) == {"text": line, "vector": None}
+        else:
+            assert said.strip("\t- ") == ""
+
+
+def test_an_empty_line_is_an_empty_sentence_of_conll(folder: Path) -> None:
+    outcome = sublayer("tag", folder / "tagger", stdin=b"the cat\n\na dog\n")
+    assert [line.split("\t")[0] for line in outcome.out.split("\n")[:-1]] == ["the", "cat", "", "", "a", "dog", ""]

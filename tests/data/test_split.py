@@ -93,5 +93,7 @@ def test_a_given_split_leaves_its_sources_out_of_training(tmp_path: Path) -> Non
     assert parts(splits) == [[("three", "tres")], [("one", "uno")], [("TWO", "dos"), ("five", "cinco")]]
     assert splits.train.lines == [3]
     assert str(splits.train.report) == ("1 of 4 pairs; left out: 3 with a source of validation or test (lines 1, 2, 4)")
+    official = how.model_copy(update={"overlap": "keep"})
+    assert parts(split(pairs_of(table), official, tmp_path))[0] == table
     with pytest.raises(DataError, match="every training source"):
         split(pairs_of(table[:2]), how, tmp_path)

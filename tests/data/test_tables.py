@@ -130,6 +130,25 @@ def test_tagged_words(tmp_path: Path) -> None:
     assert [row.tags for row in chunks] == [("B-NP", "B-VP"), ("B-NP",)]
 
 
+@pytest.mark.parametrize(
+    ("line", "word", "tag"),
+    [
+        ("10\u00a0000\tB-NUM", "10\u00a0000", "B-NUM"),
+        ("New York\tB-LOC", "New York", "B-LOC"),
+        ("\u3000\tO", "\u3000", "O"),
+        ("10\u00a0000 B-NUM", "10\u00a0000", "B-NUM"),
+        ("\u3000 O", "\u3000", "O"),
+        ("a\u2009b   NN   O", "a\u2009b", "O"),
+        ("a\u0085b\x0cc O", "a\u0085b\x0cc", "O"),
+        (" word \tO", "word", "O"),
+    ],
+)
+def test_other_white_space_is_part_of_a_tagged_word(line: str, word: str, tag: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_bytes(f"x O\n{line}\n\t\n \n{line}\r\n".encode())
+    table = read_tagged(Conll(path="a.conll"), tmp_path)
+    assert [(row.words, row.tags) for row in table] == [(("x", word), ("O", tag)), ((word,), (tag,))]
+
+
 def test_conversations(tmp_path: Path) -> None:
     said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     lines = [{"messages": said, "id": 3}, {"messages": said[:1]}, {"messages": [*said, *said]}]

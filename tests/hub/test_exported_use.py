@@ -20,6 +20,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.exporting import export
 from sublayer.hub.generation_config import read, unsaid
+from sublayer.hub.importing import find_family, import_folder, read_tree
 from sublayer.models import build_model
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Template, Tokenizer
@@ -53,7 +54,7 @@ def theirs(folder: Path, kind: str) -> tuple[Any, Any]:
 
 # --- translators, a setting at a time ----------------------------------------------------------------------------
 
-ROOM = {"max_extra": 24}
+ROOM = {"max_extra": 40}
 """As long as the model's positions: no generation_config.json knows a limit that goes by the source's length."""
 DECODINGS: dict[str, dict[str, Any]] = {
     "greedy": {"beam": 1},
@@ -66,7 +67,7 @@ DECODINGS: dict[str, dict[str, Any]] = {
     "limit": {"beam": 2, "max_tokens": 7},
     "limit, forced end": {"beam": 2, "max_tokens": 7, "forced_end": 2},
     "greedy, forced end": {"beam": 1, "max_tokens": 5, "forced_end": 2},
-    "start": {"beam": 2, "start": 9},
+    "start": {"beam": 2, "start": 0},
     "ends": {"beam": 2, "end_ids": [30, 31, 32]},
     **{
         name: {"beam": beam, "constraints": constraint}
@@ -87,7 +88,8 @@ DECODINGS: dict[str, dict[str, Any]] = {
 def translator(decoding: dict[str, Any], kind: str = "bpe") -> Translator:
     own = tokenizer(kind)
     c = config.Decoding.parse({**ROOM, **decoding}, "test")
-    return Translator(built(encoder_decoder(own.vocab_size)), own, c)
+    tree = encoder_decoder(own.vocab_size).model_copy(update={"max_length": 40})
+    return Translator(built(tree), own, c)
 
 
 def said_by_generate(folder: Path, kind: str, texts: list[str], *, batch: bool) -> list[str]:
@@ -147,12 +149,12 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     "n-grams": {"constraints": {"no_repeat_ngram": 2}, "max_tokens": 12},
     "minimum": {"constraints": {"min_length": 9}, "max_tokens": 12},
     "banned": {"constraints": {"banned": [*range(40, 90)]}, "max_tokens": 12},
-    "ends": {"end_ids": [*range(30, 60)], "max_tokens": 12},
+    "ends": {"end_ids": [*range(4, 34)], "max_tokens": 12},
 }
 
 
 def generator(decoding: dict[str, Any], kind: str = "bpe") -> Generator[Any]:
-    own = tokenizer(kind)
+    own = tokenizer(kind, *(f"<end{number}>" for number in range(30)))
     own = own.dressed(template=Template.around([own.start_id], []))
     tree = config.DecoderOnly.parse(merge(DECODER_ONLY, {"vocab_size": own.vocab_size, "max_length": 32}), "test")
     block = tree.decoder.block.model_copy(
@@ -247,9 +249,44 @@ def test_an_embedder_by_its_modules(tmp_path: Path) -> None:
     own = read_by("bpe")
     ours = Embedder(encoder(own, config.SentenceEmbedding(pooling="mean", normalize=True, longest=8)), own)
     export(tmp_path / "out", ours.model, tokenizer=own, decoding={})
-    reader, model = theirs(tmp_path / "out", "AutoModel")
+    # Its class has a pooler, which nobody reads.
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
     given = reader(TEXTS, padding=True, truncation=True, return_tensors="pt")
     states = model(**given).last_hidden_state
     real = given["attention_mask"].unsqueeze(-1)
     expected = torch.nn.functional.normalize((states * real).sum(1) / real.sum(1), dim=-1)
     torch.testing.assert_close(ours.embed(TEXTS), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["single-label", "multi-label", "regression"])
+@pytest.mark.parametrize("labels", [("a",), ("a", "b"), ("a", "b", "c")], ids=["one", "two", "three"])
+def test_scores_mean_what_the_pipeline_makes_of_them(problem: Any, labels: tuple[str, ...], tmp_path: Path) -> None:
+    """A sigmoid for several labels and for one alone, numbers for a regression; and so when read again."""
+    own = read_by("bpe")
+    head = config.Classification(labels=labels, activation=None, problem=problem)
+    ours = Classifier(encoder(own, head, pooler=True), own)
+    export(tmp_path / "out", ours.model, tokenizer=own, decoding={})
+    ask = transformers.pipeline("text-classification", str(tmp_path / "out"), top_k=None)
+    again = import_folder(tmp_path / "out").model
+    assert again.config.head == head
+    for one, said in zip(ours.classify(TEXTS), ask(TEXTS), strict=True):
+        assert {each["label"]: each["score"] for each in said} == pytest.approx(one.probabilities, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "modernbert"])
+def test_every_family_reads_what_scores_mean(name: str) -> None:
+    settings = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}, "problem_type": "regression"}
+    kind = transformers.AutoConfig.for_model(name, **settings)
+    stem = {
+        "bert": "Bert",
+        "distilbert": "DistilBert",
+        "electra": "Electra",
+        "roberta": "Roberta",
+        "modernbert": "ModernBert",
+    }
+    plain = kind.to_dict() | {"architectures": [f"{stem[name]}ForSequenceClassification"]}
+    family = find_family(plain, "test")
+    tree = read_tree(family, plain)
+    assert tree.head.problem == "regression"
+    assert family.write(tree)["problem_type"] == "regression"

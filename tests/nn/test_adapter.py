@@ -9,7 +9,8 @@ from torch import nn
 from laws.models import CONFIGS, build
 from sublayer import config
 from sublayer.errors import ConfigError
-from sublayer.nn.adapter import LowRank, adapt, adapters, load_adapters, merge
+from sublayer.models import build_model
+from sublayer.nn.adapter import LowRank, adapt, adapters, kinds, left_out, load_adapters, merge
 from sublayer.nn.linear import Linear
 
 TREE = config.LowRank(rank=3, alpha=7.0)
@@ -78,3 +79,70 @@ def test_targets_that_cannot_be_adapted(targets, said):
     tied = next(c for c in CONFIGS if c.kind == "encoder-decoder" and c.tied == "all")
     with pytest.raises(ConfigError, match=said):
         adapt(build(tied), config.LowRank(targets=targets))
+
+
+def mixture() -> nn.Module:
+    """A decoder of two layers whose feed-forward networks are mixtures."""
+    block = config.Block(
+        attention=config.Attention(heads=2), feed_forward=config.MixtureOfExperts(experts=4, active=2, hidden=6)
+    )
+    stack = config.Stack(layers=2, block=block, position=config.Rotary())
+    torch.manual_seed(3)
+    return build_model(config.DecoderOnly(dim=8, vocab_size=20, max_length=16, decoder=stack)).double().eval()
+
+
+def drawn(model: nn.Module) -> None:
+    for parameter in adapters(model).values():
+        nn.init.normal_(parameter, std=0.5)
+
+
+@torch.no_grad()
+def test_experts_are_adapted_each_by_itself():
+    """The usual targets reach every expert: W_e + (alpha / r) B_e A_e, written out on the plain model."""
+    plain, model, tokens = mixture(), mixture(), torch.randint(20, (3, 11))
+    names = adapt(model, TREE)
+    torch.testing.assert_close(model(tokens), plain(tokens), rtol=0, atol=0)
+    drawn(model)
+    for layer in range(2):
+        for matrices in ("gate_up", "down"):
+            assert f"decoder.layers.{layer}.feed_forward.{matrices}" in names
+            adapter = model.get_submodule(f"decoder.layers.{layer}.feed_forward.{matrices}_adapter")
+            for expert in range(4):
+                change = TREE.alpha / TREE.rank * adapter.up[expert] @ adapter.down[expert]
+                plain.get_parameter(f"decoder.layers.{layer}.feed_forward.{matrices}")[expert] += change
+    attention_alone = {name for name in names if ".feed_forward." not in name} | {
+        name for name in names if name.endswith("router")
+    }
+    for name in attention_alone:
+        adapter = model.get_submodule(name)
+        plain.get_submodule(name).weight += TREE.alpha / TREE.rank * adapter.up @ adapter.down
+    torch.testing.assert_close(model(tokens), plain(tokens), rtol=1e-10, atol=1e-10)
+    merge(model)
+    assert not adapters(model)
+    assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
+    assert list(model.state_dict()) == list(plain.state_dict())
+    torch.testing.assert_close(model(tokens), plain(tokens), rtol=1e-10, atol=1e-10)
+
+
+def test_adapters_of_experts_learn_and_travel_alone():
+    model, tokens = mixture(), torch.randint(20, (3, 11))
+    adapt(model, TREE)
+    drawn(model)
+    model(tokens).square().sum().backward()
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learnt == set(adapters(model))
+    assert any("gate_up_adapter" in name for name in learnt)
+    other = mixture()
+    adapt(other, TREE)
+    load_adapters(other, {name: tensor.detach() for name, tensor in adapters(model).items()})
+    torch.testing.assert_close(other(tokens), model(tokens), rtol=0, atol=0)
+
+
+def test_what_has_no_adapter_is_told():
+    model = mixture()
+    adapt(model, TREE.model_copy(update={"targets": ("*.self_attention.*", "*.feed_forward.down")}))
+    assert (
+        kinds(left_out(model)) == "decoder.layers.*.feed_forward.router, output, decoder.layers.*.feed_forward.gate_up"
+    )
+    with pytest.raises(ConfigError, match=r"decoder\.layers\.\*\.feed_forward\.gate_up"):
+        adapt(mixture(), TREE.model_copy(update={"targets": ("*.experts",)}))

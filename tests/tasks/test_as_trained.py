@@ -27,6 +27,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.models import build_model
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.tasks.filler import STAND_INS, stand_ins
 from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
 from sublayer.text.pieces import SPACE
 
@@ -187,7 +188,9 @@ def test_a_filler(kind: Tokenizer | str) -> None:
         for place, (begin, end) in enumerate(whole.spans):
             word = text[begin:end].strip()
             begin = end - len(word)
-            if not tokenizer.pieces([whole.ids[place]])[0].strip(SPACE):
+            here, before = tokenizer.pieces([whole.ids[place], whole.ids[place - 1]])
+            # A word of two tokens, a space and the rest, is none that a single mask hides.
+            if not here.strip(SPACE) or (before == SPACE and stand_ins(tokenizer) != STAND_INS):
                 continue
             inside = text[begin - 1 : begin].strip() or text[end : end + 1].isalnum()
             if whole.texts[place] is None or not word or inside:

@@ -33,7 +33,12 @@ NORMAL: list[dict[str, Any]] = [
     {"tokenize_chinese_chars": False},
 ]
 SPACED: list[dict[str, Any]] = [{"add_prefix_space": True}, {"add_prefix_space": False}, {"trim_offsets": False}]
-SIDES: list[dict[str, Any]] = [{"legacy_behaviour": True}, {"legacy_behaviour": False}]
+SIDES: list[dict[str, Any]] = [
+    {"legacy_behaviour": True},
+    {"legacy_behaviour": False},
+    {"src_lang": "fra_Latn"},
+    {"src_lang": "fra_Latn", "legacy_behaviour": True},
+]
 CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "BertTokenizer": ("bert", NORMAL),
     "BertTokenizerFast": ("bert", NORMAL),
@@ -61,7 +66,9 @@ def written(kind: str, class_name: str, folder: Path) -> Path:
             vocabularies.gpt2(given, BYTES, tokenizer_class=class_name)
         case _:
             vocabularies.pieces(given / "sentencepiece.bpe.model", model_type=kind)
-            vocabularies.write(given, "tokenizer_config.json", {"tokenizer_class": class_name})
+            # NLLB has its languages by their codes.
+            languages = {"additional_special_tokens": ["eng_Latn", "fra_Latn"]} if class_name == "NllbTokenizer" else {}
+            vocabularies.write(given, "tokenizer_config.json", {"tokenizer_class": class_name, **languages})
     transformers.AutoTokenizer.from_pretrained(given).save_pretrained(folder / "whole")
     return folder / "whole"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from sacrebleu import corpus_bleu, corpus_chrf
@@ -120,3 +122,17 @@ def test_validation_and_evaluate_cut_alike(tmp_path):
         assert expected in outcome.out, outcome.err
     assert "BleuTokenizer" not in sublayer("evaluate", tmp_path / "run", "--tokenize", "nonsense").err
     assert sublayer("evaluate", tmp_path / "run", "--tokenize", "nonsense").code == 2
+
+
+def test_every_held_out_sentence_is_scored(tmp_path):
+    """One that is longer than the model's positions is cut there, and that is said; it does not drop out."""
+    path = write(tmp_path, training={"steps": 2, "validate_every": 2})
+    assert sublayer("train", path, "--out", tmp_path / "run").code == 0
+    rows = [{"source": "ba co", "references": ["co ba"]}, {"source": "ba co di " * 30, "references": ["di co ba"]}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = sublayer("evaluate", tmp_path / "run", "--data", tmp_path / "test.jsonl", "--out", tmp_path / "out.jsonl")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("sentences  2 ")
+    assert "1 sources are longer than the model's positions and are cut there" in outcome.err
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in written] == [row["source"] for row in rows]

@@ -126,9 +126,12 @@ def _translated(
 ) -> None:
     from rich.progress import Progress
 
-    from sublayer.training.evaluation import UNLEARNED, score
+    from sublayer.training.evaluation import UNLEARNED, cut_to_fit, score
 
-    sources, references = _held_out(path)
+    given, references = _held_out(path)
+    sources, cut = cut_to_fit(translator, given)
+    if cut:
+        say(f"{cut} sources are longer than the model's positions and are cut there", err=True)
     started = time.perf_counter()
     with Progress(console=terminal.console(stderr=True), transient=True) as bar:
         task = bar.add_task("translating", total=len(sources))
@@ -146,9 +149,7 @@ def _translated(
     cut = sum(not translation.complete for translation in translations)
     if cut:
         say(f"{cut} translations reached their length limit and are cut there", err=True)
-    rows = [
-        {"source": s, "references": r, "translation": t} for s, r, t in zip(sources, references, texts, strict=True)
-    ]
+    rows = [{"source": s, "references": r, "translation": t} for s, r, t in zip(given, references, texts, strict=True)]
     _write(out, rows)
 
 

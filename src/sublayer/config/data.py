@@ -141,11 +141,16 @@ class RandomSplit(Part):
 
 
 class GivenSplit(Part):
-    """Validation and test text of your own; training pairs whose source stands in either are left out."""
+    """Validation and test text of your own.
+
+    overlap: what becomes of training rows whose source stands in either: "drop" leaves them out, "keep" trains on them,
+    as an official split is used whose scores are to be compared with the literature's.
+    """
 
     type: Literal["given"] = "given"
     validation: Source
     test: Source
+    overlap: Literal["drop", "keep"] = "drop"
 
 
 class TailSplit(Part):

@@ -44,8 +44,8 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
     RandomSplit: distinct sources, each with all its translations, chosen by a hash of seed and key: the choice does
     not depend on the order of the rows, and a sentence stays held out when text is added elsewhere.
     GivenSplit: validation and test are read from their own files (relative to `folder`) and kept whole; training pairs
-    with a source of theirs are left out and counted. A source that stands in both validation and test is left as
-    the user has it.
+    with a source of theirs are left out and counted, or kept where `overlap` says so. A source that stands in both
+    validation and test is left as the user has it.
     TailSplit: validation and test are the end of the text; training rows with a source of theirs are left out.
     What is said here of the sources of pairs holds of the text of any other kind of row.
 
@@ -59,7 +59,8 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
         case RandomSplit():
             return _random(table, how)
         case GivenSplit():
-            return _given(table, read_part(how.validation, folder), read_part(how.test, folder))
+            validation, test = read_part(how.validation, folder), read_part(how.test, folder)
+            return Splits(table, validation, test) if how.overlap == "keep" else _given(table, validation, test)
         case TailSplit():
             return _given(*_tail(table, how))
         case _:

@@ -306,13 +306,14 @@ class Generator(Generic[S]):
 
     def _alike(self, rows: list[int], sources: list[list[int]], steps: list[int]) -> list[list[int]]:
         """A batch in parts: texts that outgrow the context move their windows at the same steps, so only those that go
-        on from prompts of one length are together."""
+        on from prompts of one length are together. What fills up shorter prompts takes room in the context, too."""
         context = self.model.config.max_length
-        parts: dict[int | None, list[int]] = {}
-        for row in rows:
-            length = len(sources[row])
-            parts.setdefault(length if length + steps[row] > context else None, []).append(row)
-        return list(parts.values())
+        if max(len(sources[row]) for row in rows) + max(steps[row] for row in rows) > context:
+            alike: dict[int, list[int]] = {}
+            for row in rows:
+                alike.setdefault(len(sources[row]), []).append(row)
+            return list(alike.values())
+        return [rows]
 
     def _room(self, ids: list[int], asked: int | None, plan: _Plan, number: int) -> int:
         """How many tokens may be added to a prompt."""

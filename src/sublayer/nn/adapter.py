@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.errors import ConfigError
+from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
 
 
@@ -59,8 +60,72 @@ class LowRank(Linear):
         return plain
 
 
+class LowRankExperts(nn.Module):
+    """Adapters of the experts' matrices of one kind: `down` is A [E, r, in], `up` is B [E, out, r]."""
+
+    def __init__(self, matrices: nn.Parameter, c: config.LowRank) -> None:
+        super().__init__()
+        experts, out, into = matrices.shape
+        self.scale, self.dropout = c.alpha / c.rank, c.dropout
+        self.down = nn.Parameter(matrices.new_empty(experts, c.rank, into))
+        self.up = nn.Parameter(matrices.new_zeros(experts, out, c.rank))
+        bound = into**-0.5
+        nn.init.uniform_(self.down, -bound, bound)
+
+    def forward(self, tokens: Tensor, number: int) -> Tensor:
+        """What is added to the product of one expert. Shape: [n, in] -> [n, out]."""
+        read = F.dropout(tokens, self.dropout, self.training) if self.dropout else tokens
+        return F.linear(F.linear(read, self.down[number]), self.up[number]) * self.scale
+
+    @torch.no_grad()
+    def merged(self, matrices: nn.Parameter) -> nn.Parameter:
+        """The matrices that compute the same alone: W + (alpha / r) B A of each expert."""
+        wide = torch.promote_types(matrices.dtype, torch.float32)
+        change = (self.up.to(wide) @ self.down.to(wide)) * self.scale
+        return nn.Parameter((matrices.to(wide) + change).to(matrices.dtype))
+
+
+class AdaptedExperts(MixtureOfExperts):
+    """A mixture with adapters beside some of its matrices, which stay as they are."""
+
+    def __init__(self, base: MixtureOfExperts, chosen: Collection[str], c: config.LowRank) -> None:
+        nn.Module.__init__(self)
+        self.active, self.normalize, self.activation = base.active, base.normalize, base.activation
+        self.router, self.gate_up, self.down = base.router, base.gate_up, base.down
+        for matrices in MATRICES:
+            if matrices in chosen:
+                self.add_module(f"{matrices}_adapter", LowRankExperts(getattr(base, matrices), c))
+
+    def linear(self, matrices: str, number: int, tokens: Tensor) -> Tensor:
+        """Shape: [n, in] -> [n, out]."""
+        plain, adapter = super().linear(matrices, number, tokens), self.adapter(matrices)
+        return plain if adapter is None else plain + adapter(tokens, number)
+
+    def adapter(self, matrices: str) -> LowRankExperts | None:
+        """The adapters beside these matrices, if any."""
+        return cast("LowRankExperts | None", self._modules.get(f"{matrices}_adapter"))
+
+    def merged(self) -> MixtureOfExperts:
+        """The plain mixture that computes the same."""
+        plain = MixtureOfExperts.__new__(MixtureOfExperts)
+        nn.Module.__init__(plain)
+        plain.active, plain.normalize, plain.activation = self.active, self.normalize, self.activation
+        plain.router = self.router
+        for matrices in MATRICES:
+            adapter, kept = self.adapter(matrices), getattr(self, matrices)
+            setattr(plain, matrices, kept if adapter is None else adapter.merged(kept))
+        return plain
+
+
+MATRICES = ("gate_up", "down")
+"""The matrices of a mixture's experts, by the names of their parameters."""
+
+
 def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> list[str]:
     """Put an adapter beside every linear map that the targets name, and let nothing else learn; their names.
+
+    The matrices of a mixture's experts are linear maps too ("decoder.layers.0.feed_forward.gate_up"): each expert gets
+    an adapter of its own.
 
     Args:
         whole: names of parameters that learn as they are, such as those of a head that is new: their maps get no
@@ -69,18 +134,20 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
     Raises:
         ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
     """
-    maps = {
+    maps: dict[str, nn.Module] = {
         name: module for name, module in _modules(model) if isinstance(module, Linear) and f"{name}.weight" not in whole
     }
+    experts = _experts(model)
+    maps |= experts
     chosen: list[str] = []
     for pattern in c.targets:
         found = [name for name in maps if fnmatchcase(name, pattern)]
         # A model without cross-attention is no reason to refuse the usual patterns.
         if not found and pattern not in config.LowRank().targets:
-            raise ConfigError(f"adapter.targets: '{pattern}' names no linear map", f"There are {_kinds(maps)}.")
+            raise ConfigError(f"adapter.targets: '{pattern}' names no linear map", f"There are {kinds(maps)}.")
         chosen += [name for name in found if name not in chosen]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    tied = [name for name in chosen if id(maps[name].weight) in tables]
+    tied = [name for name in chosen if name not in experts and id(maps[name].weight) in tables]
     if tied or not chosen:
         what = f"'{tied[0]}' is tied to an embedding" if tied else "the patterns name no linear map"
         raise ConfigError(f"adapter.targets: {what}", "Name maps inside the blocks.")
@@ -88,8 +155,41 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
     for name in whole:
         model.get_parameter(name).requires_grad_(True)
     for name in chosen:
-        _replace(model, name, LowRank(maps[name], c))
+        if name not in experts:
+            _replace(model, name, LowRank(cast("Linear", maps[name]), c))
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in chosen if name in experts):
+        mixture = cast("MixtureOfExperts", model.get_submodule(owner))
+        _replace(model, owner, AdaptedExperts(mixture, [each for each in MATRICES if f"{owner}.{each}" in chosen], c))
     return chosen
+
+
+def left_out(model: nn.Module) -> list[str]:
+    """The linear maps of an adapted model that have no adapter, by name, experts included."""
+    plain = [name for name, module in _modules(model) if isinstance(module, Linear) and not isinstance(module, LowRank)]
+    for name, module in _modules(model):
+        if isinstance(module, MixtureOfExperts):
+            adapted = isinstance(module, AdaptedExperts)
+            plain += [
+                f"{name}.{each}"
+                for each in MATRICES
+                if not (adapted and cast("AdaptedExperts", module).adapter(each) is not None)
+            ]
+    return plain
+
+
+def kinds(names: Iterable[str]) -> str:
+    """Names of maps, the layers of a stack as one: "decoder.*.self_attention.qkv, …"."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
+
+
+def _experts(model: nn.Module) -> dict[str, nn.Module]:
+    """The mixture that each kind of experts' matrices belongs to, by the name of the matrices."""
+    return {
+        f"{name}.{matrices}": module
+        for name, module in _modules(model)
+        if isinstance(module, MixtureOfExperts)
+        for matrices in MATRICES
+    }
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -118,14 +218,15 @@ def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def merge(model: nn.Module) -> None:
     """Make the model a plain one again, which computes what the adapted one did; everything may learn again."""
-    for name, module in list(_adapted(model)):
-        _replace(model, name, module.merged())
+    for name, module in list(_modules(model)):
+        if isinstance(module, LowRank | AdaptedExperts):
+            _replace(model, name, module.merged())
     model.requires_grad_(True)
 
 
-def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank]]:
+def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank | LowRankExperts]]:
     for name, module in _modules(model):
-        if isinstance(module, LowRank):
+        if isinstance(module, LowRank | LowRankExperts):
             yield name, module
 
 
@@ -137,8 +238,3 @@ def _modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, module)
-
-
-def _kinds(maps: Mapping[str, Linear]) -> str:
-    """The names of the maps, the layers of a stack as one."""
-    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in maps))

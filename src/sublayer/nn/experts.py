@@ -48,10 +48,14 @@ class MixtureOfExperts(nn.Module):
         flat = x.flatten(0, -2)
 
         def expert(number: int, tokens: Tensor) -> Tensor:
-            gate, up = F.linear(tokens, self.gate_up[number]).chunk(2, dim=-1)
-            return F.linear(self.activation(gate) * up, self.down[number])
+            gate, up = self.linear("gate_up", number, tokens).chunk(2, dim=-1)
+            return self.linear("down", number, self.activation(gate) * up)
 
         return mixture(flat, self.router(flat), expert, active=self.active, normalize=self.normalize).view(x.shape)
+
+    def linear(self, matrices: str, number: int, tokens: Tensor) -> Tensor:
+        """One expert's product with its own of the `matrices` "gate_up" or "down". Shape: [n, in] -> [n, out]."""
+        return F.linear(tokens, getattr(self, matrices)[number])
 
 
 def mixture(

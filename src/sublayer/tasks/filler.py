@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import cast
 
 from sublayer import config
@@ -101,7 +103,16 @@ class _Masked:
 
 
 STAND_INS = ("a", "the", "x", "1", "?", "一", "я")
-"""Words to stand where a mask will: of these one that the tokenizer keeps apart from its neighbours is taken."""
+"""Words to stand where a mask will, where the vocabulary has none that is one piece with its space."""
+
+
+@lru_cache(maxsize=8)
+def stand_ins(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Words to stand where a mask will: first those that are, with the space before them, one token of the vocabulary,
+    as the words are that a single mask hides in training."""
+    pieces = tokenizer.pieces(range(min(tokenizer.vocab_size, 5000)))
+    words = (piece.removeprefix(SPACE) for piece in pieces if piece.startswith(SPACE))
+    return (*islice((word for word in words if word.isalpha()), 5), *STAND_INS)
 
 
 def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
@@ -115,7 +126,7 @@ def with_masks(text: str, tokenizer: Tokenizer) -> Tokens:
     """
     mask = tokenizer.mask_id
     between = text.replace(tokenizer.token(mask), MASK).split(MASK)
-    for word in STAND_INS:
+    for word in stand_ins(tokenizer):
         found = _in_place(between, word, tokenizer)
         if found is not None:
             return found

@@ -87,8 +87,7 @@ def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Toke
         family = _family_if_known(said)
         backend = read_backend(folder / "tokenizer.json")
         _settle(backend, said, family)
-        # Which language stands there, and on which side, is a matter of the configuration too.
-        template = family.placed(said.config) if "language" in family.around and said.class_name else None
+        template = None
     elif (folder / "vocab.txt").is_file():
         _, family = family_of(said.class_name, said.architecture, "vocab.txt")
         backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), said.config)
@@ -121,6 +120,9 @@ def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Toke
         )
     _add_tokens(backend, said, family, folder)
     specials = _specials(backend, said, family)
+    if template is None and "language" in family.around and specials.languages:
+        # Which language stands there, and on which side, is a matter of the configuration too.
+        template = family.placed(said.config)
     _put_marks(backend, said, specials, template, family, whole=(folder / "tokenizer.json").is_file())
     return Tokenizer(backend, specials, chat_template=said.chat_template, size=size)
 

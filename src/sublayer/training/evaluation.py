@@ -24,6 +24,8 @@ UNLEARNED = (
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
+    from sublayer.generation.translator import Translator
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -109,6 +111,26 @@ def bleu_metric(tokenize: str) -> BLEU:
             f"BLEU's tokenizer '{tokenize}' is not there ({why})",
             f'{install} choose another: task.bleu = "char" in a recipe, --tokenize char in `sublayer evaluate`.',
         ) from None
+
+
+def cut_to_fit(translator: Translator, sources: Sequence[str]) -> tuple[list[str], int]:
+    """The sources, those that are longer than the model's positions cut at their ends; and how many those are.
+
+    A score of a test set counts every sentence of it: what cannot be read whole is read as far as it can be.
+    """
+    room = translator.model.config.max_length - translator.marks.around_source
+    found: list[str] = []
+    cut = 0
+    for source, ids in zip(sources, translator.tokenizer.encode(sources), strict=True):
+        kept = source
+        size = room
+        while len(ids) > room:
+            # What is cut may be read as more tokens than it was.
+            [kept] = translator.tokenizer.decode([ids[:size]])
+            [ids], size = translator.tokenizer.encode([kept]), size - 1
+        cut += kept is not source
+        found.append(kept)
+    return found, cut
 
 
 def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:

@@ -95,7 +95,8 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     linear = {m.weight for m in model.modules() if isinstance(m, nn.Linear)} - embeddings
     recurrent = {p for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters() if p.dim() == 2}
-    linear |= recurrent | set(adapters(model).values())
+    # Those of a mixture's experts are stacks of matrices, and learn as the experts do.
+    linear |= recurrent | {p for p in adapters(model).values() if p.dim() == 2}
     matrices = [p for p in everything if p in linear]
     rest = [p for p in everything if p not in linear]
     match choice:

@@ -31,7 +31,7 @@ from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
 from sublayer.locks import LockedError, NoLocksError, locked
 from sublayer.models import Model, build_model
-from sublayer.nn.adapter import adapt
+from sublayer.nn.adapter import adapt, kinds, left_out
 from sublayer.text import Tokenizer
 from sublayer.training import checkpoint, clock, conditions
 from sublayer.training.card import model_card
@@ -124,7 +124,9 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         if start.unlike:
             reporter.say(f"the recipe's model is not quite that one: {'; '.join(start.unlike)}")
         if recipe.adapter is not None:
-            adapt(model, recipe.adapter, start.fresh)
+            names = adapt(model, recipe.adapter, start.fresh)
+            plain = kinds(left_out(model))
+            reporter.say(f"adapters beside {kinds(names)}{f'; without any: {plain}' if plain else ''}")
     loader = Loader(work.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()

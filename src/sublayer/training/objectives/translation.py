@@ -16,7 +16,7 @@ from sublayer.data.split import grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
 from sublayer.text import Tokenizer
-from sublayer.training.evaluation import score, validation_loss
+from sublayer.training.evaluation import cut_to_fit, score, validation_loss
 from sublayer.training.losses import CrossEntropy, projected
 
 LEAST = 300_000
@@ -73,7 +73,6 @@ class Translating(PairLoss):
         """Two numbers say it."""
 
     def _bleu(self, translator: Translator, sources: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        longest = translator.model.config.max_length
-        fitting = [i for i, ids in enumerate(self.tokenizer.encode(sources)) if len(ids) < longest]
-        translations = translator.translate([sources[i] for i in fitting], beam=1)
-        return score([one.text for one in translations], [references[i] for i in fitting], self.tokenize).bleu
+        fitting, _ = cut_to_fit(translator, sources)
+        translations = translator.translate(fitting, beam=1)
+        return score([one.text for one in translations], references, self.tokenize).bleu
