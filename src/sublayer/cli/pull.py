@@ -46,11 +46,11 @@ def pull(
 
     from sublayer.cli.progress import reported
     from sublayer.errors import CheckpointError
-    from sublayer.files import expanded
     from sublayer.hub import catalogue
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.peft import import_adapters, is_peft
     from sublayer.hub.pulling import pull as run
+    from sublayer.untrusted import expanded
 
     # A short name goes before a folder of that name.
     sources = [] if what in catalogue.names() else [expanded(what)]
