@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 # What one more call of the kernel costs, in pairs. With 4 heads of 64, forward and backward, one thread, calls on 8
-# tokens took as long as 2,500 pairs do in calls on 256 and more. It need not be measured on each machine: with AVX-512
-# and with AVX2 alike, texts of 16 to 400 tokens and windows of 128 take the same time, within the noise, for any number
-# from 2**10 to 2**12; 2**14 and more is clearly worse.
+# tokens took as long as 2,500 pairs do in calls on 256 and more. It is not measured on each machine: with AVX-512 and
+# with AVX2 (simulated) alike, texts of 16 to 400 tokens and windows of 128 took times within 30 percent of each other
+# for 2**10, 2**11 and 2**12, in no order that stayed, while another program ran. 2**14 cost texts of 50 up to twice.
 CALL = 2**11
 # Masks of fewer pairs are left whole without a look: looking takes longer than what could be gained.
 SMALL = 2**14
