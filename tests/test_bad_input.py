@@ -335,7 +335,7 @@ def another_tokenizer(folder: Path) -> None:
         ),
         (another_tokenizer, r"tokenizer\.json is not this model's tokenizer .*Put back the tokenizer\.json"),
         (lambda folder: truncated(folder / "tokenizer.json"), r"tokenizer\.json is not a tokenizer: .*Copy"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json does not exist\. Name the folder"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json is missing\. Name the folder"),
     ],
 )
 def test_a_model_that_is_not_whole(model: Path, spoil: Callable[[Path], Any], says: str) -> None:
