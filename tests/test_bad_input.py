@@ -317,8 +317,8 @@ def another_tokenizer(folder: Path) -> None:
     [
         (shutil.rmtree, r"there is no folder .*model\. Train a model first"),
         (lambda folder: (folder / "config.json").unlink(), r"holds no model: there is no config\.json.*Give a model"),
-        (lambda folder: truncated(folder / "config.json"), r"config\.json is damaged .*Copy the folder again"),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is not of sublayer's format 1\. Up"),
+        (lambda folder: truncated(folder / "config.json"), r"config\.json is damaged: it is not JSON .*Copy"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is not a JSON object\. Copy"),
         (rewritten(lambda d: d.update(format=99)), r"is not of sublayer's format 1\. Update sublayer"),
         (rewritten(lambda d: d.pop("tied")), r"lacks or garbles 'tied'\. Copy or train"),
         (rewritten(lambda d: d.update(tied="abc")), r"lacks or garbles .*Copy or train"),
@@ -335,7 +335,7 @@ def another_tokenizer(folder: Path) -> None:
         ),
         (another_tokenizer, r"tokenizer\.json is not this model's tokenizer .*Put back the tokenizer\.json"),
         (lambda folder: truncated(folder / "tokenizer.json"), r"tokenizer\.json is not a tokenizer: .*Copy"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json does not exist\. Name the folder"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json is missing\. Name the folder"),
     ],
 )
 def test_a_model_that_is_not_whole(model: Path, spoil: Callable[[Path], Any], says: str) -> None:

@@ -82,7 +82,7 @@ def test_unequal_line_counts_are_named_both(tmp_path: Path, source: str, target:
     [
         (TSV, "a\tb\nonly one\n", r"a\.tsv, line 2: column 1 is missing, there are 1"),
         (TSV, b"a\tb\nc\tca\xf1a\n", r"a\.tsv, line 2: byte 5 \(0xF1\) is not UTF-8"),
-        (JSONL, '{"source": "a", "target": "b"}\n{"source": \n', r"a\.jsonl, line 2: not JSON"),
+        (JSONL, '{"source": "a", "target": "b"}\n{"source": \n', r"a\.jsonl, line 2: it is not JSON"),
         (JSONL, '["a", "b"]\n', r"a\.jsonl, line 1: not an object"),
         (JSONL, '{"source": "a", "goal": "b"}\n', r"line 1: no field 'target' \(fields: source, goal\)"),
         (JSONL, '{"source": "a", "target": 5}\n', r"line 1: field 'target' is 5, not a string"),

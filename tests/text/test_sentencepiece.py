@@ -233,7 +233,7 @@ def test_models_that_are_not_read_are_named(tmp_path: Path, monkeypatch: pytest.
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="is not a SentencePiece model"):
             read_piece_model(path)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="is missing"):
         read_piece_model(tmp_path / "gone")
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     with pytest.raises(CheckpointError, match=r"not installed.*pip install 'sublayer\[hub\]'"):

@@ -145,9 +145,9 @@ MODEL = _table(
 """Settings of config.json, of its tables of rotary scaling, and of sentence-transformers' modules."""
 
 GENERATION = _table(
-    flag="do_sample early_stopping_flag renormalize_logits remove_invalid_values",
-    positive="temperature repetition_penalty encoder_repetition_penalty",
-    number="length_penalty top_p min_p typical_p epsilon_cutoff eta_cutoff diversity_penalty",
+    flag="do_sample renormalize_logits remove_invalid_values",
+    positive="repetition_penalty encoder_repetition_penalty",
+    number="temperature length_penalty top_p min_p typical_p epsilon_cutoff eta_cutoff diversity_penalty",
     size="num_beams num_beam_groups num_return_sequences",
     count="""
     max_length max_new_tokens min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size top_k

@@ -22,6 +22,7 @@ from sublayer.hub.importing import Imported, find_family, import_tensors, read_t
 from sublayer.hub.sources import Header
 from sublayer.text import Tokenizer
 from sublayer.text.gguf import from_gguf
+from sublayer.untrusted import library_errors
 
 # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +207,9 @@ def read_gguf(path: Path) -> Gguf:
     try:
         factors = next((torch.tensor(tensor.data.tolist()) for tensor in tensors if tensor.name == FACTORS), None)
         settings = config_of(metadata, name, shapes, factors, path)
-    except (KeyError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
+    except SublayerError:
+        raise
+    except (LookupError, TypeError, ArithmeticError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"{path} lacks a setting or a tensor that models of its kind have, or it is of another kind ({error})",
             "Fetch it again, or take another file.",
@@ -221,7 +224,7 @@ def read_gguf(path: Path) -> Gguf:
         if theirs is None:
             unknown.append(tensor.name)
         else:
-            found[theirs] = _reading(tensor, theirs, kind, settings)
+            found[theirs] = _reading(tensor, theirs, kind, settings, path)
             headers[theirs] = Header(_shape(tensor), torch.float32)
     if unknown:
         raise CheckpointError(f"{path} has tensors that sublayer does not know: {', '.join(unknown)}")
@@ -323,12 +326,15 @@ def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _reading(tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> Callable[[], Tensor]:
+def _reading(
+    tensor: Any, theirs: str, kind: Architecture, settings: Mapping[str, Any], path: Path
+) -> Callable[[], Tensor]:
     def read() -> Tensor:
         from gguf import dequantize
 
-        values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
-        values = values.reshape(_shape(tensor))
+        with library_errors(f"{path}: {tensor.name} is of a type that is not read", "Take another quantization."):
+            values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
+            values = values.reshape(_shape(tensor))
         if kind.interleaved and ".self_attn.q_proj." in theirs:
             return in_halves(values, int(settings["num_attention_heads"]))
         if kind.interleaved and ".self_attn.k_proj." in theirs:
