@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,29 @@ def test_a_given_split_and_the_other_kinds_of_text(tmp_path: Path) -> None:
     assert again.code == 0, again.err
     held_out = [json.loads(line) for line in (tmp_path / "run" / "model" / "test.jsonl").read_text().splitlines()]
     assert held_out == [{"source": a, "references": [b]} for a, b in text[80:]]
+
+
+def test_the_version() -> None:
+    outcome = sublayer("--version")
+    assert (outcome.code, outcome.out) == (0, f"sublayer {version('sublayer')}\n")
+
+
+def test_describe_takes_the_folder_of_a_run() -> None:
+    run = trained()
+    outcomes = [sublayer("describe", folder, "--length", 16, "--json") for folder in (run, run / "model")]
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    whole, inner = (json.loads(outcome.out) for outcome in outcomes)
+    assert whole["parameters"] == inner["parameters"]
+
+
+@pytest.mark.parametrize(("reference", "said"), [("zu zu zu zu", True), (None, False)])
+def test_a_bleu_of_nothing_is_said_plainly(tmp_path: Path, reference: str | None, said: bool) -> None:
+    """Against references that share no word with what is written, and against what is written itself."""
+    run = trained()
+    [(source, _)] = pairs(1, 4)
+    written = sublayer("translate", run, source).out.strip()
+    file = tmp_path / "test.jsonl"
+    file.write_text(json.dumps({"source": source, "references": [reference or written]}) + "\n", encoding="utf-8")
+    outcome = sublayer("evaluate", run, "--data", file)
+    assert outcome.code == 0, outcome.err
+    assert ("the model has not learned to translate yet: " in outcome.out) == said
