@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -173,7 +174,9 @@ def processes() -> Processes:
 def new_processes() -> Processes:
     """A server of its own, for processes that run beside those of another."""
     script = Path(__file__).with_name("forking.py")
-    server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Several threads on a core that others want too must not spin while they wait for each other.
+    patient = os.environ | {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+    server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=patient)
     atexit.register(server.communicate)
     return Processes(server)
 
