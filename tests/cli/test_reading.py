@@ -22,6 +22,7 @@ def test_classify_gives_what_the_classifier_gives(folder: Path) -> None:
     expected = Classifier(encoder(HEADS["sentiment"]).float(), word_tokenizer()).classify(["the cat sat", "a dog"])
     outcome = sublayer("classify", folder / "sentiment", stdin=b"the cat sat\n\na dog\n")
     lines = [line.split("\t") for line in outcome.out.splitlines()]
+    assert lines.pop(1) == [""], "an empty line in is an empty line out"
     assert [line[0] for line in lines] == [one.label for one in expected]
     assert [float(line[1]) for line in lines] == pytest.approx([one.probability for one in expected], abs=1e-4)
     assert [line[2] for line in lines] == ["the cat sat", "a dog"]

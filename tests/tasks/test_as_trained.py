@@ -30,6 +30,7 @@ from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.tasks.filler import STAND_INS, stand_ins
 from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
 from sublayer.text.pieces import SPACE
+from vocabularies import LINES
 
 WORDS = ["the", "cat", "dog", "sat", "on", "a", "mat", "Tom's", "café"]
 NAMED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]", "xx_XX", "yy_YY"]
@@ -169,13 +170,19 @@ def test_an_embedder(kind: Tokenizer | str) -> None:
         assert batch.left[row, : batch.left_lengths[row]].tolist() == ids
 
 
-MASKED = ["the cat sat", "a dog, the cat.", "the cat; Tom's café (the mat) sat on the mat."]
+MASKED = [
+    "the cat sat",
+    "a dog, the cat.",
+    "the cat; Tom's café (the mat) sat on the mat.",
+    "Tom sees the house.",
+    "Mary wants a small dog.",
+]
 
 
 @pytest.mark.parametrize("kind", [*OWN, BERT], ids=[*OWN, "BERT"])
 def test_a_filler(kind: Tokenizer | str) -> None:
     """The ids of a text with one word masked are the ids of the text with that word's ids replaced."""
-    task, table = config.MaskedTask(), rows([Document(text) for text in MASKED * 9])
+    task, table = config.MaskedTask(), rows([Document(text) for text in MASKED * 9 + LINES])
     tokenizer = made(kind, task, table)
     filler = Filler(encoder(tokenizer, {"type": "masked-language"}), tokenizer)
     batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(len(MASKED)))
