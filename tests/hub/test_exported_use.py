@@ -142,7 +142,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "few": {"max_tokens": 5},
     "as many as there is room": {"max_tokens": None},
-    "in all": {"max_tokens": None, "max_length": 19},
+    "in all": {"max_tokens": None, "max_length": 40},
     "beam": {"search": {"type": "beam", "size": 3}, "max_tokens": 8},
     "late beam": {"search": {"type": "beam", "size": 3, "early_stopping": False}, "max_tokens": 8},
     "repetition": {"constraints": {"repetition_penalty": 1.7}, "max_tokens": 12},
@@ -156,7 +156,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
 def generator(decoding: dict[str, Any], kind: str = "bpe") -> Generator[Any]:
     own = tokenizer(kind, *(f"<end{number}>" for number in range(30)))
     own = own.dressed(template=Template.around([own.start_id], []))
-    tree = config.DecoderOnly.parse(merge(DECODER_ONLY, {"vocab_size": own.vocab_size, "max_length": 32}), "test")
+    tree = config.DecoderOnly.parse(merge(DECODER_ONLY, {"vocab_size": own.vocab_size, "max_length": 64}), "test")
     block = tree.decoder.block.model_copy(
         update={
             "attention": config.Attention(heads=2, bias=False),
