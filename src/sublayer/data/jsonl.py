@@ -42,8 +42,6 @@ def text_of(table: dict[str, Any], name: str, where: str, remedy: str) -> str:
     value = value_of(table, name, where, remedy)
     if not isinstance(value, str):
         raise DataError(f"{where}: field '{name}' is {value!r}, not a string", "Write text in quotes.")
-    if any("\ud800" <= character <= "\udfff" for character in value if character > "\ud7ff"):
-        raise DataError(f"{where}: field '{name}' has half a surrogate pair (\\uD800 and on)", "Mend it.")
     return value
 
 
