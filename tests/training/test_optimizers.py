@@ -12,6 +12,7 @@ from sublayer import config
 from sublayer.config.presets import merge
 from sublayer.errors import CheckpointError
 from sublayer.models import EncoderDecoder
+from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.training.muon import Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.schedules import paper_peak
@@ -45,6 +46,7 @@ OPTIMIZERS: dict[str, Any] = {
     "adam": config.Adam(),
     "adamw": config.AdamW(weight_decay=0.3),
     "muon": config.Muon(weight_decay=0.2, others=config.AdamW(weight_decay=0.3)),
+    "muon, fused": config.Muon(weight_decay=0.2, others=config.AdamW(weight_decay=0.3), each_head=False),
 }
 
 
@@ -73,7 +75,7 @@ def test_every_parameter_once_and_only_matrices_decay(shape: str, optimizer: str
             "adam": ("Adam", 0.0),
             "adamw": ("AdamW", 0.3 if matrix else 0.0),
             "muon": ("Muon", 0.2) if in_blocks else ("AdamW", 0.3 if matrix else 0.0),
-        }[optimizer]
+        }[optimizer.partition(",")[0]]
         assert (kind, decay) == expected, name
 
 
@@ -112,7 +114,9 @@ def plain(built: EncoderDecoder, optimizer: str) -> list[torch.optim.Optimizer]:
     if optimizer == "adamw":
         return [torch.optim.AdamW([{"params": inside, "weight_decay": 0.3}, rest], **both)]
     # Ours, which keeps float64: that it is torch's, but for bfloat16, is shown in test_muon.py.
-    muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2)
+    attentions = [m for m in built.modules() if isinstance(m, SelfAttention | CrossAttention)]
+    heads = {} if optimizer == "muon, fused" else {w: shape for m in attentions for w, shape in m.head_maps()}
+    muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2, maps=heads)
     return [muon, torch.optim.AdamW([rest], **both)]
 
 

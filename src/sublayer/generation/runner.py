@@ -153,7 +153,11 @@ KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
     config.Alibi: {"type": ANY},
     config.RelativeBias: dict.fromkeys(("type", "buckets", "max_distance"), ANY),
     config.NoPosition: {"type": ANY},
-    config.Embedding: {**dict.fromkeys(("scale", "width", "norm", "dropout"), ANY), "types": (0,)},
+    config.Embedding: {
+        **dict.fromkeys(("scale", "width", "norm", "dropout"), ANY),
+        "types": (0,),
+        "convolution": (None,),
+    },
     config.EncoderDecoder: {
         **dict.fromkeys(("kind", "dim", "vocab_size", "max_length", "embedding", "tied", "output_bias"), ANY),
         "output_scale": ANY,
