@@ -284,7 +284,8 @@ def _write_generation(tree: config.DecoderOnly, c: config.Generation, tokenizer:
     roles = tokenizer.specials
     ends = [*([] if roles.end is None else [roles.end]), *c.end_ids]
     limit = {"max_length": min(c.max_length or tree.max_length, tree.max_length)}
-    if c.max_tokens is not None:
+    # More than the context holds is as many as it has room for, which no max_new_tokens says.
+    if c.max_tokens is not None and c.max_tokens < tree.max_length:
         limit = {"max_new_tokens": c.max_tokens}
     found: dict[str, Any] = {
         "bos_token_id": roles.start,
