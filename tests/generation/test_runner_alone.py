@@ -84,6 +84,16 @@ def test_the_runner_is_the_modules(name: str, lengths: Tensor | None) -> None:
     assert max(differences(model, lengths)) < 1e-5
 
 
+@pytest.mark.parametrize("name", TREES)
+def test_a_prompt_that_is_all_padding_leaves_the_cache_finite(name: str) -> None:
+    """Beside one token another prompt may have none: 0 times what it leaves must stay 0 in every later step."""
+    state_of = Runner(build(TREES[name]))
+    with torch.inference_mode():
+        state = state_of.start(torch.tensor([[5], [0]]), torch.tensor([1, 0]), rows=1, capacity=4)
+        for _ in range(2):
+            assert state_of.step(torch.tensor([[6], [7]]), state).isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "relative, windows, caps", "mixtral"])
 def test_several_hypotheses_of_a_prompt(name: str) -> None:
     assert max(differences(build(TREES[name]), LENGTHS, rows=2)) < 1e-5

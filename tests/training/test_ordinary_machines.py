@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def facts(bfloat16: float) -> Machine:
     )
 
 
+@dataclass(frozen=True)
+class OneBatch(PairLoss):
+    """The translation's loss, and what the loop asks of an objective besides."""
+
+    rows: str = "pairs"
+    unit: str = "tokens"
+    least: int = 0
+
+
 class Demo:
     """Steps of the demo's recipe over one batch of `rows` pairs of random tokens."""
 
@@ -72,7 +82,7 @@ class Demo:
         self.trainer = Trainer(
             build_model(self.tree).train(),
             nothing,
-            PairLoss(CrossEntropy(c.label_smoothing)),
+            OneBatch(CrossEntropy(c.label_smoothing)),
             c,
             precision=resolve_precision(c.precision, CPU),
             around=around,

@@ -218,7 +218,10 @@ def one_query_capped(part: SelfAttention, softcap: float) -> Look:
         scores = (query * (scale / softcap)).view(-1, groups, sharing, width) @ key.transpose(-2, -1)
         scores = scores.tanh_().mul_(softcap)
         added = shared_by(sight.added, groups)
-        return (scores if added is None else scores.add_(added)).softmax(dim=-1) @ value
+        if added is not None:
+            # A row that is all padding has nothing but -inf, of which a softmax makes NaN; the fused kernel makes zeros.
+            scores.add_(added).clamp_(min=torch.finfo(scores.dtype).min / 2)
+        return scores.softmax(dim=-1) @ value
 
     return look
 
