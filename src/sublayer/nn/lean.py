@@ -219,7 +219,7 @@ def one_query_capped(part: SelfAttention, softcap: float) -> Look:
         scores = scores.tanh_().mul_(softcap)
         added = shared_by(sight.added, groups)
         if added is not None:
-            # A row that is all padding has nothing but -inf, of which a softmax makes NaN; the fused kernel makes zeros.
+            # A row that is all padding has nothing but -inf, and its softmax is NaN; the fused kernel makes zeros.
             scores.add_(added).clamp_(min=torch.finfo(scores.dtype).min / 2)
         return scores.softmax(dim=-1) @ value
 
