@@ -235,8 +235,8 @@ def test_an_interrupted_answer_stays_in_the_conversation(made: Generator[Any], m
     assert outcome.code == 130, "a script is ended by it"
     seen.clear()
     asked: list[list[dict[str, str]]] = []
-    encode = made.encode_chat
-    monkeypatch.setattr(made, "encode_chat", lambda messages: asked.append(messages) or encode(messages))
+    encode = type(made).encode_chat
+    monkeypatch.setattr(type(made), "encode_chat", lambda own, said: asked.append(said) or encode(own, said))
     outcome = sublayer("chat", "lm", stdin=b"one\ntwo\n", terminal=True)
     assert outcome.code == 0
     assert asked[1][1] == {"role": "assistant", "content": seen[0]}
