@@ -113,7 +113,7 @@ def _translated(
     typer.echo(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
     typer.echo(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
     typer.echo(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")
-    if round(found.bleu, 1) == 0:
+    if found.unlearned:
         typer.echo(UNLEARNED)
     cut = sum(not translation.complete for translation in translations)
     if cut:
