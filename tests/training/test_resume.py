@@ -293,3 +293,15 @@ def test_a_checkpoint_from_before_the_clock_goes_on(tmp_path: Path) -> None:
     again = sublayer("train", file, "--out", out, "--resume")
     assert again.code == 0, again.err
     assert reached(out) == 24
+
+
+def test_a_run_that_ends_in_nonsense_says_so(tmp_path: Path) -> None:
+    """Short texts have a BLEU of 0.0 even where they are right; what is said goes by the loss as well."""
+    for steps, said in ((2, True), (400, False)):
+        training = {"steps": steps, "validate_every": 1000, "checkpoint_every": 1000, "batches": {"tokens": 300}}
+        outcome = sublayer(
+            "train", write(tmp_path / str(steps), longest=2, training=training), "--out", tmp_path / f"run{steps}"
+        )
+        assert outcome.code == 0, outcome.err
+        assert "BLEU 0.0" in outcome.err
+        assert ("the model has not learned to translate yet: " in outcome.err) == said

@@ -144,7 +144,7 @@ def _translated(
     say(f"sentences  {found.sentences:,} ({seconds:.1f} s)")
     say(f"BLEU       {found.bleu:.2f}   {found.bleu_signature}")
     say(f"chrF       {found.chrf:.2f}   {found.chrf_signature}")
-    if round(found.bleu, 1) == 0:
+    if found.unlearned:
         say(UNLEARNED)
     cut = sum(not translation.complete for translation in translations)
     if cut:

@@ -20,7 +20,8 @@ UNLEARNED = (
     "the model has not learned to translate yet: its translations share nothing with the references. "
     "Train it for longer: sublayer train RECIPE --out RUN --resume --set training.minutes=… (more than before)"
 )
-"""Said of a BLEU of 0.0."""
+"""Said of a BLEU of 0.0, where it is not only that the texts are too short to have four words in a row."""
+
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
@@ -36,6 +37,11 @@ class Scores:
     bleu_signature: str
     chrf_signature: str
     sentences: int
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether the translations share next to nothing with the references: no four words, and few characters."""
+        return round(self.bleu, 1) == 0 and self.chrf < 20
 
 
 LANGUAGES = {

@@ -11,6 +11,7 @@ unfinished/       the same as of the last checkpoint, until there is a result
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -234,7 +235,9 @@ class Result:
             reporter.say(f"not judged on what was held out: {error}")
             return
         reporter.say(f"held out: {found}")
-        if round(found.scores.get("bleu", 1.0), 1) == 0:
+        # A BLEU of 0.0 alone may be that of short texts that are all right; their loss is then low.
+        guessing = found.scores["loss"] > math.log(self.model.config.vocab_size) / 2
+        if round(found.scores.get("bleu", 1.0), 1) == 0 and guessing:
             reporter.say(UNLEARNED)
         card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
         write_text(folder / "README.md", card)
