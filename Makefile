@@ -108,7 +108,7 @@ PORTABLE := $(CALLING_ONEDNN) tests/training
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 fuzz: $(VENV)/.installed-dev  ## all readers with inputs that nobody would write (FUZZ_EXAMPLES=20000)
-	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz/test_readers.py $(ARGS)
+	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz/test_fuzzed_readers.py $(ARGS)
 
 test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
 	@echo "As on a processor that has AVX2 and nothing newer"

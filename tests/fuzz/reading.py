@@ -49,7 +49,7 @@ def make(root: Path) -> dict[str, Path]:
         vocabularies.write(root / f"config {family.name}", "config.json", json.loads(json.dumps(written)))
         made[f"config {family.name}"] = root / f"config {family.name}"
     made["checkpoint"] = tiny_llama(
-        root / "checkpoint", generation={"num_beams": 2, "temperature": 0.7, "do_sample": True}
+        root / "checkpoint", generation={"temperature": 0.7, "do_sample": True}
     )
     made["bert tokenizer"] = vocabularies.bert(root / "bert", do_lower_case=True, mask_token="[MASK]")
     made["gpt2 tokenizer"] = vocabularies.gpt2(root / "gpt2", bos_token="<|endoftext|>", add_prefix_space=False)

@@ -35,8 +35,11 @@ def test_pulled_and_exported_it_is_the_same_folder(tmp_path: Path) -> None:
     outcome = sublayer("export", tmp_path / "ours", tmp_path / "again", "--format", "hf")
     assert outcome.code == 0, outcome.err
     assert_same_file(tmp_path / "again", theirs)
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         assert json.loads((tmp_path / "again" / name).read_text()) == json.loads((theirs / name).read_text()), name
+    before, after = (json.loads((place / "generation_config.json").read_text()) for place in (theirs, tmp_path / "again"))
+    # How long a text becomes and that it is greedy is said in full, so that `generate()` needs no argument.
+    assert after == {**before, "do_sample": False, "max_length": after["max_length"]}
     card = (tmp_path / "ours" / "README.md").read_text()
     assert f"sublayer generate {tmp_path / 'ours'}" in card
 
@@ -83,7 +86,8 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows(tmp_path: Path
     ("said", "search"),
     [
         ({}, config.Greedy()),
-        ({"do_sample": True}, config.Sampling()),
+        # transformers draws from the 50 most probable where a file does not say.
+        ({"do_sample": True}, config.Sampling(top_k=50)),
         (
             {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.1},
             config.Sampling(temperature=0.6, top_k=20, top_p=0.9, min_p=0.1),

@@ -38,9 +38,13 @@ STEPPED = {law.name for law in laws.LAWS if law.__module__.endswith(("search", "
 """The laws that a runner steps in, which it does in float32 alone."""
 
 
+# Where the number of the case draws weights whose attention is nearly uniform, and so would hide an error.
+OTHER_SEEDS = {"encoder-29-alibi-last": 129}
+
+
 @cache
 def model_and_inputs(name: str, dtype: torch.dtype) -> tuple[Model, laws.Inputs]:
-    seed = int(name.split("-")[1])
+    seed = OTHER_SEEDS.get(name, int(name.split("-")[1]))
     model = build(CASES[name], dtype=dtype, seed=seed)
     return model, laws.Inputs.draw(model, seed=seed)
 

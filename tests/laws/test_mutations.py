@@ -332,6 +332,10 @@ def runner_forgets_the_residual(patch: Patch) -> None:
 
 def runner_fuses_another_activation(patch: Patch) -> None:
     patch.setattr(matrix, "FUSED", {**matrix.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
+    # Where the product itself does not know the activation, it follows.
+    plain = matrix.ACTIVATIONS
+    swapped = {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]}
+    patch.setattr(matrix, "ACTIVATIONS", swapped)
 
 
 def left_padding_is_attended_to(patch: Patch) -> None:

@@ -198,7 +198,7 @@ def test_a_step_with_products_in_a_plain_loop_is_found_out(demo: Demo, monkeypat
     plain = Optimizers.step
 
     def slow(self: Optimizers, factor: float) -> None:
-        for rows, columns in [(256, 1024)] * 33:
+        for rows, columns in [(1024, 256)] * 33:
             # MKL and oneDNN know no products of whole numbers: torch has a loop for them.
             whole = torch.ones(rows, columns, dtype=torch.int64)
             torch.mm(whole, whole.t())

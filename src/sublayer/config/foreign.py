@@ -135,7 +135,7 @@ MODEL = _table(
     """,
     word="""
     activation activation_function classifier_activation classifier_pooling feed_forward_proj hidden_act
-    hidden_activation pooling_mode position_embedding_type rope_type type
+    hidden_activation pooling_mode position_embedding_type problem_type rope_type type
     """,
     words="architectures layer_types",
     counts="mlp_only_layers",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,16 @@ class Trainer:
         self.average = build_average(model, c.averaging)
         self.progress: Progress = Progress()
         self._mean = RunningMean()
-        least = objective.least if around.from_scratch else 0
-        self._doubts = Doubts(c, objective.unit, least, objective.choices(model.config))
         # How long the last validation and the last checkpoint took: what the next will take.
         self._validation = self._saving = 0.0
         self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
         self._parameters = list(learned(model).values())
+
+    @cached_property
+    def _doubts(self) -> Doubts:
+        """Asked only where somebody is told of the steps."""
+        least = self.objective.least if self.around.from_scratch else 0
+        return Doubts(self.c, self.objective.unit, least, self.objective.choices(self.model.config))
 
     def train(self) -> bool:
         """Train to the end. Returns False where the user interrupted; the state is saved either way.
