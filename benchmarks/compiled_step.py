@@ -106,7 +106,11 @@ class CompiledStepper:
                 x = layer(x, now)
             return output(x if last is None else last(x))
 
-        self._compute: Callable[[Tensor, Tensor, int], Tensor] = torch.compile(compute, dynamic=True, fullgraph=True)
+        # With 512 bits torch 2.13's own kernels write beyond their buffers at these sizes (an Ice Lake Xeon: "double free
+        # or corruption"); with 256 they do not, and the graph's time is in the products, which are not its own.
+        self._compute: Callable[[Tensor, Tensor, int], Tensor] = torch.compile(
+            compute, dynamic=True, fullgraph=True, options={"cpp.simdlen": 256}
+        )
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
