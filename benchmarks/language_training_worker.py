@@ -63,7 +63,7 @@ class Sublayer:
         return loss.item()
 
     def step(self, tokens: Tensor) -> float:
-        loss, _, _ = self.trainer._step([self._batch(tokens)])
+        loss, _, _ = self.trainer._step([self._batch(tokens)], factor=1.0)
         return loss
 
     @staticmethod

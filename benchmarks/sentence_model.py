@@ -16,6 +16,7 @@ from sublayer.data.loader import Batch, Loader
 from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
+from sublayer.training import clock
 from sublayer.training.losses import CrossEntropy
 from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
@@ -57,7 +58,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     batches: Iterator[Batch] = (batch for _, batch in loader.batches())
     begin = time.perf_counter()
     for step in range(steps):
-        loss, _, _ = trainer._step([next(batches)])
+        loss, _, _ = trainer._step([next(batches)], clock.place(training, step, clock.Time()).factor)
         trainer.progress = replace(trainer.progress, step=step + 1)
         if step % 50 == 49 or step == steps - 1:
             print(

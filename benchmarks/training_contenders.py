@@ -80,7 +80,7 @@ class Sublayer:
         return loss.item()
 
     def step(self, batch: Batch) -> float:
-        loss, _, _ = self.trainer._step([batch])
+        loss, _, _ = self.trainer._step([batch], factor=1.0)
         return loss
 
 

@@ -48,9 +48,7 @@ def make(root: Path) -> dict[str, Path]:
         written = family.write(family.read({"model_type": family.name})) or {"model_type": family.name}
         vocabularies.write(root / f"config {family.name}", "config.json", json.loads(json.dumps(written)))
         made[f"config {family.name}"] = root / f"config {family.name}"
-    made["checkpoint"] = tiny_llama(
-        root / "checkpoint", generation={"temperature": 0.7, "do_sample": True}
-    )
+    made["checkpoint"] = tiny_llama(root / "checkpoint", generation={"temperature": 0.7, "do_sample": True})
     made["bert tokenizer"] = vocabularies.bert(root / "bert", do_lower_case=True, mask_token="[MASK]")
     made["gpt2 tokenizer"] = vocabularies.gpt2(root / "gpt2", bos_token="<|endoftext|>", add_prefix_space=False)
     tokenizer = root / "fast"

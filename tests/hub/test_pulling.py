@@ -37,7 +37,9 @@ def test_pulled_and_exported_it_is_the_same_folder(tmp_path: Path) -> None:
     assert_same_file(tmp_path / "again", theirs)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         assert json.loads((tmp_path / "again" / name).read_text()) == json.loads((theirs / name).read_text()), name
-    before, after = (json.loads((place / "generation_config.json").read_text()) for place in (theirs, tmp_path / "again"))
+    before, after = (
+        json.loads((place / "generation_config.json").read_text()) for place in (theirs, tmp_path / "again")
+    )
     # How long a text becomes and that it is greedy is said in full, so that `generate()` needs no argument.
     assert after == {**before, "do_sample": False, "max_length": after["max_length"]}
     card = (tmp_path / "ours" / "README.md").read_text()
