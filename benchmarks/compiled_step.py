@@ -106,8 +106,8 @@ class CompiledStepper:
                 x = layer(x, now)
             return output(x if last is None else last(x))
 
-        # With 512 bits torch 2.13's own kernels write beyond their buffers at these sizes ("double free or corruption" on
-        # an Ice Lake Xeon); with 256 they do not, and the graph's time is in the products, which are not its own.
+        # With 512 bits torch 2.13's own kernels write beyond their buffers at these sizes, seen on an Ice Lake Xeon as
+        # "double free or corruption". With 256 they do not; the time is in the products, which are not the graph's own.
         self._compute: Callable[[Tensor, Tensor, int], Tensor] = torch.compile(
             compute, dynamic=True, fullgraph=True, options={"cpp.simdlen": 256}
         )
