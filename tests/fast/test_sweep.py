@@ -115,7 +115,9 @@ def test_linear_with_its_gradients(size: str, layout: str, operand: str) -> None
     check(ours, theirs)
 
 
-@pytest.mark.skipif(products.ONE_DNN is None, reason="this torch has no oneDNN")
+@pytest.mark.skipif(
+    products.ONE_DNN is None or not torch.backends.mkldnn.enabled, reason="oneDNN is not there, or is switched off"
+)
 @pytest.mark.parametrize("kind", ["oneDNN"], indirect=True)
 @pytest.mark.parametrize("operand", ["weight", "gradient"])
 def test_this_finds_what_it_is_for(kind: str, operand: str, monkeypatch: pytest.MonkeyPatch) -> None:
