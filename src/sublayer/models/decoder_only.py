@@ -45,8 +45,9 @@ class DecoderOnly(nn.Module):
 
         Args:
             lengths: tokens of each row. Padding on the right needs no mask, since no token looks ahead; what is found
-                for it means nothing, and costs nothing where rows are long (`nn/pieces.py`). segments: number of each token's text, where several are packed in a row: they do not see each
-                other, and positions begin anew.
+                for it means nothing, and costs nothing where rows are long (`nn/pieces.py`).
+            segments: number of each token's text, where several are packed in a row: they do not see each other, and
+                positions begin anew.
 
         Shape: tokens [B, S], lengths [B], segments [B, S] int64 -> [B, S, D].
         """
