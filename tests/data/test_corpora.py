@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -189,6 +190,24 @@ def test_progress_follows_the_growing_file(tmp_path: Path, monkeypatch: pytest.M
     assert path == tmp_path / "tiny-1.0.whl"
     assert 1000 in seen
     assert seen[-1] == 3000
+
+
+def test_progress_passes_over_a_folder_that_pip_removes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going = tmp_path / "pip-unpack"
+    going.mkdir()
+    (tmp_path / "tiny-1.0.whl").write_bytes(b"x" * 1000)
+    scan = os.scandir
+
+    def scan_late(path: str | Path = ".") -> object:
+        if Path(path) == going:
+            going.rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    assert download._largest(tmp_path) == 1000
+    assert not going.exists()
 
 
 @pytest.mark.parametrize(

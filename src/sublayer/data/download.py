@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sublayer.errors import DataError
@@ -66,14 +67,15 @@ def _command(requirement: str, folder: Path) -> list[str]:
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file: with pip's cache on, the same bytes go to two files."""
+    """Bytes of the largest file: with pip's cache on, the same bytes go to two files.
+
+    pip moves files and removes folders meanwhile: `os.walk` passes over a folder that is gone, where `rglob` raises.
+    """
     largest = 0
-    for path in folder.rglob("*"):
-        try:
-            # A folder has a size of its own, which is not progress.
-            largest = max(largest, path.stat().st_size if path.is_file() else 0)
-        except OSError:  # pip has just moved it
-            continue
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                largest = max(largest, Path(parent, name).stat().st_size)
     return largest
 
 
