@@ -1,4 +1,10 @@
-"""Which rows make a batch: a plan for a whole epoch, as a pure function of seed and epoch."""
+"""Which rows make a batch: a plan for a whole epoch, as a pure function of seed and epoch.
+
+Batches come in few shapes. A library that makes a program for each shape of a product that it meets (oneDNN in bfloat16:
+2 to 60 ms, where the product takes 0.1 to 5; torch.compile: seconds) would else make programs for a whole training, and
+keep a megabyte of each. So rows are sorted by lengths rounded up, and a batch has a round number of rows: the demo's 880
+batches of an epoch have 79 shapes in place of 178, and 25 of these cover nine in ten (docs/results.md).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,11 @@ from sublayer.config import Batching
 from sublayer.errors import DataError
 
 Rows = NDArray[np.int64]
+
+ROUND_LENGTH = 2
+"""Lengths that are alike once rounded up to a multiple stand together."""
+ROUND_ROWS = 32
+"""A batch of that many rows or more has a multiple of them."""
 
 
 def plan(
@@ -66,13 +77,14 @@ def padding_waste(
 
 
 def _by_length(source_lengths: NDArray[np.integer], target_lengths: NDArray[np.integer]) -> Rows:
-    """An order by target length, and within it by source length, up and down in turn.
+    """An order by target length, and within it by source length, up and down in turn, both rounded up.
 
     Turning round at each new target length keeps neighbours alike where a batch spans two of them. The sort is
     stable, so equals stay in the (random) order they came in.
     """
-    turned = np.where(target_lengths % 2 == 0, source_lengths, -source_lengths)
-    return np.lexsort((turned, target_lengths)).astype(np.int64)
+    source, target = (-(-lengths // ROUND_LENGTH) for lengths in (source_lengths, target_lengths))
+    turned = np.where(target % 2 == 0, source, -source)
+    return np.lexsort((turned, target)).astype(np.int64)
 
 
 def cut(
@@ -93,15 +105,19 @@ def cut(
             "Raise training.batches.tokens or lower data.max_length.",
         )
     starts: list[int] = []
-    rows = longest_source = longest_target = 0
+    first = rows = longest_source = longest_target = 0
     # Plain integers: element by element, numpy's are many times slower.
-    lengths = zip(source_lengths[order].tolist(), target_lengths[order].tolist(), strict=True)
-    for place, (source, target) in enumerate(lengths):
-        rows += 1
-        longest_source = max(longest_source, source)
-        longest_target = max(longest_target, target)
-        if rows * (longest_source + longest_target) > tokens:
-            starts.append(place)
-            rows, longest_source, longest_target = 1, source, target
+    sources, targets = source_lengths[order].tolist(), target_lengths[order].tolist()
+    place = 0
+    while place < len(sources):
+        source, target = max(longest_source, sources[place]), max(longest_target, targets[place])
+        if (rows + 1) * (source + target) > tokens:
+            # What is over a round number of rows begins the next batch.
+            first += rows - rows % ROUND_ROWS if rows > ROUND_ROWS else rows
+            starts.append(first)
+            place, rows, longest_source, longest_target = first, 0, 0, 0
+            continue
+        rows, longest_source, longest_target = rows + 1, source, target
+        place += 1
     whole = order.astype(np.int64)
     return [run for run in np.split(whole, starts) if len(run)]

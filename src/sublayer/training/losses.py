@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,11 @@ def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, to
     return F.cross_entropy(logits, target[real], reduction="sum", label_smoothing=loss.label_smoothing) / total
 
 
+ROWS = 128
+"""Rows of the projection are filled up to a multiple: every batch has another number of targets, and oneDNN makes a
+program for each shape that it meets, which takes longer than the product (docs/machine.md)."""
+
+
 class _ProjectedCrossEntropy(Function):
     """sum(loss(hidden W^T + b, target)) * scale; the gradients are computed on the way forward."""
 
@@ -89,27 +94,27 @@ class _ProjectedCrossEntropy(Function):
         hidden_learns, weight_learns, bias_learns = ctx.needs_input_grad[:3]
         vocabulary = weight.shape[0]
         with torch.autocast(kind, enabled=False):
-            states, matrix = hidden.to(product), weight.to(product)
+            real = hidden.shape[0]
+            states, matrix = F.pad(hidden.to(product), (0, 0, 0, -real % ROWS)), weight.to(product)
             offset = None if bias is None else bias.to(product)
             total = torch.zeros((), dtype=wide, device=hidden.device)
             to_hidden = torch.empty_like(states) if hidden_learns else None
             to_weight = torch.zeros_like(weight) if weight_learns else None
             to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
-            rows = max(1, piece // vocabulary)
+            rows = max(1, piece // vocabulary // ROWS) * ROWS
             by = products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
                 logits = by.forward(part, matrix, offset)
-                total += _smoothed(logits, wanted, smoothing, wide)
+                total += _smoothed(logits[: len(wanted)], wanted, smoothing, wide, to_bias)
                 gradient = logits  # overwritten in place by the sum's gradient
+                gradient[len(wanted) :] = 0
                 if to_hidden is not None:
                     to_hidden[start : start + rows] = by.to_input(gradient, matrix)
                 if to_weight is not None:
                     to_weight += by.to_weight(gradient, part)
-                if to_bias is not None:
-                    to_bias += gradient.sum(dim=0, dtype=wide)
             if to_hidden is not None:
-                to_hidden = to_hidden.to(hidden.dtype)
+                to_hidden = to_hidden[:real].to(hidden.dtype)
         ctx.gradients = (to_hidden, to_weight, to_bias)
         ctx.scale = scale
         return total * scale
@@ -122,23 +127,26 @@ class _ProjectedCrossEntropy(Function):
         return *gradients, None, None, None, None
 
 
-def _smoothed(logits: Tensor, wanted: Tensor, smoothing: float, wide: torch.dtype) -> Tensor:
-    """The loss summed over N tokens; `logits` become its gradient, softmax(z) - q.
+def _smoothed(logits: Tensor, wanted: Tensor, smoothing: float, wide: torch.dtype, to_bias: Tensor | None) -> Tensor:
+    """The loss summed over N tokens; `logits` become its gradient, softmax(z) - q, whose sum is added to `to_bias`.
 
-    A few rows at a time, so that the probabilities in the wider type never leave a CPU's cache.
+    A few rows at a time, so that what is computed in the wider type never leaves a CPU's cache.
 
-    Shape: logits [N, V], wanted [N, 1] -> scalar of type `wide`.
+    Shape: logits [N, V], wanted [N, 1], to_bias [V] -> scalar of type `wide`.
     """
     tokens, vocabulary = logits.shape
-    chosen = logits.gather(1, wanted).to(wide)
     total = torch.zeros((), dtype=wide, device=logits.device)
-    if smoothing:
-        total -= smoothing * logits.mean(dim=-1, dtype=wide).sum()
     rows = tokens if logits.device.type != "cpu" else max(1, 2**18 // vocabulary)
-    for some in cast("tuple[Tensor, ...]", logits.split(rows)):
+    less = logits.new_full((), smoothing - 1)
+    for some, theirs in zip(logits.split(rows), wanted.split(rows), strict=True):  # pyright: ignore[reportUnknownArgumentType]
+        total -= (1 - smoothing) * some.gather(1, theirs).sum(dtype=wide)
+        if smoothing:
+            total -= smoothing * some.mean(dim=-1, dtype=wide).sum()
         p = torch.softmax(some, dim=-1, dtype=wide)
         # The probability of the best token is at least 1 / V, so its logarithm is safe; a rare target's is not.
         total += (some.amax(dim=-1).to(wide) - p.amax(dim=-1).log()).sum()
         torch.sub(p, smoothing / vocabulary, out=some)
-    logits.scatter_add_(1, wanted, logits.new_full((), smoothing - 1).expand_as(wanted))
-    return total - (1 - smoothing) * chosen.sum()
+        some.scatter_add_(1, theirs, less.expand_as(theirs))
+        if to_bias is not None:
+            to_bias += some.sum(dim=0, dtype=wide)
+    return total
