@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sublayer.config import Batching
-from sublayer.data.batching import ROUND_ROWS, in_order, padding_waste, plan
+from sublayer.data.batching import in_order, padding_waste, plan
 from sublayer.errors import DataError
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=200)
@@ -110,11 +110,11 @@ def test_a_batch_ends_because_the_next_row_does_not_fit_or_at_a_round_number(
             and (fitting + 1) * (source[taken[: fitting + 1]].max() + target[taken[: fitting + 1]].max()) <= tokens
         ):
             fitting += 1
-        if fitting > ROUND_ROWS:
-            assert len(rows) % ROUND_ROWS == 0
-            assert len(rows) > fitting - ROUND_ROWS
-        elif fitting < len(taken):
-            assert len(rows) == fitting
+        # Of 2^4 rows and more, at most one in nine is left to the next batch, and the number has four binary digits.
+        if fitting < len(taken):
+            assert fitting * 8 / 9 <= len(rows) <= fitting
+            assert len(rows) == fitting or fitting > 16
+        assert int(f"{len(rows):b}".rstrip("0") or "0", 2) < 16 or fitting == len(taken)
 
 
 def test_batches_have_few_shapes() -> None:
