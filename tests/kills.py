@@ -30,7 +30,7 @@ from small_run import Outcome, Processes, new_processes, write  # noqa: E402
 
 REFUSED = ("another process is training in", "already holds a run")
 PATIENCE = 150.0
-"""Seconds by the clock after which a process hangs: alone it takes two, and a busy machine is not thirty times slower."""
+"""Seconds by the clock after which a process hangs: alone it takes two, and no machine is so busy."""
 
 
 @dataclass
