@@ -130,6 +130,20 @@ def _require_said(asked: Any, made: Any, where: str = "") -> None:
         assert asked == made, f"{where[1:]}: {asked!r} was read as {made!r}"
 
 
+WITHOUT_EFFECT: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "max_window_layers": lambda settings: not settings.get("use_sliding_window"),
+    "original_max_position_embeddings": lambda settings: not settings.get("rope_scaling"),
+    # What stands for each kind of layer has the last word, there too.
+    "global_rope_theta": lambda settings: "rope_parameters" in settings,
+    "local_rope_theta": lambda settings: "rope_parameters" in settings,
+    "num_kv_heads": lambda settings: bool(settings.get("multi_query")) and not settings.get("new_decoder_architecture"),
+    # The old and the new spelling of a model in which each head has its own keys.
+    "multi_query": lambda settings: not settings.get("new_decoder_architecture"),
+    "new_decoder_architecture": lambda settings: not settings.get("multi_query"),
+}
+"""Settings that say nothing of the model in some files, as the library that they are of has it, and in which."""
+
+
 def _config(folder: Path) -> Seen:
     from sublayer.hub.importing import find_family, read_tree
     from sublayer.untrusted import read_object
@@ -138,7 +152,11 @@ def _config(folder: Path) -> Seen:
     family = find_family(settings, "config.json")
     tree = read_tree(family, settings)
     assert type(tree).parse(tree.plain(), "config.json") == tree
-    _require_said(settings, family.write(tree) or {})
+    written = family.write(tree)
+    assert written is not None
+    silent = {name for name, holds in WITHOUT_EFFECT.items() if holds(settings)}
+    _require_said({name: value for name, value in settings.items() if name not in silent}, written)
+    assert read_tree(family, written) == tree
     return {"tree": _digest(tree.plain())}
 
 

@@ -24,7 +24,8 @@ from sublayer.text.streaming import TextStream
 from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
-from sublayer.untrusted import UntrustedError, library_errors, parse_json, read_bytes, read_object
+from sublayer.text.vocabularies import read_backend
+from sublayer.untrusted import read_object
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -126,12 +127,9 @@ class Tokenizer:
             if not beside.is_file():
                 return cls(backend)
             unsaid = read_object(beside, remedy="Copy the folder anew.")
-            specials = unsaid["specials"]
-            languages = tuple((str(code), int(identifier)) for code, identifier in specials.pop("languages"))
-            extra = tuple(specials.pop("extra"))
             return cls(
                 backend,
-                Specials(**specials, extra=extra, languages=languages),
+                Specials.read(unsaid["specials"]),
                 chat_template=unsaid["chat_template"],
                 size=unsaid["size"],
             )
@@ -526,25 +524,6 @@ class Tokenizer:
                 yield tokens.ids, tokens.within(each.answers)
         if fault is not None:
             raise fault
-
-
-def read_backend(path: Path) -> Backend:
-    """The `tokenizers.Tokenizer` written at `path`.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    from tokenizers import Tokenizer as Backend
-
-    remedy = "Copy the file anew or train again."
-    held = read_bytes(path, remedy="Name the folder of a trained model.")
-    try:
-        # Its own parser has no limit on depth, on how often a key stands, or on numbers.
-        parse_json(held)
-        with library_errors(f"{path} is not a tokenizer", remedy):
-            return Backend.from_str(held.decode("utf-8"))
-    except UntrustedError as error:
-        raise CheckpointError(f"{path} is not a tokenizer: it {error}", remedy) from None
 
 
 def _single(written: str) -> float:
