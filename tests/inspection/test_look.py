@@ -284,6 +284,15 @@ def test_what_the_vocabulary_lacks_is_shown_as_it_was_typed():
     ]  # fmt: skip
 
 
+def test_what_the_vocabulary_lacks_of_a_given_translation_is_shown_too():
+    words = Tokenizer.train(LINES * 4, config.Words(vocab_size=60))
+    tree = translator().model.config.model_copy(update={"vocab_size": words.vocab_size})
+    subject = Translator(EncoderDecoder(tree).double().eval(), words, config.Decoding())
+    view = ask(subject, "Where are my 犬", target="The 猫 keys")
+    for side, typed in (("source", "犬"), ("target", "猫"), ("predicted", "猫")):
+        assert [token.text for token in view.sequences[side] if token.kind == "unknown"] == [typed], side
+
+
 def test_spellings_without_a_text_around():
     spelled = spellings(tokenizer())
     [inside] = [i for i in range(300) if tokenizer().pieces([i]) == ["e"]]

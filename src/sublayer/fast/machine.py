@@ -84,7 +84,7 @@ def machine_of_run(folder: Path, *, resume: bool) -> Generator[None]:
     facts = read_machine(path) if resume else None
     if facts is None:
         if resume and path.exists():
-            _log.warning("%s cannot be read, or is damaged; the run goes on by what this machine is now", path)
+            _log.warning("%s is damaged; the run goes on by what this machine is now", path)
         yield
     else:
         with machine_is(facts):
@@ -125,7 +125,7 @@ def _remembered() -> Machine:
     if held is not None and held.identity == identity:
         return held
     if path.exists():
-        _log.warning("%s cannot be read, or is damaged; the machine is measured anew", path)
+        _log.warning("%s is damaged, or another machine's; this one is measured anew", path)
     facts = measure()
     # Another process may have been quicker: all go by what stands in the cache.
     held = read_machine(path)
