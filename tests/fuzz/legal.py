@@ -23,14 +23,21 @@ WORDS = (
     *("El niño", "a dog ran", "x", " ", "a\u00a0b", "☃", "<s>", "__label__", "user", "assistant", "O", "B-PER"),
 )
 NUMBERS = (0.0, 0.1, 0.5, 0.9, 1.0, 2.0, 1e-6, 1e-5, 100.0, 10_000.0)
-OVERRIDES = (
-    *("training.steps=10", "training.minutes=2.5", "training.seed=7", "training.batches.tokens=999", "name=other"),
-    *("training.optimizer.learning_rate=0.01", "training.averaging.decay=0.5", "training.precision=float32"),
-    *("decoding.beam=1", "decoding.max_extra=9", "decoding.length_penalty=0.6", "data.max_length=30", "model.dim=64"),
-    *("model.encoder.layers=1", "model.decoder.layers=3", "model.encoder.block.attention.heads=1", "model.dim=128"),
-    *("model.decoder.block.dropout=0.0", "model.encoder.block.feed_forward.hidden=10", "tokenizer.vocab_size=999"),
-    *("tokenizer.type=characters", "data.split.test=10", "training.label_smoothing=0.0", "training.validate_every=7"),
+WHOLE = (
+    *("training.steps", "training.seed", "seed", "training.batches.tokens", "training.validate_every", "model.dim"),
+    *("decoding.beam", "decoding.max_extra", "data.max_length", "data.split.test", "tokenizer.vocab_size"),
+    *("model.encoder.layers", "model.decoder.layers", "model.encoder.block.attention.heads"),
+    *("model.encoder.block.feed_forward.hidden", "training.schedule.warmup", "training.checkpoint_every"),
 )
+PARTS = (
+    *("training.minutes", "training.optimizer.learning_rate", "training.averaging.decay", "decoding.length_penalty"),
+    *("model.decoder.block.dropout", "training.label_smoothing", "decoding.max_ratio"),
+)
+CHOICES = (
+    *("training.precision=float32", "tokenizer.type=characters", 'training.averaging={type="none"}'),
+    *("training.schedule.type=cosine", 'training.optimizer={type="adamw"}', "training.early_stopping=none"),
+)
+"""What `--set` may say: settings that are whole numbers, or parts, or one of a few words."""
 
 
 def change(path: Path, kind: str, draw: random.Random) -> str:
@@ -49,7 +56,7 @@ def change(path: Path, kind: str, draw: random.Random) -> str:
     elif path.suffix == ".jsonl":
         made, kind = _jsonl(held, kind, draw)
     elif path.name == "override.txt":
-        made, kind = draw.choice(OVERRIDES).encode(), "value"
+        made, kind = _override(draw).encode(), "value"
     else:
         made, kind = _lines(held, kind, draw, swap="\t" if path.suffix in (".tsv", ".conll") else "")
     path.write_bytes(made)
@@ -144,6 +151,16 @@ def another(value: Any, draw: random.Random) -> Any:
             return left
         case _:
             return draw.choice([1, 0.5, True, "x", [1], {}])
+
+
+def _override(draw: random.Random) -> str:
+    match draw.randrange(5):
+        case 0 | 1:
+            return f"{draw.choice(WHOLE)}={draw.choice([1, 2, 4, 8]) * draw.randint(1, 300)}"
+        case 2 | 3:
+            return f"{draw.choice(PARTS)}={round(draw.random() * draw.choice([0.01, 1, 1, 10]), 5)}"
+        case _:
+            return draw.choice(CHOICES) if draw.random() < 0.5 else f"name={draw.choice(WORDS).strip() or 'x'}"
 
 
 # --- numbers of models -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from inspection.subjects import (
     ALL,
+    LINES,
     SENTENCE,
     classifier,
     embedder,
@@ -27,6 +28,7 @@ from inspection.subjects import (
 from readers import word_tokenizer
 from sublayer import config
 from sublayer.errors import ConfigError, InputError
+from sublayer.generation.translator import Translator
 from sublayer.inspection import subject
 from sublayer.inspection.attention import attention_maps
 from sublayer.inspection.labelling import labelled, spellings
@@ -35,7 +37,9 @@ from sublayer.inspection.look import look
 from sublayer.inspection.passages import Passage
 from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Map, Question, View, quantised, restored
+from sublayer.models import EncoderDecoder
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.text import Tokenizer
 
 NEAR = 1 / 255  # twice the largest error of a weight that travels
 
