@@ -5,6 +5,7 @@ Everything is imported once, before the first fork. Nothing is computed here, so
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import json
 import os
@@ -138,6 +139,8 @@ def child(job: dict[str, Any], out: int, err: int) -> None:
     # Whoever started this may have had them ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if job["patience"]:
+        faulthandler.dump_traceback_later(job["patience"], exit=True, file=err)
     torch.set_num_threads(job["threads"])
     if job["fault"]:
         name, *numbers = job["fault"]

@@ -1,9 +1,11 @@
 """Kill runs, many times, at random moments, and compare what they come to with runs that nothing disturbed.
 
     python tests/kills.py --kills 300 --seconds 3600
+    python tests/kills.py --kills 300 --seconds 200 --record kills.json    # again and again, until 300 are counted
 
 The number of threads changes from process to process; a run goes on with the one that it began with. Beside one process
-in three a second one is started in the same folder. Prints what was done, and ends with 1 where anything differs.
+in three a second one is started in the same folder. A process that does not end says where it stands and counts as
+wrong. Prints what was done, and ends with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from test_resume import KINDS, differences, reached  # noqa: E402
 from small_run import Outcome, Processes, new_processes, write  # noqa: E402
 
 REFUSED = ("another process is training in", "already holds a run")
+PATIENCE = 150.0
+"""Seconds by the clock after which a process hangs: alone it takes two, and no machine is so busy."""
 
 
 @dataclass
@@ -103,7 +107,8 @@ class Killing:
 
     def go(self, server: Processes, kind: str, out: Path, threads: int, fault: dict[str, Any]) -> Outcome:
         resume = ["--resume"] if (out / "recipe.toml").is_file() else []
-        return server.run("train", self.files[kind], "--out", out, *resume, threads=threads, **fault)
+        command = ("train", self.files[kind], "--out", out, *resume)
+        return server.run(*command, threads=threads, patience=PATIENCE, **fault)
 
     def count(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -126,25 +131,57 @@ class Killing:
             self.whole[kind, threads] = out
         return self.whole[kind, threads]
 
+
+@dataclass
+class Record:
+    """What earlier calls did, in a file, so that many short ones come to what a long one does."""
+
+    path: Path | None
+    kills: int = 0
+    runs: int = 0
+    calls: int = 0
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+    @staticmethod
+    def read(path: Path | None) -> Record:
+        if path is None or not path.is_file():
+            return Record(path)
+        held = json.loads(path.read_text())
+        return Record(path, held["kills"], held["runs"], held["calls"], Counter(held["counts"]))
+
+    def with_those_of(self, killing: Killing) -> Record:
+        kills, runs = self.kills + killing.kills, self.runs + killing.runs
+        return Record(self.path, kills, runs, self.calls + 1, self.counts + killing.counts)
+
+    def write(self) -> None:
+        if self.path is not None:
+            held = {"kills": self.kills, "runs": self.runs, "calls": self.calls, "counts": dict(self.counts)}
+            self.path.write_text(json.dumps(held) + "\n")
+
     def told(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-        verdict = "nothing differs" if not self.wrong else "WRONG: " + "; ".join(self.wrong[:5])
-        return f"{self.kills} kills in {self.runs} runs ({counts}): {verdict}"
+        return f"{self.kills} kills in {self.runs} runs ({counts})"
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("--kills", type=int, default=300)
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--kills", type=int, default=300, help="in all, those in --record among them")
     ask.add_argument("--seconds", type=float, default=3600.0, help="stop after so many, whatever was reached")
-    ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--seed", type=int, default=0, help="of the first call; each further one of a record has the next")
+    ask.add_argument("--record", type=Path, help="a file in which kills are counted from call to call")
     asked = ask.parse_args()
+    earlier = Record.read(asked.record)
+    wanted = asked.kills - earlier.kills
     with tempfile.TemporaryDirectory(prefix="sublayer-kills-") as folder:
-        killing = Killing(asked.seed, Path(folder), asked.seconds)
-        for goal in range(20, asked.kills + 20, 20):
-            killing.go_on_until(min(goal, asked.kills))
-            print(killing.told(), flush=True)  # noqa: T201
+        killing = Killing(asked.seed + earlier.calls, Path(folder), asked.seconds)
+        for goal in range(20, wanted + 20, 20):
+            killing.go_on_until(min(goal, wanted))
+            verdict = "nothing differs" if not killing.wrong else "WRONG: " + "; ".join(killing.wrong[:5])
+            print(f"{earlier.with_those_of(killing).told()}: {verdict}", flush=True)  # noqa: T201
             if killing.wrong or time.monotonic() > killing.until:
                 break
+        if not killing.wrong:
+            earlier.with_those_of(killing).write()
     sys.exit(bool(killing.wrong))
 
 

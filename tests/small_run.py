@@ -144,11 +144,13 @@ class Processes:
         fault: Sequence[Any] = (),
         stdin: bytes = b"",
         threads: int = 1,
+        patience: float | None = None,
     ) -> Outcome:
         """
         Args:
             kill_after: seconds until SIGKILL. signal_at_step: {"step": …, "signal": …}, sent by the process to itself.
             fault: what goes wrong inside, and its numbers; see `forking.py`.
+            patience: seconds after which the process says where it stands, on standard error, and ends with 1.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -159,6 +161,7 @@ class Processes:
             "fault": list(fault),
             "stdin": stdin.hex(),
             "threads": threads,
+            "patience": patience,
         }
         self._server.stdin.write(json.dumps(job).encode() + b"\n")
         self._server.stdin.flush()

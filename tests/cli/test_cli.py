@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 import typer.main
 from sacrebleu import corpus_bleu
@@ -23,7 +24,7 @@ from adapted import write_adapters, write_base
 from checkpoints import tiny_llama, write_nllb
 from generation.prompted import generator
 from readers import write_readers
-from small_run import pairs, sublayer, trained, write
+from small_run import pairs, recipe, sublayer, trained, write
 from sublayer.cli.main import app
 from sublayer.config.load import shipped_recipes
 from sublayer.data import corpora
@@ -361,6 +362,17 @@ def test_describe_takes_the_folder_of_a_run() -> None:
     assert [outcome.code for outcome in outcomes] == [0, 0]
     whole, inner = (json.loads(outcome.out) for outcome in outcomes)
     assert whole["parameters"] == inner["parameters"]
+
+
+def test_describe_counts_the_vocabulary_of_the_model_to_begin_with(tmp_path: Path) -> None:
+    """A recipe with a start has no tokenizer of its own, and no default one either."""
+    run = trained()
+    data = {name: value for name, value in recipe().items() if name not in ("tokenizer", "model")}
+    file = tmp_path / "recipe.toml"
+    file.write_text(tomli_w.dumps(data | {"start": {"path": str(run)}}))
+    outcomes = [sublayer("describe", what, "--length", 16, "--json") for what in (file, run)]
+    begun, whole = (json.loads(outcome.out) for outcome in outcomes)
+    assert begun["parameters"] == whole["parameters"]
 
 
 @pytest.mark.parametrize(("reference", "said"), [("zu zu zu zu", True), (None, False)])

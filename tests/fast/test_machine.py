@@ -85,9 +85,14 @@ def test_one_dnn_switched_off_is_another_machine(
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"identity": 3}', b"\xff\xfe", None])
 def test_a_damaged_cache_is_measured_again(
-    cache: Path, measured: list[Machine], monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+    cache: Path,
+    measured: list[Machine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: bytes | None,
 ) -> None:
     machine.machine()
+    assert caplog.messages == []
     (file,) = cache.iterdir()
     if damage is None:  # whole, but another machine's
         page = json.loads(file.read_text())
@@ -96,6 +101,7 @@ def test_a_damaged_cache_is_measured_again(
     file.write_bytes(damage)
     assert again(monkeypatch) == measured[1]
     assert read_machine(file) == measured[1]
+    assert caplog.messages == [f"{file} is damaged, or another machine's; this one is measured anew"]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(

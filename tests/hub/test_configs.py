@@ -224,6 +224,7 @@ def test_known_models_have_their_known_sizes(name: str) -> None:
         ("phi3", {"rope_scaling": {"type": "su"}}, "'su'"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'"),
         ("falcon", {"alibi": True}, "alibi = True"),
+        ("falcon", {"multi_query": False, "num_kv_heads": 1}, "num_kv_heads = 1"),
         ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn = False"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
         ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from inspection.subjects import (
     ALL,
+    LINES,
     SENTENCE,
     classifier,
     embedder,
@@ -27,6 +28,7 @@ from inspection.subjects import (
 from readers import word_tokenizer
 from sublayer import config
 from sublayer.errors import ConfigError, InputError
+from sublayer.generation.translator import Translator
 from sublayer.inspection import subject
 from sublayer.inspection.attention import attention_maps
 from sublayer.inspection.labelling import labelled, spellings
@@ -35,7 +37,9 @@ from sublayer.inspection.look import look
 from sublayer.inspection.passages import Passage
 from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Map, Question, View, quantised, restored
+from sublayer.models import EncoderDecoder
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.text import Tokenizer
 
 NEAR = 1 / 255  # twice the largest error of a weight that travels
 
@@ -282,6 +286,15 @@ def test_what_the_vocabulary_lacks_is_shown_as_it_was_typed():
     assert [(token.text, token.kind) for token in view.sequences["text"]] == [
         ("[CLS]", "special"), ("the", "text"), ("猫", "unknown"), ("sat", "text"), ("[SEP]", "special"),
     ]  # fmt: skip
+
+
+def test_what_the_vocabulary_lacks_of_a_given_translation_is_shown_too():
+    words = Tokenizer.train(LINES * 4, config.Words(vocab_size=60))
+    tree = translator().model.config.model_copy(update={"vocab_size": words.vocab_size})
+    subject = Translator(EncoderDecoder(tree).double().eval(), words, config.Decoding())
+    view = ask(subject, "Where are my 犬", target="The 猫 keys")
+    for side, typed in (("source", "犬"), ("target", "猫"), ("predicted", "猫")):
+        assert [token.text for token in view.sequences[side] if token.kind == "unknown"] == [typed], side
 
 
 def test_spellings_without_a_text_around():

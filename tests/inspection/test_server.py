@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -224,6 +225,15 @@ def test_an_answer_has_its_time():
     assert (status, "--seconds" in json.loads(body)["remedy"]) == (503, True)
     slow.seconds = 60
     assert slow.answer(Question(text=SENTENCE), threading.Event())["output"]["type"] == "text"
+
+
+def test_no_number_that_json_has_not_is_sent_or_read(inspector, monkeypatch):
+    status, _, body = call(application(inspector), "POST", "/api/view", JSON, question(tokens=math.nan))
+    assert (status, json.loads(body)["what"]) == (400, "the question is not JSON")
+    monkeypatch.setattr(inspector, "answer", lambda *given: {"output": {"sure": math.nan}})
+    status, _, body = call(application(inspector), "POST", "/api/view", JSON, question())
+    assert status == 400
+    assert "is not a finite number" in json.loads(body, parse_constant=lambda word: pytest.fail(word))["what"]
 
 
 def test_nobody_waits_for_what_was_given_up(inspector):

@@ -18,7 +18,7 @@ from sublayer.text import Tokenizer
 from sublayer.text.chat import ChatTemplate
 from sublayer.text.export import export
 from sublayer.text.folder import load_folder
-from sublayer.text.templates.process import TemplateProcess
+from sublayer.text.templates.process import TOGETHER, TemplateProcess
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -528,3 +528,67 @@ def test_tools_never_vanish(tokenizer: Tokenizer) -> None:
         ChatTemplate({"tool_use": NAMED["tool_use"]}).render(TALK)
     with pytest.raises(CheckpointError, match="the chat template 'tool_use' is damaged"):
         ChatTemplate({**NAMED, "tool_use": "{% for %}"}).render(TALK)
+
+
+# --- several at once ------------------------------------------------------------------------------------------------
+
+
+def conversations(count: int) -> list[list[dict[str, str]]]:
+    """Some with what spells special tokens, and with signs of several bytes."""
+    words = ["hi", "<|im_end|>", "El niño", "", "</s><s>", "a\nb", "\U0001f600"]
+    return [
+        [
+            {"role": role, "content": words[(at + turn) % 7] * (at % 3)}
+            for turn, role in enumerate(["user", "assistant"])
+        ]
+        * (1 + at % 3)
+        for at in range(count)
+    ]
+
+
+def test_several_conversations_are_what_each_is_alone(tokenizer: Tokenizer) -> None:
+    given = conversations(TOGETHER + 9)
+    alone = [tokenizer.encode_answers(each) for each in given]
+    assert list(tokenizer.encode_answers_of(given)) == alone
+    assert any(any(answers) for _, answers in alone)
+    assert list(tokenizer.encode_answers_of([])) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [{"role": "a b", "content": "x"}],
+        [{"role": "user", "content": "nobody answers"}],
+        [{"role": "user"}, {"role": "assistant", "content": "x"}],
+        [{"role": "user", "content": "\ufdd0"}, {"role": "assistant", "content": "x"}],
+        [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "x"}],
+        [{"role": "user", "content": {1, 2}}, {"role": "assistant", "content": "x"}],
+    ],
+    ids=["a role", "no answer", "no content", "a noncharacter", "half a pair", "a set"],
+)
+def test_a_bad_conversation_is_met_in_its_place(tokenizer: Tokenizer, bad: list[dict[str, Any]]) -> None:
+    """What stands before it is encoded, and it says what it says alone."""
+    with pytest.raises(InputError) as alone:
+        tokenizer.encode_answers(bad)
+    good = conversations(5)
+    found = tokenizer.encode_answers_of([*good, bad, *good])
+    assert [next(found) for _ in good] == [tokenizer.encode_answers(each) for each in good]
+    with pytest.raises(InputError) as met:
+        next(found)
+    assert str(met.value) == str(alone.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit no process's memory")
+@pytest.mark.parametrize(
+    "fault", ["{% set x = [0] * 1000000000 %}", ENDLESS["loops over text"]], ids=["memory", "time"]
+)
+def test_a_conversation_that_takes_too_much_costs_the_others_nothing(impatient: TemplateProcess, fault: str) -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{% if m.content == 'bad' %}" + fault + "{% endif %}{{ m.content }}{% endfor %}",
+        process=impatient,
+    )
+    good = [{"role": "assistant", "content": "fine"}]
+    found = template.render_answers_of([good, [{"role": "assistant", "content": "bad"}], good])
+    assert next(found).text == "fine"
+    with pytest.raises(InputError, match=r"the chat template (needs more than|took more than)"):
+        next(found)

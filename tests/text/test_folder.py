@@ -212,3 +212,30 @@ def test_folders_that_are_not_understood_are_refused(tmp_path: Path) -> None:
     write(folder, "vocab.json", "[1")
     with pytest.raises(CheckpointError, match=r"vocab\.json is damaged"):
         load_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json"])
+def test_two_tokens_of_one_id_are_refused(tmp_path: Path, name: str) -> None:
+    """One of them would be gone when the tokenizer is written and read again, and texts would be cut otherwise."""
+    folder = vocabularies.gpt2(tmp_path)
+    if name == "tokenizer.json":
+        load_folder(folder).save(folder / name)
+    whole = json.loads((folder / name).read_text())
+    vocabulary = whole if name == "vocab.json" else whole["model"]["vocab"]
+    vocabulary["?"] = vocabulary[">"]
+    (folder / name).write_text(json.dumps(whole))
+    with pytest.raises(CheckpointError, match=rf"{name}: '.' and '.' have one id, {vocabulary['>']}"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("identifier", [2**64, -1, True, "3", 1.0, [3]])
+def test_what_is_no_id_is_refused(tmp_path: Path, identifier: Any) -> None:
+    saved = tmp_path / "saved" / "tokenizer.json"
+    saved.parent.mkdir()
+    load_folder(vocabularies.bert(tmp_path / "bert")).save(saved)
+    beside = saved.with_name("sublayer_tokenizer.json")
+    held = json.loads(beside.read_text())
+    held["specials"]["separator"] = identifier
+    beside.write_text(json.dumps(held))
+    with pytest.raises(CheckpointError, match=r"sublayer_tokenizer\.json is damaged"):
+        Tokenizer.load(saved)

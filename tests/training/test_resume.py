@@ -305,3 +305,21 @@ def test_a_run_that_ends_in_nonsense_says_so(tmp_path: Path) -> None:
         assert outcome.code == 0, outcome.err
         assert "BLEU 0.0" in outcome.err
         assert ("the model has not learned to translate yet: " in outcome.err) == said
+
+
+def test_a_model_that_its_run_has_left_behind_says_so(tmp_path: Path) -> None:
+    """A run that had ended goes on with more steps, and is interrupted: its model is still that of the first end."""
+    file, out = write(tmp_path, training={"steps": 12}), tmp_path / "run"
+    assert sublayer("train", file, "--out", out).code == 0
+    before = (out / "model" / "model.safetensors").read_bytes()
+    more = ("train", file, "--out", out, "--resume", "--set", "training.steps=24")
+    for step in (16, 20):
+        assert processes().run(*more, signal_at_step={"step": step, "signal": 2}).code == 130
+    assert (out / "model" / "model.safetensors").read_bytes() == before
+    said = f"{out / 'model'}: the model of step 12; its training has gone on since, and has not finished"
+    for path in (out, out / "model"):
+        assert said in processes().run("evaluate", path).err
+    assert processes().run(*more).code == 0
+    ended = processes().run("evaluate", out)
+    assert ended.code == 0
+    assert "has not finished" not in ended.err

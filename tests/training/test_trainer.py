@@ -348,6 +348,18 @@ def timed(
     return made, clock
 
 
+def test_a_clock_that_stands_still_ends_a_run_in_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the beginning, or after a while; a coarse one that moves now and then is none that stands still."""
+    for last in (0, 20):
+        made, _ = timed(tmp_path / str(last), monkeypatch, lambda step, last=last: 0.1 * (step <= last))
+        with pytest.raises(
+            TrainingError, match=r"training\.minutes = 1, and the clock .* in 1,000 steps.*training\.steps"
+        ):
+            made.train()
+    made, _ = timed(tmp_path / "coarse", monkeypatch, lambda step: 4.0 * (step % 20 == 0))
+    assert made.train()
+
+
 def logged(folder: Path) -> list[dict[str, Any]]:
     return [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
 

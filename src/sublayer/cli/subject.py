@@ -54,7 +54,10 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
     size = recipe.tokenizer.vocab_size
-    if size is None:
+    if recipe.start is not None:
+        size = recipe.model.vocab_size
+        note = f" (with the vocabulary of {recipe.start.path}: {size:,})"
+    elif size is None:
         size = recipe.model.vocab_size
         note = f" (with a vocabulary of {size:,}; training takes as many {recipe.tokenizer.type} as the text has)"
     else:

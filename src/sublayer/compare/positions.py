@@ -16,6 +16,7 @@ from sublayer import config
 from sublayer.compare.contenders import transformer_lm
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Positions
+from sublayer.compare.runs import trained
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe
 from sublayer.data.batch import as_tensor
@@ -23,7 +24,6 @@ from sublayer.data.encoding import encode_texts
 from sublayer.data.tasks import reader
 from sublayer.hub import folder as model_folder
 from sublayer.training.progress import Reporter
-from sublayer.training.run import train
 
 KINDS: Mapping[str, config.Position] = {
     "sinusoidal": config.Sinusoidal(),
@@ -48,10 +48,7 @@ def measure(c: Positions, ledger: Ledger, device: torch.device, told: Callable[[
         recipe = recipe_for(c, name, position)
         out = runs / name
         told().say(f"positions: {name}")
-        if not (out / "model" / "config.json").is_file():
-            whole = LoadedRecipe(recipe, Path.cwd())
-            if not train(whole, out, resume=False, overwrite=True, device=device, reporter=told()):
-                raise KeyboardInterrupt
+        trained(LoadedRecipe(recipe, Path.cwd()), out, device, told())
         told().say(f"positions: {name}, the test text")
         ledger[name] = _tested(c, out, device)
 

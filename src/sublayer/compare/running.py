@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from sublayer.compare import parallel, positions, recall, translation
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import PARTS, Part, Plan
 from sublayer.compare.report import write_report
+from sublayer.compare.runs import remove_runs
 from sublayer.training.progress import Reporter
 
 
@@ -37,7 +37,7 @@ def compare(
             continue
         if overwrite:
             (out / "figures" / f"{part}.json").unlink(missing_ok=True)
-            shutil.rmtree(out / "runs" / part, ignore_errors=True)
+            remove_runs(out / "runs" / part)
         ledger = Ledger(out / "figures" / f"{part}.json", plan.settings(part))
         runs = out / "runs" / part
         started = time.monotonic()

@@ -17,13 +17,13 @@ from sublayer import config
 from sublayer.compare.contenders import recurrent_pair
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Translation, Tried
+from sublayer.compare.runs import trained
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe, load_recipe
 from sublayer.hub.folder import load_translator
 from sublayer.training.evaluation import score
 from sublayer.training.metrics import read_metrics
 from sublayer.training.progress import Reporter
-from sublayer.training.run import train
 
 LENGTHS: tuple[tuple[int, int | None], ...] = ((1, 5), (6, 8), (9, 12), (13, None))
 """Words of a source sentence, from and to."""
@@ -100,12 +100,7 @@ def _run(
     recipe: config.Recipe, folder: Path, out: Path, device: torch.device, reporter: Reporter
 ) -> list[dict[str, float]]:
     """Train where it has not been trained yet; the validations: step, seconds, loss, BLEU."""
-    if not (out / "model" / "config.json").is_file():
-        finished = train(
-            LoadedRecipe(recipe, folder), out, resume=False, overwrite=True, device=device, reporter=reporter
-        )
-        if not finished:
-            raise KeyboardInterrupt
+    trained(LoadedRecipe(recipe, folder), out, device, reporter)
     return [
         {
             "step": line["step"],

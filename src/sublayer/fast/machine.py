@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _known: Machine | None = None
+_log = logging.getLogger("sublayer")
 _lock = RLock()
 
 
@@ -78,8 +80,11 @@ def machine_of_run(folder: Path, *, resume: bool) -> Generator[None]:
 
     `write_machine` puts them there when a run begins. A run without them goes by what this machine is now.
     """
-    facts = read_machine(folder / "machine.json") if resume else None
+    path = folder / "machine.json"
+    facts = read_machine(path) if resume else None
     if facts is None:
+        if resume and path.exists():
+            _log.warning("%s is damaged; the run goes on by what this machine is now", path)
         yield
     else:
         with machine_is(facts):
@@ -119,6 +124,8 @@ def _remembered() -> Machine:
     held = read_machine(path)
     if held is not None and held.identity == identity:
         return held
+    if path.exists():
+        _log.warning("%s is damaged, or another machine's; this one is measured anew", path)
     facts = measure()
     # Another process may have been quicker: all go by what stands in the cache.
     held = read_machine(path)

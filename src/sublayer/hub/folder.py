@@ -44,7 +44,7 @@ from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.tasks import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
-from sublayer.untrusted import exists, read_object
+from sublayer.untrusted import exists, is_file, read_object
 
 FORMAT = 1
 LONGEST_NAME = 120
@@ -289,11 +289,12 @@ def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Re
 def find(path: Path) -> Path:
     """The model folder at `path`, or inside the run folder at `path`.
 
-    Of a run that has not ended it is the model of the last checkpoint; the logger "sublayer" then warns of it.
+    Of a run that has not ended it is the model of the last checkpoint, or of an earlier end; the logger "sublayer"
+    then warns of it.
     """
     file = model_file(path)
     if file is not None:
-        if file.parent.name == UNFINISHED:
+        if file.parent.name == UNFINISHED or is_file(file.parent / STEP):
             _warn_unfinished(file.parent)
         return file.parent
     if exists(path):
@@ -317,13 +318,15 @@ def _warn_unfinished(folder: Path) -> None:
         step = f"{read_object(folder / STEP)['step']:,}"
     except (OSError, ValueError, KeyError, TypeError):
         step = "its last save"
-    logging.getLogger("sublayer").warning(
-        "%s: from the checkpoint of step %s; the training has not finished", folder.parent, step
-    )
+    if folder.name == UNFINISHED:
+        said, where = "from the checkpoint of step %s; the training has not finished", folder.parent
+    else:
+        said, where = "the model of step %s; its training has gone on since, and has not finished", folder
+    logging.getLogger("sublayer").warning(f"%s: {said}", where, step)
 
 
 STEP = "step.json"
-"""In the folder of a run that has not ended: {"step": of the checkpoint}."""
+"""In the model folder of a run that has not ended: {"step": of the model}."""
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
     [spans] = tokenizer.tokens([question.text], marked=False)
     kinds = _kinds(model)
-    shown = labelled(tokenizer, [*fed, *predicted[len(target) :]])
+    given = None if question.target is None else tokenizer.tokens([question.target], marked=False)[0]
+    shown = labelled(tokenizer, [*fed, *predicted[len(target) :]], question.target or "", given)
     return View(
         about=about,
         question=question,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import logging
 import os
 import re
@@ -30,6 +29,7 @@ from sublayer.inspection import assets
 from sublayer.inspection.look import look
 from sublayer.inspection.subject import Subject
 from sublayer.inspection.view import About, Question
+from sublayer.untrusted import UntrustedError, parse_json, to_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -233,7 +233,7 @@ def application(inspector: Inspector, *, text: str = "", names: frozenset[str] =
 def _json(value: Any, status: int = 200) -> Response:
     from starlette.responses import Response
 
-    held = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    held = to_json(value, separators=(",", ":")).encode("utf-8")
     return Response(held, status, media_type="application/json")
 
 
@@ -279,8 +279,8 @@ async def _body(request: Request) -> dict[str, Any]:
     except TimeoutError:
         raise _Refused(408, f"the question did not come within {READING:g} s") from None
     try:
-        value: Any = json.loads(held)
-    except (ValueError, RecursionError):
+        value: Any = parse_json(bytes(held))
+    except UntrustedError:
         raise _Refused(400, "the question is not JSON") from None
     if not isinstance(value, dict):
         raise _Refused(400, "the question is no table")

@@ -7,12 +7,13 @@ characters a user wrote.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from sublayer.errors import CheckpointError, InputError
-from sublayer.text.templates.process import LONGEST, MEMORY, PROCESS, TemplateProcess
+from sublayer.text.templates.process import LONGEST, MEMORY, PROCESS, TOGETHER, TemplateProcess
 
 # A turn: "role" ("system", "user", "assistant", "tool") and "content", and whatever else the template knows.
 Message = Mapping[str, Any]
@@ -87,7 +88,10 @@ class ChatTemplate:
             InputError: a message has no role, tools are given and the template knows none, or the template refuses the
                 conversation, reaches for what it must not have, or takes too much time or memory.
         """
-        return self._rendered(messages, add_generation_prompt, (), tools, more)[0]
+        name = self._chosen(tools)
+        request = self._common(name, tools, more) | _conversation(messages, prompted=add_generation_prompt)
+        answer = self._checked(name, self._process.ask(request))
+        return Rendered(answer["text"], _pairs(answer["user"]))
 
     def render_answers(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None, **more: Any
@@ -101,10 +105,44 @@ class ChatTemplate:
             InputError: as in `render`; nobody answers; or a turn is rendered in another way once more turns follow, as
                 by templates that drop the thoughts of earlier answers.
         """
-        places = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
-        cuts = [cut for place in places for cut in ((place, True), (place + 1, False))]
-        whole, lengths = self._rendered(messages, False, cuts, tools, more)
-        answers: list[tuple[int, int]] = []
+        return next(self.render_answers_of([messages], tools=tools, **more))
+
+    def render_answers_of(
+        self,
+        conversations: Iterable[Sequence[Message]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **more: Any,
+    ) -> Iterator[Rendered]:
+        """What `render_answers` makes of each conversation, in their order and sooner than one by one.
+
+        Raises:
+            InputError: as `render_answers`, when the conversation at fault is reached.
+        """
+        name = self._chosen(tools)
+        common = self._common(name, tools, more)
+        waiting = iter(conversations)
+        while some := list(islice(waiting, TOGETHER)):
+            requests: list[dict[str, Any]] = []
+            fault: InputError | None = None
+            for messages in some:
+                cuts = [cut for place in _answers(messages) for cut in ((place, True), (place + 1, False))]
+                try:
+                    requests.append(_conversation(messages, prompted=False, cuts=cuts))
+                except InputError as error:
+                    fault = error
+                    break
+            answers = self._process.ask_each(common, requests)
+            for messages, answer in zip(some, answers, strict=False):
+                yield self._with_answers(_answers(messages), self._checked(name, answer))
+            if fault is not None:  # those before it have been given
+                raise fault
+
+    def _with_answers(self, places: Sequence[int], answer: Mapping[str, Any]) -> Rendered:
+        """What was rendered, with the answers at these turns."""
+        text: str = answer["text"]
+        lengths = [length if agrees else None for length, agrees in answer["cuts"]]
+        found: list[tuple[int, int]] = []
         for place, before, after in zip(places, lengths[::2], lengths[1::2], strict=True):
             if before is None or after is None or before > after:
                 raise InputError(
@@ -112,26 +150,18 @@ class ChatTemplate:
                     "so that there is no telling which characters are the answer",
                     "Cut the conversation after this answer, or train on it as plain text.",
                 )
-            answers.append((before, self._said(whole.text[:after], before)))
-        if not answers:
+            found.append((before, self._said(text[:after], before)))
+        if not found:
             raise InputError("nobody answers in this conversation", 'Give a message with the role "assistant".')
-        return Rendered(whole.text, whole.quoted, tuple(answers))
+        return Rendered(text, _pairs(answer["user"]), tuple(found))
 
     def _said(self, text: str, start: int) -> int:
         """The end of the answer that begins at `start`: behind its end token, not behind the white space after that."""
         kept = text.rstrip()
         return max(start, len(kept)) if kept.endswith(self._markers) else len(text)
 
-    def _rendered(
-        self,
-        messages: Sequence[Message],
-        prompted: bool,
-        cuts: Sequence[tuple[int, bool]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        more: Mapping[str, Any],
-    ) -> tuple[Rendered, list[int | None]]:
-        """The conversation; and for each of `cuts` (how many turns, whether an answer is asked for) the length of what
-        is rendered of it, None if the whole does not begin with that."""
+    def _chosen(self, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The name of the template for a conversation with these tools."""
         wanted = "default" if tools is None else "tool_use"
         name = wanted if wanted in self.sources else "default"
         if name not in self.sources:
@@ -144,24 +174,28 @@ class ChatTemplate:
                 f"{_named(name)} knows no tools, and {len(tools)} are given",
                 "Use a model that was trained to call tools, or describe them in a message.",
             )
-        answer = self._ask(
-            name,
-            messages=[_checked(place, message) for place, message in enumerate(messages)],
-            tools=None if tools is None else _plain(tools),
-            tokens=self._special_tokens,
-            values=_plain(more),
-            prompted=prompted,
-            cuts=cuts,
-        )
-        rendered = Rendered(answer["text"], tuple((begin, end) for begin, end in answer["user"]))
-        return rendered, [length if agrees else None for length, agrees in answer["cuts"]]
+        return name
+
+    def _common(self, name: str, tools: Sequence[Mapping[str, Any]] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What the process is told about all conversations of a call."""
+        return {
+            "source": self.sources[name],
+            "tools": None if tools is None else _plain(tools),
+            "tokens": self._special_tokens,
+            "values": _plain(more),
+        }
 
     def _variables_of(self, name: str) -> frozenset[str]:
         """The names that a template asks for."""
-        return frozenset(self._ask(name, messages=None)["variables"])
+        answer = self._process.ask({"source": self.sources[name], "messages": None})
+        return frozenset(self._checked(name, answer)["variables"])
 
-    def _ask(self, name: str, **request: Any) -> dict[str, Any]:
-        answer = self._process.ask({"source": self.sources[name], **request})
+    def _checked(self, name: str, answer: dict[str, Any]) -> dict[str, Any]:
+        """`answer`, unless it is an error.
+
+        Raises:
+            CheckpointError, InputError: it is one.
+        """
         if "error" not in answer:
             return answer
         template, message = _named(name), answer["message"]
@@ -194,7 +228,28 @@ def _named(name: str) -> str:
     return "the chat template" if name == "default" else f"the chat template {name!r}"
 
 
-def _checked(place: int, message: Message) -> dict[str, Any]:
+def _pairs(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((begin, end) for begin, end in spans)
+
+
+def _answers(messages: Sequence[Message]) -> list[int]:
+    """The turns in which the assistant speaks."""
+    return [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
+
+
+def _conversation(
+    messages: Sequence[Message], *, prompted: bool, cuts: Sequence[tuple[int, bool]] = ()
+) -> dict[str, Any]:
+    """What the process is told about a conversation.
+
+    cuts: how many turns, and whether an answer is asked for: the process says how long what is rendered of these is,
+        and whether the whole begins with that.
+    """
+    turns = [_turn(place, message) for place, message in enumerate(messages)]
+    return {"messages": turns, "prompted": prompted, "cuts": cuts}
+
+
+def _turn(place: int, message: Message) -> dict[str, Any]:
     """`message` without what is None (templates ask whether a key is there), if it is one."""
     role = message.get("role")
     if not isinstance(role, str) or not role.replace("_", "").replace("-", "").isalnum():

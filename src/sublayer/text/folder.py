@@ -23,10 +23,11 @@ from sublayer.text.chat import ChatSource
 from sublayer.text.families import Family, family_of, name_of
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piece_model
 from sublayer.text.specials import ROLES, Slot, Specials, Template, described, put_around
-from sublayer.text.tokenizer import Tokenizer, read_backend
+from sublayer.text.tokenizer import Tokenizer
 from sublayer.text.vocabularies import (
     ANEW,
     byte_level,
+    read_backend,
     read_merges,
     read_text,
     read_vocab_json,

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
+
+Spans = Sequence[tuple[int, int]]
+"""Characters of a text, from (included) to (excluded)."""
 
 # A noncharacter, which Unicode keeps for use inside a program, and a space, which no piece of SentencePiece has.
 _PREFIX = "\ufdd0 "
@@ -52,24 +56,32 @@ class Quoting:
         return self._renamed if any(reached) else self._backend
 
     def parse(
-        self, text: str, quoted: Sequence[tuple[int, int]], marked: bool
-    ) -> tuple[Encoding, list[tuple[int, int]]]:
-        """`text` with its special tokens, and the tokens' spans; none is made of a character in a span of `quoted`.
+        self, texts: Sequence[tuple[str, Spans]], *, marked: bool = False
+    ) -> list[tuple[Encoding, list[tuple[int, int]]]]:
+        """Each text with its special tokens, and the tokens' spans; none is made of a character in its quoted spans.
 
         Special tokens are looked for in what lies between these spans alone, so that they do not depend on what is
         quoted.
         """
-        if not quoted or not self._marked:
-            encoding = self._parser.encode(text, add_special_tokens=marked)
-            return encoding, encoding.offsets
+        places = range(len(texts))
+        cut = {place for place in places if texts[place][1] and self._marked}
+        whole = [place for place in places if place not in cut]
+        found: dict[int, tuple[Encoding, list[tuple[int, int]]]] = {}
+        if whole:
+            encoded = self._parser.encode_batch([texts[place][0] for place in whole], add_special_tokens=marked)
+            found |= {place: (encoding, encoding.offsets) for place, encoding in zip(whole, encoded, strict=True)}
+        if cut:
+            spelled = {place: self._spelled_anew(*texts[place]) for place in sorted(cut)}
+            renamed = [text for text, _ in spelled.values()]
+            encoded = self._renamed_parser.encode_batch(renamed, add_special_tokens=marked)
+            for (place, (_, inserted)), encoding in zip(spelled.items(), encoded, strict=True):
+                found[place] = encoding, _before(encoding.offsets, inserted)
+        return [found[place] for place in places]
+
+    def _spelled_anew(self, text: str, quoted: Spans) -> tuple[str, list[int]]:
+        """`text` with the copy's spelling where a special token is meant, and where characters were put in."""
         if _PREFIX[0] in text:
             raise InputError("the text has the noncharacter U+FDD0, which no text may have", "Take it out.")
-        renamed, inserted = self._spelled_anew(text, quoted)
-        encoding = self._renamed_parser.encode(renamed, add_special_tokens=marked)
-        return encoding, [(_before(a, inserted), _before(b, inserted)) for a, b in encoding.offsets]
-
-    def _spelled_anew(self, text: str, quoted: Sequence[tuple[int, int]]) -> tuple[str, list[int]]:
-        """`text` with the copy's spelling where a special token is meant, and where characters were put in."""
         pattern = self._pattern
         parts: list[str] = []
         inserted: list[int] = []
@@ -103,13 +115,14 @@ class Quoting:
         return copy
 
 
-def _before(place: int, inserted: Sequence[int]) -> int:
-    """Where `place` was before `_PREFIX` was put in at each of `inserted` (places counted afterwards)."""
-    count = bisect_right(inserted, place)
-    if count == 0:
-        return place
-    last = inserted[count - 1]
-    return max(place - len(_PREFIX), last) - len(_PREFIX) * (count - 1)
+def _before(spans: Sequence[tuple[int, int]], inserted: Sequence[int]) -> list[tuple[int, int]]:
+    """Where `spans` were before `_PREFIX` was put in at each of `inserted` (places counted afterwards)."""
+    places = np.array(spans, dtype=np.int64).reshape(-1, 2)
+    count = np.searchsorted(np.array(inserted, dtype=np.int64), places, side="right")
+    # A place within what was put in is where that began; before the first of them nothing moves.
+    last = np.array([-len(_PREFIX), *inserted], dtype=np.int64)[count]
+    begins, ends = (np.maximum(places - len(_PREFIX), last) - len(_PREFIX) * (count - 1)).T.tolist()
+    return list(zip(begins, ends, strict=True))
 
 
 def _copy(backend: Backend, names: Any) -> Backend:

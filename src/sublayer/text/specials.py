@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from sublayer.text.vocabularies import MOST_TOKENS
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
@@ -51,6 +53,21 @@ class Specials:
         """From the parts by field name."""
         named = {name: parts.get(name) for name in ROLES.values()}
         return cls(**named, extra=tuple(extra), languages=tuple((languages or {}).items()))  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Specials:
+        """What `plain` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        parts = {name: value for name, value in plain.items() if name not in ("extra", "languages")}
+        languages = tuple((str(code), identifier) for code, identifier in plain["languages"])
+        read = cls(**parts, extra=tuple(plain["extra"]), languages=languages)
+        for identifier in read.ids:
+            if type(identifier) is not int or not 0 <= identifier < MOST_TOKENS:
+                raise ValueError(f"{identifier!r} is no id of a token")
+        return read
 
     @property
     def roles(self) -> dict[str, int]:

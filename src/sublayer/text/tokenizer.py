@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,15 +21,17 @@ from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.quoting import Quoting
 from sublayer.text.specials import ROLES, Specials, Template, described, put_around, template_of
 from sublayer.text.streaming import TextStream
+from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
-from sublayer.untrusted import UntrustedError, library_errors, parse_json, read_bytes, read_object
+from sublayer.text.vocabularies import read_backend
+from sublayer.untrusted import read_object
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
-    from sublayer.text.chat import ChatSource, ChatTemplate, Message
+    from sublayer.text.chat import ChatSource, ChatTemplate, Message, Rendered
 
 
 class Tokenizer:
@@ -123,12 +127,9 @@ class Tokenizer:
             if not beside.is_file():
                 return cls(backend)
             unsaid = read_object(beside, remedy="Copy the folder anew.")
-            specials = unsaid["specials"]
-            languages = tuple((str(code), int(identifier)) for code, identifier in specials.pop("languages"))
-            extra = tuple(specials.pop("extra"))
             return cls(
                 backend,
-                Specials(**specials, extra=extra, languages=languages),
+                Specials.read(unsaid["specials"]),
                 chat_template=unsaid["chat_template"],
                 size=unsaid["size"],
             )
@@ -368,10 +369,21 @@ class Tokenizer:
         Raises:
             InputError: as in `encode`.
         """
-        _refuse_surrogates([text])
-        encoding, spans = self._quoting.parse(text, quoted, marked)
-        tokens = self._tokens(encoding)
-        return Tokens(tokens.ids, tokens.types, spans, tokens.words, tokens.texts)
+        return next(self._parsed([(text, quoted)], marked=marked))
+
+    def _parsed(
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], *, marked: bool = False
+    ) -> Iterator[Tokens]:
+        """Each text and what is quoted in it, as in `encode_template`; an error is raised where it is reached."""
+        try:
+            _refuse_surrogates([text for text, _ in texts])
+            parsed = self._quoting.parse(texts, marked=marked)
+        except InputError:
+            if len(texts) == 1:
+                raise
+            yield from (tokens for each in texts for tokens in self._parsed([each], marked=marked))
+        else:
+            yield from (replace(self._tokens(encoding), spans=spans) for encoding, spans in parsed)
 
     def _encoded(self, texts: Sequence[str | tuple[str, str]], *, marked: bool, spans: bool) -> list[Encoding]:
         method = self._reader.encode_batch if spans else self._reader.encode_batch_fast
@@ -487,28 +499,31 @@ class Tokenizer:
             InputError: there is no chat template, it knows no tools, it refuses the conversation, or it renders a turn
                 in another way once more turns follow.
         """
-        rendered = self.chat.render_answers(messages, tools=tools)
-        tokens = self.encode_template(rendered.text, rendered.quoted)
-        return tokens.ids, tokens.within(rendered.answers)
+        return next(self.encode_answers_of([messages], tools=tools))
 
+    def encode_answers_of(
+        self, conversations: Iterable[Sequence[Message]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> Iterator[tuple[list[int], list[bool]]]:
+        """What `encode_answers` makes of each conversation, in their order and sooner than one by one.
 
-def read_backend(path: Path) -> Backend:
-    """The `tokenizers.Tokenizer` written at `path`.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    from tokenizers import Tokenizer as Backend
-
-    remedy = "Copy the file anew or train again."
-    held = read_bytes(path, remedy="Name the folder of a trained model.")
-    try:
-        # Its own parser has no limit on depth, on how often a key stands, or on numbers.
-        parse_json(held)
-        with library_errors(f"{path} is not a tokenizer", remedy):
-            return Backend.from_str(held.decode("utf-8"))
-    except UntrustedError as error:
-        raise CheckpointError(f"{path} is not a tokenizer: it {error}", remedy) from None
+        Raises:
+            InputError: as `encode_answers`, when the conversation at fault is reached.
+        """
+        rendered = self.chat.render_answers_of(conversations, tools=tools)
+        fault: InputError | None = None
+        while fault is None:
+            some: list[Rendered] = []
+            try:
+                for each in islice(rendered, TOGETHER):
+                    some.append(each)  # noqa: PERF402  # those before a fault are kept
+            except InputError as error:
+                fault = error
+            if not some:
+                break
+            for tokens, each in zip(self._parsed([(one.text, one.quoted) for one in some]), some, strict=True):
+                yield tokens.ids, tokens.within(each.answers)
+        if fault is not None:
+            raise fault
 
 
 def _single(written: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.errors import CheckpointError
-from sublayer.untrusted import read_bytes, read_object
+from sublayer.untrusted import UntrustedError, library_errors, parse_json, read_bytes, read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -129,7 +129,40 @@ def read_vocab_json(path: Path) -> dict[str, int]:
     read = read_object(path, remedy=ANEW)
     if not all(type(identifier) is int and 0 <= identifier < MOST_TOKENS for identifier in read.values()):
         raise CheckpointError(f"{path} is not a vocabulary", "It should have a number for each token.")
+    _require_distinct(path, read)
     return cast("dict[str, int]", read)
+
+
+def _require_distinct(path: Path, vocabulary: Mapping[str, Any]) -> None:
+    """Two tokens with one id would be one of them when the tokenizer is written and read again."""
+    held: dict[Any, str] = {}
+    for token, identifier in vocabulary.items():
+        if isinstance(identifier, int) and held.setdefault(identifier, token) != token:
+            raise CheckpointError(f"{path}: {held[identifier]!r} and {token!r} have one id, {identifier}", ANEW)
+
+
+def read_backend(path: Path) -> Backend:
+    """The `tokenizers.Tokenizer` written at `path`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    from tokenizers import Tokenizer as Backend
+
+    remedy = "Copy the file anew or train again."
+    held = read_bytes(path, remedy="Name the folder of a trained model.")
+    try:
+        # Its own parser has no limit on depth, on how often a key stands, or on numbers.
+        model = cast("dict[str, Any]", parse_json(held)).get("model")
+        vocabulary = cast("dict[str, Any]", model).get("vocab") if isinstance(model, dict) else None
+        if isinstance(vocabulary, dict):
+            _require_distinct(path, cast("dict[str, Any]", vocabulary))
+        with library_errors(f"{path} is not a tokenizer", remedy):
+            return Backend.from_str(held.decode("utf-8"))
+    except AttributeError:
+        raise CheckpointError(f"{path} is not a tokenizer: it is no table", remedy) from None
+    except UntrustedError as error:
+        raise CheckpointError(f"{path} is not a tokenizer: it {error}", remedy) from None
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:

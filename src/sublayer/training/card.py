@@ -138,7 +138,10 @@ def _scored(recipe: config.Recipe, judged: Judged | None) -> str:
 
 def _data(recipe: config.Recipe) -> str:
     source = recipe.data.source
-    if isinstance(source, config.NamedCorpus):
-        corpus = corpora.find(source.name)
-        return f"{corpus.title}. Licence: {corpus.licence} ({corpus.licence_url}). {corpus.attribution}"
-    return "The user's own text."
+    named = source.corpora if isinstance(source, config.SeveralCorpora) else (source,)
+    found = [corpora.find(each.name) for each in named if isinstance(each, config.NamedCorpus)]
+    if not found:
+        return "The user's own text."
+    # A corpus may be named once for each of its parts.
+    told = [f"{one.title}. Licence: {one.licence} ({one.licence_url}). {one.attribution}" for one in found]
+    return "\n\n".join(dict.fromkeys(told))

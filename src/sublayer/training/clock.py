@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sublayer import config
+from sublayer.errors import TrainingError
 from sublayer.training.schedules import factor
 
 WARMUP = 0.1
@@ -17,6 +18,9 @@ WARMUP = 0.1
 
 MEMORY = 0.8
 """Weight of the past in the running mean of a step's seconds; one step may be three times the mean in it, at most."""
+
+STILL = 1000
+"""Steps in which a clock that moves at all has moved: the coarsest tell a sixtieth of a second."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,19 @@ def over(c: config.Training, step: int, time: Time) -> bool:
     if c.steps is not None:
         return step >= c.steps
     return step > 0 and time.seconds + time.pace / 2 >= _whole(c)
+
+
+def require_moving(c: config.Training, still: int) -> None:
+    """Raise where a run by the clock would never end. still: steps since the clock moved.
+
+    Raises:
+        TrainingError: it stands still.
+    """
+    if c.minutes is not None and still >= STILL:
+        raise TrainingError(
+            f"training.minutes = {c.minutes:g}, and the clock of this machine has not moved in {still:,} steps",
+            "Say how many steps instead: --set training.steps=…",
+        )
 
 
 def left(c: config.Training, step: int, time: Time) -> tuple[int | None, float | None]:

@@ -143,6 +143,8 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         write_conditions(out, Conditions.here(recipe, work, device))
     work.tokenizer.save(out / "tokenizer.json")
     saved = _last_checkpoint(out, work) if resume else None
+    if saved is not None and recipe.training.early_stopping is None:
+        _mark_stale(out / "model", recipe.training, saved.progress)
     precision = resolve_precision(recipe.training.precision, device)
     reporter.say(
         f"{_counted(model)} on {device}, products in "
@@ -178,6 +180,13 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
         remove_parts(out / UNFINISHED, model_folder.PARTS)
         result.judge(reporter)
     return finished
+
+
+def _mark_stale(folder: Path, c: config.Training, p: checkpoint.Progress) -> None:
+    """Write the step of the model that a run had come to, where the run now goes on from there: until it ends again,
+    whoever reads the model is told. With early stopping it is the best so far, wherever the run is."""
+    if folder.is_dir() and not clock.over(c, p.step, p.time) and not (folder / model_folder.STEP).exists():
+        write_json(folder / model_folder.STEP, {"step": p.step})
 
 
 def _how_long(minutes: float) -> str:
@@ -346,21 +355,31 @@ def _with_precision(recipe: config.Recipe, precision: str) -> config.Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
 
 
-def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
-    """Make `out` the folder of a new run: the resolved recipe is written, and an earlier run removed.
+def remove_run(out: Path) -> None:
+    """Remove what the run in `out` consists of, and the folder where nothing else stands in it."""
+    _remove_all_but_recipe(out)
+    remove_parts(out, ("recipe.toml", "sublayer_tokenizer.json", LOCK))
 
-    What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
-    """
+
+def _remove_all_but_recipe(out: Path) -> None:
     for saved in checkpoint.listed(out / "checkpoints"):
         remove_parts(saved, checkpoint.FILES)
     remove_parts(out / "checkpoints", ())
     for name in ("model", UNFINISHED):
         remove_parts(out / name, model_folder.PARTS)
     remove_parts(out / "tensorboard", ("events.out.tfevents.*",))
-    # What cannot be removed here cannot be written below, which says so.
     for name in ("tokenizer.json", "metrics.jsonl", "curves.png", "confusion.png", "machine.json", conditions.FILE):
         with suppress(OSError):
             (out / name).unlink()
+
+
+def _begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
+    """Make `out` the folder of a new run: the resolved recipe is written, and an earlier run removed.
+
+    What "auto" found is written down, so that a run that goes on elsewhere, or on a busier day, goes on the same way.
+    """
+    # What cannot be removed here cannot be written below, which says so.
+    _remove_all_but_recipe(out)
     precision = resolve_precision(recipe.training.precision, device)
     recipe = _with_precision(recipe, str(precision).removeprefix("torch."))
     write_text(out / "recipe.toml", dump_toml(recipe))

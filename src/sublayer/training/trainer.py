@@ -80,6 +80,8 @@ class Trainer:
         self._mean = RunningMean()
         # How long the last validation and the last checkpoint took: what the next will take.
         self._validation = self._saving = 0.0
+        self._still = 0
+        """Steps since the clock moved."""
         self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
         self._parameters = list(learned(model).values())
 
@@ -93,7 +95,8 @@ class Trainer:
         """Train to the end. Returns False where the user interrupted; the state is saved either way.
 
         Raises:
-            TrainingError: a loss or a gradient is not finite; nothing of that step is kept.
+            TrainingError: a loss or a gradient is not finite, or the clock of a run in minutes stands still; nothing of
+                that step is kept.
         """
         batches = self.loader.batches(Cursor(self.progress.epoch, self.progress.batch))
         self.model.train()
@@ -105,6 +108,8 @@ class Trainer:
                 place = clock.place(self.c, self.progress.step, self.progress.time)
                 loss, norm, tokens = self._step([batch for _, batch in group], place.factor)
                 seconds = time.perf_counter() - started
+                self._still = 0 if seconds > 0 else self._still + 1
+                clock.require_moving(self.c, self._still)
                 self._count(group[-1][0], seconds, place)
                 self._report(loss, norm, tokens, seconds)
                 if self._finished() or self._due(self.c.validate_every, self._validation, self.progress.validating):

@@ -155,9 +155,10 @@ def encode_conversations(table: Rows[Conversation], tokenizer: Tokenizer, max_le
     """
     rows: list[list[int]] = []
     targets: list[list[int]] = []
-    for row, conversation in enumerate(table):
+    encoded = tokenizer.encode_answers_of([conversation.plain["messages"] for conversation in table])
+    for row in range(len(table)):
         try:
-            ids, answers = tokenizer.encode_answers(conversation.plain["messages"])
+            ids, answers = next(encoded)
         except InputError as error:
             if tokenizer.chat_template is None:
                 raise

@@ -62,6 +62,8 @@ def _form(settings: Settings) -> tuple[int, config.Wiring]:
         norms = settings.one_of("num_ln_in_parallel_attn", {1: "parallel-shared", 2: "parallel"}, 2)
         return heads if groups is None else groups, norms
     settings.only("num_ln_in_parallel_attn", None, 1)
+    if not single:
+        settings.only("num_kv_heads", None, heads)  # it is not looked at, and no others fit the layout of the weights
     return 1 if single else heads, "parallel-shared" if side_by_side else "pre"
 
 

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,8 @@ MEMORY = 512 * 1024 * 1024
 """Bytes that the process may have."""
 LONGEST = 4_000_000
 """Characters that a template may write."""
+TOGETHER = 32
+"""Conversations to be rendered at one request, where there are many."""
 _ANSWER = 64 * 1024 * 1024
 """Bytes of an answer: the longest text, escaped, and its spans."""
 
@@ -53,12 +56,7 @@ class TemplateProcess:
             InputError: the request is not plain data, the process cannot be started, or it was ended: for its time, or
                 because it crashed.
         """
-        try:
-            asked = json.dumps(request).encode("ascii")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"the conversation is not plain data: {error}", "Give strings, numbers, lists and tables, as in JSON."
-            ) from None
+        asked = _written(request)
         with self._lock:
             process = self._process or self._start()
             late = threading.Event()
@@ -78,11 +76,27 @@ class TemplateProcess:
                 raise
             finally:
                 clock.cancel()
-            if answer is None or answer.get("error") == "memory":
+            if answer is None or any(one.get("error") == "memory" for one in answer.get("each", (answer,))):
                 self._end()
             if answer is None:
                 raise self._fault(process.returncode, late.is_set())
             return answer
+
+    def ask_each(self, common: Mapping[str, Any], requests: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The answers to several requests that have `common` in common, in their order: sooner than one by one, for
+        most of what a small one takes is going there and back.
+
+        Raises:
+            InputError: as `ask`, when the answer at fault is reached.
+        """
+        answers: list[dict[str, Any]] | None = None
+        with suppress(InputError):
+            answers = self.ask({"common": common, "each": requests}).get("each")
+        if answers is None or any(one.get("error") == "memory" for one in answers):
+            # One of them is at fault. Each may have all the time and the memory there is.
+            yield from (self.ask({**common, **one}) for one in requests)
+        else:
+            yield from answers
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -137,6 +151,15 @@ class TemplateProcess:
             f"the chat template ended the process that renders it (exit status {code})",
             "It is nested too deep or asks for too much memory: do not use it.",
         )
+
+
+def _written(request: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(request).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"the conversation is not plain data: {error}", "Give strings, numbers, lists and tables, as in JSON."
+        ) from None
 
 
 def _exchange(process: subprocess.Popen[bytes], asked: bytes) -> dict[str, Any] | None:

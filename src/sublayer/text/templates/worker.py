@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 from jinja2 import Environment, TemplateError
@@ -36,16 +36,22 @@ class Long(Exception):
 class Renderer:
     """Templates compiled and run.
 
-    longest: characters that a template may write.
+    longest: characters that a template may write. begin: called before each conversation.
     """
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, longest: int, begin: Callable[[], None]) -> None:
+        self._longest, self._begin = longest, begin
         self._environment: Environment = Sandbox()
         self._compiled: dict[str, tuple[Any, list[str]]] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request: `variables` of a template alone, or a conversation rendered, or an `error`."""
+        """The answer to a request: `variables` of a template alone, a conversation rendered, or an `error`.
+
+        Of several requests, in which what they have in common stands once, `each` answer.
+        """
+        if "each" in request:
+            return {"each": [self.answer({**request["common"], **one}) for one in request["each"]]}
+        self._begin()
         try:
             template, variables = self._template(request["source"])
         except MemoryError:
@@ -158,7 +164,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is meant for whoever asks.
     seconds, memory, longest = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    renderer = Renderer(longest)
+    renderer = Renderer(longest, lambda: limit_time(seconds))
     limit_memory(memory)
     source, target = sys.stdin.buffer, sys.stdout.buffer
     while True:
