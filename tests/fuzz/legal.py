@@ -227,7 +227,7 @@ def _pieces(held: bytes, kind: str, draw: random.Random) -> tuple[bytes, str]:
             name = draw.choice(["add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"])
             setattr(settings, name, not getattr(settings, name))
         case "drop":
-            model.ClearField(draw.choice(["trainer_spec", "denormalizer_spec", "self_test_data"]))
+            model.ClearField(draw.choice(["trainer_spec", "denormalizer_spec"]))
         case _:
             kind = "layout"
     return model.SerializeToString(), kind

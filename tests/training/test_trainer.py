@@ -356,8 +356,10 @@ def test_a_clock_that_stands_still_ends_a_run_in_minutes(tmp_path: Path, monkeyp
             TrainingError, match=r"training\.minutes = 1, and the clock .* in 1,000 steps.*training\.steps"
         ):
             made.train()
+        made.around.log.close()
     made, _ = timed(tmp_path / "coarse", monkeypatch, lambda step: 4.0 * (step % 20 == 0))
     assert made.train()
+    made.around.log.close()
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

@@ -280,8 +280,8 @@ async def _body(request: Request) -> dict[str, Any]:
         raise _Refused(408, f"the question did not come within {READING:g} s") from None
     try:
         value: Any = parse_json(bytes(held))
-    except UntrustedError:
-        raise _Refused(400, "the question is not JSON") from None
+    except UntrustedError as error:
+        raise _Refused(400, f"the question {error}") from None
     if not isinstance(value, dict):
         raise _Refused(400, "the question is no table")
     return cast("dict[str, Any]", value)
