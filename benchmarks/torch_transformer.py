@@ -92,6 +92,8 @@ class TorchTransformer(nn.Module):
     def greedy(self, source: Tensor, *, start: int, end: int, steps: int) -> list[list[int]]:
         """Greedy translations without start and end markers, at most `steps` tokens, the end marker included."""
         padding = source == self.pad
+        # torch's fused encoder layer of inference does not take the types that autocast gives it.
+        torch.backends.mha.set_fastpath_enabled(not torch.is_autocast_enabled(source.device.type))
         memory = self.transformer.encoder(self._embed(self.source_embedding, source), src_key_padding_mask=padding)
         target = torch.full((source.shape[0], 1), start, dtype=torch.int64, device=source.device)
         rows = torch.arange(source.shape[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from hypothesis import settings
 
 # One thread: sums come out the same each time, and parallel workers do not fight over the cores.
 torch.set_num_threads(1)
+
+# A shell's background jobs ignore Ctrl-C, and so would what is tested: signals do here what they do at a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A torch without oneDNN, as `make test-portable` asks for. Tests that start processes hand it on themselves.
 if os.environ.get("SUBLAYER_TEST_ONEDNN") == "0":

@@ -21,7 +21,7 @@ def factor(schedule: config.Schedule, at: float, warmup: float, last: float | No
         at, warmup, last: of one unit, steps or seconds. last: may be None where the schedule has no end.
     """
     if at <= warmup:
-        return at / warmup
+        return at / warmup if warmup else 1.0  # both are 0 where a clock has stood still
     if isinstance(schedule, config.InverseSquareRoot):
         return math.sqrt(warmup / at)
     if last is None:
