@@ -26,8 +26,8 @@ from sublayer.data.tasks import encode_for, train_tokenizer
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.models import build_model
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
-from sublayer.tasks.filler import STAND_INS, stand_ins
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
+from sublayer.reading.filler import STAND_INS, stand_ins
 from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
 from sublayer.text.pieces import SPACE
 from vocabularies import LINES

@@ -33,7 +33,7 @@ from sublayer.hub.exporting import export
 from sublayer.hub.folder import Contents, read
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
-from sublayer.tasks import Classifier
+from sublayer.reading import Classifier
 from sublayer.text import Tokenizer
 from sublayer.training import work
 from sublayer.training.answers import answers, judge

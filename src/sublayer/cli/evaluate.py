@@ -95,7 +95,7 @@ def _holds(path: Path, field: str) -> bool:
 
 def _measured(loaded: Any, model: Path, data: Path | None, out: Path | None) -> None:
     from sublayer.errors import ConfigError
-    from sublayer.tasks import Classifier
+    from sublayer.reading import Classifier
     from sublayer.training.judging import judge_folder
     from sublayer.training.objective import MEASURES
 
