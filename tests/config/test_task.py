@@ -14,7 +14,7 @@ from sublayer.config import MaskedTask, Recipe, TranslationTask
 from sublayer.config.load import dump_toml, load_recipe, recipes_folder, shipped_recipes
 from sublayer.config.presets import merge
 from sublayer.errors import ConfigError
-from sublayer.training.objective import MEASURES
+from sublayer.tasks.objective import MEASURES
 
 
 @pytest.mark.parametrize("name", TASKS)

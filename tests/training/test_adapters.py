@@ -34,12 +34,12 @@ from sublayer.hub.folder import Contents, read
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
 from sublayer.reading import Classifier
+from sublayer.tasks.answers import answers, judge
+from sublayer.tasks.classification import scores
 from sublayer.text import Tokenizer
 from sublayer.training import work
-from sublayer.training.answers import answers, judge
 from sublayer.training.checkpoint import listed
 from sublayer.training.metrics import read_metrics
-from sublayer.training.objectives.classification import scores
 from sublayer.training.progress import reporter
 
 ADAPTER = {"rank": 2, "alpha": 4.0}

@@ -82,6 +82,7 @@ from sublayer.config.recurrent import (
     RecurrentEncoder,
 )
 from sublayer.config.task import (
+    MEASURES,
     BalancedWeights,
     BleuTokenizer,
     CausalTask,
@@ -92,11 +93,13 @@ from sublayer.config.task import (
     GivenWeights,
     InstructionsTask,
     MaskedTask,
+    Measure,
     Messages,
     Metric,
     SpanCorruptionTask,
     TaggingTask,
     Task,
+    TaskSettings,
     TranslationTask,
 )
 from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
@@ -118,6 +121,9 @@ from sublayer.config.training import (
 )
 
 __all__ = [
+    "MEASURES",
+    "Measure",
+    "TaskSettings",
     "Problem",
     "BleuTokenizer",
     "Activation",

@@ -187,3 +187,10 @@ class Data(Part):
     source_language: str = "source"
     target_language: str = "target"
     max_length: PositiveInt = 128
+
+    def every_source(self) -> dict[str, Source]:
+        """All text that is read, by where the recipe says it."""
+        found = {"data.source": self.source}
+        if isinstance(self.split, GivenSplit):
+            found |= {"data.split.validation": self.split.validation, "data.split.test": self.split.test}
+        return found

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, assert_never
 
 from sublayer.config import GivenSplit, RandomSplit, Split, TailSplit
 from sublayer.data.report import Report
-from sublayer.data.sources import Pairs, read
+from sublayer.data.sources import read
 from sublayer.data.tables.documents import Document, cut_documents
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
@@ -65,14 +65,6 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
             return _given(*_tail(table, how))
         case _:
             assert_never(how)
-
-
-def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
-    """Each distinct source once, in order of first occurrence, and the list of its distinct translations."""
-    references: dict[str, dict[str, None]] = {}
-    for source, target in zip(pairs.sources, pairs.targets, strict=True):
-        references.setdefault(source, {})[target] = None
-    return list(references), [list(targets) for targets in references.values()]
 
 
 def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,11 +13,15 @@ from torch.nn import functional as F
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.examples.interface import Examples
+from sublayer.data.examples.texts import EncodedTexts, encode_tagged
 from sublayer.data.loader import validation
+from sublayer.data.tables.table import Rows
+from sublayer.data.tables.tagged import Tagged, read_plain_tagged, read_tagged
 from sublayer.models import EncoderOnly
-from sublayer.training.objective import evaluating
-from sublayer.training.objectives.classification import scores
-from sublayer.training.spans import span_scores, together
+from sublayer.tasks.classification import scores, sorted_labels
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.spans import span_scores, together
+from sublayer.tasks.task import Encoding, Material, Task, head_labels
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,29 @@ def _summed(found: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     return F.cross_entropy(
         flat, target.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
     )
+
+
+class Tagging(Task[config.TaggingTask, Rows[Tagged]]):
+    """A tag for each word."""
+
+    kind: ClassVar = config.TaggingTask
+    command: ClassVar = 'sublayer tag {model} "..."'
+
+    def read(self, source: Any, folder: Path) -> Rows[Tagged]:
+        return read_tagged(source, folder)
+
+    def read_plain(self, path: Path) -> Rows[Tagged]:
+        return read_plain_tagged(path)
+
+    def labels(self, table: Rows[Tagged]) -> tuple[str, ...]:
+        return sorted_labels({tag for row in table for tag in row.tags})
+
+    def examples(self, table: Rows[Tagged], how: Encoding) -> EncodedTexts:
+        return encode_tagged(table, how.tokenizer, how.max_length, how.labels)
+
+    def objective(self, material: Material[Rows[Tagged]]) -> TagWords:
+        c = material.recipe.training
+        return TagWords(material.examples, material.labels, c.label_smoothing, c.batches)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return f"Gives each word one of the tags {', '.join(head_labels(recipe.model))}"
