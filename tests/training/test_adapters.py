@@ -365,8 +365,8 @@ def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
     assert [message["role"] for message in held["messages"]] == ["user", "assistant"]
     # Through the commands, on the adapters and on the base alike.
     for folder in (tmp_path / "run", base):
-        data_option = ("--data", tmp_path / "run" / "model" / "test.jsonl")
-        outcome = sublayer("evaluate", folder, *data_option, "--out", tmp_path / "answers.jsonl")
+        options = ("--task", "instructions", "--data", tmp_path / "run" / "model" / "test.jsonl")
+        outcome = sublayer("evaluate", folder, *options, "--out", tmp_path / "answers.jsonl")
         assert outcome.code == 0, outcome.err
         lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
         exact = sum(line["expected"] == line["answer"] for line in lines) / len(lines)

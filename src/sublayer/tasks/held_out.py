@@ -35,7 +35,7 @@ def read_rows(task: Task[Any, T], path: Path) -> T:
         DataError: the file is missing or without rows, or a row is not what the task asks of.
     """
     if not path.is_file():
-        raise DataError(f"there is no {path}", "Name a file of text to judge the model on: --data FILE.")
+        raise DataError(f"there is no {path}", "Give --data FILE: text to judge the model on.")
     if path.suffix == ".jsonl":
         return task.read_plain(path)
     known = task.settings.sources
