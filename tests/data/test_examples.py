@@ -303,3 +303,87 @@ def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path, name: str) -
     again = read_rows(task_of(TASKS[name]), tmp_path / "rows.jsonl")
     assert again.plain_rows() == table.plain_rows()
     assert again.texts() == table.texts()
+
+
+# --- judged on every row -----------------------------------------------------------------------------------------
+
+LONG = ("translation", "classification", "tagging", "embedding", "instructions")
+"""Tasks whose rows have a length of their own: plain text goes on in the next row."""
+
+
+def judged(name: str, positions: int) -> tuple[Any, Any, Tokenizer]:
+    """A table, its examples where a model with so many positions is judged, and the tokenizer."""
+    task, table = task_of(TASKS[name]), table_for(TASKS[name])
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), table)
+    labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
+    return table, task.examples(table, Encoding(tokenizer, 12, labels, positions=positions)), tokenizer
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_rows_that_fit_a_model_are_judged_as_they_are_trained_on(name: str) -> None:
+    _, examples, _ = judged(name, 60)
+    trained, _ = made(name)
+    assert str(examples.report) == str(trained.report)
+    assert [array.tobytes() for array in examples.arrays()] == [array.tobytes() for array in trained.arrays()]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_no_row_is_left_out_where_a_model_is_judged(name: str) -> None:
+    """Nothing is longer than the model's positions, every row is there, and those that are cut are counted."""
+    positions = 40 if name == "instructions" else 12
+    table, whole, _ = judged(name, 60)
+    _, examples, _ = judged(name, positions)
+    long = sum(max(pair) > positions for pair in zip(whole.source_lengths.tolist(), whole.target_lengths.tolist()))
+    assert 0 < long < len(table)
+    assert examples.report.kept == len(table)
+    assert str(examples.report).startswith(
+        f"{len(table)} {table.report.noun}; among them {long} over {positions} tokens"
+    )
+    assert int(examples.source_lengths.max()) <= positions
+    assert int(examples.target_lengths.max()) <= positions
+    rows = getattr(examples, "kept", getattr(examples, "rows", np.arange(len(examples))))
+    assert sorted(set(rows.tolist())) == list(range(len(table)))
+
+
+def test_every_word_of_a_long_sentence_is_asked_once_with_words_before_it() -> None:
+    table, examples, tokenizer = judged("tagging", 12)
+    _, whole, _ = judged("tagging", 60)
+    labels = ("B-X", "O")
+    tags: dict[int, list[str]] = {}
+    for row, sentence in enumerate(examples.kept.tolist()):
+        tags.setdefault(sentence, []).extend(labels[tag] for tag in examples.target[row].tolist() if tag != IGNORE)
+        ids = examples.tokens[row].tolist()
+        assert (ids[0], ids[-1]) == (tokenizer.start_id, tokenizer.end_id)
+        inner, every = ids[1:-1], whole.tokens[sentence].tolist()
+        assert any(every[place : place + len(inner)] == inner for place in range(len(every)))
+    assert [tags[row] for row in range(len(table))] == [list(sentence.tags) for sentence in table]
+    again = [row for row in range(1, len(examples)) if examples.kept[row] == examples.kept[row - 1]]
+    assert again
+    for row in again:
+        asked = [place for place, tag in enumerate(examples.target[row].tolist()) if tag != IGNORE]
+        assert not asked or asked[0] >= 5, "half a row of context, and the start marker"
+
+
+def test_of_a_long_conversation_the_answer_stays() -> None:
+    talk = Conversation((Message("user", "ba " * 30), Message("assistant", "co di"), Message("user", "fu " * 30)))
+    task = task_of(config.InstructionsTask())
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), rows([talk]))
+    examples: Any = task.examples(rows([talk]), Encoding(tokenizer, 12, positions=12))
+    said = [token for token in examples.target[0].tolist() if token != IGNORE]
+    assert tokenizer.decode([said])[0].strip() == "co di"
+    assert examples.target[0].tolist()[-1] == tokenizer.end_id
+    assert len(examples.tokens[0]) == 12
+
+
+def test_of_two_long_texts_the_longer_loses_its_end() -> None:
+    task = task_of(config.ClassificationTask())
+    table = rows([Labelled("ba " * 30, "x", "co di"), Labelled("ba " * 30, "y", "co " * 20)])
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), table)
+    examples: Any = task.examples(table, Encoding(tokenizer, 12, ("x", "y"), positions=15))
+    (first,) = tokenizer.encode(["co di"])
+    assert examples.tokens[0].tolist()[-1 - len(first) : -1] == first
+    for row in range(2):
+        ids, kinds = examples.tokens[row].tolist(), examples.types[row].tolist()
+        assert len(ids) == len(kinds) == 15
+        assert ids.count(tokenizer.end_id) == 2
+    assert examples.types[1].tolist().count(0) - 2 in (examples.types[1].tolist().count(1) - 1 + n for n in (-1, 0, 1))

@@ -123,7 +123,7 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
         return sorted_labels({row.label for row in table})
 
     def examples(self, table: Rows[Labelled], how: Encoding) -> EncodedTexts:
-        return encode_labelled(table, how.tokenizer, how.max_length, how.labels)
+        return encode_labelled(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
 
     def objective(self, material: Material[Rows[Labelled]]) -> Classifying:
         recipe, labels = material.recipe, material.labels

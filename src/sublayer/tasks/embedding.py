@@ -98,7 +98,7 @@ class Embedding(Task[config.EmbeddingTask, Pairs]):
         return sources.read_plain(path)
 
     def examples(self, table: Pairs, how: Encoding) -> SimilarPairs:
-        return similar_pairs(table, how.tokenizer, how.max_length)
+        return similar_pairs(table, how.tokenizer, how.max_length, positions=how.positions)
 
     def objective(self, material: Material[Pairs]) -> Matching:
         pairs: Any = material.examples

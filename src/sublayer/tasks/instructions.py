@@ -97,7 +97,7 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
         return tokenizer if tokenizer.chat_template is not None else tokenizer.dressed(chat_template=CHAT)
 
     def examples(self, table: Rows[Conversation], how: Encoding) -> EncodedTexts:
-        return encode_conversations(table, how.tokenizer, how.max_length)
+        return encode_conversations(table, how.tokenizer, how.max_length, positions=how.positions)
 
     def objective(self, material: Material[Rows[Conversation]]) -> Answering:
         c = material.recipe.training
@@ -109,6 +109,7 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
         started = time.perf_counter()
         found = answers(loaded, table.rows, progress=how.progress(len(table)))
         seconds = time.perf_counter() - started
+        cut = sum(each.cut for each in found)
         judged = judge([each.answer for each in found], [each.expected for each in found])
         return Scored(
             {
@@ -116,6 +117,9 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
                 "exact": f"{judged.exact:.4f}   the answer, word for word",
                 "folded": f"{judged.folded:.4f}   but for case, and marks and spaces around it",
             },
+            warnings=[f"{cut} conversations are longer than the model's context: they lost their beginnings"]
+            if cut
+            else [],
             rows=[{"messages": each.asked, "expected": each.expected, "answer": each.answer} for each in found],
         )
 

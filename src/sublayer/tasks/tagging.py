@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
-from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_tagged
 from sublayer.data.loader import validation
 from sublayer.data.tables.table import Rows
@@ -28,7 +27,7 @@ from sublayer.tasks.task import Encoding, Material, Task, head_labels
 class TagWords:
     """examples: the validation sentences. tags: in the order of the model's head."""
 
-    examples: Examples[TextBatch]
+    examples: EncodedTexts
     tags: Sequence[str]
     label_smoothing: float
     batching: config.Batching
@@ -46,8 +45,8 @@ class TagWords:
     def evaluate(self, model: EncoderOnly) -> dict[str, float]:
         """Loss and accuracy over words; F1 over all spans together."""
         nats, right, words = 0.0, 0, 0
-        true: list[list[str]] = []
-        found: list[list[str]] = []
+        true: dict[int, list[str]] = {}
+        found: dict[int, list[str]] = {}
         with evaluating(model):
             for batch in validation(self.examples, self.batching):
                 given = scores(model, batch).cpu()
@@ -55,11 +54,18 @@ class TagWords:
                 best, asked = given.argmax(dim=-1), batch.target != IGNORE
                 right += int((best == batch.target)[asked].sum())
                 words += batch.targets
-                for wanted, guessed, here in zip(batch.target, best, asked, strict=True):
-                    true.append(self._named(wanted[here]))
-                    found.append(self._named(guessed[here]))
-        span_f1 = together(span_scores(true, found).values()).f1
+                for row, wanted, guessed, here in zip(batch.rows.tolist(), batch.target, best, asked, strict=True):
+                    true[row], found[row] = self._named(wanted[here]), self._named(guessed[here])
+        sentences = (self._sentences(tags) for tags in (true, found))
+        span_f1 = together(span_scores(*sentences).values()).f1
         return {"loss": nats / words, "accuracy": right / words, "span_f1": span_f1}
+
+    def _sentences(self, tags: dict[int, list[str]]) -> list[list[str]]:
+        """The tags of each sentence, from those of the rows that it was read in."""
+        whole: dict[int, list[str]] = {}
+        for row, sentence in enumerate(self.examples.kept.tolist()):
+            whole.setdefault(sentence, []).extend(tags[row])
+        return list(whole.values())
 
     def _named(self, tags: Tensor) -> list[str]:
         numbers = cast("list[int]", tags.tolist())
@@ -92,11 +98,12 @@ class Tagging(Task[config.TaggingTask, Rows[Tagged]]):
         return sorted_labels({tag for row in table for tag in row.tags})
 
     def examples(self, table: Rows[Tagged], how: Encoding) -> EncodedTexts:
-        return encode_tagged(table, how.tokenizer, how.max_length, how.labels)
+        return encode_tagged(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
 
     def objective(self, material: Material[Rows[Tagged]]) -> TagWords:
         c = material.recipe.training
-        return TagWords(material.examples, material.labels, c.label_smoothing, c.batches)
+        examples: Any = material.examples
+        return TagWords(examples, material.labels, c.label_smoothing, c.batches)
 
     def does(self, recipe: config.Recipe) -> str:
         return f"Gives each word one of the tags {', '.join(head_labels(recipe.model))}"

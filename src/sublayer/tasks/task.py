@@ -31,18 +31,21 @@ class Encoding:
     """How text becomes examples.
 
     max_length: tokens of a row. labels: in the order of the model's head. decoding: what an encoder-decoder's texts
-    begin with.
+    begin with. positions: those of a model that is judged on the examples, which then leave no row out: one that is
+    longer is cut there. Unset in training, where rows over `max_length` are left out.
     """
 
     tokenizer: Tokenizer
     max_length: int
     labels: Sequence[str] = ()
     decoding: config.Decoding = field(default_factory=config.Decoding)
+    positions: int | None = None
 
     @classmethod
-    def of(cls, recipe: config.Recipe, tokenizer: Tokenizer) -> Encoding:
-        """As a recipe says it whose labels are filled in."""
-        return cls(tokenizer, recipe.data.max_length, head_labels(recipe.model), recipe.decoding)
+    def of(cls, recipe: config.Recipe, tokenizer: Tokenizer, *, judged: bool) -> Encoding:
+        """As a recipe says it whose labels are filled in; to train on the examples, or to judge a model."""
+        positions = recipe.model.max_length if judged else None
+        return cls(tokenizer, recipe.data.max_length, head_labels(recipe.model), recipe.decoding, positions)
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,15 @@ class Material(Generic[T]):
 
 @dataclass(frozen=True)
 class Measured:
-    """scores: by the keys of `config.MEASURES`. count: of how many `noun`."""
+    """scores: by the keys of `config.MEASURES`. count: of how many `noun`. noted: what was done to some of them."""
 
     scores: dict[str, float]
     count: int
     noun: str
+    noted: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return f"{shown(self.scores)} ({self.count:,} {self.noun})"
+        return f"{shown(self.scores)} ({'; '.join([f'{self.count:,} {self.noun}', *self.noted])})"
 
 
 @dataclass(frozen=True)
@@ -208,14 +212,15 @@ class Task(ABC, Generic[C, T]):
     # --- how a model is judged -----------------------------------------------------------------------------------
 
     def measure(self, model: Any, recipe: config.Recipe, table: T, tokenizer: Tokenizer) -> Measured:
-        """What the training was watched with, on the rows of `table` that fit; nothing is changed in the model.
+        """What the training was watched with, on all rows of `table`; nothing is changed in the model.
 
         Raises:
-            DataError: no row fits, or one has a label that the model does not know.
+            DataError: a row has a label that the model does not know.
         """
-        examples = self.examples(table, Encoding.of(recipe, tokenizer))
+        examples = self.examples(table, Encoding.of(recipe, tokenizer, judged=True))
         found = self.objective(Material(recipe, table, examples, tokenizer)).evaluate(model)
-        return Measured(found, examples.report.kept, examples.report.noun)
+        report = examples.report
+        return Measured(found, report.kept, report.noun, tuple(map(str, report.noted)))
 
     def score(self, loaded: Any, recipe: config.Recipe, table: T, how: Scoring) -> Scored:
         """What `sublayer evaluate` says of a model.
@@ -250,7 +255,7 @@ def measured_lines(task: Task[C, T], loaded: Any, recipe: config.Recipe, table: 
     found = task.measure(loaded.model, recipe, table, loaded.tokenizer)
     lines = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
     lines |= {(measure := config.MEASURES[name]).title: measure.shown(value) for name, value in found.scores.items()}
-    return Scored(lines)
+    return Scored(lines, warnings=found.noted)
 
 
 def head_labels(model: config.Model) -> tuple[str, ...]:

@@ -99,7 +99,9 @@ class Translation(Task[config.TranslationTask, Pairs]):
         return plain.dressed(specials=specials)
 
     def examples(self, table: Pairs, how: Encoding) -> EncodedPairs:
-        return encode(table, how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding))
+        return encode(
+            table, how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding), positions=how.positions
+        )
 
     def objective(self, material: Material[Pairs]) -> Translating:
         recipe = material.recipe

@@ -21,8 +21,7 @@ def model_card(
 ) -> str:
     """Markdown: what it is, how to run it, what it was trained on, and how it did."""
     c, noun, task = recipe.model, splits.train.report.noun, task_of(recipe.task)
-    count = sum(p.numel() for p in model.parameters())
-    same = "source sentence" if noun == "pairs" else "text"
+    count, again = sum(p.numel() for p in model.parameters()), _overlap(splits)
     return f"""# {recipe.name}
 
 {recipe.description or f"{task.does(recipe)}."}
@@ -33,8 +32,7 @@ sublayer {version("sublayer")} for the task "{task.name()}".{_start(recipe)}
 ## Data
 
 {_data(recipe)}
-{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; no
-held-out {same} stands in the training text.
+{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; {again}
 
 ## Scores
 
@@ -42,6 +40,13 @@ held-out {same} stands in the training text.
 
 `recipe.toml` holds every setting.
 """
+
+
+def _overlap(splits: Splits[Any]) -> str:
+    report = splits.train.report
+    if report.noted:
+        return f"of the training text\n{'; '.join(map(str, report.noted))}."
+    return f"no\nheld-out {'source sentence' if report.noun == 'pairs' else 'text'} stands in the training text."
 
 
 def _shape(recipe: config.Recipe, task: Task[Any, Any]) -> str:

@@ -69,7 +69,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     splits: Splits[Any] = split(table, recipe.data.split, folder, task.read)
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
-        if part.report.dropped:
+        if part.report.dropped or part.report.noted:
             reporter.say(f"{name}: {part.report}")
     sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
     reporter.say(f"{sizes[0]} training {noun}, {sizes[1]} for validation, {sizes[2]} held out")
@@ -78,8 +78,8 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[Any]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = task.examples(part, Encoding.of(recipe, tokenizer))
-        if examples.report.kept < len(part):
+        examples = task.examples(part, Encoding.of(recipe, tokenizer, judged=name == "validation"))
+        if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
     return Work(recipe, splits, tokenizer, *encoded)
