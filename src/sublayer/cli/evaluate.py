@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,9 +68,10 @@ def evaluate(
     from sublayer.training.runtime import pick_device
 
     subject = evaluation.read_subject(model, pick_device(device), task)
-    with Progress(console=terminal.console(stderr=True), transient=True) as bar:
+    with ExitStack() as running:
 
         def progress(count: int) -> Callable[[int], None]:
+            bar = running.enter_context(Progress(console=terminal.console(stderr=True), transient=True))
             shown = bar.add_task("answering", total=count)
             return lambda done: bar.advance(shown, done)
 

@@ -27,6 +27,8 @@ Metric = Literal[
     "span_f1",
     "recall_at_1",
     "exact_match",
+    "pearson",
+    "spearman",
 ]
 
 
@@ -57,6 +59,8 @@ MEASURES: Mapping[str, Measure] = {
     "span_f1": Measure("F1 of spans", "higher", 4),
     "recall_at_1": Measure("recall at 1", "higher", 4),
     "exact_match": Measure("exact answers", "higher", 4),
+    "pearson": Measure("Pearson's r", "higher", 4),
+    "spearman": Measure("Spearman's rho", "higher", 4),
 }
 """All that any task measures; each task's `metrics` say which it does."""
 
@@ -235,6 +239,28 @@ class ClassificationTask(TaskSettings):
             raise ValueError(f"task.weights.values has {given} weights for the {labels} labels of model.head.labels")
 
 
+class RegressionTask(TaskSettings):
+    """A number for a text, or for two texts together: stars of a review, how alike two sentences are.
+
+    The label of a row is the number. The model needs head.problem = "regression", and one label: what the number is.
+    """
+
+    type: Literal["regression"] = "regression"
+
+    kinds: ClassVar = ("encoder-only",)
+    head: ClassVar = "classification"
+    sources: ClassVar = LABELLED
+    metrics: ClassVar = ("loss", "pearson", "spearman")
+
+    @classmethod
+    def suits(cls, model: Any) -> bool:
+        return super().suits(model) and model.head.problem == "regression" and len(model.head.labels) == 1
+
+    def check(self, data: Data, model: Any) -> None:
+        if model.head.problem != "regression" or len(model.head.labels) > 1:
+            raise ValueError("task 'regression' needs model.head.problem = 'regression', and one label at most")
+
+
 class TaggingTask(TaskSettings):
     """A tag for each word. A word's tag is asked of its first piece."""
 
@@ -335,6 +361,7 @@ Task = Annotated[
     | SpanCorruptionTask
     | DenoisingTask
     | ClassificationTask
+    | RegressionTask
     | TaggingTask
     | EmbeddingTask
     | InstructionsTask,

@@ -12,6 +12,7 @@ from sublayer.tasks.denoising import Denoising
 from sublayer.tasks.embedding import Embedding
 from sublayer.tasks.instructions import Instructions
 from sublayer.tasks.masked import Masked
+from sublayer.tasks.regression import Regression
 from sublayer.tasks.span_corruption import SpanCorruption
 from sublayer.tasks.tagging import Tagging
 from sublayer.tasks.task import Task
@@ -25,6 +26,7 @@ TASKS: tuple[type[Task[Any, Any]], ...] = (
     Masked,
     SpanCorruption,
     Denoising,
+    Regression,
     Classification,
     Tagging,
     Embedding,

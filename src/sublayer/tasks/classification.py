@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from sublayer.data.tables.table import Rows
 from sublayer.drawing import attempt
 from sublayer.errors import ConfigError, DataError
 from sublayer.models import EncoderOnly
+from sublayer.reading import Classified, Classifier
 from sublayer.tasks.confusion import Confusion, draw_confusion
 from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels, measured_lines
@@ -138,14 +139,26 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Labelled], how: Scoring) -> Scored:
         how.refuse("beam", "length_penalty", "tokenize")
-        found = measured_lines(self, loaded, recipe, table)
-        if not how.write:
-            return found
-        answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in table])
-        return replace(found, rows=[{**row.plain, "found": one.label} for row, one in zip(table, answers, strict=True)])
+        return with_answers(self, loaded, recipe, table, how, lambda one: one.label)
 
     def does(self, recipe: config.Recipe) -> str:
         return f"Gives a text one of the labels {', '.join(head_labels(recipe.model))}"
+
+
+def with_answers(
+    task: Task[Any, Rows[Labelled]],
+    loaded: Classifier,
+    recipe: config.Recipe,
+    table: Rows[Labelled],
+    how: Scoring,
+    answer: Callable[[Classified], str | float],
+) -> Scored:
+    """What the task measures, and, where it is wanted, the answer for each text beside what stands there."""
+    found = measured_lines(task, loaded, recipe, table)
+    if not how.write:
+        return found
+    answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in table])
+    return replace(found, rows=[{**row.plain, "found": answer(one)} for row, one in zip(table, answers, strict=True)])
 
 
 def sorted_labels(found: set[str]) -> tuple[str, ...]:
