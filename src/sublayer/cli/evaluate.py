@@ -10,14 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
+from sublayer.config.decoding import Decoding
 from sublayer.untrusted import to_json
 
-OWN = "the model's own"
 
-
+@from_tree(decoding=Fields(Decoding, ("beam", "length_penalty")))
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    *,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -32,10 +34,7 @@ def evaluate(
             show_default="by its shape and head",
         ),
     ] = None,
-    beam: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
-    ] = None,
-    length_penalty: Annotated[float | None, typer.Option(min=0, show_default=OWN)] = None,
+    decoding: Told,
     out: Annotated[
         Path | None, typer.Option(help="Write what was asked, expected and answered here (JSON lines).")
     ] = None,
@@ -67,6 +66,7 @@ def evaluate(
     from sublayer.training import evaluation
     from sublayer.training.runtime import pick_device
 
+    Decoding.parse(decoding, "evaluate")
     subject = evaluation.read_subject(model, pick_device(device), task)
     with ExitStack() as running:
 
@@ -76,8 +76,8 @@ def evaluate(
             return lambda done: bar.advance(shown, done)
 
         how = Scoring(
-            beam=beam,
-            length_penalty=length_penalty,
+            beam=decoding.get("beam"),
+            length_penalty=decoding.get("length_penalty"),
             tokenize=tokenize,
             write=out is not None,
             progress=progress,

@@ -20,7 +20,7 @@ from sublayer.config.data import (
     TailSplit,
     Tsv,
 )
-from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search, Weights
+from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Search, Weights
 from sublayer.config.model import (
     KINDS,
     Activation,
@@ -81,6 +81,7 @@ from sublayer.config.recurrent import (
     RecurrentDecoder,
     RecurrentEncoder,
 )
+from sublayer.config.sampling import Sampling
 from sublayer.config.task import (
     MEASURES,
     BalancedWeights,
