@@ -72,12 +72,14 @@ def from_tree(**groups: Fields) -> Callable[[Command], Command]:
                 )
 
         @wraps(command)
-        def called(**given: Any) -> None:
+        def called(*placed: Any, **given: Any) -> None:
             told = {
-                group: {name: value for name, option in each.items() if (value := given.pop(option.name)) is not None}
+                group: {
+                    name: value for name, option in each.items() if (value := given.pop(option.name, None)) is not None
+                }
                 for group, each in options.items()
             }
-            command(**given, **told)
+            command(*placed, **given, **told)
 
         annotations = {parameter.name: parameter.annotation for parameter in parameters}
         called.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]

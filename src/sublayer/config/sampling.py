@@ -29,6 +29,8 @@ class Sampling(Part):
     top_k: only the k most probable tokens (and those as probable as the last of them); unset means all.
     top_p: only the fewest tokens, most probable first, whose probabilities sum to p (Holtzman et al. 2020).
     min_p: only tokens at least min_p times as probable as the most probable one (Nguyen et al. 2024).
+    typical_p: only the fewest tokens, those first that tell about as much as is expected of a token, whose
+    probabilities sum to p (Meister et al. 2022).
     """
 
     type: Literal["sampling"] = "sampling"
@@ -36,6 +38,7 @@ class Sampling(Part):
     top_k: Size | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    typical_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
     def process_logits(self, logits: Tensor) -> Tensor:
         """Logits of the distribution that is sampled; `NEVER` where a token is cut off. Shape: [R, V] -> [R, V]."""
@@ -47,6 +50,8 @@ class Sampling(Part):
             logits = top_p(logits, self.top_p)
         if self.min_p > 0.0:
             logits = min_p(logits, self.min_p)
+        if self.typical_p < 1.0:
+            logits = typical_p(logits, self.typical_p)
         return logits
 
 
@@ -79,3 +84,18 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     """The tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat: min-p
     sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), NEVER)
+
+
+def typical_p(logits: Tensor, p: float) -> Tensor:
+    """The fewest tokens that together have probability p or more, those first whose information -log p(token) is
+    nearest to the entropy of the distribution, and those that are as near as the last of them (section 4 of Meister et
+    al. 2022, "Locally typical sampling", https://arxiv.org/abs/2202.00666)."""
+    known = logits.log_softmax(dim=-1)
+    probability = known.exp()
+    # 0 log 0 is 0: what is ruled out already tells nothing.
+    entropy = -(probability * known.masked_fill(probability == 0.0, 0.0)).sum(dim=-1, keepdim=True)
+    distance = (-known - entropy).abs()
+    nearest, order = distance.sort(dim=-1)
+    reached = probability.gather(-1, order).cumsum(dim=-1)
+    last = (reached < p).sum(dim=-1, keepdim=True).clamp_(max=logits.shape[-1] - 1)
+    return logits.masked_fill(distance > nearest.gather(-1, last), NEVER)
