@@ -26,9 +26,8 @@ from torch_transformer import from_shape
 
 from sublayer import config
 from sublayer.data.batching import plan
-from sublayer.data.sources import Pairs
-from sublayer.data.split import grouped
-from sublayer.training.evaluation import Scores, score
+from sublayer.data.sources import Pairs, grouped
+from sublayer.tasks.scores import Scores, score
 
 Decay = Literal["linear", "inverse square root"]
 

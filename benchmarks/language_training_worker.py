@@ -19,8 +19,8 @@ from workers import Message, serve
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.hub.importing import import_folder
-from sublayer.training.losses import CrossEntropy
-from sublayer.training.objectives.language import Modelling
+from sublayer.tasks.causal import Modelling
+from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.runtime import keep_freed_memory
 from sublayer.training.trainer import Trainer
 

@@ -23,7 +23,7 @@ from summary import table, write
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from sublayer.hub.importing import import_folder
-from sublayer.tasks import Embedder
+from sublayer.reading import Embedder
 from sublayer.text.folder import load_folder
 
 LIMIT = 1e-5

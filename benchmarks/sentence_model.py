@@ -16,9 +16,9 @@ from sublayer.data.loader import Batch, Loader
 from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
+from sublayer.tasks.losses import CrossEntropy
+from sublayer.tasks.translation import PairLoss
 from sublayer.training import clock
-from sublayer.training.losses import CrossEntropy
-from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Trainer
 

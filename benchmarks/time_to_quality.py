@@ -40,8 +40,8 @@ from summary import write
 
 import sublayer
 from sublayer.config.load import LoadedRecipe, load_recipe
-from sublayer.data.split import grouped
-from sublayer.training.evaluation import score
+from sublayer.data.sources import grouped
+from sublayer.tasks.scores import score
 from sublayer.training.metrics import read_metrics
 from sublayer.training.runtime import resolve_precision
 

@@ -43,8 +43,8 @@ class Sublayer:
 
     def __init__(self, pairs: EncodedPairs, settings: Message) -> None:
         from sublayer.models import EncoderDecoder
-        from sublayer.training.losses import CrossEntropy
-        from sublayer.training.objectives.translation import PairLoss
+        from sublayer.tasks.losses import CrossEntropy
+        from sublayer.tasks.translation import PairLoss
         from sublayer.training.runtime import keep_freed_memory
         from sublayer.training.trainer import Trainer
 

@@ -25,7 +25,7 @@ from summary import Summary, table, write
 from workers import Message, Worker, fit_threads, interleave
 
 import sublayer
-from sublayer.data.split import grouped
+from sublayer.data.sources import grouped
 
 HERE = Path(__file__).parent
 OURS, RIVAL, TORCH = "sublayer", "transformers", "torch.nn.Transformer"

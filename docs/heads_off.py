@@ -24,7 +24,7 @@ import sublayer
 from sublayer.files import write_json
 from sublayer.generation.translator import Translator
 from sublayer.inspection.groups import groups
-from sublayer.training.evaluation import score
+from sublayer.tasks.scores import score
 
 Head = tuple[str, int]
 """The tap at what an attention's heads have found, and the number of one of them."""

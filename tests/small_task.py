@@ -60,6 +60,12 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
         {"type": "labelled-tsv", "path": "labelled.tsv"},
         "macro_f1",
     ),
+    "regression": (
+        {"type": "regression"},
+        headed("classification", pooling="mean", problem="regression"),
+        {"type": "labelled-tsv", "path": "rated.tsv"},
+        "spearman",
+    ),
     "tagging": ({"type": "tagging"}, headed("tagging"), {"type": "conll", "path": "tagged.conll"}, "span_f1"),
     "embedding": (
         {"type": "embedding"},
@@ -82,6 +88,7 @@ def write_text(folder: Path, count: int = 90) -> None:
     reverse = [" ".join(reversed(line.split())) for line in lines]
     (folder / "text.txt").write_text("".join(f"{line} .\n{other} .\n\n" for line, other in zip(lines, reverse)))
     (folder / "labelled.tsv").write_text("".join(f"{line}\t{'much' if 'ba' in line else 'little'}\n" for line in lines))
+    (folder / "rated.tsv").write_text("".join(f"{line}\t{line.count('a') / 4}\n" for line in lines))
     tagged = "\n\n".join(
         "\n".join(f"{word} {'B-X' if word in ('ba', 'co') else 'O'}" for word in line.split()) for line in lines
     )

@@ -361,8 +361,8 @@ def test_a_folder_without_held_out_sentences(model: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", r"line 2: .*Give --data"),
-        ('{"source": "ba"}', r"line 2: 'references'"),
+        ("{", r"line 2: .*One plain object a line"),
+        ('{"source": "ba"}', r"line 2: no field 'references'"),
         ('{"source": "ba", "references": []}', r"line 2: .*not a filled list"),
         ('{"source": " ", "references": ["x"]}', r"sentence 2 is empty\. Leave it out"),
     ],

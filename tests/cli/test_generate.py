@@ -133,13 +133,13 @@ def test_a_translation_model_is_refused() -> None:
 def test_options_are_laid_on_the_models_own_search() -> None:
     own = config.Sampling(temperature=0.5, top_k=7)
     assert search_of(own) is own
-    assert search_of(own, top_p=0.9) == config.Sampling(temperature=0.5, top_k=7, top_p=0.9)
-    assert search_of(own, beam=3) == config.Beam(size=3)
-    assert search_of(own, temperature=0.0, top_k=3) == config.Greedy()
-    assert search_of(config.Beam(length_penalty=0.2), beam=2) == config.Beam(size=2, length_penalty=0.2)
-    assert search_of(config.Beam(), temperature=0.8) == config.Sampling(temperature=0.8)
+    assert search_of(own, {"top_p": 0.9}) == config.Sampling(temperature=0.5, top_k=7, top_p=0.9)
+    assert search_of(own, beam={"size": 3}) == config.Beam(size=3)
+    assert search_of(own, {"temperature": 0.0, "top_k": 3}) == config.Greedy()
+    assert search_of(config.Beam(length_penalty=0.2), beam={"size": 2}) == config.Beam(size=2, length_penalty=0.2)
+    assert search_of(config.Beam(), {"temperature": 0.8}) == config.Sampling(temperature=0.8)
     with pytest.raises(ConfigError, match="top_p"):
-        search_of(own, top_p=0.0)
+        search_of(own, {"top_p": 0.0})
 
 
 def test_it_is_shown_as_it_is_made(made: Generator[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from readers import HEADS, encoder, word_tokenizer, write_readers
 from small_run import sublayer
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 
 
 @pytest.fixture

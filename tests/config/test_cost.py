@@ -380,7 +380,7 @@ def test_optimizers_remember_so_many_numbers(name: str, optimizer: Adam | Muon) 
 
 
 def test_the_piece_of_the_loss_is_the_losses() -> None:
-    from sublayer.training.losses import CrossEntropy
+    from sublayer.tasks.losses import CrossEntropy
 
     assert CrossEntropy(label_smoothing=0.1).piece == LOSS_PIECE
 

@@ -10,11 +10,10 @@ import pytest
 import tomli_w
 
 from small_task import TASKS, plain
-from sublayer.config import MaskedTask, Recipe, TranslationTask
+from sublayer.config import MEASURES, MaskedTask, Recipe, TranslationTask
 from sublayer.config.load import dump_toml, load_recipe, recipes_folder, shipped_recipes
 from sublayer.config.presets import merge
 from sublayer.errors import ConfigError
-from sublayer.training.objective import MEASURES
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from sublayer.data.tables.documents import Document
 from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
-from sublayer.data.tasks import CHAT, encode_for, train_tokenizer
 from sublayer.errors import DataError
+from sublayer.tasks import task_of
+from sublayer.tasks.instructions import CHAT
+from sublayer.tasks.task import Encoding
 from sublayer.text import Tokenizer
 
 WORDS = ["ba", "co", "di", "fu", "ge", "ha", "ki", "lo", "mu", "ne", "pa", "ri"]
@@ -68,11 +71,15 @@ TASKS: dict[str, config.Task] = {
 }
 
 
+def shown(task: config.Task, table: Any, tokenizer: Tokenizer, max_length: int, labels: Sequence[str] = ()) -> Any:
+    return task_of(task).examples(table, Encoding(tokenizer, max_length, labels))
+
+
 def made(name: str, max_length: int = 60) -> tuple[Any, Tokenizer]:
     task, table = TASKS[name], table_for(TASKS[name])
-    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), table)
+    tokenizer = task_of(task).train_tokenizer(Subwords(vocab_size=300), table)
     labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
-    return encode_for(task, table, tokenizer, max_length, labels), tokenizer
+    return shown(task, table, tokenizer, max_length, labels), tokenizer
 
 
 def tensors(batch: Any) -> dict[str, torch.Tensor]:
@@ -172,8 +179,8 @@ def test_labelled_texts(second: bool) -> None:
     texts = ["ba co di", "fu", "ge ha ki lo"]
     others = ["mu", "ne pa ri", "ba"]
     table = rows([Labelled(a, label, b if second else None) for a, b, label in zip(texts, others, "xyx")])
-    tokenizer = train_tokenizer(config.ClassificationTask(), Subwords(vocab_size=300), table)
-    examples = encode_for(config.ClassificationTask(), table, tokenizer, 40, ("x", "y"))
+    tokenizer = task_of(config.ClassificationTask()).train_tokenizer(Subwords(vocab_size=300), table)
+    examples = shown(config.ClassificationTask(), table, tokenizer, 40, ("x", "y"))
     batch = examples.fixed().collate(np.array([2, 0, 1]))
     assert batch.target.tolist() == [0, 0, 1]
     for row, number in enumerate((2, 0, 1)):
@@ -189,23 +196,23 @@ def test_labelled_texts(second: bool) -> None:
 
 def test_labelled_texts_that_cannot_be() -> None:
     task = config.ClassificationTask()
-    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), rows([Labelled(word, "x") for word in WORDS]))
+    tokenizer = task_of(task).train_tokenizer(Subwords(vocab_size=300), rows([Labelled(word, "x") for word in WORDS]))
     with pytest.raises(DataError, match=r"the label 'evn' \(line 2\) is not one .*Did you mean 'even'"):
-        encode_for(task, rows([Labelled("ba", "odd"), Labelled("co", "evn")]), tokenizer, 20, ("even", "odd"))
+        shown(task, rows([Labelled("ba", "odd"), Labelled("co", "evn")]), tokenizer, 20, ("even", "odd"))
     with pytest.raises(DataError, match="1 of 2 texts have a second text"):
-        encode_for(task, rows([Labelled("ba", "odd", "x"), Labelled("co", "odd")]), tokenizer, 20, ("odd",))
+        shown(task, rows([Labelled("ba", "odd", "x"), Labelled("co", "odd")]), tokenizer, 20, ("odd",))
     long = rows([Labelled("ba", "odd"), Labelled("ba " * 40, "odd"), Labelled("co", "odd")])
-    found = encode_for(task, long, tokenizer, 20, ("odd",))
+    found = shown(task, long, tokenizer, 20, ("odd",))
     assert str(found.report) == "2 of 3 texts; left out: 1 over 20 tokens (line 2)"
     assert found.kept.tolist() == [0, 2]
     with pytest.raises(DataError, match="none of 3 texts has at most 3 tokens"):
-        encode_for(task, rows([Labelled("ba co di fu", "odd")] * 3), tokenizer, 3, ("odd",))
+        shown(task, rows([Labelled("ba co di fu", "odd")] * 3), tokenizer, 3, ("odd",))
 
 
 def test_a_words_tag_is_asked_of_its_first_piece() -> None:
     task, sentence = config.TaggingTask(), Tagged(("xyz", "ba", "Ünï"), ("B-X", "O", "I-X"))
-    tokenizer = train_tokenizer(task, Subwords(vocab_size=300), rows([sentence]))
-    examples = encode_for(task, rows([sentence]), tokenizer, 40, ("B-X", "I-X", "O"))
+    tokenizer = task_of(task).train_tokenizer(Subwords(vocab_size=300), rows([sentence]))
+    examples = shown(task, rows([sentence]), tokenizer, 40, ("B-X", "I-X", "O"))
     batch = examples.fixed().collate(np.array([0]))
     # A space stands before every text, so that a word alone is cut as it is in its sentence.
     pieces = tokenizer.encode(sentence.words)
@@ -220,8 +227,8 @@ def test_a_words_tag_is_asked_of_its_first_piece() -> None:
 def test_twins_are_texts_that_are_no_wrong_answer() -> None:
     lefts, rights = ["ba", "co", "ba", "di"], ["fu", "ge", "ha", "ge"]
     table = Pairs(lefts, rights, Report(4, 4))
-    tokenizer = train_tokenizer(config.EmbeddingTask(), Subwords(vocab_size=300), table)
-    batch = encode_for(config.EmbeddingTask(), table, tokenizer, 20, ()).fixed().collate(np.arange(4))
+    tokenizer = task_of(config.EmbeddingTask()).train_tokenizer(Subwords(vocab_size=300), table)
+    batch = shown(config.EmbeddingTask(), table, tokenizer, 20, ()).fixed().collate(np.arange(4))
     expected = [[i != j and (lefts[i] == lefts[j] or rights[i] == rights[j]) for j in range(4)] for i in range(4)]
     assert batch.twins.tolist() == expected
 
@@ -289,10 +296,94 @@ def test_another_form_of_conversation() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path, name: str) -> None:
-    from sublayer.data.held_out import plain_rows, read_rows, write_rows
+    from sublayer.tasks.held_out import read_rows, write_rows
 
     table = table_for(TASKS[name])
     (tmp_path / "rows.jsonl").write_text(write_rows(table))
-    again = read_rows(TASKS[name], tmp_path / "rows.jsonl")
-    assert plain_rows(again) == plain_rows(table)
+    again = read_rows(task_of(TASKS[name]), tmp_path / "rows.jsonl")
+    assert again.plain_rows() == table.plain_rows()
     assert again.texts() == table.texts()
+
+
+# --- judged on every row -----------------------------------------------------------------------------------------
+
+LONG = ("translation", "classification", "tagging", "embedding", "instructions")
+"""Tasks whose rows have a length of their own: plain text goes on in the next row."""
+
+
+def judged(name: str, positions: int) -> tuple[Any, Any, Tokenizer]:
+    """A table, its examples where a model with so many positions is judged, and the tokenizer."""
+    task, table = task_of(TASKS[name]), table_for(TASKS[name])
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), table)
+    labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
+    return table, task.examples(table, Encoding(tokenizer, 12, labels, positions=positions)), tokenizer
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_rows_that_fit_a_model_are_judged_as_they_are_trained_on(name: str) -> None:
+    _, examples, _ = judged(name, 60)
+    trained, _ = made(name)
+    assert str(examples.report) == str(trained.report)
+    assert [array.tobytes() for array in examples.arrays()] == [array.tobytes() for array in trained.arrays()]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_no_row_is_left_out_where_a_model_is_judged(name: str) -> None:
+    """Nothing is longer than the model's positions, every row is there, and those that are cut are counted."""
+    positions = 40 if name == "instructions" else 12
+    table, whole, _ = judged(name, 60)
+    _, examples, _ = judged(name, positions)
+    long = sum(max(pair) > positions for pair in zip(whole.source_lengths.tolist(), whole.target_lengths.tolist()))
+    assert 0 < long < len(table)
+    assert examples.report.kept == len(table)
+    assert str(examples.report).startswith(
+        f"{len(table)} {table.report.noun}; among them {long} over {positions} tokens"
+    )
+    assert int(examples.source_lengths.max()) <= positions
+    assert int(examples.target_lengths.max()) <= positions
+    rows = getattr(examples, "kept", getattr(examples, "rows", np.arange(len(examples))))
+    assert sorted(set(rows.tolist())) == list(range(len(table)))
+
+
+def test_every_word_of_a_long_sentence_is_asked_once_with_words_before_it() -> None:
+    table, examples, tokenizer = judged("tagging", 12)
+    _, whole, _ = judged("tagging", 60)
+    labels = ("B-X", "O")
+    tags: dict[int, list[str]] = {}
+    for row, sentence in enumerate(examples.kept.tolist()):
+        tags.setdefault(sentence, []).extend(labels[tag] for tag in examples.target[row].tolist() if tag != IGNORE)
+        ids = examples.tokens[row].tolist()
+        assert (ids[0], ids[-1]) == (tokenizer.start_id, tokenizer.end_id)
+        inner, every = ids[1:-1], whole.tokens[sentence].tolist()
+        assert any(every[place : place + len(inner)] == inner for place in range(len(every)))
+    assert [tags[row] for row in range(len(table))] == [list(sentence.tags) for sentence in table]
+    again = [row for row in range(1, len(examples)) if examples.kept[row] == examples.kept[row - 1]]
+    assert again
+    for row in again:
+        asked = [place for place, tag in enumerate(examples.target[row].tolist()) if tag != IGNORE]
+        assert not asked or asked[0] >= 5, "half a row of context, and the start marker"
+
+
+def test_of_a_long_conversation_the_answer_stays() -> None:
+    talk = Conversation((Message("user", "ba " * 30), Message("assistant", "co di"), Message("user", "fu " * 30)))
+    task = task_of(config.InstructionsTask())
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), rows([talk]))
+    examples: Any = task.examples(rows([talk]), Encoding(tokenizer, 12, positions=12))
+    said = [token for token in examples.target[0].tolist() if token != IGNORE]
+    assert tokenizer.decode([said])[0].strip() == "co di"
+    assert examples.target[0].tolist()[-1] == tokenizer.end_id
+    assert len(examples.tokens[0]) == 12
+
+
+def test_of_two_long_texts_the_longer_loses_its_end() -> None:
+    task = task_of(config.ClassificationTask())
+    table = rows([Labelled("ba " * 30, "x", "co di"), Labelled("ba " * 30, "y", "co " * 20)])
+    tokenizer = task.train_tokenizer(Subwords(vocab_size=300), table)
+    examples: Any = task.examples(table, Encoding(tokenizer, 12, ("x", "y"), positions=15))
+    (first,) = tokenizer.encode(["co di"])
+    assert examples.tokens[0].tolist()[-1 - len(first) : -1] == first
+    for row in range(2):
+        ids, kinds = examples.tokens[row].tolist(), examples.types[row].tolist()
+        assert len(ids) == len(kinds) == 15
+        assert ids.count(tokenizer.end_id) == 2
+    assert examples.types[1].tolist().count(0) - 2 in (examples.types[1].tolist().count(1) - 1 + n for n in (-1, 0, 1))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sublayer.config import GivenSplit, RandomSplit, Tsv
 from sublayer.data.report import Report
-from sublayer.data.sources import Pairs
-from sublayer.data.split import Splits, grouped, key, split
+from sublayer.data.sources import Pairs, grouped
+from sublayer.data.split import Splits, key, split
 from sublayer.errors import DataError
 
 HERE = Path()

@@ -236,6 +236,18 @@ def test_given_parts_of_labelled_text(tmp_path: Path) -> None:
     made = split(read_labelled(LabelledTsv(path="a"), tmp_path), how, tmp_path, read_labelled)
     assert [row.text for row in made.train] == ["x", "y"]
     assert [row.text for row in made.validation] == ["z", "w"]
+    assert str(made.train.report) == "2 of 3 texts; left out: 1 with a source of validation or test (line 3)"
+
+
+def test_an_official_training_part_is_kept_and_what_it_gives_away_is_counted(tmp_path: Path) -> None:
+    for name, rows in (("a", "xyz"), ("b", "zw"), ("c", "X")):
+        (tmp_path / name).write_text("".join(f"{row}\tl\n" for row in rows))
+    how = GivenSplit(validation=LabelledTsv(path="b"), test=LabelledTsv(path="c"), overlap="keep")
+    made = split(read_labelled(LabelledTsv(path="a"), tmp_path), how, tmp_path, read_labelled)
+    assert [row.text for row in made.train] == ["x", "y", "z"]
+    assert str(made.train.report) == (
+        "3 texts; among them 2 with a source of validation or test, kept as data.split.overlap says (lines 1, 3)"
+    )
 
 
 # --- conversations made of other text ----------------------------------------------------------------------------

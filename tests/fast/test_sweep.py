@@ -24,7 +24,7 @@ from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.tap import Tap
-from sublayer.training.losses import CrossEntropy
+from sublayer.tasks.losses import CrossEntropy
 
 MOST = 10.0
 AGAIN = 4

@@ -16,10 +16,10 @@ from generation.fakes import LanguageTable
 from generation.statistics import chi_square_p, shifted
 from laws.models import build
 from sublayer import config
-from sublayer.generation import sampling
+from sublayer.config import sampling
 from sublayer.generation.loop import decode
 from sublayer.generation.randomness import Uniforms, stream, uniform
-from sublayer.generation.sampling import Sampler, drawn, warped
+from sublayer.generation.sampling import Sampler, drawn
 from sublayer.generation.step import Limits
 
 # --- what is sampled from ----------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_against_transformers(
     logits[:, 1:] = logits[:, 1:].masked_fill(logits[:, 1:] < -2 * size, float("-inf"))
     c = config.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     before = logits.clone()
-    found = warped(logits, c)
+    found = c.process_logits(logits)
     assert torch.equal(logits, before)
     expected = theirs.TemperatureLogitsWarper(temperature)(None, logits)
     if top_k is not None:
@@ -177,13 +177,13 @@ def test_samples_have_the_models_distribution() -> None:
     c = config.Sampling(temperature=3.0, top_k=4)
     count = 8000
     limits = Limits([3], frozenset({1}), [2], [[2]])
-    first = warped(table.after((2, 3)).unsqueeze(0), c)[0].softmax(-1).tolist()
+    first = c.process_logits(table.after((2, 3)).unsqueeze(0))[0].softmax(-1).tolist()
     expected: dict[Any, float] = {}
     for token, probability in enumerate(first):
         if token == 1:
             expected[(1,)] = probability
             continue
-        second = warped(table.after((3, token)).unsqueeze(0), c)[0].softmax(-1).tolist()
+        second = c.process_logits(table.after((3, token)).unsqueeze(0))[0].softmax(-1).tolist()
         expected |= {(token, other): probability * another for other, another in enumerate(second)}
     said: list[tuple[int, ...]] = [()] * count
     sampler = Sampler(c, [stream(4, 0, sample) for sample in range(count)])

@@ -22,7 +22,6 @@ from sublayer.generation import speculative
 from sublayer.generation.constraints import Allowed, Banned, Constraint, MinLength, NoRepeatNGram, RepetitionPenalty
 from sublayer.generation.greedy import greedy
 from sublayer.generation.randomness import Uniforms, stream
-from sublayer.generation.sampling import warped
 from sublayer.generation.speculative import Drafter, DraftModel, Guess, PromptLookup, speculate
 from sublayer.generation.step import Hypothesis, Limits
 
@@ -120,7 +119,7 @@ def plain_distribution(model: LanguageTable) -> dict[tuple[int, ...], float]:
     """Of texts of two tokens, or of the end alone."""
 
     def after(text: list[int]) -> list[float]:
-        return warped(model.after(tuple(text)).unsqueeze(0), SAMPLING)[0].double().softmax(-1).tolist()
+        return SAMPLING.process_logits(model.after(tuple(text)).unsqueeze(0))[0].double().softmax(-1).tolist()
 
     found: dict[tuple[int, ...], float] = {}
     for token, probability in enumerate(after(PROMPT)):

@@ -22,7 +22,7 @@ from sublayer.hub.exporting import export
 from sublayer.hub.generation_config import read, unsaid
 from sublayer.hub.importing import find_family, import_folder, read_tree
 from sublayer.models import build_model
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Template, Tokenizer
 from vocabularies import LINES
 

@@ -115,11 +115,11 @@ def test_an_older_checkpoint_says_it_in_its_config() -> None:
         ({"stop_strings": "a"}, {"stop": ["a"]}),
         (
             {"do_sample": True},
-            {"search": {"type": "sampling", "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}},
+            {"search": config.Sampling(top_k=50).plain()},
         ),
         (
             {"do_sample": True, "top_k": 0, "min_p": 0.1},
-            {"search": {"type": "sampling", "temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.1}},
+            {"search": config.Sampling(min_p=0.1).plain()},
         ),
         ({"temperature": 0.5}, {"search": {"type": "greedy"}}),
     ],

@@ -25,9 +25,9 @@ from sublayer.hub.gguf_layout import require_layout
 from sublayer.hub.importing import import_folder
 from sublayer.hub.pulling import pull, read_elsewhere
 from sublayer.models import EncoderDecoder
+from sublayer.tasks.confusion import Confusion, draw_confusion
 from sublayer.text.lines import read_lines
 from sublayer.text.sentencepiece import require_charsmap
-from sublayer.training.confusion import Confusion, draw_confusion
 from sublayer.training.runtime import pick_device
 
 

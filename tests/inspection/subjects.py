@@ -14,7 +14,7 @@ from sublayer.generation.translator import Translator
 from sublayer.hub.folder import Contents
 from sublayer.inspection.subject import Subject
 from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
 
 LINES = [

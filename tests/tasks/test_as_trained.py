@@ -22,12 +22,13 @@ from sublayer.data.tables.documents import Document
 from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
-from sublayer.data.tasks import encode_for, train_tokenizer
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.models import build_model
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
-from sublayer.tasks.filler import STAND_INS, stand_ins
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
+from sublayer.reading.filler import STAND_INS, stand_ins
+from sublayer.tasks import task_of
+from sublayer.tasks.task import Encoding
 from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
 from sublayer.text.pieces import SPACE
 from vocabularies import LINES
@@ -89,11 +90,15 @@ OWN: dict[str, config.TokenizerRecipe] = {
 
 def made(kind: Tokenizer | str, task: config.Task, table: Any) -> Tokenizer:
     """A tokenizer from elsewhere, or one that the task's training makes."""
-    return kind if isinstance(kind, Tokenizer) else train_tokenizer(task, OWN[kind], table)
+    return kind if isinstance(kind, Tokenizer) else task_of(task).train_tokenizer(OWN[kind], table)
+
+
+def shown(task: config.Task, table: Any, tokenizer: Tokenizer, **more: Any) -> Any:
+    return task_of(task).examples(table, Encoding(tokenizer, 64, **more))
 
 
 def trained_rows(task: config.Task, table: Any, tokenizer: Tokenizer, **more: Any) -> list[list[int]]:
-    batch = encode_for(task, table, tokenizer, 64, **more).fixed().collate(np.arange(len(TEXTS)))
+    batch = shown(task, table, tokenizer, **more).fixed().collate(np.arange(len(TEXTS)))
     return [row[:length] for row, length in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)]
 
 
@@ -143,7 +148,7 @@ def test_a_classifier_of_pairs(kind: Tokenizer | str) -> None:
     task, table = config.ClassificationTask(), rows([Labelled(one, "x", other) for one, other in pairs])
     tokenizer = made(kind, task, table)
     reader = Classifier(encoder(tokenizer, {"type": "classification", "labels": ["x", "y"]}, 2), tokenizer)
-    batch: Any = encode_for(task, table, tokenizer, 64, ("x", "y")).fixed().collate(np.arange(3))
+    batch: Any = shown(task, table, tokenizer, labels=("x", "y")).fixed().collate(np.arange(3))
     for row, (ids, types) in enumerate(asked_rows(reader, reader.classify, *pairs)):
         assert batch.tokens[row, : len(ids)].tolist() == ids
         assert batch.types[row, : len(ids)].tolist() == types
@@ -165,7 +170,7 @@ def test_an_embedder(kind: Tokenizer | str) -> None:
     task, table = config.EmbeddingTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
     tokenizer = made(kind, task, table)
     reader = Embedder(encoder(tokenizer, {"type": "sentence-embedding"}), tokenizer)
-    batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(3))
+    batch: Any = shown(task, table, tokenizer).fixed().collate(np.arange(3))
     for row, (ids, _) in enumerate(asked_rows(reader, reader.embed, *TEXTS)):
         assert batch.left[row, : batch.left_lengths[row]].tolist() == ids
 
@@ -185,7 +190,7 @@ def test_a_filler(kind: Tokenizer | str) -> None:
     task, table = config.MaskedTask(), rows([Document(text) for text in MASKED * 9 + LINES])
     tokenizer = made(kind, task, table)
     filler = Filler(encoder(tokenizer, {"type": "masked-language"}), tokenizer)
-    batch: Any = encode_for(task, table, tokenizer, 64).fixed().collate(np.arange(len(MASKED)))
+    batch: Any = shown(task, table, tokenizer).fixed().collate(np.arange(len(MASKED)))
     tried = 0
     for row, text in enumerate(MASKED):
         (whole,) = tokenizer.tokens([text])
@@ -217,7 +222,7 @@ def test_a_language_model(kind: Tokenizer | str) -> None:
     """A document begins as a prompt does, and ends with what ends an answer."""
     task, table = config.CausalTask(), rows([Document(text) for text in TEXTS])
     tokenizer = made(kind, task, table)
-    examples: Any = encode_for(task, table, tokenizer, 64)
+    examples: Any = shown(task, table, tokenizer)
     generator = _generator(tokenizer)
     for row, text in enumerate(TEXTS):
         assert examples.texts[row].tolist() == [*generator.encode(text), tokenizer.end_id]
@@ -266,7 +271,7 @@ def test_a_translator(
     stack = {"layers": 1, "block": BLOCK}
     tree = {**MODEL, "vocab_size": tokenizer.vocab_size, "encoder": stack, "decoder": stack}
     translator = Translator(build_model(config.EncoderDecoder.parse(tree, "test")), tokenizer, c)
-    batch: Any = encode_for(task, table, tokenizer, 64, decoding=c).fixed().collate(np.arange(3))
+    batch: Any = shown(task, table, tokenizer, decoding=c).fixed().collate(np.arange(3))
     for row, (ids, target) in enumerate(zip(translator.encode(TEXTS), tokenizer.encode(TEXTS[::-1]), strict=True)):
         assert batch.source[row, : batch.source_lengths[row]].tolist() == ids
         length = int(batch.target_lengths[row])

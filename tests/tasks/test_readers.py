@@ -8,7 +8,7 @@ import torch
 from readers import WORDS, encoder, word_tokenizer
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
 
 TEXTS = ["the cat sat", "a dog", "the cat sat on a mat", "mat"]

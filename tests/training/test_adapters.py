@@ -33,13 +33,13 @@ from sublayer.hub.exporting import export
 from sublayer.hub.folder import Contents, read
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
-from sublayer.tasks import Classifier
+from sublayer.reading import Classifier
+from sublayer.tasks.answers import answers, judge
+from sublayer.tasks.classification import scores
 from sublayer.text import Tokenizer
 from sublayer.training import work
-from sublayer.training.answers import answers, judge
 from sublayer.training.checkpoint import listed
 from sublayer.training.metrics import read_metrics
-from sublayer.training.objectives.classification import scores
 from sublayer.training.progress import reporter
 
 ADAPTER = {"rank": 2, "alpha": 4.0}
@@ -365,8 +365,8 @@ def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
     assert [message["role"] for message in held["messages"]] == ["user", "assistant"]
     # Through the commands, on the adapters and on the base alike.
     for folder in (tmp_path / "run", base):
-        data_option = ("--data", tmp_path / "run" / "model" / "test.jsonl")
-        outcome = sublayer("evaluate", folder, *data_option, "--out", tmp_path / "answers.jsonl")
+        options = ("--task", "instructions", "--data", tmp_path / "run" / "model" / "test.jsonl")
+        outcome = sublayer("evaluate", folder, *options, "--out", tmp_path / "answers.jsonl")
         assert outcome.code == 0, outcome.err
         lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
         exact = sum(line["expected"] == line["answer"] for line in lines) / len(lines)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from machines import ONE_DNN_FASTER, TORCH_FASTER
 from sublayer.fast.machine import machine_is
-from sublayer.training.losses import CrossEntropy
+from sublayer.tasks.losses import CrossEntropy
 
 PAD, DIM, VOCABULARY = 0, 6, 11
 

@@ -19,12 +19,12 @@ from sublayer import config
 from sublayer.data.batch import IGNORE
 from sublayer.data.loader import validation
 from sublayer.models import build_model
+from sublayer.tasks.causal import likelihood
+from sublayer.tasks.classification import confused, label_weights
+from sublayer.tasks.confusion import Confusion, draw_confusion
+from sublayer.tasks.embedding import matching_loss
+from sublayer.tasks.losses import CrossEntropy, projected
 from sublayer.training import work
-from sublayer.training.confusion import Confusion, draw_confusion
-from sublayer.training.losses import CrossEntropy, projected
-from sublayer.training.objectives.classification import confused, label_weights
-from sublayer.training.objectives.embedding import matching_loss
-from sublayer.training.objectives.language import likelihood
 from sublayer.training.progress import Lines
 
 BATCHING = config.Batching(tokens=160)

@@ -23,9 +23,9 @@ from sublayer.data.batch import Batch
 from sublayer.fast.facts import Identity, Machine, Speed
 from sublayer.fast.machine import machine_is
 from sublayer.models import build_model
-from sublayer.training.losses import CrossEntropy
+from sublayer.tasks.losses import CrossEntropy
+from sublayer.tasks.translation import PairLoss
 from sublayer.training.muon import ITERATIONS, Muon
-from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Surroundings, Trainer

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublayer.training.spans import Span, SpanScore, span_scores, spans, together
+from sublayer.tasks.spans import Span, SpanScore, span_scores, spans, together
 
 
 def shown(tags: list[str]) -> list[tuple[str, int, int]]:

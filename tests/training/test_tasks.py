@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -169,3 +170,55 @@ def test_what_was_held_out_is_scored_in_the_card_and_by_evaluate(tmp_path: Path,
     outcome = sublayer("evaluate", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert f"loss {found['held_out']['loss']:.3f}" in " ".join(outcome.out.split()), outcome.out
+
+
+@pytest.mark.parametrize("name", ["classification", "tagging", "embedding"])
+def test_held_out_rows_that_are_too_long_are_scored_and_counted(tmp_path: Path, name: str) -> None:
+    """They are left out of the training alone; the run, its card and the command say how many were cut."""
+    room = {"data": {"max_length": 16}, "model": {"max_length": 16}}
+    file = write_task(tmp_path, name, training={"steps": 2}, **room)
+    file.write_text(file.read_text().replace('type = "bpe"\nvocab_size = 300\n', 'type = "characters"\n'))
+    outcome = sublayer("train", file, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    [said] = [line for line in outcome.err.splitlines() if line.startswith("held out: ")]
+    assert re.search(r"\(6 (texts|sentences|pairs); [1-6] over 16 tokens( a side)?, cut there to be scored", said), said
+    assert re.search(r"training: \d+ of \d+ .*over 16 tokens", outcome.err)
+    assert re.search(r"validation: 8 (texts|sentences|pairs); among them \d over 16 tokens", outcome.err)
+    assert said.removeprefix("held out: ") in (tmp_path / "run" / "model" / "README.md").read_text()
+    scored = sublayer("evaluate", tmp_path / "run")
+    assert scored.code == 0, scored.err
+    assert re.match(r"(texts|sentences|pairs) +6 ", scored.out)
+    assert re.match(r"[1-6] over 16 tokens( a side)?, cut there to be scored", scored.err)
+
+
+def test_a_conversation_that_is_too_long_is_asked_without_its_beginning(tmp_path: Path) -> None:
+    file = write_task(tmp_path, "instructions", training={"steps": 2})
+    assert sublayer("train", file, "--out", tmp_path / "run").code == 0
+    asked = [{"role": "user", "content": "ba " * 60}, {"role": "assistant", "content": "co"}]
+    short = [{"role": "user", "content": "ba"}, {"role": "assistant", "content": "co"}]
+    rows = "".join(json.dumps({"messages": messages}) + "\n" for messages in (asked, short))
+    (tmp_path / "talk.jsonl").write_text(rows)
+    scored = sublayer("evaluate", tmp_path / "run", "--data", tmp_path / "talk.jsonl")
+    assert scored.code == 0, scored.err
+    assert scored.out.startswith("conversations  2 ")
+    assert "1 conversations are longer than the model's context: they lost their beginnings" in scored.err
+
+
+def test_evaluate_refuses_what_says_nothing(tmp_path: Path) -> None:
+    assert (
+        sublayer("train", write_task(tmp_path, "tagging", training={"steps": 1}), "--out", tmp_path / "run").code == 0
+    )
+    for options, says in (
+        (("--beam", 2), "--beam says nothing about what this model does"),
+        (("--out", tmp_path / "x.jsonl"), "--out says nothing about what this model does"),
+        (("--task", "causal"), "was trained for 'tagging'"),
+        (("--data", tmp_path / "text.txt"), "is not what a model for the task 'tagging' is judged on"),
+    ):
+        outcome = sublayer("evaluate", tmp_path / "run", *options)
+        assert outcome.code == 2
+        assert says in outcome.err
+    (tmp_path / "run" / "model" / "recipe.toml").write_text("# from elsewhere\n")
+    outcome = sublayer("evaluate", tmp_path / "run", "--task", "taging")
+    assert (outcome.code, "there is no task 'taging'. Did you mean 'tagging'?" in outcome.err) == (2, True)
+    scored = sublayer("evaluate", tmp_path / "run")
+    assert "F1 of spans" in scored.out, "its head says what it is for"

@@ -27,12 +27,12 @@ from sublayer.errors import CheckpointError, TrainingError
 from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
+from sublayer.tasks import translation
+from sublayer.tasks.losses import CrossEntropy
+from sublayer.tasks.translation import PairLoss
 from sublayer.text import Marks
 from sublayer.training import checkpoint, run, trainer
-from sublayer.training.losses import CrossEntropy
 from sublayer.training.metrics import MetricsLog, read_metrics
-from sublayer.training.objectives import translation
-from sublayer.training.objectives.translation import PairLoss
 from sublayer.training.trainer import Surroundings, Trainer
 from telling import Told
 

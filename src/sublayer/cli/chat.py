@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sublayer.cli.decoding import load_generator, search_of
-from sublayer.cli.evaluate import OWN
+from sublayer.cli.decoding import SAMPLING, load_generator, search_of
 from sublayer.cli.lines import standard_input
+from sublayer.cli.options import OWN, Fields, Told, from_tree
 from sublayer.cli.terminal import say
+from sublayer.config.decoding import Constraints
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
@@ -20,25 +21,16 @@ if TYPE_CHECKING:
 RESET = "/reset"
 
 
+@from_tree(sampling=SAMPLING, constraints=Fields(Constraints, ("repetition_penalty",)))
 def chat(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    *,
     system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default=OWN)
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
-    ] = None,
+    sampling: Told,
+    constraints: Told,
     seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same answers.")] = None,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
@@ -52,19 +44,13 @@ def chat(
 
     Example: sublayer chat models/smollm2 --temperature 0.2 --system "You are brief."
     """
-    from sublayer import config
     from sublayer.errors import InputError
 
     generator = load_generator(model, device, weights).remembering()
     own = generator.decoding
-    search = search_of(own.search, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    constraints = own.constraints
-    if repetition_penalty is not None:
-        told = {**constraints.plain(), "repetition_penalty": repetition_penalty}
-        constraints = config.Constraints.parse(told, "chat")
     options: dict[str, Any] = {
-        "search": search,
-        "constraints": constraints,
+        "search": search_of(own.search, sampling),
+        "constraints": Constraints.parse({**own.constraints.plain(), **constraints}, "chat"),
         "max_tokens": max_tokens,
         "seed": seed,
     }

@@ -28,7 +28,7 @@ def classify(
 
     Example: sublayer classify models/sentiment --best 2 < english.txt
     """
-    from sublayer.tasks import Classifier
+    from sublayer.reading import Classifier
 
     classifier = load_reader(model, device, Classifier, "classify texts")
     for text, one in answered(texts, batch, classifier.classify):

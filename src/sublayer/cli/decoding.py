@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sublayer.cli.options import Fields, Told
+from sublayer.config.decoding import Beam
+from sublayer.config.sampling import Sampling
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,17 +39,15 @@ def _device(asked: str, weights: config.Weights | None) -> torch.device:
     return pick_device("cpu" if asked == "auto" and weights is not None else asked)
 
 
-def search_of(
-    own: config.Search,
-    *,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-) -> config.Search:
+SAMPLING = Fields(Sampling, more={"temperature": "0 is greedy search."})
+BEAM = Fields(Beam, called={"size": "beam"})
+
+
+def search_of(own: config.Search, sampling: Told | None = None, beam: Told | None = None) -> config.Search:
     """The search that options ask for, laid on the model's `own`; a temperature of 0 is greedy search.
+
+    Args:
+        sampling, beam: fields of `config.Sampling` and of `config.Beam` that were told.
 
     Raises:
         ConfigError: options that do not go together, or a value that cannot be.
@@ -53,19 +55,14 @@ def search_of(
     from sublayer import config
     from sublayer.errors import ConfigError
 
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    told = {name: value for name, value in sampling.items() if value is not None}
-    beams = {
-        name: value for name, value in {"size": beam, "length_penalty": length_penalty}.items() if value is not None
-    }
-    if told and beams:
+    sampling, beam = sampling or {}, beam or {}
+    if sampling and beam:
         raise ConfigError("sampling and a beam were both asked for", "Choose one of them.")
-    if temperature == 0.0 or beam == 1:
+    if sampling.get("temperature") == 0.0 or beam.get("size") == 1:
         return config.Greedy()
-    if told:
-        return config.Sampling.parse({**(own.plain() if isinstance(own, config.Sampling) else {}), **told}, "sampling")
-    if beams:
-        return config.Beam.parse({**(own.plain() if isinstance(own, config.Beam) else {}), **beams}, "beam")
+    for kind, told in ((config.Sampling, sampling), (config.Beam, beam)):
+        if told:
+            return kind.parse({**(own.plain() if isinstance(own, kind) else {}), **told}, kind.__name__.lower())
     return own
 
 

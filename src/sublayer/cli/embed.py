@@ -32,7 +32,7 @@ def embed(
     import torch
     from torch.nn import functional as F
 
-    from sublayer.tasks import Embedder
+    from sublayer.reading import Embedder
 
     embedder = load_reader(model, device, Embedder, "turn texts into vectors")
     found: list[torch.Tensor] = []

@@ -26,7 +26,7 @@ def fill(
 
     Example: sublayer fill models/bert "the [MASK] sat on the mat"
     """
-    from sublayer.tasks import Filler
+    from sublayer.reading import Filler
 
     filler = load_reader(model, device, Filler, "fill masks")
     for _, masks in answered(texts, batch, lambda chunk: filler.fill(chunk, best=best)):

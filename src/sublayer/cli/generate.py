@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sublayer.cli.decoding import load_generator, search_of, speculation_of
-from sublayer.cli.evaluate import OWN
+from sublayer.cli.decoding import BEAM, SAMPLING, load_generator, search_of, speculation_of
 from sublayer.cli.lines import standard_input
+from sublayer.cli.options import OWN, Fields, Told, from_tree
 from sublayer.cli.terminal import say
+from sublayer.config.decoding import Constraints
 from sublayer.config.part import MOST_BEAMS
 from sublayer.untrusted import to_json
 
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
     from sublayer.generation.generator import Completion, Generated, Generator
 
 
+@from_tree(
+    sampling=SAMPLING,
+    beam=BEAM,
+    constraints=Fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
+)
 def generate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
     prompt: Annotated[
         str | None, typer.Argument(help="What to go on from; without it, lines are read from standard input.")
     ] = None,
+    *,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -35,30 +42,12 @@ def generate(
             show_default=OWN,
         ),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
-    ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Beam search; 1 is greedy.")] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha, of a beam.")
-    ] = None,
+    sampling: Told,
+    beam: Told,
     n: Annotated[
         int, typer.Option("--n", "-n", min=1, max=MOST_BEAMS, help="Texts for each prompt; not by greedy search.")
     ] = 1,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
-    ] = None,
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
-    ] = None,
-    min_length: Annotated[int | None, typer.Option(min=0, help="New tokens at least.", show_default=OWN)] = None,
+    constraints: Told,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same texts.")] = None,
     as_json: Annotated[
@@ -92,16 +81,8 @@ def generate(
     generator = load_generator(model, device, weights)
     own = generator.decoding
     options: dict[str, Any] = {
-        "search": search_of(
-            own.search,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            beam=beam,
-            length_penalty=length_penalty,
-        ),
-        "constraints": _constraints(generator, repetition_penalty, no_repeat_ngram, min_length),
+        "search": search_of(own.search, sampling, beam),
+        "constraints": Constraints.parse({**own.constraints.plain(), **constraints}, "generate"),
         "max_tokens": max_tokens,
         "stop": stop,
         "seed": seed,
@@ -130,20 +111,6 @@ def _answered(generator: Generator[Any], prompts: list[str], *, first: int, **op
             yield from generator.generate([prompt], first=first + place, **options)
         raise
     yield from together
-
-
-def _constraints(
-    generator: Generator[Any], repetition_penalty: float | None, no_repeat_ngram: int | None, min_length: int | None
-) -> Any:
-    from sublayer import config
-
-    given = {
-        "repetition_penalty": repetition_penalty,
-        "no_repeat_ngram": no_repeat_ngram,
-        "min_length": min_length,
-    }
-    told = {name: value for name, value in given.items() if value is not None}
-    return config.Constraints.parse({**generator.decoding.constraints.plain(), **told}, "generate")
 
 
 def _streamed(generator: Generator[Any], prompt: str, first: int, options: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def tag(
 
     Example: sublayer tag models/tagger "Ada Lovelace lived in London ."
     """
-    from sublayer.tasks import Tagger
+    from sublayer.reading import Tagger
 
     tagger = load_reader(model, device, Tagger, "tag words")
     for _, one in answered(sentences, batch, tagger.tag):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.evaluate import OWN
 from sublayer.cli.lines import standard_input
+from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
+from sublayer.config.decoding import Constraints, Decoding
 from sublayer.config.part import MOST_BEAMS
 
 if TYPE_CHECKING:
@@ -18,28 +19,24 @@ if TYPE_CHECKING:
     from sublayer.generation.translator import Translation, Translator
 
 
+@from_tree(
+    decoding=Fields(Decoding, ("beam", "length_penalty")), limits=Fields(Constraints, ("no_repeat_ngram", "min_length"))
+)
 def translate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
     sentences: Annotated[
         list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
     ] = None,
-    beam: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
-    ] = None,
+    *,
+    decoding: Told,
     n_best: Annotated[int, typer.Option(min=1, max=MOST_BEAMS, help="Translations for each sentence.")] = 1,
-    length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
-    ] = None,
     source_language: Annotated[
         str | None, typer.Option("--from", help="Language of the sentences, where a model knows several.")
     ] = None,
     target_language: Annotated[
         str | None, typer.Option("--to", help="Language to write, as the tokenizer calls it (spa_Latn, es_XX).")
     ] = None,
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
-    ] = None,
-    min_length: Annotated[int | None, typer.Option(min=0, help="Tokens at least.", show_default=OWN)] = None,
+    limits: Told,
     only: Annotated[
         Path | None, typer.Option(help="Say nothing but tokens that stand in this text file.", metavar="FILE")
     ] = None,
@@ -61,19 +58,21 @@ def translate(
     from sublayer.training.runtime import pick_device
 
     translator = load_translator(model, pick_device(device))
-    constraints = {**translator.decoding.constraints.plain(), **_given(no_repeat_ngram=no_repeat_ngram)}
-    constraints |= _given(min_length=min_length)
+    Decoding.parse({**translator.decoding.plain(), **decoding}, "translate")
+    constraints = {**translator.decoding.constraints.plain(), **limits}
     if only is not None:
         constraints["allowed"] = _tokens_of(only, translator)
     languages = _given(source_language=source_language, target_language=target_language)
     translator = translator.told(constraints=constraints, **languages)
-    chosen = max(n_best, translator.decoding.beam) if beam is None else beam
+    chosen = decoding.get("beam", max(n_best, translator.decoding.beam))
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):
         filled = [(number, line) for number, line in enumerate(chunk, start=done + 1) if line.strip()]
         fine, refused = _before_refused(translator, filled)
         translations = iter(
-            translator.translate([line for _, line in fine], beam=chosen, n_best=n_best, length_penalty=length_penalty)
+            translator.translate(
+                [line for _, line in fine], beam=chosen, n_best=n_best, length_penalty=decoding.get("length_penalty")
+            )
         )
         last = refused[0] - 1 if refused else done + len(chunk)
         for line in chunk[: last - done]:

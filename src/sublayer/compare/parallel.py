@@ -19,7 +19,7 @@ from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Parallel
 from sublayer.config.cost import flops, total_parameters
 from sublayer.models import build_model
-from sublayer.training.losses import CrossEntropy
+from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.progress import Reporter
 
 

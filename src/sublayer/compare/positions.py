@@ -21,7 +21,7 @@ from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe
 from sublayer.data.batch import as_tensor
 from sublayer.data.encoding import encode_texts
-from sublayer.data.tasks import reader
+from sublayer.data.tables.documents import read_documents
 from sublayer.hub import folder as model_folder
 from sublayer.training.progress import Reporter
 
@@ -84,7 +84,7 @@ def recipe_for(c: Positions, name: str, position: config.Position) -> config.Rec
 def _tested(c: Positions, run: Path, device: torch.device) -> dict[str, Any]:
     found = model_folder.read(run, device)
     model: Any = found.model
-    table = reader(config.CausalTask())(TEST, run)
+    table = read_documents(TEST, run)
     tokens = as_tensor(encode_texts(table.texts(), found.tokenizer).tokens.astype(np.int64))
     longest = max(c.tested)
     # The same tokens are predicted at every length: as many as fill rows of the longest.

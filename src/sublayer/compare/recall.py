@@ -27,7 +27,7 @@ from sublayer.compare.plan import Recall
 from sublayer.config.cost import total_parameters
 from sublayer.data.batch import IGNORE
 from sublayer.models import build_model
-from sublayer.training.losses import CrossEntropy
+from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.progress import Reporter
 
 Task = Literal["recall", "copy"]

@@ -21,7 +21,7 @@ from sublayer.compare.runs import trained
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe, load_recipe
 from sublayer.hub.folder import load_translator
-from sublayer.training.evaluation import score
+from sublayer.tasks.scores import score
 from sublayer.training.metrics import read_metrics
 from sublayer.training.progress import Reporter
 

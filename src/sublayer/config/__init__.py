@@ -20,7 +20,7 @@ from sublayer.config.data import (
     TailSplit,
     Tsv,
 )
-from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Sampling, Search, Weights
+from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Search, Weights
 from sublayer.config.model import (
     KINDS,
     Activation,
@@ -81,7 +81,9 @@ from sublayer.config.recurrent import (
     RecurrentDecoder,
     RecurrentEncoder,
 )
+from sublayer.config.sampling import Sampling
 from sublayer.config.task import (
+    MEASURES,
     BalancedWeights,
     BleuTokenizer,
     CausalTask,
@@ -92,11 +94,13 @@ from sublayer.config.task import (
     GivenWeights,
     InstructionsTask,
     MaskedTask,
+    Measure,
     Messages,
     Metric,
     SpanCorruptionTask,
     TaggingTask,
     Task,
+    TaskSettings,
     TranslationTask,
 )
 from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
@@ -118,6 +122,9 @@ from sublayer.config.training import (
 )
 
 __all__ = [
+    "MEASURES",
+    "Measure",
+    "TaskSettings",
     "Problem",
     "BleuTokenizer",
     "Activation",

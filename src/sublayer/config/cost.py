@@ -44,7 +44,7 @@ from sublayer.config.training import Ema, LastCheckpoints, Muon, Training
 
 FLOAT32, BFLOAT16 = 4, 2
 LOSS_PIECE = 2**23
-"""Logits that the training loss holds at once (`sublayer.training.losses`)."""
+"""Logits that the training loss holds at once (`sublayer.tasks.losses`)."""
 
 
 @dataclass(frozen=True)

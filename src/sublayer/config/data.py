@@ -179,7 +179,8 @@ class Data(Part):
     """Where the text comes from, what is held out, and how long a row may be.
 
     max_length: tokens of a row (of a pair: a side), start and end markers included. Longer pairs, labelled texts and
-    conversations are counted, reported and left out of training; longer documents go on in the next row.
+    conversations are counted, reported and left out of training; longer documents go on in the next row. To be scored no
+    row is left out: one that is longer than model.max_length is cut there.
     """
 
     source: Source
@@ -187,3 +188,10 @@ class Data(Part):
     source_language: str = "source"
     target_language: str = "target"
     max_length: PositiveInt = 128
+
+    def every_source(self) -> dict[str, Source]:
+        """All text that is read, by where the recipe says it."""
+        found = {"data.source": self.source}
+        if isinstance(self.split, GivenSplit):
+            found |= {"data.split.validation": self.split.validation, "data.split.test": self.split.test}
+        return found

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sublayer.config.part import Beams, Count, Factor, LengthPenalty, Part, Size
+from sublayer.config.sampling import Sampling
 
 TokenId = Count
 
@@ -23,6 +24,7 @@ class Greedy(Part):
 class Beam(Part):
     """The `size` best beginnings are kept at every step.
 
+    size: hypotheses kept; 1 is greedy search.
     length_penalty: alpha in score = log P(text | prompt) / |text| ** alpha, where |text| counts the end token.
     early_stopping: whether a search ends with the `size`-th finished text; else it goes on while what is still running
     could score better than the worst of them (as `transformers` has it).
@@ -32,22 +34,6 @@ class Beam(Part):
     size: Beams = 4
     length_penalty: LengthPenalty = 1.0
     early_stopping: bool = True
-
-
-class Sampling(Part):
-    """At every step a token drawn from the model's distribution, sharpened and cut in the order of the fields.
-
-    temperature: what the logits are divided by; below 1 is more certain than the model.
-    top_k: only the k most probable tokens (and those as probable as the last of them); unset means all.
-    top_p: only the fewest tokens, most probable first, whose probabilities sum to p (Holtzman et al. 2020).
-    min_p: only tokens at least min_p times as probable as the most probable one (Nguyen et al. 2024).
-    """
-
-    type: Literal["sampling"] = "sampling"
-    temperature: Factor = 1.0
-    top_k: Size | None = None
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
 
 
 Search = Annotated[Greedy | Beam | Sampling, Field(discriminator="type")]
@@ -90,6 +76,7 @@ class Generation(Part):
 class Decoding(Part):
     """How an encoder-decoder answers unless told otherwise.
 
+    beam: hypotheses kept; 1 is greedy search.
     length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
     early_stopping: as `Beam` has it.
     max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.

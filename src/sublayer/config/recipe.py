@@ -11,27 +11,16 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from sublayer.config.adapter import LowRank
-from sublayer.config.data import Data, GivenSplit
+from sublayer.config.data import Data
 from sublayer.config.decoding import Decoding
 from sublayer.config.model import EncoderOnly, Model
 from sublayer.config.part import Part, Seed
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
 from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import shape_of
-from sublayer.config.task import (
-    CausalTask,
-    ClassificationTask,
-    GivenWeights,
-    InstructionsTask,
-    MaskedTask,
-    Task,
-    TranslationTask,
-)
+from sublayer.config.task import Task, TranslationTask
 from sublayer.config.tokenizer import Subwords, TokenizerRecipe
 from sublayer.config.training import Training
-
-SHORTEST = 8
-"""Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
 
 
 class Checkpoint(Part):
@@ -89,13 +78,8 @@ class Recipe(Part):
             raise ValueError(
                 f"data.max_length = {self.data.max_length} is more than model.max_length = {self.model.max_length}"
             )
-        if not isinstance(self.task, TranslationTask) and self.data.max_length < SHORTEST:
-            raise ValueError(f"data.max_length = {self.data.max_length} is less than {SHORTEST}")
-        if isinstance(self.task, CausalTask):
-            for name in ("stride", "evaluation_stride"):
-                stride = getattr(self.task, name)
-                if stride is not None and stride > self.data.max_length:
-                    raise ValueError(f"task.{name} = {stride} is more than data.max_length = {self.data.max_length}")
+        if self.data.max_length < self.task.shortest:
+            raise ValueError(f"data.max_length = {self.data.max_length} is less than {self.task.shortest}")
         return self
 
     @model_validator(mode="after")
@@ -107,10 +91,7 @@ class Recipe(Part):
             raise ValueError(f"task '{task.type}' trains model.kind = '{known}', not '{model.kind}'")
         if isinstance(model, EncoderOnly) and model.head.type != task.head:
             raise ValueError(f"task '{task.type}' needs model.head.type = '{task.head}', not '{model.head.type}'")
-        sources = {"data.source": self.data.source}
-        if isinstance(self.data.split, GivenSplit):
-            sources |= {"data.split.validation": self.data.split.validation, "data.split.test": self.data.split.test}
-        for where, source in sources.items():
+        for where, source in self.data.every_source().items():
             if source.type not in task.sources:
                 known = ", ".join(f"'{each}'" for each in task.sources)
                 raise ValueError(f"task '{task.type}' reads {where}.type = {known}, not '{source.type}'")
@@ -120,29 +101,11 @@ class Recipe(Part):
             raise ValueError(
                 f"task '{task.type}' measures {known}: training.early_stopping.metric cannot be '{stopping.metric}'"
             )
-        if isinstance(task, MaskedTask) and task.mask + task.random > 1:
-            raise ValueError(f"task.mask + task.random = {task.mask + task.random:g} is more than 1")
         if self.start is not None and self.tokenizer != Subwords():
             raise ValueError("tokenizer is set, but start.path brings a tokenizer of its own")
         if self.adapter is not None and self.start is None:
             raise ValueError("adapter is set, but start is not: name the model to adapt, start.path = '...'")
-        if isinstance(task, InstructionsTask):
-            rows = [where for where, source in sources.items() if source.type != "chat"]
-            if rows and task.messages is None:
-                raise ValueError(f"{rows[0]} has no conversations: say in task.messages what is asked and answered")
-            if len(rows) < len(sources) and task.messages is not None:
-                raise ValueError("task.messages is set, but a source of the type 'chat' has messages of its own")
-        return self
-
-    @model_validator(mode="after")
-    def _weights_fit(self) -> Self:
-        if isinstance(self.task, ClassificationTask) and isinstance(self.task.weights, GivenWeights):
-            labels = getattr(getattr(self.model, "head", None), "labels", ())
-            if len(labels) != len(self.task.weights.values):
-                raise ValueError(
-                    f"task.weights.values has {len(self.task.weights.values)} weights for the {len(labels)} labels of "
-                    "model.head.labels"
-                )
+        task.check(self.data, model)
         return self
 
 

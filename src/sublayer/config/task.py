@@ -1,16 +1,20 @@
 """What a model is trained to do, as a typed part of a recipe; which text, model and measures go with it.
 
 A task and the shape of a model are two choices, but not every pair makes sense: `kinds`, `head` and `sources` of each
-task say which do, and a recipe is checked against them as a whole.
+task say which do, and a recipe is checked against them as a whole. What a task does stands in `sublayer.tasks`, a file
+a task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from string import Formatter
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from sublayer.config.data import Data
 from sublayer.config.part import Part
 
 Metric = Literal[
@@ -23,7 +27,42 @@ Metric = Literal[
     "span_f1",
     "recall_at_1",
     "exact_match",
+    "pearson",
+    "spearman",
 ]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that an evaluation gives. title: for people. better: which way. digits: behind the point."""
+
+    title: str
+    better: Literal["lower", "higher"]
+    digits: int
+
+    def improves(self, value: float, on: float) -> bool:
+        """Whether `value` is better than `on`."""
+        return value < on if self.better == "lower" else value > on
+
+    def shown(self, value: float) -> str:
+        """`value` with as many digits as mean something."""
+        return f"{value:.{self.digits}f}"
+
+
+MEASURES: Mapping[str, Measure] = {
+    "loss": Measure("loss", "lower", 3),
+    "bleu": Measure("BLEU", "higher", 1),
+    "perplexity": Measure("perplexity", "lower", 2),
+    "word_perplexity": Measure("perplexity of a word", "lower", 2),
+    "accuracy": Measure("accuracy", "higher", 4),
+    "macro_f1": Measure("macro F1", "higher", 4),
+    "span_f1": Measure("F1 of spans", "higher", 4),
+    "recall_at_1": Measure("recall at 1", "higher", 4),
+    "exact_match": Measure("exact answers", "higher", 4),
+    "pearson": Measure("Pearson's r", "higher", 4),
+    "spearman": Measure("Spearman's rho", "higher", 4),
+}
+"""All that any task measures; each task's `metrics` say which it does."""
 
 PARALLEL = ("corpus", "lines", "tsv", "jsonl")
 PLAIN = ("corpus", "corpora", "text")
@@ -38,7 +77,36 @@ BleuTokenizer = Literal[
 """How BLEU cuts texts into words, as sacreBLEU calls it."""
 
 
-class TranslationTask(Part):
+SHORTEST = 8
+"""Tokens that a row of anything but pairs must have room for: its markers, and something between them."""
+
+
+class TaskSettings(Part):
+    """What every task says of itself.
+
+    kinds: of models that learn it, the usual one first. head: that an encoder needs. sources: types of text that it
+    reads. metrics: what it measures. shortest: tokens that a row must have room for.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    head: ClassVar[str | None] = None
+    sources: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[Metric, ...]]
+    shortest: ClassVar[int] = SHORTEST
+
+    @classmethod
+    def suits(cls, model: Any) -> bool:
+        """Whether a model with this tree, whose recipe nobody knows, can do the task."""
+        return model.kind in cls.kinds and (cls.head is None or model.head.type == cls.head)
+
+    def check(self, data: Data, model: Any) -> None:
+        """
+        Raises:
+            ValueError: the settings do not go together, or not with the rest of the recipe.
+        """
+
+
+class TranslationTask(TaskSettings):
     """One text into another: a translation, a correction, another spelling.
 
     bleu: how BLEU cuts texts into words; auto: as sacreBLEU chooses for the target language (decoding.target_language,
@@ -49,12 +117,12 @@ class TranslationTask(Part):
     bleu: BleuTokenizer = "auto"
 
     kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
-    head: ClassVar[str | None] = None
     sources: ClassVar = PARALLEL
     metrics: ClassVar = ("loss", "bleu")
+    shortest: ClassVar = 1
 
 
-class CausalTask(Part):
+class CausalTask(TaskSettings):
     """Each token from those before it (Radford et al. 2018). Documents are packed into rows of data.max_length tokens.
 
     stride: how far apart the rows of a long document begin, so that each begins with data.max_length - stride tokens
@@ -67,12 +135,17 @@ class CausalTask(Part):
     evaluation_stride: PositiveInt | None = None
 
     kinds: ClassVar = ("decoder-only", "recurrent-decoder-only")
-    head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity", "word_perplexity")
 
+    def check(self, data: Data, model: Any) -> None:
+        for name in ("stride", "evaluation_stride"):
+            stride = getattr(self, name)
+            if stride is not None and stride > data.max_length:
+                raise ValueError(f"task.{name} = {stride} is more than data.max_length = {data.max_length}")
 
-class MaskedTask(Part):
+
+class MaskedTask(TaskSettings):
     """Hidden tokens from those around them (BERT, Devlin et al. 2019, section 3.1).
 
     rate: part of the tokens that are to be predicted. mask, random: part of those that the mask token stands for, and
@@ -86,12 +159,16 @@ class MaskedTask(Part):
     whole_words: bool = False
 
     kinds: ClassVar = ("encoder-only",)
-    head: ClassVar[str | None] = "masked-language"
+    head: ClassVar = "masked-language"
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
 
+    def check(self, data: Data, model: Any) -> None:
+        if self.mask + self.random > 1:
+            raise ValueError(f"task.mask + task.random = {self.mask + self.random:g} is more than 1")
 
-class SpanCorruptionTask(Part):
+
+class SpanCorruptionTask(TaskSettings):
     """Spans that were left out of a text, each behind the sentinel that stands in its place (T5, Raffel et al. 2020).
 
     density: part of the tokens that is left out. span: their mean length. sentinels: how many there are, `<extra_id_0>`
@@ -104,12 +181,11 @@ class SpanCorruptionTask(Part):
     sentinels: PositiveInt = 100
 
     kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
-    head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity")
 
 
-class DenoisingTask(Part):
+class DenoisingTask(TaskSettings):
     """A text from what noise left of it (BART, Lewis et al. 2020, section 2.2).
 
     density: part of the tokens that is hidden. span: mean length of a hidden span, drawn from Poisson's distribution;
@@ -123,7 +199,6 @@ class DenoisingTask(Part):
     permute: bool = True
 
     kinds: ClassVar = ("encoder-decoder", "recurrent-encoder-decoder")
-    head: ClassVar[str | None] = None
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity")
 
@@ -147,30 +222,57 @@ class GivenWeights(Part):
     values: tuple[NonNegativeFloat, ...]
 
 
-class ClassificationTask(Part):
+class ClassificationTask(TaskSettings):
     """A label for a text, or for two texts together. weights: how much the labels count in the loss."""
 
     type: Literal["classification"] = "classification"
     weights: Annotated[EqualWeights | BalancedWeights | GivenWeights, Field(discriminator="type")] = EqualWeights()
 
     kinds: ClassVar = ("encoder-only",)
-    head: ClassVar[str | None] = "classification"
+    head: ClassVar = "classification"
     sources: ClassVar = LABELLED
     metrics: ClassVar = ("loss", "accuracy", "macro_f1")
 
+    def check(self, data: Data, model: Any) -> None:
+        labels = len(model.head.labels)
+        if isinstance(self.weights, GivenWeights) and labels != (given := len(self.weights.values)):
+            raise ValueError(f"task.weights.values has {given} weights for the {labels} labels of model.head.labels")
 
-class TaggingTask(Part):
+
+class RegressionTask(TaskSettings):
+    """A number for a text, or for two texts together: stars of a review, how alike two sentences are.
+
+    The label of a row is the number. The model needs head.problem = "regression", and one label: what the number is.
+    """
+
+    type: Literal["regression"] = "regression"
+
+    kinds: ClassVar = ("encoder-only",)
+    head: ClassVar = "classification"
+    sources: ClassVar = LABELLED
+    metrics: ClassVar = ("loss", "pearson", "spearman")
+
+    @classmethod
+    def suits(cls, model: Any) -> bool:
+        return super().suits(model) and model.head.problem == "regression" and len(model.head.labels) == 1
+
+    def check(self, data: Data, model: Any) -> None:
+        if model.head.problem != "regression" or len(model.head.labels) > 1:
+            raise ValueError("task 'regression' needs model.head.problem = 'regression', and one label at most")
+
+
+class TaggingTask(TaskSettings):
     """A tag for each word. A word's tag is asked of its first piece."""
 
     type: Literal["tagging"] = "tagging"
 
     kinds: ClassVar = ("encoder-only",)
-    head: ClassVar[str | None] = "tagging"
+    head: ClassVar = "tagging"
     sources: ClassVar = ("conll",)
     metrics: ClassVar = ("loss", "accuracy", "span_f1")
 
 
-class EmbeddingTask(Part):
+class EmbeddingTask(TaskSettings):
     """Vectors that are near for texts that belong together: each text must find its own among the others of the batch.
 
     scale: the factor on the similarities (the inverse of the temperature).
@@ -181,7 +283,7 @@ class EmbeddingTask(Part):
     scale: PositiveFloat = 20.0
 
     kinds: ClassVar = ("encoder-only",)
-    head: ClassVar[str | None] = "sentence-embedding"
+    head: ClassVar = "sentence-embedding"
     sources: ClassVar = PARALLEL
     metrics: ClassVar = ("loss", "recall_at_1")
 
@@ -229,7 +331,7 @@ def fields_of(template: str) -> list[str]:
     return found
 
 
-class InstructionsTask(Part):
+class InstructionsTask(TaskSettings):
     """The answers of conversations: only what the assistant says is learned, its end included.
 
     messages: what makes conversations of labelled or parallel text; unset means that the source is one of
@@ -240,9 +342,16 @@ class InstructionsTask(Part):
     messages: Messages | None = None
 
     kinds: ClassVar = ("decoder-only", "recurrent-decoder-only")
-    head: ClassVar[str | None] = None
     sources: ClassVar = ("chat", *LABELLED, *(kind for kind in PARALLEL if kind not in LABELLED))
     metrics: ClassVar = ("loss", "perplexity", "exact_match")
+
+    def check(self, data: Data, model: Any) -> None:
+        sources = data.every_source()
+        rows = [where for where, source in sources.items() if source.type != "chat"]
+        if rows and self.messages is None:
+            raise ValueError(f"{rows[0]} has no conversations: say in task.messages what is asked and answered")
+        if len(rows) < len(sources) and self.messages is not None:
+            raise ValueError("task.messages is set, but a source of the type 'chat' has messages of its own")
 
 
 Task = Annotated[
@@ -252,6 +361,7 @@ Task = Annotated[
     | SpanCorruptionTask
     | DenoisingTask
     | ClassificationTask
+    | RegressionTask
     | TaggingTask
     | EmbeddingTask
     | InstructionsTask,

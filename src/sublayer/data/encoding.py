@@ -68,6 +68,13 @@ class Ragged:
         tokens[inside] = self.tokens
         return Ragged(tokens, starts)
 
+    def cut(self, longest: int) -> Ragged:
+        """Each row without what stands beyond its first `longest` ids."""
+        lengths = np.minimum(self.lengths, longest)
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.arange(int(starts[-1])) + np.repeat(self.starts[:-1] - starts[:-1], lengths)
+        return Ragged(self.tokens[places], starts)
+
     def filled(self) -> Ragged:
         """The rows that are not empty."""
         return self.take(np.flatnonzero(self.lengths))
@@ -146,32 +153,48 @@ def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], marks:
     )
 
 
-def encode(pairs: Pairs, tokenizer: Tokenizer, max_length: int, marks: Marks) -> EncodedPairs:
+def encode(
+    pairs: Pairs, tokenizer: Tokenizer, max_length: int, marks: Marks, *, positions: int | None = None
+) -> EncodedPairs:
     """`pairs` as ids. A pair with more than `max_length` tokens on a side, marks included, is left out whole and
     counted in the report, by line; nothing is cut.
+
+    Args:
+        positions: where every pair is to be scored: a side with more tokens than these is cut there, and that is noted.
 
     Raises:
         DataError: no pair is left.
     """
-    sources = encode_texts(pairs.sources, tokenizer)
-    targets = encode_texts(pairs.targets, tokenizer)
-    source_room, target_room = max_length - marks.around_source, max_length - marks.around_target
-    kept, report = fitting(pairs, (sources.lengths <= source_room) & (targets.lengths <= target_room), max_length)
-    return EncodedPairs(sources.take(kept), targets.take(kept), kept, report, marks)
+    sides = [
+        (encode_texts(pairs.sources, tokenizer), marks.around_source),
+        (encode_texts(pairs.targets, tokenizer), marks.around_target),
+    ]
+    (sources, targets), kept, report = fitting(pairs, sides, max_length, positions)
+    return EncodedPairs(sources, targets, kept, report, marks)
 
 
-def fitting(pairs: Pairs, fits: NDArray[np.bool_], max_length: int) -> tuple[NDArray[np.int64], Report]:
-    """The rows that fit, and a report of the rest.
+def fitting(
+    pairs: Pairs, sides: Sequence[tuple[Ragged, int]], max_length: int, positions: int | None
+) -> tuple[list[Ragged], NDArray[np.int64], Report]:
+    """The two sides of the pairs that fit, which these are, and a report of the rest.
+
+    Args:
+        sides: each with the number of tokens that stand around a text. max_length, positions: as in `encode`.
 
     Raises:
         DataError: none does.
     """
-    if not fits.any():
-        raise DataError(f"none of {len(pairs)} pairs has at most {max_length} tokens a side", "Raise data.max_length.")
+    most = max_length if positions is None else positions
+    fits = np.logical_and(*(ids.lengths + around <= most for ids, around in sides))
     long = np.flatnonzero(~fits)
-    reason = f"over {max_length} tokens a side"
-    report = pairs.report.leave_out(reason, pairs.lines_of(long.tolist()), len(long))
-    return np.flatnonzero(fits).astype(np.int64), report
+    lines, reason = pairs.lines_of(long.tolist()), f"over {most} tokens a side"
+    if positions is not None:
+        report = pairs.report.note(f"{reason}, cut there to be scored", lines, len(long))
+        return [ids.cut(most - around) for ids, around in sides], np.arange(len(pairs)), report
+    if not fits.any():
+        raise DataError(f"none of {len(pairs)} pairs has at most {most} tokens a side", "Raise data.max_length.")
+    kept = np.flatnonzero(fits).astype(np.int64)
+    return [ids.take(kept) for ids, _ in sides], kept, pairs.report.leave_out(reason, lines, len(long))
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:

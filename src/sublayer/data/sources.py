@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never, cast
 
 from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Tsv
 from sublayer.data import corpora
-from sublayer.data.jsonl import read_objects, text_of
+from sublayer.data.jsonl import read_objects, text_of, value_of
 from sublayer.data.report import Report
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
@@ -59,6 +59,49 @@ class Pairs:
     def lines_of(self, rows: Iterable[int]) -> list[int]:
         """Line numbers of `rows`, or nothing where they are not known."""
         return [self.lines[row] for row in rows] if self.lines else []
+
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        """As `Table.spelled`: all sources, then all targets."""
+        yield from self.sources
+        yield from self.targets
+
+    def plain_rows(self) -> list[Mapping[str, Any]]:
+        """Each source once, with all its translations."""
+        return [{"source": source, "references": several} for source, several in zip(*grouped(self), strict=True)]
+
+
+def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
+    """Each distinct source once, in order of first occurrence, and the list of its distinct translations."""
+    references: dict[str, dict[str, None]] = {}
+    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+        references.setdefault(source, {})[target] = None
+    return list(references), [list(targets) for targets in references.values()]
+
+
+def read_plain(path: Path) -> Pairs:
+    """What `Pairs.plain_rows` gives, from a file of JSON lines: a pair for each translation.
+
+    Raises:
+        DataError: the file has no sentences, or a line is not {"source", "references"}.
+    """
+    remedy = 'Write {"source": "...", "references": ["..."]}.'
+    sources: list[str] = []
+    targets: list[str] = []
+    lines: list[int] = []
+    for number, table in read_objects(path):
+        if table is None:
+            continue
+        where = f"{path}, line {number}"
+        source, several = text_of(table, "source", where, remedy), value_of(table, "references", where, remedy)
+        if not isinstance(several, list) or not several:
+            raise DataError(f"{where}: references is not a filled list", remedy)
+        for target in cast("list[Any]", several):
+            sources.append(source)
+            targets.append(str(target))
+            lines.append(number)
+    if not sources:
+        raise DataError(f"{path} has no sentences", remedy)
+    return Pairs(sources, targets, Report(len(sources), len(sources)), lines)
 
 
 def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, assert_never
 
 from sublayer.config import GivenSplit, RandomSplit, Split, TailSplit
 from sublayer.data.report import Report
-from sublayer.data.sources import Pairs, read
+from sublayer.data.sources import read
 from sublayer.data.tables.documents import Document, cut_documents
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
@@ -44,7 +44,7 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
     RandomSplit: distinct sources, each with all its translations, chosen by a hash of seed and key: the choice does
     not depend on the order of the rows, and a sentence stays held out when text is added elsewhere.
     GivenSplit: validation and test are read from their own files (relative to `folder`) and kept whole; training pairs
-    with a source of theirs are left out and counted, or kept where `overlap` says so. A source that stands in both
+    with a source of theirs are left out, or kept where `overlap` says so, and counted. A source that stands in both
     validation and test is left as the user has it.
     TailSplit: validation and test are the end of the text; training rows with a source of theirs are left out.
     What is said here of the sources of pairs holds of the text of any other kind of row.
@@ -60,19 +60,11 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
             return _random(table, how)
         case GivenSplit():
             validation, test = read_part(how.validation, folder), read_part(how.test, folder)
-            return Splits(table, validation, test) if how.overlap == "keep" else _given(table, validation, test)
+            return _given(table, validation, test, keep=how.overlap == "keep")
         case TailSplit():
             return _given(*_tail(table, how))
         case _:
             assert_never(how)
-
-
-def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
-    """Each distinct source once, in order of first occurrence, and the list of its distinct translations."""
-    references: dict[str, dict[str, None]] = {}
-    for source, target in zip(pairs.sources, pairs.targets, strict=True):
-        references.setdefault(source, {})[target] = None
-    return list(references), [list(targets) for targets in references.values()]
 
 
 def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:
@@ -99,18 +91,25 @@ def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:
     )
 
 
-def _given(table: TableT, validation: TableT, test: TableT) -> Splits[TableT]:
+def _given(table: TableT, validation: TableT, test: TableT, *, keep: bool = False) -> Splits[TableT]:
     held_out = {key(text) for part in (validation, test) for text in part.texts()}
     kept: list[int] = []
     out: list[int] = []
     for row, text in enumerate(table.texts()):
         (out if key(text) in held_out else kept).append(row)
+    if keep:
+        report = table.report.note(f"{OVERLAP}, kept as data.split.overlap says", table.lines_of(out), len(out))
+        return Splits(table.take(range(len(table)), report), validation, test)
     if not kept:
         raise DataError(
             "every training source stands in the validation or test text too", "Give training text of its own."
         )
-    report = table.report.leave_out("with a source of validation or test", table.lines_of(out), len(out))
+    report = table.report.leave_out(OVERLAP, table.lines_of(out), len(out))
     return Splits(train=table.take(kept, report), validation=validation, test=test)
+
+
+OVERLAP = "with a source of validation or test"
+"""What is said of training rows that are held out too."""
 
 
 def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:

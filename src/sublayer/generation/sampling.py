@@ -1,15 +1,14 @@
 """Sampling: at every step a token drawn from the model's distribution, sharpened and cut.
 
-What sharpens and cuts are functions of the logits, with the definitions of `transformers` and in its order:
-temperature, top-k, top-p, min-p. One uniform number then picks a token by the inverse of the cumulative distribution;
-it is a function of (seed, row, step) alone (`randomness`), so that what is sampled together is what is sampled alone.
+What sharpens and cuts stands beside its settings (`config/sampling.py`). One uniform number then picks a token by the
+inverse of the cumulative distribution; it is a function of (seed, row, step) alone (`randomness`), so that what is
+sampled together is what is sampled alone.
 
 Shapes: R rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -19,58 +18,13 @@ from torch.nn import functional
 from sublayer import config
 from sublayer.generation.randomness import uniform
 
-NEVER = float("-inf")
 BLOCK = 256
-
-
-def warped(logits: Tensor, c: config.Sampling) -> Tensor:
-    """Logits of the distribution that is sampled; `NEVER` where a token is cut off. Shape: [R, V] -> [R, V]."""
-    if c.temperature != 1.0:
-        logits = logits / c.temperature
-    if c.top_k is not None:
-        logits = top_k(logits, c.top_k)
-    if c.top_p < 1.0:
-        logits = top_p(logits, c.top_p)
-    if c.min_p > 0.0:
-        logits = min_p(logits, c.min_p)
-    return logits
-
-
-def top_k(logits: Tensor, k: int) -> Tensor:
-    """The k most probable tokens of each row, and those that are as probable as the last of them."""
-    least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < least, NEVER)
-
-
-def top_p(logits: Tensor, p: float) -> Tensor:
-    """The fewest tokens, most probable first, that together have probability p or more (section 3.1 of Holtzman et al.
-    2020, "The curious case of neural text degeneration", https://arxiv.org/abs/1904.09751)."""
-    vocabulary = logits.shape[-1]
-    total = logits.logsumexp(dim=-1, keepdim=True)
-    # Few tokens hold the mass as a rule, and finding them is several times quicker than sorting all.
-    size = min(128, vocabulary)
-    while True:
-        values, order = logits.topk(size, dim=-1)
-        probability = (values - total).exp()
-        reached = probability.cumsum(dim=-1)
-        if size == vocabulary or bool((reached[:, -1] >= p).all()):
-            break
-        size = min(8 * size, vocabulary)
-    cut = reached - probability >= p
-    cut[:, 0] = False
-    return torch.full_like(logits, NEVER).scatter_(1, order, values.masked_fill(cut, NEVER))
-
-
-def min_p(logits: Tensor, p: float) -> Tensor:
-    """The tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat: min-p
-    sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
-    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), NEVER)
 
 
 def drawn(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
     """For each row the token at which the cumulative distribution passes its uniform number.
 
-    A row of nothing but `NEVER` gives any token: whoever rules everything out sees it by the score of what was chosen.
+    A row that is ruled out as a whole gives any token: whoever does that sees it by the score of what was chosen.
 
     Shape: logits [R, V], one number in [0, 1) a row -> [R] int64.
     """
@@ -109,4 +63,4 @@ class Sampler:
 
     def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
         """Shape: logits [R, V] of these rows -> [R] int64."""
-        return drawn(warped(logits, self.config), [uniform(self.streams[row], step) for row in rows])
+        return drawn(self.config.process_logits(logits), [uniform(self.streams[row], step) for row in rows])

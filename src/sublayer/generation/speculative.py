@@ -24,7 +24,7 @@ from sublayer import config
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
 from sublayer.generation.loop import Ending, Step
 from sublayer.generation.randomness import Uniforms
-from sublayer.generation.sampling import drawn, warped
+from sublayer.generation.sampling import drawn
 from sublayer.generation.step import Limits, S, Stepper
 
 
@@ -107,7 +107,7 @@ class DraftModel(Generic[S]):
         while len(tokens) < count:
             last = self._model.step(torch.tensor([feed], device=self._device), self._state)[:, -1].float()
             self._fed += feed
-            last = last if self._sampling is None else warped(last, self._sampling)
+            last = last if self._sampling is None else self._sampling.process_logits(last)
             tokens.append(_choice(last, self._sampling, self._uniforms))
             logits.append(last)
             feed = tokens[-1:]
@@ -154,7 +154,7 @@ def speculate(
         logits = model.step(torch.tensor([[text[-1], *guess.tokens]], device=device), state)[0].float()
         offered = logits if said is None else _constrained(logits, constraints, said, guess.tokens)
         if sampling is not None:
-            offered = warped(offered, sampling)
+            offered = sampling.process_logits(offered)
         kept, last = _checked(offered, guess, sampling, uniforms)
         state.truncate(fed + 1 + kept)
         tokens = [*guess.tokens[:kept], last]

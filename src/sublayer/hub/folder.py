@@ -42,7 +42,7 @@ from sublayer.models import (
 )
 from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
 from sublayer.untrusted import exists, is_file, read_object
 

@@ -17,7 +17,13 @@ from sublayer.text import Marks, Tokenizer
 
 WHERE = "generation_config.json"
 
+FILTERS: Mapping[str, Any] = {
+    name: field.default for name, field in config.Sampling.model_fields.items() if name != "type"
+}
+"""The settings of sampling, which both libraries call the same, and what they are where they do nothing."""
+
 KEPT: Mapping[str, Any] = {
+    **FILTERS,
     "max_length": None,
     "max_new_tokens": None,
     "min_length": 0,
@@ -51,7 +57,7 @@ TOKENS = frozenset(
 )
 """What `SpecialTokens` reads."""
 
-OFF: Mapping[str, tuple[Any, ...]] = {
+_SWITCHED: Mapping[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
     "typical_p": (1.0,),
@@ -72,7 +78,10 @@ OFF: Mapping[str, tuple[Any, ...]] = {
     "force_words_ids": ([],),
     "max_time": (),
 }
-"""Settings that sublayer does not have, and the values that switch them off, beside null."""
+"""Settings of what is said, and the values that switch them off, beside null."""
+
+OFF = {name: values for name, values in _SWITCHED.items() if name not in FILTERS}
+"""Those of them that sublayer does not have."""
 
 WITHOUT_EFFECT = frozenset(
     """
@@ -180,10 +189,8 @@ def _read_generation(
             )
         search = {
             "type": "sampling",
-            "temperature": found["temperature"],
+            **{name: off if found[name] is None else found[name] for name, off in FILTERS.items()},
             "top_k": found["top_k"] or None,
-            "top_p": found["top_p"],
-            "min_p": found["min_p"] or 0.0,
         }
     elif found["num_beams"] != 1:
         search = {
@@ -301,13 +308,10 @@ def _write_generation(tree: config.DecoderOnly, c: config.Generation, tokenizer:
         case config.Beam():
             found |= _beams(c.search.size, c.search.length_penalty, c.search.early_stopping)
         case config.Sampling():
-            found |= {
-                "do_sample": True,
-                "temperature": c.search.temperature,
-                "top_k": c.search.top_k or 0,
-                "top_p": c.search.top_p,
-                "min_p": c.search.min_p or None,
-            }
+            asked = {name: getattr(c.search, name) for name in FILTERS}
+            usual = {name: asked[name] for name in ("temperature", "top_p")}
+            found |= {"do_sample": True, **usual, "top_k": c.search.top_k or 0}
+            found |= {name: value for name, value in asked.items() if value != FILTERS[name]}
     return {key: value for key, value in found.items() if value is not None}
 
 

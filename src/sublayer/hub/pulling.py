@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sublayer.hub.folder import Contents, Papers, write
 from sublayer.hub.gguf import import_gguf
 from sublayer.hub.importing import import_folder
 from sublayer.hub.resolving import resolve
+from sublayer.tasks import usual_task
 from sublayer.text import Tokenizer
 from sublayer.text.folder import load_folder
 from sublayer.untrusted import is_file
@@ -81,20 +81,6 @@ def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
         )
 
 
-USES: Mapping[str, str] = {
-    "encoder-decoder": 'sublayer translate {out} "..."',
-    "decoder-only": 'sublayer generate {out} "..."',
-    "recurrent-encoder-decoder": 'sublayer translate {out} "..."',
-    "recurrent-decoder-only": 'sublayer generate {out} "..."',
-    "masked-language": 'sublayer fill {out} "... [MASK] ..."',
-    "classification": 'sublayer classify {out} "..."',
-    "tagging": 'sublayer tag {out} "..."',
-    "sentence-embedding": 'sublayer embed {out} "..."',
-    "none": "sublayer describe {out}",
-}
-"""The command that uses a model, by its shape, or of an encoder by its head."""
-
-
 def _papers(what: str, path: Path, out: Path, contents: Contents) -> Papers:
     tree = contents.model.config
     known = catalogue.find(what) if what in catalogue.names() else None
@@ -102,7 +88,8 @@ def _papers(what: str, path: Path, out: Path, contents: Contents) -> Papers:
     licence = f"Licence: {known.licence}, {known.licence_url}. Original: {known.original}.\n\n" if known else ""
     stack = tree.encoder if isinstance(tree, config.EncoderOnly) else tree.decoder
     count = sum(parameter.numel() for parameter in contents.model.parameters())
-    use = USES[tree.head.type if isinstance(tree, config.EncoderOnly) else tree.kind].format(out=out)
+    task = usual_task(tree)
+    use = ("sublayer describe {model}" if task is None else task.command).format(model=out)
     card = f"""# {out.name}
 
 {title}, of the family {contents.imported["family"]}: {tree.kind}, {stack.layers} layers, width {tree.dim},

@@ -50,7 +50,7 @@ from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.models.heads import meaning
 from sublayer.models.stack import Stack
-from sublayer.tasks.filler import with_masks
+from sublayer.reading.filler import with_masks
 from sublayer.text.tokens import Tokens
 
 Check = Callable[[], None]

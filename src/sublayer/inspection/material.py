@@ -12,7 +12,7 @@ from sublayer.errors import DataError, InputError
 from sublayer.inspection.passages import Passage, of_pairs, of_tagged, of_texts, with_labels
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
-from sublayer.tasks.filler import MASK, with_masks
+from sublayer.reading.filler import MASK, with_masks
 from sublayer.text import Marks, Tokenizer
 
 REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text": …, "label": …} or {"words": …, "tags": …}.'

@@ -14,7 +14,7 @@ from sublayer.inspection.groups import groups
 from sublayer.inspection.view import About, MapName, Task
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
-from sublayer.tasks.filler import MASK
+from sublayer.reading.filler import MASK
 from sublayer.text import Tokenizer
 from sublayer.untrusted import expanded, parse_json
 

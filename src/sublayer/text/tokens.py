@@ -30,10 +30,15 @@ class Tokens:
         return len(self.ids)
 
     def cut(self, longest: int) -> Tokens:
-        """At most `longest` tokens: the last ones of the text are left out, and never what a template put around it."""
-        own = [place for place, text in enumerate(self.texts) if text is not None]
-        surplus = min(max(len(self) - longest, 0), len(own))
-        left_out = set(own[len(own) - surplus :])
+        """At most `longest` tokens: the last ones of the text are left out, of two texts those of the longer one, and
+        never what a template put around them."""
+        own: tuple[list[int], list[int]] = ([], [])
+        for place, text in enumerate(self.texts):
+            if text is not None:
+                own[text].append(place)
+        left_out: set[int] = set()
+        for _ in range(min(len(self) - longest, len(own[0]) + len(own[1]))):
+            left_out.add(own[len(own[1]) > len(own[0])].pop())
         kept = [place for place in range(len(self)) if place not in left_out]
         return Tokens(
             [self.ids[place] for place in kept],

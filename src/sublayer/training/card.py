@@ -4,86 +4,61 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from sublayer import config
 from sublayer.data import corpora
 from sublayer.data.split import Splits
-from sublayer.hub.pulling import USES
 from sublayer.models import Model
-from sublayer.training.judging import Judged
+from sublayer.tasks import Task, task_of
+from sublayer.tasks.objective import shown
+from sublayer.tasks.task import Measured
 from sublayer.training.metrics import read_metrics
-from sublayer.training.objective import shown
 
 
 def model_card(
-    recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, judged: Judged | None = None
+    recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, judged: Measured | None = None
 ) -> str:
     """Markdown: what it is, how to run it, what it was trained on, and how it did."""
-    c, noun = recipe.model, splits.train.report.noun
-    count = sum(p.numel() for p in model.parameters())
-    same = "source sentence" if noun == "pairs" else "text"
+    c, noun, task = recipe.model, splits.train.report.noun, task_of(recipe.task)
+    count, again = sum(p.numel() for p in model.parameters()), _overlap(splits)
     return f"""# {recipe.name}
 
-{recipe.description or f"{_does(recipe)}."}
+{recipe.description or f"{task.does(recipe)}."}
 
-{_shape(recipe)}: width {c.dim}, {c.vocab_size:,} tokens, {count:,} parameters; trained with
-sublayer {version("sublayer")} for the task "{recipe.task.type}".{_start(recipe)}
-{_use(recipe, run)}
+{_shape(recipe, task)}: width {c.dim}, {c.vocab_size:,} tokens, {count:,} parameters; trained with
+sublayer {version("sublayer")} for the task "{task.name()}".{_start(recipe)}
+{_use(task, run)}
 ## Data
 
 {_data(recipe)}
-{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; no
-held-out {same} stands in the training text.
+{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; {again}
 
 ## Scores
 
-{_last(run)}{_scored(recipe, judged)}
+{_last(run)}{_scored(task, judged)}
 
 `recipe.toml` holds every setting.
 """
 
 
-def _does(recipe: config.Recipe) -> str:
-    """What the model does, in a sentence without its end."""
-    task = recipe.task
-    match task:
-        case config.TranslationTask():
-            return f"Translates {recipe.data.source_language} to {recipe.data.target_language}"
-        case config.CausalTask():
-            return "Goes on with a text"
-        case config.MaskedTask():
-            return "Fills in hidden tokens"
-        case config.SpanCorruptionTask() | config.DenoisingTask():
-            return "Restores what is missing in a text; made to be trained further for something else"
-        case config.ClassificationTask():
-            return f"Gives a text one of the labels {_labels(recipe)}"
-        case config.TaggingTask():
-            return f"Gives each word one of the tags {_labels(recipe)}"
-        case config.EmbeddingTask():
-            return "Turns a text into a vector, near for texts that belong together"
-        case config.InstructionsTask():
-            return "Answers in a conversation"
-        case _:
-            assert_never(task)
+def _overlap(splits: Splits[Any]) -> str:
+    report = splits.train.report
+    if report.noted:
+        return f"of the training text\n{'; '.join(map(str, report.noted))}."
+    return f"no\nheld-out {'source sentence' if report.noun == 'pairs' else 'text'} stands in the training text."
 
 
-def _labels(recipe: config.Recipe) -> str:
-    return ", ".join(getattr(getattr(recipe.model, "head", None), "labels", ()))
-
-
-def _shape(recipe: config.Recipe) -> str:
-    c, data = recipe.model, recipe.data
+def _shape(recipe: config.Recipe, task: Task[Any, Any]) -> str:
+    c, languages = recipe.model, task.languages(recipe)
     match c:
         case config.EncoderDecoder():
-            between = f", {data.source_language} to {data.target_language}" if recipe.task.type == "translation" else ""
-            return f"An encoder-decoder Transformer{between}, {c.encoder.layers} + {c.decoder.layers} layers"
+            return f"An encoder-decoder Transformer{languages}, {c.encoder.layers} + {c.decoder.layers} layers"
         case config.DecoderOnly():
             return f"A decoder-only Transformer, {c.decoder.layers} layers"
         case config.RecurrentEncoderDecoder():
-            between = f", {data.source_language} to {data.target_language}" if recipe.task.type == "translation" else ""
             layers = f"{c.encoder.layers} + {c.decoder.layers}"
-            return f"A recurrent encoder-decoder ({c.cell.upper()}){between}, {layers} layers"
+            return f"A recurrent encoder-decoder ({c.cell.upper()}){languages}, {layers} layers"
         case config.RecurrentDecoderOnly():
             return f"A recurrent language model ({c.cell.upper()}), {c.decoder.layers} layers"
         case config.EncoderOnly():
@@ -101,19 +76,17 @@ def _start(recipe: config.Recipe) -> str:
     return f" It began with the weights of {recipe.start.path}."
 
 
-def _use(recipe: config.Recipe, run: Path) -> str:
-    if not isinstance(recipe.task, config.TranslationTask):
-        head = recipe.model.head.type if isinstance(recipe.model, config.EncoderOnly) else recipe.model.kind
-        return f"\n## Use\n\n    {USES[head].format(out=run)}\n"
+def _use(task: Task[Any, Any], run: Path) -> str:
+    python = f"""
+    import sublayer
+    model = sublayer.load("{run}")
+    {task.python}
+"""
     return f"""
 ## Use
 
-    sublayer translate {run} "..."
-
-    import sublayer
-    model = sublayer.load("{run}")
-    model.translate(["..."])[0].text
-"""
+    {task.command.format(model=run)}
+{python if task.python else ""}"""
 
 
 def _last(run: Path) -> str:
@@ -128,12 +101,9 @@ def _last(run: Path) -> str:
     )
 
 
-def _scored(recipe: config.Recipe, judged: Judged | None) -> str:
+def _scored(task: Task[Any, Any], judged: Measured | None) -> str:
     said = "" if judged is None else f"On what was held out: {judged}.\n"
-    if isinstance(recipe.task, config.TranslationTask):
-        scored = "`sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
-        return f"{said}BLEU is of greedy translations. {scored}"
-    return f"{said}What was held out stands in `test.jsonl`."
+    return f"{said}{task.held_out()}"
 
 
 def _data(recipe: config.Recipe) -> str:

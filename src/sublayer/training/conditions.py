@@ -23,10 +23,10 @@ from typing import Any, cast
 import torch
 
 from sublayer import config
-from sublayer.data.held_out import write_rows
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
+from sublayer.tasks.held_out import write_rows
 from sublayer.training.progress import Reporter
 from sublayer.training.work import Work
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sublayer.config import MEASURES
 from sublayer.files import replacing
 from sublayer.training.metrics import RunningMean, read_metrics
-from sublayer.training.objective import MEASURES
 
 
 def draw_curves(metrics: Path, picture: Path, title: str) -> None:

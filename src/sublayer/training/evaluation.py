@@ -1,155 +1,90 @@
-"""How good a model is: loss per token, BLEU and chrF on text that it was not trained on."""
+"""A trained model judged on text that was held out: what `sublayer evaluate` does."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import torch
+from pathlib import Path
+from typing import Any
 
 from sublayer import config
-from sublayer.data.encoding import EncodedPairs
-from sublayer.data.loader import validation
-from sublayer.errors import InputError
-from sublayer.models import SequenceToSequence
-from sublayer.training.losses import CrossEntropy
+from sublayer.config.load import load_recipe
+from sublayer.errors import ConfigError
+from sublayer.hub import folder as model_folder
+from sublayer.tasks import Task, task_named, task_of, usual_task
+from sublayer.tasks.held_out import read_rows
+from sublayer.tasks.task import Scored, Scoring
 
-UNLEARNED = (
-    "the model has not learned to translate yet: its translations share nothing with the references. "
-    "Train it for longer: sublayer train RECIPE --out RUN --resume --set training.minutes=… (more than before)"
-)
-"""Said of a BLEU of 0.0, where it is not only that the texts are too short to have four words in a row."""
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.bleu import BLEU
-
-    from sublayer.generation.translator import Translator
+CONTEXT = 1024
+"""Tokens that a language model is judged in at most, where no recipe says how many it was trained with."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Corpus BLEU and chrF by sacreBLEU, with the signatures that make them comparable."""
+class Subject:
+    """A model that is judged. recipe: how it came about; or, of one from elsewhere, what its shape is for."""
 
-    bleu: float
-    chrf: float
-    bleu_signature: str
-    chrf_signature: str
-    sentences: int
+    folder: Path
+    loaded: Any
+    recipe: config.Recipe
 
     @property
-    def unlearned(self) -> bool:
-        """Whether the translations share next to nothing with the references: no four words, and few characters."""
-        return round(self.bleu, 1) == 0 and self.chrf < 20
+    def task(self) -> Task[Any, Any]:
+        """What it is judged at."""
+        return task_of(self.recipe.task)
 
 
-LANGUAGES = {
-    "zh": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "yue": "zh",
-    "chinese": "zh",
-    "mandarin": "zh",
-    "cantonese": "zh",
-    "ja": "ja-mecab",
-    "jpn": "ja-mecab",
-    "japanese": "ja-mecab",
-    "ko": "ko-mecab",
-    "kor": "ko-mecab",
-    "korean": "ko-mecab",
-}
-"""sacreBLEU's choice of a tokenizer, by the language's code or English name; 13a for all others."""
-
-
-def bleu_tokenizer(language: str | None, asked: config.BleuTokenizer = "auto") -> str:
-    """How BLEU cuts texts in `language` into words, unless it is `asked` otherwise, as sacreBLEU calls it.
+def read_subject(path: Path, device: Any, asked: str | None = None) -> Subject:
+    """The model in a folder, read once, with its recipe.
 
     Args:
-        language: a code ("zh", "zh_CN", "zho_Hans", "__zh__", ">>cmn_Hans<<") or an English name; None if unknown.
-    """
-    if asked != "auto":
-        return asked
-    words = re.findall(r"[a-z]+", (language or "").lower())
-    return next((LANGUAGES[word] for word in words if word in LANGUAGES), "13a")
-
-
-def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "13a") -> Scores:
-    """Corpus scores of translations.
-
-    Args:
-        references: for each hypothesis one or more; sentences may differ in how many they have.
-        tokenize: how BLEU cuts texts into words, as sacreBLEU calls it (`bleu_tokenizer`).
+        asked: the task that it is judged at, where no recipe says it.
 
     Raises:
-        InputError: the tokenizer needs something that is not installed.
+        CheckpointError: there is no whole model. ConfigError: no recipe says what the model is for, and nor does its
+            shape; or it does not do what is asked.
     """
-    from sacrebleu.metrics.chrf import CHRF
+    contents = model_folder.read(path, device)
+    folder = model_folder.find(path)
+    loaded = model_folder.ready(contents, path)
+    recipe = recipe_of(folder, contents.model.config, asked)
+    return Subject(folder, loaded, recipe.model_copy(update={"model": contents.model.config}))
 
-    most = max(len(one) for one in references)
-    # sacreBLEU wants streams: the k-th references of all sentences, None where a sentence has fewer.
-    streams: Any = [[one[k] if k < len(one) else None for one in references] for k in range(most)]
-    bleu, chrf = bleu_metric(tokenize), CHRF()
-    return Scores(
-        bleu=bleu.corpus_score(list(hypotheses), streams).score,
-        chrf=chrf.corpus_score(list(hypotheses), streams).score,
-        bleu_signature=str(bleu.get_signature()),
-        chrf_signature=str(chrf.get_signature()),
-        sentences=len(hypotheses),
+
+def evaluate(subject: Subject, data: Path | None, how: Scoring) -> Scored:
+    """The scores of a model on what was held out when it was trained, or on a file (`held_out.read_rows`).
+
+    Raises:
+        DataError: the text cannot be read, or no row of it fits. ConfigError: as in `Task.score`.
+    """
+    path = subject.folder / "test.jsonl" if data is None else data
+    return subject.task.score(subject.loaded, subject.recipe, read_rows(subject.task, path), how)
+
+
+def recipe_of(folder: Path, model: config.Model, asked: str | None = None) -> config.Recipe:
+    """The recipe in a model folder; of a model that came from elsewhere one that says what it is `asked`, or what its
+    shape is for.
+
+    Raises:
+        ConfigError: the recipe is damaged or says otherwise, or the model's shape says nothing of its task.
+    """
+    written = folder / "recipe.toml"
+    if written.is_file() and "[training" in written.read_text(encoding="utf-8"):
+        recipe = load_recipe(str(written)).recipe
+        if asked not in (None, recipe.task.type):
+            raise ConfigError(f"--task = {asked}, but {folder} was trained for '{recipe.task.type}'", "Leave it away.")
+        return recipe
+    task = usual_task(model) if asked is None else task_named(asked)
+    if task is None:
+        raise ConfigError(f"nothing says what {folder} is for", "Train it for a task.")
+    room, kind = min(model.max_length, CONTEXT), task.kind.sources[0]
+    # Nothing is read from it: whoever judges the model names a file.
+    source = {"type": kind, "name" if kind == "corpus" else "path": "none"}
+    return config.Recipe.parse(
+        {
+            "name": "judged",
+            "task": task.without_recipe(room),
+            "data": {"source": source, "max_length": room},
+            "model": model.plain(),
+            "training": {"steps": 1},
+        },
+        str(folder),
     )
-
-
-def bleu_metric(tokenize: str) -> BLEU:
-    """sacreBLEU's metric with this tokenizer.
-
-    Raises:
-        InputError: the tokenizer needs something that is not installed, or cannot be fetched.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    try:
-        return BLEU(tokenize=tokenize)
-    except Exception as error:  # the library raises whatever its tokenizers raise
-        extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
-        install = f'Run `pip install "sacrebleu[{extra}]"`, or' if extra else "Install what it asks for, or"
-        why = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"BLEU's tokenizer '{tokenize}' is not there ({why})",
-            f'{install} choose another: task.bleu = "char" in a recipe, --tokenize char in `sublayer evaluate`.',
-        ) from None
-
-
-def cut_to_fit(translator: Translator, sources: Sequence[str]) -> tuple[list[str], int]:
-    """The sources, those that are longer than the model's positions cut at their ends; and how many those are.
-
-    A score of a test set counts every sentence of it: what cannot be read whole is read as far as it can be.
-    """
-    room = translator.model.config.max_length - translator.marks.around_source
-    found: list[str] = []
-    cut = 0
-    for source, ids in zip(sources, translator.tokenizer.encode(sources), strict=True):
-        kept = source
-        size = room
-        while len(ids) > room:
-            # What is cut may be read as more tokens than it was.
-            [kept] = translator.tokenizer.decode([ids[:size]])
-            [ids], size = translator.tokenizer.encode([kept]), size - 1
-        cut += kept is not source
-        found.append(kept)
-    return found, cut
-
-
-def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:
-    """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
-    loss = CrossEntropy(label_smoothing=0.0)
-    total, tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for batch in validation(encoded, batching):
-            there = batch.to(model.device)
-            hidden = model.hidden(there.source, there.source_lengths, there.target_in)
-            total += loss(model.output, hidden, there.target_out, 1).item()
-            tokens += batch.target_tokens
-    model.train(was_training)
-    return total / tokens

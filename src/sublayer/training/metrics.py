@@ -2,7 +2,7 @@
 
 Two kinds of lines, told apart by their keys: {"step", "epoch", "loss", "learning_rate", "gradient_norm", "tokens",
 "seconds", "place"} after every optimizer step, and {"step", "seconds", "valid/loss", ...} after every validation, with
-whatever else the task measures ("valid/bleu", "valid/accuracy", ...; `sublayer.training.objective.MEASURES`).
+whatever else the task measures ("valid/bleu", "valid/accuracy", ...; `sublayer.config.MEASURES`).
 `seconds` are of training: validation and saving are not counted. `place` is the part of the run that is over, up to 1.
 """
 

@@ -22,7 +22,6 @@ import torch
 
 from sublayer import config
 from sublayer.config.load import UNFINISHED, LoadedRecipe, dump_toml, load_recipe
-from sublayer.data.held_out import write_rows
 from sublayer.data.loader import Loader
 from sublayer.drawing import attempt
 from sublayer.errors import CheckpointError, ConfigError, DataError
@@ -33,6 +32,9 @@ from sublayer.hub.adapted import Adapted
 from sublayer.locks import LockedError, NoLocksError, locked
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt, kinds, left_out
+from sublayer.tasks.held_out import write_rows
+from sublayer.tasks.objective import Objective
+from sublayer.tasks.scores import UNLEARNED
 from sublayer.text import Tokenizer
 from sublayer.training import checkpoint, clock, conditions
 from sublayer.training.card import model_card
@@ -47,11 +49,8 @@ from sublayer.training.conditions import (
     write_conditions,
 )
 from sublayer.training.curves import draw_curves
-from sublayer.training.evaluation import UNLEARNED
-from sublayer.training.judging import judge
 from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, require_tensorboard, seconds_after
-from sublayer.training.objective import Objective
 from sublayer.training.progress import Reporter
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import SHARE, Surroundings, Trainer
@@ -239,7 +238,8 @@ class Result:
         """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
         folder, table = self.out / "model", self.work.splits.test
         try:
-            found = judge(model_folder.read(folder, self.model.device).model, self.work, table)
+            model = model_folder.read(folder, self.model.device).model
+            found = self.work.task.measure(model, self.work.recipe, table, self.work.tokenizer)
         except DataError as error:
             reporter.say(f"not judged on what was held out: {error}")
             return

@@ -21,6 +21,7 @@ from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
 from sublayer.streams import forget_terminal
+from sublayer.tasks.objective import Objective, shown
 from sublayer.training import checkpoint, clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
@@ -28,7 +29,6 @@ from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
 from sublayer.training.doubts import Doubts
 from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, RunningMean
-from sublayer.training.objective import MEASURES, Objective, shown
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.progress import Reporter
 
@@ -264,7 +264,7 @@ class Trainer:
         """Whether this validation is the best so far; counts those that are not."""
         name = "loss" if self.c.early_stopping is None else self.c.early_stopping.metric
         value, p = found[name], self.progress
-        better = p.best is None or MEASURES[name].improves(value, p.best)
+        better = p.best is None or config.MEASURES[name].improves(value, p.best)
         if better:
             self.progress = replace(p, best=value, best_step=p.step, bad=0)
         else:

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 
 from sublayer import config
 from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
-from sublayer.data.tables.documents import Document
-from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tokenizer
-from sublayer.errors import CheckpointError, ConfigError
+from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, differences
 from sublayer.models import Model
+from sublayer.tasks import Task, task_of
+from sublayer.tasks.objective import Objective
+from sublayer.tasks.task import Encoding, Material, head_labels
 from sublayer.text import Tokenizer
-from sublayer.training.evaluation import bleu_metric, bleu_tokenizer
-from sublayer.training.losses import CrossEntropy
-from sublayer.training.objective import Objective
-from sublayer.training.objectives.classification import Classifying, label_weights
-from sublayer.training.objectives.embedding import Matching
-from sublayer.training.objectives.language import Answering, Modelling
-from sublayer.training.objectives.masked import Unmasking
-from sublayer.training.objectives.reconstruction import Reconstructing
-from sublayer.training.objectives.tagging import TagWords
-from sublayer.training.objectives.translation import Translating
 from sublayer.training.progress import Reporter
 
 HEADS = ("head", "output", "pooler")
@@ -54,6 +44,11 @@ class Work:
     validation: Examples[Any]
 
     @property
+    def task(self) -> Task[Any, Any]:
+        """What the recipe asks for."""
+        return task_of(self.recipe.task)
+
+    @property
     def digest(self) -> str:
         """Of the tokenizer and the training text as ids: what makes the batches, and the model, the same ones."""
         digest = hashlib.blake2b(self.tokenizer.fingerprint.encode(), digest_size=16)
@@ -69,12 +64,12 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
         folder: relative paths start here. kept: the tokenizer of a run that goes on; where it is not there, it is that
             of the model that the recipe starts from, or else one is trained.
     """
-    task, read = recipe.task, reader(recipe.task)
-    table = read(recipe.data.source, folder)
-    splits: Splits[Any] = split(table, recipe.data.split, folder, read)
+    task = task_of(recipe.task)
+    table = task.read(recipe.data.source, folder)
+    splits: Splits[Any] = split(table, recipe.data.split, folder, task.read)
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
-        if part.report.dropped:
+        if part.report.dropped or part.report.noted:
             reporter.say(f"{name}: {part.report}")
     sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
     reporter.say(f"{sizes[0]} training {noun}, {sizes[1]} for validation, {sizes[2]} held out")
@@ -83,67 +78,17 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[Any]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = encode_for(task, part, tokenizer, recipe.data.max_length, labels(recipe.model), recipe.decoding)
-        if examples.report.kept < len(part):
+        examples = task.examples(part, Encoding.of(recipe, tokenizer, judged=name == "validation"))
+        if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
     return Work(recipe, splits, tokenizer, *encoded)
 
 
-def _require_one_right_label(tree: config.Model) -> None:
-    """
-    Raises:
-        ConfigError: the head's scores mean something else than which label is right, which is neither trained nor
-            measured here.
-    """
-    head = tree.head if isinstance(tree, config.EncoderOnly) else None
-    if isinstance(head, config.Classification) and (head.problem != "single-label" or len(head.labels) == 1):
-        raise ConfigError(
-            f"model.head.problem = '{head.problem}' with {len(head.labels)} labels: only texts with one right label of "
-            "several are trained and measured here",
-            'Give the model a new head: start.head = "new", or use it with `sublayer classify` only.',
-        )
-
-
 def objective(work: Work) -> Objective:
     """What the task asks of a model."""
-    recipe = work.recipe
-    task, batching, smoothing = recipe.task, recipe.training.batches, recipe.training.label_smoothing
-    examples: Any = work.validation
-    match task:
-        case config.TranslationTask():
-            loss = CrossEntropy(smoothing)
-            pairs = work.splits.validation
-            tokenize = bleu_tokenizer(recipe.decoding.target_language or recipe.data.target_language, task.bleu)
-            bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
-            return Translating(loss, pairs, examples, work.tokenizer, batching, recipe.decoding, tokenize)
-        case config.SpanCorruptionTask() | config.DenoisingTask():
-            return Reconstructing(CrossEntropy(smoothing), examples, batching)
-        case config.CausalTask():
-            documents: Sequence[Document] = work.splits.validation.rows
-            return Modelling(CrossEntropy(smoothing), examples, batching, sum(one.words for one in documents))
-        case config.InstructionsTask():
-            return Answering(CrossEntropy(smoothing), examples, batching, None, rows="conversations")
-        case config.MaskedTask():
-            return Unmasking(CrossEntropy(smoothing), examples, batching)
-        case config.ClassificationTask():
-            _require_one_right_label(recipe.model)
-            names = labels(recipe.model)
-            training: Any = work.training
-            weights = label_weights(task.weights, np.bincount(training.target, minlength=len(names)))
-            return Classifying(examples, names, weights, smoothing, batching, recipe.name)
-        case config.TaggingTask():
-            return TagWords(examples, labels(recipe.model), smoothing, batching)
-        case config.EmbeddingTask():
-            return Matching(task.scale, examples, batching)
-        case _:
-            assert_never(task)
-
-
-def labels(model: config.Model) -> tuple[str, ...]:
-    """The labels of the model's head; none where it has no such head."""
-    head = getattr(model, "head", None)
-    return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
+    material = Material(work.recipe, work.splits.validation, work.validation, work.tokenizer, work.training)
+    return work.task.objective(material)
 
 
 @dataclass(frozen=True)
@@ -220,23 +165,24 @@ def _rounded(data: Any) -> Any:
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
     """What a model's head is for."""
-    return (c.head.type, labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
+    return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
 def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Any) -> Tokenizer:
+    task = task_of(recipe.task)
     if kept is not None and kept.is_file():
         return Tokenizer.load(kept)
     if recipe.start is not None:
-        return spoken(recipe.task, Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
-    return train_tokenizer(recipe.task, recipe.tokenizer, training)
+        return task.adopt(Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
+    return task.train_tokenizer(recipe.tokenizer, training)
 
 
 def _with_labels(recipe: config.Recipe, training: Any) -> config.Recipe:
-    """The labels are those of the training text, sorted, where the recipe (or the model it starts from) names none."""
+    """The labels are those of the training text, where the recipe (or the model it starts from) names none."""
     head = getattr(recipe.model, "head", None)
     if not isinstance(head, config.Classification | config.Tagging) or head.labels:
         return recipe
-    head = head.model_copy(update={"labels": labels_of(training)})
+    head = head.model_copy(update={"labels": task_of(recipe.task).labels(training)})
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 

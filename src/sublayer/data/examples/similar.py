@@ -69,16 +69,19 @@ class SimilarPairs:
         )
 
 
-def similar_pairs(pairs: Pairs, tokenizer: Tokenizer, max_length: int) -> SimilarPairs:
+def similar_pairs(pairs: Pairs, tokenizer: Tokenizer, max_length: int, *, positions: int | None = None) -> SimilarPairs:
     """`pairs` as texts for one encoder; those with more than `max_length` tokens on a side are left out and counted.
+
+    Args:
+        positions: where every pair is to be scored: a side with more tokens than these is cut there, and that is noted.
 
     Raises:
         DataError: no pair is left.
     """
     frame = Frame.of(tokenizer)
-    left, right = (frame.around(encode_texts(side, tokenizer)) for side in (pairs.sources, pairs.targets))
-    kept, report = fitting(pairs, (left.lengths <= max_length) & (right.lengths <= max_length), max_length)
-    left, right = left.take(kept), right.take(kept)
+    sides = [(encode_texts(side, tokenizer), frame.added) for side in (pairs.sources, pairs.targets)]
+    found, _, report = fitting(pairs, sides, max_length, positions)
+    left, right = map(frame.around, found)
     return SimilarPairs(left, right, _numbered(left), _numbered(right), frame.pad_id, report)
 
 

@@ -1,6 +1,8 @@
 """Texts whose targets are given: a label for each text, a tag for each word, an answer in each conversation.
 
-All three are rows of tokens with something beside them; texts longer than a row are left out and counted, never cut.
+All three are rows of tokens with something beside them. Texts longer than a row are left out of training, and counted.
+Where a model is judged none is: `positions` says how many tokens it can read, and a longer text is read as far as that
+goes (a tagged one in several rows), which is noted.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
 from sublayer.data.encoding import Ragged, encode_texts
 from sublayer.data.examples.frame import Frame
+from sublayer.data.packing import cut
 from sublayer.data.report import Report
 from sublayer.data.tables.conversations import Conversation
 from sublayer.data.tables.labelled import Labelled
@@ -32,7 +35,8 @@ class EncodedTexts:
 
     target: what is to be said, one number for each token (`IGNORE`: nothing), or int64 [N], one for each text.
     types: of each token, as the tokenizer numbers the texts of a pair, or None where there is one text a row.
-    kept: int64 [N], where each text stands in what was read. report: what was left out, and why.
+    kept: int64 [N], where each text stands in what was read; a tagged text that is read in several rows stands there
+    as often. report: what was left out or cut, and why.
     """
 
     tokens: Ragged
@@ -89,9 +93,14 @@ RowT = TypeVar("RowT", Labelled, Tagged, Conversation)
 
 
 def encode_labelled(
-    table: Rows[Labelled], tokenizer: Tokenizer, max_length: int, labels: Sequence[str]
+    table: Rows[Labelled],
+    tokenizer: Tokenizer,
+    max_length: int,
+    labels: Sequence[str],
+    *,
+    positions: int | None = None,
 ) -> EncodedTexts:
-    """Framed texts, or two texts together, with their labels.
+    """Framed texts, or two texts together, with their labels. To be scored, a text loses its end, of two the longer.
 
     Raises:
         DataError: a label is not among `labels`, some rows have a second text and some not, or no text fits.
@@ -100,27 +109,41 @@ def encode_labelled(
     for row, text in enumerate(table):
         if text.label not in number:
             raise _unknown("label", text.label, labels, table.lines_of([row]))
+    target = np.array([number[text.label] for text in table], dtype=np.int64)
+    return encode_read(table, tokenizer, max_length, target, positions=positions)
+
+
+def encode_read(
+    table: Rows[Labelled], tokenizer: Tokenizer, max_length: int, target: NDArray[Any], *, positions: int | None = None
+) -> EncodedTexts:
+    """As `encode_labelled`, with any number for each text. Shape: target [N]."""
     pairs = [(text.text, text.second) for text in table if text.second is not None]
-    if not pairs:
-        tokens, types = Frame.of(tokenizer).around(encode_texts([text.text for text in table], tokenizer)), None
-    elif len(pairs) == len(table):
-        encoded = tokenizer.encode_pairs(pairs)
-        tokens, types = Ragged.of([one.ids for one in encoded]), Ragged.of([one.types for one in encoded])
-    else:
+    if pairs and len(pairs) < len(table):
         raise DataError(f"{len(pairs)} of {len(table)} texts have a second text", "Give all of them one, or none.")
-    kept, report = _fitting(table, tokens, max_length)
-    return EncodedTexts(
-        tokens=tokens.take(kept),
-        target=np.array([number[text.label] for text in table], dtype=np.int64)[kept],
-        kept=kept,
-        report=report,
-        pad_id=tokenizer.padding_id,
-        types=None if types is None else types.take(kept),
-    )
+    types = None
+    if pairs:
+        encoded = tokenizer.encode_pairs(pairs)
+        tokens = Ragged.of([one.ids for one in encoded])
+        kept, report = _fitting(table, tokens, max_length, positions)
+        if positions is not None:
+            encoded = [one.cut(positions) for one in encoded]
+            tokens = Ragged.of([one.ids for one in encoded])
+        types = Ragged.of([one.types for one in encoded]).take(kept)
+    else:
+        frame, inner = Frame.of(tokenizer), encode_texts([text.text for text in table], tokenizer)
+        tokens = frame.around(inner)
+        kept, report = _fitting(table, tokens, max_length, positions)
+        if positions is not None:
+            tokens = frame.around(inner.cut(positions - frame.added))
+    return EncodedTexts(tokens.take(kept), target[kept], kept, report, tokenizer.padding_id, types)
 
 
-def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, tags: Sequence[str]) -> EncodedTexts:
+def encode_tagged(
+    table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, tags: Sequence[str], *, positions: int | None = None
+) -> EncodedTexts:
     """Sentences as `Tokenizer.encode_words` makes them; a word's tag is the target of its first piece.
+
+    To be scored, a long sentence is read in several rows that overlap by half; each word is asked for in one of them.
 
     Raises:
         DataError: a tag is not among `tags`, a word has no pieces, or no sentence fits.
@@ -140,15 +163,37 @@ def encode_tagged(table: Rows[Tagged], tokenizer: Tokenizer, max_length: int, ta
             target[first[place]] = number[tag]
         rows.append(tokens.ids)
         targets.append(target)
+    kept, report = _fitting(table, Ragged.of(rows), max_length, positions)
+    if positions is not None:
+        rows, targets, kept = _windows(rows, targets, Frame.of(tokenizer), positions)
+        return EncodedTexts(Ragged.of(rows), Ragged.of(targets), kept, report, tokenizer.padding_id)
     tokens = Ragged.of(rows)
-    kept, report = _fitting(table, tokens, max_length)
     return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, tokenizer.padding_id)
 
 
-def encode_conversations(table: Rows[Conversation], tokenizer: Tokenizer, max_length: int) -> EncodedTexts:
+def _windows(
+    rows: list[list[int]], targets: list[list[int]], frame: Frame, positions: int
+) -> tuple[list[list[int]], list[list[int]], Integers]:
+    """Framed rows in pieces of at most `positions` tokens, their targets, and which row each piece is of."""
+    before, room = len(frame.before), positions - frame.added
+    pieces = cut(np.array([len(row) - frame.added for row in rows]), room, max(1, room // 2), None)
+    found: list[list[int]] = []
+    asked: list[list[int]] = []
+    for text, begin, fresh, end in zip(pieces.text, pieces.begin, pieces.fresh, pieces.end, strict=True):
+        first, last = before + begin, before + end
+        found.append([*frame.before, *rows[text][first:last], *frame.after])
+        known = [IGNORE] * (before + fresh - begin)
+        asked.append([*known, *targets[text][before + fresh : last], *([IGNORE] * len(frame.after))])
+    return found, asked, pieces.text
+
+
+def encode_conversations(
+    table: Rows[Conversation], tokenizer: Tokenizer, max_length: int, *, positions: int | None = None
+) -> EncodedTexts:
     """Conversations as the tokenizer's chat template writes them; targets are the assistant's answers and their ends.
 
-    By their position: the same token is learned in an answer and is not learned anywhere else.
+    By their position: the same token is learned in an answer and is not learned anywhere else. To be scored, a long
+    conversation loses its beginning, and what stands after the last answer.
 
     Raises:
         DataError: the template refuses a conversation, or none fits. InputError: the tokenizer has no chat template.
@@ -166,19 +211,30 @@ def encode_conversations(table: Rows[Conversation], tokenizer: Tokenizer, max_le
         # The target of each place is the next token; the last has none.
         rows.append(ids[:-1])
         targets.append([token if learned else IGNORE for token, learned in zip(ids[1:], answers[1:], strict=True)])
-    tokens = Ragged.of(rows)
-    kept, report = _fitting(table, tokens, max_length)
-    return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, tokenizer.padding_id)
+    kept, report = _fitting(table, Ragged.of(rows), max_length, positions)
+    if positions is not None:
+        for place, target in enumerate(targets):
+            if len(target) > positions:
+                end = 1 + max(at for at, token in enumerate(target) if token != IGNORE)
+                here = slice(max(0, end - positions), end)
+                rows[place], targets[place] = rows[place][here], target[here]
+    tokens, target = Ragged.of(rows).take(kept), Ragged.of(targets).take(kept)
+    return EncodedTexts(tokens, target, kept, report, tokenizer.padding_id)
 
 
-def _fitting(table: Rows[RowT], tokens: Ragged, max_length: int) -> tuple[Integers, Report]:
-    """The rows of at most `max_length` tokens, and a report of the rest."""
-    fits = tokens.lengths <= max_length
+def _fitting(table: Rows[RowT], tokens: Ragged, max_length: int, positions: int | None) -> tuple[Integers, Report]:
+    """The rows of at most `max_length` tokens, and a report of the rest; or all of them, to be scored, and a report of
+    those over `positions`."""
+    fits = tokens.lengths <= (max_length if positions is None else positions)
+    long = np.flatnonzero(~fits)
+    lines = table.lines_of(long.tolist())
+    if positions is not None:
+        return np.arange(len(table)), table.report.note(
+            f"over {positions} tokens, cut there to be scored", lines, len(long)
+        )
     if not fits.any():
         raise DataError(f"none of {len(table)} {table.unit} has at most {max_length} tokens", "Raise data.max_length.")
-    long = np.flatnonzero(~fits)
-    report = table.report.leave_out(f"over {max_length} tokens", table.lines_of(long.tolist()), len(long))
-    return np.flatnonzero(fits).astype(np.int64), report
+    return np.flatnonzero(fits).astype(np.int64), table.report.leave_out(f"over {max_length} tokens", lines, len(long))
 
 
 def _unknown(what: str, found: str, known: Sequence[str], lines: list[int]) -> DataError:

@@ -48,6 +48,10 @@ class Conversation:
     def plain(self) -> dict[str, list[dict[str, str]]]:
         return {"messages": [{"role": message.role, "content": message.content} for message in self.messages]}
 
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        for message in self.messages:
+            yield from (f"{message.role}\n", message.content)
+
 
 def read_conversations(source: Source, folder: Path, made: Messages | None = None) -> Rows[Conversation]:
     """All conversations of `source`; those without an answer are left out and counted.

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from sublayer.config import NamedCorpus, PlainText, SeveralCorpora
 from sublayer.data import corpora, sources
 from sublayer.data.download import Progress
+from sublayer.data.jsonl import text_of
 from sublayer.data.report import Report
 from sublayer.data.tables.labelled import read_labelled
-from sublayer.data.tables.table import Rows, collect
+from sublayer.data.tables.table import Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
@@ -40,6 +42,21 @@ class Document:
     @property
     def plain(self) -> dict[str, str]:
         return {"text": self.text}
+
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        """Line by line: no word reaches over the end of a line."""
+        *lines, last = self.text.split("\n")
+        yield from (f"{line}\n" for line in lines) if ends else lines
+        yield last
+
+
+def read_plain_documents(path: Path) -> Rows[Document]:
+    """What `Document.plain` gives, from a file of JSON lines."""
+
+    def row(table: dict[str, Any], where: str) -> Document:
+        return Document(text_of(table, "text", where, 'Write {"text": "..."}.'))
+
+    return collect_plain(path, row, "documents")
 
 
 def read_documents(

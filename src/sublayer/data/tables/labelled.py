@@ -6,13 +6,14 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sublayer.config import LabelledJsonl, LabelledTsv, NamedCorpus
 from sublayer.data import corpora
 from sublayer.data.corpora import Corpus, Part
 from sublayer.data.download import Progress
 from sublayer.data.jsonl import read_objects, text_of, value_of
-from sublayer.data.tables.table import Rows, collect
+from sublayer.data.tables.table import Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
@@ -33,6 +34,22 @@ class Labelled:
     def plain(self) -> dict[str, str]:
         second = {} if self.second is None else {"second": self.second}
         return {"text": self.text, **second, "label": self.label}
+
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        yield self.text
+        if self.second is not None:
+            yield self.second
+
+
+def read_plain_labelled(path: Path) -> Rows[Labelled]:
+    """What `Labelled.plain` gives, from a file of JSON lines."""
+    remedy = 'Write {"text": "...", "label": "..."}.'
+
+    def row(table: dict[str, Any], where: str) -> Labelled:
+        second = text_of(table, "second", where, remedy) if "second" in table else None
+        return Labelled(text_of(table, "text", where, remedy), str(value_of(table, "label", where, remedy)), second)
+
+    return collect_plain(path, row, "texts")
 
 
 def read_labelled(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+from sublayer.data.jsonl import read_objects
 from sublayer.data.report import Report
 from sublayer.errors import DataError
 
@@ -34,11 +35,32 @@ class Table(Protocol):
         """Line numbers of `rows`, or nothing where they are not known."""
         ...
 
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        """The text that a tokenizer is trained on.
+
+        Args:
+            ends: whether a line of a document ends with its line feed, which is then a part of the text.
+        """
+        ...
+
+    def plain_rows(self) -> list[Mapping[str, Any]]:
+        """The rows as plain values, as JSON holds them."""
+        ...
+
 
 class Row(Protocol):
     @property
     def text_key(self) -> str:
         """By which the row is recognised."""
+        ...
+
+    @property
+    def plain(self) -> Mapping[str, Any]:
+        """The row as a plain value."""
+        ...
+
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        """As `Table.spelled`."""
         ...
 
 
@@ -70,6 +92,13 @@ class Rows(Generic[RowT]):
         chosen = list(rows)
         return Rows([self.rows[row] for row in chosen], report, self.lines_of(chosen))
 
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        for row in self.rows:
+            yield from row.spelled(ends=ends)
+
+    def plain_rows(self) -> list[Mapping[str, Any]]:
+        return [row.plain for row in self.rows]
+
     def lines_of(self, rows: Iterable[int]) -> list[int]:
         return [self.lines[row] for row in rows] if self.lines else []
 
@@ -96,3 +125,20 @@ def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> R
     for reason, where in empty.items():
         report = report.leave_out(reason, where)
     return Rows(rows, report, lines)
+
+
+def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT], noun: str) -> Rows[RowT]:
+    """A table of what `Rows.plain_rows` gives, from a file of JSON lines.
+
+    Args:
+        row: makes a row of an object and of the place where it stands.
+
+    Raises:
+        DataError: there is no row, or a line is not an object.
+    """
+
+    def found() -> Iterator[tuple[int, RowT | str]]:
+        for number, table in read_objects(path):
+            yield number, "blank line" if table is None else row(table, f"{path}, line {number}")
+
+    return collect(found(), path, noun)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from sublayer.config import Conll
-from sublayer.data.tables.table import Rows, collect
+from sublayer.data.jsonl import value_of
+from sublayer.data.tables.table import Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import columns, read_lines
 
@@ -28,6 +30,22 @@ class Tagged:
     @property
     def plain(self) -> dict[str, list[str]]:
         return {"words": list(self.words), "tags": list(self.tags)}
+
+    def spelled(self, *, ends: bool) -> Iterator[str]:
+        yield self.text_key
+
+
+def read_plain_tagged(path: Path) -> Rows[Tagged]:
+    """What `Tagged.plain` gives, from a file of JSON lines."""
+    remedy = 'Write {"words": ["..."], "tags": ["..."]}, a tag for each word.'
+
+    def row(table: dict[str, Any], where: str) -> Tagged:
+        words, tags = (value_of(table, name, where, remedy) for name in ("words", "tags"))
+        if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):  # pyright: ignore[reportUnknownArgumentType]
+            raise DataError(f"{where}: words and tags are not lists of equal length", remedy)
+        return Tagged(tuple(map(str, cast("list[Any]", words))), tuple(map(str, cast("list[Any]", tags))))
+
+    return collect_plain(path, row, "sentences")
 
 
 def read_tagged(source: Conll, folder: Path) -> Rows[Tagged]:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
+from sublayer.data.encoding import encode_texts
+from sublayer.data.examples.corrupted import CorruptedText, Masking
+from sublayer.data.examples.frame import Frame
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
+from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.table import Rows
+from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids
 from sublayer.models import EncoderOnly
-from sublayer.training.losses import CrossEntropy, projected
-from sublayer.training.objective import evaluating
+from sublayer.tasks.losses import CrossEntropy, projected
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.task import Encoding, Material, Task
 
 
 @dataclass(frozen=True)
@@ -59,3 +67,37 @@ def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
     target = there.target.flatten()
     asked = (target != IGNORE).nonzero().squeeze(1)
     return model.read(hidden.index_select(0, asked).unsqueeze(0)), target[asked].unsqueeze(0)
+
+
+class Masked(Task[config.MaskedTask, Rows[Document]]):
+    """Hidden tokens from those around them."""
+
+    kind: ClassVar = config.MaskedTask
+    command: ClassVar = 'sublayer fill {model} "... [MASK] ..."'
+
+    def read(self, source: Any, folder: Path) -> Rows[Document]:
+        return read_documents(source, folder)
+
+    def read_plain(self, path: Path) -> Rows[Document]:
+        return read_plain_documents(path)
+
+    def extra_tokens(self) -> tuple[str, ...]:
+        return (MASK,)
+
+    def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[TextBatch]:
+        noise = Masking(
+            self.settings,
+            how.max_length,
+            Frame.of(how.tokenizer),
+            mask_id(how.tokenizer),
+            plain_ids(how.tokenizer),
+            Words.of(how.tokenizer),
+        )
+        return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
+
+    def objective(self, material: Material[Rows[Document]]) -> Unmasking:
+        c = material.recipe.training
+        return Unmasking(CrossEntropy(c.label_smoothing), material.examples, c.batches)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return "Fills in hidden tokens"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,11 +16,17 @@ from torch.nn import functional as F
 from sublayer import config
 from sublayer.data.batch import TextBatch
 from sublayer.data.examples.interface import Examples
+from sublayer.data.examples.texts import EncodedTexts, encode_labelled
 from sublayer.data.loader import validation
+from sublayer.data.tables.labelled import Labelled, read_labelled, read_plain_labelled
+from sublayer.data.tables.table import Rows
 from sublayer.drawing import attempt
+from sublayer.errors import ConfigError, DataError
 from sublayer.models import EncoderOnly
-from sublayer.training.confusion import Confusion, draw_confusion
-from sublayer.training.objective import evaluating
+from sublayer.reading import Classified, Classifier
+from sublayer.tasks.confusion import Confusion, draw_confusion
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels, measured_lines
 
 
 def label_weights(
@@ -99,3 +106,81 @@ def confused(
             nats += F.cross_entropy(found, batch.target, reduction="sum").item()
             np.add.at(matrix, (batch.target.numpy(), found.argmax(dim=-1).numpy()), 1)
     return Confusion(matrix), nats
+
+
+class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
+    """A label for a text, or for two texts together."""
+
+    kind: ClassVar = config.ClassificationTask
+    command: ClassVar = 'sublayer classify {model} "..."'
+
+    def read(self, source: Any, folder: Path) -> Rows[Labelled]:
+        return read_labelled(source, folder)
+
+    def read_plain(self, path: Path) -> Rows[Labelled]:
+        return read_plain_labelled(path)
+
+    def labels(self, table: Rows[Labelled]) -> tuple[str, ...]:
+        return sorted_labels({row.label for row in table})
+
+    def examples(self, table: Rows[Labelled], how: Encoding) -> EncodedTexts:
+        return encode_labelled(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
+
+    def objective(self, material: Material[Rows[Labelled]]) -> Classifying:
+        recipe, labels = material.recipe, material.labels
+        _require_one_right_label(recipe.model)
+        weights = None
+        if material.training is not None:
+            # Weights of labels belong to the training, and so does what they are counted from.
+            given: Any = material.training
+            weights = label_weights(self.settings.weights, np.bincount(given.target, minlength=len(labels)))
+        c = recipe.training
+        return Classifying(material.examples, labels, weights, c.label_smoothing, c.batches, recipe.name)
+
+    def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Labelled], how: Scoring) -> Scored:
+        how.refuse("beam", "length_penalty", "tokenize")
+        return with_answers(self, loaded, recipe, table, how, lambda one: one.label)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return f"Gives a text one of the labels {', '.join(head_labels(recipe.model))}"
+
+
+def with_answers(
+    task: Task[Any, Rows[Labelled]],
+    loaded: Classifier,
+    recipe: config.Recipe,
+    table: Rows[Labelled],
+    how: Scoring,
+    answer: Callable[[Classified], str | float],
+) -> Scored:
+    """What the task measures, and, where it is wanted, the answer for each text beside what stands there."""
+    found = measured_lines(task, loaded, recipe, table)
+    if not how.write:
+        return found
+    answers = loaded.classify([row.text if row.second is None else (row.text, row.second) for row in table])
+    return replace(found, rows=[{**row.plain, "found": answer(one)} for row, one in zip(table, answers, strict=True)])
+
+
+def sorted_labels(found: set[str]) -> tuple[str, ...]:
+    """
+    Raises:
+        DataError: there is only one.
+    """
+    if len(found) == 1:
+        raise DataError(f"all the training text has one label: '{found.pop()}'", "Check the column of the labels.")
+    return tuple(sorted(found))
+
+
+def _require_one_right_label(tree: config.Model) -> None:
+    """
+    Raises:
+        ConfigError: the head's scores mean something else than which label is right, which is neither trained nor
+            measured here.
+    """
+    head = tree.head if isinstance(tree, config.EncoderOnly) else None
+    if isinstance(head, config.Classification) and (head.problem != "single-label" or len(head.labels) == 1):
+        raise ConfigError(
+            f"model.head.problem = '{head.problem}' with {len(head.labels)} labels: only texts with one right label of "
+            "several are trained and measured here",
+            'Give the model a new head: start.head = "new", or use it with `sublayer classify` only.',
+        )

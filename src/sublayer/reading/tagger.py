@@ -10,7 +10,7 @@ from typing import cast
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.models import EncoderOnly
-from sublayer.tasks.reader import Progress, Reader
+from sublayer.reading.reader import Progress, Reader
 from sublayer.text import Tokenizer
 
 

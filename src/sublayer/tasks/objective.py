@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,36 +13,10 @@ from torch import Tensor, nn
 from sublayer import config
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number that an evaluation gives. title: for people. better: which way. digits: behind the point."""
-
-    title: str
-    better: Literal["lower", "higher"]
-    digits: int
-
-    def improves(self, value: float, on: float) -> bool:
-        """Whether `value` is better than `on`."""
-        return value < on if self.better == "lower" else value > on
-
-
-MEASURES: Mapping[str, Measure] = {
-    "loss": Measure("loss", "lower", 3),
-    "bleu": Measure("BLEU", "higher", 1),
-    "perplexity": Measure("perplexity", "lower", 2),
-    "word_perplexity": Measure("perplexity of a word", "lower", 2),
-    "accuracy": Measure("accuracy", "higher", 4),
-    "macro_f1": Measure("macro F1", "higher", 4),
-    "span_f1": Measure("F1 of spans", "higher", 4),
-    "recall_at_1": Measure("recall at 1", "higher", 4),
-    "exact_match": Measure("exact answers", "higher", 4),
-}
-"""All that any task measures; which does which stands in the configuration's tasks."""
-
-
 def shown(found: Mapping[str, float]) -> str:
     """An evaluation on one line."""
-    return ", ".join(f"{MEASURES[name].title} {value:.{MEASURES[name].digits}f}" for name, value in found.items())
+    measures = ((config.MEASURES[name], value) for name, value in found.items())
+    return ", ".join(f"{measure.title} {measure.shown(value)}" for measure, value in measures)
 
 
 class Objective(Protocol):
@@ -77,7 +50,7 @@ class Objective(Protocol):
         ...
 
     def evaluate(self, model: Any) -> dict[str, float]:
-        """The model as it stands, judged on the validation text, without dropout; the keys are of `MEASURES`."""
+        """The model as it stands, judged on the validation text, without dropout; the keys are of `config.MEASURES`."""
         ...
 
     def illustrate(self, folder: Path) -> None:

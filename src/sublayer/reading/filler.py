@@ -11,7 +11,7 @@ from typing import cast
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.models import EncoderOnly
-from sublayer.tasks.reader import Progress, Reader, require_list
+from sublayer.reading.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
 from sublayer.text.pieces import SPACE
 from sublayer.text.tokens import Tokens

@@ -9,7 +9,7 @@ from typing import cast
 from sublayer import config
 from sublayer.models import EncoderOnly
 from sublayer.models.heads import meaning
-from sublayer.tasks.reader import Progress, Reader, require_list
+from sublayer.reading.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
 
 

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer import config
+from sublayer.data import sources
 from sublayer.data.batch import SimilarBatch
-from sublayer.data.examples.similar import SimilarPairs
+from sublayer.data.examples.similar import SimilarPairs, similar_pairs
 from sublayer.data.loader import validation
+from sublayer.data.sources import Pairs
 from sublayer.models import EncoderOnly
-from sublayer.training.objective import evaluating
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.task import Encoding, Material, Task
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,26 @@ def _vectors(model: EncoderOnly, batch: SimilarBatch) -> tuple[Tensor, Tensor]:
     left = model.read(model.hidden(there.left, there.left_lengths), there.left_lengths)
     right = model.read(model.hidden(there.right, there.right_lengths), there.right_lengths)
     return F.normalize(left.float(), dim=-1), F.normalize(right.float(), dim=-1)
+
+
+class Embedding(Task[config.EmbeddingTask, Pairs]):
+    """Vectors that are near for texts that belong together."""
+
+    kind: ClassVar = config.EmbeddingTask
+    command: ClassVar = 'sublayer embed {model} "..."'
+
+    def read(self, source: Any, folder: Path) -> Pairs:
+        return sources.read(source, folder)
+
+    def read_plain(self, path: Path) -> Pairs:
+        return sources.read_plain(path)
+
+    def examples(self, table: Pairs, how: Encoding) -> SimilarPairs:
+        return similar_pairs(table, how.tokenizer, how.max_length, positions=how.positions)
+
+    def objective(self, material: Material[Pairs]) -> Matching:
+        pairs: Any = material.examples
+        return Matching(self.settings.scale, pairs, material.recipe.training.batches)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return "Turns a text into a vector, near for texts that belong together"

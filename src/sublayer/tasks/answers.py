@@ -17,11 +17,13 @@ MORE = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """asked: the messages before the last answer. expected: that answer. answer: the model's own."""
+    """asked: the messages before the last answer. expected: that answer. answer: the model's own. cut: whether what was
+    asked was too long for the model, and lost its beginning."""
 
     asked: list[dict[str, str]]
     expected: str
     answer: str
+    cut: bool
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ def answers(
 ) -> list[Answer]:
     """The last answer of each conversation, by greedy search, given all that was said before it.
 
-    It is cut a few tokens beyond the longest answer that is expected of any.
+    It is cut a few tokens beyond the longest answer that is expected of any. Of a conversation that leaves no room for
+    that in the model's context, the beginning is not read.
 
     Raises:
-        InputError: the model carries no chat template, or a conversation is longer than its context.
+        InputError: the model carries no chat template.
     """
     asked: list[list[dict[str, str]]] = []
     expected: list[str] = []
@@ -52,14 +55,16 @@ def answers(
         expected.append(messages[last]["content"])
     longest = max(map(len, generator.tokenizer.encode(expected)))
     prompts = [generator.encode_chat(messages) for messages in asked]
-    room = generator.model.config.max_length - max(map(len, prompts))
+    context = generator.model.config.max_length
+    new = min(longest + MORE, context // 2)
     made = generator.generate(
-        prompts,
+        [prompt[-(context - new) :] for prompt in prompts],
         search=config.Greedy(),
-        max_tokens=max(1, min(longest + MORE, room)),
+        max_tokens=new,
         progress=progress,
     )
-    return [Answer(*each) for each in zip(asked, expected, (one.text for one in made), strict=True)]
+    cut = [len(prompt) > context - new for prompt in prompts]
+    return [Answer(*each) for each in zip(asked, expected, (one.text for one in made), cut, strict=True)]
 
 
 def judge(found: Sequence[str], expected: Sequence[str]) -> Judgement:

@@ -1,0 +1,141 @@
+"""Language modelling: each token from those before it, on documents packed into rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sublayer import config
+from sublayer.data.batch import TextBatch
+from sublayer.data.encoding import encode_texts
+from sublayer.data.examples.frame import Frame
+from sublayer.data.examples.interface import Examples
+from sublayer.data.examples.packed import PackedDocuments, packed_documents
+from sublayer.data.loader import validation
+from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.table import Rows
+from sublayer.models import CausalModel
+from sublayer.tasks.losses import CrossEntropy, projected
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.task import Encoding, Material, Task, begun
+from sublayer.text import Specials, Tokenizer
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds a text: `nats` of negative log-likelihood in all, over so many tokens."""
+
+    nats: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token; it depends on the tokenizer, so that only models with the same one can be compared by it."""
+        return math.exp(self.loss)
+
+    def word_perplexity(self, words: int) -> float:
+        """exp(nats of the whole text / words in it), whatever the tokens are.
+
+        The standard definition for WikiText and the Penn Treebank: words are what stands between white space, and the
+        end of each line counts as one (Merity et al. 2016; for other tokens than words, Radford et al. 2019, section
+        3.1). The ends of the documents are predicted too, and only make it larger.
+        """
+        return math.exp(self.nats / words)
+
+
+def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: config.Batching) -> Likelihood:
+    """The likelihood of every token once, without dropout.
+
+    A document longer than a row is read in overlapping rows, each token a target in the first row that has it: how far
+    the rows are apart (`evaluation_stride`) says how much context a token has at least.
+    """
+    loss = CrossEntropy(label_smoothing=0.0)
+    nats, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in validation(examples, batching):
+            nats += causal_loss(model, batch, 1, loss).item()
+            tokens += batch.targets
+    return Likelihood(nats, tokens)
+
+
+@dataclass(frozen=True)
+class Modelling:
+    """examples: the validation text. words: how many it has, for the perplexity of a word; None where not asked for."""
+
+    loss_function: CrossEntropy
+    examples: Examples[TextBatch]
+    batching: config.Batching
+    words: int | None
+    rows: str = "rows"
+    unit: str = "tokens"
+    least: int = 0
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
+
+    def loss(self, model: CausalModel, batch: TextBatch, total: int) -> Tensor:
+        return causal_loss(model, batch, total, self.loss_function)
+
+    def evaluate(self, model: CausalModel) -> dict[str, float]:
+        found = likelihood(model, self.examples, self.batching)
+        measured = {"loss": found.loss, "perplexity": found.perplexity}
+        return measured if self.words is None else {**measured, "word_perplexity": found.word_perplexity(self.words)}
+
+    def illustrate(self, folder: Path) -> None:
+        """The numbers say it."""
+
+
+def causal_loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
+    """The loss of a batch of texts, on the targets that they have."""
+    there = batch.to(model.device)
+    # No lengths: padding stands on the right, where no token looks.
+    return projected(model, loss, model.hidden(there.tokens, None, there.segments), there.target, total)
+
+
+class Causal(Task[config.CausalTask, Rows[Document]]):
+    """Each token from those before it."""
+
+    kind: ClassVar = config.CausalTask
+    command: ClassVar = 'sublayer generate {model} "..."'
+
+    @classmethod
+    def without_recipe(cls, room: int) -> dict[str, Any]:
+        """Half a row of context for every token, where there is as much."""
+        return {"type": cls.name(), "evaluation_stride": max(room // 2, 1)}
+
+    def read(self, source: Any, folder: Path) -> Rows[Document]:
+        return read_documents(source, folder)
+
+    def read_plain(self, path: Path) -> Rows[Document]:
+        return read_plain_documents(path)
+
+    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+        """A language model's text begins with `<s>`."""
+        return plain.dressed(template=begun(plain.start_id))
+
+    def examples(self, table: Rows[Document], how: Encoding) -> PackedDocuments:
+        return packed_documents(
+            encode_texts(table.texts(), how.tokenizer),
+            table.report,
+            Frame.of_documents(how.tokenizer),
+            room=how.max_length,
+            stride=self.settings.stride,
+            evaluation_stride=self.settings.evaluation_stride,
+        )
+
+    def objective(self, material: Material[Rows[Document]]) -> Modelling:
+        c = material.recipe.training
+        words = sum(document.words for document in material.table)
+        return Modelling(CrossEntropy(c.label_smoothing), material.examples, c.batches, words)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return "Goes on with a text"

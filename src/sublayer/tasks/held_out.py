@@ -1,0 +1,54 @@
+"""Text that was held out: the rows of a model folder, or a user's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sublayer import config
+from sublayer.data.tables.table import Table
+from sublayer.errors import DataError
+from sublayer.tasks.task import Task
+from sublayer.untrusted import to_json
+
+T = TypeVar("T", bound=Table)
+
+SOURCES: Mapping[str, type[Any]] = {
+    ".tsv": config.LabelledTsv,
+    ".conll": config.Conll,
+    ".txt": config.PlainText,
+    "": config.PlainText,
+}
+"""What a file is read as, by the end of its name, where it is not JSON lines."""
+
+
+def write_rows(table: Table) -> str:
+    """The rows as JSON lines."""
+    return "".join(to_json(row) + "\n" for row in table.plain_rows())
+
+
+def read_rows(task: Task[Any, T], path: Path) -> T:
+    """What `write_rows` wrote, or a file of the kind that the task is trained on: .jsonl, .tsv, .conll or plain text.
+
+    Raises:
+        DataError: the file is missing or without rows, or a row is not what the task asks of.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no {path}", "Give --data FILE: text to judge the model on.")
+    if path.suffix == ".jsonl":
+        return task.read_plain(path)
+    known = task.settings.sources
+    source = config.Tsv if path.suffix == ".tsv" and "tsv" in known else SOURCES.get(path.suffix)
+    if source is None or source.model_fields["type"].default not in known:
+        suffixes = ", ".join(sorted({f".{kind}" for kind in _suffixes(task)}))
+        raise DataError(f"{path} is not what a model for the task '{task.name()}' is judged on", f"Give it {suffixes}.")
+    made: dict[str, Any] = {"document": "file"} if source is config.PlainText else {}
+    return task.read(source(path=path.name, **made), path.parent)
+
+
+def _suffixes(task: Task[Any, Any]) -> Iterator[str]:
+    yield "jsonl"
+    for end, source in (("tsv", "tsv"), ("tsv", "labelled-tsv"), ("conll", "conll"), ("txt", "text")):
+        if source in task.settings.sources:
+            yield end

@@ -1,0 +1,85 @@
+"""What span corruption and denoising have in common: a text, or what was hidden in it, from what is left of it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from sublayer import config
+from sublayer.data.batch import Batch
+from sublayer.data.encoding import encode_texts
+from sublayer.data.examples.corrupted import CorruptedText, Noise
+from sublayer.data.examples.interface import Examples
+from sublayer.data.loader import validation
+from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.table import Rows
+from sublayer.models import SequenceToSequence
+from sublayer.tasks.losses import CrossEntropy
+from sublayer.tasks.objective import evaluating
+from sublayer.tasks.task import Encoding, Material, Task
+from sublayer.tasks.translation import PairLoss, pair_loss
+from sublayer.text import Marks, Specials, Tokenizer
+
+
+@dataclass(frozen=True)
+class Reconstructing(PairLoss):
+    """examples: the validation text, with the same noise every time."""
+
+    examples: Examples[Batch]
+    batching: config.Batching
+    rows: str = "texts"
+    unit: str = "tokens"
+    least: int = 0
+
+    def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
+        plain = CrossEntropy(label_smoothing=0.0)
+        total, targets = 0.0, 0
+        with evaluating(model):
+            for batch in validation(self.examples, self.batching):
+                total += pair_loss(model, batch, 1, plain).item()
+                targets += batch.targets
+        return {"loss": total / targets, "perplexity": math.exp(total / targets)}
+
+    def illustrate(self, folder: Path) -> None:
+        """Two numbers say it."""
+
+
+C = TypeVar("C", bound=config.TaskSettings)
+
+
+class Reconstruction(Task[C, Rows[Document]]):
+    """Restores what noise took from a text."""
+
+    command: ClassVar = 'sublayer translate {model} "..."'
+
+    @abstractmethod
+    def noise(self, tokenizer: Tokenizer, max_length: int, marks: Marks) -> Noise[Batch]:
+        """What is done to a text.
+
+        Raises:
+            ConfigError: the tokenizer lacks a special token.
+        """
+
+    def read(self, source: Any, folder: Path) -> Rows[Document]:
+        return read_documents(source, folder)
+
+    def read_plain(self, path: Path) -> Rows[Document]:
+        return read_plain_documents(path)
+
+    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+        """Nothing stands around a text: an encoder-decoder's marks are put on apart."""
+        return plain.dressed(specials=specials)
+
+    def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[Batch]:
+        noise = self.noise(how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding))
+        return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
+
+    def objective(self, material: Material[Rows[Document]]) -> Reconstructing:
+        c = material.recipe.training
+        return Reconstructing(CrossEntropy(c.label_smoothing), material.examples, c.batches)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return "Restores what is missing in a text; made to be trained further for something else"

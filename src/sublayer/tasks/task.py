@@ -1,0 +1,275 @@
+"""What a task is: all that anybody asks about what a model is trained to do, as one value.
+
+A file of this folder holds one task: how its text is read, what stands around it, what a model is shown, what it is
+asked, how it is judged, and what is said of it. Whoever trains, judges or describes a model asks the task and knows no
+other way of telling one from another.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sublayer import config
+from sublayer.data.examples.interface import Examples
+from sublayer.data.tables.table import Table
+from sublayer.data.vocabulary import MASK
+from sublayer.errors import ConfigError
+from sublayer.tasks.objective import Objective, shown
+from sublayer.text import Slot, Specials, Template, Tokenizer
+
+C = TypeVar("C", bound=config.TaskSettings)
+T = TypeVar("T", bound=Table)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How text becomes examples.
+
+    max_length: tokens of a row. labels: in the order of the model's head. decoding: what an encoder-decoder's texts
+    begin with. positions: those of a model that is judged on the examples, which then leave no row out: one that is
+    longer is cut there. Unset in training, where rows over `max_length` are left out.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int
+    labels: Sequence[str] = ()
+    decoding: config.Decoding = field(default_factory=config.Decoding)
+    positions: int | None = None
+
+    @classmethod
+    def of(cls, recipe: config.Recipe, tokenizer: Tokenizer, *, judged: bool) -> Encoding:
+        """As a recipe says it whose labels are filled in; to train on the examples, or to judge a model."""
+        positions = recipe.model.max_length if judged else None
+        return cls(tokenizer, recipe.data.max_length, head_labels(recipe.model), recipe.decoding, positions)
+
+
+@dataclass(frozen=True)
+class Material(Generic[T]):
+    """What a model is judged on, while it is trained or afterwards.
+
+    recipe: with the labels filled in. table: the text as it was read. examples: the same, as the task shows it to a
+    model. training: what is trained on; None where nothing is.
+    """
+
+    recipe: config.Recipe
+    table: T
+    examples: Examples[Any]
+    tokenizer: Tokenizer
+    training: Examples[Any] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the model's head, in its order."""
+        return head_labels(self.recipe.model)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """scores: by the keys of `config.MEASURES`. count: of how many `noun`. noted: what was done to some of them."""
+
+    scores: dict[str, float]
+    count: int
+    noun: str
+    noted: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return f"{shown(self.scores)} ({'; '.join([f'{self.count:,} {self.noun}', *self.noted])})"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How `sublayer evaluate` is to score a model, where it is asked otherwise than the recipe has it.
+
+    beam, length_penalty, tokenize: of translations; unset means the model's own. write: whether what was asked and
+    answered is wanted too. progress: given the number of rows, what is told each time how many have just been done.
+    """
+
+    beam: int | None = None
+    length_penalty: float | None = None
+    tokenize: str | None = None
+    write: bool = False
+    progress: Callable[[int], Callable[[int], None]] = lambda count: lambda done: None
+
+    def refuse(self, *names: str) -> None:
+        """
+        Raises:
+            ConfigError: one of these is asked for, of a model that has nothing of the kind.
+        """
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                option = f"--{name.replace('_', '-')}" if name != "write" else "--out"
+                raise ConfigError(f"{option} says nothing about what this model does", f"Leave {option} away.")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """lines: the scores, by name, in this order. remarks: what they mean. warnings: what was done to the text.
+    rows: what was asked and answered, as JSON holds it."""
+
+    lines: Mapping[str, str]
+    remarks: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Task(ABC, Generic[C, T]):
+    """A task with its settings in a recipe.
+
+    kind: of these settings. command: what uses a model that has learned it, with {model} for the model's folder.
+    python: the same in Python, where a call on `model` says it.
+    """
+
+    settings: C
+
+    kind: ClassVar[type[config.TaskSettings]]
+    command: ClassVar[str]
+    python: ClassVar[str] = ""
+
+    @classmethod
+    def name(cls) -> str:
+        """As a recipe calls it."""
+        return str(cls.kind.model_fields["type"].default)
+
+    @classmethod
+    def without_recipe(cls, room: int) -> dict[str, Any]:
+        """The settings, as plain data, where a model is judged whose recipe nobody knows.
+
+        Args:
+            room: tokens of a row.
+        """
+        return {"type": cls.name()}
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, source: Any, folder: Path) -> T:
+        """The text of a source, which is one of `settings.sources`; relative paths start at `folder`."""
+
+    @abstractmethod
+    def read_plain(self, path: Path) -> T:
+        """What `Table.plain_rows` gives, from a file of JSON lines: the form in which text is held out."""
+
+    # --- tokenizer -----------------------------------------------------------------------------------------------
+
+    def extra_tokens(self) -> tuple[str, ...]:
+        """The special tokens that the task needs beside those that every tokenizer has."""
+        return ()
+
+    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+        """A tokenizer trained here, with what the task wants around texts; an encoder reads `<s> text </s>`.
+
+        Args:
+            specials: those of `plain`, the extra ones among them.
+        """
+        return plain.dressed(template=framed(plain.start_id, plain.end_id), specials=specials)
+
+    def adopt(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer of a model to begin with."""
+        return tokenizer
+
+    def train_tokenizer(self, recipe: config.TokenizerRecipe, training: Table) -> Tokenizer:
+        """A tokenizer trained on the text, which puts around texts what the task wants there."""
+        extra = self.extra_tokens()
+        # In a vocabulary of subwords every byte stands anyway, and no piece spans lines.
+        ends = not isinstance(recipe, config.Subwords)
+        plain = Tokenizer.train(training.spelled(ends=ends), recipe, extra)
+        mask = plain.special_id(MASK)
+        others = tuple(found for token in extra if (found := plain.special_id(token)) is not None and found != mask)
+        return self.dress(plain, Specials.of({**plain.specials.roles, "mask": mask}, others))
+
+    # --- what a model is shown, and asked ------------------------------------------------------------------------
+
+    def labels(self, table: T) -> tuple[str, ...]:
+        """The labels that the text has, for a head that names none.
+
+        Raises:
+            DataError: there is only one.
+        """
+        return ()
+
+    @abstractmethod
+    def examples(self, table: T, how: Encoding) -> Examples[Any]:
+        """The text as the task shows it to a model.
+
+        Raises:
+            DataError: nothing fits, or a label is unknown. ConfigError: the tokenizer lacks a special token.
+        """
+
+    @abstractmethod
+    def objective(self, material: Material[T]) -> Objective:
+        """What is asked of a model.
+
+        Raises:
+            ConfigError: the model's head means something else than the task does.
+        """
+
+    # --- how a model is judged -----------------------------------------------------------------------------------
+
+    def measure(self, model: Any, recipe: config.Recipe, table: T, tokenizer: Tokenizer) -> Measured:
+        """What the training was watched with, on all rows of `table`; nothing is changed in the model.
+
+        Raises:
+            DataError: a row has a label that the model does not know.
+        """
+        examples = self.examples(table, Encoding.of(recipe, tokenizer, judged=True))
+        found = self.objective(Material(recipe, table, examples, tokenizer)).evaluate(model)
+        report = examples.report
+        return Measured(found, report.kept, report.noun, tuple(map(str, report.noted)))
+
+    def score(self, loaded: Any, recipe: config.Recipe, table: T, how: Scoring) -> Scored:
+        """What `sublayer evaluate` says of a model.
+
+        Args:
+            loaded: as `hub.folder.ready` made it.
+
+        Raises:
+            ConfigError: `how` asks for what this task has not. DataError: as in `measure`.
+        """
+        how.refuse("beam", "length_penalty", "tokenize", "write")
+        return measured_lines(self, loaded, recipe, table)
+
+    # --- what is said of it --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def does(self, recipe: config.Recipe) -> str:
+        """What a model does that was trained by `recipe`, in a sentence without its end."""
+
+    def languages(self, recipe: config.Recipe) -> str:
+        """From which language to which, where that is a part of what the model is."""
+        return ""
+
+    def held_out(self) -> str:
+        """How what was held out is used."""
+        return "What was held out stands in `test.jsonl`."
+
+
+def measured_lines(task: Task[C, T], loaded: Any, recipe: config.Recipe, table: T) -> Scored:
+    """What `Task.measure` finds, a line a measure."""
+    started = time.perf_counter()
+    found = task.measure(loaded.model, recipe, table, loaded.tokenizer)
+    lines = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
+    lines |= {(measure := config.MEASURES[name]).title: measure.shown(value) for name, value in found.scores.items()}
+    return Scored(lines, warnings=found.noted)
+
+
+def head_labels(model: config.Model) -> tuple[str, ...]:
+    """The labels of the model's head; none where it has no such head."""
+    head = getattr(model, "head", None)
+    return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
+
+
+def framed(start: int, end: int) -> Template:
+    """`start text end`, and `start text end second end` with the second text's part of type 1."""
+    first = (Slot(start), Slot(text=0), Slot(end))
+    return Template(first, (*first, Slot(text=1, type=1), Slot(end, type=1)))
+
+
+def begun(start: int) -> Template:
+    """`start text`: what a language model goes on from."""
+    return Template.around((start,), ())

@@ -1,0 +1,159 @@
+"""Translation: the loss of section 5.4, judged by BLEU of greedy translations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from torch import Tensor
+
+from sublayer import config
+from sublayer.data import sources
+from sublayer.data.batch import Batch
+from sublayer.data.encoding import EncodedPairs, encode
+from sublayer.data.sources import Pairs, grouped
+from sublayer.generation.translator import Translator
+from sublayer.models import SequenceToSequence
+from sublayer.tasks.losses import CrossEntropy, projected
+from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score, validation_loss
+from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
+from sublayer.text import Marks, Specials, Tokenizer
+
+LEAST = 300_000
+"""Target tokens that a translation model must see before it says anything sensible. The demo's reaches 6 BLEU after
+97 steps of about 3,000 (docs/figures/translation.json), and 27 after twice as many."""
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """The loss of whatever writes one text after reading another."""
+
+    loss_function: CrossEntropy
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
+
+    def loss(self, model: SequenceToSequence, batch: Batch, total: int) -> Tensor:
+        return pair_loss(model, batch, total, self.loss_function)
+
+
+def pair_loss(model: SequenceToSequence, batch: Batch, total: int, loss: CrossEntropy) -> Tensor:
+    """The loss of a decoder's tokens, given a source."""
+    # Where no source is padded the encoder needs no mask; asked before the move, so that no device is waited for.
+    full = int(batch.source_lengths.min()) == batch.source.shape[1]
+    there = batch.to(model.device)
+    hidden = model.hidden(there.source, None if full else there.source_lengths, there.target_in)
+    return projected(model, loss, hidden, there.target_out, total)
+
+
+@dataclass(frozen=True)
+class Translating(PairLoss):
+    """Pairs as they were read and as they were encoded, to validate on. tokenize: how BLEU cuts texts into words."""
+
+    pairs: Pairs
+    encoded: EncodedPairs
+    tokenizer: Tokenizer
+    batching: config.Batching
+    decoding: config.Decoding
+    tokenize: str = "13a"
+    rows: str = "pairs"
+    unit: str = "tokens"
+    least: int = LEAST
+
+    def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
+        """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
+        was_training = model.training
+        model.eval()
+        loss = validation_loss(model, self.encoded, self.batching)
+        bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
+        model.train(was_training)
+        return {"loss": loss, "bleu": bleu}
+
+    def illustrate(self, folder: Path) -> None:
+        """Two numbers say it."""
+
+    def _bleu(self, translator: Translator, sources: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        fitting, _ = cut_to_fit(translator, sources)
+        translations = translator.translate(fitting, beam=1)
+        return score([one.text for one in translations], references, self.tokenize).bleu
+
+
+class Translation(Task[config.TranslationTask, Pairs]):
+    """One text into another."""
+
+    kind: ClassVar = config.TranslationTask
+    command: ClassVar = 'sublayer translate {model} "..."'
+    python: ClassVar = 'model.translate(["..."])[0].text'
+
+    def read(self, source: Any, folder: Path) -> Pairs:
+        return sources.read(source, folder)
+
+    def read_plain(self, path: Path) -> Pairs:
+        return sources.read_plain(path)
+
+    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+        """Nothing stands around a text: an encoder-decoder's marks are put on apart."""
+        return plain.dressed(specials=specials)
+
+    def examples(self, table: Pairs, how: Encoding) -> EncodedPairs:
+        return encode(
+            table, how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding), positions=how.positions
+        )
+
+    def objective(self, material: Material[Pairs]) -> Translating:
+        recipe = material.recipe
+        tokenize = self._tokenize(recipe, recipe.decoding.target_language, None)
+        bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
+        c, examples = recipe.training, cast("EncodedPairs", material.examples)
+        loss = CrossEntropy(c.label_smoothing)
+        return Translating(loss, material.table, examples, material.tokenizer, c.batches, recipe.decoding, tokenize)
+
+    def score(self, loaded: Any, recipe: config.Recipe, table: Pairs, how: Scoring) -> Scored:
+        """Translations as the model makes them in use, by sacreBLEU with its signatures."""
+        translator: Translator = loaded
+        tokenize = self._tokenize(recipe, translator.decoding.target_language, how.tokenize)
+        given, references = grouped(table)
+        sources, cut = cut_to_fit(translator, given)
+        started = time.perf_counter()
+        translations = translator.translate(
+            sources,
+            beam=how.beam,
+            length_penalty=how.length_penalty,
+            progress=how.progress(len(sources)),
+        )
+        seconds = time.perf_counter() - started
+        texts = [translation.text for translation in translations]
+        found = score(texts, references, tokenize)
+        ended = sum(not translation.complete for translation in translations)
+        warnings = [f"{cut} sources are longer than the model's positions and are cut there"] if cut else []
+        warnings += [f"{ended} translations reached their length limit and are cut there"] if ended else []
+        rows = zip(given, references, texts, strict=True)
+        return Scored(
+            {
+                "sentences": f"{found.sentences:,} ({seconds:.1f} s)",
+                "BLEU": f"{found.bleu:.2f}   {found.bleu_signature}",
+                "chrF": f"{found.chrf:.2f}   {found.chrf_signature}",
+            },
+            [UNLEARNED] if found.unlearned else [],
+            warnings,
+            [{"source": one, "references": several, "translation": text} for one, several, text in rows],
+        )
+
+    def _tokenize(self, recipe: config.Recipe, language: str | None, asked: str | None) -> str:
+        """How BLEU cuts texts into words: as asked, else as the recipe says, else by the target language."""
+        settings = self.settings if asked is None else config.TranslationTask.parse({"bleu": asked}, "--tokenize")
+        return bleu_tokenizer(language or recipe.data.target_language, settings.bleu)
+
+    def does(self, recipe: config.Recipe) -> str:
+        return f"Translates {recipe.data.source_language} to {recipe.data.target_language}"
+
+    def languages(self, recipe: config.Recipe) -> str:
+        return f", {recipe.data.source_language} to {recipe.data.target_language}"
+
+    def held_out(self) -> str:
+        return (
+            "BLEU is of greedy translations. `sublayer evaluate` scores it on the held-out sentences in `test.jsonl`."
+        )
