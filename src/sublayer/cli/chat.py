@@ -21,34 +21,43 @@ RESET = "/reset"
 
 
 def chat(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default=OWN)
+        int | None, typer.Option(min=1, help="Maximum number of new tokens in an answer.", show_default=OWN)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
+        float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy search.", show_default=OWN)
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Nucleus sampling: sample from the smallest set of tokens with total probability at least p.",
+        ),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
+        float | None,
+        typer.Option(min=0, max=1, help="Drop tokens less than p times as probable as the most probable one."),
     ] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
+        float | None, typer.Option(help="Penalize tokens that occurred before; 1 is no penalty.", show_default=OWN)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same answers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+        typer.Option(
+            help="Weight format for decoding on a CPU; narrower formats are approximate, and usually faster.",
+            show_default="as they are",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Talk with a model, a line a turn, until the input ends. The conversation is kept; /reset begins a new one.
+    """Chat with a model, one line per turn, until the end of the input. The history is kept; /reset clears it.
 
-    Answers appear as they are made; control-C stops one, and the conversation goes on from there.
+    Answers are streamed. Ctrl-C stops an answer, and the conversation continues from there.
 
     Example: sublayer chat models/smollm2 --temperature 0.2 --system "You are brief."
     """

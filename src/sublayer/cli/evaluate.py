@@ -20,7 +20,7 @@ OWN = "the model's own"
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -29,20 +29,20 @@ def evaluate(
         ),
     ] = None,
     beam: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
+        int | None, typer.Option(min=1, help="Number of beams; 1 is greedy search. Default: the model's own.")
     ] = None,
     length_penalty: Annotated[float | None, typer.Option(min=0, show_default=OWN)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write what was asked, expected and answered here (JSON lines).")
+        Path | None, typer.Option(help="Write inputs, references and outputs to this file, as JSON lines.")
     ] = None,
     tokenize: Annotated[
         str | None,
         typer.Option(
-            help="BLEU's tokenizer, as sacreBLEU calls it: 13a, zh, ja-mecab, ko-mecab, intl, char, spm, flores200, …",
+            help="Tokenizer of sacreBLEU: 13a, zh, ja-mecab, ko-mecab, intl, char, spm, flores200, …",
             show_default="the recipe's, or by the target language",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
     """Score a model on what was held out when it was trained.
 

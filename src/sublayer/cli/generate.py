@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def generate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     prompt: Annotated[
-        str | None, typer.Argument(help="What to go on from; without it, lines are read from standard input.")
+        str | None, typer.Argument(help="Text to continue. Default: each line of standard input.")
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -31,59 +31,80 @@ def generate(
             "--max-tokens",
             "--max-new-tokens",
             min=1,
-            help="New tokens at most; may be more than the model's context has room for.",
+            help="Maximum number of new tokens; may exceed the model's context.",
             show_default=OWN,
         ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sample; below 1 is surer, 0 is greedy.", show_default=OWN)
+        float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy search.", show_default=OWN)
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most probable tokens only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the fewest tokens with probability p together.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Nucleus sampling: sample from the smallest set of tokens with total probability at least p.",
+        ),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from tokens p times as probable as the best.")
+        float | None,
+        typer.Option(min=0, max=1, help="Drop tokens less than p times as probable as the most probable one."),
     ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Beam search; 1 is greedy.")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Number of beams; 1 is greedy search.")] = None,
     length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha, of a beam.")
+        float | None, typer.Option(min=0, help="Length penalty of beam search: score = log P / length ** penalty.")
     ] = None,
     n: Annotated[
-        int, typer.Option("--n", "-n", min=1, max=MOST_BEAMS, help="Texts for each prompt; not by greedy search.")
+        int,
+        typer.Option(
+            "--n",
+            "-n",
+            min=1,
+            max=MOST_BEAMS,
+            help="Number of texts to print for each prompt; needs sampling or beam search.",
+        ),
     ] = 1,
     repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: what was said becomes less likely.", show_default=OWN)
+        float | None, typer.Option(help="Penalize tokens that occurred before; 1 is no penalty.", show_default=OWN)
     ] = None,
     no_repeat_ngram: Annotated[
-        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
+        int | None, typer.Option(min=1, help="Never repeat an n-gram of this size.", show_default=OWN)
     ] = None,
-    min_length: Annotated[int | None, typer.Option(min=0, help="New tokens at least.", show_default=OWN)] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same texts.")] = None,
+    min_length: Annotated[
+        int | None, typer.Option(min=0, help="Minimum number of new tokens.", show_default=OWN)
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this string; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One object a prompt, with tokens and log-probabilities.")
+        bool, typer.Option("--json", help="Print a JSON object for each prompt, with tokens and log-probabilities.")
     ] = False,
     draft: Annotated[
-        Path | None, typer.Option(help="A small model that guesses ahead; texts stay what they are.", metavar="MODEL")
+        Path | None,
+        typer.Option(help="Draft model for speculative decoding, with the same vocabulary.", metavar="MODEL"),
     ] = None,
-    lookup: Annotated[bool, typer.Option("--lookup", help="Guess ahead from the prompt itself.")] = False,
-    guesses: Annotated[int, typer.Option(min=1, help="Tokens guessed at a time.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input worked on together.")] = 64,
+    lookup: Annotated[
+        bool, typer.Option("--lookup", help="Speculative decoding by prompt lookup, without a draft model.")
+    ] = False,
+    guesses: Annotated[int, typer.Option(min=1, help="Draft tokens per step of speculative decoding.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+        typer.Option(
+            help="Weight format for decoding on a CPU; narrower formats are approximate, and usually faster.",
+            show_default="as they are",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Go on from a prompt, or from each line of standard input, in order. What is printed is the new text alone.
+    """Continue a prompt, or each line of standard input, in order. Prints the new text without the prompt.
 
-    A single text is shown as it is made. Several texts of a prompt stand under one another; where they have several
-    lines, --json keeps them apart.
+    A single text is streamed. With --n, the texts of a prompt are printed one below the other; use --json if they can
+    contain line breaks.
 
-    A text may grow longer than the model's context: whenever the context is full, the model forgets the older half of
-    it and reads the rest again. That works for every model, with greedy search and sampling; a beam, --draft and
-    --lookup have to stay inside the context, and so has the prompt.
+    With greedy search and sampling a text may grow beyond the model's context: whenever the context is full, its older
+    half is dropped and the rest is encoded again. The prompt itself must fit into the context, and so must everything
+    with --beam, --draft and --lookup.
 
     Example: sublayer generate runs/lm "Once upon a time" --temperature 0.8 --top-p 0.95 --seed 1
 

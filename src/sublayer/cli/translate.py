@@ -19,37 +19,41 @@ if TYPE_CHECKING:
 
 
 def translate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    sentences: Annotated[
-        list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
-    ] = None,
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")] = None,
     beam: Annotated[
-        int | None, typer.Option(min=1, help="Hypotheses kept; 1 is greedy. Unset: the model's own.")
+        int | None, typer.Option(min=1, help="Number of beams; 1 is greedy search. Default: the model's own.")
     ] = None,
-    n_best: Annotated[int, typer.Option(min=1, max=MOST_BEAMS, help="Translations for each sentence.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, max=MOST_BEAMS, help="Number of translations to print for each sentence.")
+    ] = 1,
     length_penalty: Annotated[
-        float | None, typer.Option(min=0, help="alpha in score = log P / length ** alpha.", show_default=OWN)
+        float | None,
+        typer.Option(min=0, help="Length penalty of beam search: score = log P / length ** penalty.", show_default=OWN),
     ] = None,
     source_language: Annotated[
-        str | None, typer.Option("--from", help="Language of the sentences, where a model knows several.")
+        str | None, typer.Option("--from", help="Source language code of a multilingual model (eng_Latn, en_XX).")
     ] = None,
     target_language: Annotated[
-        str | None, typer.Option("--to", help="Language to write, as the tokenizer calls it (spa_Latn, es_XX).")
+        str | None, typer.Option("--to", help="Target language code of a multilingual model (spa_Latn, es_XX).")
     ] = None,
     no_repeat_ngram: Annotated[
-        int | None, typer.Option(min=1, help="No so many tokens in a row are said twice.", show_default=OWN)
+        int | None, typer.Option(min=1, help="Never repeat an n-gram of this size.", show_default=OWN)
     ] = None,
-    min_length: Annotated[int | None, typer.Option(min=0, help="Tokens at least.", show_default=OWN)] = None,
+    min_length: Annotated[int | None, typer.Option(min=0, help="Minimum number of tokens.", show_default=OWN)] = None,
     only: Annotated[
-        Path | None, typer.Option(help="Say nothing but tokens that stand in this text file.", metavar="FILE")
+        Path | None, typer.Option(help="Allow only the tokens that occur in this text file.", metavar="FILE")
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Score and log-probability first, with tabs.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input translated together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Print score and log-probability before each translation, separated by tabs."),
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Translate sentences, in order: those given, or lines from standard input to standard output as they are done.
+    """Translate the given sentences, or standard input line by line, in order.
 
-    Empty lines stay empty. A translation that ran into its length limit is reported on standard error.
+    Empty lines stay empty. A translation that was cut at the length limit is reported on standard error.
 
     Example: sublayer translate runs/demo "Where are my keys?"
 
