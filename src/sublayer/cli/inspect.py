@@ -37,8 +37,8 @@ def inspect(
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Serve a local web page that shows the inside of a model: attention of every layer and head, candidates for the next
-    token, the logit lens, and the output with heads switched off.
+    """Serve a local web page to look into a model: the attention of every layer and head, candidates for each token,
+    the logit lens, and the output with heads switched off.
 
     Works for translation models, language models and encoders. Stop it with Ctrl-C.
 

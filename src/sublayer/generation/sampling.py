@@ -1,8 +1,8 @@
-"""Sampling: at every step a token drawn from the model's distribution, sharpened and cut.
+"""Sampling: draw each token from the model's distribution, after temperature, top-k, top-p and min-p.
 
-What sharpens and cuts are functions of the logits, with the definitions of `transformers` and in its order:
-temperature, top-k, top-p, min-p. One uniform number then picks a token by the inverse of the cumulative distribution;
-it is a function of (seed, row, step) alone (`randomness`), so that what is sampled together is what is sampled alone.
+These are functions of the logits, defined and ordered as in `transformers`. One uniform number then picks a token by
+the inverse of the cumulative distribution. The number depends on (seed, row, step) only (`randomness`), so that a text
+does not depend on the rest of its batch.
 
 Shapes: R rows, V vocabulary.
 """
@@ -24,7 +24,7 @@ BLOCK = 256
 
 
 def warped(logits: Tensor, c: config.Sampling) -> Tensor:
-    """Logits of the distribution that is sampled; `NEVER` where a token is cut off. Shape: [R, V] -> [R, V]."""
+    """Apply temperature, top-k, top-p and min-p; dropped tokens become `NEVER`. Shape: [R, V] -> [R, V]."""
     if c.temperature != 1.0:
         logits = logits / c.temperature
     if c.top_k is not None:
@@ -37,14 +37,14 @@ def warped(logits: Tensor, c: config.Sampling) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """The k most probable tokens of each row, and those that are as probable as the last of them."""
+    """Keep the k most probable tokens of each row, and those that tie with the last of them."""
     least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
     return logits.masked_fill(logits < least, NEVER)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The fewest tokens, most probable first, that together have probability p or more (section 3.1 of Holtzman et al.
-    2020, "The curious case of neural text degeneration", https://arxiv.org/abs/1904.09751)."""
+    """Keep the smallest set of tokens with total probability p or more (section 3.1 of Holtzman et al. 2020, "The
+    curious case of neural text degeneration", https://arxiv.org/abs/1904.09751)."""
     vocabulary = logits.shape[-1]
     total = logits.logsumexp(dim=-1, keepdim=True)
     # Few tokens hold the mass as a rule, and finding them is several times quicker than sorting all.
@@ -62,15 +62,15 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
-    """The tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat: min-p
-    sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
+    """Keep the tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat:
+    min-p sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), NEVER)
 
 
 def drawn(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
-    """For each row the token at which the cumulative distribution passes its uniform number.
+    """Return for each row the token at which the cumulative distribution passes its uniform number.
 
-    A row of nothing but `NEVER` gives any token: whoever rules everything out sees it by the score of what was chosen.
+    A row that is `NEVER` everywhere returns an arbitrary token; the caller checks the score of the chosen token.
 
     Shape: logits [R, V], one number in [0, 1) a row -> [R] int64.
     """
