@@ -1,7 +1,9 @@
-"""sublayer: the Transformer, whole, in one small PyTorch code base.
+"""sublayer: train, load, run and inspect Transformers, in one small PyTorch code base.
 
 model = sublayer.load("runs/en-es")
 model.translate(["How are you?"])[0].text
+
+The reference of the API is docs/python.md.
 """
 
 from __future__ import annotations

@@ -18,34 +18,32 @@ if TYPE_CHECKING:
 
 
 def attend(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    text: Annotated[str, typer.Argument(help="The text to read, or the sentence to translate.", metavar="TEXT")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    text: Annotated[str, typer.Argument(help="Text to encode, or sentence to translate.", metavar="TEXT")],
     target: Annotated[
-        str | None, typer.Option(help="A translation to read along; unset: the model's own.", metavar="TEXT")
+        str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where the picture goes: .png or .svg.", metavar="PATH", show_default="attention.png, but for --html"
+            help="Picture to write: .png or .svg.", metavar="PATH", show_default="attention.png, unless --html is given"
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            "--html", help="Write a page to look around in instead: one file, for any browser.", metavar="PATH"
-        ),
+        typer.Option("--html", help="Write an interactive page instead: one self-contained HTML file.", metavar="PATH"),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(min=0, max=256, help="With --html: what a language model adds to the text.")
+        int, typer.Option(min=0, max=256, help="With --html: number of tokens that a language model adds to the text.")
     ] = 0,
     layers: Annotated[
         list[int] | None,
-        typer.Option("--layer", metavar="N", help="Draw this layer, counted from 0; may be repeated. Unset: all."),
+        typer.Option("--layer", metavar="N", help="Layer to draw, counted from 0; may be repeated. Default: all."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Draw what a model attends to, a panel a head: the encoder, decoder and cross-attention of one that translates,
-    the self-attention of any other.
+    """Draw the attention maps of a model, one panel per head: encoder, decoder and cross-attention of a translation
+    model, self-attention of any other.
 
     Example: sublayer attend runs/en-es "Where are my keys?" --out keys.svg
 

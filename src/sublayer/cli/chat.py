@@ -23,24 +23,26 @@ RESET = "/reset"
 
 @from_tree(sampling=SAMPLING, constraints=Fields(Constraints, ("repetition_penalty",)))
 def chat(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     *,
-    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer at most.", show_default=OWN)
+        int | None, typer.Option(min=1, help="Maximum number of new tokens in an answer.", show_default=OWN)
     ] = None,
     sampling: Told,
     constraints: Told,
-    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same answers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+        typer.Option(
+            help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Talk with a model, a line a turn, until the input ends. The conversation is kept; /reset begins a new one.
+    """Chat with a model, one line per turn, until the end of the input. The history is kept; /reset clears it.
 
-    Answers appear as they are made; control-C stops one, and the conversation goes on from there.
+    Answers are streamed. Ctrl-C stops an answer, and the conversation continues from there.
 
     Example: sublayer chat models/smollm2 --temperature 0.2 --system "You are brief."
     """

@@ -12,17 +12,17 @@ from sublayer.cli.terminal import say
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
-    seed: Annotated[int, typer.Option(help="Of the random tokens on which the laws are tried.")] = 0,
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    seed: Annotated[int, typer.Option(help="Random seed of the test inputs.")] = 0,
     precision: Annotated[
         Literal["model", "float64"],
-        typer.Option(help="Check the model as it runs, or a copy in float64, to ten digits."),
+        typer.Option(help="Check the model in its own type, or a copy in float64 with tighter tolerances."),
     ] = "model",
 ) -> None:
-    """Check on your own model what must hold on any: batched = single, cached = uncached, packed = separate, and more.
+    """Check the laws on your own model: equivalences such as batched = single, cached = uncached, packed = separate.
 
-    The model may be of any shape; an encoder is asked through its head. Laws that have nothing to say about its shape
-    are named below the table. Exits with 1 where a law does not hold.
+    Works for every kind of model; an encoder is run through its head. Laws that do not apply to the model are listed
+    below the table. The exit code is 1 if a law fails.
 
     Example: sublayer check runs/en-es
     """

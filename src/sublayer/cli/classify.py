@@ -12,17 +12,15 @@ from sublayer.cli.terminal import say
 
 
 def classify(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; without any, lines are read from standard input.")
-    ] = None,
-    best: Annotated[int, typer.Option(min=1, help="Labels to show for each text.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts. Default: lines of standard input.")] = None,
+    best: Annotated[int, typer.Option(min=1, help="Number of labels to print for each text.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Say which label each text has, and how probable it is: label and probability, with tabs, then the text.
+    """Classify texts. Prints label, probability and text, separated by tabs.
 
-    A line of standard input gives a line; an empty one gives an empty one.
+    Each line of standard input gives one line of output; an empty line gives an empty line.
 
     Example: sublayer classify models/sentiment "A film to see twice."
 

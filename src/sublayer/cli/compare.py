@@ -13,25 +13,33 @@ from sublayer.cli.terminal import say
 def compare(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="parallel, recall, translation, positions.", metavar="[PART]...", show_default="all four"),
+        typer.Argument(
+            help="Parts to run: parallel, recall, translation, positions.", metavar="[PART]...", show_default="all four"
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Under 15 minutes on two cores, instead of an hour and a quarter.")
+        bool,
+        typer.Option(
+            "--quick", help="A reduced comparison: under 15 minutes on two cores instead of an hour and a quarter."
+        ),
     ] = (False),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report.", show_default="runs/compare, or runs/compare-quick")
+        Path | None,
+        typer.Option(help="Folder to write the report to.", show_default="runs/compare, or runs/compare-quick"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure anew what is in the folder.")] = False,
-    redraw: Annotated[bool, typer.Option("--redraw", help="Measure nothing: write the report of what is there.")] = (
-        False
-    ),
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Measure again what the folder already holds.")
+    ] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Write the report from the measurements in the folder, without measuring.")
+    ] = (False),
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Measure a Transformer against recurrent networks of as many parameters, and write one report with pictures.
+    """Compare a Transformer with recurrent networks of the same number of parameters, and write a report with plots.
 
-    parallel: speed of training against the length of the texts. recall: what is remembered over a distance, and the
-    gradient that comes back from it. translation: quality against time, by the length of the sentence. positions: kinds
-    of positions on texts longer than in training. What has been measured is kept, and not measured again.
+    parallel: training speed by sequence length. recall: associative recall over a distance, and the gradient from
+    there. translation: quality over training time, by sentence length. positions: position encodings on texts longer
+    than in training. Measurements are kept in the folder and are not repeated.
 
     Example: sublayer compare --quick
 

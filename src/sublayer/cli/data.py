@@ -10,12 +10,12 @@ from sublayer.cli import terminal
 from sublayer.cli.progress import reported
 from sublayer.cli.terminal import say
 
-app = typer.Typer(help="Corpora by name: list them, fetch them.", no_args_is_help=True)
+app = typer.Typer(help="List and download the named corpora.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_corpora() -> None:
-    """List the corpora that can be named in a recipe.
+    """List the corpora that a recipe can name.
 
     Example: sublayer data list
     """
@@ -32,11 +32,11 @@ def list_corpora() -> None:
 
 @app.command("fetch")
 def fetch_corpus(
-    name: Annotated[str, typer.Argument(help="A name from `sublayer data list`.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Name of the corpus, as `sublayer data list` shows it.", metavar="NAME")],
 ) -> None:
-    """Fetch a corpus into the cache folder, unless it is there, and say where it is and under which licence.
+    """Download a corpus into the cache unless it is there already, and print its path and licence.
 
-    The folder is $SUBLAYER_CACHE, or else $XDG_CACHE_HOME/sublayer, or else ~/.cache/sublayer.
+    The cache is $SUBLAYER_CACHE, else $XDG_CACHE_HOME/sublayer, else ~/.cache/sublayer.
 
     Example: sublayer data fetch tatoeba-en-es
     """

@@ -79,19 +79,28 @@ def describe(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a value, as model.encoder.layers=2.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set",
+            help="Override a setting of the model or recipe, e.g. model.encoder.layers=2; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Texts at once when it is used.")] = 32,
-    length: Annotated[int, typer.Option(min=1, help="Tokens that are read, and tokens that are made.")] = 32,
-    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses a text; unset: the recipe's.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size at inference.")] = 32,
+    length: Annotated[int, typer.Option(min=1, help="Input length and output length at inference, in tokens.")] = 32,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Number of beams at inference. Default: the recipe's.")
+    ] = None,
     machine: Annotated[
-        bool, typer.Option("--machine", help="Describe this machine instead: what it is fast at, and what is chosen.")
+        bool,
+        typer.Option(
+            "--machine", help="Describe this machine instead: measured speeds, and the choices made from them."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a model: its tree, parameters by part, FLOPs per token, and memory to train it and to use it.
+    """Describe a model: its configuration, parameters per part, FLOPs per token, and memory for training and inference.
 
-    Everything is counted from the configuration: nothing is loaded or fetched.
+    Everything is computed from the configuration; no weights are loaded.
 
     Example: sublayer describe base --set model.encoder.position.type=rotary
     """

@@ -13,19 +13,17 @@ from sublayer.untrusted import to_json
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; without any, lines are read from standard input.")
-    ] = None,
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts. Default: lines of standard input.")] = None,
     similar: Annotated[
-        bool, typer.Option("--similar", help="In place of vectors, how alike each two texts are (cosine).")
+        bool, typer.Option("--similar", help="Print the cosine similarity of each pair of texts instead of vectors.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Turn texts into vectors: a line of JSON each, {"text": …, "vector": [ … ]}.
+    """Embed texts. Prints one JSON object per text: {"text": …, "vector": [ … ]}.
 
-    A line of standard input gives a line; the vector of an empty one is null, and it is alike to nothing ("-").
+    Each line of standard input gives one line of output. An empty line has the vector null, and the similarity "-".
 
     Example: sublayer embed models/minilm --similar "A cat sat." "There was a kitten." "Stocks fell."
     """

@@ -18,7 +18,7 @@ from sublayer.untrusted import to_json
 
 @from_tree(decoding=Fields(Decoding, ("beam", "length_penalty")))
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     *,
     data: Annotated[
         Path | None,
@@ -36,16 +36,16 @@ def evaluate(
     ] = None,
     decoding: Told,
     out: Annotated[
-        Path | None, typer.Option(help="Write what was asked, expected and answered here (JSON lines).")
+        Path | None, typer.Option(help="Write inputs, references and outputs to this file, as JSON lines.")
     ] = None,
     tokenize: Annotated[
         str | None,
         typer.Option(
-            help="BLEU's tokenizer, as sacreBLEU calls it: 13a, zh, ja-mecab, ko-mecab, intl, char, spm, flores200, …",
+            help="Tokenizer of sacreBLEU: 13a, zh, ja-mecab, ko-mecab, intl, char, spm, flores200, …",
             show_default="the recipe's, or by the target language",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
     """Score a model on what was held out when it was trained, or on a file.
 

@@ -19,24 +19,27 @@ class Format(StrEnum):
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    out: Annotated[Path, typer.Argument(help="Where the new folder is to be.", metavar="OUT")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
     form: Annotated[
         Format,
         typer.Option(
             "--format",
-            help="hf: a folder that `transformers` loads. peft: adapters alone, for the base exported as hf.",
+            help="hf: a folder that `transformers` loads. peft: the adapters alone, for a base exported as hf.",
         ),
     ] = Format.hf,
     family: Annotated[
         str | None,
-        typer.Option(help="The family to write it as.", show_default="the one it came from, or the first that can"),
+        typer.Option(
+            help="Model family (architecture) to write.",
+            show_default="the one it was imported from, or the first that fits",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
 ) -> None:
-    """Write a model as a folder that `transformers` loads and runs, tokenizer included.
+    """Export a model and its tokenizer as a folder that `transformers` loads.
 
-    Nothing is approximated: a model that no family of theirs can express is refused, with what would be lost.
+    The export is exact. A model that no architecture of `transformers` can express is refused; the error says why.
 
     Example: sublayer export models/my-llama exported/my-llama --format hf
 

@@ -12,15 +12,15 @@ from sublayer.cli.terminal import say
 
 
 def fill(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts with [MASK]; without any, lines are read from standard input.")
+        list[str] | None, typer.Argument(help="Texts with [MASK]. Default: lines of standard input.")
     ] = None,
-    best: Annotated[int, typer.Option(min=1, help="Words to show for each mask.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    best: Annotated[int, typer.Option(min=1, help="Number of candidates to print for each mask.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Say what may stand behind each [MASK]: probability, word and the text with it, with tabs, the best first.
+    """Predict the token at each [MASK]. Prints probability, token and completed text, separated by tabs, best first.
 
     An empty line of standard input gives an empty line.
 

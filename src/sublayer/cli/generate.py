@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     constraints=Fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
 )
 def generate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     prompt: Annotated[
-        str | None, typer.Argument(help="What to go on from; without it, lines are read from standard input.")
+        str | None, typer.Argument(help="Text to continue. Default: each line of standard input.")
     ] = None,
     *,
     max_tokens: Annotated[
@@ -38,34 +38,42 @@ def generate(
             "--max-tokens",
             "--max-new-tokens",
             min=1,
-            help="New tokens at most; may be more than the model's context has room for.",
+            help="Maximum number of new tokens; may exceed the model's context.",
             show_default=OWN,
         ),
     ] = None,
     sampling: Told,
     beam: Told,
     n: Annotated[
-        int, typer.Option("--n", "-n", min=1, max=MOST_BEAMS, help="Texts for each prompt; not by greedy search.")
+        int,
+        typer.Option(
+            "--n", "-n", min=1, max=MOST_BEAMS, help="Texts to print for each prompt; needs sampling or a beam."
+        ),
     ] = 1,
     constraints: Told,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of sampling; the same seed gives the same texts.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this string; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One object a prompt, with tokens and log-probabilities.")
+        bool, typer.Option("--json", help="Print a JSON object for each prompt, with tokens and log-probabilities.")
     ] = False,
     draft: Annotated[
-        Path | None, typer.Option(help="A small model that guesses ahead; texts stay what they are.", metavar="MODEL")
+        Path | None,
+        typer.Option(help="Draft model for speculative decoding, with the same vocabulary.", metavar="MODEL"),
     ] = None,
-    lookup: Annotated[bool, typer.Option("--lookup", help="Guess ahead from the prompt itself.")] = False,
-    guesses: Annotated[int, typer.Option(min=1, help="Tokens guessed at a time.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input worked on together.")] = 64,
+    lookup: Annotated[
+        bool, typer.Option("--lookup", help="Speculative decoding by prompt lookup, without a draft model.")
+    ] = False,
+    guesses: Annotated[int, typer.Option(min=1, help="Draft tokens per step of speculative decoding.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(help="On a CPU: keep matrices narrower, which is faster.", show_default="as they are"),
+        typer.Option(
+            help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Go on from a prompt, or from each line of standard input, in order. What is printed is the new text alone.
+    """Continue a prompt, or each line of standard input, in order. Prints the new text without the prompt.
 
     A single text is shown as it is made. Several texts of a prompt stand under one another; where they have several
     lines, --json keeps them apart.

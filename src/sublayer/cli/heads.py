@@ -23,37 +23,46 @@ if TYPE_CHECKING:
 
 
 def heads(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="Texts to read; a translator reads its own translations along.", metavar="[TEXT]..."),
+        typer.Argument(
+            help="Texts to score on; a translation model translates them first. Default: --data.",
+            metavar="[TEXT]...",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="JSON lines to read instead: source and target, or text (and label), or words and tags.",
+            help="JSON lines with source and target, or text (and label), or words and tags.",
             metavar="PATH",
-            show_default="the held-out rows, where no text is given",
+            show_default="the held-out rows",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to read, evenly over the file.", metavar="N")] = 200,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Maximum number of rows, spread evenly over the file.", metavar="N")
+    ] = 200,
     longest: Annotated[
-        int, typer.Option(min=2, help="Tokens to read of a row; longer pairs are left out.", metavar="N")
+        int,
+        typer.Option(
+            min=2, help="Maximum tokens per row; longer texts are cut, longer pairs are skipped.", metavar="N"
+        ),
     ] = 256,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Switch off each head in turn and measure how much the loss rises.")
+        bool, typer.Option("--ablate", help="Ablate each head in turn, and print the increase in loss.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Draw the scores here: .png or .svg.", metavar="PATH")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Write the raw figures here: JSON.", metavar="PATH")] = None,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens that are read together.", metavar="N")] = 1024,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Picture of the scores to write: .png or .svg.", metavar="PATH")
+    ] = None,
+    figures: Annotated[Path | None, typer.Option(help="JSON file to write all scores to.", metavar="PATH")] = None,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a batch.", metavar="N")] = 1024,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Score what every head attends to: the previous or next token, the first, the same word, what came next the last
-    time (induction), the diagonal; and, with --ablate, what the model loses without it.
+    """Score every attention head as a previous-token, next-token, first-token, same-token, induction or diagonal head;
+    with --ablate, also measure the loss without it.
 
-    A score is the share of a head's attention; "even" is what attention spread evenly would score, "tokens"
-    how many the score is the mean of. The loss is that of
-    the model's own task, in nats a token (or label).
+    A score is the share of the head's attention weight, averaged over tokens ("tokens" says how many). "even" is the
+    score of uniform attention. The loss is that of the model's own task, in nats per token (or label).
 
     Example: sublayer heads runs/en-es --limit 20 --ablate --out heads.png
 

@@ -16,22 +16,31 @@ PORT = 8642
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    text: Annotated[str, typer.Argument(help="What the page begins with.", metavar="TEXT", show_default=False)] = "",
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    text: Annotated[str, typer.Argument(help="Initial text of the page.", metavar="TEXT", show_default=False)] = "",
     host: Annotated[
-        str, typer.Option(help="Where to listen; with another than this machine's own, whoever reaches it is let in.")
+        str,
+        typer.Option(
+            help="Address to listen on. There is no password: anyone who can reach the address can use the page."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="0 takes any.", show_default=f"{PORT}, or the next free one")
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 picks a free one.",
+            show_default=f"{PORT}, or the next free one",
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="What one answer may take at most.")] = 60.0,
-    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit for one request, in seconds.")] = 60.0,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Look into a model: type a sentence, and see the attention of every layer and head, the candidates for each next
-    word, and what the model would have said after each layer; switch heads off, and watch the output change.
+    """Serve a local web page to look into a model: the attention of every layer and head, candidates for each token,
+    the logit lens, and the output with heads switched off.
 
-    For a translation model, a language model or an encoder. Control-C ends it.
+    Works for translation models, language models and encoders. Stop it with Ctrl-C.
 
     Example: sublayer inspect runs/en-es
 

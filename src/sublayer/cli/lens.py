@@ -26,39 +26,42 @@ PARTS = 15
 
 
 def lens(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
     text: Annotated[
-        str, typer.Argument(help="The text to read, or to translate; [MASK] hides a word.", metavar="TEXT")
+        str, typer.Argument(help="Text to encode, or sentence to translate; may contain [MASK].", metavar="TEXT")
     ],
     target: Annotated[
-        str | None, typer.Option(help="A translation to read along; unset: the model's own.", metavar="TEXT")
+        str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
     ] = None,
     at: Annotated[
         int | None,
         typer.Option(
-            help="Look at this position, counted from 0, negative from the last.",
+            help="Position to look at, counted from 0; negative counts from the end.",
             metavar="N",
             show_default="all; with --parts or --words the last",
         ),
     ] = None,
-    best: Annotated[int, typer.Option(min=1, help="Candidates to show at one position.", metavar="N")] = 5,
+    best: Annotated[int, typer.Option(min=1, help="Number of candidates to print for a position.", metavar="N")] = 5,
     token: Annotated[
         str | None,
         typer.Option(
-            help="The token (or label) that --parts and --words explain, spelled as in the tables.",
+            help="Token (or label) to explain with --parts and --words, spelled as in the tables.",
             metavar="TOKEN",
-            show_default="the likeliest",
+            show_default="the most probable",
         ),
     ] = None,
     parts: Annotated[
-        bool, typer.Option("--parts", help="Take its logit apart: embedding, layers, heads, feed-forwards.")
+        bool,
+        typer.Option(
+            "--parts", help="Direct logit attribution: the share of the embedding, each layer, head and feed-forward."
+        ),
     ] = False,
     words: Annotated[
-        bool, typer.Option("--words", help="Say which words it comes from: gradient times input, attention rollout.")
+        bool, typer.Option("--words", help="Input attribution: gradient times input, and attention rollout.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Show what a model would say if it ended after each layer (the logit lens), and what its answer is made of.
+    """Show the predictions after each layer (the logit lens); with --parts and --words, explain the final prediction.
 
     Example: sublayer lens models/my-llama "the cat sat on" --at -1 --parts --words
 

@@ -11,13 +11,15 @@ from sublayer.cli.terminal import say
 
 
 def merge(
-    model: Annotated[Path, typer.Argument(help="Folder of adapters, or of the run that made them.", metavar="MODEL")],
-    out: Annotated[Path, typer.Argument(help="Where the new model folder is to be.", metavar="OUT")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+    model: Annotated[
+        Path, typer.Argument(help="A folder of adapters, or the folder of the run that trained them.", metavar="MODEL")
+    ],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
 ) -> None:
-    """Write a model that was trained as adapters as a model folder that needs no base.
+    """Merge adapters into their base model, and write the result as a model folder of its own.
 
-    Tokenizer, chat template and settings are kept. It computes what the adapters on their base do, as fast as the base.
+    Tokenizer, chat template and settings are kept. The result computes what base and adapters do together.
 
     Example: sublayer merge runs/trec models/trec
     """

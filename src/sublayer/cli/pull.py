@@ -14,31 +14,31 @@ def pull(
     what: Annotated[
         str,
         typer.Argument(
-            help="A folder of a checkpoint, a .gguf file, ORG/NAME on Hugging Face's hub, or minilm, smollm2.",
+            help="Checkpoint folder, .gguf file, ORG/NAME on the Hugging Face hub, or minilm, smollm2.",
             metavar="MODEL",
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Where the model folder is to be.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Type of the weights.", show_default="as they are"),
+        typer.Option(help="Data type to store the weights in.", show_default="as they are"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
     unsafe_pickle: Annotated[
         bool,
-        typer.Option("--unsafe-pickle", help="Take .bin and .pt files too; only tensors are read from them."),
+        typer.Option("--unsafe-pickle", help="Also read .bin and .pt files, tensors only (weights_only)."),
     ] = False,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Take weights that are NaN or infinite too.")
+        bool, typer.Option("--allow-nonfinite", help="Accept weights that are NaN or infinite.")
     ] = False,
     base: Annotated[
         Path | None,
-        typer.Option(help="The model folder that adapters (a folder of PEFT's) belong to.", metavar="MODEL"),
+        typer.Option(help="Base model folder, when MODEL is a PEFT adapter folder.", metavar="MODEL"),
     ] = None,
 ) -> None:
-    """Read anybody's checkpoint and write it as a model folder, which every other command takes.
+    """Import a checkpoint of another library as a model folder, which every other command takes.
 
-    Nothing is approximated: a family, a setting or a tensor that sublayer does not know is refused by name.
+    The import is exact. An architecture, a setting or a tensor that sublayer does not know is refused by name.
 
     Example: sublayer pull smollm2 models/smollm2
     """

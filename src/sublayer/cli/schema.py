@@ -16,9 +16,9 @@ def schema(
         Path | None, typer.Option("--out", help="Write to this file instead of standard output.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Write the JSON schema of a recipe, from which an editor completes and checks one.
+    """Print the JSON schema of recipes, for completion and checks in an editor.
 
-    With taplo or Even Better TOML, start the recipe with the line: #:schema ./recipe.schema.json
+    With taplo or Even Better TOML, begin the recipe with the line: #:schema ./recipe.schema.json
 
     Example: sublayer schema --out recipe.schema.json
     """

@@ -12,17 +12,15 @@ from sublayer.cli.terminal import say
 
 
 def tag(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    sentences: Annotated[
-        list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input read together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Say which label each word has. Words are what stands between spaces.
+    """Tag each word of a sentence. Words are separated by spaces.
 
-    The output is that of CoNLL files: a word a line with its tag and the tag's probability, with tabs; an empty line
-    after each sentence, and one for an empty line of standard input.
+    Prints CoNLL format: one word per line with its tag and the tag's probability, separated by tabs; an empty line
+    after each sentence, and for each empty line of standard input.
 
     Example: sublayer tag models/tagger "Ada Lovelace lived in London ."
     """

@@ -11,22 +11,28 @@ from sublayer.cli.terminal import say
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.", metavar="RECIPE")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME")] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the training run.", show_default="runs/NAME")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a setting, as in training.steps=200.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set",
+            help="Override a setting of the recipe, e.g. training.steps=200; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that stands in the folder.")] = False,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, bit for bit.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Train a model. Ctrl-C saves first; --resume goes on as though nothing had happened.
+    """Train a model from a recipe. Ctrl-C saves a checkpoint and stops; --resume continues exactly where it stopped.
 
-    With --resume the training may be made longer (--set training.minutes=20), also when it had ended. A run that was
-    interrupted can be used as it stands: `sublayer evaluate RUN`.
+    With --resume a training can also be extended (--set training.minutes=20), even after its end. An interrupted run
+    can be used as it is: `sublayer evaluate RUN`.
 
-    A recipe with [start] goes on from another model; with [adapter] besides, only adapters on it learn.
+    A recipe with [start] fine-tunes another model; with [adapter] as well, it trains only LoRA adapters.
 
     Example: sublayer train tatoeba-en-es-demo --out runs/demo --set training.minutes=2
     """

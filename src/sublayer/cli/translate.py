@@ -23,30 +23,32 @@ if TYPE_CHECKING:
     decoding=Fields(Decoding, ("beam", "length_penalty")), limits=Fields(Constraints, ("no_repeat_ngram", "min_length"))
 )
 def translate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or of the run that made it.", metavar="MODEL")],
-    sentences: Annotated[
-        list[str] | None, typer.Argument(help="Sentences; without any, lines are read from standard input.")
-    ] = None,
+    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")] = None,
     *,
     decoding: Told,
-    n_best: Annotated[int, typer.Option(min=1, max=MOST_BEAMS, help="Translations for each sentence.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, max=MOST_BEAMS, help="Number of translations to print for each sentence.")
+    ] = 1,
     source_language: Annotated[
-        str | None, typer.Option("--from", help="Language of the sentences, where a model knows several.")
+        str | None, typer.Option("--from", help="Source language code of a multilingual model (eng_Latn, en_XX).")
     ] = None,
     target_language: Annotated[
-        str | None, typer.Option("--to", help="Language to write, as the tokenizer calls it (spa_Latn, es_XX).")
+        str | None, typer.Option("--to", help="Target language code of a multilingual model (spa_Latn, es_XX).")
     ] = None,
     limits: Told,
     only: Annotated[
-        Path | None, typer.Option(help="Say nothing but tokens that stand in this text file.", metavar="FILE")
+        Path | None, typer.Option(help="Allow only the tokens that occur in this text file.", metavar="FILE")
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Score and log-probability first, with tabs.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input translated together.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, mps, cpu, or auto.")] = "auto",
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Print score and log-probability first, separated by tabs.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Translate sentences, in order: those given, or lines from standard input to standard output as they are done.
+    """Translate the given sentences, or standard input line by line, in order.
 
-    Empty lines stay empty. A translation that ran into its length limit is reported on standard error.
+    Empty lines stay empty. A translation that was cut at the length limit is reported on standard error.
 
     Example: sublayer translate runs/demo "Where are my keys?"
 

@@ -24,8 +24,9 @@ class Greedy(Part):
 class Beam(Part):
     """The `size` best beginnings are kept at every step.
 
-    size: hypotheses kept; 1 is greedy search.
-    length_penalty: alpha in score = log P(text | prompt) / |text| ** alpha, where |text| counts the end token.
+    size: number of beams; 1 is greedy search.
+    length_penalty: length penalty of beam search: score = log P(text | prompt) / |text| ** penalty, where |text| counts
+    the end token.
     early_stopping: whether a search ends with the `size`-th finished text; else it goes on while what is still running
     could score better than the worst of them (as `transformers` has it).
     """
@@ -42,8 +43,8 @@ Search = Annotated[Greedy | Beam | Sampling, Field(discriminator="type")]
 class Constraints(Part):
     """What may be said, whichever way it is searched for. Tokens are ids.
 
-    repetition_penalty: above 1, what the prompt or the text has said becomes less likely (Keskar et al. 2019).
-    no_repeat_ngram: no so many tokens in a row are said twice. min_length: new tokens before the text may end.
+    repetition_penalty: penalize tokens that occurred before; 1 is no penalty (Keskar et al. 2019).
+    no_repeat_ngram: never repeat an n-gram of this size. min_length: minimum number of new tokens.
     banned: never said. allowed: nothing else is said; unset means all. forced: the first new tokens.
     renormalize: what is left after all of these is made a distribution again, which beam search adds up.
     """
@@ -76,8 +77,8 @@ class Generation(Part):
 class Decoding(Part):
     """How an encoder-decoder answers unless told otherwise.
 
-    beam: hypotheses kept; 1 is greedy search.
-    length_penalty: alpha in score = log P(y|x) / |y| ** alpha, where |y| counts the end marker.
+    beam: number of beams; 1 is greedy search.
+    length_penalty: length penalty of beam search: score = log P(y|x) / |y| ** penalty, where |y| counts the end token.
     early_stopping: as `Beam` has it.
     max_ratio, max_extra: a translation has at most max_ratio * source tokens + max_extra tokens.
     max_tokens: it has at most so many in any case, the end token included. forced_end: what is said as the last of

@@ -23,14 +23,15 @@ NEVER = float("-inf")
 
 
 class Sampling(Part):
-    """At every step a token drawn from the model's distribution, sharpened and cut in the order of the fields.
+    """Draw each token from the model's distribution, after these filters, in the order of the fields.
 
-    temperature: what the logits are divided by; below 1 is more certain than the model.
-    top_k: only the k most probable tokens (and those as probable as the last of them); unset means all.
-    top_p: only the fewest tokens, most probable first, whose probabilities sum to p (Holtzman et al. 2020).
-    min_p: only tokens at least min_p times as probable as the most probable one (Nguyen et al. 2024).
-    typical_p: only the fewest tokens, those first that tell about as much as is expected of a token, whose
-    probabilities sum to p (Meister et al. 2022).
+    temperature: sampling temperature; the logits are divided by it.
+    top_k: sample from the k most probable tokens only, and those that tie with the last of them.
+    top_p: nucleus sampling: sample from the smallest set of tokens with total probability at least p (Holtzman et al.
+    2020).
+    min_p: drop tokens less than p times as probable as the most probable one (Nguyen et al. 2024).
+    typical_p: locally typical sampling: sample from the smallest set of tokens with total probability at least p, those
+    first whose information is nearest to the entropy (Meister et al. 2022).
     """
 
     type: Literal["sampling"] = "sampling"
@@ -41,7 +42,7 @@ class Sampling(Part):
     typical_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
     def process_logits(self, logits: Tensor) -> Tensor:
-        """Logits of the distribution that is sampled; `NEVER` where a token is cut off. Shape: [R, V] -> [R, V]."""
+        """Apply all filters; dropped tokens become `NEVER`. Shape: [R, V] -> [R, V]."""
         if self.temperature != 1.0:
             logits = logits / self.temperature
         if self.top_k is not None:
@@ -56,14 +57,14 @@ class Sampling(Part):
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """The k most probable tokens of each row, and those that are as probable as the last of them."""
+    """Keep the k most probable tokens of each row, and those that tie with the last of them."""
     least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
     return logits.masked_fill(logits < least, NEVER)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The fewest tokens, most probable first, that together have probability p or more (section 3.1 of Holtzman et al.
-    2020, "The curious case of neural text degeneration", https://arxiv.org/abs/1904.09751)."""
+    """Keep the smallest set of tokens with total probability p or more (section 3.1 of Holtzman et al. 2020, "The
+    curious case of neural text degeneration", https://arxiv.org/abs/1904.09751)."""
     vocabulary = logits.shape[-1]
     total = logits.logsumexp(dim=-1, keepdim=True)
     # Few tokens hold the mass as a rule, and finding them is several times quicker than sorting all.
@@ -81,8 +82,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
-    """The tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat: min-p
-    sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
+    """Keep the tokens at least p times as probable as the most probable (Nguyen et al. 2024, "Turning up the heat:
+    min-p sampling for creative and coherent LLM outputs", https://arxiv.org/abs/2407.01082)."""
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), NEVER)
 
 

@@ -1,4 +1,4 @@
-"""What a generator gives back: texts that go on from prompts, whole or piece by piece."""
+"""The results of a generator: whole texts, or a stream of pieces."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Prompt: TypeAlias = str | Sequence[int]
 
 @dataclass(frozen=True)
 class Completion:
-    """One text that goes on from a prompt.
+    """One generated text.
 
-    text: without the prompt, cut before a stop string. tokens: all that were chosen (those that make up the stop string
-    among them), without the end token. ended: by an end token, a stop string, or its length limit.
-    log_probabilities: of each token, and of the end token if it came; natural logs, of the model's own distribution,
-    before constraints, temperature and cuts. None unless asked for.
+    text: without the prompt, cut before a stop string. tokens: all generated tokens (also those of the stop string),
+    without the end token. ended: "end" (end token), "stop" (stop string) or "length" (limit).
+    log_probabilities: natural log for each token, and for the end token if there is one, from the model's own
+    distribution, before constraints, temperature, top-k and the like. None unless asked for.
     """
 
     text: str
@@ -36,15 +36,15 @@ class Completion:
 
     @property
     def log_probability(self) -> float | None:
-        """Of the whole text, given the prompt."""
+        """Log-probability of the whole text, given the prompt."""
         return None if self.log_probabilities is None else sum(self.log_probabilities)
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What was made of one prompt: one text or n, best first where beam search ranked them.
+    """The result for one prompt: n texts; after beam search, best first.
 
-    prompt_tokens: as the model read them.
+    prompt_tokens: the prompt as the model read it.
     """
 
     prompt: Prompt
@@ -65,7 +65,7 @@ class Generated:
 
 
 class Stream(Iterator[str]):
-    """A text piece by piece, as it is made; `completion` is the whole of it, when the pieces have come to their end."""
+    """An iterator over the pieces of a text while it is generated. `completion`: the whole, after the last piece."""
 
     def __init__(self, growing: Iterator[None], text: Unfolding, scored: bool) -> None:
         self._growing, self._text, self._scored = growing, text, scored
@@ -80,7 +80,7 @@ class Stream(Iterator[str]):
 
     @property
     def text(self) -> str:
-        """What has been made so far."""
+        """The text so far."""
         return self._text.text
 
     @property

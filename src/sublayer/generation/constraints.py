@@ -1,4 +1,4 @@
-"""What changes the scores before a token is chosen: penalties, bans, and what must be said.
+"""Constraints: penalties, banned and forced tokens, applied to the scores before a token is chosen.
 
 A constraint is a value that can be called with the scores [R, V] and with what each row has said, and gives other
 scores; it changes nothing in place. `constraints_of` makes them from the configuration, in the order in which
@@ -73,7 +73,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """What has been said becomes less likely: its score is divided by `penalty` where positive, else multiplied.
+    """Penalize tokens that occurred before: divide a positive score by `penalty`, multiply a negative one.
 
     Keskar et al. 2019, "CTRL", section 4.1 (https://arxiv.org/abs/1909.05858), as `transformers` has it.
     """
@@ -91,7 +91,7 @@ class RepetitionPenalty:
 
 @dataclass(frozen=True)
 class NoRepeatNGram:
-    """No `size` tokens in a row are said twice, the prompt included (Paulus et al. 2017, section 2.5)."""
+    """Never repeat an n-gram of this size, also not one of the prompt (Paulus et al. 2017, section 2.5)."""
 
     size: int
 
@@ -111,7 +111,7 @@ class NoRepeatNGram:
 
 @dataclass(frozen=True)
 class Banned:
-    """These tokens are never said."""
+    """Never generate these tokens."""
 
     ids: tuple[int, ...]
 
@@ -121,7 +121,7 @@ class Banned:
 
 @dataclass(frozen=True)
 class MinLength:
-    """No end before `length` new tokens."""
+    """Forbid the end tokens before `length` new tokens."""
 
     length: int
     end_ids: frozenset[int]
@@ -134,7 +134,7 @@ class MinLength:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Only these tokens are said; an end marker must be among them, or nothing ends before its limit."""
+    """Generate these tokens only. Without an end token among them, every text runs to its limit."""
 
     ids: tuple[int, ...]
 
@@ -174,7 +174,7 @@ class ForcedEnd:
 
 @dataclass(frozen=True)
 class Renormalize:
-    """What is left is a distribution again: log-probabilities whose exponentials sum to 1."""
+    """Renormalize: make the scores log-probabilities whose exponentials sum to 1."""
 
     def __call__(self, scores: Tensor, said: Said) -> Tensor:
         return scores.log_softmax(dim=-1)

@@ -1,6 +1,6 @@
-"""Prompts in, texts out: a language model with its tokenizer, ready to go on from what it is given.
+"""Text generation: a decoder-only model with its tokenizer.
 
-Prompts are sorted by length and batched inside, and come back in the order in which they were given.
+Prompts are sorted by length and batched internally. Results come back in the order of the input.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Converser(Protocol):
 
 @dataclass(frozen=True)
 class Speculation(Generic[S]):
-    """How guesses are made, `guesses` at a time: by a smaller model of the same vocabulary, or from the text itself.
+    """Speculative decoding: a draft model with the same vocabulary, or prompt lookup, proposes `guesses` tokens a step.
 
-    Greedy texts stay what they are, and samples keep their distribution (though not, for a seed, their words).
+    Greedy texts are the same as without it. Samples have the same distribution, but for a given seed another text.
     """
 
     draft: LanguageModel[S] | PromptLookup
@@ -90,13 +90,13 @@ class _Plan:
 class Generator(Generic[S]):
     """A decoder-only model and its tokenizer.
 
-    decoding: how it goes on from a prompt unless a call says otherwise.
-    stepper: what decodes in the model's place; unset: a `Runner` where the model is one of ours, else the model.
-    moves: whether a text may grow longer than the model's context, by forgetting its beginning.
-    weights: what that runner keeps the matrices as; unset: as the model has them.
+    decoding: default settings of `generate`.
+    stepper: the backend that decodes; default: a `Runner` for sublayer's own models, else the model itself.
+    moves: whether a text may outgrow the model's context, by dropping its beginning.
+    weights: weight format of the `Runner`; default: that of the model.
 
     Raises:
-        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
+        InputError: `weights` is given, and this model or machine does not support it.
     """
 
     def __init__(
@@ -132,26 +132,25 @@ class Generator(Generic[S]):
         batch_tokens: int = 8000,
         progress: Callable[[int], None] | None = None,
     ) -> list[Generated]:
-        """Go on from each prompt; results in order.
+        """Continue each prompt, and return the results in order.
 
         Args:
-            prompts: texts, or lists of tokens.
-            search, constraints, max_tokens, stop: as in `config.Generation`; the model's own where left out. Greedy
-                search and sampling may be asked for more tokens than the context has room for: whenever it is full,
-                the older half of what the model has read is forgotten, and the rest is read again (`window_start`).
-                `config.Generation`'s own `max_tokens` never asks for that.
-            n: texts for each prompt, by sampling or beam search.
-            seed: sample s of prompt i is a function of (seed, first + i, s) and of the prompt, whatever is beside it;
-                left out, one is drawn.
-            first: the number of the first prompt, where the list goes on from another one.
-            batch_tokens: budget of a batch, rows (or hypotheses) * (longest prompt + new tokens).
-            progress: told how many prompts have just been done.
+            prompts: texts, or lists of token ids.
+            search, constraints, max_tokens, stop: as in `config.Generation`; default: the model's own. With greedy
+                search and sampling `max_tokens` may exceed the model's context: whenever the context is full, its older
+                half is dropped and the rest is encoded again (`window_start`). The default never does that.
+            n: number of texts for each prompt; needs sampling or beam search.
+            seed: sample s of prompt i depends on (seed, first + i, s) and the prompt only, not on the batch; default:
+                a random one.
+            first: index of the first prompt, if the list continues an earlier one.
+            batch_tokens: budget of a batch, rows (or beams) * (longest prompt + new tokens).
+            progress: called with the number of prompts that were just finished.
 
         Raises:
-            InputError: a prompt is empty and the model has no token to start from; a prompt is longer than the model's
-                context, or it and `max_tokens` are, in beam search or with speculation; n, or what guesses, does not go
-                with the search.
-            ConfigError: a value that cannot be.
+            InputError: a prompt is empty and the model has no start token; a prompt is longer than the context, or
+                prompt and `max_tokens` together are, in beam search or with speculation; `n` or `speculation` does not
+                fit the search.
+            ConfigError: a value is out of range.
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts = {prompts!r} is one string", "Give a list: generate([prompt]).")
@@ -189,9 +188,9 @@ class Generator(Generic[S]):
         speculation: Speculation[Any] | None = None,
         first: int = 0,
     ) -> Stream:
-        """Go on from one prompt, and give the text piece by piece as it is made (by beam search, all at the end).
+        """Continue one prompt, and yield the text in pieces while it is generated (with beam search: at the end).
 
-        The pieces put together are the text that `generate` gives for the same arguments.
+        The pieces joined are the text that `generate` returns for the same arguments.
 
         Raises:
             InputError, ConfigError: as `generate`, at once.
@@ -204,23 +203,23 @@ class Generator(Generic[S]):
         return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
 
     def remembering(self) -> Generator[S]:
-        """The same for one conversation: of a prompt that begins as the text before it did, only what is new is read.
+        """Return a generator for one chat, which caches the last text: only the new part of the next prompt is encoded.
 
-        A recurrent model, whose states cannot be shortened, reads each prompt as before. The conversation has to fit
-        the model's context: an answer that has forgotten its question is none.
+        A recurrent model encodes every prompt whole, because its state cannot be shortened. The chat must fit into the
+        model's context.
         """
         attends = isinstance(self.model, DecoderOnly)
         stepper = Remembering(self._stepper) if attends else self._stepper
         return Generator(self.model, self.tokenizer, self.decoding, stepper=stepper, moves=False)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
-        """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.
+        """Return the token ids of a prompt, with the special tokens that the tokenizer's template adds.
 
         Args:
-            number: what an error calls the prompt.
+            number: the prompt's number in error messages.
 
         Raises:
-            InputError: nothing is left to go on from, or a token is not in the vocabulary.
+            InputError: the prompt has no token, or one that is not in the vocabulary.
         """
         if isinstance(prompt, str):
             [ids] = self.tokenizer.encode_marked([prompt])
@@ -244,13 +243,13 @@ class Generator(Generic[S]):
         return ids
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """A conversation as a prompt that the model's next answer goes on from, by the model's chat template.
+        """Return the token ids of a chat, up to where the model's next answer begins, by the model's chat template.
 
         Args:
-            messages: turns, each with a "role" ("system", "user", "assistant") and its "content".
+            messages: turns, each with a "role" ("system", "user", "assistant") and a "content".
 
         Raises:
-            InputError: the model carries no chat template, or it refuses the conversation.
+            InputError: the model has no chat template, or the template rejects the messages.
         """
         return cast("Converser", self.tokenizer).encode_chat(messages)
 

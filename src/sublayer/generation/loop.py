@@ -1,6 +1,6 @@
-"""The loop that greedy search and sampling share: feed, choose, let go of what has ended.
+"""The decoding loop of greedy search and sampling: feed tokens, choose the next, drop finished sentences.
 
-It is a generator that yields each step's tokens, so that a text can be shown as it is made.
+It is a generator that yields the tokens of every step, so that a text can be streamed.
 """
 
 from __future__ import annotations

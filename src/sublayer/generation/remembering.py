@@ -1,7 +1,7 @@
-"""The step contract for a conversation: of each prompt only what is new is read.
+"""A prefix cache for chats: only the new part of each prompt is encoded.
 
-What a chat asks next begins with all that was said before. `Remembering` stands before a stepper and keeps the state of
-the last text; a prompt that begins as that text did goes on from there.
+The prompt of a chat's next turn begins with all earlier turns. `Remembering` wraps a decoder backend and keeps the
+state of the last text. A prompt that shares a prefix with that text continues from there.
 """
 
 from __future__ import annotations

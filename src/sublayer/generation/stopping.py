@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends because of what it says, across the borders of tokens."""
+"""Stop strings, also across token boundaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Takes a text piece by piece, and gives what is surely before any of the stop strings.
+    """Take a text in pieces, and release what is certainly not part of a stop string.
 
     The text ends where a stop string is first complete, and is cut before it (of several complete at once, before the
     longest). It does not matter in which pieces the text comes.

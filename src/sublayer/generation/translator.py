@@ -1,6 +1,6 @@
-"""Sentences in, sentences out: a model with its tokenizer, ready to translate.
+"""Translation: an encoder-decoder with its tokenizer.
 
-Sentences are sorted by length and batched inside, and come back in the order in which they were given.
+Sentences are sorted by length and batched internally. Results come back in the order of the input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sublayer.text import Marks, Tokenizer
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of the n best translations. score: what they are ranked by; log_probability: natural log, end included."""
+    """One of the n best translations, ranked by `score`. log_probability: natural log, end token included."""
 
     text: str
     tokens: list[int]
@@ -41,10 +41,9 @@ class Alternative:
 class Translation:
     """The translation of one sentence.
 
-    text, tokens, score, log_probability: of the best. complete: whether it ended by itself; a translation that ran
-    into its length limit is as far as it came. n_best: the best and the others, best first.
-    alignment: float32 [target tokens, source tokens + end], the attention to the source when each target token was
-    chosen, or None unless asked for.
+    text, tokens, score, log_probability: of the best one. complete: False if it was cut at the length limit.
+    n_best: all that were asked for, best first. alignment: float32 [target tokens, source tokens + end], the
+    cross-attention at each target token; None unless asked for.
     """
 
     source: str
@@ -79,7 +78,7 @@ class Translation:
 class Translator:
     """A trained encoder-decoder and its tokenizer.
 
-    decoding: how it translates unless a call says otherwise.
+    decoding: default settings of `translate`.
     """
 
     def __init__(self, model: SequenceToSequence, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
@@ -89,10 +88,10 @@ class Translator:
         self._runner = Runner(self.model)
 
     def told(self, **changes: Any) -> Translator:
-        """The same model, which translates in another way: fields of `config.Decoding`, such as `target_language`.
+        """Return a translator of the same model with other defaults, fields of `config.Decoding`.
 
         Raises:
-            ConfigError: a value that cannot be. InputError: the tokenizer knows no such language.
+            ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
         decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
         other = Translator(self.model, self.tokenizer, decoding)
@@ -101,7 +100,7 @@ class Translator:
 
     @cached_property
     def marks(self) -> Marks:
-        """What sources and translations begin and end with."""
+        """The special tokens around sources and translations."""
         return Marks.of(self.tokenizer, self.decoding)
 
     @property
@@ -125,13 +124,15 @@ class Translator:
         """Translate sentences, in order.
 
         Args:
-            beam: hypotheses kept; 1 is greedy search. n_best: translations returned for each sentence, at most `beam`.
-            alignments: also give the attention between target and source tokens.
-            batch_tokens: budget of a batch, hypotheses * padded source tokens.
-            progress: told how many sentences have just been done.
+            beam: number of beams; 1 is greedy search. n_best: translations to return for each sentence, at most `beam`.
+            length_penalty: of beam search, log P / length ** length_penalty. Default of both: the model's own.
+            alignments: also return the attention between target and source tokens.
+            batch_tokens: budget of a batch, beams * padded source tokens.
+            progress: called with the number of sentences that were just finished.
 
         Raises:
-            InputError: a sentence is empty or longer than the model's positions (it is named), or n_best > beam.
+            InputError: a sentence is empty or longer than the model's positions (the error gives its number), or
+                n_best > beam.
         """
         if isinstance(sentences, str):
             raise InputError(f"sentences = {sentences!r} is one string", "Give a list: translate([sentence]).")
@@ -154,7 +155,7 @@ class Translator:
         return self._aligned(sources, translations) if alignments else translations
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Source ids with the marks around them, as the encoder reads them.
+        """Return source ids with the special tokens around them, as the encoder reads them.
 
         Raises:
             InputError: a sentence is empty, or longer than the model's positions.
@@ -175,7 +176,7 @@ class Translator:
     def search(
         self, sources: Sequence[Sequence[int]], *, beam: int | None = None, batch_tokens: int = 8000
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of each source, in order; sources are as `encode` gives them."""
+        """Return the hypotheses of each source, in order. Sources are token ids from `encode`."""
         found: list[list[Hypothesis]] = [[] for _ in sources]
         for rows, hypotheses in self._searched(sources, self._decoding(beam, None), batch_tokens):
             for row, best in zip(rows, hypotheses, strict=True):

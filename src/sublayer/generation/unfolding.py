@@ -1,4 +1,4 @@
-"""A text as it unfolds: tokens come one at a time, characters are shown as soon as they are sure."""
+"""Incremental detokenization: tokens come one at a time, characters go out once no later token can change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as adapters on another: the few numbers that were learned, and where the model is that they were learned on.
+"""A model as adapters on a base model: the trained tensors, and the path and checksum of the base.
 
     config.json             as of any model, and besides: adapter (its tree), base (path and sha256 of that model)
     adapter.safetensors     the adapters, and what learned whole beside them: a head that the base has not

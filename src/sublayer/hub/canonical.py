@@ -1,4 +1,4 @@
-"""Two trees that say the same in different words, made equal.
+"""Canonical configurations: two trees that describe the same model become equal.
 
 A head's width may be written or left to follow from the model's, a stack's usual block may be any of its layers',
 dropout makes no difference to a model that is used: `canonical` settles all of it, so that trees can be compared by

@@ -1,4 +1,4 @@
-"""The same model said in another way: what other libraries have no words for, in words that they have.
+"""Equivalent models: rewrite what another library cannot express as something that it can.
 
 Each of these gives a model that computes the same function as the one it was given, up to the rounding of sums in
 another order, or None where it has nothing to change. They are tried where no family can express a model as it is.

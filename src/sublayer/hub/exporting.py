@@ -144,7 +144,7 @@ def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Fam
 
 @dataclass(frozen=True)
 class Lost:
-    """What the family that comes nearest to a tree would lose of it."""
+    """What the closest family cannot express of a tree."""
 
     family: str = ""
     settings: tuple[str, ...] = ()

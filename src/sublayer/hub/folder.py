@@ -66,7 +66,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Papers:
-    """What is written beside the weights: the recipe as TOML, and the model card."""
+    """The texts of a model folder: the recipe as TOML, and the model card."""
 
     recipe: str
     card: str
@@ -76,9 +76,9 @@ class Papers:
 class Contents:
     """What a model folder holds.
 
-    decoding: how the model is used unless a call says otherwise, as plain data; its type goes by the model's shape.
-    imported: where a model from elsewhere came from: {"family": ...} at least; empty for our own.
-    adapted: what there is to the model beside its base, where that is all that is written, or was read.
+    decoding: default settings of decoding, as plain data of `config.Decoding` or `config.Generation`.
+    imported: origin of an imported model, at least {"family": ...}; empty for a model trained here.
+    adapted: the adapters, if the folder holds adapters on a base model instead of a whole model.
     """
 
     model: Model
@@ -123,7 +123,7 @@ def write(folder: Path, contents: Contents, papers: Papers) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TransformerContents(Contents):
-    """Those of a Transformer, which has layers of attention to look into."""
+    """Contents whose model is a Transformer, so that its attention can be inspected."""
 
     model: Transformer
 
@@ -133,22 +133,23 @@ Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", *, weights: config.Weights | None = None) -> Loaded:
-    """A model folder, or the folder of the run that made it, ready to use.
+    """Load a model from a model folder or a run folder, ready to use.
 
-    An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`; of an encoder its head decides.
+    An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`. An encoder becomes a `Classifier`,
+    `Tagger`, `Embedder` or `Filler`, by its head.
 
     Args:
-        weights: what a `Generator` keeps the matrices as while it decodes; unset: as they are.
+        weights: weight format for decoding, for a `Generator` on a CPU; default: as stored.
 
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
-        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
+        InputError: `weights` is given, and this model or machine does not support it.
     """
     return ready(read(path, device), path, weights=weights)
 
 
 def ready(found: Contents, path: str | Path, *, weights: config.Weights | None = None) -> Loaded:
-    """What was read from `path`, ready to use; raises as `load`."""
+    """Wrap what was read from `path`, ready to use. Raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
     if weights is not None and not isinstance(model, DecoderOnly):
@@ -166,7 +167,7 @@ def ready(found: Contents, path: str | Path, *, weights: config.Weights | None =
 
 
 def load_translator(path: str | Path, device: str | torch.device = "cpu") -> Translator:
-    """As `load`, of a model that translates.
+    """Load a model that translates.
 
     Raises:
         CheckpointError: as in `load`, or the model is of another shape.
@@ -200,16 +201,16 @@ def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Class
 def read(
     path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True, allow_nonfinite: bool = False
 ) -> Contents:
-    """What stands in a model folder, or in the folder of the run that made it.
+    """Read a model folder, or the model in a run folder.
 
     Args:
-        merged: adapters become part of the weights, which is as fast as a model without any.
-        allow_nonfinite: also take weights that are not finite.
+        merged: merge adapters into the weights, which makes the model as fast as one without adapters.
+        allow_nonfinite: accept weights that are not finite.
 
     Raises:
-        CheckpointError: there is no model, a file is damaged, a weight is missing, unexpected, misshapen or not finite
-            (all are named at once), or the tokenizer is not the one that the model was trained with; of adapters, their
-            base is not there, or is another.
+        CheckpointError: there is no model; a file is damaged; tensors are missing, unexpected, misshapen or not finite
+            (the error names all of them); the tokenizer is not the one of the training; or the base of adapters is
+            missing or different.
     """
     return _read(find(Path(path)), device, merged=merged, allow_nonfinite=allow_nonfinite)
 
@@ -263,7 +264,7 @@ def _read(
 
 
 def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> TransformerContents:
-    """As `read`, of a model that has layers of attention.
+    """Read a model that is a Transformer.
 
     Raises:
         CheckpointError: as in `read`. InputError: the model is recurrent.
@@ -287,10 +288,10 @@ def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Re
 
 
 def find(path: Path) -> Path:
-    """The model folder at `path`, or inside the run folder at `path`.
+    """Return the model folder at `path`, or the one inside the run folder at `path`.
 
-    Of a run that has not ended it is the model of the last checkpoint, or of an earlier end; the logger "sublayer"
-    then warns of it.
+    For an unfinished run this is the model of the last checkpoint or of an earlier end; the logger "sublayer" warns
+    about it.
     """
     file = model_file(path)
     if file is not None:

@@ -1,4 +1,4 @@
-"""A model from elsewhere becomes a folder of ours: found, read, and written with its tokenizer and its manners."""
+"""Import a model of another library: find it, read it, write it as a model folder with tokenizer and settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pull(
     allow_nonfinite: bool = False,
     progress: Progress | None = None,
 ) -> Contents:
-    """Write the model that `what` names (see `resolving.resolve`) as a folder of ours at `out`.
+    """Import the model that `what` names (see `resolving.resolve`), and write it as a model folder at `out`.
 
     Args:
         dtype: of the weights; unset: as they are (float32 out of a GGUF file).
