@@ -179,8 +179,8 @@ class Data(Part):
     """Where the text comes from, what is held out, and how long a row may be.
 
     max_length: tokens of a row (of a pair: a side), start and end markers included. Longer pairs, labelled texts and
-    conversations are counted, reported and left out of training; longer documents go on in the next row. To be scored no
-    row is left out: one that is longer than model.max_length is cut there.
+    conversations are counted, reported and left out of training; longer documents go on in the next row. No row is left
+    out where a model is scored: one that is longer than model.max_length is cut there.
     """
 
     source: Source
