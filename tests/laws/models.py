@@ -18,7 +18,7 @@ from sublayer.models import Model, build_model
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.normalization import LayerNorm, RMSNorm
+from sublayer.nn.normalization import Norm
 from sublayer.nn.positions import Learned, RelativeBias
 
 DIM = 16
@@ -153,13 +153,13 @@ def redraw(model: nn.Module, seed: int) -> None:
                         normal(module.weight, module.in_features**-0.5)
                     if module.bias is not None:
                         normal(module.bias, 0.3)
-                case LayerNorm() | RMSNorm():
+                case Norm():
                     size = 0.5 + torch.rand(module.weight.shape, generator=generator, dtype=torch.float64)
                     sign = torch.randint(2, module.weight.shape, generator=generator) * 2 - 1
                     # The scale itself may be 1 + weight.
-                    plus_one = isinstance(module, RMSNorm) and module.plus_one
+                    plus_one = getattr(module, "plus_one", False)
                     module.weight.copy_(size * sign - (1.0 if plus_one else 0.0))
-                    if isinstance(module, LayerNorm) and module.bias is not None:
+                    if module.bias is not None:
                         normal(module.bias, 0.3)
                 case nn.Embedding():
                     pass  # by its owner, who knows by how much it will be multiplied

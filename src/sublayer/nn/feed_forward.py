@@ -5,16 +5,20 @@ Dimensions: D width of the residual stream, F width of the hidden layer.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.experts import MixtureOfExperts
+from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
+from sublayer.nn.part import Part
 
 
-class PositionWise(nn.Module):
+class PositionWise(Part):
     """Two linear maps with an activation between them ("Attention Is All You Need", equation 2).
 
         FFN(x) = max(0, x W1 + b1) W2 + b2
@@ -37,11 +41,21 @@ class PositionWise(nn.Module):
         self.down = Linear(c.hidden, dim, bias=c.bias)
         self.dropout = c.dropout
 
+    def reset_parameters(self) -> None:
+        glorot(self.up)
+        glorot(self.down)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"up.weight": 1, "down.weight": 0, "down.bias": 0}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.down.weight]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.down(_dropped(self.activation(self.up(x)), self.dropout if self.training else 0.0))
 
 
-class Gated(nn.Module):
+class Gated(Part):
     """One linear map gated by the activation of another (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 
         FFN(x) = (act(x Wg) * (x Wu)) Wd
@@ -64,6 +78,16 @@ class Gated(nn.Module):
         self.gate_up = Linear(dim, 2 * c.hidden, bias=c.bias)
         self.down = Linear(c.hidden, dim, bias=c.bias)
         self.dropout = c.dropout
+
+    def reset_parameters(self) -> None:
+        glorot(self.gate_up, self.down.in_features)
+        glorot(self.down)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"gate_up.weight": 1, "down.weight": 0, "down.bias": 0}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.down.weight]
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)

@@ -6,6 +6,7 @@ Dimensions: B batch, H heads, S query positions, T key positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.errors import ConfigError
+from sublayer.nn.initial import small
 from sublayer.nn.positions.interface import Tabulated
 
 
@@ -97,7 +99,10 @@ class RelativeBias(Tabulated):
         self._make_buffer()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.02)
+        small(self.weight)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
 
     def make_table(self) -> Tensor:
         """[2 * max_distance + 1] int64: the bucket of each distance from -max_distance to max_distance."""
