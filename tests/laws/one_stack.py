@@ -24,6 +24,7 @@ NORMS: Mapping[str, config.Norm] = {
     "layer-no-bias": config.LayerNorm(bias=False),
     "rms": config.RMSNorm(),
     "rms-plus-one": config.RMSNorm(plus_one=True),
+    "scale": config.ScaleNorm(),
 }
 SCORES: Mapping[str, Mapping[str, Any]] = {"plain": {}, "scaled": {"scale": 0.3}, "capped": {"softcap": 2.0}}
 QUERY_KEY_NORMS: Mapping[str, Mapping[str, Any]] = {
@@ -213,6 +214,7 @@ def lean(row: Row) -> Row:
     """A decoder's row with its rarest parts taken out, so that the runner knows the rest."""
     rare = {
         "others": tuple(STACK["others"][1:]),
+        "norm": ("scale",),
         "feed_forward": ("experts", "one-expert"),
         "wiring": ("parallel", "parallel-shared"),
         "scores": ("capped",),

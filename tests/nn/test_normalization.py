@@ -17,6 +17,8 @@ CONFIGS: list[config.Norm] = [
     config.LayerNorm(bias=False, eps=0.3),
     config.RMSNorm(),
     config.RMSNorm(eps=0.3),
+    config.ScaleNorm(),
+    config.ScaleNorm(eps=200.0),
 ]
 
 
@@ -37,12 +39,15 @@ def built(c: config.Norm, dim: int) -> nn.Module:
 
 def formula(c: config.Norm, module: nn.Module, x: Tensor) -> Tensor:
     """Number by number, in Python's floats."""
-    weight = module.get_parameter("weight").tolist()
+    weight = module.get_parameter("weight").expand(x.shape[-1]).tolist()
     shift = module.get_parameter("bias").tolist() if c.type == "layer" and c.bias else [0.0] * len(weight)
     rows: list[list[float]] = []
     for row in x.reshape(-1, x.shape[-1]).tolist():
         mean = sum(row) / len(row) if c.type == "layer" else 0.0
-        size = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + c.eps)
+        if c.type == "scale":
+            size = max(math.sqrt(sum(v * v for v in row)), c.eps)
+        else:
+            size = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + c.eps)
         rows.append([(v - mean) / size * w + b for v, w, b in zip(row, weight, shift)])
     return torch.tensor(rows, dtype=torch.float64).reshape(x.shape)
 

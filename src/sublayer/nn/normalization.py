@@ -157,6 +157,42 @@ class _RMSNorm(Function):
         return (dx if to_x else None, dw if to_weight else None, None)
 
 
+class ScaleNorm(Norm):
+    """Divided by its length, then scaled by one number (Nguyen and Salazar 2019, https://arxiv.org/abs/1910.05895).
+
+        y = g x / max(||x||, eps)
+
+    over the last dimension (section 3.1), with g beginning at sqrt(D), so that the numbers begin with a mean square of 1.
+
+    Shape:
+        x: [..., D], floating; y: the same. The length of float16 and bfloat16 is computed in float32.
+
+    Args:
+        c: the configuration.
+        dim: D.
+    """
+
+    def __init__(self, c: config.ScaleNorm, dim: int) -> None:
+        super().__init__()
+        self.eps, self.dim = c.eps, dim
+        self.weight, self.bias = nn.Parameter(torch.empty(1)), None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.weight, self.dim**0.5)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
+
+    def at_scale(self, whole: Tensor) -> Callable[[Tensor], Tensor]:
+        scale = self.weight / whole.norm(dim=-1, keepdim=True).clamp(min=self.eps)
+        return lambda x: x * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(self.weight.dtype)
+        return self.at_scale(wide)(wide).to(x.dtype)
+
+
 def build_norm(c: config.Norm, dim: int) -> Norm:
     """The norm that `c` describes, over a last dimension of width `dim`."""
     match c:
@@ -164,3 +200,5 @@ def build_norm(c: config.Norm, dim: int) -> Norm:
             return LayerNorm(c, dim)
         case config.RMSNorm():
             return RMSNorm(c, dim)
+        case config.ScaleNorm():
+            return ScaleNorm(c, dim)

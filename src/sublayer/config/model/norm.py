@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sublayer.config.part import FLOAT32, Epsilon, Part
 
-__all__ = ["LayerNorm", "Norm", "RMSNorm"]
+__all__ = ["LayerNorm", "Norm", "RMSNorm", "ScaleNorm"]
 
 
 class _Norm(Part):
@@ -47,4 +47,14 @@ class RMSNorm(_Norm):
         return dim
 
 
-Norm = Annotated[LayerNorm | RMSNorm, Field(discriminator="type")]
+class ScaleNorm(_Norm):
+    """Divided by its length, then multiplied by one learned number (Nguyen and Salazar 2019)."""
+
+    type: Literal["scale"] = "scale"
+    eps: Epsilon = 1e-5
+
+    def parameters(self, dim: int) -> int:
+        return 1
+
+
+Norm = Annotated[LayerNorm | RMSNorm | ScaleNorm, Field(discriminator="type")]
