@@ -16,6 +16,7 @@ from sublayer import config
 FEED_FORWARDS: Mapping[str, config.FeedForward] = {
     "relu": config.PositionWise(hidden=24, activation="relu"),
     "geglu-tanh-bias": config.Gated(hidden=20, activation="gelu_tanh", bias=True),
+    "squared": config.Squared(hidden=24),
     "experts": config.MixtureOfExperts(experts=4, active=2, hidden=12),
     "one-expert": config.MixtureOfExperts(experts=3, active=1, hidden=12, normalize=False),
 }
@@ -215,7 +216,7 @@ def lean(row: Row) -> Row:
     rare = {
         "others": tuple(STACK["others"][1:]),
         "norm": ("scale",),
-        "feed_forward": ("experts", "one-expert"),
+        "feed_forward": ("experts", "one-expert", "squared"),
         "wiring": ("parallel", "parallel-shared"),
         "scores": ("capped",),
         "query_key_norm": ("all-heads",),

@@ -34,7 +34,7 @@ class PositionWise(Part):
         dim: D.
     """
 
-    def __init__(self, c: config.PositionWise, dim: int) -> None:
+    def __init__(self, c: config.PositionWise | config.Squared, dim: int) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[c.activation]
         self.up = Linear(dim, c.hidden, bias=c.bias)
@@ -51,8 +51,27 @@ class PositionWise(Part):
     def stream_writers(self) -> Sequence[Tensor]:
         return [self.down.weight]
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """Shape: [..., D] -> [..., F]."""
+        return self.activation(self.up(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(_dropped(self.activation(self.up(x)), self.dropout if self.training else 0.0))
+        return self.down(_dropped(self.hidden(x), self.dropout if self.training else 0.0))
+
+
+class Squared(PositionWise):
+    """`PositionWise` with what the activation gives squared (Primer, So et al. 2021, https://arxiv.org/abs/2109.08668).
+
+        FFN(x) = max(0, x W1) ** 2 W2
+
+    where max(0, .) is the activation, if another is not chosen (section 3; there without biases). Dropout, if any, acts
+    on the squares.
+
+    Shape and arguments: as of `PositionWise`.
+    """
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return super().hidden(x).square()
 
 
 class Gated(Part):
@@ -103,6 +122,8 @@ def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated 
     match c:
         case config.PositionWise():
             return PositionWise(c, dim)
+        case config.Squared():
+            return Squared(c, dim)
         case config.Gated():
             return Gated(c, dim)
         case config.MixtureOfExperts():

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from sublayer.config.part import Experts, Part, Probability, Size
 
-__all__ = ["Activation", "FeedForward", "Gated", "MixtureOfExperts", "PositionWise"]
+__all__ = ["Activation", "FeedForward", "Gated", "MixtureOfExperts", "PositionWise", "Squared"]
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
 
@@ -76,6 +76,27 @@ class Gated(_Dense):
         return dim + (4 + (2 if self.dropout else 0)) * self.hidden
 
 
+class Squared(_Dense):
+    """act(x W1 + b1) ** 2 W2 + b2: the squared ReLU of Primer (So et al. 2021)."""
+
+    type: Literal["squared"] = "squared"
+    hidden: Size
+    activation: Activation = "relu"
+    bias: bool = False
+    dropout: Probability = 0.0
+
+    def matrices(self, dim: int) -> int:
+        return 2 * dim * self.hidden
+
+    def parameters(self, dim: int) -> int:
+        return self.matrices(dim) + self.bias * (self.hidden + dim)
+
+    def kept(self, dim: int) -> int:
+        """Numbers kept a token for the backward pass."""
+        # The activation's result and its square; what the activation read, where it is not ReLU.
+        return dim + ((2 if self.activation == "relu" else 3) + (2 if self.dropout else 0)) * self.hidden
+
+
 class MixtureOfExperts(Part):
     """Many gated networks, of which a router picks a few for each token (Shazeer et al. 2017; Jiang et al. 2024).
 
@@ -117,4 +138,4 @@ class MixtureOfExperts(Part):
         return dim + self.experts + self.active * (3 * dim + 4 * self.hidden)
 
 
-FeedForward = Annotated[PositionWise | Gated | MixtureOfExperts, Field(discriminator="type")]
+FeedForward = Annotated[PositionWise | Gated | Squared | MixtureOfExperts, Field(discriminator="type")]
