@@ -185,7 +185,8 @@ class ScaleNorm(Norm):
         return {}
 
     def at_scale(self, whole: Tensor) -> Callable[[Tensor], Tensor]:
-        scale = self.weight / whole.norm(dim=-1, keepdim=True).clamp(min=self.eps)
+        length = cast("Tensor", torch.linalg.vector_norm(whole, dim=-1, keepdim=True))
+        scale = self.weight / length.clamp(min=self.eps)
         return lambda x: x * scale
 
     def forward(self, x: Tensor) -> Tensor:
