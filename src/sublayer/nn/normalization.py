@@ -162,7 +162,7 @@ class ScaleNorm(Norm):
 
         y = g x / max(||x||, eps)
 
-    over the last dimension (section 3.1), with g beginning at sqrt(D), so that the numbers begin with a mean square of 1.
+    over the last dimension (section 3.1). g begins at sqrt(D): the numbers then have a mean square of 1.
 
     Shape:
         x: [..., D], floating; y: the same. The length of float16 and bfloat16 is computed in float32.
