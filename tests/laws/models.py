@@ -19,7 +19,7 @@ from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.normalization import Norm
-from sublayer.nn.positions import Learned, RelativeBias
+from sublayer.nn.positions import Position
 
 DIM = 16
 SHARP = 1.8  # how many times larger than their input queries and keys are made, so that attention chooses
@@ -40,6 +40,7 @@ POSITIONS: Mapping[str, config.Position] = {
     **{f"rotary-{name}": config.Rotary(base=100.0, scaling=scaling) for name, scaling in ROTARY_SCALINGS.items()},
     "alibi": config.Alibi(),
     "relative": config.RelativeBias(buckets=8, max_distance=6),
+    "kerple": config.Kerple(),
     "none": config.NoPosition(),
 }
 FEED_FORWARDS: Mapping[str, config.FeedForward] = {
@@ -170,8 +171,9 @@ def redraw(model: nn.Module, seed: int) -> None:
                 case MixtureOfExperts():
                     for matrices in (module.gate_up, module.down):
                         normal(matrices, matrices.shape[-1] ** -0.5)
-                case Learned() | RelativeBias():
-                    normal(module.weight, 1.0)
+                case Position():
+                    for parameter in module.parameters():
+                        normal(parameter, 1.0)
                 case _:
                     assert not list(module.parameters(recurse=False)), f"{type(module).__name__} is not redrawn"
         for module in model.modules():

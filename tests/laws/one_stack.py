@@ -48,6 +48,7 @@ STACK: Mapping[str, Sequence[Any]] = {
         "rotary-yarn",
         "alibi",
         "relative",
+        "kerple",
         "none",
     ),
     "feed_forward": tuple(FEED_FORWARDS),
@@ -216,6 +217,7 @@ def lean(row: Row) -> Row:
     rare = {
         "others": tuple(STACK["others"][1:]),
         "norm": ("scale",),
+        "position": ("kerple",),
         "feed_forward": ("experts", "one-expert", "squared"),
         "wiring": ("parallel", "parallel-shared"),
         "scores": ("capped",),

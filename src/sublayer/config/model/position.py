@@ -11,6 +11,7 @@ from sublayer.config.part import LARGEST_COUNT, Count, Factor, Part, Size
 
 __all__ = [
     "Alibi",
+    "Kerple",
     "Learned",
     "LinearScaling",
     "Llama3Scaling",
@@ -189,6 +190,15 @@ class Alibi(_Fixed):
     type: Literal["alibi"] = "alibi"
 
 
+class Kerple(_Anywhere):
+    """A penalty r log(1 + s distance) on the scores; r and s are learned in each head (Chi et al. 2022)."""
+
+    type: Literal["kerple"] = "kerple"
+
+    def parameters(self, place: Place) -> int:
+        return 2 * place.heads
+
+
 class RelativeBias(_Anywhere):
     """T5's relative bias: a trained number per head and bucket of distances, added to the scores."""
 
@@ -214,4 +224,6 @@ class NoPosition(_Fixed):
     type: Literal["none"] = "none"
 
 
-Position = Annotated[Sinusoidal | Learned | Rotary | Alibi | RelativeBias | NoPosition, Field(discriminator="type")]
+Position = Annotated[
+    Sinusoidal | Learned | Rotary | Alibi | Kerple | RelativeBias | NoPosition, Field(discriminator="type")
+]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sublayer import config
 from sublayer.errors import ConfigError
 from sublayer.nn.initial import small
-from sublayer.nn.positions.interface import Tabulated
+from sublayer.nn.positions.interface import Position, Tabulated
 
 
 def _distances(query_positions: Tensor, key_positions: Tensor) -> Tensor:
@@ -62,6 +62,40 @@ def slopes(heads: int) -> list[float]:
     own = [2.0 ** (-8.0 * h / below) for h in range(1, below + 1)]
     between = [2.0 ** (-4.0 * h / below) for h in range(1, 2 * below + 1, 2)]
     return own + between[: heads - below]
+
+
+class Kerple(Position):
+    """A penalty that grows with the logarithm of the distance (KERPLE, Chi et al. 2022, https://arxiv.org/abs/2205.09921).
+
+        score(h, i, j) = q_i . k_j - r_h log(1 + s_h |i - j|),   r_h, s_h > 0
+
+    (the logarithmic variant), with r and s learned in each head: `weight` holds their logarithms, which keep
+    them positive. One bias serves all layers of a stack.
+
+    Shape: weight [2, H], log r and log s.
+
+    Args:
+        heads: query heads, H.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        # About 1: a key then weighs as the inverse of its distance.
+        small(self.weight)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
+        # In float32 at least: each gradient is a sum over very many pairs.
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        distance = _distances(query_positions, key_positions).abs().to(wide).unsqueeze(-3)
+        r, s = self.weight.to(wide).exp()[..., None, None]  # [H, 1, 1] each
+        return (-r * (s * distance).log1p()).to(dtype)
 
 
 class RelativeBias(Tabulated):
@@ -131,10 +165,12 @@ class RelativeBias(Tabulated):
         return bias.to(dtype).contiguous()
 
 
-def build_bias(c: config.Alibi | config.RelativeBias, heads: int, bidirectional: bool) -> Alibi | RelativeBias:
+def build_bias(c: config.Alibi | config.Kerple | config.RelativeBias, heads: int, bidirectional: bool) -> Position:
     """The bias of a stack; the arguments are those of `build_position`."""
     match c:
         case config.Alibi():
             return Alibi(heads)
+        case config.Kerple():
+            return Kerple(heads)
         case config.RelativeBias():
             return RelativeBias(c, heads, bidirectional)
