@@ -46,8 +46,6 @@ from sublayer.config.cost import (
     LOSS_PIECE,
     active_parameters,
     decoding_memory,
-    flops,
-    parameters,
     total_parameters,
     training_memory,
 )
@@ -177,7 +175,7 @@ ALL: dict[str, Model] = {
 def test_parameters_of_the_papers_base_by_hand() -> None:
     attention = 4 * (512 * 512 + 512)
     feed_forward = 512 * 2048 + 2048 + 2048 * 512 + 512
-    assert parameters(BASE) == {
+    assert BASE.parameters() == {
         "embedding": 37_000 * 512,
         "encoder.self_attention": 6 * attention,
         "encoder.feed_forward": 6 * feed_forward,
@@ -214,7 +212,7 @@ def test_parameters_are_the_models(name: str) -> None:
         part = next((part for key, part in PARTS.items() if key in path), "norms")
         found[part] = found.get(part, 0) + parameter.numel()
     counted: dict[str, int] = {}
-    for path, count in parameters(tree).items():
+    for path, count in tree.parameters().items():
         part = path.rpartition(".")[2]
         # Tables of tokens stand for one another, and norms of queries and keys belong to their attention.
         part = {"source_embedding": "embedding", "target_embedding": "embedding", "embedding_norms": "norms"}.get(
@@ -285,7 +283,7 @@ def test_flops_of_the_papers_base_by_hand() -> None:
     encoder = 6 * (source * (projections + feed_forward) + 4 * 512 * source * source)
     cross_keys = 6 * source * 2 * 2 * 512 * 512
     one = 6 * (projections + feed_forward + 2 * 2 * 512 * 512 + 4 * 512 * source) + 2 * 512 * 37_000
-    counted = flops(BASE, source, target)
+    counted = BASE.flops(source, target)
     assert counted.encoding == encoder + cross_keys
     assert counted.decoding == one + 6 * 4 * 512 * target
     triangle = target * (target + 1) // 2
@@ -310,7 +308,7 @@ def test_forward_flops_are_those_that_torch_counts(name: str) -> None:
         window = attention.window or length
         seen = sum(abs(i - j) < window and (j <= i or not causal) for i in range(length) for j in range(length))
         missed += stack.layers * 4 * attention.heads * attention.width(tree.dim) * (length**2 - seen)
-    assert counter.get_total_flops() - missed == flops(tree, 7, 9).training * 9 / 3
+    assert counter.get_total_flops() - missed == tree.flops(7, 9).training * 9 / 3
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith(("decoder", "encoder"))])
@@ -329,22 +327,22 @@ def test_forward_flops_of_one_stack_are_those_that_torch_counts(name: str) -> No
         window = block.attention.window or length
         seen = sum(abs(i - j) < window and (j <= i or not causal) for i in range(length) for j in range(length))
         missed += 4 * block.attention.heads * block.attention.width(tree.dim) * (length**2 - seen)
-    assert counter.get_total_flops() - missed == flops(tree, length, length).training * length / 3
+    assert counter.get_total_flops() - missed == tree.flops(length, length).training * length / 3
 
 
 @pytest.mark.parametrize("name", ["plain", "some experts", "narrow embedding", "unlike layers"])
 def test_a_text_token_by_token_costs_what_it_costs_at_once(name: str) -> None:
     """Reading a prompt and making the rest one by one: together one forward pass, but for the prompt's projection."""
     tree = DECODERS[name]
-    counted = flops(tree, 5, 9)
-    steps = sum(flops(tree, 5, made).decoding for made in range(1, 5))
-    whole = flops(tree, 9, 9).encoding + 4 * 2 * tree.dim * tree.vocab_size
+    counted = tree.flops(5, 9)
+    steps = sum(tree.flops(5, made).decoding for made in range(1, 5))
+    whole = tree.flops(9, 9).encoding + 4 * 2 * tree.dim * tree.vocab_size
     assert counted.encoding + steps == whole
 
 
 def test_a_window_bounds_the_operations_of_decoding() -> None:
     grouped = VARIANTS["grouped"]
-    assert flops(grouped, 5, 30).decoding == flops(grouped, 5, 3).decoding > flops(grouped, 5, 2).decoding
+    assert grouped.flops(5, 30).decoding == grouped.flops(5, 3).decoding > grouped.flops(5, 2).decoding
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

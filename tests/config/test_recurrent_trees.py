@@ -13,7 +13,7 @@ from recurrent_models import PAIRS, TEXTS, name
 from small_run import recipe
 from small_task import plain
 from sublayer import config
-from sublayer.config.cost import decoding_memory, flops, parameters, total_parameters, training_memory
+from sublayer.config.cost import decoding_memory, total_parameters, training_memory
 from sublayer.config.load import dump_toml, load_recipe
 from sublayer.errors import ConfigError
 from sublayer.models import build_model
@@ -95,7 +95,7 @@ def test_parameters_are_the_models(tree: config.Recurrent) -> None:
         part = next((part for key, part in parts.items() if key in path), "norms")
         found[part] = found.get(part, 0) + parameter.numel()
     counted: dict[str, int] = {}
-    for path, count in parameters(tree).items():
+    for path, count in tree.parameters().items():
         part = path.rpartition(".")[2]
         part = {"source_embedding": "embedding", "target_embedding": "embedding", "embedding_norms": "norms"}.get(
             part, part
@@ -121,12 +121,12 @@ def test_forward_flops_are_those_that_torch_counts(tree: config.Recurrent) -> No
             real(*told)
     finally:
         torch._C._set_mkldnn_enabled(True)
-    assert counter.get_total_flops() == pytest.approx(flops(tree, 7, 9).training * 9 / 3, rel=1e-9)
+    assert counter.get_total_flops() == pytest.approx(tree.flops(7, 9).training * 9 / 3, rel=1e-9)
 
 
 @pytest.mark.parametrize("tree", ALL, ids=name)
 def test_a_token_more_costs_the_same_wherever_it_stands(tree: config.Recurrent) -> None:
-    near, far = flops(tree, 5, 3), flops(tree, 5, 30)
+    near, far = tree.flops(5, 3), tree.flops(5, 30)
     assert near.decoding == far.decoding
     projection = 2 * tree.dim * tree.vocab_size
     if isinstance(tree, config.RecurrentDecoderOnly):

@@ -18,8 +18,8 @@ from sublayer.models import Model, build_model
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.normalization import LayerNorm, RMSNorm
-from sublayer.nn.positions import Learned, RelativeBias
+from sublayer.nn.normalization import Norm
+from sublayer.nn.positions import Position
 
 DIM = 16
 SHARP = 1.8  # how many times larger than their input queries and keys are made, so that attention chooses
@@ -40,6 +40,7 @@ POSITIONS: Mapping[str, config.Position] = {
     **{f"rotary-{name}": config.Rotary(base=100.0, scaling=scaling) for name, scaling in ROTARY_SCALINGS.items()},
     "alibi": config.Alibi(),
     "relative": config.RelativeBias(buckets=8, max_distance=6),
+    "kerple": config.Kerple(),
     "none": config.NoPosition(),
 }
 FEED_FORWARDS: Mapping[str, config.FeedForward] = {
@@ -153,13 +154,13 @@ def redraw(model: nn.Module, seed: int) -> None:
                         normal(module.weight, module.in_features**-0.5)
                     if module.bias is not None:
                         normal(module.bias, 0.3)
-                case LayerNorm() | RMSNorm():
+                case Norm():
                     size = 0.5 + torch.rand(module.weight.shape, generator=generator, dtype=torch.float64)
                     sign = torch.randint(2, module.weight.shape, generator=generator) * 2 - 1
                     # The scale itself may be 1 + weight.
-                    plus_one = isinstance(module, RMSNorm) and module.plus_one
+                    plus_one = getattr(module, "plus_one", False)
                     module.weight.copy_(size * sign - (1.0 if plus_one else 0.0))
-                    if isinstance(module, LayerNorm) and module.bias is not None:
+                    if module.bias is not None:
                         normal(module.bias, 0.3)
                 case nn.Embedding():
                     pass  # by its owner, who knows by how much it will be multiplied
@@ -170,8 +171,9 @@ def redraw(model: nn.Module, seed: int) -> None:
                 case MixtureOfExperts():
                     for matrices in (module.gate_up, module.down):
                         normal(matrices, matrices.shape[-1] ** -0.5)
-                case Learned() | RelativeBias():
-                    normal(module.weight, 1.0)
+                case Position():
+                    for parameter in module.parameters():
+                        normal(parameter, 1.0)
                 case _:
                     assert not list(module.parameters(recurse=False)), f"{type(module).__name__} is not redrawn"
         for module in model.modules():

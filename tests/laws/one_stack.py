@@ -16,6 +16,7 @@ from sublayer import config
 FEED_FORWARDS: Mapping[str, config.FeedForward] = {
     "relu": config.PositionWise(hidden=24, activation="relu"),
     "geglu-tanh-bias": config.Gated(hidden=20, activation="gelu_tanh", bias=True),
+    "squared": config.Squared(hidden=24),
     "experts": config.MixtureOfExperts(experts=4, active=2, hidden=12),
     "one-expert": config.MixtureOfExperts(experts=3, active=1, hidden=12, normalize=False),
 }
@@ -24,6 +25,7 @@ NORMS: Mapping[str, config.Norm] = {
     "layer-no-bias": config.LayerNorm(bias=False),
     "rms": config.RMSNorm(),
     "rms-plus-one": config.RMSNorm(plus_one=True),
+    "scale": config.ScaleNorm(),
 }
 SCORES: Mapping[str, Mapping[str, Any]] = {"plain": {}, "scaled": {"scale": 0.3}, "capped": {"softcap": 2.0}}
 QUERY_KEY_NORMS: Mapping[str, Mapping[str, Any]] = {
@@ -46,6 +48,7 @@ STACK: Mapping[str, Sequence[Any]] = {
         "rotary-yarn",
         "alibi",
         "relative",
+        "kerple",
         "none",
     ),
     "feed_forward": tuple(FEED_FORWARDS),
@@ -213,7 +216,9 @@ def lean(row: Row) -> Row:
     """A decoder's row with its rarest parts taken out, so that the runner knows the rest."""
     rare = {
         "others": tuple(STACK["others"][1:]),
-        "feed_forward": ("experts", "one-expert"),
+        "norm": ("scale",),
+        "position": ("kerple",),
+        "feed_forward": ("experts", "one-expert", "squared"),
         "wiring": ("parallel", "parallel-shared"),
         "scores": ("capped",),
         "query_key_norm": ("all-heads",),

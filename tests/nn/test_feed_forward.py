@@ -117,7 +117,25 @@ def test_gated_is_llamas(name: config.Activation, bias: bool) -> None:
     assert error(ours(x), theirs(x)) < 1e-12
 
 
-@pytest.mark.parametrize("kind", [config.PositionWise, config.Gated])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_squared_is_primers(name: config.Activation, bias: bool) -> None:
+    module = built(config.Squared(hidden=HIDDEN, activation=name, bias=bias))
+    x = torch.randn(4, DIM, dtype=torch.float64)
+    expected: list[list[float]] = []
+    for row in x.tolist():
+        hidden = [FORMULAS[name](value) ** 2 for value in linear(*numbers(module.up), row)]
+        expected.append(linear(*numbers(module.down), hidden))
+    assert error(module(x), torch.tensor(expected, dtype=torch.float64)) < 1e-12
+
+
+def test_squared_relu_is_transformers() -> None:
+    module = built(config.Squared(hidden=HIDDEN))
+    x = torch.randn(4, DIM, dtype=torch.float64)
+    assert error(module(x), module.down(ACT2FN["relu2"](module.up(x)))) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [config.PositionWise, config.Gated, config.Squared])
 def test_positions_do_not_see_each_other(kind: Any) -> None:
     module = built(kind(hidden=HIDDEN))
     x = torch.randn(1, 4, DIM, dtype=torch.float64, requires_grad=True)
@@ -126,7 +144,7 @@ def test_positions_do_not_see_each_other(kind: Any) -> None:
     assert gradient[0, [0, 1, 3]].abs().sum() == 0
 
 
-@pytest.mark.parametrize("kind", [config.PositionWise, config.Gated])
+@pytest.mark.parametrize("kind", [config.PositionWise, config.Gated, config.Squared])
 def test_dropout_acts_on_the_hidden_layer_in_training_only(kind: Any) -> None:
     module = built(kind(hidden=1, dropout=0.25, bias=False))
     exact = built(kind(hidden=1, dropout=0.0, bias=False))

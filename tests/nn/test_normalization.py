@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from sublayer import config
-from sublayer.nn.normalization import LayerNorm, RMSNorm, build_norm
+from sublayer.nn.normalization import LayerNorm, Norm, RMSNorm, build_norm
+from sublayer.nn.part import Unsaid
 
 CONFIGS: list[config.Norm] = [
     config.LayerNorm(),
     config.LayerNorm(bias=False, eps=0.3),
     config.RMSNorm(),
     config.RMSNorm(eps=0.3),
+    config.ScaleNorm(),
+    config.ScaleNorm(eps=200.0),
 ]
 
 
@@ -37,12 +40,15 @@ def built(c: config.Norm, dim: int) -> nn.Module:
 
 def formula(c: config.Norm, module: nn.Module, x: Tensor) -> Tensor:
     """Number by number, in Python's floats."""
-    weight = module.get_parameter("weight").tolist()
+    weight = module.get_parameter("weight").expand(x.shape[-1]).tolist()
     shift = module.get_parameter("bias").tolist() if c.type == "layer" and c.bias else [0.0] * len(weight)
     rows: list[list[float]] = []
     for row in x.reshape(-1, x.shape[-1]).tolist():
         mean = sum(row) / len(row) if c.type == "layer" else 0.0
-        size = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + c.eps)
+        if c.type == "scale":
+            size = max(math.sqrt(sum(v * v for v in row)), c.eps)
+        else:
+            size = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + c.eps)
         rows.append([(v - mean) / size * w + b for v, w, b in zip(row, weight, shift)])
     return torch.tensor(rows, dtype=torch.float64).reshape(x.shape)
 
@@ -192,3 +198,28 @@ def test_a_new_norm_only_normalizes(c: config.Norm) -> None:
     out = build_norm(c, 64)(torch.randn(10, 64) * 50 + 7)
     assert out.square().mean(-1).tolist() == pytest.approx([1.0] * 10, abs=1e-2)
     assert ("bias" in dict(build_norm(c, 8).named_parameters())) == (c.type == "layer" and c.bias)
+
+
+@pytest.mark.parametrize("c", CONFIGS)
+def test_a_norm_is_linear_at_its_scale(c: config.Norm) -> None:
+    """Held at the scale of x, it is a linear map that gives, for x, what the norm gives, less its bias."""
+    module = build_norm(c, 20).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=3.0)
+    x, y, z = torch.randn(3, 4, 20, dtype=torch.float64)
+    held = module.at_scale(x)
+    shift = 0.0 if module.bias is None else module.bias
+    assert error(held(x) + shift, module(x)) < 1e-12
+    assert error(held(2 * y - z), 2 * held(y) - held(z)) < 1e-12
+
+
+def test_what_a_norm_does_not_say_is_refused_by_its_name() -> None:
+    class Strange(Norm):
+        pass
+
+    with pytest.raises(Unsaid, match="Strange does not say what is linear of it"):
+        Strange().at_scale(torch.ones(3))
+    with pytest.raises(Unsaid, match="Strange does not say how its weights begin"):
+        Strange().reset_parameters()
+    # No parameters, so no axis of any.
+    assert Strange().stream_axes() == {}

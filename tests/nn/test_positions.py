@@ -34,7 +34,7 @@ from sublayer.nn.positions import (
     Sinusoidal,
     build_position,
 )
-from sublayer.nn.positions.bias import slopes
+from sublayer.nn.positions.bias import Kerple, slopes
 from sublayer.nn.positions.rotary import frequencies
 
 DOUBLE = torch.float64
@@ -45,6 +45,7 @@ CONFIGS: list[config.Position] = [
     config.Rotary(),
     config.Rotary(layout="interleaved", fraction=0.5, scaling=config.LinearScaling(factor=2.0)),
     config.Alibi(),
+    config.Kerple(),
     config.RelativeBias(),
     config.NoPosition(),
 ]
@@ -395,6 +396,21 @@ def test_alibi_is_the_slope_times_the_distance() -> None:
     assert error(bias, torch.tensor(expected, dtype=DOUBLE)) < 1e-12
 
 
+def test_kerple_is_its_formula_and_learns() -> None:
+    module = Kerple(3).double()
+    nn.init.normal_(module.weight)
+    queries, keys = torch.tensor([[3, 9], [0, 5]]), torch.arange(7)
+    heads = list(zip(*module.weight.exp().tolist()))
+    expected = [
+        [[[-r * math.log(1 + s * abs(int(i) - j)) for j in range(7)] for i in row] for r, s in heads] for row in queries
+    ]
+    bias = module.bias(queries, keys, DOUBLE)
+    assert error(bias, torch.tensor(expected, dtype=DOUBLE)) < 1e-12
+    bias.sum().backward()
+    assert module.weight.grad is not None
+    assert (module.weight.grad != 0).all()
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(("buckets", "reach"), [(32, 128), (8, 20), (33, 100), (4, 3), (64, 300)])
 def test_relative_bias_is_t5s(buckets: int, reach: int, bidirectional: bool) -> None:
@@ -449,7 +465,7 @@ def test_relative_bias_without_room_for_its_buckets_is_refused(buckets: int, rea
 
 
 def test_each_configuration_builds_its_part() -> None:
-    kinds = [Sinusoidal, Sinusoidal, Learned, Rotary, Rotary, Alibi, RelativeBias, NoPosition]
+    kinds = [Sinusoidal, Sinusoidal, Learned, Rotary, Rotary, Alibi, Kerple, RelativeBias, NoPosition]
     assert [type(built(c)) for c in CONFIGS] == kinds
 
 

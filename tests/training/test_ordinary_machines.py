@@ -17,7 +17,6 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sublayer import config
-from sublayer.config.cost import flops
 from sublayer.config.load import load_recipe
 from sublayer.data.batch import Batch
 from sublayer.fast.facts import Identity, Machine, Speed
@@ -94,7 +93,7 @@ class Demo:
     @property
     def flops(self) -> float:
         """Of a step: the model's, forward and backward, and the optimizer's."""
-        model = flops(self.tree, self.length, self.length).training * self.rows * self.length
+        model = self.tree.flops(self.length, self.length).training * self.rows * self.length
         return model + sum(orthogonalization(*each) for each in maps(self.trainer.optimizers))
 
 

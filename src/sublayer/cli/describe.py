@@ -150,8 +150,8 @@ def _limit(positions: int, longest: int) -> str:
 def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, Any]:
     from sublayer.config import cost
 
-    parts = cost.parameters(subject.model)
-    operations = cost.flops(subject.model, length, length)
+    parts = subject.model.parameters()
+    operations = subject.model.flops(length, length)
     training = cost.training_memory(subject.model, subject.training)
     decoding = cost.decoding_memory(subject.model, batch, beam, length)
     return {

@@ -17,7 +17,7 @@ from sublayer import config
 from sublayer.compare.contenders import chain, path, recurrent_lm, transformer_lm
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Parallel
-from sublayer.config.cost import flops, total_parameters
+from sublayer.config.cost import total_parameters
 from sublayer.models import build_model
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.progress import Reporter
@@ -97,7 +97,7 @@ def _timed(
         "forward": forwards,
         "both": boths,
         "loss": loss,
-        "flops": flops(tree, 1, length).training,
+        "flops": tree.flops(1, length).training,
         "chain": chain(tree, length),
         "path": path(tree, length),
     }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sublayer.config.model import Probability
-from sublayer.config.part import Factor, Part, Size
+from sublayer.config.part import Factor, Part, Probability, Size
 
 
 class LowRank(Part):

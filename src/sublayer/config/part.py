@@ -19,6 +19,9 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A dropout's, say: below 1, so that something is left."""
 
 
+FLOAT32, BFLOAT16 = 4, 2
+"""Bytes of a number."""
+
 LARGEST_COUNT = 2**24
 """Of anything that is counted: tokens of a vocabulary, positions, units. Four times the largest that are in use, and
 small enough that no product of a few of them passes 64 bits."""

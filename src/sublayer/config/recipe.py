@@ -13,10 +13,9 @@ from pydantic import Field, model_validator
 from sublayer.config.adapter import LowRank
 from sublayer.config.data import Data
 from sublayer.config.decoding import Decoding
-from sublayer.config.model import EncoderOnly, Model
+from sublayer.config.model import CELLS, EncoderOnly, Model
 from sublayer.config.part import Part, Seed
 from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
-from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import shape_of
 from sublayer.config.task import Task, TranslationTask
 from sublayer.config.tokenizer import Subwords, TokenizerRecipe

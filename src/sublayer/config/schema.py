@@ -10,18 +10,17 @@ from pydantic import BaseModel
 
 from sublayer.config.cost import total_parameters
 from sublayer.config.model import (
+    CELLS,
     KINDS,
-    DecoderOnly,
     EncoderDecoder,
-    EncoderOnly,
     Model,
+    Recurrent,
     RecurrentDecoderOnly,
     RecurrentEncoderDecoder,
 )
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
-from sublayer.config.recurrent import CELLS
 from sublayer.config.shape import field_shape
 from sublayer.config.tokenizer import Subwords
 
@@ -178,16 +177,11 @@ def _preset(kind: str | None = None) -> dict[str, Any]:
 
 
 def _summary(model: Model) -> str:
-    match model:
-        case EncoderDecoder():
-            stack, layers = model.decoder, f"{model.encoder.layers} + {model.decoder.layers}"
-        case DecoderOnly():
-            stack, layers = model.decoder, f"{model.decoder.layers}"
-        case EncoderOnly():
-            stack, layers = model.encoder, f"{model.encoder.layers}"
-        case RecurrentEncoderDecoder() | RecurrentDecoderOnly():
-            return f"{model.kind}, {model.cell}, {model.decoder.layers} layers, {model.dim} wide, {_size(model)}"
-    return f"{model.kind}, {layers} layers, {model.dim} wide, {stack.block.attention.heads} heads, {_size(model)}"
+    if isinstance(model, Recurrent):
+        return f"{model.kind}, {model.cell}, {model.decoder.layers} layers, {model.dim} wide, {_size(model)}"
+    stacks = [stack for stack, _ in model.stacks.values()]
+    layers, heads = " + ".join(str(stack.layers) for stack in stacks), stacks[-1].block.attention.heads
+    return f"{model.kind}, {layers} layers, {model.dim} wide, {heads} heads, {_size(model)}"
 
 
 def _size(model: Model) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -18,6 +18,10 @@ class Adam(Part):
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     eps: PositiveFloat = 1e-9
 
+    def remembered(self, parameters: int, matrices: int) -> int:
+        """Numbers kept of so many parameters, of which some stand in the matrices inside the blocks: two of each."""
+        return 2 * parameters
+
 
 class AdamW(Part):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); matrices decay, vectors do not."""
@@ -27,6 +31,10 @@ class AdamW(Part):
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.01
+
+    def remembered(self, parameters: int, matrices: int) -> int:
+        """As Adam's."""
+        return 2 * parameters
 
 
 class Muon(Part):
@@ -43,6 +51,10 @@ class Muon(Part):
     each_head: bool = True
     weight_decay: NonNegativeFloat = 0.01
     others: AdamW = AdamW()
+
+    def remembered(self, parameters: int, matrices: int) -> int:
+        """As Adam's, but one number of each in a matrix."""
+        return 2 * parameters - matrices
 
 
 class InverseSquareRoot(Part):
@@ -75,6 +87,7 @@ class NoAveraging(Part):
     """The last weights are the model."""
 
     type: Literal["none"] = "none"
+    copies: ClassVar[int] = 0
 
 
 class Ema(Part):
@@ -85,6 +98,7 @@ class Ema(Part):
 
     type: Literal["ema"] = "ema"
     decay: Probability = 0.999
+    copies: ClassVar[int] = 1
 
 
 class LastCheckpoints(Part):
@@ -93,6 +107,11 @@ class LastCheckpoints(Part):
     type: Literal["last"] = "last"
     count: PositiveInt = 5
     every: PositiveInt = 100
+
+    @property
+    def copies(self) -> int:
+        """Of the weights, that are kept beside them."""
+        return self.count
 
 
 Averaging = Annotated[NoAveraging | Ema | LastCheckpoints, Field(discriminator="type")]

@@ -18,16 +18,8 @@ P = TypeVar("P", bound=Part)
 
 def canonical(tree: Tree | config.Recurrent) -> dict[str, Any]:
     """The tree as plain data in which the same model is always the same."""
-    match tree:
-        case config.EncoderDecoder():
-            stacks = {"encoder": (tree.encoder, False), "decoder": (tree.decoder, True)}
-        case config.DecoderOnly():
-            stacks = {"decoder": (tree.decoder, False)}
-        case config.EncoderOnly():
-            stacks = {"encoder": (tree.encoder, False)}
-        case config.RecurrentEncoderDecoder() | config.RecurrentDecoderOnly():
-            stacks = {}
     plain = cast("dict[str, Any]", _without_dropout(tree.plain()))
+    stacks: dict[str, tuple[config.Stack, bool]] = {} if isinstance(tree, config.Recurrent) else tree.stacks
     for name, (stack, cross) in stacks.items():
         plain[name] = _stack(stack, tree.dim, cross=cross)
     return plain

@@ -11,24 +11,19 @@ another order, or None where it has nothing to change. They are tried where no f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.config.part import Part
+from sublayer.config.part import Part as Node
 from sublayer.hub.family import Tree
 from sublayer.hub.weights import retie, untied
 from sublayer.models import Transformer, build_model
-from sublayer.models.stack import Stack
-from sublayer.nn.attention import CrossAttention, SelfAttention
-from sublayer.nn.embedding import Embedding
-from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.feed_forward import Gated, PositionWise
-from sublayer.nn.normalization import LayerNorm, RMSNorm
-from sublayer.nn.positions import Learned, Sinusoidal
+from sublayer.nn.part import Part, Unsaid, under
+from sublayer.nn.positions import Position
 
 Equivalent = Callable[[Transformer], "Transformer | None"]
 State = Mapping[str, Tensor]
@@ -61,8 +56,7 @@ def _rebuilt(tree: Tree, state: State, like: Transformer) -> Transformer:
 
 def _with_stacks(tree: Tree, change: Callable[[config.Stack], config.Stack]) -> Tree:
     """The tree with every stack changed."""
-    names = [name for name in ("encoder", "decoder") if hasattr(tree, name)]
-    return tree.model_copy(update={name: change(getattr(tree, name)) for name in names})
+    return tree.model_copy(update={name: change(stack) for name, (stack, _) in tree.stacks.items()})
 
 
 # --- positions ---------------------------------------------------------------------------------------------------
@@ -88,39 +82,33 @@ def halves(model: Transformer) -> Transformer | None:
             return stack
         return stack.model_copy(update={"position": stack.position.model_copy(update={"layout": "halves"})})
 
+    try:
+        axes = _stream_axes(model)
+    except Unsaid:
+        return None  # a part that no family knows either; what the nearest would lose is said by the export
     order = torch.cat((torch.arange(0, tree.dim, 2), torch.arange(1, tree.dim, 2)))
     state = dict(model.state_dict())
-    for name, axis in _stream_axes(model).items():
+    for name, axis in axes.items():
         state[name] = state[name].index_select(axis, order.to(state[name].device))
     return _rebuilt(_with_stacks(tree, turned), state, model)
 
 
 def _stream_axes(model: Transformer) -> dict[str, int]:
-    """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's."""
+    """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's.
+
+    Raises:
+        Unsaid: a part does not say it.
+    """
     axes: dict[str, int] = {"output.weight": 1}
-    # torch leaves the type of the names open.
-    for prefix, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules()):
-        here: dict[str, int]
-        match module:
-            case Embedding():
-                here = {"tokens.weight": 1, "types.weight": 1}
-            case SelfAttention():
-                here = {"qkv.weight": 1, "output.weight": 0, "output.bias": 0}
-            case CrossAttention():
-                here = {"query.weight": 1, "key_value.weight": 1, "output.weight": 0, "output.bias": 0}
-            case PositionWise():
-                here = {"up.weight": 1, "down.weight": 0, "down.bias": 0}
-            case Gated():
-                here = {"gate_up.weight": 1, "down.weight": 0, "down.bias": 0}
-            case MixtureOfExperts():
-                here = {"router.weight": 1, "gate_up": 2, "down": 1}
-            case Learned():
-                here = {"weight": 1}
-            case LayerNorm() | RMSNorm() if not prefix.endswith(("query_norm", "key_norm")):
-                here = {"weight": 0, "bias": 0}
-            case _:
-                continue
-        axes |= {f"{prefix}.{name}": axis for name, axis in here.items()}
+
+    def ask(module: nn.Module, path: str) -> None:
+        if isinstance(module, Part):
+            axes.update(under(path, module.stream_axes()))
+            return
+        for name, inner in module.named_children():
+            ask(inner, f"{path}.{name}" if path else name)
+
+    ask(model, "")
     held = model.state_dict()
     return {name: axis for name, axis in axes.items() if name in held}
 
@@ -130,14 +118,11 @@ def tabulated(model: Transformer) -> Transformer | None:
     tree = model.config
     if isinstance(tree, config.EncoderDecoder):
         return None
-    stack = tree.encoder if isinstance(tree, config.EncoderOnly) else tree.decoder
-    if not isinstance(stack.position, config.Sinusoidal):
+    [name] = tree.stacks
+    table = cast("Position", model.get_submodule(f"{name}.position")).added_table()
+    if table is None:
         return None
-    module = cast("Stack", model.encoder if isinstance(tree, config.EncoderOnly) else model.decoder).position
-    assert isinstance(module, Sinusoidal)
-    name = "encoder" if isinstance(tree, config.EncoderOnly) else "decoder"
-    weight = next(model.parameters())
-    state = {**model.state_dict(), f"{name}.position.weight": module.make_table().to(weight)}
+    state = {**model.state_dict(), f"{name}.position.weight": table.to(next(model.parameters()))}
     changed = _with_stacks(tree, lambda each: each.model_copy(update={"position": config.Learned()}))
     return _rebuilt(changed, state, model)
 
@@ -173,7 +158,7 @@ def _all_biased(part: Any) -> Any:
     """The same part of a tree with every `bias` true."""
     if isinstance(part, tuple):
         return tuple(_all_biased(each) for each in cast("tuple[Any, ...]", part))
-    if not isinstance(part, Part):
+    if not isinstance(part, Node):
         return part
     changed = {name: _all_biased(getattr(part, name)) for name in type(part).model_fields}
     changed |= {name: True for name in ("bias", "output_bias") if changed.get(name) is False}

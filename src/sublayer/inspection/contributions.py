@@ -29,18 +29,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.lens import last_stack, require_position, scaled_output
 from sublayer.inspection.passages import Passage, evaluated, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
-from sublayer.models.heads import Classification, Tagging
 from sublayer.models.stack import Stack
-from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.attention import MultiHead
 from sublayer.nn.block import Block
-from sublayer.nn.normalization import LayerNorm, RMSNorm
+from sublayer.nn.normalization import Norm
 from sublayer.nn.sublayer import SubLayer
 
 Kind = Literal["embedding", "head", "attention bias", "feed-forward", "norm bias", "output bias"]
@@ -157,20 +155,14 @@ def _written(stream: list[_Part], new: list[_Part], sublayer: SubLayer, layer: i
 
 
 def _heads(
-    attention: SelfAttention | CrossAttention, name: str, layer: int, which: Literal["self", "cross"], seen: Recording
+    attention: MultiHead, name: str, layer: int, which: Literal["self", "cross"], seen: Recording
 ) -> list[_Part]:
     """What each head writes through the output map, and the map's bias."""
     [found] = seen[f"{name}.heads"][0]  # [S, H, d]
-    size, heads, _ = found.shape
-    alone = torch.zeros(heads, *found.shape, dtype=found.dtype, device=found.device)
-    each = torch.arange(heads)
-    alone[each, :, each] = found.transpose(0, 1)
-    # Through the map itself, so that an adapter beside it is taken along.
-    nothing = attention.output(torch.zeros_like(found).flatten(1))
-    through = attention.output(alone.flatten(2)) - nothing
-    parts = [_Part("head", through[head], layer, which, head) for head in range(heads)]
+    through, nothing = attention.written_by_heads(found)
+    parts = [_Part("head", one, layer, which, head) for head, one in enumerate(through)]
     has_bias = attention.output.bias is not None  # pyright: ignore[reportUnnecessaryComparison]
-    return [*parts, _Part("attention bias", nothing.expand(size, -1), layer, which)] if has_bias else parts
+    return [*parts, _Part("attention bias", nothing, layer, which)] if has_bias else parts
 
 
 def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -> list[_Part]:
@@ -178,21 +170,11 @@ def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -
     if norm is None or isinstance(norm, nn.Identity):
         return parts
     whole = torch.stack([part.value for part in parts]).sum(0)
-    if isinstance(norm, RMSNorm):
-        scale = (1.0 + norm.weight if norm.plus_one else norm.weight) * (
-            whole.square().mean(-1, keepdim=True) + norm.eps
-        ).rsqrt()
-        return [part.with_value(part.value * scale) for part in parts]
-    if not isinstance(norm, LayerNorm):
-        raise InputError(
-            f"a norm of the type {type(norm).__name__} is not known to be linear at its scale", "Use the logit lens."
-        )
-    scale = norm.weight * (whole.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
-    parts = [part.with_value((part.value - part.value.mean(-1, keepdim=True)) * scale) for part in parts]
-    if norm.bias is None:
-        return parts
+    linear = cast("Norm", norm).at_scale(whole)
+    parts = [part.with_value(linear(part.value)) for part in parts]
+    bias = cast("Norm", norm).bias
     # Several norms' biases in one layer are one part each time they are met.
-    return [*parts, _Part("norm bias", norm.bias.expand_as(whole), layer)]
+    return parts if bias is None else [*parts, _Part("norm bias", bias.expand_as(whole), layer)]
 
 
 def _projection(model: Model) -> tuple[Tensor, Tensor | None]:
@@ -203,36 +185,18 @@ def _projection(model: Model) -> tuple[Tensor, Tensor | None]:
     """
     if not isinstance(model, EncoderOnly):
         return model.output.weight, model.output.bias
-    head = model.config.head
-    match head:
-        case config.Tagging() if head.activation is None:
-            bent = ""
-        case config.Classification() if head.activation is None:
-            if head.pooling == "max":
-                bent = "pooling by maximum"
-            else:
-                bent = "the pooler's tanh" if head.pooling == "class" and model.pooler is not None else ""
-        case config.MaskedLanguage() | config.Tagging() | config.Classification():
-            bent = f"the {head.type} head's own layer ({head.activation})"
-        case _:
-            raise InputError(f"the head '{head.type}' gives no logits to take apart", "Take another model.")
-    if bent:
-        raise InputError(
-            f"{bent} stands between the stream and the logits and is not linear: no sum of parts gives the logit",
-            "Use the logit lens, or gradient times input.",
-        )
-    assert isinstance(model.head, Classification | Tagging)
-    return model.head.labels.weight, model.head.labels.bias
+    if model.head is None:
+        raise InputError(f"the head '{model.config.head.type}' gives no logits to take apart", "Take another model.")
+    return model.head.linear(pooler=model.pooler is not None)
 
 
 def _weights_of_positions(model: Model, size: int, position: int | None) -> tuple[Tensor, int | None]:
     """How much each position's output counts in what is said, [S], and which position it is, if it is one."""
-    head = model.config.head if isinstance(model, EncoderOnly) else None
-    if isinstance(head, config.Classification):
+    head = model.head if isinstance(model, EncoderOnly) else None
+    weights = None if head is None else head.weights_of_positions(size)
+    if weights is not None:
         if position is not None:
             raise InputError(f"position = {position}, but a classifier says one thing of a text", "Leave it out.")
-        if head.pooling == "mean":
-            return torch.full((size,), 1 / size, dtype=torch.float64), None
-        position = 0 if head.pooling == "class" else -1
+        return weights, int(weights.argmax()) if weights.max() == 1 else None
     place = require_position(size, position)
     return F.one_hot(torch.tensor(place), size).double(), place

@@ -32,15 +32,14 @@ from typing import cast
 from torch import nn
 
 from sublayer.errors import InputError
-from sublayer.nn.normalization import LayerNorm, RMSNorm
-from sublayer.nn.tap import Tap
+from sublayer.nn.tap import HookPoint
 
 
 def points(model: nn.Module) -> dict[str, nn.Module]:
     """Every tap and norm of a model by its name, in the model's order."""
     # torch leaves the type of the names open.
     modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    return {name: module for name, module in modules if isinstance(module, Tap | LayerNorm | RMSNorm)}
+    return {name: module for name, module in modules if isinstance(module, HookPoint)}
 
 
 def matching(model: nn.Module, patterns: Sequence[str], asked_by: str) -> dict[str, nn.Module]:

@@ -80,7 +80,7 @@ class EncoderOnly(nn.Module):
         """
         match self.head:
             case Classification():
-                return self.head(hidden, lengths, self.pooled(hidden))
+                return self.head(hidden, lengths, self.pooled(hidden) if self.head.pooling == "class" else None)
             case SentenceEmbedding():
                 return self.head(hidden, lengths)
             case None:

@@ -5,6 +5,7 @@ Encoder and decoder are stacks; they differ in who may attend to whom, and in wh
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -56,6 +57,14 @@ class Stack(nn.Module):
         self.kind_of_layer = [self.kinds.index(kind) for kind in kinds]
         self.other_positions = nn.ModuleList(nn.Identity() if own is None else position(own) for _, own in self.kinds)
         self.cache_heads, self.cache_width = attention.key_value_heads, attention.width(dim)
+
+    def quieten(self) -> None:
+        """Scale down what each sub-layer writes to the stream, where no norm undoes it."""
+        if self.wiring not in ("pre", "parallel", "parallel-shared"):
+            return
+        writers = [weight for layer in self.layers for weight in cast("Block", layer).stream_writers()]
+        for weight in writers:
+            weight.data.div_(math.sqrt(len(writers)))
 
     def scopes(
         self,

@@ -11,22 +11,25 @@ Shapes: B batch, S queries, T keys, D model width, H query heads, G key-value he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.nn.attend import attend
 from sublayer.nn.cache import LayerCache
+from sublayer.nn.initial import glorot, glorot_std
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Scope
 from sublayer.nn.normalization import build_norm
+from sublayer.nn.part import Part
 from sublayer.nn.positions import Rotation
 from sublayer.nn.tap import Tap
 
 
-class _MultiHead(nn.Module):
+class MultiHead(Part):
     """What self- and cross-attention share: the heads' sizes, the norms of queries and keys, the way out.
 
     The tap `weights` sees who attends to whom, `heads` what each head has found, before the output map mixes them.
@@ -57,6 +60,25 @@ class _MultiHead(nn.Module):
             yield weight, (self.width, weight.shape[1])
         yield self.output.weight, (self.output.weight.shape[0], self.width)
 
+    def stream_axes(self) -> Mapping[str, int]:
+        # The norms of queries and keys are over heads.
+        return {**{f"{name}.weight": 1 for name in self.projections}, "output.weight": 0, "output.bias": 0}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.output.weight]
+
+    def written_by_heads(self, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """What each head writes to the stream, and what is written where all heads find nothing: the map's bias.
+
+        Shape: heads [S, H, d], as the tap `heads` sees them -> [H, S, D], [S, D].
+        """
+        alone = torch.zeros(heads.shape[1], *heads.shape, dtype=heads.dtype, device=heads.device)
+        each = torch.arange(heads.shape[1])
+        alone[each, :, each] = heads.transpose(0, 1)
+        # Through the map itself, so that an adapter beside it is taken along.
+        nothing = self.output(torch.zeros_like(heads).flatten(1))
+        return self.output(alone.flatten(2)) - nothing, nothing
+
     def _split(self, x: Tensor, heads: int, norm: nn.Module | None = None) -> Tensor:
         """[B, S, heads * d] -> [B, heads, S, d], each head normalized, or all together, where there is a norm."""
         if norm is not None and not self.norm_each_head:
@@ -77,7 +99,7 @@ class _MultiHead(nn.Module):
         return self.output(self.heads(mixed).flatten(2))
 
 
-class SelfAttention(_MultiHead):
+class SelfAttention(MultiHead):
     """Every position attends to positions of the same sequence."""
 
     projections = ("qkv",)
@@ -85,6 +107,13 @@ class SelfAttention(_MultiHead):
     def __init__(self, c: config.Attention, dim: int) -> None:
         super().__init__(c, dim)
         self.qkv = Linear(dim, (self.head_count + 2 * self.groups) * self.width, bias=c.bias)
+
+    def reset_parameters(self) -> None:
+        width, grouped = self.head_count * self.width, self.groups * self.width
+        glorot(self.qkv, width)
+        # Keys and values of fewer heads than the queries have a smaller fan of their own.
+        nn.init.normal_(self.qkv.weight[width:], std=glorot_std(self.qkv.in_features, grouped))
+        glorot(self.output)
 
     def forward(
         self, x: Tensor, scope: Scope, rotation: Rotation | None = None, cache: LayerCache | None = None
@@ -102,7 +131,7 @@ class SelfAttention(_MultiHead):
         return self._written(self._attend(query, key, value, scope))
 
 
-class CrossAttention(_MultiHead):
+class CrossAttention(MultiHead):
     """Every position attends to the encoder's output, the memory."""
 
     projections = ("query", "key_value")
@@ -111,6 +140,11 @@ class CrossAttention(_MultiHead):
         super().__init__(c, dim)
         self.query = Linear(dim, self.head_count * self.width, bias=c.bias)
         self.key_value = Linear(dim, 2 * self.groups * self.width, bias=c.bias)
+
+    def reset_parameters(self) -> None:
+        glorot(self.query)
+        glorot(self.key_value, self.groups * self.width)
+        glorot(self.output)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory: computed once, however many tokens are then decoded.

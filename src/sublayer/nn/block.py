@@ -39,6 +39,11 @@ class Block(nn.Module):
         self.shared_norm = build_norm(c.norm, dim) if c.wiring == "parallel-shared" else None
         self.stream = Tap()
 
+    def stream_writers(self) -> list[Tensor]:
+        """The weights of all sub-layers that write to the residual stream."""
+        parts = (self.self_attention, self.cross_attention, self.feed_forward)
+        return [weight for part in parts if part is not None for weight in part.stream_writers()]
+
     def forward(
         self,
         x: Tensor,

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.nn.activation import ACTIVATIONS
+from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
+from sublayer.nn.part import Part
 
 
-class Convolution(nn.Module):
+class Convolution(Part):
     """x_t + dropout(act(W [x_(t-k); ...; x_t; ...; x_(t+k)] + b)), with K = 2k + 1 and W of K D -> D.
 
     What stands before the first and after the last token of a text is zero, so that neither padding nor a neighbour
@@ -27,6 +29,9 @@ class Convolution(nn.Module):
         self.map = Linear(c.width * dim, dim)
         self.activation = ACTIVATIONS[c.activation]
         self.dropout = nn.Dropout(c.dropout)
+
+    def reset_parameters(self) -> None:
+        glorot(self.map)
 
     def forward(self, x: Tensor, texts: Tensor | None = None) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D].

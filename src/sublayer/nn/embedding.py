@@ -6,18 +6,21 @@ Dimensions: B batch, S positions, D width of the stream, E width of the table wh
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.nn.convolution import Convolution
+from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
-from sublayer.nn.normalization import build_norm
+from sublayer.nn.normalization import Norm, build_norm
+from sublayer.nn.part import Part, Unsaid, under
 from sublayer.nn.positions import Position
 from sublayer.nn.tap import Tap
 
 
-class Embedding(nn.Module):
+class Embedding(Part):
     """tokens -> convolution(widen(dropout(norm(E[token] * sqrt(D) + type + position)))).
 
     Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen` leads
@@ -35,6 +38,19 @@ class Embedding(nn.Module):
         self.widen = nn.Identity() if c.width is None else Linear(c.width, dim)
         self.convolution = None if c.convolution is None else Convolution(c.convolution, dim)
         self.stream = Tap()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.tokens.weight, std=SMALL if self.scale == 1.0 else self.width**-0.5)
+        if self.types is not None:
+            small(self.types.weight)
+        if isinstance(self.widen, Linear):
+            glorot(self.widen)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        if not isinstance(self.widen, nn.Identity) or self.convolution is not None:
+            raise Unsaid(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
+        norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
+        return {"tokens.weight": 1, "types.weight": 1, **norm}
 
     def forward(
         self,

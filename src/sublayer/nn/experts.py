@@ -5,7 +5,7 @@ Dimensions: N tokens, D width of the residual stream, E experts, K of them activ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.nn.activation import ACTIVATIONS
+from sublayer.nn.initial import glorot, glorot_std
 from sublayer.nn.linear import Linear
+from sublayer.nn.part import Part
 
 
-class MixtureOfExperts(nn.Module):
+class MixtureOfExperts(Part):
     """The K best of E gated networks, weighted by the router (Jiang et al. 2024, https://arxiv.org/abs/2401.04088).
 
         y = sum over e in TopK(p) of p_e FFN_e(x),   p = softmax(x W_r)
@@ -43,6 +45,17 @@ class MixtureOfExperts(nn.Module):
         self.down = nn.Parameter(torch.empty(c.experts, dim, c.hidden))
         for matrices in (self.gate_up, self.down):
             nn.init.normal_(matrices, std=matrices.shape[-1] ** -0.5)
+
+    def reset_parameters(self) -> None:
+        glorot(self.router)
+        for matrices in (self.gate_up, self.down):
+            nn.init.normal_(matrices, std=glorot_std(*self.down.shape[1:]))
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"router.weight": 1, "gate_up": 2, "down": 1}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.down]
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)

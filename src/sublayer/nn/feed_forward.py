@@ -5,16 +5,20 @@ Dimensions: D width of the residual stream, F width of the hidden layer.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.experts import MixtureOfExperts
+from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
+from sublayer.nn.part import Part
 
 
-class PositionWise(nn.Module):
+class PositionWise(Part):
     """Two linear maps with an activation between them ("Attention Is All You Need", equation 2).
 
         FFN(x) = max(0, x W1 + b1) W2 + b2
@@ -30,18 +34,47 @@ class PositionWise(nn.Module):
         dim: D.
     """
 
-    def __init__(self, c: config.PositionWise, dim: int) -> None:
+    def __init__(self, c: config.PositionWise | config.Squared, dim: int) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[c.activation]
         self.up = Linear(dim, c.hidden, bias=c.bias)
         self.down = Linear(c.hidden, dim, bias=c.bias)
         self.dropout = c.dropout
 
+    def reset_parameters(self) -> None:
+        glorot(self.up)
+        glorot(self.down)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"up.weight": 1, "down.weight": 0, "down.bias": 0}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.down.weight]
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Shape: [..., D] -> [..., F]."""
+        return self.activation(self.up(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(_dropped(self.activation(self.up(x)), self.dropout if self.training else 0.0))
+        return self.down(_dropped(self.hidden(x), self.dropout if self.training else 0.0))
 
 
-class Gated(nn.Module):
+class Squared(PositionWise):
+    """`PositionWise` with what the activation gives squared (Primer, So et al. 2021, https://arxiv.org/abs/2109.08668).
+
+        FFN(x) = max(0, x W1) ** 2 W2
+
+    where max(0, .) is the activation, if another is not chosen (section 3; there without biases). Dropout, if any, acts
+    on the squares.
+
+    Shape and arguments: as of `PositionWise`.
+    """
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return super().hidden(x).square()
+
+
+class Gated(Part):
     """One linear map gated by the activation of another (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 
         FFN(x) = (act(x Wg) * (x Wu)) Wd
@@ -65,6 +98,16 @@ class Gated(nn.Module):
         self.down = Linear(c.hidden, dim, bias=c.bias)
         self.dropout = c.dropout
 
+    def reset_parameters(self) -> None:
+        glorot(self.gate_up, self.down.in_features)
+        glorot(self.down)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"gate_up.weight": 1, "down.weight": 0, "down.bias": 0}
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        return [self.down.weight]
+
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(_dropped(self.activation(gate) * up, self.dropout if self.training else 0.0))
@@ -79,6 +122,8 @@ def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated 
     match c:
         case config.PositionWise():
             return PositionWise(c, dim)
+        case config.Squared():
+            return Squared(c, dim)
         case config.Gated():
             return Gated(c, dim)
         case config.MixtureOfExperts():

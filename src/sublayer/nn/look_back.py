@@ -14,16 +14,18 @@ Shapes: B sentences, r rows a sentence, T positions, S source positions, D width
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sublayer import config
 from sublayer.nn.attend import attend
+from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Scope
+from sublayer.nn.part import Part
 from sublayer.nn.tap import Tap
 
 
-class LookBack(nn.Module):
+class LookBack(Part):
     """Attention of a recurrent decoder's states to an encoder's output. The tap `weights` sees the weights."""
 
     def __init__(self, c: config.Multiplicative | config.Additive, dim: int) -> None:
@@ -34,6 +36,11 @@ class LookBack(nn.Module):
         self.score = Linear(width, 1, bias=False) if isinstance(c, config.Additive) else None
         self.combine = Linear(2 * dim, dim, bias=False)
         self.weights = Tap()
+
+    def reset_parameters(self) -> None:
+        for linear in (self.query, self.key, self.score, self.combine):
+            if linear is not None:
+                glorot(linear)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What does not depend on the decoder: computed once, however many tokens are then decoded.

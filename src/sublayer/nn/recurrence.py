@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sublayer import config
+from sublayer.nn.initial import glorot_std, orthogonal
+from sublayer.nn.part import Part
 from sublayer.nn.tap import Tap
 
 States: TypeAlias = tuple[Tensor, ...]
@@ -38,7 +40,7 @@ KERNELS: Mapping[config.Cell, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 }
 
 
-class Recurrence(nn.Module):
+class Recurrence(Part):
     """Layers of cells, one above the other, with dropout on what each of them gives.
 
     The tap `stream` sees what the last layer gives.
@@ -64,6 +66,24 @@ class Recurrence(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.stream = Tap()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The gates of a layer stand one under the other, each of them H wide."""
+        width = self.dim // self.directions
+        for name, parameter in self.kernel.named_parameters():
+            if parameter.is_meta:
+                continue
+            if name.startswith("weight_ih"):
+                nn.init.normal_(parameter, std=glorot_std(parameter.shape[1], width))
+            elif name.startswith("weight_hh"):
+                for start in range(0, len(parameter), width):
+                    parameter[start : start + width] = orthogonal(parameter[:width])
+            else:
+                nn.init.zeros_(parameter)
+                # Two biases are added; one of them says it. The order of an LSTM's gates is torch's: i, f, g, o.
+                if self.cell == "lstm" and name.startswith("bias_ih"):
+                    parameter[width : 2 * width] = 1.0
 
     def forward(self, x: Tensor, states: States | None = None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
         """Read on, from `states` or from nothing; from both ends only from nothing.

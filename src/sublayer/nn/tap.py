@@ -10,7 +10,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class Tap(nn.Module):
+class HookPoint(nn.Module):
+    """What can be listened to and edited by its name: its output, by a forward hook."""
+
+
+class Tap(HookPoint):
     """The identity; `listened` says whether a hook waits for the value.
 
     Where producing the value costs something (attention weights on a fused kernel), the owner asks `listened` first

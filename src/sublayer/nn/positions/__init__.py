@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sublayer import config
 from sublayer.nn.positions.added import Learned, Sinusoidal
-from sublayer.nn.positions.bias import Alibi, RelativeBias
+from sublayer.nn.positions.bias import Alibi, RelativeBias, build_bias
 from sublayer.nn.positions.interface import NoPosition, Position
 from sublayer.nn.positions.rotary import Rotary
 from sublayer.nn.positions.rotation import Rotation
@@ -41,9 +41,7 @@ def build_position(
             return Learned(c, dim, max_length)
         case config.Rotary():
             return Rotary(c, head_dim, max_length)
-        case config.Alibi():
-            return Alibi(heads)
-        case config.RelativeBias():
-            return RelativeBias(c, heads, bidirectional)
         case config.NoPosition():
             return NoPosition()
+        case _:
+            return build_bias(c, heads, bidirectional)

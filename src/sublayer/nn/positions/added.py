@@ -5,11 +5,14 @@ Dimensions: B batch, S positions, D width of the residual stream, L the longest 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer import config
+from sublayer.nn.initial import small
 from sublayer.nn.positions.interface import Position, Tabulated
 
 
@@ -45,6 +48,9 @@ class Sinusoidal(Tabulated):
             return torch.cat((angle_li.sin(), angle_li.cos()), dim=-1)
         return torch.stack((angle_li.sin(), angle_li.cos()), dim=-1).flatten(-2)
 
+    def added_table(self) -> Tensor:
+        return self.make_table()
+
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + F.embedding(positions, self.table).to(x.dtype)
 
@@ -65,7 +71,10 @@ class Learned(Position):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.02)
+        small(self.weight)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {"weight": 1}
 
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + F.embedding(positions + self.config.offset, self.weight).to(x.dtype)

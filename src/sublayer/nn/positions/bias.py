@@ -6,6 +6,7 @@ Dimensions: B batch, H heads, S query positions, T key positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.errors import ConfigError
-from sublayer.nn.positions.interface import Tabulated
+from sublayer.nn.initial import small
+from sublayer.nn.positions.interface import Position, Tabulated
 
 
 def _distances(query_positions: Tensor, key_positions: Tensor) -> Tensor:
@@ -62,6 +64,40 @@ def slopes(heads: int) -> list[float]:
     return own + between[: heads - below]
 
 
+class Kerple(Position):
+    """A penalty that grows with the logarithm of the distance (KERPLE, Chi et al. 2022, https://arxiv.org/abs/2205.09921).
+
+        score(h, i, j) = q_i . k_j - r_h log(1 + s_h |i - j|),   r_h, s_h > 0
+
+    (the logarithmic variant), with r and s learned in each head: `weight` holds their logarithms, which keep
+    them positive. One bias serves all layers of a stack.
+
+    Shape: weight [2, H], log r and log s.
+
+    Args:
+        heads: query heads, H.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        # About 1: a key then weighs as the inverse of its distance.
+        small(self.weight)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
+        # In float32 at least: each gradient is a sum over very many pairs.
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        distance = _distances(query_positions, key_positions).abs().to(wide).unsqueeze(-3)
+        r, s = self.weight.to(wide).exp()[..., None, None]  # [H, 1, 1] each
+        return (-r * (s * distance).log1p()).to(dtype)
+
+
 class RelativeBias(Tabulated):
     """T5's relative bias: a trained number for each head and bucket of distances, added to the scores.
 
@@ -97,7 +133,10 @@ class RelativeBias(Tabulated):
         self._make_buffer()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.02)
+        small(self.weight)
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
 
     def make_table(self) -> Tensor:
         """[2 * max_distance + 1] int64: the bucket of each distance from -max_distance to max_distance."""
@@ -124,3 +163,14 @@ class RelativeBias(Tabulated):
         by_distance = F.embedding(self.table, self.weight.to(wide))  # [2 * reach + 1, H]
         bias = F.embedding(index, by_distance).movedim(-1, -3)  # [H, S, T] or [B, H, S, T]
         return bias.to(dtype).contiguous()
+
+
+def build_bias(c: config.Alibi | config.Kerple | config.RelativeBias, heads: int, bidirectional: bool) -> Position:
+    """The bias of a stack; the arguments are those of `build_position`."""
+    match c:
+        case config.Alibi():
+            return Alibi(heads)
+        case config.Kerple():
+            return Kerple(heads)
+        case config.RelativeBias():
+            return RelativeBias(c, heads, bidirectional)

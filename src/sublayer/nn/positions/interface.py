@@ -8,16 +8,17 @@ Dimensions: B batch, S positions (of the queries), T positions of the keys, H he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sublayer.nn.part import Part
 from sublayer.nn.positions.rotation import Rotation
 
 
-class Position(nn.Module):
+class Position(Part):
     """The interface; as it stands it does nothing in all three places.
 
     `positions` is int64 everywhere, [S] where all rows of a batch agree and [B, S] where they do not (padding on the
@@ -49,6 +50,20 @@ class Position(nn.Module):
             query_positions: [S] or [B, S]; key_positions: [T] or [B, T];
             the result: [H, S, T], or [B, H, S, T] where either has a batch; of type `dtype`.
         """
+        return None
+
+    def reset_parameters(self) -> None:
+        """Fill what is learned of the positions."""
+        if next(self.parameters(recurse=False), None) is not None:
+            super().reset_parameters()
+
+    def stream_axes(self) -> Mapping[str, int]:
+        if next(self.parameters(recurse=False), None) is not None:
+            return super().stream_axes()
+        return {}
+
+    def added_table(self) -> Tensor | None:
+        """The fixed vectors that are added to the embeddings, [L, D] by position; None where none are."""
         return None
 
     def reset_buffers(self, device: torch.device | str | None = None) -> None:

@@ -1,0 +1,25 @@
+"""What a model is: one of the five shapes, by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from sublayer.config.model.recurrent_shapes import RecurrentDecoderOnly, RecurrentEncoderDecoder
+from sublayer.config.model.shapes import DecoderOnly, EncoderDecoder, EncoderOnly
+
+__all__ = ["KINDS", "Model", "Recurrent", "Transformer"]
+
+Transformer = EncoderDecoder | DecoderOnly | EncoderOnly
+Recurrent = RecurrentEncoderDecoder | RecurrentDecoderOnly
+Model = Annotated[Transformer | Recurrent, Field(discriminator="kind")]
+
+KINDS: Mapping[str, type[Transformer] | type[Recurrent]] = {
+    "encoder-decoder": EncoderDecoder,
+    "decoder-only": DecoderOnly,
+    "encoder-only": EncoderOnly,
+    "recurrent-encoder-decoder": RecurrentEncoderDecoder,
+    "recurrent-decoder-only": RecurrentDecoderOnly,
+}

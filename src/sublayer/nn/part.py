@@ -1,0 +1,48 @@
+"""What a part says of itself, so that nobody else needs to know which part it is.
+
+    reset_parameters()    how its own weights begin (`models/initialization.py` asks every part of a model)
+    stream_axes()         which axis of which parameter is the residual stream's (`hub/equivalent.py`)
+    stream_writers()      which of its weights write to the stream; those of sub-layers only
+    at_scale(whole)       norms only: the linear map that it is once its scale is held (`inspection/contributions.py`)
+
+What a part does not say it is asked for in vain: the error names the part and what it does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from sublayer.errors import InputError
+
+
+class Unsaid(InputError):
+    """A part does not say of itself what it was asked for."""
+
+    def __init__(self, part: nn.Module, what: str, remedy: str) -> None:
+        super().__init__(f"{type(part).__name__} does not say {what}", remedy)
+
+
+class Part(nn.Module):
+    """A part of a model. It fills its own weights, those of its linear maps and tables among them."""
+
+    def reset_parameters(self) -> None:
+        """Fill the part's weights anew; those of the parts in it are filled by themselves, after."""
+        raise Unsaid(self, "how its weights begin", "Give it a method reset_parameters.")
+
+    def stream_axes(self) -> Mapping[str, int]:
+        """For each parameter that reads from the residual stream or writes to it, which of its axes is the stream's.
+
+        The parts in this one are asked for theirs here too.
+        """
+        raise Unsaid(self, "which of its axes are the stream's", "Give it a method stream_axes.")
+
+    def stream_writers(self) -> Sequence[Tensor]:
+        """The weights whose products are added to the residual stream."""
+        raise Unsaid(self, "with which weights it writes to the stream", "Give it a method stream_writers.")
+
+
+def under(name: str, axes: Mapping[str, int]) -> dict[str, int]:
+    """The axes of a part that is called `name`."""
+    return {f"{name}.{parameter}": axis for parameter, axis in axes.items()}
