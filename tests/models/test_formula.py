@@ -153,4 +153,4 @@ def test_an_encoder_knows_the_order_exactly_where_it_has_positions(index: int) -
 
 
 def _relative(position: config.Position) -> bool:
-    return isinstance(position, config.Rotary | config.Alibi | config.RelativeBias)
+    return isinstance(position, config.Rotary | config.Alibi | config.Kerple | config.RelativeBias)
