@@ -31,7 +31,7 @@ class Sublayer:
     """
 
     def __init__(self, settings: Message) -> None:
-        from sublayer.generation.runner import Runner
+        from sublayer.fast.decoding.runner import Runner
         from sublayer.hub.importing import import_folder
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()

@@ -18,10 +18,10 @@ from torch_transformer import with_weights_of
 from workers import Message, serve
 
 import sublayer
+from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from generation.language_models import LONGEST, TREES, VOCABULARY
 from generation.prompted import tokenizer
 from sublayer import config
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.generator import Generator, Speculation
 from sublayer.generation.remembering import Remembering
-from sublayer.generation.runner import Runner
 from sublayer.generation.speculative import PromptLookup
 from sublayer.laws import relative_error
 from sublayer.models import DecoderOnly, build_model

@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sublayer.fast.decoding.lean as lean
+import sublayer.fast.decoding.runner as runner
+import sublayer.fast.decoding.weight_formats as weight_formats
 import sublayer.generation.beam as beam
-import sublayer.generation.runner as runner
 import sublayer.models.decoder as decoder
 import sublayer.models.decoder_only as decoder_only
 import sublayer.models.encoder as encoder
@@ -20,9 +22,7 @@ import sublayer.models.heads as heads
 import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
 import sublayer.nn.experts as experts
-import sublayer.nn.lean as lean
 import sublayer.nn.mask as mask
-import sublayer.nn.matrix as matrix
 from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
@@ -301,14 +301,16 @@ def runner_stays_at_the_first_place(patch: Patch) -> None:
         return lambda tokens, place: embed(tokens, 0)
 
     patch.setattr(lean, "embedding", embedding)
-    patch.setattr(lean.Places, "rotation_at", lambda self, place, plain=lean.Places.rotation_at: plain(self, 0))
+    patch.setattr(
+        lean.PositionTables, "rotation_at", lambda self, place, plain=lean.PositionTables.rotation_at: plain(self, 0)
+    )
 
 
 def runner_bias_one_off(patch: Patch) -> None:
     def bias_at(self, place, first):  # type: ignore[no-untyped-def]
         return self.bias.roll(1, -1)[None, :, self.bias.shape[-1] - 1 - place + first :]
 
-    patch.setattr(lean.Places, "bias_at", bias_at)
+    patch.setattr(lean.PositionTables, "bias_at", bias_at)
 
 
 def runner_heads_share_other_keys(patch: Patch) -> None:
@@ -331,11 +333,8 @@ def runner_forgets_the_residual(patch: Patch) -> None:
 
 
 def runner_fuses_another_activation(patch: Patch) -> None:
-    patch.setattr(matrix, "FUSED", {**matrix.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
-    # Where the product itself does not know the activation, it follows.
-    plain = matrix.ACTIVATIONS
-    swapped = {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]}
-    patch.setattr(matrix, "ACTIVATIONS", swapped)
+    plain = weight_formats.FUSED
+    patch.setattr(weight_formats, "FUSED", {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]})
 
 
 def left_padding_is_attended_to(patch: Patch) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
@@ -23,12 +24,12 @@ from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.randomness import Uniforms, stream
 from sublayer.generation.remembering import Remembering
-from sublayer.generation.runner import Runner
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
-from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.step import Limits
 from sublayer.generation.unfolding import Unfolding
 from sublayer.models import DecoderOnly
+from sublayer.models.backend import DecoderBackend, S
 from sublayer.text import Tokenizer
 
 UNMOVED = "; greedy search and sampling without speculation go on past the context"
@@ -44,7 +45,7 @@ class Sizes(Protocol):
     def max_length(self) -> int: ...
 
 
-class LanguageModel(Stepper[S], Protocol[S]):
+class LanguageModel(DecoderBackend[S], Protocol[S]):
     """A decoder-only model behind the step contract: eager, compiled or native."""
 
     @property
@@ -105,14 +106,14 @@ class Generator(Generic[S]):
         tokenizer: Tokenizer,
         decoding: config.Generation,
         *,
-        stepper: Stepper[S] | None = None,
+        stepper: DecoderBackend[S] | None = None,
         weights: config.Weights | None = None,
         moves: bool = True,
     ) -> None:
         model.eval()
         self._moves = moves
         self.model = model
-        self._stepper: Stepper[S] = _stepper(model, weights) if stepper is None else stepper
+        self._stepper: DecoderBackend[S] = _stepper(model, weights) if stepper is None else stepper
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -423,9 +424,9 @@ class Generator(Generic[S]):
         return source, None if len(set(map(len, limits.before))) == 1 else lengths
 
 
-def _stepper(model: LanguageModel[S], weights: config.Weights | None) -> Stepper[S]:
+def _stepper(model: LanguageModel[S], weights: config.Weights | None) -> DecoderBackend[S]:
     if isinstance(model, DecoderOnly):
-        return cast("Stepper[S]", Runner(model, weights))
+        return cast("DecoderBackend[S]", Runner(model, weights))
     if weights is not None:
         raise InputError(f"weights = '{weights}', but a {type(model).__name__} decodes by itself", "Leave weights out.")
     return model

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.alignment import alignments as align
 from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import ForcedEnd, constraints_of
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner
-from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.models import SequenceToSequence
+from sublayer.models.backend import DecoderBackend
 from sublayer.text import Marks, Tokenizer
 
 
@@ -105,7 +106,7 @@ class Translator:
         return Marks.of(self.tokenizer, self.decoding)
 
     @property
-    def stepper(self) -> Stepper[Any]:
+    def stepper(self) -> DecoderBackend[Any]:
         """What is searched: the model, by a `Runner`."""
         if self._runner.model is not self.model:
             self._runner = Runner(self.model)

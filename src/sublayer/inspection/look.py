@@ -19,7 +19,6 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.step import S, Stepper
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence
 from sublayer.inspection.editing import Edit, edit, silence
@@ -48,6 +47,7 @@ from sublayer.inspection.view import (
 )
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.backend import DecoderBackend, S
 from sublayer.models.heads import meaning
 from sublayer.models.stack import Stack
 from sublayer.tasks.filler import with_masks
@@ -162,7 +162,7 @@ def _translated(
     if question.forced:
         most = min(room, decoding.room(len(source)))
         ends = {marks.end, *decoding.end_ids}
-        model, most = cast("Stepper[Any]", translator.model), most - len(question.forced)
+        model, most = cast("DecoderBackend[Any]", translator.model), most - len(question.forced)
         made, end = _went_on(model, source, [marks.start], question.forced, ends, most, about)
         return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]
@@ -288,7 +288,7 @@ def _kinds(model: Model) -> dict[MapName, Group]:
 
 
 def _went_on(
-    model: Stepper[S],
+    model: DecoderBackend[S],
     source: Sequence[int],
     first: Sequence[int],
     forced: Sequence[int],

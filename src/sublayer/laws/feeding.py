@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.generation.step import Stepper
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import relative_error
 from sublayer.models import (
@@ -38,6 +37,7 @@ from sublayer.models import (
     RecurrentEncoderDecoder,
     SequenceToSequence,
 )
+from sublayer.models.backend import DecoderBackend
 from sublayer.models.stack import Stack
 from sublayer.nn.embedding import Embedding
 
@@ -109,9 +109,9 @@ class Decodes(Feeding):
     absent: ClassVar[str] = "the model answers all at once: it decodes nothing"
 
     @property
-    def stepper(self) -> Stepper[Any]:
+    def stepper(self) -> DecoderBackend[Any]:
         """The model as what decodes; its state is its own affair."""
-        return cast("Stepper[Any]", self.model)
+        return cast("DecoderBackend[Any]", self.model)
 
     def real(self, inputs: Inputs) -> Tensor:
         return inputs.real

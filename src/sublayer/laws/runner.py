@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sublayer.generation.runner import Decodes as Model
-from sublayer.generation.runner import Runner
-from sublayer.generation.step import Stepper
+from sublayer.fast.decoding.runner import Decodes as Model
+from sublayer.fast.decoding.runner import Runner
 from sublayer.laws.feeding import Decodes
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import TOLERANCES, relative_error
+from sublayer.models.backend import DecoderBackend
 
 ROWS = 3
 
@@ -50,7 +50,7 @@ class _Both:
     """A decode by both ways at once: one state each, which must stay alike."""
 
     def __init__(self, model: Model, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
-        self.steppers: tuple[Stepper[Any], ...] = (cast("Stepper[Any]", model), runner)
+        self.steppers: tuple[DecoderBackend[Any], ...] = (cast("DecoderBackend[Any]", model), runner)
         self.states = [
             one.start(inputs.source, inputs.source_lengths, rows=rows, capacity=inputs.target.shape[1])
             for one in self.steppers

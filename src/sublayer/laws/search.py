@@ -13,17 +13,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import runner_for
-from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, allowed, law
 from sublayer.laws.measure import tolerance
 from sublayer.models import DecoderState
+from sublayer.models.backend import DecoderBackend
 
 Results = list[list[Hypothesis]]
 Tie = Callable[[Hypothesis, Hypothesis, float], bool]
@@ -90,11 +91,11 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
-def _greedy(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+def _greedy(stepper: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
     return greedy(stepper, inputs.source, inputs.source_lengths, limits)
 
 
-def _beams(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+def _beams(stepper: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
     return beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=BEAM, length_penalty=1.0)
 
 

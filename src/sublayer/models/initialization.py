@@ -36,7 +36,7 @@ from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.linear import Linear
-from sublayer.nn.look_back import LookBack
+from sublayer.nn.recurrent_attention import RecurrentAttention
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Learned, RelativeBias
 from sublayer.nn.recurrence import Recurrence
@@ -100,7 +100,7 @@ def _fill(module: nn.Module) -> None:
             _zero_bias(module.labels)
         case LayerNorm() | RMSNorm():
             module.reset_parameters()
-        case LookBack():
+        case RecurrentAttention():
             for linear in (module.query, module.key, module.score, module.combine):
                 if linear is not None:
                     _matrix(linear)

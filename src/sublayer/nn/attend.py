@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer.fast.choices import attention_by_products
+from sublayer.fast import attention_by_products
 from sublayer.nn.flex import flex
 from sublayer.nn.mask import Part, Rows, Scope
 from sublayer.nn.tap import Tap

@@ -18,7 +18,7 @@ from sublayer.models.recurrent.state import LookedAt, RecurrentState
 from sublayer.models.stack import require_length
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
-from sublayer.nn.look_back import LookBack
+from sublayer.nn.recurrent_attention import RecurrentAttention
 from sublayer.nn.positions import NoPosition
 from sublayer.nn.recurrence import Recurrence, States
 from sublayer.nn.tap import Tap
@@ -60,7 +60,7 @@ class RecurrentEncoder(Reader):
 class RecurrentDecoder(Reader):
     """What writes the target, and looks back at the source where it has attention."""
 
-    def __init__(self, embedding: Embedding, recurrence: Recurrence, cross_attention: LookBack | None) -> None:
+    def __init__(self, embedding: Embedding, recurrence: Recurrence, cross_attention: RecurrentAttention | None) -> None:
         super().__init__(embedding, recurrence)
         self.cross_attention = cross_attention
 
@@ -104,7 +104,7 @@ class RecurrentEncoderDecoder(nn.Module):
         self.encoder = RecurrentEncoder(
             source, Recurrence(c.cell, c.dim, reads.layers, reads.dropout, bidirectional=reads.bidirectional)
         )
-        look = None if isinstance(writes.attention, config.NoAttention) else LookBack(writes.attention, c.dim)
+        look = None if isinstance(writes.attention, config.NoAttention) else RecurrentAttention(writes.attention, c.dim)
         self.decoder = RecurrentDecoder(target, Recurrence(c.cell, c.dim, writes.layers, writes.dropout), look)
         self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
         if c.tied in ("all", "target"):

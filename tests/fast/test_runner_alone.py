@@ -13,12 +13,12 @@ from generation.language_models import LONGEST, TREES, VOCABULARY, build
 from generation.prompted import generator, tokenizer
 from sublayer import config, laws
 from sublayer.errors import InputError
+from sublayer.fast.decoding import weight_formats
+from sublayer.fast.decoding.runner import Runner, runner_for
 from sublayer.generation.generator import Generator
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner, runner_for
 from sublayer.models import DecoderOnly, DecoderState
 from sublayer.models.decoder import Decoder
-from sublayer.nn import matrix
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
 
@@ -168,8 +168,8 @@ def with_matrices(model: DecoderOnly, change: Callable[[Tensor], Tensor]) -> Dec
 @pytest.mark.parametrize("name", TREES)
 def test_int8_is_the_model_with_its_matrices_rounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is lost is lost in the weights: of the 16 bits of what they are multiplied with, next to nothing."""
-    monkeypatch.setattr(matrix, "LARGE", 0)
-    monkeypatch.setattr(matrix, "LARGE_IN_PIECES", 0)
+    monkeypatch.setattr(weight_formats, "LARGE", 0)
+    monkeypatch.setattr(weight_formats, "LARGE_IN_PIECES", 0)
     runner = Runner(build(TREES[name]), "int8")
     rounded = with_matrices(build(TREES[name]), whole)
     pairs = [*zip(decode(runner, LENGTHS), decode(rounded, LENGTHS), strict=True)]

@@ -23,7 +23,7 @@ from sublayer.nn.mask import Scope
 from sublayer.nn.tap import Tap
 
 
-class LookBack(nn.Module):
+class RecurrentAttention(nn.Module):
     """Attention of a recurrent decoder's states to an encoder's output. The tap `weights` sees the weights."""
 
     def __init__(self, c: config.Multiplicative | config.Additive, dim: int) -> None:

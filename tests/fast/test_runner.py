@@ -15,9 +15,9 @@ from generation.fakes import limits_of
 from laws.models import CONFIGS, ROWS, build, redraw
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.generation import runner as runner_module
+from sublayer.fast.decoding import runner as runner_module
+from sublayer.fast.decoding.runner import KNOWN, Runner, runner_for
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import KNOWN, Runner, runner_for
 from sublayer.generation.translator import Translator
 from sublayer.models import DecoderState, EncoderDecoder
 from sublayer.nn.feed_forward import PositionWise

@@ -1,0 +1,1 @@
+"""A decoder's step without its modules: the step contract fulfilled by plain functions over prepared weights."""
