@@ -43,9 +43,9 @@ class Sublayer:
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:
-        from sublayer.generation.batching import padded
         from sublayer.generation.loop import decode, most_probable
         from sublayer.generation.step import Limits
+        from sublayer.models.batching import padded
 
         before = [ids[:-1] for ids in prompts]
         source, lengths = padded(before, 0, self.model.device)

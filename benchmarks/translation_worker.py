@@ -19,11 +19,11 @@ from workers import Message, serve
 
 import sublayer
 from sublayer.fast.decoding.runner import runner_for
-from sublayer.generation.batching import padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
+from sublayer.models.batching import padded
 
 Ids = list[int]
 

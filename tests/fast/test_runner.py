@@ -235,10 +235,10 @@ def test_a_copy_of_a_runner_is_its_own_models() -> None:
 
 def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]) -> None:
     translator = Translator(small(), None, config.Decoding())  # type: ignore[arg-type]
-    decode(translator.stepper)  # type: ignore[arg-type]
+    decode(translator.backend)  # type: ignore[arg-type]
     assert steps_by_modules == []
     translator.model = small(seed=2)
-    assert_close(decode(translator.stepper), decode(small(seed=2)))  # type: ignore[arg-type]
+    assert_close(decode(translator.backend), decode(small(seed=2)))  # type: ignore[arg-type]
 
 
 # --- what is left to the modules ---------------------------------------------------------------------------------

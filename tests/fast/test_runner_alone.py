@@ -13,7 +13,7 @@ from generation.language_models import LONGEST, TREES, VOCABULARY, build
 from generation.prompted import generator, tokenizer
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.fast.decoding import weight_formats
+from sublayer.fast.decoding import decoder_backend, weight_formats
 from sublayer.fast.decoding.runner import Runner, runner_for
 from sublayer.generation.generator import Generator
 from sublayer.generation.greedy import greedy
@@ -199,11 +199,12 @@ def test_weights_that_cannot_be_had_are_refused(weights: config.Weights) -> None
 def test_a_generator_of_int8_weights() -> None:
     own = tokenizer()
     tree = TREES["gemma2"].model_copy(update={"vocab_size": own.vocab_size})
-    model = Generator(build(tree), own, config.Generation(max_tokens=5), weights="int8")
+    narrow = decoder_backend(build(tree), weights="int8")
+    model = Generator(build(tree), own, config.Generation(max_tokens=5), backend=narrow)
     rows = model.generate(["one two", "three"])
     assert [len(one.tokens) for one in rows] == [5, 5] or any(one.best.ended == "end" for one in rows)
     with pytest.raises(InputError, match="float32 on a CPU"):
-        Generator(build(tree).double(), own, config.Generation(), weights="int8")
+        decoder_backend(build(tree).double(), weights="int8")
 
 
 def test_a_generator_steps_by_a_runner(steps_by_modules: list[int]) -> None:
@@ -215,4 +216,4 @@ def test_a_generator_steps_by_a_runner(steps_by_modules: list[int]) -> None:
 
 def test_a_model_that_decodes_by_itself_has_no_weights_to_choose() -> None:
     with pytest.raises(InputError, match="LanguageTable decodes by itself"):
-        Generator(generator().model, tokenizer(), config.Generation(), weights="int8")
+        decoder_backend(generator().model, weights="int8")

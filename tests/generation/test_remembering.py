@@ -146,7 +146,7 @@ def test_a_conversation_says_what_it_says_without(guessing: bool) -> None:
     model = large(tree).float()
     plain = Generator(model, own, config.Generation(max_tokens=12))
     counting = Counting(Runner(model))
-    kept = Generator(model, own, config.Generation(max_tokens=12), stepper=counting).remembering()
+    kept = Generator(model, own, config.Generation(max_tokens=12), backend=counting).remembering()
     told: dict[str, Any] = {"speculation": Speculation(PromptLookup(), 3) if guessing else None}
     said, read = own.encode(["one two three"])[0], 0
     for turn in ("four", "one two", "seven eight nine", "two"):

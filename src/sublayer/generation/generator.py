@@ -16,8 +16,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.fast.decoding.runner import Runner
-from sublayer.generation.batching import by_length, padded
+from sublayer.fast.decoding import decoder_backend
 from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
@@ -30,6 +29,7 @@ from sublayer.generation.step import Limits
 from sublayer.generation.unfolding import Unfolding
 from sublayer.models import DecoderOnly
 from sublayer.models.backend import DecoderBackend, S
+from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
 
 UNMOVED = "; greedy search and sampling without speculation go on past the context"
@@ -92,12 +92,8 @@ class Generator(Generic[S]):
     """A decoder-only model and its tokenizer.
 
     decoding: how it goes on from a prompt unless a call says otherwise.
-    stepper: what decodes in the model's place; unset: a `Runner` where the model is one of ours, else the model.
+    backend: what decodes in the model's place; unset: the fastest that there is for it (`fast/decoding/`).
     moves: whether a text may grow longer than the model's context, by forgetting its beginning.
-    weights: what that runner keeps the matrices as; unset: as the model has them.
-
-    Raises:
-        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
     """
 
     def __init__(
@@ -106,14 +102,13 @@ class Generator(Generic[S]):
         tokenizer: Tokenizer,
         decoding: config.Generation,
         *,
-        stepper: DecoderBackend[S] | None = None,
-        weights: config.Weights | None = None,
+        backend: DecoderBackend[S] | None = None,
         moves: bool = True,
     ) -> None:
         model.eval()
         self._moves = moves
         self.model = model
-        self._stepper: DecoderBackend[S] = _stepper(model, weights) if stepper is None else stepper
+        self.backend: DecoderBackend[S] = _fastest(model) if backend is None else backend
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -211,8 +206,8 @@ class Generator(Generic[S]):
         the model's context: an answer that has forgotten its question is none.
         """
         attends = isinstance(self.model, DecoderOnly)
-        stepper = Remembering(self._stepper) if attends else self._stepper
-        return Generator(self.model, self.tokenizer, self.decoding, stepper=stepper, moves=False)
+        backend = Remembering(self.backend) if attends else self.backend
+        return Generator(self.model, self.tokenizer, self.decoding, backend=backend, moves=False)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """The tokens of a prompt as the model reads them, with what its tokenizer's template puts around texts.
@@ -363,7 +358,7 @@ class Generator(Generic[S]):
                     yield
             return
         for step in decode(
-            self._stepper,
+            self.backend,
             *self._source(limits),
             limits,
             Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
@@ -388,7 +383,7 @@ class Generator(Generic[S]):
             drawn = Uniforms(stream(drawing, 1))
             drafter = DraftModel(speculation.draft, source, limits, sampling=sampling, uniforms=drawn)
         return speculate(
-            self._stepper,
+            self.backend,
             source,
             limits,
             drafter,
@@ -402,7 +397,7 @@ class Generator(Generic[S]):
 
     def _beams(self, limits: Limits, search: config.Beam, plan: _Plan, texts: list[list[Unfolding]]) -> None:
         found = beam_search(
-            self._stepper,
+            self.backend,
             *self._source(limits),
             limits,
             beam=search.size,
@@ -424,12 +419,8 @@ class Generator(Generic[S]):
         return source, None if len(set(map(len, limits.before))) == 1 else lengths
 
 
-def _stepper(model: LanguageModel[S], weights: config.Weights | None) -> DecoderBackend[S]:
-    if isinstance(model, DecoderOnly):
-        return cast("DecoderBackend[S]", Runner(model, weights))
-    if weights is not None:
-        raise InputError(f"weights = '{weights}', but a {type(model).__name__} decodes by itself", "Leave weights out.")
-    return model
+def _fastest(model: LanguageModel[S]) -> DecoderBackend[S]:
+    return cast("DecoderBackend[S]", decoder_backend(model)) if isinstance(model, DecoderOnly) else model
 
 
 def _take(step: Step, texts: Sequence[Unfolding]) -> None:

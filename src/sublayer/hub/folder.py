@@ -24,6 +24,7 @@ import torch
 from sublayer import config
 from sublayer.config.load import UNFINISHED, model_file
 from sublayer.errors import CheckpointError, InputError, SublayerError
+from sublayer.fast.decoding import Backend, decoder_backend
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
@@ -132,22 +133,32 @@ Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
 """A model with its tokenizer, ready to do what its shape and head are for."""
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", *, weights: config.Weights | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    backend: Backend = "auto",
+    weights: config.Weights | None = None,
+) -> Loaded:
     """A model folder, or the folder of the run that made it, ready to use.
 
     An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`; of an encoder its head decides.
 
     Args:
+        backend: what steps a decoder: "auto" (the fastest that there is), "modules", "fixed-shapes", or a function that
+            makes a decoder backend of the model (`models/backend.py`).
         weights: what a `Generator` keeps the matrices as while it decodes; unset: as they are.
 
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
-        InputError: `weights` were asked for, and this model or this machine cannot decode with them.
+        InputError: such a `backend`, or such `weights`, cannot be had for this model or on this machine.
     """
-    return ready(read(path, device), path, weights=weights)
+    return ready(read(path, device), path, backend=backend, weights=weights)
 
 
-def ready(found: Contents, path: str | Path, *, weights: config.Weights | None = None) -> Loaded:
+def ready(
+    found: Contents, path: str | Path, *, backend: Backend = "auto", weights: config.Weights | None = None
+) -> Loaded:
     """What was read from `path`, ready to use; raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
@@ -158,9 +169,16 @@ def ready(found: Contents, path: str | Path, *, weights: config.Weights | None =
         )
     match model:
         case EncoderDecoder() | RecurrentEncoderDecoder():
-            return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
+            # Its own where nothing was asked for: that follows the model, should another be put in its place.
+            steps = None if backend == "auto" else decoder_backend(model, backend)
+            return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where), backend=steps)
         case DecoderOnly() | RecurrentDecoderOnly():
-            return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), weights=weights)
+            steps = decoder_backend(model, backend, weights)
+            return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), backend=steps)
+        case EncoderOnly() if backend != "auto":
+            raise InputError(
+                f"backend = {backend!r}, but {path} holds an encoder, which decodes nothing", "Leave backend out."
+            )
         case EncoderOnly():
             return _reader(model, tokenizer, path)
 

@@ -14,6 +14,7 @@ from sublayer.data.encoding import EncodedPairs
 from sublayer.data.loader import validation
 from sublayer.errors import InputError
 from sublayer.models import SequenceToSequence
+from sublayer.models.evaluating import evaluating
 from sublayer.training.losses import CrossEntropy
 
 UNLEARNED = (
@@ -143,13 +144,10 @@ def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: 
     """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
     loss = CrossEntropy(label_smoothing=0.0)
     total, tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for batch in validation(encoded, batching):
             there = batch.to(model.device)
             hidden = model.hidden(there.source, there.source_lengths, there.target_in)
             total += loss(model.output, hidden, there.target_out, 1).item()
             tokens += batch.target_tokens
-    model.train(was_training)
     return total / tokens

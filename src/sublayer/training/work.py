@@ -20,7 +20,7 @@ from sublayer.data.tasks import encode_for, labels_of, reader, spoken, train_tok
 from sublayer.errors import CheckpointError, ConfigError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
-from sublayer.hub.canonical import canonical, differences
+from sublayer.hub.canonical import canonical, lost
 from sublayer.models import Model
 from sublayer.text import Tokenizer
 from sublayer.training.evaluation import bleu_metric, bleu_tokenizer
@@ -204,7 +204,7 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
 
 def _unlike(one: config.Model, other: config.Model) -> list[str]:
     """Where two trees differ, but for their heads; what differs in every layer once."""
-    found = differences(_rounded(canonical(one)), _rounded(canonical(other)))
+    found = lost(_rounded(canonical(one)), _rounded(canonical(other)))
     kept = [each for each in found if not each.startswith(HEADS)]
     return list(dict.fromkeys(re.sub(r"blocks\[\d+\]", "blocks", each) for each in kept))
 

@@ -33,7 +33,7 @@ from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts, mixture
 from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.linear import Linear
-from sublayer.nn.mask import Scope
+from sublayer.nn.mask import ResolvedMask
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Alibi, Learned, NoPosition, RelativeBias, Rotary, Rotation, Sinusoidal
 from sublayer.nn.sublayer import SubLayer
@@ -52,12 +52,12 @@ class LayerStep:
 
     rotation: of queries and keys, cos and sin [r] or [N, 1, r].
     added: to the scores of one new token a row, [1 or R, 1 or H, T]; None for nothing.
-    scope: for several new tokens a row, in the place of `added`.
+    mask: for several new tokens a row, in the place of `added`.
     """
 
     rotation: Rotation | None
     added: Tensor | None = None
-    scope: Scope | None = None
+    mask: ResolvedMask | None = None
 
 
 @dataclass(slots=True)
@@ -237,12 +237,12 @@ def several_queries(part: SelfAttention) -> Look:
     heads, width, scale, softcap = part.head_count, part.width, part.scale, part.softcap
 
     def look(query: Tensor, key: Tensor, value: Tensor, layer_step: LayerStep, new: int) -> Tensor:
-        query, scope = query.view(-1, new, heads, width).transpose(1, 2), layer_step.scope
-        assert scope is not None, "several new tokens do not see the same"
+        query, mask = query.view(-1, new, heads, width).transpose(1, 2), layer_step.mask
+        assert mask is not None, "several new tokens do not see the same"
         if softcap is None:
-            mixed = attend.fused(query, key, value, scope, scale=scale)
+            mixed = attend.fused(query, key, value, mask, scale=scale)
         else:
-            mixed = attend.explicit(query, key, value, scope, scale=scale, softcap=softcap)
+            mixed = attend.explicit(query, key, value, mask, scale=scale, softcap=softcap)
         return mixed.transpose(1, 2)
 
     return look

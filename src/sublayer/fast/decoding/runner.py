@@ -232,7 +232,7 @@ class _Lean:
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """What the decoder gives, before the projection. Shape: tokens [R, n] int64 -> [R * n, D]."""
         cache, new = state.cache, tokens.shape[1]
-        cache.require_room(new)
+        state.make_room(new)
         layer_steps, firsts, where = self._one(state) if new == 1 else self._several(new, state)
         step = lean.Step(
             new=new,
@@ -280,11 +280,11 @@ class _Lean:
         if padding is not None:
             keys, mask = (keys - padding.unsqueeze(1)).clamp(min=0), Mask.left_padding(padding)
         queries = keys[..., held:]
-        scopes = self.decoder.scopes(mask, queries, keys, (new, held + new), torch.float32)
+        kinds = self.decoder.resolve(mask, queries, keys, dtype=torch.float32)
         where = queries.expand(rows, new).flatten()
         layer_steps = [
-            LayerStep(places.rotation_at(where), scope=scope)
-            for places, (scope, _) in zip(self.places, scopes, strict=True)
+            LayerStep(places.rotation_at(where), mask=resolved)
+            for places, (resolved, _) in zip(self.places, kinds, strict=True)
         ]
         return layer_steps, [0] * len(layer_steps), where
 
@@ -308,11 +308,5 @@ def _is_copied(module: nn.Module) -> bool:
 
 def _memory_mask(state: DecoderState) -> Tensor | None:
     """What is added to the scores of the source, [B, 1, 1, S]. The state keeps it, as it does for the modules."""
-    if state.memory_lengths is None:
-        return None
-    if state.memory_scope is None:
-        key = state.memory[0][0]
-        state.memory_scope = Mask.padding(state.memory_lengths).resolve(
-            1, key.shape[2], device=key.device, dtype=key.dtype
-        )
-    return state.memory_scope.added
+    mask = state.memory_mask(torch.float32)
+    return None if mask is None else mask.added

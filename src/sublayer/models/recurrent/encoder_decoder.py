@@ -16,6 +16,7 @@ from sublayer.models.encoder import Memory
 from sublayer.models.initialization import initialize
 from sublayer.models.recurrent.state import LookedAt, RecurrentState
 from sublayer.models.stack import require_length
+from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
 from sublayer.nn.recurrent_attention import RecurrentAttention
@@ -45,7 +46,7 @@ class Reader(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Shape: tokens [B, S] int64 -> [B, S, D]."""
-        return self.embedding(tokens, self._position, tokens)
+        return self.embedding(tokens, self._position, Context(tokens, ()))
 
 
 class RecurrentEncoder(Reader):
@@ -87,7 +88,7 @@ class RecurrentDecoder(Reader):
     def _look(self, x: Tensor, source: LookedAt | None) -> Tensor:
         if self.cross_attention is None or source is None:
             return x
-        return self.cross_attention(x, source.keys_values, source.scope)
+        return self.cross_attention(x, source.keys_values, source.mask)
 
 
 class RecurrentEncoderDecoder(nn.Module):

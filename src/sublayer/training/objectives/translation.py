@@ -15,6 +15,7 @@ from sublayer.data.sources import Pairs
 from sublayer.data.split import grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
+from sublayer.models.evaluating import evaluating
 from sublayer.text import Tokenizer
 from sublayer.training.evaluation import cut_to_fit, score, validation_loss
 from sublayer.training.losses import CrossEntropy, projected
@@ -62,11 +63,9 @@ class Translating(PairLoss):
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
-        was_training = model.training
-        model.eval()
-        loss = validation_loss(model, self.encoded, self.batching)
-        bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
-        model.train(was_training)
+        with evaluating(model):
+            loss = validation_loss(model, self.encoded, self.batching)
+            bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
         return {"loss": loss, "bleu": bleu}
 
     def illustrate(self, folder: Path) -> None:
