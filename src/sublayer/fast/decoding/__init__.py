@@ -35,9 +35,8 @@ def decoder_backend(
     """
     attends = isinstance(model, EncoderDecoder | DecoderOnly)
     if weights is not None and not (backend == "auto" and attends):
-        who = (
-            f"a {type(model).__name__} decodes by itself" if backend == "auto" else f"backend = {backend!r} keeps none"
-        )
+        own = f"a {type(model).__name__} decodes by itself"
+        who = own if backend == "auto" else f"backend = {backend!r} takes them as they are"
         raise InputError(f"weights = '{weights}', but {who}", "Leave weights out.")
     if callable(backend):
         return backend(model)
