@@ -1,8 +1,9 @@
 """sublayer's decoding step through `torch.compile`, behind the step contract: what would that add to the eager runner?
 
-The products and attention stay what they are in the eager step (`nn/matrix.py`, torch's fused kernel), each an operator
-that the compiler does not look into: Inductor's own products are slower here, and a cache that is written to within the
-graph would be copied at every layer. All between them is compiled: norms, turning by position, activations, sums.
+The products and attention stay what they are in the eager step (`fast/decoding/weight_formats.py`, torch's fused
+kernel), each an operator that the compiler does not look into: Inductor's own products are slower here, and a cache
+that is written to within the graph would be copied at every layer. All between them is compiled: norms, turning by
+position, activations, sums.
 
 It is a benchmark and not an option of `Runner`, because it does not pay: see `docs/results.md`.
 """
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sublayer import config
-from sublayer.generation.runner import Runner
+from sublayer.fast.decoding import lean
+from sublayer.fast.decoding.runner import Runner
+from sublayer.fast.decoding.weight_formats import WEIGHT_FORMATS, Function, WeightFormat
 from sublayer.models import DecoderOnly, DecoderState
-from sublayer.nn import lean
-from sublayer.nn.matrix import KEEPING, Function, Keep
 from sublayer.nn.positions import Rotation
 
 LIBRARY = torch.library.Library("sublayer_benchmarks", "DEF")
@@ -36,7 +37,7 @@ def _product(x: Tensor, number: int) -> Tensor:
 
 
 def _look(query: Tensor, fresh: Tensor, buffer: Tensor, layer: int, place: int, scale: float | None) -> Tensor:
-    """Keep what is new, and look at all that is kept.
+    """WeightFormat what is new, and look at all that is kept.
 
     Shape: query [R, H, d], fresh [R, 2, G, d], buffer [L, 2, R, G, C, d] -> [R, H * d].
     """
@@ -62,7 +63,7 @@ def _(query: Tensor, fresh: Tensor, buffer: Tensor, layer: int, place: int, scal
     return query.new_empty(query.shape[0], query.shape[1] * query.shape[2])
 
 
-def opaque(keep: Keep) -> Keep:
+def opaque(keep: WeightFormat) -> WeightFormat:
     """`keep`, whose products the compiler takes as they are."""
 
     def kept(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
@@ -91,7 +92,7 @@ class CompiledStepper:
 
     def __init__(self, model: DecoderOnly, weights: config.Weights | None = None) -> None:
         self.model, self.eager = model, Runner(model, weights)
-        decoder, keep = model.decoder, opaque(KEEPING[weights or "float32"])
+        decoder, keep = model.decoder, opaque(WEIGHT_FORMATS[weights or "float32"])
         with torch.no_grad():
             places = lean.places(decoder.position, model.config.max_length, torch.float32)
             assert places.bias is None
@@ -128,7 +129,7 @@ class CompiledStepper:
         return logits.unsqueeze(1)
 
 
-def _block(layer: nn.Module, index: int, keep: Keep) -> list[Callable[[Tensor, Any], Tensor]]:
+def _block(layer: nn.Module, index: int, keep: WeightFormat) -> list[Callable[[Tensor, Any], Tensor]]:
     part: Any = layer
     assert not part.parallel
     assert part.self_attention.softcap is None
@@ -139,7 +140,7 @@ def _block(layer: nn.Module, index: int, keep: Keep) -> list[Callable[[Tensor, A
     ]
 
 
-def _attention(part: Any, index: int, keep: Keep) -> Callable[[Tensor, Any], Tensor]:
+def _attention(part: Any, index: int, keep: WeightFormat) -> Callable[[Tensor, Any], Tensor]:
     project, output = lean.linear(part.qkv, keep), lean.linear(part.output, keep)
     heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
 

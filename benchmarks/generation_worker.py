@@ -31,7 +31,7 @@ class Sublayer:
     """
 
     def __init__(self, settings: Message) -> None:
-        from sublayer.generation.runner import Runner
+        from sublayer.fast.decoding.runner import Runner
         from sublayer.hub.importing import import_folder
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()
@@ -43,9 +43,9 @@ class Sublayer:
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:
-        from sublayer.generation.batching import padded
         from sublayer.generation.loop import decode, most_probable
         from sublayer.generation.step import Limits
+        from sublayer.models.batching import padded
 
         before = [ids[:-1] for ids in prompts]
         source, lengths = padded(before, 0, self.model.device)

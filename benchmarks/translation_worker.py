@@ -18,12 +18,12 @@ from torch_transformer import with_weights_of
 from workers import Message, serve
 
 import sublayer
-from sublayer.generation.batching import padded
+from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import runner_for
 from sublayer.generation.step import Limits
 from sublayer.models import EncoderDecoder
+from sublayer.models.batching import padded
 
 Ids = list[int]
 

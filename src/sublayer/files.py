@@ -8,6 +8,7 @@ that was killed. Only such folders are ever cleared away.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -25,6 +26,12 @@ ASIDE = ".sublayer-"
 """How the names of our folders for what is half done begin."""
 OWNER = "owner.lock"
 """The file in such a folder that the process which made it holds locked."""
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @contextmanager

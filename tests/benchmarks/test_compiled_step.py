@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from compiled_step import CompiledStepper
 
 from sublayer import config
-from sublayer.generation.runner import Runner
+from sublayer.fast.decoding.runner import Runner
 from sublayer.laws import relative_error
 from sublayer.models import DecoderOnly, build_model
 

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from machines import ONE_DNN_FASTER, TORCH_FASTER
 from sublayer import config
-from sublayer.fast import products
+from sublayer.fast import onednn_linear, products
 from sublayer.fast.machine import machine, machine_is
 from sublayer.fast.measure import USED
-from sublayer.nn import product
 from sublayer.nn.attend import attend
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
@@ -106,7 +105,7 @@ def test_linear_with_its_gradients(size: str, layout: str, operand: str) -> None
     weight.requires_grad_()
 
     def ours() -> None:
-        torch.autograd.grad(product.linear(x, weight, None), [x, weight], g)
+        torch.autograd.grad(onednn_linear.linear(x, weight, None), [x, weight], g)
 
     def theirs() -> None:
         a, w, d = (t.detach().clone(memory_format=torch.contiguous_format) for t in (x, weight, g))
@@ -135,7 +134,7 @@ def test_a_loss_that_ends_in_a_sum(shape: tuple[int, int, int], end: str) -> Non
     x, weight = dense(rows, width).requires_grad_(), dense(out, width).requires_grad_()
 
     def ours() -> None:
-        torch.autograd.grad(getattr(product.linear(x, weight, None), end)(), [x, weight])
+        torch.autograd.grad(getattr(onednn_linear.linear(x, weight, None), end)(), [x, weight])
 
     def theirs() -> None:
         torch.autograd.grad(getattr(F.linear(x, weight) * 1, end)(), [x, weight])
@@ -156,7 +155,7 @@ def test_a_batch_of_any_strides(layout: str) -> None:
     g = torch.randn(20, 1, 192).expand(*x.shape[:-1], 192) if layout != "transposed" else torch.randn(30, 20, 192)
 
     def ours() -> None:
-        torch.autograd.grad(product.linear(x, weight, None), [x, weight], g)
+        torch.autograd.grad(onednn_linear.linear(x, weight, None), [x, weight], g)
 
     def theirs() -> None:
         a, d = x.detach().contiguous().clone(), g.contiguous().clone()
@@ -175,7 +174,7 @@ def test_linear_in_other_types(dtype: torch.dtype, layout: str) -> None:
     def theirs() -> None:
         F.linear(x.contiguous().clone(), weight.contiguous().clone())
 
-    check(lambda: product.linear(x, weight, None), theirs)
+    check(lambda: onednn_linear.linear(x, weight, None), theirs)
 
 
 @by_any_library

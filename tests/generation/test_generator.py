@@ -16,7 +16,6 @@ from sublayer.errors import ConfigError, InputError
 from sublayer.generation.completion import Completion
 from sublayer.generation.generator import Generator, Speculation
 from sublayer.generation.speculative import PromptLookup
-from sublayer.generation.unfolding import Characters
 
 SAMPLING = config.Sampling(temperature=1.5, top_k=40)
 PROMPTS = ["one two", "three", "one two three four five six seven", "", "ä two", "six seven one"]
@@ -253,7 +252,7 @@ def test_the_context_is_filled_to_its_last_place() -> None:
 def test_characters_come_whole_and_at_once(kind: str, text: str, prompt: str) -> None:
     own = tokenizer(kind)
     [before], [tokens] = own.encode([prompt]), own.encode([text])
-    characters = Characters(own, before)
+    characters = own.stream(before)
     shown = ""
     for token in tokens:
         shown += characters.push([token])

@@ -11,9 +11,9 @@ from torch import Tensor
 from recurrent_models import PAIRS, TEXTS, VOCAB, build, name
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner
 from sublayer.generation.speculative import DraftModel, speculate
 from sublayer.generation.step import Limits
 from sublayer.laws import relative_error

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from generation.language_models import LONGEST, TREES, VOCABULARY
 from generation.prompted import tokenizer
 from sublayer import config
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.generator import Generator, Speculation
 from sublayer.generation.remembering import Remembering
-from sublayer.generation.runner import Runner
 from sublayer.generation.speculative import PromptLookup
 from sublayer.laws import relative_error
 from sublayer.models import DecoderOnly, build_model
@@ -146,7 +146,7 @@ def test_a_conversation_says_what_it_says_without(guessing: bool) -> None:
     model = large(tree).float()
     plain = Generator(model, own, config.Generation(max_tokens=12))
     counting = Counting(Runner(model))
-    kept = Generator(model, own, config.Generation(max_tokens=12), stepper=counting).remembering()
+    kept = Generator(model, own, config.Generation(max_tokens=12), backend=counting).remembering()
     told: dict[str, Any] = {"speculation": Speculation(PromptLookup(), 3) if guessing else None}
     said, read = own.encode(["one two three"])[0], 0
     for turn in ("four", "one two", "seven eight nine", "two"):

@@ -68,7 +68,7 @@ def said_by_windows(model: Any, prompt: list[int], count: int, end: int) -> list
 def test_every_token_is_what_the_window_alone_says(position: str, stepper: str) -> None:
     own = made(position)
     if stepper == "model":
-        own = Generator(own.model, own.tokenizer, own.decoding, stepper=own.model)
+        own = Generator(own.model, own.tokenizer, own.decoding, backend=own.model)
     for prompt in ([7], [9, 4, 8], [5] * (CONTEXT - 1)):
         [found] = own.generate([prompt], max_tokens=40)
         assert found.tokens == said_by_windows(own.model, prompt, 40, own.tokenizer.end_id)

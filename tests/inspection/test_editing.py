@@ -8,8 +8,8 @@ import torch
 import sublayer
 from inspection.three_shapes import HEADS, MAKERS, ask, decoder_only, encoder_decoder, relative, tokens
 from sublayer.errors import InputError
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
-from sublayer.generation.runner import Runner
 from sublayer.generation.step import Limits
 from sublayer.inspection.editing import edit, patched, scaled, silence
 from sublayer.inspection.recording import record

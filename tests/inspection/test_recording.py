@@ -10,9 +10,9 @@ import torch
 from inspection.three_shapes import HEADS, MAKERS, ask, tokens
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner
 from sublayer.generation.step import Limits
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder

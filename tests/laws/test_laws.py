@@ -120,6 +120,7 @@ def test_every_pair_of_choices_is_covered() -> None:
             {
                 *("cached = uncached", "cached in chunks = uncached", "left-padded = unpadded", "truncated = straight"),
                 *("reordered = recomputed", "kept = recomputed", "runner = modules", "causality"),
+                *("joined = recomputed", "fixed shapes = growing"),
                 *("batched greedy = single greedy", "beam of one = greedy", "batched beam = single beam"),
                 "found = scored",
             },

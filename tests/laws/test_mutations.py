@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sublayer.fast.decoding.lean as lean
+import sublayer.fast.decoding.runner as runner
+import sublayer.fast.decoding.weight_formats as weight_formats
 import sublayer.generation.beam as beam
-import sublayer.generation.runner as runner
 import sublayer.models.decoder as decoder
 import sublayer.models.decoder_only as decoder_only
 import sublayer.models.encoder as encoder
@@ -20,9 +22,7 @@ import sublayer.models.heads as heads
 import sublayer.models.stack as stack
 import sublayer.nn.attend as attend
 import sublayer.nn.experts as experts
-import sublayer.nn.lean as lean
 import sublayer.nn.mask as mask
-import sublayer.nn.matrix as matrix
 from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
@@ -60,8 +60,8 @@ GELU = pair(feed_forward="gelu-no-bias")
 
 
 def causal_sees_one_more(patch: Patch) -> None:
-    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
-        return None, mask._query_positions(queries, keys, device)[None] + 2
+    def span(self: mask.Causal, grid: mask.Grid) -> mask.Span:
+        return None, grid.positions[None] + 2
 
     patch.setattr(mask.Causal, "span", span)
     # Or else the kernel, which knows causality by itself, would mend the mutation.
@@ -69,21 +69,21 @@ def causal_sees_one_more(patch: Patch) -> None:
     patch.setattr(mask.Mask, "resolve", lambda *a, **k: _without_causal(whole(*a, **k)))
 
 
-def _without_causal(scope: mask.Scope) -> mask.Scope:
+def _without_causal(scope: mask.ResolvedMask) -> mask.ResolvedMask:
     """The same said twice, which no kernel takes for causality."""
     return replace(scope, rules=scope.rules * 2)
 
 
 def causal_aligned_at_the_top_left(patch: Patch) -> None:
-    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
-        return None, torch.arange(queries)[None] + 1
+    def span(self: mask.Causal, grid: mask.Grid) -> mask.Span:
+        return None, torch.arange(grid.queries)[None] + 1
 
     patch.setattr(mask.Causal, "span", span)
 
 
 def causal_hides_the_query_itself(patch: Patch) -> None:
-    def span(self: mask.Causal, queries: int, keys: int, device: torch.device) -> mask.Span:
-        return None, mask._query_positions(queries, keys, device)[None].clamp(min=1)
+    def span(self: mask.Causal, grid: mask.Grid) -> mask.Span:
+        return None, grid.positions[None].clamp(min=1)
 
     patch.setattr(mask.Causal, "span", span)
     whole = mask.Mask.resolve
@@ -213,7 +213,7 @@ def keep_forgets_the_memory(patch: Patch) -> None:
         self.cache.reorder((sentences.unsqueeze(1) * self.rows + torch.arange(self.rows)).flatten())
         self.memory = [(key[: len(sentences)], value[: len(sentences)]) for key, value in self.memory]
         self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
-        self.memory_scope = None
+        self._memory_mask = None
 
     patch.setattr(decoder.DecoderState, "keep", keep)
 
@@ -232,13 +232,13 @@ def keep_forgets_the_lengths(patch: Patch) -> None:
 def shared_sources_in_the_wrong_order(patch: Patch) -> None:
     plain = CrossAttention.forward
 
-    def forward(self, x, keys_values, scope):  # type: ignore[no-untyped-def]
-        key = keys_values[0]
+    def forward(self, x, context):  # type: ignore[no-untyped-def]
+        key = context.memory[0]
         if x.shape[0] > key.shape[0]:
             rows = x.shape[0] // key.shape[0]
             order = torch.arange(x.shape[0]).view(rows, -1).t().flatten()
-            return plain(self, x[order], keys_values, scope)[order.argsort()]
-        return plain(self, x, keys_values, scope)
+            return plain(self, x[order], context)[order.argsort()]
+        return plain(self, x, context)
 
     patch.setattr(CrossAttention, "forward", forward)
 
@@ -301,14 +301,16 @@ def runner_stays_at_the_first_place(patch: Patch) -> None:
         return lambda tokens, place: embed(tokens, 0)
 
     patch.setattr(lean, "embedding", embedding)
-    patch.setattr(lean.Places, "rotation_at", lambda self, place, plain=lean.Places.rotation_at: plain(self, 0))
+    patch.setattr(
+        lean.PositionTables, "rotation_at", lambda self, place, plain=lean.PositionTables.rotation_at: plain(self, 0)
+    )
 
 
 def runner_bias_one_off(patch: Patch) -> None:
     def bias_at(self, place, first):  # type: ignore[no-untyped-def]
         return self.bias.roll(1, -1)[None, :, self.bias.shape[-1] - 1 - place + first :]
 
-    patch.setattr(lean.Places, "bias_at", bias_at)
+    patch.setattr(lean.PositionTables, "bias_at", bias_at)
 
 
 def runner_heads_share_other_keys(patch: Patch) -> None:
@@ -331,11 +333,8 @@ def runner_forgets_the_residual(patch: Patch) -> None:
 
 
 def runner_fuses_another_activation(patch: Patch) -> None:
-    patch.setattr(matrix, "FUSED", {**matrix.FUSED, "gelu": ("gelu", "tanh"), "gelu_tanh": ("gelu", "none")})
-    # Where the product itself does not know the activation, it follows.
-    plain = matrix.ACTIVATIONS
-    swapped = {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]}
-    patch.setattr(matrix, "ACTIVATIONS", swapped)
+    plain = weight_formats.FUSED
+    patch.setattr(weight_formats, "FUSED", {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]})
 
 
 def left_padding_is_attended_to(patch: Patch) -> None:
@@ -384,6 +383,47 @@ def keep_forgets_the_left_padding(patch: Patch) -> None:
         self.padding = None if padding is None else padding[: len(sentences) * self.rows]
 
     patch.setattr(decoder.DecoderState, "keep", keep)
+
+
+def join_forgets_how_far_rows_were_moved(patch: Patch) -> None:
+    plain = KeyValueCache.join
+
+    def join(self, other, most):  # type: ignore[no-untyped-def]
+        plain(self, other, most)
+        return 0, 0
+
+    patch.setattr(KeyValueCache, "join", join)
+
+
+def join_forgets_the_lengths_of_sources(patch: Patch) -> None:
+    plain = decoder.joined_sources
+    patch.setattr(decoder, "joined_sources", lambda *given: (plain(*given)[0], None))
+
+
+def join_aligns_at_the_beginning(patch: Patch) -> None:
+    """Rows that are behind go on from where they are not."""
+    plain = KeyValueCache.join
+
+    def join(self, other, most):  # type: ignore[no-untyped-def]
+        rows = self.buffer.shape[2]
+        ours, theirs = self.buffer[:, :, :, :, : self.length], other.buffer[:, :, :, :, : other.length]
+        moved = plain(self, other, most)
+        self.buffer.zero_()
+        self.buffer[:, :, :rows, :, : ours.shape[4]] = ours
+        self.buffer[:, :, rows:, :, : theirs.shape[4]] = theirs
+        return moved
+
+    patch.setattr(KeyValueCache, "join", join)
+
+
+def a_fixed_cache_shows_what_is_to_come(patch: Patch) -> None:
+    """Queries are taken for the last of all keys that there is room for."""
+    plain = mask.Mask.resolve
+
+    def resolve(self, *sizes, first=None, **k):  # type: ignore[no-untyped-def]
+        return plain(self, *sizes, **k)
+
+    patch.setattr(mask.Mask, "resolve", resolve)
 
 
 def segments_share_positions(patch: Patch) -> None:
@@ -463,8 +503,8 @@ def caps_forgotten_in_steps(patch: Patch) -> None:
 
 
 def layers_that_differ_share_one_mask(patch: Patch) -> None:
-    plain = stack.Stack.scopes
-    patch.setattr(stack.Stack, "scopes", lambda self, *a: [plain(self, *a)[0]] * len(self.kinds))
+    plain = stack.Stack.resolve
+    patch.setattr(stack.Stack, "resolve", lambda self, *a, **k: [plain(self, *a, **k)[0]] * len(self.kinds))
 
 
 # mutation, the configuration on which it is tried, the laws that must catch it (others may too)
@@ -496,6 +536,10 @@ MUTATIONS: list[tuple[Callable[[Patch], None], config.Model, set[str]]] = [
     (truncate_one_too_many, GROUPED, {"truncated_is_straight"}),
     (keep_forgets_the_memory, GROUPED, {"kept_is_recomputed", "batched_greedy_is_single"}),
     (keep_forgets_the_lengths, GROUPED, {"kept_is_recomputed"}),
+    (join_forgets_how_far_rows_were_moved, LEARNED, {"joined_is_recomputed"}),
+    (join_forgets_the_lengths_of_sources, GROUPED, {"joined_is_recomputed"}),
+    (join_aligns_at_the_beginning, GROUPED, {"joined_is_recomputed"}),
+    (a_fixed_cache_shows_what_is_to_come, GROUPED, {"fixed_is_growing"}),
     (shared_sources_in_the_wrong_order, GROUPED, {"reordered_is_recomputed", "kept_is_recomputed", "found_is_scored"}),
     (runner_forgets_the_padding, GROUPED, {"runner_is_modules"}),
     (runner_window_one_wider, WINDOWED, {"runner_is_modules"}),
@@ -540,6 +584,9 @@ MUTATIONS: list[tuple[Callable[[Patch], None], config.Model, set[str]]] = [
         {"left_padded_is_unpadded", "padding_is_ignored", "batched_greedy_is_single", "batched_beam_is_single"},
     ),
     (keep_forgets_the_left_padding, text(), {"kept_is_recomputed", "batched_greedy_is_single"}),
+    (join_forgets_how_far_rows_were_moved, text(), {"joined_is_recomputed"}),
+    (join_aligns_at_the_beginning, text(), {"joined_is_recomputed"}),
+    (a_fixed_cache_shows_what_is_to_come, text(), {"fixed_is_growing"}),
     (segments_share_positions, text(position="learned"), {"packed_is_separate"}),
     (segments_restart_as_in_the_first_row, text(position="sinusoidal"), {"packed_is_separate"}),
     (segments_restart_as_in_the_first_row, text(), {"packed_is_separate"}),

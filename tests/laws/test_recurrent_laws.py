@@ -8,9 +8,10 @@ import torch
 from recurrent_models import PAIRS, TEXTS, build, name
 from sublayer import config, laws
 from sublayer.laws.feeding import feeding
+from sublayer.models import RecurrentState
 
 TREES = [*PAIRS, *TEXTS]
-OF_LAYERS = {"each layer's window"}
+OF_LAYERS = {"each layer's window", "fixed shapes = growing"}
 STEPPED = {law.name for law in laws.LAWS if law.__module__.endswith(("search", "runner"))}
 
 
@@ -45,10 +46,13 @@ def test_which_laws_they_are_silent_on() -> None:
     assert all([*laws.silent(pair).values(), *laws.silent(text).values()])
 
 
+def mixed(state: RecurrentState) -> torch.Tensor:
+    return torch.arange(state.states[0].shape[1]).flip(0)
+
+
 @pytest.mark.parametrize("tree", [PAIRS[1], PAIRS[2], TEXTS[0]], ids=name)
 def test_what_is_broken_is_found(tree: config.Recurrent, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state that is not reordered, not cut back, or of which too much is kept; lengths that nobody looks at."""
-    from sublayer.models import RecurrentState
     from sublayer.nn.recurrence import Recurrence
 
     model = build(tree)
@@ -58,10 +62,16 @@ def test_what_is_broken_is_found(tree: config.Recurrent, monkeypatch: pytest.Mon
         [law] = [law for law in laws.LAWS if law.name == name]
         return not law(model, inputs).passed
 
-    assert not any(map(fails, ("reordered = recomputed", "truncated = straight", "padding = other padding")))
+    assert not any(
+        map(fails, ("reordered = recomputed", "joined = recomputed", "truncated = straight", "padding = other padding"))
+    )
     with monkeypatch.context() as broken:
         broken.setattr(RecurrentState, "reorder", lambda self, rows: None)
         assert fails("reordered = recomputed")
+    with monkeypatch.context() as broken:
+        join = RecurrentState.join
+        broken.setattr(RecurrentState, "join", lambda self, other: (join(self, other), self.reorder(mixed(self)))[0])
+        assert fails("joined = recomputed")
     with monkeypatch.context() as broken:
         broken.setattr(RecurrentState, "truncate", lambda self, length: setattr(self, "_length", length))
         assert fails("truncated = straight")

@@ -96,7 +96,7 @@ def test_a_state_keeps_and_reorders_its_sentences(data: st.DataObject) -> None:
     cache, lists = make(sentences * rows, 8), Lists(sentences * rows)
     memory = [(torch.randn(sentences, HEADS, 5, WIDTH), torch.randn(sentences, HEADS, 5, WIDTH)) for _ in range(LAYERS)]
     lengths = torch.randint(1, 6, (sentences,))
-    state = DecoderState(cache, list(memory), lengths, rows)
+    state = DecoderState(cache, list(memory), lengths, rows, max_length=8)
     alive = list(range(sentences))
     append(cache, lists, 2, generator)
     for _ in range(data.draw(st.integers(1, 4), "operations")):
@@ -117,7 +117,7 @@ def test_a_state_keeps_and_reorders_its_sentences(data: st.DataObject) -> None:
             assert torch.equal(value, all_values[alive])
         assert state.memory_lengths is not None
         assert torch.equal(state.memory_lengths, lengths[alive])
-        assert state.memory_scope is None
+        assert state._memory_mask is None
 
 
 @pytest.mark.parametrize("length", [-1, 3])

@@ -11,7 +11,7 @@ from torch import Tensor
 import sublayer.nn.attend as module
 from sublayer.nn import flex
 from sublayer.nn.attend import attend, explicit
-from sublayer.nn.mask import Causal, Mask, Scope
+from sublayer.nn.mask import Causal, Mask, ResolvedMask
 from sublayer.nn.tap import Tap
 
 CPU = torch.device("cpu")
@@ -31,12 +31,12 @@ MASKS = {
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked on the CPU too, and what failed in one test has not failed in the next."""
 
-    def blocks(scope: Scope) -> flex.Blocks | None:
+    def blocks(scope: ResolvedMask) -> flex.Blocks | None:
         interval = scope._interval()
         causal = any(isinstance(rule, Causal) for rule in scope.rules)
         return None if interval is None else flex.blocks(*interval, scope.keys, causal=causal)
 
-    monkeypatch.setattr(Scope, "blocks", property(blocks))
+    monkeypatch.setattr(ResolvedMask, "blocks", property(blocks))
     monkeypatch.setattr(flex, "_failed", set())
     warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
 

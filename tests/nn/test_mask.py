@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sublayer.nn.attend import explicit, fused
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.attend import attention_weights, explicit, fused
+from sublayer.nn.mask import Mask, ResolvedMask
 
 CPU = torch.device("cpu")
 
@@ -73,11 +73,11 @@ def looped(case: Case) -> Tensor:
     )
 
 
-def resolve(mask: Mask, queries: int, keys: int, bias: Tensor | None = None) -> Scope:
+def resolve(mask: Mask, queries: int, keys: int, bias: Tensor | None = None) -> ResolvedMask:
     return mask.resolve(queries, keys, device=CPU, dtype=torch.float64, bias=bias)
 
 
-def as_tensor(scope: Scope, shape: torch.Size) -> Tensor:
+def as_tensor(scope: ResolvedMask, shape: torch.Size) -> Tensor:
     return torch.ones(shape, dtype=torch.bool) if scope.allowed is None else scope.allowed.expand(shape)
 
 
@@ -96,15 +96,22 @@ def test_against_a_double_loop(case: Case) -> None:
 
 
 @given(cases(), st.booleans())
-def test_additive_is_the_bias_where_allowed_and_very_low_elsewhere(case: Case, batched: bool) -> None:
+def test_weights_are_the_softmax_of_what_is_allowed(case: Case, batched: bool) -> None:
     bias = torch.randn(*([case.batch] if batched else []), 2, case.queries, case.keys, dtype=torch.float64)
     scope = resolve(case.mask, case.queries, case.keys, bias)
     expected = looped(case).expand(-1, 2, -1, -1)
-    assert scope.additive is not None
-    additive = scope.additive.expand(expected.shape)
-    assert torch.equal(additive[expected], bias.expand(expected.shape)[expected])
-    assert (additive[~expected] < -1e300).all()
-    assert additive.isfinite().all(), "a row of nothing but -inf has no softmax"
+    scores = torch.randn(case.batch, 2, case.queries, case.keys, dtype=torch.float64, requires_grad=True)
+    weights = attention_weights(scores, scope)
+    raised = (scores + bias).exp() * expected
+    total = raised.sum(-1, keepdim=True)
+    torch.testing.assert_close(weights, raised / total.where(total > 0, 1.0))
+    weights.square().sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all(), "a query that sees nothing"
+    assert scope.added is not None
+    added = scope.added.expand(expected.shape)
+    assert torch.equal(added[expected], bias.expand(expected.shape)[expected])
+    assert (added[~expected] == float("-inf")).all()
     assert not scope.causal, "a kernel that takes causality for granted would forget the bias"
 
 
@@ -122,7 +129,7 @@ def test_the_last_queries_of_the_whole_are_what_a_cache_asks_for(case: Case, new
 def test_one_causal_query_needs_no_tensor() -> None:
     scope = resolve(Mask.causal(), 1, 7)
     assert scope.allowed is None
-    assert scope.additive is None
+    assert scope.added is None
 
 
 @given(cases(), st.randoms(use_true_random=False))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.nn.attention import CrossAttention, SelfAttention
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.context import LayerContext
+from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.tap import Tap
 
@@ -29,8 +30,13 @@ def redrawn(module: M) -> M:
     return module
 
 
-def resolve(mask: Mask, queries: int, keys: int) -> Scope:
+def resolve(mask: Mask, queries: int, keys: int) -> ResolvedMask:
     return mask.resolve(queries, keys, device=torch.device("cpu"), dtype=torch.float64)
+
+
+def looking(keys_values: tuple[Tensor, Tensor], mask: ResolvedMask) -> LayerContext:
+    """What cross-attention reads, whatever self-attention would."""
+    return LayerContext(mask, memory=keys_values, memory_mask=mask)
 
 
 def normal(*shape: int) -> Tensor:
@@ -68,7 +74,7 @@ def test_self_attention_against_torch(bias: bool, causal: bool, listened: bool) 
     shown: list[Tensor] = []
     if listened:
         ours.weights.register_forward_hook(lambda _m, _i, output: shown.append(output))
-    torch.testing.assert_close(ours(x, resolve(mask, QUERIES, QUERIES)), expected, **TIGHT)
+    torch.testing.assert_close(ours(x, LayerContext(resolve(mask, QUERIES, QUERIES))), expected, **TIGHT)
     for seen in shown:
         torch.testing.assert_close(seen, weights, **TIGHT)
 
@@ -80,7 +86,7 @@ def test_cross_attention_against_torch(bias: bool) -> None:
     theirs = torch_attention(weight, torch.cat((ours.query.bias, ours.key_value.bias)) if bias else None, ours.output)
     x, memory, lengths = normal(BATCH, QUERIES, DIM), normal(BATCH, KEYS, DIM), torch.tensor([4, 7])
     expected, _ = theirs(x, memory, memory, key_padding_mask=torch.arange(KEYS) >= lengths[:, None])
-    found = ours(x, ours.keys_values(memory), resolve(Mask.padding(lengths), QUERIES, KEYS))
+    found = ours(x, looking(ours.keys_values(memory), resolve(Mask.padding(lengths), QUERIES, KEYS)))
     torch.testing.assert_close(found, expected, **TIGHT)
 
 
@@ -107,7 +113,7 @@ def test_grouped_heads_are_full_heads_with_equal_keys_and_values(kv_heads: int, 
     x, scope = normal(BATCH, QUERIES, DIM), resolve(Mask.causal(), QUERIES, QUERIES)
     if listened:
         grouped.weights.register_forward_hook(lambda _m, _i, _o: None)
-    torch.testing.assert_close(grouped(x, scope), full(x, scope), **TIGHT)
+    torch.testing.assert_close(grouped(x, LayerContext(scope)), full(x, LayerContext(scope)), **TIGHT)
 
 
 @pytest.mark.parametrize(("norm", "kind"), [(config.LayerNorm(), LayerNorm), (config.RMSNorm(), RMSNorm)])
@@ -127,7 +133,7 @@ def test_queries_and_keys_are_normalized_head_by_head(norm: config.Norm, kind: t
     key, value = heads(ours.key_value(memory)[..., :DIM]), heads(ours.key_value(memory)[..., DIM:])
     weights = (query @ ours.key_norm(key).transpose(-1, -2) / (DIM // HEADS) ** 0.5).softmax(-1)
     expected = ours.output((weights @ value).transpose(1, 2).flatten(2))
-    found = ours(x, ours.keys_values(memory), resolve(Mask.everything(), QUERIES, KEYS))
+    found = ours(x, looking(ours.keys_values(memory), resolve(Mask.everything(), QUERIES, KEYS)))
     torch.testing.assert_close(found, expected, **TIGHT)
 
 
@@ -142,7 +148,7 @@ def test_self_attention_with_norms_is_cross_attention_to_itself() -> None:
     for part in ("output", "query_norm", "key_norm"):
         getattr(other, part).load_state_dict(getattr(one, part).state_dict())
     x, scope = normal(BATCH, QUERIES, DIM), resolve(Mask.window(3), QUERIES, QUERIES)
-    torch.testing.assert_close(one(x, scope), other(x, other.keys_values(x), scope), **TIGHT)
+    torch.testing.assert_close(one(x, LayerContext(scope)), other(x, looking(other.keys_values(x), scope)), **TIGHT)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -150,11 +156,13 @@ def test_self_attention_with_norms_is_cross_attention_to_itself() -> None:
 def test_rows_that_share_a_source_are_rows_with_a_source_each(rows: int, queries: int) -> None:
     ours = redrawn(CrossAttention(config.Attention(heads=4, kv_heads=2, head_dim=6), DIM))
     x, memory, lengths = normal(BATCH * rows, queries, DIM), normal(BATCH, KEYS, DIM), torch.tensor([4, 7])
-    shared = ours(x, ours.keys_values(memory), resolve(Mask.padding(lengths), queries, KEYS))
+    shared = ours(x, looking(ours.keys_values(memory), resolve(Mask.padding(lengths), queries, KEYS)))
     expanded = ours(
         x,
-        ours.keys_values(memory.repeat_interleave(rows, 0)),
-        resolve(Mask.padding(lengths.repeat_interleave(rows)), queries, KEYS),
+        looking(
+            ours.keys_values(memory.repeat_interleave(rows, 0)),
+            resolve(Mask.padding(lengths.repeat_interleave(rows)), queries, KEYS),
+        ),
     )
     torch.testing.assert_close(shared, expanded, **TIGHT)
 
@@ -162,7 +170,7 @@ def test_rows_that_share_a_source_are_rows_with_a_source_each(rows: int, queries
 def test_a_query_with_nothing_to_attend_to_gets_the_bias_of_the_output() -> None:
     ours = redrawn(CrossAttention(config.Attention(heads=HEADS), DIM))
     scope = resolve(Mask.padding(torch.tensor([0, KEYS])), QUERIES, KEYS)
-    found = ours(normal(BATCH, QUERIES, DIM), ours.keys_values(normal(BATCH, KEYS, DIM)), scope)
+    found = ours(normal(BATCH, QUERIES, DIM), looking(ours.keys_values(normal(BATCH, KEYS, DIM)), scope))
     assert torch.equal(found[0], ours.output.bias.expand(QUERIES, -1))
     assert not torch.equal(found[1], ours.output.bias.expand(QUERIES, -1))
 
@@ -170,9 +178,9 @@ def test_a_query_with_nothing_to_attend_to_gets_the_bias_of_the_output() -> None
 def test_dropout_acts_in_training_only() -> None:
     ours = redrawn(SelfAttention(config.Attention(heads=HEADS, dropout=0.5), DIM))
     x, scope = normal(BATCH, QUERIES, DIM), resolve(Mask.everything(), QUERIES, QUERIES)
-    assert not torch.equal(ours(x, scope), ours(x, scope))
+    assert not torch.equal(ours(x, LayerContext(scope)), ours(x, LayerContext(scope)))
     ours.eval()
-    assert torch.equal(ours(x, scope), ours(x, scope))
+    assert torch.equal(ours(x, LayerContext(scope)), ours(x, LayerContext(scope)))
 
 
 def test_weights_are_a_tap_of_every_attention() -> None:

@@ -18,7 +18,7 @@ import sublayer.nn.attend as module
 from sublayer.nn import mask as masks
 from sublayer.nn import pieces
 from sublayer.nn.attend import attend, explicit
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.pieces import Piece
 from sublayer.nn.tap import Tap
 
@@ -43,7 +43,7 @@ class Case:
     softcap: float | None
     lengths: Tensor | None = None
 
-    def scope(self, dtype: torch.dtype = torch.float64) -> Scope:
+    def scope(self, dtype: torch.dtype = torch.float64) -> ResolvedMask:
         return self.mask.resolve(
             self.query.shape[2],
             self.key.shape[2],
@@ -107,7 +107,7 @@ def segments(draw: st.DrawFn, size: int) -> Tensor:
     return number
 
 
-def both(case: Case, dtype: torch.dtype, scope: Scope) -> list[list[Tensor]]:
+def both(case: Case, dtype: torch.dtype, scope: ResolvedMask) -> list[list[Tensor]]:
     """The result and the gradients of query, key and value: as `attend` has them, and over every pair."""
     found: list[list[Tensor]] = []
     for way in (lambda *a, **k: attend(*a, **k, tap=Tap()), explicit):
@@ -150,10 +150,10 @@ def test_every_query_is_in_one_piece_that_holds_all_it_may_see(case: Case) -> No
         for part in group.parts:
             there = whole[rows, :, part.piece.queries]
             inside = torch.zeros(scope.keys, dtype=torch.bool)
-            if part.scope is not None:
+            if part.mask is not None:
                 inside[part.piece.keys] = True
                 small = there[..., part.piece.keys]
-                allowed = torch.ones(1, dtype=torch.bool) if part.scope.allowed is None else part.scope.allowed
+                allowed = torch.ones(1, dtype=torch.bool) if part.mask.allowed is None else part.mask.allowed
                 assert torch.equal(allowed.expand(small.shape), small)
             assert not there[..., ~inside].any()
 
@@ -199,7 +199,7 @@ def test_a_padded_batch_costs_the_squares_of_its_lengths(mask: Mask) -> None:
     )
     assert scope.pieces is not None
     assert [group.rows for group in scope.pieces] == [1, 2, 1]
-    done = [sum(p.piece.pairs for p in group.parts if p.scope is not None) for group in scope.pieces]
+    done = [sum(p.piece.pairs for p in group.parts if p.mask is not None) for group in scope.pieces]
     assert done == [size**2 // (2 if mask.rules else 1) for size in (1024, 512, 128)]
 
 
@@ -242,7 +242,7 @@ def pairs(mask: Mask, queries: int, keys: int | None = None) -> int | None:
         (p.piece.queries.stop - p.piece.queries.start) * (p.piece.keys.stop - p.piece.keys.start)
         for group in groups
         for p in group.parts
-        if p.scope is not None
+        if p.mask is not None
     )
 
 
@@ -293,15 +293,15 @@ def test_a_window_that_reaches_everything_is_causality_alone() -> None:
     assert scope.pieces is not None
     (group,) = scope.pieces
     (part,) = group.parts
-    assert part.scope is not None
-    assert part.scope.causal
+    assert part.mask is not None
+    assert part.mask.causal
 
 
 def test_pieces_that_look_alike_share_their_mask() -> None:
     scope = (Mask.causal() & Mask.window(256)).resolve(8192, 8192, device=CPU, dtype=torch.float32)
     assert scope.pieces is not None
     (group,) = scope.pieces
-    assert len({id(part.scope) for part in group.parts}) < 8 < len(group.parts)
+    assert len({id(part.mask) for part in group.parts}) < 8 < len(group.parts)
 
 
 def test_nothing_of_the_size_of_the_square_is_made() -> None:
@@ -310,7 +310,7 @@ def test_nothing_of_the_size_of_the_square_is_made() -> None:
         scope = mask.resolve(8100, 8100, device=CPU, dtype=torch.float32)
         x = torch.randn(1, 1, 8100, 4)
         attend(x, x, x, scope, scale=1.0, tap=Tap())
-        assert not {"allowed", "additive", "added", "occupied"} & vars(scope).keys()
+        assert not {"allowed", "added", "occupied"} & vars(scope).keys()
 
 
 def test_a_tap_sees_the_weights_of_every_pair() -> None:
@@ -372,7 +372,7 @@ def test_a_wrong_piece_fails_the_law(change: Callable[[Piece], Piece], monkeypat
 
 
 def test_a_forgotten_inner_mask_fails_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks.Spans, "span", lambda self, queries, keys, device: (None, None))
+    monkeypatch.setattr(masks.Spans, "span", lambda self, grid: (None, None))
     torch.manual_seed(0)
     mask = Mask.causal() & Mask.window(4)
     case = Case(*(torch.randn(1, 2, 32, 4, dtype=torch.float64) for _ in range(3)), mask, None, None)

@@ -35,7 +35,7 @@ from sublayer.nn.positions import (
     build_position,
 )
 from sublayer.nn.positions.bias import Kerple, slopes
-from sublayer.nn.positions.rotary import frequencies
+from sublayer.nn.positions.rotation import frequencies
 
 DOUBLE = torch.float64
 CONFIGS: list[config.Position] = [

@@ -15,7 +15,7 @@ import sublayer.nn.attend as module
 from machines import machine_with
 from sublayer.fast.machine import machine_is
 from sublayer.nn.attend import attend, explicit, fused
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.tap import Tap
 
 
@@ -24,7 +24,7 @@ class Case:
     query: Tensor
     key: Tensor
     value: Tensor
-    scope: Scope
+    scope: ResolvedMask
     bias: Tensor | None
     scale: float
 

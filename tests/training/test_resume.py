@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from machines import ONE_DNN_FASTER
 from small_run import Outcome, processes, same, sublayer, write
+from sublayer.fast import onednn_linear
 from sublayer.fast.machine import machine_is
 from sublayer.files import ASIDE
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import load
-from sublayer.nn import product
 from sublayer.training import run, runtime
 from sublayer.training.checkpoint import PARTS, listed
 from sublayer.training.metrics import read_metrics
@@ -110,7 +110,7 @@ def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_model_wide_enough_for_one_dnn(tmp_path: Path) -> None:
-    """Where the products go through another library (`sublayer.nn.product`), which prepares itself for each size.
+    """Where the products go through another library (`fast/onednn_linear.py`), which prepares itself for each size.
 
     The run goes on with it, though the process that goes on would choose by other facts.
     """
@@ -118,8 +118,8 @@ def test_a_model_wide_enough_for_one_dnn(tmp_path: Path) -> None:
     model = {"dim": 64, "encoder": stack, "decoder": stack}
     file = write(tmp_path, model=model, training={"steps": 9, "batches": {"tokens": 400}, "checkpoint_every": 2})
     with machine_is(ONE_DNN_FASTER):
-        by = product.products(torch.empty(150, 64), torch.empty(256, 64))
-        assert product.ONE_DNN is None or by is product.ONE_DNN
+        by = onednn_linear.fastest_products(torch.empty(150, 64), torch.empty(256, 64))
+        assert onednn_linear.ONE_DNN is None or by is onednn_linear.ONE_DNN
     whole = go(file, tmp_path / "whole", fault=["one_dnn_is_faster"])
     assert whole.code == 0, whole.err
     out = tmp_path / "killed"

@@ -27,6 +27,7 @@ from sublayer.compare.plan import Recall
 from sublayer.config.cost import total_parameters
 from sublayer.data.batch import IGNORE
 from sublayer.models import build_model
+from sublayer.models.evaluating import evaluating
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.progress import Reporter
 
@@ -198,8 +199,6 @@ def reach(model: nn.Module, c: Recall, device: torch.device, rows: int = 8) -> d
     before; over some texts the geometric mean, divided by that of n = 0.
     """
     told: Any = model
-    training = model.training
-    model.eval()
     size = max(c.distances) + 1
     random = torch.Generator().manual_seed(3)
     tokens = torch.randint(VOCABULARY, (rows, size), generator=random).to(device)
@@ -211,15 +210,13 @@ def reach(model: nn.Module, c: Recall, device: torch.device, rows: int = 8) -> d
         seen.append(value)
 
     hook = told.decoder.embedding.register_forward_hook(keep)
-    try:
+    with evaluating(model):
         # Recurrent kernels of a GPU go back in training only; there is no dropout here that it would switch on.
         model.train(device.type == "cuda")
         logits: Tensor = told.project(told.hidden(tokens)[:, -1])
         nn.functional.cross_entropy(logits.double(), wanted, reduction="sum").backward()  # pyright: ignore[reportUnknownMemberType]
-    finally:
-        hook.remove()
-        model.zero_grad(set_to_none=True)
-        model.train(training)
+    hook.remove()
+    model.zero_grad(set_to_none=True)
     gradient = seen[0].grad
     assert gradient is not None
     lengths = cast("Tensor", torch.linalg.vector_norm(gradient.double(), dim=-1))

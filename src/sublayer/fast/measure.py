@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer.fast.facts import SIZES, Attention, Identity, Machine, Product, Size, Speed, Threads, Way
+from sublayer.fast.layouts import LAYOUTS
 from sublayer.fast.products import ONE_DNN, TORCH, Products
 
 Call = Callable[[], Any]
@@ -141,11 +142,8 @@ def _prepared(one_dnn: bool) -> Generator[Speed]:
     """The forward product with copies of the weight in other layouts."""
     for name in ("one row, small", "one row", "few rows", "training"):
         x, weight, _ = _operands(SIZES[name], torch.float32)
-        calls: dict[Way, Call] = {"transposed": _bound(torch.mm, x, weight.t().contiguous())}
-        if one_dnn and ONE_DNN is not None:
-            packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, 32)
-            multiply: Any = torch.ops.mkldnn._linear_pointwise
-            calls["packed"] = _bound(multiply, x, packed, None, "none", [], "")
+        ways: tuple[Way, ...] = ("transposed", "packed") if one_dnn and ONE_DNN is not None else ("transposed",)
+        calls: dict[Way, Call] = {way: _bound(LAYOUTS[way](weight, None), x) for way in ways}
         yield from _speeds(name, "float32", "forward", calls)
 
 

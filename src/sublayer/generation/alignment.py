@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder, SequenceToSequence
+from sublayer.models.batching import padded
+from sublayer.models.evaluating import evaluating
 from sublayer.nn.tap import Tap
 
 
@@ -51,20 +54,16 @@ def alignments(
     def keep(tap: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
         seen.append(weights.detach().float().mean(dim=1).cpu())
 
-    training = model.training
-    hook = weights_of.register_forward_hook(keep)
-    try:
-        model.eval()
+    with evaluating(model), ExitStack() as hooks:
+        hooks.callback(weights_of.register_forward_hook(keep).remove)
         for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):
-            source, lengths = _padded([sources[row] for row in rows], model.device)
-            target, _ = _padded([fed[row] for row in rows], model.device)
+            # What pads is masked or unread: any id does.
+            source, lengths = padded([sources[row] for row in rows], 0, model.device)
+            target, _ = padded([fed[row] for row in rows], 0, model.device)
             with torch.no_grad():
                 model.hidden(source, lengths, target)
             for row, weights in zip(rows, seen.pop(), strict=True):
                 found[row] = weights[: len(targets[row]), : len(sources[row])].clone()
-    finally:
-        hook.remove()
-        model.train(training)
     return found
 
 
@@ -93,10 +92,3 @@ def _batches(lengths: list[int], pairs: int = 32) -> list[list[int]]:
     """Rows by length, so that little is padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [order[start : start + pairs] for start in range(0, len(order), pairs)]
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows as one tensor, int64 [B, longest], and their lengths [B]. What pads is masked or unread: any id does."""
-    lengths = [len(row) for row in rows]
-    table = [[*row, *[0] * (max(lengths) - len(row))] for row in rows]
-    return torch.tensor(table, device=device), torch.tensor(lengths, device=device)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from sublayer.generation.constraints import Constraint, Said, constrain, nothing_left
 from sublayer.generation.finite import any_nan, refuse
-from sublayer.generation.step import Hypothesis, Limits, S, State, Stepper
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.generation.top import top
+from sublayer.models.backend import DecoderBackend, S, State
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
@@ -33,7 +34,7 @@ Path: TypeAlias = "tuple[Path, int, float] | None"
 
 @torch.no_grad()
 def beam_search(
-    model: Stepper[S],
+    model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
     limits: Limits,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sublayer.errors import InputError
-from sublayer.generation.step import Limits, Stepper
+from sublayer.generation.step import Limits
+from sublayer.models.backend import DecoderBackend
 
 
 def is_finite(logits: Tensor) -> bool:
@@ -23,7 +24,9 @@ def any_nan(gains: Sequence[float]) -> bool:
     return any(map(math.isnan, gains))
 
 
-def refuse(model: Stepper[Any], source: Tensor, source_lengths: Tensor | None, limits: Limits, step: int) -> NoReturn:
+def refuse(
+    model: DecoderBackend[Any], source: Tensor, source_lengths: Tensor | None, limits: Limits, step: int
+) -> NoReturn:
     """Raise for logits that are not finite.
 
     Args:

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.batching import by_length, padded
+from sublayer.fast.decoding import decoder_backend
 from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.randomness import Uniforms, stream
 from sublayer.generation.remembering import Remembering
-from sublayer.generation.runner import Runner
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
-from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.step import Limits
 from sublayer.generation.unfolding import Unfolding
 from sublayer.models import DecoderOnly
+from sublayer.models.backend import DecoderBackend, S
+from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
 
 UNMOVED = "; greedy search and sampling without speculation go on past the context"
@@ -44,7 +45,7 @@ class Sizes(Protocol):
     def max_length(self) -> int: ...
 
 
-class LanguageModel(Stepper[S], Protocol[S]):
+class LanguageModel(DecoderBackend[S], Protocol[S]):
     """A decoder-only model behind the step contract: eager, compiled or native."""
 
     @property
@@ -91,12 +92,8 @@ class Generator(Generic[S]):
     """A decoder-only model and its tokenizer.
 
     decoding: default settings of `generate`.
-    stepper: the backend that decodes; default: a `Runner` for sublayer's own models, else the model itself.
+    backend: the backend that decodes; default: the fastest that there is for the model (`fast/decoding/`).
     moves: whether a text may outgrow the model's context, by dropping its beginning.
-    weights: weight format of the `Runner`; default: that of the model.
-
-    Raises:
-        InputError: `weights` is given, and this model or machine does not support it.
     """
 
     def __init__(
@@ -105,14 +102,13 @@ class Generator(Generic[S]):
         tokenizer: Tokenizer,
         decoding: config.Generation,
         *,
-        stepper: Stepper[S] | None = None,
-        weights: config.Weights | None = None,
+        backend: DecoderBackend[S] | None = None,
         moves: bool = True,
     ) -> None:
         model.eval()
         self._moves = moves
         self.model = model
-        self._stepper: Stepper[S] = _stepper(model, weights) if stepper is None else stepper
+        self.backend: DecoderBackend[S] = _fastest(model) if backend is None else backend
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -209,8 +205,8 @@ class Generator(Generic[S]):
         model's context.
         """
         attends = isinstance(self.model, DecoderOnly)
-        stepper = Remembering(self._stepper) if attends else self._stepper
-        return Generator(self.model, self.tokenizer, self.decoding, stepper=stepper, moves=False)
+        backend = Remembering(self.backend) if attends else self.backend
+        return Generator(self.model, self.tokenizer, self.decoding, backend=backend, moves=False)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the tokenizer's template adds.
@@ -361,7 +357,7 @@ class Generator(Generic[S]):
                     yield
             return
         for step in decode(
-            self._stepper,
+            self.backend,
             *self._source(limits),
             limits,
             Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
@@ -386,7 +382,7 @@ class Generator(Generic[S]):
             drawn = Uniforms(stream(drawing, 1))
             drafter = DraftModel(speculation.draft, source, limits, sampling=sampling, uniforms=drawn)
         return speculate(
-            self._stepper,
+            self.backend,
             source,
             limits,
             drafter,
@@ -400,7 +396,7 @@ class Generator(Generic[S]):
 
     def _beams(self, limits: Limits, search: config.Beam, plan: _Plan, texts: list[list[Unfolding]]) -> None:
         found = beam_search(
-            self._stepper,
+            self.backend,
             *self._source(limits),
             limits,
             beam=search.size,
@@ -422,12 +418,8 @@ class Generator(Generic[S]):
         return source, None if len(set(map(len, limits.before))) == 1 else lengths
 
 
-def _stepper(model: LanguageModel[S], weights: config.Weights | None) -> Stepper[S]:
-    if isinstance(model, DecoderOnly):
-        return cast("Stepper[S]", Runner(model, weights))
-    if weights is not None:
-        raise InputError(f"weights = '{weights}', but a {type(model).__name__} decodes by itself", "Leave weights out.")
-    return model
+def _fastest(model: LanguageModel[S]) -> DecoderBackend[S]:
+    return cast("DecoderBackend[S]", decoder_backend(model)) if isinstance(model, DecoderOnly) else model
 
 
 def _take(step: Step, texts: Sequence[Unfolding]) -> None:

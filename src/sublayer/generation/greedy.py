@@ -9,12 +9,13 @@ from torch import Tensor
 
 from sublayer.generation.constraints import Constraint
 from sublayer.generation.loop import decode, most_probable
-from sublayer.generation.step import Hypothesis, Limits, S, Stepper
+from sublayer.generation.step import Hypothesis, Limits
+from sublayer.models.backend import DecoderBackend, S
 
 
 @torch.no_grad()
 def greedy(
-    model: Stepper[S],
+    model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
     limits: Limits,

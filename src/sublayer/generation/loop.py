@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
 from sublayer.generation.finite import any_nan, is_finite, refuse
-from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.step import Limits
 from sublayer.generation.top import top
 from sublayer.generation.window import window_start
+from sublayer.models.backend import DecoderBackend, S
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -50,7 +51,7 @@ def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
 
 
 def decode(
-    model: Stepper[S],
+    model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
     limits: Limits,

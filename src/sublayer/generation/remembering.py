@@ -12,7 +12,7 @@ from typing import Generic, cast
 
 from torch import Tensor
 
-from sublayer.generation.step import S, Stepper
+from sublayer.models.backend import DecoderBackend, S
 
 ROOM = 4
 """How much more room a text is given than it needs, for those that go on from it."""
@@ -28,7 +28,7 @@ class Remembering(Generic[S]):
         model: whose states can be shortened to any length, as those of attention can.
     """
 
-    def __init__(self, model: Stepper[S]) -> None:
+    def __init__(self, model: DecoderBackend[S]) -> None:
         self.model = model
         self._state: S | None = None
         self._fed: list[int] = []

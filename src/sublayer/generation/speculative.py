@@ -25,7 +25,8 @@ from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, 
 from sublayer.generation.loop import Ending, Step
 from sublayer.generation.randomness import Uniforms
 from sublayer.generation.sampling import drawn
-from sublayer.generation.step import Limits, S, Stepper
+from sublayer.generation.step import Limits
+from sublayer.models.backend import DecoderBackend, S
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class DraftModel(Generic[S]):
 
     def __init__(
         self,
-        model: Stepper[S],
+        model: DecoderBackend[S],
         source: Tensor,
         limits: Limits,
         *,
@@ -115,7 +116,7 @@ class DraftModel(Generic[S]):
 
 
 def speculate(
-    model: Stepper[S],
+    model: DecoderBackend[S],
     source: Tensor,
     limits: Limits,
     drafter: Drafter,

@@ -1,46 +1,9 @@
-"""The step contract: what search asks of a model, and all that it asks.
-
-`start` makes a state, `step` feeds one token a row (or several) and gives the logits of what follows. Whoever fulfils
-this (an eager model, a compiled one, a recurrent one, a native runner) can be searched.
-
-What `start` is given is the sentence to translate, for an encoder-decoder; for a decoder-only model it is the prompt
-without its last token, which is then the first that `step` is fed. `capacity` counts the tokens that `step` will be
-fed at most, in both cases.
-"""
+"""What is asked of a search, and what it finds: where texts begin and end, and the texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
-
-from torch import Tensor
-
-
-class State(Protocol):
-    """What a model remembers between steps. Rows belong to sentences: row b * rows + r is hypothesis r of b."""
-
-    @property
-    def length(self) -> int: ...
-
-    def reorder(self, rows: Tensor) -> None: ...
-
-    def keep(self, sentences: Tensor) -> None: ...
-
-    def truncate(self, length: int) -> None: ...
-
-
-S = TypeVar("S", bound=State)
-
-
-class Stepper(Protocol[S]):
-    """A model that decodes one step after another."""
-
-    def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
-    ) -> S: ...
-
-    def step(self, tokens: Tensor, state: S) -> Tensor: ...
 
 
 @dataclass(frozen=True)

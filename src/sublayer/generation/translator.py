@@ -15,14 +15,15 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding import decoder_backend
 from sublayer.generation.alignment import alignments as align
-from sublayer.generation.batching import by_length, padded
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import ForcedEnd, constraints_of
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner
-from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.models import SequenceToSequence
+from sublayer.models.backend import DecoderBackend
+from sublayer.models.batching import by_length, padded
 from sublayer.text import Marks, Tokenizer
 
 
@@ -79,13 +80,22 @@ class Translator:
     """A trained encoder-decoder and its tokenizer.
 
     decoding: default settings of `translate`.
+    backend: the backend that decodes; default: the fastest that there is for the model (`fast/decoding/`).
     """
 
-    def __init__(self, model: SequenceToSequence, tokenizer: Tokenizer, decoding: config.Decoding) -> None:
+    def __init__(
+        self,
+        model: SequenceToSequence,
+        tokenizer: Tokenizer,
+        decoding: config.Decoding,
+        *,
+        backend: DecoderBackend[Any] | None = None,
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoding = decoding
-        self._runner = Runner(self.model)
+        self._given = backend
+        self._own = (self.model, decoder_backend(self.model))
 
     def told(self, **changes: Any) -> Translator:
         """Return a translator of the same model with other defaults, fields of `config.Decoding`.
@@ -94,8 +104,8 @@ class Translator:
             ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
         decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
-        other = Translator(self.model, self.tokenizer, decoding)
-        other._runner = self._runner
+        other = Translator(self.model, self.tokenizer, decoding, backend=self._given)
+        other._own = self._own
         return other
 
     @cached_property
@@ -104,11 +114,16 @@ class Translator:
         return Marks.of(self.tokenizer, self.decoding)
 
     @property
-    def stepper(self) -> Stepper[Any]:
-        """What is searched: the model, by a `Runner`."""
-        if self._runner.model is not self.model:
-            self._runner = Runner(self.model)
-        return self._runner
+    def backend(self) -> DecoderBackend[Any]:
+        """What is searched."""
+        if self._given is not None:
+            return self._given
+        of, made = self._own
+        if of is not self.model:
+            # Another model has been put in the place of the first.
+            made = decoder_backend(self.model)
+            self._own = (self.model, made)
+        return made
 
     def translate(
         self,
@@ -214,9 +229,9 @@ class Translator:
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.stepper, source, ragged, limits, **options)
+                return greedy(self.backend, source, ragged, limits, **options)
             return beam_search(
-                self.stepper, source, ragged, limits, beam=c.beam, early_stopping=c.early_stopping, **options
+                self.backend, source, ragged, limits, beam=c.beam, early_stopping=c.early_stopping, **options
             )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:

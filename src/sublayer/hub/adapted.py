@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
+from sublayer.files import sha256
 from sublayer.hub.tensors import read_tensors
 from sublayer.hub.weights import fill, untied
 from sublayer.models import Model, build_model
@@ -97,7 +98,7 @@ def weights_sum(folder: Path) -> str:
     """
     for names in ((WEIGHTS,), (ADAPTERS, "config.json")):
         if all((folder / name).is_file() for name in names):
-            sums = [_sum(folder / name) for name in names]
+            sums = [sha256(folder / name) for name in names]
             return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
     raise CheckpointError(f"{folder / WEIGHTS} is missing", "Copy the folder again, whole.")
 
@@ -128,8 +129,3 @@ def put_on(
     if merged:
         merge(model)
     return model
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

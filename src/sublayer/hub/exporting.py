@@ -19,7 +19,7 @@ from sublayer import config
 from sublayer.errors import CheckpointError, SublayerError, nearest
 from sublayer.files import replacing, write_json
 from sublayer.hub import generation_config
-from sublayer.hub.canonical import canonical, differences
+from sublayer.hub.canonical import canonical, lost
 from sublayer.hub.equivalent import equivalents
 from sublayer.hub.families import FAMILIES
 from sublayer.hub.family import Family, Tree
@@ -199,9 +199,9 @@ def _attempt(family: Family, tree: Tree) -> tuple[dict[str, Any] | None, list[st
         again = read_tree(family, settings)
     except SublayerError as error:
         return None, [str(error)]
-    if family.settle is not None and differences(canonical(tree), canonical(again)):
+    if family.settle is not None and lost(canonical(tree), canonical(again)):
         again = family.settle(again, {name for rule in family.rules(tree) for name in rule.theirs})
-    return settings, differences(canonical(tree), canonical(again))
+    return settings, lost(canonical(tree), canonical(again))
 
 
 def _tokens_of(tokenizer: Tokenizer | None) -> dict[str, Any]:

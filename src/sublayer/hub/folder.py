@@ -24,6 +24,7 @@ import torch
 from sublayer import config
 from sublayer.config.load import UNFINISHED, model_file
 from sublayer.errors import CheckpointError, InputError, SublayerError
+from sublayer.fast.decoding import Backend, decoder_backend
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
@@ -132,23 +133,33 @@ Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
 """A model with its tokenizer, ready to do what its shape and head are for."""
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", *, weights: config.Weights | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    backend: Backend = "auto",
+    weights: config.Weights | None = None,
+) -> Loaded:
     """Load a model from a model folder or a run folder, ready to use.
 
     An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`. An encoder becomes a `Classifier`,
     `Tagger`, `Embedder` or `Filler`, by its head.
 
     Args:
+        backend: what steps a decoder: "auto" (the fastest that there is), "modules", "fixed-shapes", or a function that
+            makes a decoder backend of the model (`models/backend.py`).
         weights: weight format for decoding, for a `Generator` on a CPU; default: as stored.
 
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
-        InputError: `weights` is given, and this model or machine does not support it.
+        InputError: `backend` or `weights` is given, and this model or machine does not support it.
     """
-    return ready(read(path, device), path, weights=weights)
+    return ready(read(path, device), path, backend=backend, weights=weights)
 
 
-def ready(found: Contents, path: str | Path, *, weights: config.Weights | None = None) -> Loaded:
+def ready(
+    found: Contents, path: str | Path, *, backend: Backend = "auto", weights: config.Weights | None = None
+) -> Loaded:
     """Wrap what was read from `path`, ready to use. Raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
@@ -159,9 +170,16 @@ def ready(found: Contents, path: str | Path, *, weights: config.Weights | None =
         )
     match model:
         case EncoderDecoder() | RecurrentEncoderDecoder():
-            return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where))
+            # Its own where nothing was asked for: that follows the model, should another be put in its place.
+            steps = None if backend == "auto" else decoder_backend(model, backend)
+            return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where), backend=steps)
         case DecoderOnly() | RecurrentDecoderOnly():
-            return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), weights=weights)
+            steps = decoder_backend(model, backend, weights)
+            return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), backend=steps)
+        case EncoderOnly() if backend != "auto":
+            raise InputError(
+                f"backend = {backend!r}, but {path} holds an encoder, which decodes nothing", "Leave backend out."
+            )
         case EncoderOnly():
             return _reader(model, tokenizer, path)
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from sublayer.errors import InputError
 from sublayer.inspection.editing import edit, silence
 from sublayer.inspection.groups import Group, groups
-from sublayer.inspection.passages import Passage, evaluated, losses
+from sublayer.inspection.passages import Passage, losses
 from sublayer.models import Transformer as Model
+from sublayer.models.evaluating import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ def ablate(
             progress()
         return nats
 
-    with evaluated(model):
+    with evaluating(model):
         whole = read()
         found: list[Importance] = []
         for group in groups(model):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.inspection.groups import groups
-from sublayer.inspection.passages import Passage, evaluated, given
+from sublayer.inspection.passages import Passage, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models.evaluating import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def attention_maps(
         raise InputError("there is nothing to attend to: the source has no token")
     fed = [start_id, *target_ids]
     source = torch.tensor([list(source_ids)], device=model.device)
-    with torch.no_grad(), evaluated(model), record(model, "*_attention.weights") as seen:
+    with torch.no_grad(), evaluating(model), record(model, "*_attention.weights") as seen:
         model.hidden(source, None, torch.tensor([fed], device=model.device))
     return AttentionMaps(
         encoder=_stacked(seen, "encoder.", ".self_attention.weights"),
@@ -86,7 +87,7 @@ def text_maps(model: DecoderOnly | EncoderOnly, passage: Passage) -> TextMaps:
         InputError: the text is longer than the model's positions.
     """
     [group] = groups(model)
-    with torch.no_grad(), evaluated(model), record(model, *group.taps("weights")) as seen:
+    with torch.no_grad(), evaluating(model), record(model, *group.taps("weights")) as seen:
         given(model, [passage], [0]).hidden(model)
     weights = torch.stack([seen[tap][0][0].float().cpu() for tap in group.taps("weights")])
     return TextMaps(weights, list(passage.tokens), group.causal, group.title)

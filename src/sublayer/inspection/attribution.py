@@ -31,10 +31,11 @@ from sublayer.errors import InputError
 from sublayer.inspection.editing import edit
 from sublayer.inspection.groups import groups
 from sublayer.inspection.lens import require_position
-from sublayer.inspection.passages import Passage, evaluated, given, said
+from sublayer.inspection.passages import Passage, given, said
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.evaluating import evaluating
 
 
 @torch.no_grad()
@@ -44,7 +45,7 @@ def rollout(model: Model, passage: Passage) -> Tensor:
     Shape: -> [S, S], float32 or wider, on the CPU: row q, column of the token at the bottom.
     """
     taps = groups(model)[0].taps("weights")
-    with evaluated(model), record(model, *taps) as seen:
+    with evaluating(model), record(model, *taps) as seen:
         given(model, [passage], [0]).hidden(model)
     [size] = {seen[tap][0].shape[-1] for tap in taps}
     flow: Tensor | None = None
@@ -89,7 +90,7 @@ def gradient_times_input(model: Model, passage: Passage, token: int, position: i
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        evaluated(model),
+        evaluating(model),
         edit(model, "*coder.embedding.stream", begin),
     ):
         some = given(model, [passage], [0])

@@ -31,10 +31,11 @@ from torch.nn import functional as F
 
 from sublayer.errors import InputError
 from sublayer.inspection.lens import last_stack, require_position, scaled_output
-from sublayer.inspection.passages import Passage, evaluated, given
+from sublayer.inspection.passages import Passage, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.evaluating import evaluating
 from sublayer.models.stack import Stack
 from sublayer.nn.attention import MultiHead
 from sublayer.nn.block import Block
@@ -104,7 +105,7 @@ def contributions(model: Model, passage: Passage, token: int, position: int | No
     weight, bias = _projection(model)
     if not 0 <= token < weight.shape[0]:
         raise InputError(f"there is no token (or label) {token}", f"They are 0 to {weight.shape[0] - 1}.")
-    with evaluated(model), record(model, f"{name}.*") as seen:
+    with evaluating(model), record(model, f"{name}.*") as seen:
         hidden = given(model, [passage], [0]).hidden(model)
         where, place = _weights_of_positions(model, hidden.shape[1], position)
         parts = _parts(stack, name, seen)

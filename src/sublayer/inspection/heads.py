@@ -42,9 +42,10 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.inspection.groups import Group, groups
-from sublayer.inspection.passages import Passage, batches, evaluated
+from sublayer.inspection.passages import Passage, batches
 from sublayer.inspection.recording import record
 from sublayer.models import Transformer as Model
+from sublayer.models.evaluating import evaluating
 
 SHARES = ("previous", "next", "itself", "first", "separator", "same", "induction", "diagonal", "aligned")
 """Scores between 0 and 1."""
@@ -101,7 +102,7 @@ def head_scores(
         raise InputError(f"there are links of {len(links)} passages, but {len(passages)} passages")
     special = torch.tensor(sorted(special_ids), dtype=torch.int64)
     sums = [_Sums(group) for group in groups(model)]
-    with evaluated(model):
+    with evaluating(model):
         for some in batches(model, passages, tokens):
             taps = [tap for one in sums for tap in one.group.taps("weights")]
             with torch.no_grad(), record(model, *taps) as seen:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.inspection.passages import Passage, evaluated, given, said
+from sublayer.inspection.passages import Passage, given, said
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.evaluating import evaluating
 from sublayer.models.stack import Stack
 
 
@@ -62,7 +63,7 @@ def logit_lens(model: Model, passage: Passage, positions: Sequence[int] | None =
         InputError: the model's head gives no logits, or a position does not exist.
     """
     stack, name = last_stack(model)
-    with evaluated(model), record(model, f"{name}.embedding.stream", f"{name}.layers.*.stream") as seen:
+    with evaluating(model), record(model, f"{name}.embedding.stream", f"{name}.layers.*.stream") as seen:
         given(model, [passage], [0]).hidden(model)
         streams = torch.cat([seen[tap][0] for tap in seen.names])
         chosen = None if positions is None else [require_position(streams.shape[1], one) for one in positions]

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.step import S, Stepper
+from sublayer.generation.constraints import ForcedStart
+from sublayer.generation.loop import decode, most_probable
+from sublayer.generation.step import Limits
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence
 from sublayer.inspection.editing import Edit, edit, silence
@@ -27,7 +29,7 @@ from sublayer.inspection.evidence import attention_map, row
 from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.labelling import labelled, spellings
 from sublayer.inspection.lens import last_stack, scaled_output
-from sublayer.inspection.passages import evaluated, said
+from sublayer.inspection.passages import said
 from sublayer.inspection.recording import record
 from sublayer.inspection.subject import Subject, describe, model_of
 from sublayer.inspection.view import (
@@ -46,8 +48,10 @@ from sublayer.inspection.view import (
     Words,
     Written,
 )
-from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
+from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, SequenceToSequence
 from sublayer.models import Transformer as Model
+from sublayer.models.backend import DecoderBackend
+from sublayer.models.evaluating import evaluating
 from sublayer.models.heads import meaning
 from sublayer.models.stack import Stack
 from sublayer.reading.filler import with_masks
@@ -72,7 +76,7 @@ def look(subject: Subject, question: Question, *, about: About | None = None, ch
     about = describe(subject) if about is None else about
     if not question.text.strip():
         raise InputError("there is no text", "Type a sentence.")
-    with evaluated(model), torch.no_grad(), ExitStack() as hooks:
+    with evaluating(model), torch.no_grad(), ExitStack() as hooks:
         if check is not None:
             _before_each_layer(model, check, hooks)
         view = _looked(subject, model, question, about)
@@ -162,8 +166,9 @@ def _translated(
     if question.forced:
         most = min(room, decoding.room(len(source)))
         ends = {marks.end, *decoding.end_ids}
-        model, most = cast("Stepper[Any]", translator.model), most - len(question.forced)
-        made, end = _went_on(model, source, [marks.start], question.forced, ends, most, about)
+        made, end = _went_on(
+            translator.model, source, marks.start, question.forced, ends, most - len(question.forced), about
+        )
         return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]
     by = f"beam search of {decoding.beam}" if decoding.beam > 1 else "greedy search"
@@ -178,7 +183,7 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
     _require_fit(len(prompt) + len(question.forced), about)
     ends = {*_own_ends(subject), *([] if tokenizer.specials.end is None else [tokenizer.specials.end])}
     room = min(question.tokens, about.longest - len(prompt) - len(question.forced))
-    made, end = _went_on(model, prompt[:-1], prompt[-1:], question.forced, ends, room, about)
+    made, end = _went_on(model, prompt[:-1], prompt[-1], question.forced, ends, room, about)
     ids = [*prompt, *made]
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(ids, device))
@@ -288,9 +293,9 @@ def _kinds(model: Model) -> dict[MapName, Group]:
 
 
 def _went_on(
-    model: Stepper[S],
+    model: SequenceToSequence | DecoderOnly,
     source: Sequence[int],
-    first: Sequence[int],
+    first: int,
     forced: Sequence[int],
     ends: set[int],
     most: int,
@@ -301,24 +306,22 @@ def _went_on(
     Args:
         source, first: what the model is started with, and what it is then fed, as the step contract has it.
     """
-    made = list(forced)
-    for token in made:
+    for token in forced:
         if token >= about.vocabulary:
             raise InputError(f"there is no token {token}", f"The vocabulary is 0 to {about.vocabulary - 1}.")
-    ended = next((place for place, token in enumerate(made) if token in ends), None)
-    if ended is not None:
-        return made[:ended], made[ended]
-    if most <= 0:
+    made: list[int] = []
+    count = len(forced) + max(most, 0)
+    if not count:
         return made, None
-    device = cast("Model", model).device
-    state = model.start(row(source, device), capacity=len(first) + len(made) + most)
-    feed = [*first, *made]
-    for _ in range(most):
-        token = int(model.step(row(feed, device), state)[0, -1].argmax())
-        if token in ends:
+    limits = Limits([first], frozenset(ends), [count])
+    constraints = [ForcedStart(tuple(forced))] if forced else []
+    backend = cast("DecoderBackend[Any]", model)
+    tokens = row(source, model.device)
+    for step in decode(backend, tokens, None, limits, most_probable, constraints=constraints, scored=False):
+        [token], [ending] = step.tokens, step.endings
+        if ending == "end":
             return made, token
         made.append(token)
-        feed = [token]
     return made, None
 
 

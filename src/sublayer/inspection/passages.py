@@ -7,8 +7,7 @@ answer was. What is read and what is right stand in a `Passage`.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,9 +17,9 @@ from torch.nn import functional as F
 from sublayer import config
 from sublayer.data.batch import IGNORE
 from sublayer.errors import InputError
-from sublayer.generation.batching import by_length, padded
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
+from sublayer.models.batching import by_length, padded
 from sublayer.text import Marks, Tokenizer
 
 
@@ -250,17 +249,6 @@ def batches(model: Model, passages: Sequence[Passage], tokens: int = 1024) -> It
     """All passages, those of like length together, so many tokens (padding included) at a time."""
     for rows in by_length([len(one.tokens) + len(one.fed) for one in passages], tokens):
         yield given(model, passages, rows)
-
-
-@contextmanager
-def evaluated(model: Model) -> Generator[None]:
-    """Without dropout inside the block; afterwards the model is in the mode that it was in."""
-    training = model.training
-    try:
-        model.eval()
-        yield
-    finally:
-        model.train(training)
 
 
 @torch.no_grad()

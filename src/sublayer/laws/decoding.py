@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sublayer.laws.feeding import Decodes, Prompts
+from sublayer.laws.feeding import Attends, Decodes, Prompts
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import relative_error
@@ -42,7 +43,7 @@ def left_padded_is_unpadded(fed: Prompts, inputs: Inputs) -> Apart:
 @law("truncated = straight", Decodes)
 def truncated_is_straight(fed: Decodes, inputs: Inputs) -> Apart:
     """Feeding other tokens, forgetting them and feeding the right ones gives what the right ones give."""
-    model, size = fed.stepper, inputs.target.shape[1]
+    model, size = fed.backend, inputs.target.shape[1]
     kept = size // 2
     state = model.start(inputs.source, inputs.source_lengths, capacity=size)
     before = model.step(inputs.target[:, :kept], state) if kept else None
@@ -65,7 +66,7 @@ def reordered_is_recomputed(fed: Decodes, inputs: Inputs) -> Apart:
     index = (torch.arange(inputs.rows, device=device).unsqueeze(1) * rows + choice).flatten()
     state.reorder(index)
     moved = torch.cat((tokens[index, :half], tokens[:, half:]), dim=1)
-    found = fed.stepper.step(moved[:, half:], state)
+    found = fed.backend.step(moved[:, half:], state)
     expected = fed.answer(replace(inputs.repeated(rows), target=moved))[:, half:]
     return Apart(relative_error(found, expected), f"logits of {rows} hypotheses a sentence")
 
@@ -79,10 +80,80 @@ def kept_is_recomputed(fed: Decodes, inputs: Inputs) -> Apart:
     state.keep(sentences)
     index = (sentences.unsqueeze(1) * rows + torch.arange(rows, device=device)).flatten()
     # In steps, because what is resolved once for the sentences must be resolved anew after the first.
-    steps = [fed.stepper.step(tokens[index, at : at + 1], state) for at in range(half, tokens.shape[1])]
+    steps = [fed.backend.step(tokens[index, at : at + 1], state) for at in range(half, tokens.shape[1])]
     expected = fed.answer(replace(inputs.repeated(rows), target=tokens).at(index))[:, half:]
     error = relative_error(torch.cat(steps, dim=1), expected)
     return Apart(error, f"logits of {len(sentences)} of {inputs.rows} sentences")
+
+
+@law("joined = recomputed", Decodes)
+def joined_is_recomputed(fed: Decodes, inputs: Inputs) -> Apart:
+    """Sentences that join a running batch go on as each does alone, and so do those that they join.
+
+    Once either side has more tokens. In the end those that were there first are dropped.
+    """
+    rows, size = 2, inputs.target.shape[1]
+    everyone = torch.arange(inputs.rows, device=inputs.target.device)
+    error = 0.0
+    for split, counts in ((1, (size // 2, 1)), (inputs.rows - 1, (1, size // 2))):
+        sides = [_trimmed(inputs.at(some)) for some in (everyone[:split], everyone[split:])]
+        tokens, (state, other) = _started(fed, sides, rows, counts)
+        expected = [
+            fed.answer(replace(side.repeated(rows), target=mine)) for side, mine in zip(sides, tokens, strict=True)
+        ]
+        state.join(other)
+        places = [count for count, mine in zip(counts, tokens, strict=True) for _ in mine]
+        error = max(error, _furthest(fed, state, torch.cat(tokens), torch.cat(expected), places))
+        state.keep(everyone[split:])
+        left = [counts[1] + size - max(counts)] * len(tokens[1])
+        error = max(error, _furthest(fed, state, tokens[1], expected[1], left))
+    return Apart(error, f"logits of {inputs.rows} sentences that join one another")
+
+
+@law("fixed shapes = growing", Attends)
+def fixed_is_growing(fed: Attends, inputs: Inputs) -> Apart:
+    """Steps whose shapes do not change as the text grows give the logits of one forward pass.
+
+    Some tokens are fed, taken back and fed again, which leaves others behind in the cache.
+    """
+    size = inputs.target.shape[1]
+    state = fed.model.start(inputs.source, inputs.source_lengths, capacity=size, fixed=True)
+    begun, logits = state.length, list[Tensor]()
+    fed.model.step(inputs.other(inputs.target), state)
+    state.truncate(begun)
+    for at in range(size):
+        logits.append(fed.model.step(inputs.target[:, at : at + 1], state))
+    return Apart(relative_error(torch.cat(logits, dim=1), fed.answer(inputs)), f"logits of {size} steps")
+
+
+def _furthest(fed: Decodes, state: Any, tokens: Tensor, expected: Tensor, places: Sequence[int]) -> float:
+    """Feed every row from its own place on, until one has no more: how far the logits are off at most."""
+    error, begin = 0.0, torch.tensor(places, device=tokens.device).unsqueeze(1)
+    for step in range(tokens.shape[1] - max(places)):
+        place = begin + step
+        logits = fed.backend.step(tokens.gather(1, place), state)
+        wanted = expected.gather(1, place.unsqueeze(-1).expand(-1, -1, expected.shape[-1]))
+        error = max(error, relative_error(logits, wanted))
+    return error
+
+
+def _trimmed(inputs: Inputs) -> Inputs:
+    """Without the columns of the source that are padding in every row."""
+    if inputs.source_lengths is None:
+        return inputs
+    return replace(inputs, source=inputs.source[:, : int(inputs.source_lengths.max())])
+
+
+def _started(fed: Decodes, sides: Sequence[Inputs], rows: int, counts: Sequence[int]) -> tuple[list[Tensor], list[Any]]:
+    """For each side its hypotheses' tokens [B * rows, T], and the state after so many of them."""
+    tokens, states = list[Tensor](), list[Any]()
+    for side, count in zip(sides, counts, strict=True):
+        mine, state = _begun(fed, side, rows)
+        for at in range(count):
+            fed.backend.step(mine[:, at : at + 1], state)
+        tokens.append(mine)
+        states.append(state)
+    return tokens, states
 
 
 def _hypotheses(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any, int]:
@@ -90,11 +161,13 @@ def _hypotheses(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any, i
 
     One token at a time for the first half, so that what a state resolves once is resolved before it changes.
     """
+    half = inputs.target.shape[1] // 2
+    [tokens], [state] = _started(fed, [inputs], rows, [half])
+    return tokens, state, half
+
+
+def _begun(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any]:
     size = inputs.target.shape[1]
     offsets = torch.arange(rows, device=inputs.target.device).repeat(inputs.rows).unsqueeze(1)
     tokens = (inputs.target.repeat_interleave(rows, dim=0) + offsets) % inputs.vocab_size
-    half = size // 2
-    state = fed.stepper.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size)
-    for at in range(half):
-        fed.stepper.step(tokens[:, at : at + 1], state)
-    return tokens, state, half
+    return tokens, fed.backend.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size)

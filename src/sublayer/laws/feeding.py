@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.generation.step import Stepper
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import relative_error
 from sublayer.models import (
@@ -38,6 +37,7 @@ from sublayer.models import (
     RecurrentEncoderDecoder,
     SequenceToSequence,
 )
+from sublayer.models.backend import DecoderBackend
 from sublayer.models.stack import Stack
 from sublayer.nn.embedding import Embedding
 
@@ -109,9 +109,9 @@ class Decodes(Feeding):
     absent: ClassVar[str] = "the model answers all at once: it decodes nothing"
 
     @property
-    def stepper(self) -> Stepper[Any]:
+    def backend(self) -> DecoderBackend[Any]:
         """The model as what decodes; its state is its own affair."""
-        return cast("Stepper[Any]", self.model)
+        return cast("DecoderBackend[Any]", self.model)
 
     def real(self, inputs: Inputs) -> Tensor:
         return inputs.real
@@ -122,14 +122,22 @@ class Decodes(Feeding):
     def decoded(self, inputs: Inputs, chunks: Sequence[int]) -> Tensor:
         """The same logits by steps of so many tokens, over and over: [B, T, V]."""
         size = inputs.target.shape[1]
-        state = self.stepper.start(inputs.source, inputs.source_lengths, capacity=size)
+        state = self.backend.start(inputs.source, inputs.source_lengths, capacity=size)
         logits: list[Tensor] = []
         fed = 0
         while fed < size:
             tokens = inputs.target[:, fed : fed + chunks[len(logits) % len(chunks)]]
-            logits.append(self.stepper.step(tokens, state))
+            logits.append(self.backend.step(tokens, state))
             fed += tokens.shape[1]
         return torch.cat(logits, dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Attends(Decodes, Stacked):
+    """A shape that decodes by attending to the keys and values that it keeps."""
+
+    model: EncoderDecoder | DecoderOnly
+    absent: ClassVar[str] = "the model keeps no keys and values"
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +273,7 @@ class Texts(Encodes, Packs, Stacked):
 
 
 @dataclass(frozen=True, eq=False)
-class StackedPairs(Pairs, Stacked):
+class StackedPairs(Pairs, Attends):
     """An encoder-decoder that is a Transformer."""
 
     model: EncoderDecoder
@@ -276,7 +284,7 @@ class StackedPairs(Pairs, Stacked):
 
 
 @dataclass(frozen=True, eq=False)
-class StackedPrompts(Prompts, Stacked):
+class StackedPrompts(Prompts, Attends):
     """A decoder by itself that is a Transformer."""
 
     model: DecoderOnly

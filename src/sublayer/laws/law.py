@@ -12,8 +12,9 @@ import torch
 from sublayer.errors import InputError
 from sublayer.laws.feeding import Feeding, feeding
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.measure import Finding, evaluating, finding, tolerance
+from sublayer.laws.measure import Finding, finding, tolerance
 from sublayer.models import Model
+from sublayer.models.evaluating import evaluating
 
 F = TypeVar("F", bound=Feeding)
 ROUNDINGS = 4

@@ -78,18 +78,6 @@ def tolerance(model: nn.Module) -> float:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Generator[None]:
-    """`model` without dropout; every module is in the mode in which it was when the block ends."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def listening(model: nn.Module, suffix: str = "") -> Generator[dict[str, list[Tensor]]]:
     """Listen to every tap whose name ends in `suffix`; yields what each has shown so far, by name."""
     seen: dict[str, list[Tensor]] = {}

@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sublayer.generation.runner import Decodes as Model
-from sublayer.generation.runner import Runner
-from sublayer.generation.step import Stepper
+from sublayer.fast.decoding.runner import Decodes as Model
+from sublayer.fast.decoding.runner import Runner
 from sublayer.laws.feeding import Decodes
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, law
 from sublayer.laws.measure import TOLERANCES, relative_error
+from sublayer.models.backend import DecoderBackend
 
 ROWS = 3
 
@@ -26,8 +26,8 @@ def runner_is_modules(fed: Decodes, inputs: Inputs) -> Apart:
     """A decode through the runner gives the logits of the same decode through the modules.
 
     One sentence alone, then a batch, ragged and not, with several hypotheses a sentence, which take one another's
-    place, go back some tokens, and of which some are dropped. In float32 on a CPU, the only place where there is a
-    runner.
+    place, go back some tokens, of which some are dropped, and which others join. In float32 on a CPU, the only place
+    where there is a runner.
     """
     model, inputs = _at_home(fed.model, inputs)
     runner = Runner(model)
@@ -50,26 +50,23 @@ class _Both:
     """A decode by both ways at once: one state each, which must stay alike."""
 
     def __init__(self, model: Model, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
-        self.steppers: tuple[Stepper[Any], ...] = (cast("Stepper[Any]", model), runner)
+        self.backends: tuple[DecoderBackend[Any], ...] = (cast("DecoderBackend[Any]", model), runner)
         self.states = [
             one.start(inputs.source, inputs.source_lengths, rows=rows, capacity=inputs.target.shape[1])
-            for one in self.steppers
+            for one in self.backends
         ]
         self.tokens = (inputs.target.repeat_interleave(rows, 0) + torch.arange(inputs.rows * rows).unsqueeze(1)) % (
             inputs.vocab_size
         )
-        self.begin = self.states[0].length
-
-    @property
-    def fed(self) -> int:
-        return self.states[0].length - self.begin
+        self.done = 0
 
     def feed(self, count: int) -> Iterator[float]:
         """How far apart the logits of each of the next tokens are, as long as there are any."""
-        for at in range(self.fed, min(self.fed + count, self.tokens.shape[1])):
+        for at in range(self.done, min(self.done + count, self.tokens.shape[1])):
+            self.done = at + 1
             expected, found = (
                 one.step(self.tokens[:, at : at + 1], state)
-                for one, state in zip(self.steppers, self.states, strict=True)
+                for one, state in zip(self.backends, self.states, strict=True)
             )
             yield relative_error(found, expected)
 
@@ -78,14 +75,22 @@ class _Both:
             state.reorder(rows)
 
     def back(self, count: int) -> None:
-        length = self.begin + max(self.fed - count, 0)
+        count = min(count, self.done)
+        self.done -= count
         for state in self.states:
-            state.truncate(length)
+            state.truncate(state.length - count)
 
     def keep(self, sentences: Tensor, rows: int) -> None:
         for state in self.states:
             state.keep(sentences)
         self.tokens = self.tokens[(sentences.unsqueeze(1) * rows + torch.arange(rows)).flatten()]
+
+    def join(self, other: _Both) -> None:
+        for state, more in zip(self.states, other.states, strict=True):
+            state.join(more)
+        mine, theirs = self.tokens[:, self.done :], other.tokens[:, other.done :]
+        width = min(mine.shape[1], theirs.shape[1])
+        self.tokens, self.done = torch.cat((mine[:, :width], theirs[:, :width])), 0
 
 
 def _alone(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
@@ -93,7 +98,7 @@ def _alone(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
 
 
 def _together(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
-    """Three tokens, reorder, two tokens, back by one, two tokens, keep, two tokens."""
+    """Three tokens, reorder, two tokens, back by one, two tokens, keep, a token, others join, two tokens."""
     both = _Both(model, runner, inputs, ROWS)
     yield from both.feed(3)
     # Some rows stay, one is copied over another.
@@ -102,4 +107,8 @@ def _together(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
     both.back(1)
     yield from both.feed(2)
     both.keep(torch.arange(inputs.rows - 1, -1, -2), ROWS)
+    yield from both.feed(1)
+    later = _Both(model, runner, inputs, ROWS)
+    yield from later.feed(2)
+    both.join(later)
     yield from both.feed(2)

@@ -13,17 +13,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sublayer.generation.batching import padded
+from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import runner_for
-from sublayer.generation.step import Hypothesis, Limits, Stepper
+from sublayer.generation.step import Hypothesis, Limits
 from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, allowed, law
 from sublayer.laws.measure import tolerance
 from sublayer.models import DecoderState
+from sublayer.models.backend import DecoderBackend
+from sublayer.models.batching import padded
 
 Results = list[list[Hypothesis]]
 Tie = Callable[[Hypothesis, Hypothesis, float], bool]
@@ -38,11 +39,11 @@ def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     No token twice, where the vocabulary allows it: many a model falls into saying one for ever, whatever it is given.
     """
     fed = _exact(fed)
-    stepper = runner_for(fed.model)
+    backend = runner_for(fed.model)
     constraints = [NoRepeatNGram(1)] if inputs.vocab_size > inputs.target.shape[1] + 1 else []
 
     def say(inputs: Inputs, limits: Limits) -> Results:
-        return greedy(stepper, inputs.source, inputs.source_lengths, limits, constraints=constraints)
+        return greedy(backend, inputs.source, inputs.source_lengths, limits, constraints=constraints)
 
     limits = _limits(inputs, say)
     alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), limits.of(row))]
@@ -53,20 +54,20 @@ def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
 def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search with one hypothesis finds what greedy search finds."""
     fed = _exact(fed)
-    stepper = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, stepper))
-    one = beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-    return _same(fed, inputs, one, _greedy(stepper, inputs, limits), _at_the_first_difference)
+    backend = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, backend))
+    one = beam_search(backend, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
+    return _same(fed, inputs, one, _greedy(backend, inputs, limits), _at_the_first_difference)
 
 
 @law("batched beam = single beam", Decodes)
 def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
     fed = _exact(fed)
-    stepper = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, stepper))
-    batch = _beams(stepper, inputs, limits)
-    alone = [found for row in range(inputs.rows) for found in _beams(stepper, inputs.alone(row), limits.of(row))]
+    backend = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, backend))
+    batch = _beams(backend, inputs, limits)
+    alone = [found for row in range(inputs.rows) for found in _beams(backend, inputs.alone(row), limits.of(row))]
     return _same(fed, inputs, batch, alone, _in_all)
 
 
@@ -75,9 +76,9 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     """The log-probability that beam search reports is what one forward pass gives for those tokens, and so is the score
     by which it chose them."""
     fed = _exact(fed)
-    stepper = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, stepper))
-    found = _beams(stepper, inputs, limits)
+    backend = runner_for(fed.model)
+    limits = _limits(inputs, partial(_greedy, backend))
+    found = _beams(backend, inputs, limits)
     error = 0.0
     for row, hypotheses in enumerate(found):
         outs = [hypothesis.tokens + [*limits.end_ids] * hypothesis.complete for hypothesis in hypotheses]
@@ -90,12 +91,12 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
-def _greedy(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
-    return greedy(stepper, inputs.source, inputs.source_lengths, limits)
+def _greedy(backend: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+    return greedy(backend, inputs.source, inputs.source_lengths, limits)
 
 
-def _beams(stepper: Stepper[DecoderState], inputs: Inputs, limits: Limits) -> Results:
-    return beam_search(stepper, inputs.source, inputs.source_lengths, limits, beam=BEAM, length_penalty=1.0)
+def _beams(backend: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
+    return beam_search(backend, inputs.source, inputs.source_lengths, limits, beam=BEAM, length_penalty=1.0)
 
 
 def _exact(fed: Decodes) -> Decodes:

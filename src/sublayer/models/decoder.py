@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,13 +13,9 @@ from sublayer.models.stack import Stack, compute_dtype, restarting
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
+from sublayer.nn.context import Context, KeysValues, joined_sources
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.mask import Mask, Scope
-from sublayer.nn.positions import Rotation
-
-KeysValues = Sequence[tuple[Tensor, Tensor]]
-"""Cross-attention's keys and values [B, G, T, d], of each layer; none in a decoder that has no encoder beside it."""
-
+from sublayer.nn.mask import Mask, ResolvedMask
 
 @dataclass(eq=False)
 class DecoderState:
@@ -30,24 +25,74 @@ class DecoderState:
     memory: cross-attention keys and values of each layer, one copy a sentence.
     memory_lengths: how many source positions are real. rows: hypotheses a sentence.
     padding: how many of the first columns of each row's cache are padding, int64 [B * rows]; None for none.
+    max_length: positions of the model; no row may have more tokens.
     """
 
     cache: KeyValueCache
-    memory: list[tuple[Tensor, Tensor]]
+    memory: list[KeysValues]
     memory_lengths: Tensor | None
     rows: int
+    max_length: int
     padding: Tensor | None = None
-    memory_scope: Scope | None = field(default=None, repr=False)
+    _memory_mask: ResolvedMask | None = field(default=None, repr=False)
 
     @property
     def length(self) -> int:
-        """How many tokens have been fed."""
+        """How many tokens have been fed, padding included."""
         return self.cache.length
 
     @property
     def bytes(self) -> int:
         """Memory held by keys and values, of the tokens and of the source."""
         return self.cache.bytes + sum(part.numel() * part.element_size() for pair in self.memory for part in pair)
+
+    def memory_mask(self, dtype: torch.dtype) -> ResolvedMask | None:
+        """Who may attend to what of the source, resolved once; None where there is no source."""
+        if self.memory and self._memory_mask is None:
+            real = Mask.everything() if self.memory_lengths is None else Mask.padding(self.memory_lengths)
+            key = self.memory[0][0]
+            self._memory_mask = real.resolve(1, key.shape[2], device=key.device, dtype=dtype)
+        return self._memory_mask
+
+    def make_room(self, count: int) -> None:
+        """Make sure that `count` more tokens fit.
+
+        Where no room is left, columns that are padding in every row are forgotten: the rows that were longer are gone.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        if self.padding is not None and self.cache.length + count > self.cache.capacity:
+            unused = int(self.padding.min())
+            self.cache.drop(unused)
+            self.padding = self.padding - unused
+        self.cache.require_room(count)
+
+    def join(self, other: DecoderState) -> None:
+        """Go on with the sentences of `other` too, after one's own. `other` must not be used any more.
+
+        Rows need not have the same length: all end at the same column, and what stands before the shorter ones is
+        padding.
+
+        Raises:
+            ValueError: the two have another number of rows a sentence.
+        """
+        if self.rows != other.rows:
+            raise ValueError(f"a state of {self.rows} rows a sentence cannot be joined by one of {other.rows}")
+        sizes = self.cache.buffer.shape[2], other.cache.buffer.shape[2]
+        moved = self.cache.join(other.cache, self.max_length)
+        if any(moved) or self.padding is not None or other.padding is not None:
+            device = self.cache.buffer.device
+            self.padding = torch.cat(
+                [
+                    torch.full((size,), count, device=device) if padding is None else padding + count
+                    for size, count, padding in zip(sizes, moved, (self.padding, other.padding), strict=True)
+                ]
+            )
+        self.memory, self.memory_lengths = joined_sources(
+            self.memory, self.memory_lengths, other.memory, other.memory_lengths
+        )
+        self._memory_mask = None
 
     def reorder(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
@@ -67,7 +112,7 @@ class DecoderState:
         self.padding = None if self.padding is None else self.padding[rows]
         self.memory = [(key[sentences], value[sentences]) for key, value in self.memory]
         self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
-        self.memory_scope = None
+        self._memory_mask = None
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
@@ -100,73 +145,64 @@ class Decoder(Stack):
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
         mask = Mask.everything() if segments is None else Mask.segments(segments)
-        x = self.embedding(tokens, self.position, positions)
-        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x), lengths)
+        kinds = self.resolve(mask, positions, dtype=self.dtype, lengths=lengths)
         if memory is None:
-            return self._through(x, scopes, None, (), None)
-        keys_values = self._keys_values(memory)
-        memory_scope = memory.mask.resolve(size, memory.states.shape[1], device=x.device, dtype=compute_dtype(x))
-        return self._through(x, scopes, None, keys_values, memory_scope)
+            return self.through(tokens, Context(positions, kinds))
+        sees = memory.mask.resolve(size, memory.states.shape[1], device=tokens.device, dtype=self.dtype)
+        return self.through(
+            tokens, Context(positions, kinds, memory=self._keys_values(memory), memory_mask=sees)
+        )
 
-    def start(self, memory: Memory, *, rows: int, capacity: int) -> DecoderState:
+    def start(self, memory: Memory, *, rows: int, capacity: int, fixed: bool = False) -> DecoderState:
         """The state before the first token, beside an encoder's output.
 
         Args:
-            rows: hypotheses a sentence. capacity: tokens that will be fed at most.
+            rows: hypotheses a sentence. capacity: tokens that will be fed at most. fixed: the shapes of a step do not
+                change (`nn/cache.py`).
         """
-        cache = self._cache(memory.states.shape[0] * rows, capacity, memory.states)
-        return DecoderState(cache, self._keys_values(memory), memory.lengths, rows)
+        cache = self._cache(memory.states.shape[0] * rows, capacity, memory.states, fixed)
+        return DecoderState(cache, self._keys_values(memory), memory.lengths, rows, self.max_length)
 
-    def start_alone(self, sentences: int, *, capacity: int, padding: Tensor | None) -> DecoderState:
+    def start_alone(
+        self, sentences: int, *, capacity: int, padding: Tensor | None, fixed: bool = False
+    ) -> DecoderState:
         """The state before the first token, without an encoder; a row a sentence.
 
         Args:
             capacity: tokens that will be fed at most, padding included. padding: tokens of padding on the left of what
-                will be fed, int64 [B]; None for none.
+                will be fed, int64 [B]; None for none. fixed: the shapes of a step do not change.
         """
-        cache = self._cache(sentences, capacity, self.embedding.tokens.weight)
-        return DecoderState(cache, [], None, 1, padding)
+        cache = self._cache(sentences, capacity, self.embedding.tokens.weight, fixed)
+        return DecoderState(cache, [], None, 1, self.max_length, padding)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The next positions of every row; the state moves on by as many.
 
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, D].
         """
-        held, new = state.cache.length, tokens.shape[1]
-        state.cache.require_room(new)
-        keys = torch.arange(held + new, device=tokens.device)
+        new = tokens.shape[1]
+        state.make_room(new)
+        held, first = state.cache.length, state.cache.position
+        # With fixed shapes all keys that there is room for, those to come too: causality hides them.
+        keys = torch.arange(held + new if first is None else state.cache.capacity, device=tokens.device)
         mask = Mask.everything()
         if state.padding is not None:
             mask = Mask.left_padding(state.padding)
             # What stands before the first real token is masked; its position only has to exist.
             keys = (keys - state.padding.unsqueeze(1)).clamp(min=0)
-        positions = keys[..., held:]
-        x = self.embedding(tokens, self.position, positions)
-        dtype = compute_dtype(x)
-        scopes = self.scopes(mask, positions, keys, (new, held + new), dtype)
-        if state.memory and state.memory_scope is None:
-            real = Mask.everything() if state.memory_lengths is None else Mask.padding(state.memory_lengths)
-            size = state.memory[0][0].shape[2]
-            state.memory_scope = real.resolve(new, size, device=tokens.device, dtype=dtype)
-        x = self._through(x, scopes, state.cache, state.memory, state.memory_scope)
+        positions = keys[..., held:] if first is None else _from(keys, first, new)
+        context = Context(
+            positions,
+            self.resolve(mask, positions, keys, dtype=self.dtype, first=first),
+            cache=state.cache,
+            memory=state.memory,
+            memory_mask=state.memory_mask(self.dtype),
+        )
+        x = self.through(tokens, context)
         state.cache.advance(new)
         return x
 
-    def _through(
-        self,
-        x: Tensor,
-        scopes: Sequence[tuple[Scope, Rotation | None]],
-        cache: KeyValueCache | None,
-        keys_values: KeysValues,
-        memory_scope: Scope | None,
-    ) -> Tensor:
-        for index, (layer, kind) in enumerate(zip(self.layers, self.kind_of_layer, strict=True)):
-            layer_cache = None if cache is None else cache.layer(index)
-            memory = keys_values[index] if keys_values else None
-            x = layer(x, *scopes[kind], layer_cache, memory, memory_scope)
-        return self.norm(x)
-
-    def _keys_values(self, memory: Memory) -> list[tuple[Tensor, Tensor]]:
+    def _keys_values(self, memory: Memory) -> list[KeysValues]:
         return [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]
 
     def cross_attention(self, layer: int) -> CrossAttention:
@@ -176,7 +212,7 @@ class Decoder(Stack):
         assert block.cross_attention is not None, "this decoder has no encoder beside it"
         return block.cross_attention
 
-    def _cache(self, rows: int, capacity: int, like: Tensor) -> KeyValueCache:
+    def _cache(self, rows: int, capacity: int, like: Tensor, fixed: bool) -> KeyValueCache:
         return KeyValueCache(
             layers=len(self.layers),
             rows=rows,
@@ -185,4 +221,10 @@ class Decoder(Stack):
             width=self.cache_width,
             dtype=compute_dtype(like),
             device=like.device,
+            fixed=fixed,
         )
+
+
+def _from(keys: Tensor, first: Tensor, count: int) -> Tensor:
+    """`count` of the keys, from number `first` on. Shape: keys [T] or [B, T], first [] int64 -> [n] or [B, n]."""
+    return keys.index_select(-1, first + torch.arange(count, device=keys.device))

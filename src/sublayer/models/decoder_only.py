@@ -70,6 +70,7 @@ class DecoderOnly(nn.Module):
         *,
         rows: int = 1,
         capacity: int | None = None,
+        fixed: bool = False,
         read: Callable[[Tensor, DecoderState], object] | None = None,
     ) -> DecoderState:
         """Read the prompt but for its last token, which `step` is then fed first.
@@ -79,6 +80,7 @@ class DecoderOnly(nn.Module):
                 are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
             capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out, and
                 never more.
+            fixed: the shapes of a step do not change as the text grows.
             read: what feeds the prompt to the state in the place of `decoder.step`.
         """
         count, size = source.shape
@@ -89,7 +91,7 @@ class DecoderOnly(nn.Module):
         if source_lengths is not None:
             padding = size - source_lengths
             source = _to_the_right(source, padding)
-        state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding)
+        state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding, fixed=fixed)
         if size:
             (self.decoder.step if read is None else read)(source, state)
         if rows > 1:

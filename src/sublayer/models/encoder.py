@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.models.stack import Stack, compute_dtype, restarting
+from sublayer.models.stack import Stack, restarting
+from sublayer.nn.context import Context
 from sublayer.nn.convolution import text_numbers
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.mask import Mask
@@ -51,11 +52,12 @@ class Encoder(Stack):
         """
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
-        texts = None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments)
-        x = self.embedding(tokens, self.position, positions, types, texts)
         mask = Mask.everything() if lengths is None else Mask.padding(lengths)
         mask = mask if segments is None else mask & Mask.segments(segments)
-        scopes = self.scopes(mask, positions, positions, (size, size), compute_dtype(x), lengths)
-        for layer, kind in zip(self.layers, self.kind_of_layer, strict=True):
-            x = layer(x, *scopes[kind])
-        return Memory(self.norm(x), lengths)
+        context = Context(
+            positions,
+            self.resolve(mask, positions, dtype=self.dtype, lengths=lengths),
+            token_types=types,
+            texts=None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments),
+        )
+        return Memory(self.through(tokens, context), lengths)

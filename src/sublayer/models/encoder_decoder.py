@@ -66,16 +66,22 @@ class EncoderDecoder(nn.Module):
         return self.project(self.hidden(source, source_lengths, target))
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self,
+        source: Tensor,
+        source_lengths: Tensor | None = None,
+        *,
+        rows: int = 1,
+        capacity: int | None = None,
+        fixed: bool = False,
     ) -> DecoderState:
         """Encode, and make the state in which no target token has been fed.
 
         Args:
             rows: hypotheses a sentence: `step` then takes B * rows rows. capacity: tokens to feed at most;
-                the model's `max_length` where left out.
+                the model's `max_length` where left out. fixed: the shapes of a step do not change as the text grows.
         """
         capacity = self.config.max_length if capacity is None else min(capacity, self.config.max_length)
-        return self.decoder.start(self.encode(source, source_lengths), rows=rows, capacity=capacity)
+        return self.decoder.start(self.encode(source, source_lengths), rows=rows, capacity=capacity, fixed=fixed)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.

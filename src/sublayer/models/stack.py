@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.nn.block import Block
+from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.positions import Position, Rotation, build_position
 
@@ -35,6 +36,7 @@ class Stack(nn.Module):
         super().__init__()
         attention = c.block.attention
         self.causal, self.wiring = causal, c.block.wiring
+        self.max_length = max_length
         self.embedding = embedding
 
         def position(kind: config.Position) -> Position:
@@ -66,32 +68,49 @@ class Stack(nn.Module):
         for weight in writers:
             weight.data.div_(math.sqrt(len(writers)))
 
-    def scopes(
+    def resolve(
         self,
         mask: Mask,
-        queries: Tensor,
-        keys: Tensor,
-        sizes: tuple[int, int],
+        positions: Tensor,
+        keys: Tensor | None = None,
+        *,
         dtype: torch.dtype,
         lengths: Tensor | None = None,
-    ) -> list[tuple[Scope, Rotation | None]]:
+        first: Tensor | None = None,
+    ) -> list[tuple[ResolvedMask, Rotation | None]]:
         """For each kind of layer who may attend to whom, and how queries and keys are turned.
 
         Args:
-            mask: beside the stack's own causality and windows. sizes: numbers of queries and of keys. lengths: how
-                many queries of each row are read, [B] (`Mask.resolve`); None for all.
+            mask: beside the stack's own causality and windows. keys: positions of the keys; unset: those of the
+                queries. lengths, first: as in `Mask.resolve`.
 
-        Shape: queries [S] or [B, S] and keys [T] or [B, T] int64, the positions.
+        Shape: positions [S] or [B, S] and keys [T] or [B, T] int64.
         """
+        keys = positions if keys is None else keys
+        size = positions.shape[-1], keys.shape[-1]
         own = Mask.causal() if self.causal else Mask.everything()
-        found: list[tuple[Scope, Rotation | None]] = []
+        found: list[tuple[ResolvedMask, Rotation | None]] = []
         for (window, other), module in zip(self.kinds, self.other_positions, strict=True):
             position = self.position if other is None else cast("Position", module)
             whole = own if window is None else own & Mask.window(window)
-            bias = position.bias(queries, keys, dtype)
-            scope = (whole & mask).resolve(*sizes, device=queries.device, dtype=dtype, bias=bias, lengths=lengths)
-            found.append((scope, position.rotation(queries, dtype)))
+            bias = position.bias(positions, keys, dtype)
+            resolved = (whole & mask).resolve(
+                *size, device=positions.device, dtype=dtype, bias=bias, lengths=lengths, first=first
+            )
+            found.append((resolved, position.rotation(positions, dtype)))
         return found
+
+    def through(self, tokens: Tensor, context: Context) -> Tensor:
+        """Embedding, layers and last norm. Shape: tokens [B, S] int64 -> [B, S, D]."""
+        x = self.embedding(tokens, self.position, context)
+        for index, (layer, kind) in enumerate(zip(self.layers, self.kind_of_layer, strict=True)):
+            x = layer(x, context.layer(index, kind))
+        return self.norm(x)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that products come out in: the weights' own, or autocast's."""
+        return compute_dtype(self.embedding.tokens.weight)
 
 
 def restarting(segments: Tensor) -> Tensor:

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer.fast.choices import attention_by_products
+from sublayer.fast import attention_by_products
 from sublayer.nn.flex import flex
-from sublayer.nn.mask import Part, Rows, Scope
+from sublayer.nn.mask import Part, ResolvedMask, Rows
 from sublayer.nn.tap import Tap
 
-Way = Callable[[Tensor, Tensor, Tensor, Scope], Tensor]
+Way = Callable[[Tensor, Tensor, Tensor, ResolvedMask], Tensor]
 """Query, key, value and who may attend to whom, to what each query has found."""
 
 
@@ -33,7 +33,7 @@ def explicit(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scope: Scope,
+    mask: ResolvedMask,
     *,
     scale: float,
     softcap: float | None = None,
@@ -53,11 +53,7 @@ def explicit(
     scores = (query * scale) @ key.transpose(-2, -1)
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
-    if scope.additive is not None:
-        scores = scores + scope.additive
-    weights = scores.softmax(dim=-1)
-    if scope.occupied is not None:
-        weights = weights * scope.occupied
+    weights = attention_weights(scores, mask)
     if tap is not None:
         weights = tap(weights)
     if dropout:
@@ -65,20 +61,36 @@ def explicit(
     return weights @ value
 
 
-def fused(query: Tensor, key: Tensor, value: Tensor, scope: Scope, *, scale: float, dropout: float = 0.0) -> Tensor:
+def attention_weights(scores: Tensor, mask: ResolvedMask) -> Tensor:
+    """The softmax of scores over the keys that a query may attend to; zeros for a query that has none.
+
+    Shape: scores [B, H, S, T] -> the same.
+    """
+    if mask.bias is not None:
+        scores = scores + mask.bias
+    if mask.allowed is not None:
+        # The lowest number and not -inf: a row of nothing but -inf has no softmax, and its gradient is NaN.
+        scores = torch.where(mask.allowed, scores, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1)
+    return weights if mask.occupied is None else weights * mask.occupied
+
+
+def fused(
+    query: Tensor, key: Tensor, value: Tensor, mask: ResolvedMask, *, scale: float, dropout: float = 0.0
+) -> Tensor:
     """The same by torch's fused kernel, which never writes the weights to memory.
 
     Shape: as in `explicit`.
     """
     # On a CPU the kernel adds numbers: of a boolean mask it would make a copy of its own in every layer, and keep it.
-    adds = scope.bias is not None or (query.device.type == "cpu" and query.dtype == scope.dtype)
-    mask = None if scope.causal else scope.added if adds else scope.allowed
+    adds = mask.bias is not None or (query.device.type == "cpu" and query.dtype == mask.dtype)
+    given = None if mask.causal else mask.added if adds else mask.allowed
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=mask,
-        is_causal=scope.causal,
+        attn_mask=given,
+        is_causal=mask.causal,
         dropout_p=dropout,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -89,7 +101,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scope: Scope,
+    mask: ResolvedMask,
     *,
     scale: float,
     softcap: float | None = None,
@@ -101,19 +113,19 @@ def attend(
     Shape: as in `explicit`.
     """
     if tap.listened:
-        return explicit(query, key, value, scope, scale=scale, softcap=softcap, dropout=dropout, tap=tap)
+        return explicit(query, key, value, mask, scale=scale, softcap=softcap, dropout=dropout, tap=tap)
     if softcap is not None or _products_are_faster(query):
         way = partial(explicit, scale=scale, softcap=softcap, dropout=dropout)
     else:
         way = partial(fused, scale=scale, dropout=dropout)
     # Queries side by side on one source (a beam's) are more than the mask was resolved for.
-    resolved = (query.shape[2], key.shape[2]) == (scope.queries, scope.keys)
-    if resolved and softcap is None and not dropout and scope.blocks is not None:
-        found = flex(query, key, value, scope.blocks, scale=scale)
+    resolved = (query.shape[2], key.shape[2]) == (mask.queries, mask.keys)
+    if resolved and softcap is None and not dropout and mask.blocks is not None:
+        found = flex(query, key, value, mask.blocks, scale=scale)
         if found is not None:
             return found
-    rows = scope.pieces if resolved else None
-    return way(query, key, value, scope) if rows is None else in_pieces(way, query, key, value, rows)
+    rows = mask.pieces if resolved else None
+    return way(query, key, value, mask) if rows is None else in_pieces(way, query, key, value, rows)
 
 
 def in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, rows: list[Rows]) -> Tensor:
@@ -130,15 +142,15 @@ def in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, rows: list[Ro
 
 def _row_in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, parts: list[Part]) -> Tensor:
     queries = _split(query, [part.piece.queries.stop - part.piece.queries.start for part in parts], 2)
-    ranges = [part.piece.keys for part in parts if part.scope is not None]
+    ranges = [part.piece.keys for part in parts if part.mask is not None]
     found = dict(zip(_bounds(ranges), zip(_cut(key, ranges), _cut(value, ranges), strict=True), strict=True))
     mixed: list[Tensor] = []
     for part, some in zip(parts, queries, strict=True):
-        if part.scope is None:
+        if part.mask is None:
             mixed.append(some.new_zeros(*some.shape[:-1], value.shape[-1]).transpose(1, 2))
         else:
             # The kernel writes [B, S, H, d], so that is how they are put together.
-            mixed.append(way(some, *found[part.piece.keys.start, part.piece.keys.stop], part.scope).transpose(1, 2))
+            mixed.append(way(some, *found[part.piece.keys.start, part.piece.keys.stop], part.mask).transpose(1, 2))
     return torch.cat(mixed, dim=1).transpose(1, 2)
 
 

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.nn.attend import attend
-from sublayer.nn.cache import LayerCache
+from sublayer.nn.context import KeysValues, LayerContext
 from sublayer.nn.initial import glorot, glorot_std
 from sublayer.nn.linear import Linear
-from sublayer.nn.mask import Scope
+from sublayer.nn.mask import ResolvedMask
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.part import Part
-from sublayer.nn.positions import Rotation
 from sublayer.nn.tap import Tap
 
 
@@ -86,11 +85,11 @@ class MultiHead(Part):
         x = x.view(*x.shape[:-1], heads, self.width).transpose(1, 2)
         return norm(x) if norm is not None and self.norm_each_head else x
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: ResolvedMask) -> Tensor:
         """[B, H, S, d] and [B, G, T, d] -> [B, S, H, d]."""
         dropout = self.dropout if self.training else 0.0
         mixed = attend(
-            query, key, value, scope, scale=self.scale, softcap=self.softcap, dropout=dropout, tap=self.weights
+            query, key, value, mask, scale=self.scale, softcap=self.softcap, dropout=dropout, tap=self.weights
         )
         return mixed.transpose(1, 2)
 
@@ -115,20 +114,18 @@ class SelfAttention(MultiHead):
         nn.init.normal_(self.qkv.weight[width:], std=glorot_std(self.qkv.in_features, grouped))
         glorot(self.output)
 
-    def forward(
-        self, x: Tensor, scope: Scope, rotation: Rotation | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]. With a cache, x is only what is new and the keys are all so far."""
         query, key, value = self.qkv(x).split(
             [self.head_count * self.width, self.groups * self.width, self.groups * self.width], dim=-1
         )
         query = self._split(query, self.head_count, self.query_norm)
         key, value = self._split(key, self.groups, self.key_norm), self._split(value, self.groups)
-        if rotation is not None:
-            query, key = rotation.apply(query), rotation.apply(key)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        return self._written(self._attend(query, key, value, scope))
+        if context.rotation is not None:
+            query, key = context.rotation.apply(query), context.rotation.apply(key)
+        if context.cache is not None:
+            key, value = context.cache.append(key, value)
+        return self._written(self._attend(query, key, value, context.mask))
 
 
 class CrossAttention(MultiHead):
@@ -146,7 +143,7 @@ class CrossAttention(MultiHead):
         glorot(self.key_value, self.groups * self.width)
         glorot(self.output)
 
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, memory: Tensor) -> KeysValues:
         """Keys and values of the memory: computed once, however many tokens are then decoded.
 
         Shape: memory [B, T, D] -> [B, G, T, d] each.
@@ -154,16 +151,18 @@ class CrossAttention(MultiHead):
         key, value = self.key_value(memory).chunk(2, dim=-1)
         return self._split(key, self.groups, self.key_norm), self._split(value, self.groups)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], scope: Scope) -> Tensor:
-        """Shape: x [B * r, S, D] -> [B * r, S, D]; keys and values [B, G, T, d].
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """Shape: x [B * r, S, D] -> [B * r, S, D]; keys and values of the source [B, G, T, d].
 
         r rows that share a source (the hypotheses of one beam) are queries side by side on one copy of its keys.
         """
-        key, value = keys_values
+        assert context.memory is not None, "cross-attention needs a source"
+        assert context.memory_mask is not None, "cross-attention needs to know what of the source is real"
+        key, value = context.memory
         query = self._split(self.query(x), self.head_count, self.query_norm)
         rows, shared = query.shape[0], query.shape[0] // key.shape[0]
         if shared > 1:
             # [B * r, H, S, d] -> [B, H, r * S, d]
             query = query.view(-1, shared, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        mixed = self._attend(query, key, value, scope)  # [B, r * S, H, d]
+        mixed = self._attend(query, key, value, context.memory_mask)  # [B, r * S, H, d]
         return self._written(mixed if shared == 1 else mixed.reshape(rows, -1, *mixed.shape[2:]))

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.nn.attention import CrossAttention, SelfAttention
-from sublayer.nn.cache import LayerCache
+from sublayer.nn.context import LayerContext
 from sublayer.nn.feed_forward import build_feed_forward
-from sublayer.nn.mask import Scope
 from sublayer.nn.normalization import build_norm
-from sublayer.nn.positions import Rotation
 from sublayer.nn.sublayer import SubLayer
 from sublayer.nn.tap import Tap
 
@@ -44,24 +42,15 @@ class Block(nn.Module):
         parts = (self.self_attention, self.cross_attention, self.feed_forward)
         return [weight for part in parts if part is not None for weight in part.stream_writers()]
 
-    def forward(
-        self,
-        x: Tensor,
-        scope: Scope,
-        rotation: Rotation | None,
-        cache: LayerCache | None = None,
-        memory: tuple[Tensor, Tensor] | None = None,
-        memory_scope: Scope | None = None,
-    ) -> Tensor:
-        """Shape: x [B, S, D] -> [B, S, D]; memory: this layer's cross-attention keys and values [B, G, T, d]."""
-        attend = partial(self.self_attention, scope=scope, rotation=rotation, cache=cache)
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """Shape: x [B, S, D] -> [B, S, D]."""
+        attend = partial(self.self_attention, context=context)
         if self.parallel:
             read = x if self.shared_norm is None else self.shared_norm(x)
             mixed = self.self_attention_sublayer.written(read, attend)
             return self.stream(x + mixed + self.feed_forward_sublayer.written(read, self.feed_forward))
         x = self.self_attention_sublayer(x, attend)
         if self.cross_attention is not None and self.cross_attention_sublayer is not None:
-            look = partial(self.cross_attention, keys_values=memory, scope=memory_scope)
-            x = self.cross_attention_sublayer(x, look)
+            x = self.cross_attention_sublayer(x, partial(self.cross_attention, context=context))
         x = self.feed_forward_sublayer(x, self.feed_forward)
         return self.stream(x)

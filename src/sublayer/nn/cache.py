@@ -1,7 +1,10 @@
 """Keys and values kept while decoding.
 
 One buffer for all layers, allocated once: appending copies one position, `reorder` is one gather (beam search),
-`truncate` is a number (speculation). Nothing grows by concatenation.
+`truncate` is a number (speculation). Nothing grows by concatenation. Rows that are joined end at the same position.
+
+A cache of fixed shapes shows all of its capacity at every step, and says by a tensor where the next position goes: so a
+step can be compiled or captured once (as in gpt-fast). Any other shows what it holds, of which there is less to read.
 
 Shapes: L layers, B rows, G key-value heads, C capacity, T positions held, d width of a head.
 """
@@ -19,14 +22,27 @@ from sublayer.errors import InputError
 class KeyValueCache:
     """Keys and values of the positions seen so far, of every layer.
 
-    buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row.
+    buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. position: the same as
+    a tensor, int64 [], in a cache of fixed shapes; None in any other.
     """
 
     def __init__(
-        self, *, layers: int, rows: int, heads: int, capacity: int, width: int, dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        layers: int,
+        rows: int,
+        heads: int,
+        capacity: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        fixed: bool = False,
     ) -> None:
-        # Empty, for whoever appends gets views that end at `length`: what lies past it is never read, not even masked.
-        self.buffer = torch.empty(layers, 2, rows, heads, capacity, width, dtype=dtype, device=device)
+        shape = layers, 2, rows, heads, capacity, width
+        # Empty, for whoever appends gets views that end at `length`: what lies past it is never read. With fixed
+        # shapes it is masked, and so must be finite.
+        self.buffer = (torch.zeros if fixed else torch.empty)(*shape, dtype=dtype, device=device)
+        self.position = torch.zeros((), dtype=torch.int64, device=device) if fixed else None
         self.length = 0
 
     @property
@@ -43,7 +59,7 @@ class KeyValueCache:
 
     def advance(self, count: int) -> None:
         """Count the positions that every layer has appended."""
-        self.length += count
+        self._move_to(self.length + count)
 
     def require_room(self, count: int) -> None:
         """Raise `InputError` where `count` more positions do not fit."""
@@ -64,15 +80,54 @@ class KeyValueCache:
             for layer in held.unbind(0):
                 layer.copy_(layer.index_select(1, rows))
         else:
-            other = self.buffer.new_empty(*self.buffer.shape[:2], rows.shape[0], *self.buffer.shape[3:])
+            other = self._like(rows.shape[0], self.capacity)
             other[:, :, :, :, : self.length] = held.index_select(2, rows)
             self.buffer = other
+
+    def join(self, other: KeyValueCache, most: int) -> tuple[int, int]:
+        """Take the rows of `other`, below one's own; the shorter are moved to the right, to end where the longer end.
+
+        Args:
+            most: of the capacity, which is otherwise as large as leaves all rows the room that they had.
+
+        Returns:
+            by how many positions one's own rows, and the other's, were moved.
+        """
+        length = max(self.length, other.length)
+        room = max(self.capacity - self.length, other.capacity - other.length)
+        own = self.buffer.shape[2]
+        buffer = self._like(own + other.buffer.shape[2], min(length + room, most))
+        # What stands before a row that was moved is masked, and so must be finite.
+        buffer[:, :, :, :, :length] = 0
+        buffer[:, :, :own, :, length - self.length : length] = self.buffer[:, :, :, :, : self.length]
+        buffer[:, :, own:, :, length - other.length : length] = other.buffer[:, :, :, :, : other.length]
+        moved = length - self.length, length - other.length
+        self.buffer = buffer
+        self._move_to(length)
+        return moved
+
+    def drop(self, count: int) -> None:
+        """Forget the first `count` positions of all rows, and move the others there."""
+        held = self.buffer[:, :, :, :, count : self.length].clone()
+        self._move_to(self.length - count)
+        self.buffer[:, :, :, :, : self.length] = held
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} positions to {length}")
+        self._move_to(length)
+
+    def _move_to(self, length: int) -> None:
         self.length = length
+        if self.position is not None:
+            # In place: whoever has captured a step reads it there.
+            self.position.fill_(length)
+
+    def _like(self, rows: int, capacity: int) -> Tensor:
+        layers, two, _, heads, _, width = self.buffer.shape
+        make = self.buffer.new_empty if self.position is None else self.buffer.new_zeros
+        return make(layers, two, rows, heads, capacity, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +140,18 @@ class LayerCache:
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions and return all, new ones included. `KeyValueCache.advance` counts them later.
 
-        Shape: key, value [B, G, n, d] -> [B, G, T + n, d] each (views of the buffer).
+        Shape: key, value [B, G, n, d] -> [B, G, T + n, d] each (views of the buffer); [B, G, C, d] with fixed shapes.
         """
+        if self.cache.position is not None:
+            return self._append_at(self.cache.position, key, value)
         start, stop = self.cache.length, self.cache.length + key.shape[2]
         # Written to the buffer itself: views that were taken before may not be, where gradients are recorded.
         buffer = self.cache.buffer
         buffer[self.index, 0, :, :, start:stop] = key
         buffer[self.index, 1, :, :, start:stop] = value
         return buffer[self.index, 0, :, :, :stop], buffer[self.index, 1, :, :, :stop]
+
+    def _append_at(self, position: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        where = position + torch.arange(key.shape[2], device=key.device)
+        keys, values = self.cache.buffer[self.index].unbind(0)
+        return keys.index_copy_(2, where, key), values.index_copy_(2, where, value)

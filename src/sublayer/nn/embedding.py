@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.nn.context import Context
 from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
@@ -52,23 +53,16 @@ class Embedding(Part):
         norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
         return {"tokens.weight": 1, "types.weight": 1, **norm}
 
-    def forward(
-        self,
-        tokens: Tensor,
-        position: Position,
-        positions: Tensor,
-        types: Tensor | None = None,
-        texts: Tensor | None = None,
-    ) -> Tensor:
-        """Shape: tokens [B, S] int64, positions [S] or [B, S] int64, types [B, S] int64 (unset: 0) -> [B, S, D].
+    def forward(self, tokens: Tensor, position: Position, context: Context) -> Tensor:
+        """Shape: tokens [B, S] int64 -> [B, S, D].
 
         Args:
-            texts: number of each token's text, int64 [B, S], as a convolution wants it.
+            position: of the stack that reads them.
         """
         x = self.tokens(tokens)
         if self.scale != 1.0:
             x = x * self.scale
         if self.types is not None:
-            x = x + (self.types.weight[0] if types is None else self.types(types))
-        x = self.widen(self.dropout(self.norm(position.add(x, positions))))
-        return self.stream(x if self.convolution is None else self.convolution(x, texts))
+            x = x + (self.types.weight[0] if context.token_types is None else self.types(context.token_types))
+        x = self.widen(self.dropout(self.norm(position.add(x, context.positions))))
+        return self.stream(x if self.convolution is None else self.convolution(x, context.texts))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,50 +27,68 @@ Span = tuple[Tensor | None, Tensor | None]
 """The first key that each query sees, and the one after the last, [1 or B, 1 or S] int64; None for no bound."""
 
 
+class Grid(NamedTuple):
+    """The queries and keys that a mask is resolved for: S and T of them.
+
+    first: which key the first query is, int64 []; None where the queries are the last of the keys. A tensor, so that
+    shapes need not change while a text grows.
+    """
+
+    queries: int
+    keys: int
+    device: torch.device
+    first: Tensor | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """Which key each query is, int64 [S]."""
+        if self.first is None:
+            return torch.arange(self.keys - self.queries, self.keys, device=self.device)
+        return self.first + torch.arange(self.queries, device=self.device)
+
+
 class Rule(Protocol):
     """One reason for which a query may not attend to a key."""
 
-    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
+    def allowed(self, grid: Grid) -> Tensor:
         """Boolean, broadcastable to [B, 1, S, T]."""
         ...
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span | None:
+    def span(self, grid: Grid) -> Span | None:
         """The interval of keys that each query sees; None where it is not an interval, or where telling is dear."""
         ...
-
-
-def _query_positions(queries: int, keys: int, device: torch.device) -> Tensor:
-    return torch.arange(keys - queries, keys, device=device)
 
 
 class Interval:
     """A rule by which every query sees keys that stand side by side. The interval is all that it says."""
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+    def span(self, grid: Grid) -> Span:
         raise NotImplementedError
 
-    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        begin, end = self.span(queries, keys, device)
-        key = torch.arange(keys, device=device)
+    def allowed(self, grid: Grid) -> Tensor:
+        begin, end = self.span(grid)
+        key = torch.arange(grid.keys, device=grid.device)
         inside = None if begin is None else key >= begin.unsqueeze(-1)
         if end is not None:
             until = key < end.unsqueeze(-1)
             inside = until if inside is None else inside & until
-        return (torch.ones(1, 1, keys, dtype=torch.bool, device=device) if inside is None else inside).unsqueeze(1)
+        return (
+            torch.ones(1, 1, grid.keys, dtype=torch.bool, device=grid.device) if inside is None else inside
+        ).unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Causal(Interval):
-    def span(self, queries: int, keys: int, device: torch.device) -> Span:
-        return None, _query_positions(queries, keys, device)[None] + 1
+    def span(self, grid: Grid) -> Span:
+        return None, grid.positions[None] + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Window(Interval):
     size: int
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span:
-        position = _query_positions(queries, keys, device)[None]
+    def span(self, grid: Grid) -> Span:
+        position = grid.positions[None]
         return position - (self.size - 1), position + self.size
 
 
@@ -81,9 +99,9 @@ class KeySpan(Interval):
     start: Tensor | None
     stop: Tensor | None
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span:
-        start = None if self.start is None else self.start.to(device).unsqueeze(-1)
-        return start, None if self.stop is None else self.stop.to(device).unsqueeze(-1)
+    def span(self, grid: Grid) -> Span:
+        start = None if self.start is None else self.start.to(grid.device).unsqueeze(-1)
+        return start, None if self.stop is None else self.stop.to(grid.device).unsqueeze(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +111,7 @@ class Spans(Interval):
     begin: Tensor
     end: Tensor
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span:
+    def span(self, grid: Grid) -> Span:
         return self.begin, self.end
 
 
@@ -102,14 +120,14 @@ class Segments:
     query: Tensor
     key: Tensor
 
-    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        query, key = self.query.to(device)[:, -queries:], self.key.to(device)[:, :keys]
+    def allowed(self, grid: Grid) -> Tensor:
+        query, key = self.query.to(grid.device)[:, -grid.queries :], self.key.to(grid.device)[:, : grid.keys]
         return (query.unsqueeze(-1) == key.unsqueeze(-2)).unsqueeze(1)
 
-    def span(self, queries: int, keys: int, device: torch.device) -> Span | None:
+    def span(self, grid: Grid) -> Span | None:
         """A text's own interval, where its tokens stand side by side and the queries are the last of the keys."""
         number = self.key
-        if self.query is not number or number.shape[1] != keys:
+        if self.query is not number or number.shape[1] != grid.keys:
             return None
         edge = torch.ones(number.shape[0], 1, dtype=torch.bool, device=number.device)
         changes = number[:, 1:] != number[:, :-1]
@@ -117,10 +135,10 @@ class Segments:
         ordered = number.sort(dim=1).values
         if not torch.equal(changes.sum(1), (ordered[:, 1:] != ordered[:, :-1]).sum(1)):
             return None
-        place = torch.arange(keys, device=number.device)
+        place = torch.arange(grid.keys, device=number.device)
         begin = torch.where(torch.cat((edge, changes), 1), place, 0).cummax(1).values
-        end = torch.where(torch.cat((changes, edge), 1), place + 1, keys).flip(1).cummin(1).values.flip(1)
-        return begin[:, -queries:].to(device), end[:, -queries:].to(device)
+        end = torch.where(torch.cat((changes, edge), 1), place + 1, grid.keys).flip(1).cummin(1).values.flip(1)
+        return begin[:, -grid.queries :].to(grid.device), end[:, -grid.queries :].to(grid.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,65 +203,75 @@ class Mask:
         dtype: torch.dtype,
         bias: Tensor | None = None,
         lengths: Tensor | None = None,
-    ) -> Scope:
+        first: Tensor | None = None,
+    ) -> ResolvedMask:
         """Say it for these numbers of queries and keys, once for all layers of a stack.
 
         Args:
             bias: numbers to add to the scores (ALiBi, relative positions), broadcastable to [B, H, S, T].
             lengths: [B] integer. Nobody reads what the queries of row b from lengths[b] on find: they are padding, and
                 need not be computed. It hides no key. None where all are read.
+            first: which key the first query is, int64 []; the queries are the last of the keys where it is left out.
         """
-        # One query is the last, and everything before it is its past.
-        rules = tuple(rule for rule in self.rules if not (queries == 1 and isinstance(rule, Causal)))
-        return Scope(rules, queries, keys, device, dtype, None if bias is None else bias.to(dtype), lengths)
+        # One query that is the last: everything before it is its past.
+        last = queries == 1 and first is None
+        rules = tuple(rule for rule in self.rules if not (last and isinstance(rule, Causal)))
+        grid = Grid(queries, keys, device, first)
+        return ResolvedMask(rules, grid, dtype, None if bias is None else bias.to(dtype), lengths)
 
 
 @dataclass(frozen=True, eq=False)
-class Scope:
+class ResolvedMask:
     """A resolved mask, and the bias of the positions with it. Its tensors are made when somebody reads them.
 
-    rules: who may attend to whom. queries, keys: S and T.
+    rules: who may attend to whom. grid: of which queries and keys, S and T of them.
     bias: what the positions add to the scores, broadcastable to [B, H, S, T], or None.
     lengths: how many queries of each row are read, [B], or None for all; the others get any finite numbers.
     """
 
     rules: tuple[Rule, ...]
-    queries: int
-    keys: int
-    device: torch.device
+    grid: Grid
     dtype: torch.dtype
     bias: Tensor | None
     lengths: Tensor | None = None
 
     @property
+    def queries(self) -> int:
+        return self.grid.queries
+
+    @property
+    def keys(self) -> int:
+        return self.grid.keys
+
+    @property
+    def device(self) -> torch.device:
+        return self.grid.device
+
+    @property
     def causal(self) -> bool:
         """Whether it is exactly the causal square, which a kernel may know by itself."""
         only = len(self.rules) == 1 and isinstance(self.rules[0], Causal)
-        return only and self.queries == self.keys and self.bias is None
+        square = self.queries == self.keys and self.grid.first is None
+        return only and square and self.bias is None
 
     @cached_property
     def allowed(self) -> Tensor | None:
         """Boolean, broadcastable to [B, H, S, T]; None means everything."""
         if not self.rules:
             return None
-        return reduce(torch.logical_and, (rule.allowed(self.queries, self.keys, self.device) for rule in self.rules))
-
-    @cached_property
-    def additive(self) -> Tensor | None:
-        """Mask and bias as one tensor: the bias where allowed, a very low finite number where not; or None.
-
-        Finite, because a row of nothing but -inf has no softmax, and its gradient is NaN. And not the lowest number,
-        to which no negative score can be added in float16 without reaching -inf.
-        """
-        return self._with_bias(torch.finfo(self.dtype).min / 2)
+        return reduce(torch.logical_and, (rule.allowed(self.grid) for rule in self.rules))
 
     @cached_property
     def added(self) -> Tensor | None:
-        """The same as the fused kernels add it, [1 or B, 1 or H, S, T]: -inf where not allowed.
+        """Mask and bias as the fused kernels add them, [1 or B, 1 or H, S, T]: -inf where not allowed.
 
-        Here that is right: a kernel itself gives zeros for a row that has nothing else.
+        A kernel itself gives zeros for a row that has nothing else.
         """
-        mask = self._with_bias(float("-inf"))
+        if self.allowed is None:
+            mask = self.bias
+        else:
+            zero = torch.zeros((), dtype=self.dtype, device=self.device)
+            mask = torch.where(self.allowed, zero if self.bias is None else self.bias, float("-inf"))
         return mask if mask is None or mask.dim() == 4 else mask.unsqueeze(0)
 
     @cached_property
@@ -254,12 +282,6 @@ class Scope:
             return None
         return None if self.allowed is None else self.allowed.any(-1, keepdim=True)
 
-    def _with_bias(self, hidden: float) -> Tensor | None:
-        if self.allowed is None:
-            return self.bias
-        zero = torch.zeros((), dtype=self.dtype, device=self.device) if self.bias is None else self.bias
-        return torch.where(self.allowed, zero, hidden)
-
     @cached_property
     def pieces(self) -> list[Rows] | None:
         """The same attention in pieces, for rows of the batch in order; None where that costs no less than the whole.
@@ -268,7 +290,7 @@ class Scope:
         """
         if self.device.type != "cpu" or pieces.is_small(self.queries, self.keys):
             return None
-        if self.lengths is None and (not self.rules or self.causal):
+        if self.grid.first is not None or (self.lengths is None and (not self.rules or self.causal)):
             return None
         if self.bias is not None and self.bias.requires_grad and torch.is_grad_enabled():
             return None  # each piece of it would have a gradient as large as the whole
@@ -280,7 +302,7 @@ class Scope:
         if plan is None:
             return None
         everywhere = len(begin) == 1
-        shared: dict[object, Scope] = {}
+        shared: dict[object, ResolvedMask] = {}
         found: list[Rows] = []
         row = 0
         for count, parts in plan:
@@ -295,7 +317,7 @@ class Scope:
         """What flex attention needs, on a GPU; None where the fused kernel and a mask do as well, and on a CPU."""
         if self.device.type != "cuda" or torch.compiler.is_compiling() or pieces.is_small(self.queries, self.keys):
             return None
-        if self.bias is not None or not self.rules or self.causal:
+        if self.bias is not None or not self.rules or self.causal or self.grid.first is not None:
             return None
         interval = self._interval()
         causal = any(isinstance(rule, Causal) for rule in self.rules)
@@ -305,7 +327,7 @@ class Scope:
         """What all rules leave of the keys: the first and the one after the last, [1 or B, S] each."""
         begin, end = (torch.full((1, 1), number, device=self.device) for number in (0, self.keys))
         for rule in self.rules:
-            span = rule.span(self.queries, self.keys, self.device)
+            span = rule.span(self.grid)
             if span is None:
                 return None
             begin = begin if span[0] is None else torch.maximum(begin, span[0])
@@ -317,8 +339,8 @@ class Scope:
         return begin.expand(rows, self.queries), end.expand(rows, self.queries)
 
     def _within(
-        self, piece: Piece, rows: slice, begin: Tensor, end: Tensor, shared: dict[object, Scope]
-    ) -> Scope | None:
+        self, piece: Piece, rows: slice, begin: Tensor, end: Tensor, shared: dict[object, ResolvedMask]
+    ) -> ResolvedMask | None:
         """The resolved mask of a piece; those that are alike are one object, for their tensors are made once."""
         queries, keys = piece.queries.stop - piece.queries.start, piece.keys.stop - piece.keys.start
         if not keys:
@@ -332,11 +354,11 @@ class Scope:
         elif not begin.any() and bool((end == keys).all()):
             rules, likeness = (), ("everything", queries, keys)
         if self.bias is None:
-            within = replace(self, rules=rules, queries=queries, keys=keys, lengths=None)
+            within = replace(self, rules=rules, grid=Grid(queries, keys, self.device), lengths=None)
             return shared.setdefault(likeness, within)
         bias = self.bias[..., piece.queries, piece.keys]
         bias = bias[rows] if bias.dim() == 4 and len(bias) > 1 else bias
-        return replace(self, rules=rules, queries=queries, keys=keys, bias=bias, lengths=None)
+        return replace(self, rules=rules, grid=Grid(queries, keys, self.device), bias=bias, lengths=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +366,7 @@ class Part:
     """A piece of an attention and its resolved mask; None where its queries see nothing."""
 
     piece: Piece
-    scope: Scope | None
+    mask: ResolvedMask | None
 
 
 @dataclass(frozen=True, eq=False)

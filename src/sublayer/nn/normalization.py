@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional as F
 
-from sublayer import config
-from sublayer.nn import by_hand
+from sublayer import config, fast
 from sublayer.nn.part import Part, Unsaid
 from sublayer.nn.tap import HookPoint
 
@@ -107,54 +105,10 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.scale
-        return _rms_norm(x.to(scale.dtype), scale, self.eps).to(x.dtype)
+        return fast.rms_norm(x.to(scale.dtype), scale, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
-
-
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    # torch has no kernel for it on a CPU; forward and backward take it a dozen passes over memory.
-    full = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
-    if torch.is_grad_enabled() and full and by_hand.may_replace(x, weight):
-        return cast(Tensor, _RMSNorm.apply(x, weight, eps))  # pyright: ignore[reportUnknownMemberType]
-    return F.rms_norm(x, weight.shape, weight, eps)
-
-
-class _RMSNorm(Function):
-    """RMSNorm with its gradient in few passes.
-
-        r = 1 / sqrt(mean(x ** 2) + eps)        y = r x w
-        dL/dw = sum over rows of g r x          dL/dx = r g w - r ** 3 x mean(g w x)
-
-    LayerNorm's gradient, given 0 for the mean and r for the inverse of the deviation, is this one less r mean(g w).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = cast(Tensor, torch.linalg.vector_norm(x, dim=-1, keepdim=True))
-        r = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, r)
-        ctx.eps = eps
-        return (x * r).mul_(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (g,) = upstream
-        x, weight, r = cast("tuple[Tensor, Tensor, Tensor]", ctx.saved_tensors)
-        to_x, to_weight, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a gradient that is to be differentiated again is autograd's to compute
-            wanted = [value for value, asked in ((x, to_x), (weight, to_weight)) if asked]
-            y = F.rms_norm(x, weight.shape, weight, ctx.eps)
-            found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
-            return (next(found) if to_x else None, next(found) if to_weight else None, None)
-        with torch.autocast("cpu", enabled=False):
-            dx, dw, _ = torch.ops.aten.native_layer_norm_backward(
-                g, x, weight.shape, torch.zeros_like(r), r, weight, None, [to_x, to_weight, False]
-            )
-            if to_x:
-                dx.add_((g @ weight).unsqueeze(-1).mul_(r).div_(x.shape[-1]))
-        return (dx if to_x else None, dw if to_weight else None, None)
 
 
 class ScaleNorm(Norm):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.models import EncoderOnly
+from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
 from sublayer.text.tokens import Tokens
 
@@ -49,7 +50,7 @@ class Reader(Generic[Head]):
                 )
             if not any(text is not None for text in tokens.texts):
                 raise InputError(f"{what} {number} is empty", "Leave it out, or give it words.")
-        for rows in _batches([len(tokens) for tokens in texts], batch_tokens):
+        for rows in by_length([len(tokens) for tokens in texts], batch_tokens):
             ids, types, lengths = self._padded([texts[row] for row in rows])
             ragged = None if int(lengths.min()) == ids.shape[1] else lengths
             with torch.inference_mode():
@@ -59,30 +60,14 @@ class Reader(Generic[Head]):
 
     def _padded(self, texts: Sequence[Tokens]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Ids, kinds (where the model knows any) and lengths. Shape: [B, S], [B, S], [B] int64."""
-        device, width = self.model.device, max(len(tokens) for tokens in texts)
         # What pads is masked, so any id does where the tokenizer has none for it.
-        pad = self.tokenizer.specials.pad or 0
-
-        def table(rows: list[list[int]], fill: int) -> Tensor:
-            return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device)
-
-        types = table([tokens.types for tokens in texts], 0) if self.model.config.embedding.types else None
-        lengths = torch.tensor([len(tokens) for tokens in texts], device=device)
-        return table([tokens.ids for tokens in texts], pad), types, lengths
+        ids, lengths = padded([tokens.ids for tokens in texts], self.tokenizer.specials.pad or 0, self.model.device)
+        if not self.model.config.embedding.types:
+            return ids, None, lengths
+        return ids, padded([tokens.types for tokens in texts], 0, self.model.device)[0], lengths
 
 
 def require_list(texts: Sequence[str]) -> None:
     """Raise where one string was given for a list of them: it would be read letter by letter."""
     if isinstance(texts, str):
         raise InputError(f"texts = {texts!r} is one string", "Give a list: [text].")
-
-
-def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -25,7 +25,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from sublayer.data.batch import IGNORE
-from sublayer.nn.product import products
+from sublayer.fast import fastest_products
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _ProjectedCrossEntropy(Function):
             to_weight = torch.zeros_like(weight) if weight_learns else None
             to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
             rows = max(1, piece // vocabulary // ROWS) * ROWS
-            by = products(states[:rows], matrix)
+            by = fastest_products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
                 logits = by.forward(part, matrix, offset)

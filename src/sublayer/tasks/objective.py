@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.models.evaluating import evaluating as in_evaluation_mode
 
 
 def shown(found: Mapping[str, float]) -> str:
@@ -61,10 +62,5 @@ class Objective(Protocol):
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
     """Inside the block: no dropout, no gradients; afterwards the model is in the mode that it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
+    with in_evaluation_mode(model), torch.inference_mode():
+        yield

@@ -9,7 +9,11 @@ _REPLACEMENT = "\ufffd"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-class TextStream:
+CONTEXT = 4
+"""Ids before the first that are decoded with it: what comes first in a text may lose its leading space."""
+
+
+class IncrementalDetokenizer:
     """Turns ids into text as they come. The parts, put together, are what decoding all ids at once gives.
 
     What a later id could still change is held back: bytes that are no whole character yet, and, where the vocabulary
@@ -25,6 +29,7 @@ class TextStream:
         *,
         falls_back_to_bytes: bool,
         skipped: frozenset[int],
+        before: Sequence[int] = (),
     ) -> None:
         """Made by `Tokenizer.stream`.
 
@@ -33,6 +38,7 @@ class TextStream:
             token: an id as the vocabulary spells it.
             falls_back_to_bytes: whether tokens such as "<0xC3>" stand for bytes.
             skipped: ids that `decode` leaves out.
+            before: ids that the text goes on from; they are not given.
         """
         self._decode = decode
         self._token = token
@@ -40,9 +46,13 @@ class TextStream:
         self._skipped = skipped
         # Settled ids that give the next ones their surroundings (the first token of a text may lose its space), then
         # those that came since; the text of the settled ones, and how much of all of it has been given.
-        self._window: list[int] = []
-        self._settled = 0
-        self._given = 0
+        self._window = [identifier for identifier in before if identifier not in skipped]
+        begin = max(0, len(self._window) - CONTEXT)
+        while begin > 0 and self._open(self._window[begin]):
+            begin -= 1
+        self._window = self._window[begin:]
+        self._settled = len(self._window)
+        self._given = len(self._decode(self._window)) if self._window else 0
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that has become final with these ids; may be empty."""

@@ -20,7 +20,7 @@ from sublayer.text.lines import read_lines
 from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.quoting import Quoting
 from sublayer.text.specials import ROLES, Specials, Template, described, put_around, template_of
-from sublayer.text.streaming import TextStream
+from sublayer.text.streaming import IncrementalDetokenizer
 from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
@@ -419,17 +419,22 @@ class Tokenizer:
         rows = [[identifier for identifier in ids if identifier not in skipped] for ids in batch]
         return self._backend.decode_batch(rows, skip_special_tokens=skip_special)
 
-    def stream(self, *, skip_special: bool = True) -> TextStream:
-        """A decoder to be fed ids as they come: its parts together are what `decode` makes of all of them."""
+    def stream(self, before: Sequence[int] = (), *, skip_special: bool = True) -> IncrementalDetokenizer:
+        """A decoder to be fed ids as they come: its parts together are what `decode` makes of all of them.
+
+        Args:
+            before: ids that the text goes on from.
+        """
 
         def decode(ids: list[int]) -> str:
             return self._backend.decode(ids, skip_special_tokens=skip_special)
 
-        return TextStream(
+        return IncrementalDetokenizer(
             decode,
             self._backend.id_to_token,
             falls_back_to_bytes=self._falls_back_to_bytes,
             skipped=self._left_out if skip_special else frozenset(),
+            before=before,
         )
 
     @cached_property

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
-from sublayer.files import remove_parts, replacing
+from sublayer.files import remove_parts, replacing, sha256
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.training.clock import Time
 from sublayer.untrusted import read_object
@@ -87,7 +87,7 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for part in PARTS:
             file = aside / f"{part}.safetensors"
             write_tensors(file, checkpoint.tensors[part])
-            sums[part] = _sum(file)
+            sums[part] = sha256(file)
         progress = asdict(checkpoint.progress)
         sums["progress"] = _sum_of(progress)
         state = {"format": 1, "progress": progress, "sha256": sums}
@@ -136,7 +136,7 @@ def read(path: Path) -> Checkpoint:
         file = path / f"{part}.safetensors"
         if not file.is_file():
             raise CheckpointError(f"{file} is missing", remedy)
-        if _sum(file) != sums.get(part):
+        if sha256(file) != sums.get(part):
             raise CheckpointError(f"{file} is damaged: it is not what was written", remedy)
         tensors[part] = read_tensors(file)
     return Checkpoint(progress, tensors)
@@ -159,11 +159,6 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _sum_of(progress: Mapping[str, Any]) -> str:

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from sublayer import config
+from sublayer.config.difference import differences
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
@@ -110,7 +111,7 @@ def require_same(began: Conditions, recipe: config.Recipe, here: Conditions, out
     Raises:
         ConfigError: the recipe in the folder was edited. DataError: the text is another.
     """
-    found = differences(began.recipe, json.loads(json.dumps(recipe.plain())), "")
+    found = changes(began.recipe, json.loads(json.dumps(recipe.plain())))
     edited = [said for where, said in found.items() if where not in may_change and not _is_path(where)]
     if edited:
         raise ConfigError(
@@ -127,25 +128,20 @@ def require_same(began: Conditions, recipe: config.Recipe, here: Conditions, out
 
 def say_what_differs(began: Conditions, here: Conditions, reporter: Reporter) -> None:
     """Say what cannot be followed: from here on the run is not that of an unbroken one to the bit."""
-    found = differences(dict(began.machine), dict(here.machine), "").values()
+    found = changes(dict(began.machine), dict(here.machine)).values()
     if found:
         reporter.say(f"not where the run began, so not equal to the bit to a run without a break: {', '.join(found)}")
 
 
-def differences(old: Any, new: Any, where: str) -> dict[str, str]:
-    """The settings that differ in plain data, by dotted path, each as a clause."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
-        found: dict[str, str] = {}
-        for key in sorted({*before, *after}):
-            found |= differences(before.get(key), after.get(key), f"{where}.{key}".lstrip("."))
-        return found
-    return {} if old == new else {where: f"{where} was {old}, is {new}"}
+def changes(old: Any, new: Any, where: str = "") -> dict[str, str]:
+    """The settings that differ in plain data, by dotted path in order, each as a clause."""
+    found = sorted(differences(old, new, where).items())
+    return {path: f"{path} was {before}, is {after}" for path, (before, after) in found}
 
 
 def _is_path(where: str) -> bool:
     first, _, last = where.partition(".")
-    return first in ("data", "start") and last.rpartition(".")[2] in ("source", "target", "path")
+    return first in ("data", "start") and last.rpartition(".")[2].partition("[")[0] in ("source", "target", "path")
 
 
 def _machine(device: torch.device) -> dict[str, str]:

@@ -41,7 +41,7 @@ from sublayer.training.card import model_card
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.conditions import (
     Conditions,
-    differences,
+    changes,
     read_conditions,
     require_same,
     say_what_differs,
@@ -404,7 +404,7 @@ def _resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device,
     old = before.training
     changed = {name: getattr(recipe.training, name) for name in MAY_CHANGE}
     new = old.model_copy(update=changed)
-    different = differences(before.model_copy(update={"training": new}).plain(), recipe.plain(), "")
+    different = changes(before.model_copy(update={"training": new}).plain(), recipe.plain())
     if different:
         raise ConfigError(
             f"the recipe is not the one that {out} began with: {', '.join(different.values())}",
@@ -417,7 +417,7 @@ def _resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device,
         require_same(began, before, here, out, {f"training.{name}" for name in MAY_CHANGE})
         say_what_differs(began, here, reporter)
     if new != old:
-        reporter.say(f"changed: {', '.join(differences(old.plain(), new.plain(), 'training').values())}")
+        reporter.say(f"changed: {', '.join(changes(old.plain(), new.plain(), 'training').values())}")
         before = before.model_copy(update={"training": new})
         write_text(path, dump_toml(before))
     return before

@@ -17,7 +17,7 @@ from sublayer.data.split import Splits, split
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
-from sublayer.hub.canonical import canonical, differences
+from sublayer.hub.canonical import canonical, lost
 from sublayer.models import Model
 from sublayer.tasks import Task, task_of
 from sublayer.tasks.objective import Objective
@@ -149,7 +149,7 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
 
 def _unlike(one: config.Model, other: config.Model) -> list[str]:
     """Where two trees differ, but for their heads; what differs in every layer once."""
-    found = differences(_rounded(canonical(one)), _rounded(canonical(other)))
+    found = lost(_rounded(canonical(one)), _rounded(canonical(other)))
     kept = [each for each in found if not each.startswith(HEADS)]
     return list(dict.fromkeys(re.sub(r"blocks\[\d+\]", "blocks", each) for each in kept))
 

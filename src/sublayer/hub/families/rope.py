@@ -16,7 +16,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.config.foreign import require
 from sublayer.hub.family import Settings
-from sublayer.nn.positions.rotary import frequencies
+from sublayer.nn.positions.rotation import frequencies
 
 
 def read_rotary(

@@ -16,9 +16,10 @@ from sublayer.models.encoder import Memory
 from sublayer.models.initialization import initialize
 from sublayer.models.recurrent.state import LookedAt, RecurrentState
 from sublayer.models.stack import require_length
+from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
-from sublayer.nn.look_back import LookBack
+from sublayer.nn.recurrent_attention import RecurrentAttention
 from sublayer.nn.positions import NoPosition
 from sublayer.nn.recurrence import Recurrence, States
 from sublayer.nn.tap import Tap
@@ -45,7 +46,7 @@ class Reader(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Shape: tokens [B, S] int64 -> [B, S, D]."""
-        return self.embedding(tokens, self._position, tokens)
+        return self.embedding(tokens, self._position, Context(tokens, ()))
 
 
 class RecurrentEncoder(Reader):
@@ -60,7 +61,7 @@ class RecurrentEncoder(Reader):
 class RecurrentDecoder(Reader):
     """What writes the target, and looks back at the source where it has attention."""
 
-    def __init__(self, embedding: Embedding, recurrence: Recurrence, cross_attention: LookBack | None) -> None:
+    def __init__(self, embedding: Embedding, recurrence: Recurrence, cross_attention: RecurrentAttention | None) -> None:
         super().__init__(embedding, recurrence)
         self.cross_attention = cross_attention
 
@@ -87,7 +88,7 @@ class RecurrentDecoder(Reader):
     def _look(self, x: Tensor, source: LookedAt | None) -> Tensor:
         if self.cross_attention is None or source is None:
             return x
-        return self.cross_attention(x, source.keys_values, source.scope)
+        return self.cross_attention(x, source.keys_values, source.mask)
 
 
 class RecurrentEncoderDecoder(nn.Module):
@@ -104,7 +105,7 @@ class RecurrentEncoderDecoder(nn.Module):
         self.encoder = RecurrentEncoder(
             source, Recurrence(c.cell, c.dim, reads.layers, reads.dropout, bidirectional=reads.bidirectional)
         )
-        look = None if isinstance(writes.attention, config.NoAttention) else LookBack(writes.attention, c.dim)
+        look = None if isinstance(writes.attention, config.NoAttention) else RecurrentAttention(writes.attention, c.dim)
         self.decoder = RecurrentDecoder(target, Recurrence(c.cell, c.dim, writes.layers, writes.dropout), look)
         self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
         if c.tied in ("all", "target"):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import InputError
-from sublayer.nn.mask import Mask, Scope
+from sublayer.nn.context import joined_sources
+from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.recurrence import States
 
 MARKS = 8
@@ -44,16 +45,16 @@ class LookedAt:
 
     keys_values: tuple[Tensor, Tensor]
     lengths: Tensor | None
-    _scope: Scope | None = None
+    _mask: ResolvedMask | None = None
 
     @property
-    def scope(self) -> Scope:
+    def mask(self) -> ResolvedMask:
         """Who may look where, resolved once."""
-        if self._scope is None:
+        if self._mask is None:
             key, value = self.keys_values
             mask = Mask.everything() if self.lengths is None else Mask.padding(self.lengths)
-            self._scope = mask.resolve(1, key.shape[2], device=key.device, dtype=value.dtype)
-        return self._scope
+            self._mask = mask.resolve(1, key.shape[2], device=key.device, dtype=value.dtype)
+        return self._mask
 
     @property
     def bytes(self) -> int:
@@ -63,6 +64,10 @@ class LookedAt:
         key, value = self.keys_values
         lengths = None if self.lengths is None else self.lengths[sentences]
         return LookedAt((key[sentences], value[sentences]), lengths)
+
+    def join(self, other: LookedAt) -> LookedAt:
+        [keys_values], lengths = joined_sources([self.keys_values], self.lengths, [other.keys_values], other.lengths)
+        return LookedAt(keys_values, lengths)
 
 
 class RecurrentState:
@@ -110,6 +115,24 @@ class RecurrentState:
         offsets = torch.arange(self.rows, device=sentences.device)
         self.reorder((sentences.unsqueeze(1) * self.rows + offsets).flatten())
         self.source = None if self.source is None else self.source.keep(sentences)
+
+    def join(self, other: RecurrentState) -> None:
+        """Go on with the sentences of `other` too, after one's own. `other` must not be used any more.
+
+        What was fed so far can no longer be taken back.
+
+        Raises:
+            ValueError: the two have another number of rows a sentence, or one was shortened and not fed since.
+        """
+        if self.rows != other.rows:
+            raise ValueError(f"a state of {self.rows} rows a sentence cannot be joined by one of {other.rows}")
+        if self._held != self._length or other._held != other._length:
+            raise ValueError("a recurrent state that was shortened must be fed before it is joined")
+        room = max(self.capacity - self._length, other.capacity - other._length)
+        states = tuple(torch.cat(parts, dim=1) for parts in zip(self.states, other.states, strict=True))
+        source = None if self.source is None or other.source is None else self.source.join(other.source)
+        length = max(self._length, other._length)
+        self.__init__(states, read=length, capacity=length + room, rows=self.rows, source=source)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""

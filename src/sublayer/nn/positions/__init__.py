@@ -6,8 +6,7 @@ from sublayer import config
 from sublayer.nn.positions.added import Learned, Sinusoidal
 from sublayer.nn.positions.bias import Alibi, RelativeBias, build_bias
 from sublayer.nn.positions.interface import NoPosition, Position
-from sublayer.nn.positions.rotary import Rotary
-from sublayer.nn.positions.rotation import Rotation
+from sublayer.nn.positions.rotation import Rotary, Rotation
 
 __all__ = [
     "Alibi",

@@ -9,13 +9,16 @@ Dimensions: B batch, S positions (of the queries), T positions of the keys, H he
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from sublayer.nn.part import Part
-from sublayer.nn.positions.rotation import Rotation
+
+if TYPE_CHECKING:
+    # A kind of position itself, whose file begins with this one.
+    from sublayer.nn.positions.rotation import Rotation
 
 
 class Position(Part):

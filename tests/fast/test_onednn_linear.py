@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from machines import ONE_DNN_FASTER
-from sublayer.fast import choices
+from sublayer.fast import choices, custom_autograd, onednn_linear
 from sublayer.fast import products as ways
 from sublayer.fast.machine import machine_is
-from sublayer.nn import by_hand, product
 from sublayer.nn.linear import Linear
 
 HERE = ways.ONE_DNN is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.enabled
@@ -31,13 +30,13 @@ def _one_dnn_is_faster() -> Generator[None]:
 # What torch itself uses the first time that it pushes a tangent forward.
 TORCHS_OWN_JVP = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 
-# Above `product.LEAST` multiplications; the weight's gradient goes another way where O > I.
+# Above `onednn_linear.LEAST` multiplications; the weight's gradient goes another way where O > I.
 SIZES = [(700, 40, 100), (700, 100, 40), (257, 96, 96), (9, 500, 500)]
 
 
 def drawn(rows: int, width: int, out: int, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """x, W, b and the upstream gradient; large."""
-    assert rows * width * out >= product.LEAST
+    assert rows * width * out >= onednn_linear.LEAST
     return (
         (torch.randn(rows, width) * 5 + 1).requires_grad_(),
         (torch.randn(out, width) * 3).requires_grad_(),
@@ -91,7 +90,7 @@ def test_value_and_gradients_are_the_equations(
 ) -> None:
     asked = watched(monkeypatch)
     x, weight, offset, g = drawn(*size, bias)
-    y = product.linear(x, weight, offset)
+    y = onednn_linear.linear(x, weight, offset)
     y.backward(g)
     expected = by_equation(x, weight, offset, g)
     leaves = [x, weight, *([offset] if offset is not None else [])]
@@ -108,7 +107,7 @@ def test_gradients_that_cancel_are_as_near_as_torchs() -> None:
         x[350:] = x[:350]
         g[350:] = -g[:350] * (1 + 1e-3)
     expected = by_equation(x, weight, offset, g)[2]
-    ours = torch.autograd.grad(product.linear(x, weight, offset), weight, g)[0]
+    ours = torch.autograd.grad(onednn_linear.linear(x, weight, offset), weight, g)[0]
     theirs = torch.autograd.grad(F.linear(x, weight, offset), weight, g)[0]
     assert error(ours, expected) < 5 * max(error(theirs, expected), 1e-6)
 
@@ -124,7 +123,7 @@ def test_inputs_of_any_strides(view: str) -> None:
         "4-D": base.view(7, 20, 10, 40),
     }[view]
     g = torch.randn(100, *x.shape[:-1]).movedim(0, -1)  # not contiguous either
-    y = product.linear(x, weight, offset)
+    y = onednn_linear.linear(x, weight, offset)
     expected = by_equation(x, weight, offset, g)
     found = torch.autograd.grad(y, [x, weight, offset], g)
     for ours, wanted in zip([y, *found], expected, strict=True):
@@ -140,7 +139,7 @@ def test_what_is_frozen_costs_nothing(monkeypatch: pytest.MonkeyPatch, frozen: s
     still = {"input", "weight"} if frozen == "all but the bias" else {frozen}
     for name in still:
         names[name].requires_grad_(False)
-    product.linear(x, weight, offset).backward(g)
+    onednn_linear.linear(x, weight, offset).backward(g)
     expected = dict(zip(names, by_equation(x, weight, offset, g)[1:], strict=True))
     for name, leaf in names.items():
         if name in still:
@@ -155,7 +154,7 @@ def test_gradients_add_up_in_grad() -> None:
     x, weight, offset, g = drawn(*SIZES[0])
     assert offset is not None
     for _ in range(2):
-        product.linear(x, weight, offset).backward(g)
+        onednn_linear.linear(x, weight, offset).backward(g)
     for leaf, wanted in zip((x, weight, offset), by_equation(x, weight, offset, g)[1:], strict=True):
         assert error(leaf.grad, 2 * wanted) < 1e-5
 
@@ -167,11 +166,11 @@ def test_the_same_numbers_give_the_same_bits() -> None:
     def results(shift: int) -> list[Tensor]:
         moved = [torch.empty(t.numel() + shift)[shift:].view_as(t).copy_(t.detach()) for t in (x, weight)]
         leaves = [t.requires_grad_() for t in moved]
-        y = product.linear(*leaves, offset)
+        y = onednn_linear.linear(*leaves, offset)
         return [y.detach(), *torch.autograd.grad(y, leaves, g)]
 
     first = results(0)
-    product.linear(torch.randn(900, 40), weight, offset)
+    onednn_linear.linear(torch.randn(900, 40), weight, offset)
     for shift in (0, 1, 5):
         assert all(torch.equal(a, b) for a, b in zip(first, results(shift), strict=True))
 
@@ -180,7 +179,7 @@ def test_a_gradient_can_be_differentiated_again() -> None:
     x, weight, offset, g = drawn(*SIZES[0])
     g.requires_grad_()
     results: list[tuple[Tensor, ...]] = []
-    for function in (product.linear, F.linear):
+    for function in (onednn_linear.linear, F.linear):
         y = function(x, weight, offset)
         first = torch.autograd.grad(y.sin(), [x, weight], g, create_graph=True)
         results.append(torch.autograd.grad(sum((t * t).mean() for t in first), [x, weight, offset, g]))
@@ -196,7 +195,7 @@ def test_hooks_see_what_they_should() -> None:
     x, weight, offset, g = drawn(*SIZES[0])
     seen: list[Tensor] = []
     weight.register_hook(seen.append)
-    y = product.linear(x, weight, offset)
+    y = onednn_linear.linear(x, weight, offset)
     y.register_hook(lambda gradient: gradient * 3)
     y.backward(g)
     expected = by_equation(x, weight, offset, 3 * g)
@@ -206,7 +205,7 @@ def test_hooks_see_what_they_should() -> None:
 
 def test_a_change_in_place_is_noticed() -> None:
     x, weight, offset, g = drawn(*SIZES[0])
-    y = product.linear(x, weight, offset)
+    y = onednn_linear.linear(x, weight, offset)
     with torch.no_grad():
         weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -218,14 +217,14 @@ def test_without_a_gradient_it_is_the_same_value(monkeypatch: pytest.MonkeyPatch
     asked = watched(monkeypatch)
     x, weight, offset, _ = drawn(*SIZES[0])
     with mode():  # type: ignore[attr-defined]
-        value = product.linear(x, weight, offset)
+        value = onednn_linear.linear(x, weight, offset)
     assert not value.requires_grad
-    assert torch.equal(value, product.linear(x, weight, offset).detach())
+    assert torch.equal(value, onednn_linear.linear(x, weight, offset).detach())
     assert asked == ["forward"] * 2
 
 
 class _Own(Tensor):
-    """A tensor that may mean something else by a product."""
+    """A tensor that may mean something else by a onednn_linear."""
 
 
 @contextmanager
@@ -239,24 +238,26 @@ def _switched_off() -> Generator[None]:
 
 def _under(context: object, *operands: Tensor | None) -> Tensor:
     with context:  # type: ignore[attr-defined]
-        return product.linear(*operands)  # type: ignore[arg-type]
+        return onednn_linear.linear(*operands)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x, w, b: product.linear(x.double(), w.double(), b.double()),
-        lambda x, w, b: product.linear(x.bfloat16(), w.bfloat16(), b.bfloat16()),
-        lambda x, w, b: product.linear(x[:30], w, b),
-        lambda x, w, b: product.linear(x[0], w, b),
-        lambda x, w, b: product.linear(x[:0], w, b),
-        lambda x, w, b: product.linear(x.as_subclass(_Own), w, b),
+        lambda x, w, b: onednn_linear.linear(x.double(), w.double(), b.double()),
+        lambda x, w, b: onednn_linear.linear(x.bfloat16(), w.bfloat16(), b.bfloat16()),
+        lambda x, w, b: onednn_linear.linear(x[:30], w, b),
+        lambda x, w, b: onednn_linear.linear(x[0], w, b),
+        lambda x, w, b: onednn_linear.linear(x[:0], w, b),
+        lambda x, w, b: onednn_linear.linear(x.as_subclass(_Own), w, b),
         lambda x, w, b: _under(torch.autocast("cpu", torch.bfloat16), x, w, b),
         lambda x, w, b: _under(_switched_off(), x, w, b),
-        lambda x, w, b: torch.func.vmap(product.linear, (0, None, None))(x.detach().view(2, 350, 40), w.detach(), b),
-        lambda x, w, b: torch.func.grad(lambda v: product.linear(x, v, b).sum())(w),
-        lambda x, w, b: torch.func.jvp(lambda v: product.linear(x, v, b), (w,), (w,))[1],
-        lambda x, w, b: torch.compile(product.linear, backend="eager", fullgraph=True)(x, w, b),
+        lambda x, w, b: torch.func.vmap(onednn_linear.linear, (0, None, None))(
+            x.detach().view(2, 350, 40), w.detach(), b
+        ),
+        lambda x, w, b: torch.func.grad(lambda v: onednn_linear.linear(x, v, b).sum())(w),
+        lambda x, w, b: torch.func.jvp(lambda v: onednn_linear.linear(x, v, b), (w,), (w,))[1],
+        lambda x, w, b: torch.compile(onednn_linear.linear, backend="eager", fullgraph=True)(x, w, b),
     ],
     ids=[
         "float64",
@@ -279,7 +280,7 @@ def test_elsewhere_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch, call: Calla
     x, weight, offset, _ = drawn(*SIZES[0])
     found = call(x, weight, offset)
     assert asked == []
-    monkeypatch.setattr(product, "ONE_DNN", None)
+    monkeypatch.setattr(onednn_linear, "ONE_DNN", None)
     expected = call(x, weight, offset)
     assert torch.equal(found, expected)
     assert found.dtype == expected.dtype
@@ -289,8 +290,8 @@ def test_on_other_devices_it_is_torchs_own() -> None:
     x, weight, _, _ = (None if t is None else t.to("meta") for t in drawn(*SIZES[0]))
     assert x is not None
     assert weight is not None
-    assert product.products(x, weight) is ways.TORCH
-    assert not by_hand.may_replace(x, weight)
+    assert onednn_linear.fastest_products(x, weight) is ways.TORCH
+    assert not custom_autograd.may_replace(x, weight)
 
 
 @TORCHS_OWN_JVP
@@ -300,7 +301,7 @@ def test_forward_mode_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     tangent = torch.randn_like(weight)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(weight, tangent)
-        y = torch.autograd.forward_ad.unpack_dual(product.linear(x, dual, offset))
+        y = torch.autograd.forward_ad.unpack_dual(onednn_linear.linear(x, dual, offset))
     assert asked == []
     assert error(y.tangent, x.double() @ tangent.double().t()) < 1e-5
 
@@ -309,9 +310,9 @@ def test_a_torch_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert ways._one_dnn() is None
     monkeypatch.undo()
-    monkeypatch.setattr(product, "ONE_DNN", None)
+    monkeypatch.setattr(onednn_linear, "ONE_DNN", None)
     x, weight, offset, g = drawn(*SIZES[0])
-    product.linear(x, weight, offset).backward(g)
+    onednn_linear.linear(x, weight, offset).backward(g)
     assert torch.equal(x.grad, torch.autograd.grad(F.linear(x, weight, offset), x, g)[0])
 
 

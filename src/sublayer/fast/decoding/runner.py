@@ -1,11 +1,11 @@
-"""The lean way to step: the step contract fulfilled by plain functions over prepared weights.
+"""The lean way to step: the step contract (`models/backend.py`) fulfilled by plain functions over prepared weights.
 
-`Runner(model)` stands where the model stands: `start` and `step` of `generation/step.py`, with the same state. On a
+`Runner(model)` stands where the model stands: `start` and `step`, with the same state. On a
 CPU in float32 it computes a step with a third of the calls; whatever it does not know, and whenever somebody listens to
 the modules, it hands the step over to them, so it may be asked instead of the model at any time. That both give the
 same logits is a law (`laws/runner.py`).
 
-`Runner(model, "int8")` keeps the matrices narrower than the model does (`nn/matrix.py`), and so decodes faster, to
+`Runner(model, "int8")` keeps the matrices narrower than the model does (`weight_formats.py`), and so decodes faster, to
 nearly the same logits.
 """
 
@@ -20,24 +20,24 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.config.part import Part
 from sublayer.errors import InputError
-from sublayer.generation.step import Stepper
+from sublayer.fast.decoding import lean
+from sublayer.fast.decoding.guard import Guard
+from sublayer.fast.decoding.lean import LayerStep, Unknown, known
+from sublayer.fast.decoding.weight_formats import WEIGHT_FORMATS
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
+from sublayer.models.backend import DecoderBackend
 from sublayer.models.decoder import Decoder
-from sublayer.nn import lean
 from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.lean import Sight, Unknown, known
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import Mask
-from sublayer.nn.matrix import KEEPING
 from sublayer.nn.positions import Position
-from sublayer.nn.watch import Watch
 
 Decodes = SequenceToSequence | CausalModel
 """The models that decode step by step."""
 AnyState = DecoderState | RecurrentState
 
 
-def runner_for(model: Decodes, weights: config.Weights | None = None) -> Stepper[Any]:
+def runner_for(model: Decodes, weights: config.Weights | None = None) -> DecoderBackend[Any]:
     """A `Runner`, where it is any use to `model` as it is now; otherwise the model itself.
 
     Raises:
@@ -79,7 +79,7 @@ class Runner:
 
     def prepare(self) -> bool:
         """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
-        if self._lean is None or self._lean.watch.training or not self._lean.watch.unchanged:
+        if self._lean is None or self._lean.guard.training or not self._lean.guard.unchanged:
             try:
                 self._lean = _Lean(self.model, "float32" if self.weights is None else self.weights)
             except Unknown:
@@ -101,7 +101,7 @@ class Runner:
         Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
         """
         if self._lean is None or not isinstance(state, DecoderState) or not self._lean.may_step:
-            return cast("Stepper[AnyState]", self.model).step(tokens, state)
+            return cast("DecoderBackend[AnyState]", self.model).step(tokens, state)
         return self._lean.project(self._lean.step(tokens, state)).view(*tokens.shape, -1)
 
     def _read(self, tokens: Tensor, state: DecoderState) -> None:
@@ -193,14 +193,14 @@ def _require_known(part: Part) -> None:
 
 
 class _Lean:
-    """The decoder of one model as functions, for as long as its `watch` says that they are right."""
+    """The decoder of one model as functions, for as long as its `guard` says that they are right."""
 
     def __init__(self, model: Decodes, weights: config.Weights) -> None:
         model = known(model, EncoderDecoder) if isinstance(model, EncoderDecoder) else known(model, DecoderOnly)
         decoder = known(model.decoder, Decoder)
         _require_known(model.config)
-        self.model, self.decoder, self.watch = model, decoder, _watch(model, decoder)
-        keep = KEEPING[weights]
+        self.model, self.decoder, self.guard = model, decoder, _guard(model, decoder)
+        weight_format = WEIGHT_FORMATS[weights]
         with torch.no_grad():
             longest = model.config.max_length
             usual = lean.places(decoder.position, longest, torch.float32)
@@ -209,14 +209,14 @@ class _Lean:
                 usual if own is None else lean.places(other, longest, torch.float32)
                 for (_, own), other in zip(decoder.kinds, decoder.other_positions, strict=True)
             ]
-            self.embed = lean.embedding(decoder.embedding, usual.added, keep)
+            self.embed = lean.embedding(decoder.embedding, usual.added, weight_format)
             self.layers = [
                 function
                 for index, (layer, kind) in enumerate(zip(decoder.layers, decoder.kind_of_layer, strict=True))
-                for function in lean.block(layer, index, kind, keep)
+                for function in lean.block(layer, index, kind, weight_format)
             ]
             self.norm = lean.norm_or_none(decoder.norm)
-            self.output = lean.linear(model.output, keep)
+            self.output = lean.linear(model.output, weight_format)
 
     @property
     def may_step(self) -> bool:
@@ -225,18 +225,18 @@ class _Lean:
             not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not self.model.training
-            and not self.watch.listened
-            and self.watch.unwritten
+            and not self.guard.listened
+            and self.guard.unwritten
         )
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """What the decoder gives, before the projection. Shape: tokens [R, n] int64 -> [R * n, D]."""
         cache, new = state.cache, tokens.shape[1]
-        cache.require_room(new)
-        sights, firsts, where = self._one(state) if new == 1 else self._several(new, state)
+        state.make_room(new)
+        layer_steps, firsts, where = self._one(state) if new == 1 else self._several(new, state)
         step = lean.Step(
             new=new,
-            sights=sights,
+            layer_steps=layer_steps,
             slots=cache.buffer.narrow(4, cache.length, new).unbind(0),
             held=[
                 cache.buffer.narrow(4, first, cache.length + new - first).flatten(0, 1).unbind(0) for first in firsts
@@ -258,48 +258,48 @@ class _Lean:
         logits, cap = self.output(hidden), c.logit_softcap
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
-    def _one(self, state: DecoderState) -> tuple[list[Sight], list[int], int | Tensor]:
+    def _one(self, state: DecoderState) -> tuple[list[LayerStep], list[int], int | Tensor]:
         """For one new token a row: what layers of each kind see, from which key on, and the places of the tokens."""
         place, padding = state.cache.length, state.padding
         where = place if padding is None else place - padding
         # One query sees the last positions of a window, and they stand side by side: no mask is needed.
         firsts = [0 if window is None else max(0, place + 1 - window) for window in self.windows]
-        sights: list[Sight] = []
+        layer_steps: list[LayerStep] = []
         for places, first in zip(self.places, firsts, strict=True):
             added = places.bias_at(place, first)
             if padding is not None:
                 hidden = torch.arange(first, place + 1) < padding.view(-1, 1, 1)
                 added = torch.where(hidden, float("-inf"), 0.0 if added is None else added)
-            sights.append(Sight(places.rotation_at(where), added))
-        return sights, firsts, where
+            layer_steps.append(LayerStep(places.rotation_at(where), added))
+        return layer_steps, firsts, where
 
-    def _several(self, new: int, state: DecoderState) -> tuple[list[Sight], list[int], Tensor]:
+    def _several(self, new: int, state: DecoderState) -> tuple[list[LayerStep], list[int], Tensor]:
         """For several, who do not all see the same: masks as the modules make them."""
         rows, held, padding = state.cache.buffer.shape[2], state.cache.length, state.padding
         keys, mask = torch.arange(held + new), Mask.everything()
         if padding is not None:
             keys, mask = (keys - padding.unsqueeze(1)).clamp(min=0), Mask.left_padding(padding)
         queries = keys[..., held:]
-        scopes = self.decoder.scopes(mask, queries, keys, (new, held + new), torch.float32)
+        kinds = self.decoder.resolve(mask, queries, keys, dtype=torch.float32)
         where = queries.expand(rows, new).flatten()
-        sights = [
-            Sight(places.rotation_at(where), scope=scope)
-            for places, (scope, _) in zip(self.places, scopes, strict=True)
+        layer_steps = [
+            LayerStep(places.rotation_at(where), mask=resolved)
+            for places, (resolved, _) in zip(self.places, kinds, strict=True)
         ]
-        return sights, [0] * len(sights), where
+        return layer_steps, [0] * len(layer_steps), where
 
 
-def _watch(model: EncoderDecoder | DecoderOnly, decoder: Decoder) -> Watch:
+def _guard(model: EncoderDecoder | DecoderOnly, decoder: Decoder) -> Guard:
     weights = [*decoder.parameters(), *model.output.parameters()]
     if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise Unknown("the model is not in float32 on a CPU")
     try:
-        watch = Watch(decoder, model.output, model.logits, copied=_is_copied)
+        guard = Guard(decoder, model.output, model.logits, copied=_is_copied)
     except ValueError as error:
         raise Unknown(str(error)) from error
-    if watch.training:
+    if guard.training:
         raise Unknown("the model is in training")
-    return watch
+    return guard
 
 
 def _is_copied(module: nn.Module) -> bool:
@@ -308,11 +308,5 @@ def _is_copied(module: nn.Module) -> bool:
 
 def _memory_mask(state: DecoderState) -> Tensor | None:
     """What is added to the scores of the source, [B, 1, 1, S]. The state keeps it, as it does for the modules."""
-    if state.memory_lengths is None:
-        return None
-    if state.memory_scope is None:
-        key = state.memory[0][0]
-        state.memory_scope = Mask.padding(state.memory_lengths).resolve(
-            1, key.shape[2], device=key.device, dtype=key.dtype
-        )
-    return state.memory_scope.added
+    mask = state.memory_mask(torch.float32)
+    return None if mask is None else mask.added

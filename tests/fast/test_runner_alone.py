@@ -13,12 +13,12 @@ from generation.language_models import LONGEST, TREES, VOCABULARY, build
 from generation.prompted import generator, tokenizer
 from sublayer import config, laws
 from sublayer.errors import InputError
+from sublayer.fast.decoding import decoder_backend, weight_formats
+from sublayer.fast.decoding.runner import Runner, runner_for
 from sublayer.generation.generator import Generator
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import Runner, runner_for
 from sublayer.models import DecoderOnly, DecoderState
 from sublayer.models.decoder import Decoder
-from sublayer.nn import matrix
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
 
@@ -168,8 +168,8 @@ def with_matrices(model: DecoderOnly, change: Callable[[Tensor], Tensor]) -> Dec
 @pytest.mark.parametrize("name", TREES)
 def test_int8_is_the_model_with_its_matrices_rounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is lost is lost in the weights: of the 16 bits of what they are multiplied with, next to nothing."""
-    monkeypatch.setattr(matrix, "LARGE", 0)
-    monkeypatch.setattr(matrix, "LARGE_IN_PIECES", 0)
+    monkeypatch.setattr(weight_formats, "LARGE", 0)
+    monkeypatch.setattr(weight_formats, "LARGE_IN_PIECES", 0)
     runner = Runner(build(TREES[name]), "int8")
     rounded = with_matrices(build(TREES[name]), whole)
     pairs = [*zip(decode(runner, LENGTHS), decode(rounded, LENGTHS), strict=True)]
@@ -199,11 +199,12 @@ def test_weights_that_cannot_be_had_are_refused(weights: config.Weights) -> None
 def test_a_generator_of_int8_weights() -> None:
     own = tokenizer()
     tree = TREES["gemma2"].model_copy(update={"vocab_size": own.vocab_size})
-    model = Generator(build(tree), own, config.Generation(max_tokens=5), weights="int8")
+    narrow = decoder_backend(build(tree), weights="int8")
+    model = Generator(build(tree), own, config.Generation(max_tokens=5), backend=narrow)
     rows = model.generate(["one two", "three"])
     assert [len(one.tokens) for one in rows] == [5, 5] or any(one.best.ended == "end" for one in rows)
     with pytest.raises(InputError, match="float32 on a CPU"):
-        Generator(build(tree).double(), own, config.Generation(), weights="int8")
+        decoder_backend(build(tree).double(), weights="int8")
 
 
 def test_a_generator_steps_by_a_runner(steps_by_modules: list[int]) -> None:
@@ -215,4 +216,4 @@ def test_a_generator_steps_by_a_runner(steps_by_modules: list[int]) -> None:
 
 def test_a_model_that_decodes_by_itself_has_no_weights_to_choose() -> None:
     with pytest.raises(InputError, match="LanguageTable decodes by itself"):
-        Generator(generator().model, tokenizer(), config.Generation(), weights="int8")
+        decoder_backend(generator().model, weights="int8")

@@ -1,4 +1,4 @@
-"""A matrix that is only multiplied with, as a plain function of rows, and the types that it may be kept in.
+"""Weight formats: a matrix that is only multiplied with, as a function of rows, and the types that it may be kept in.
 
     y = activation(x W^T + b)        x [R, in] and y [R, out], float32
 
@@ -23,31 +23,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.fast.choices import SMALL, prepared_way
+from sublayer.fast.layouts import PLAIN, Function, Fused, one_dnn, packed
+from sublayer.fast.prepared import prepared
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.linear import one_dnn, pack, product
 
-Function: TypeAlias = Callable[[Tensor], Tensor]
-"""[R, in] -> [R, out]. The result is the caller's own, to be written over."""
-
-FUSED: Mapping[config.Activation | None, tuple[str, str]] = {
-    None: ("none", ""),
-    "relu": ("relu", ""),
-    "gelu": ("gelu", "none"),
-    "gelu_tanh": ("gelu", "tanh"),
-    "silu": ("swish", ""),
-    "tanh": ("tanh", ""),
+FUSED: Mapping[config.Activation | None, Fused] = {
+    None: PLAIN,
+    "relu": Fused("relu", "", ACTIVATIONS["relu"]),
+    "gelu": Fused("gelu", "none", ACTIVATIONS["gelu"]),
+    "gelu_tanh": Fused("gelu", "tanh", ACTIVATIONS["gelu_tanh"]),
+    "silu": Fused("swish", "", ACTIVATIONS["silu"]),
+    "tanh": Fused("tanh", "", ACTIVATIONS["tanh"]),
 }
-"""Our names of activations, and what oneDNN calls them."""
+"""Our names of activations, what oneDNN calls them, and what they are."""
 
 
-class Keep(Protocol):
+class WeightFormat(Protocol):
     """How a matrix becomes a function: weight [out, in] and bias [out] in float32, which are copied, not kept."""
 
     def __call__(
@@ -56,44 +53,14 @@ class Keep(Protocol):
 
 
 def float32(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
-    several = prepared_way(2, weight.numel()) if one_dnn() else "transposed"
-    # A large weight is not held twice.
-    one = prepared_way(1, weight.numel()) if one_dnn() and weight.numel() <= SMALL else several
-    apply = {way: PREPARED[way](weight, bias, activation) for way in {one, several}}
-    of_one, of_several = apply[one], apply[several]
-    return of_several if one == several else lambda x: of_one(x) if x.shape[0] == 1 else of_several(x)
-
-
-def _packed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
-    attribute, algorithm = FUSED[activation]
-    packed = pack(weight)
-
-    def apply(x: Tensor) -> Tensor:
-        y: Tensor = product(x, packed, bias, attribute, [], algorithm)
-        return y
-
-    return apply
-
-
-def _transposed(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
-    transposed, finish = weight.t().contiguous(), _finish(activation)
-    return lambda x: finish(x.mm(transposed) if bias is None else torch.addmm(bias, x, transposed))
-
-
-PREPARED: Mapping[str, Keep] = {"packed": _packed, "transposed": _transposed}
+    return prepared(weight, bias, FUSED[activation])
 
 
 def bfloat16(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
     if not packs_bfloat16():
         return _in_pieces(weight.bfloat16(), None, bias, activation)
-    attribute, algorithm = FUSED[activation]
-    packed, narrow = pack(weight.bfloat16()), None if bias is None else bias.bfloat16()
-
-    def apply(x: Tensor) -> Tensor:
-        y: Tensor = product(x.bfloat16(), packed, narrow, attribute, [], algorithm)
-        return y.float()
-
-    return apply
+    multiply = packed(weight.bfloat16(), None if bias is None else bias.bfloat16(), FUSED[activation])
+    return lambda x: multiply(x.bfloat16()).float()
 
 
 def int8(weight: Tensor, bias: Tensor | None, activation: config.Activation | None = None) -> Function:
@@ -114,7 +81,7 @@ def int8(weight: Tensor, bias: Tensor | None, activation: config.Activation | No
 
 
 def _finish(activation: config.Activation | None) -> Function:
-    return (lambda y: y) if activation is None else ACTIVATIONS[activation]
+    return FUSED[activation].function or (lambda y: y)
 
 
 # --- bfloat16 ------------------------------------------------------------------------------------------------------
@@ -154,7 +121,7 @@ def packs_bfloat16() -> bool:
 def _packs_bfloat16() -> bool:
     ones = torch.ones(16, 16, dtype=torch.bfloat16)
     try:
-        return bool((product(ones, pack(ones), None, "none", [], "") == 16).all())
+        return bool((packed(ones, None)(ones) == 16).all())
     except RuntimeError:
         return False
 
@@ -272,4 +239,4 @@ def by_digits(
     return apply
 
 
-KEEPING: Mapping[config.Weights, Keep] = {"float32": float32, "bfloat16": bfloat16, "int8": int8}
+WEIGHT_FORMATS: Mapping[config.Weights, WeightFormat] = {"float32": float32, "bfloat16": bfloat16, "int8": int8}

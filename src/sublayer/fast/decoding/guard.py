@@ -18,7 +18,7 @@ from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
 
 
-class Watch:
+class Guard:
     """Remembers modules as they are now, with all below them.
 
     Args:

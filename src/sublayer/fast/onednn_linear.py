@@ -2,7 +2,7 @@
 
     y = x W^T + b        dL/dx = g W        dL/dW = g^T x        dL/db = sum of the rows of g
 
-Which one is measured (`sublayer.fast`), for each of the products. Whoever wants torch's own says so by torch's own
+Which one is measured, for each of the products. Whoever wants torch's own says so by torch's own
 switch, `torch.backends.mkldnn.enabled = False`.
 
 Shapes: N rows, I in, O out.
@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from sublayer.fast import custom_autograd
 from sublayer.fast.choices import training_products
 from sublayer.fast.products import ONE_DNN, TORCH, Products
-from sublayer.nn import by_hand
 
 # Multiplications below which a call of oneDNN costs more than it gains.
 LEAST = 2**21
 
 
-def products(x: Tensor, weight: Tensor) -> Products:
+def fastest_products(x: Tensor, weight: Tensor) -> Products:
     """Return the faster ways for x [..., I] and W [O, I] and what follows from them; `TORCH` where oneDNN does not fit.
 
     oneDNN fits float32 without autocast on a CPU for which torch was built with MKL, beginning at `LEAST`
@@ -50,7 +50,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Shape: x [..., I], weight [O, I], bias [O] -> [..., O].
     """
-    if by_hand.may_replace(x, weight, bias) and (by := products(x, weight)) is not TORCH:
+    if custom_autograd.may_replace(x, weight, bias) and (by := fastest_products(x, weight)) is not TORCH:
         return cast(Tensor, _Linear.apply(x, weight, bias, by))  # pyright: ignore[reportUnknownMemberType]
     return F.linear(x, weight, bias)
 

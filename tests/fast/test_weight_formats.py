@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.fast.choices import SMALL
+from sublayer.fast.decoding import weight_formats
+from sublayer.fast.decoding.weight_formats import BYTE_PRODUCTS, LARGE, SIDE_BY_SIDE, WEIGHT_FORMATS, ByteProduct
 from sublayer.laws import relative_error
-from sublayer.nn import matrix
 from sublayer.nn.activation import ACTIVATIONS
-from sublayer.nn.matrix import BYTE_PRODUCTS, KEEPING, LARGE, SIDE_BY_SIDE, SMALL, ByteProduct
 
 ROWS = (1, 5, 300)
 SIZES = ((7, 5), (96, 64), (2 * SMALL // 256, 257), (LARGE // 512, 512))
@@ -21,15 +22,15 @@ assert 5 * LARGE // 512 < SIDE_BY_SIDE < 300 * LARGE // 512
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-EXACT = [way for way in BYTE_PRODUCTS if matrix._exact(way)]
+EXACT = [way for way in BYTE_PRODUCTS if weight_formats._exact(way)]
 """Whatever is switched on."""
 
 
 @pytest.fixture
 def small_matrices_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made whole numbers like large ones."""
-    monkeypatch.setattr(matrix, "LARGE", 0)
-    monkeypatch.setattr(matrix, "LARGE_IN_PIECES", 0)
+    monkeypatch.setattr(weight_formats, "LARGE", 0)
+    monkeypatch.setattr(weight_formats, "LARGE_IN_PIECES", 0)
 
 
 @pytest.fixture(params=["as here", "without oneDNN", "in pieces", *EXACT], ids=lambda way: way_name(way))
@@ -37,12 +38,12 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Several kinds of processor: how they multiply what is narrow."""
     match request.param:
         case ByteProduct() as way:
-            monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
+            monkeypatch.setattr(weight_formats, "exact_byte_product", lambda: way)
         case "without oneDNN":
             monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
         case "in pieces":
-            monkeypatch.setattr(matrix, "exact_byte_product", lambda: None)
-            monkeypatch.setattr(matrix, "packs_bfloat16", lambda: False)
+            monkeypatch.setattr(weight_formats, "exact_byte_product", lambda: None)
+            monkeypatch.setattr(weight_formats, "packs_bfloat16", lambda: False)
         case _:
             pass
 
@@ -67,7 +68,7 @@ def outlying(rows: int, width: int) -> Tensor:
 @pytest.mark.usefixtures("processor")
 def test_the_product_is_that_of_the_weights_as_kept(weights: config.Weights, rows: int, size: tuple[int, int]) -> None:
     weight, bias, x = drawn(1, *size), drawn(2, size[0]), outlying(rows, size[1])
-    found = KEEPING[weights](weight, bias)(x)
+    found = WEIGHT_FORMATS[weights](weight, bias)(x)
     assert found.dtype == torch.float32
     given, kept = (t.to(TYPES[weights]).double() for t in (x, weight))
     expected = given @ kept.T + bias.double()
@@ -85,9 +86,9 @@ def test_in_int8_only_the_rounding_of_the_weights_and_of_x_is_lost(rows: int, si
     scale = weight.abs().amax(dim=1, keepdim=True) / 127
     kept = (weight / scale).round().double() * scale.double()
     expected = x.double() @ kept.T + bias.double()
-    found = KEEPING["int8"](weight, bias)(x).double()
-    way = matrix.exact_byte_product()
-    unit = 0.0 if way is None else x.abs().amax(dim=1, keepdim=True).double() / matrix.most(way.base)
+    found = WEIGHT_FORMATS["int8"](weight, bias)(x).double()
+    way = weight_formats.exact_byte_product()
+    unit = 0.0 if way is None else x.abs().amax(dim=1, keepdim=True).double() / weight_formats.most(way.base)
     # A little of a unit more, for scaling x to units rounds too.
     lost = unit / 2 * (1 + 2**-8) * kept.abs().sum(dim=1)
     # Whole numbers are summed without rounding; in pieces each addition rounds.
@@ -102,7 +103,7 @@ def test_in_int8_only_the_rounding_of_the_weights_and_of_x_is_lost(rows: int, si
 def test_the_activation_comes_after_the_bias(weights: config.Weights, activation: config.Activation) -> None:
     for rows in (1, 6):
         weight, bias, x = drawn(1, 24, 16), drawn(2, 24), drawn(3, rows, 16)
-        plain, active = (KEEPING[weights](weight, bias, name)(x) for name in (None, activation))
+        plain, active = (WEIGHT_FORMATS[weights](weight, bias, name)(x) for name in (None, activation))
         expected = ACTIVATIONS[activation](plain)
         assert relative_error(active, expected) < (2**-7 if weights == "bfloat16" else 1e-5)
         assert relative_error(plain, expected) > 0.1
@@ -115,9 +116,9 @@ def test_a_row_in_int8_does_not_depend_on_the_others(
     way: ByteProduct, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums of whole numbers are exact, so not even in the last bit, and not whether digits are side by side."""
-    monkeypatch.setattr(matrix, "exact_byte_product", lambda: way)
-    monkeypatch.setattr(matrix, "SIDE_BY_SIDE", 100)
-    keep, x = KEEPING["int8"](drawn(1, 40, 64), drawn(2, 40)), drawn(3, rows, 64)
+    monkeypatch.setattr(weight_formats, "exact_byte_product", lambda: way)
+    monkeypatch.setattr(weight_formats, "SIDE_BY_SIDE", 100)
+    keep, x = WEIGHT_FORMATS["int8"](drawn(1, 40, 64), drawn(2, 40)), drawn(3, rows, 64)
     x[0] *= 1000
     together = keep(x)
     for row in range(rows):
@@ -130,7 +131,7 @@ def test_rows_of_zeros(weights: config.Weights) -> None:
     weight, bias = drawn(1, 8, 6), drawn(2, 8)
     weight[3] = 0
     x = torch.stack((torch.zeros(6), torch.ones(6)))
-    found = KEEPING[weights](weight, bias)(x)
+    found = WEIGHT_FORMATS[weights](weight, bias)(x)
     assert relative_error(found[0], bias) < 2**-8
     assert relative_error(found[1], weight.sum(dim=1) + bias) < 2**-5
     assert found.isfinite().all()
@@ -138,9 +139,9 @@ def test_rows_of_zeros(weights: config.Weights) -> None:
 
 def test_small_matrices_stay_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias, x = drawn(1, 40, 64), drawn(2, 40), drawn(3, 3, 64)
-    for packs in {matrix.packs_bfloat16(), False}:
-        monkeypatch.setattr(matrix, "packs_bfloat16", lambda packs=packs: packs)
-        assert torch.equal(KEEPING["int8"](weight, bias)(x), KEEPING["bfloat16"](weight, bias)(x))
+    for packs in {weight_formats.packs_bfloat16(), False}:
+        monkeypatch.setattr(weight_formats, "packs_bfloat16", lambda packs=packs: packs)
+        assert torch.equal(WEIGHT_FORMATS["int8"](weight, bias)(x), WEIGHT_FORMATS["bfloat16"](weight, bias)(x))
 
 
 def overflowing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
@@ -156,16 +157,20 @@ def overflowing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], T
 
 def test_a_processor_whose_pairs_of_bytes_overflow_gets_digits_of_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = (ByteProduct(overflowing, 256), ByteProduct(overflowing, 128))
-    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", ways)
-    assert matrix.exact_byte_product() == ways[1]
+    monkeypatch.setattr(weight_formats, "BYTE_PRODUCTS", ways)
+    assert weight_formats.exact_byte_product() == ways[1]
 
 
 def test_a_way_that_is_not_there_or_switched_off_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(whole: Tensor, scale: Tensor, base: int) -> Callable[[Tensor], Tensor]:
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(matrix, "BYTE_PRODUCTS", (ByteProduct(missing, 256), ByteProduct(matrix._by_one_dnn, 256)))
-    monkeypatch.setattr(matrix, "_exact", lambda way: way.multiply is not missing)
-    assert matrix.exact_byte_product() == (ByteProduct(matrix._by_one_dnn, 256) if matrix.one_dnn() else None)
+    monkeypatch.setattr(
+        weight_formats, "BYTE_PRODUCTS", (ByteProduct(missing, 256), ByteProduct(weight_formats._by_one_dnn, 256))
+    )
+    monkeypatch.setattr(weight_formats, "_exact", lambda way: way.multiply is not missing)
+    assert weight_formats.exact_byte_product() == (
+        ByteProduct(weight_formats._by_one_dnn, 256) if weight_formats.one_dnn() else None
+    )
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert matrix.exact_byte_product() is None
+    assert weight_formats.exact_byte_product() is None

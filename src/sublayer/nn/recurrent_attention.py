@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.nn.attend import attend
+from sublayer.nn.attend import attend, attention_weights
 from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
-from sublayer.nn.mask import Scope
+from sublayer.nn.mask import ResolvedMask
 from sublayer.nn.part import Part
 from sublayer.nn.tap import Tap
 
 
-class LookBack(Part):
+class RecurrentAttention(Part):
     """Attention of a recurrent decoder's states to an encoder's output. The tap `weights` sees the weights."""
 
     def __init__(self, c: config.Multiplicative | config.Additive, dim: int) -> None:
@@ -49,7 +49,7 @@ class LookBack(Part):
         """
         return self.key(memory).unsqueeze(1), memory.unsqueeze(1)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], scope: Scope) -> Tensor:
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: ResolvedMask) -> Tensor:
         """Shape: x [B * r, T, D] -> [B * r, T, D]; the tap sees [B, 1, r * T, S].
 
         The r rows that share a source are queries side by side on one copy of its keys.
@@ -57,18 +57,13 @@ class LookBack(Part):
         key, value = keys_values
         query = x.reshape(key.shape[0], 1, -1, x.shape[-1])
         if self.query is None or self.score is None:
-            context = attend(query, key, value, scope, scale=1.0, tap=self.weights)
+            context = attend(query, key, value, mask, scale=1.0, tap=self.weights)
         else:
-            context = self._added(self.query(query), key, value, scope)
+            context = self._added(self.query(query), key, value, mask)
         return self.combine(torch.cat((context.reshape(x.shape), x), dim=-1)).tanh()
 
-    def _added(self, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
+    def _added(self, query: Tensor, key: Tensor, value: Tensor, mask: ResolvedMask) -> Tensor:
         """[B, 1, Q, A], [B, 1, S, A], [B, 1, S, D] -> [B, 1, Q, D]."""
         assert self.score is not None
         scores: Tensor = self.score((query.unsqueeze(3) + key.unsqueeze(2)).tanh()).squeeze(-1)
-        if scope.additive is not None:
-            scores = scores + scope.additive
-        weights = scores.softmax(dim=-1)
-        if scope.occupied is not None:
-            weights = weights * scope.occupied
-        return self.weights(weights) @ value
+        return self.weights(attention_weights(scores, mask)) @ value

@@ -1,9 +1,9 @@
 """The parts as plain functions of new positions: what a decoding step computes, without the modules around it.
 
 In a small model the calls of modules cost a decoding step as much time as its products. Here each part is turned, once,
-into a function over its weights that a step may call many times: products with prepared matrices (`matrix.py`) and the
+into a function over its weights that a step may call many times: products with matrices of a `WeightFormat` and the
 activation within them, keys and values copied into the cache once, no taps and no dropout. Whoever uses these functions
-therefore asks a `Watch` whether the modules are still the same and nobody listens. Copied are the matrices of the
+therefore asks a `Guard` whether the modules are still the same and nobody listens. Copied are the matrices of the
 products and what the places of a decoder are computed to; all else is read where it stands.
 
 The functions are made from the modules, by type. A part that is not known here raises `Unknown`; nothing is guessed.
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sublayer import config
+from sublayer.fast.decoding.weight_formats import FUSED, WeightFormat, float32
+from sublayer.fast.layouts import Function
 from sublayer.nn import attend
 from sublayer.nn.activation import ACTIVATIONS
 from sublayer.nn.attention import CrossAttention, SelfAttention
@@ -31,8 +33,7 @@ from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts, mixture
 from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.nn.linear import Linear
-from sublayer.nn.mask import Scope
-from sublayer.nn.matrix import FUSED, Function, Keep, float32
+from sublayer.nn.mask import ResolvedMask
 from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Alibi, Learned, NoPosition, RelativeBias, Rotary, Rotation, Sinusoidal
 from sublayer.nn.sublayer import SubLayer
@@ -46,31 +47,31 @@ class Unknown(Exception):
 
 
 @dataclass(slots=True)
-class Sight:
+class LayerStep:
     """What layers of a kind have in common in one step: how new positions are turned, and what they see.
 
     rotation: of queries and keys, cos and sin [r] or [N, 1, r].
     added: to the scores of one new token a row, [1 or R, 1 or H, T]; None for nothing.
-    scope: for several new tokens a row, in the place of `added`.
+    mask: for several new tokens a row, in the place of `added`.
     """
 
     rotation: Rotation | None
     added: Tensor | None = None
-    scope: Scope | None = None
+    mask: ResolvedMask | None = None
 
 
 @dataclass(slots=True)
 class Step:
     """What one step has for all its layers.
 
-    new: n, tokens a row. sights: of each kind of layer.
+    new: n, tokens a row. layer_steps: of each kind of layer.
     slots: of each layer, where its new keys and values go, [2, R, G, n, d].
     held: for each kind, of each layer its keys, then its values, [R, G, T, d] each, the new positions among them.
     memory: of each layer, keys and values of the source, [B, G, S, d]; memory_mask: what is added to their scores.
     """
 
     new: int
-    sights: Sequence[Sight]
+    layer_steps: Sequence[LayerStep]
     slots: Sequence[Tensor]
     held: Sequence[Sequence[Tensor]]
     memory: Sequence[tuple[Tensor, Tensor]]
@@ -89,10 +90,10 @@ def known(module: nn.Module | None, kind: type[M]) -> M:
     return module
 
 
-def linear(part: nn.Module, keep: Keep, activation: config.Activation | None = None) -> Function:
-    """activation(x W^T + b), the matrix kept as `keep` keeps it."""
+def linear(part: nn.Module, weight_format: WeightFormat, activation: config.Activation | None = None) -> Function:
+    """activation(x W^T + b), the matrix kept as `weight_format` keeps it."""
     part = known(part, Linear)
-    return keep(part.weight.detach(), part.bias, activation)
+    return weight_format(part.weight.detach(), part.bias, activation)
 
 
 def norm(part: nn.Module) -> Function:
@@ -115,19 +116,24 @@ def norm_or_none(part: nn.Module | None) -> Function | None:
 # --- the sub-layers ----------------------------------------------------------------------------------------------
 
 
-def block(part: nn.Module, index: int, kind: int, keep: Keep) -> list[Written]:
+def block(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> list[Written]:
     """What a layer does to the stream, one function after the other: [N, D] -> [N, D].
 
     Args:
-        index: of the layer. kind: of its sight.
+        index: of the layer. kind: of its layer_step.
     """
     part = known(part, Block)
-    attention, feed = self_attention(part.self_attention, index, kind, keep), feed_forward(part.feed_forward, keep)
+    attention, feed = (
+        self_attention(part.self_attention, index, kind, weight_format),
+        feed_forward(part.feed_forward, weight_format),
+    )
     if part.parallel:
         return [parallel(part, attention, feed)]
     found = [sublayer(part.self_attention_sublayer, attention)]
     if part.cross_attention is not None and part.cross_attention_sublayer is not None:
-        found.append(sublayer(part.cross_attention_sublayer, cross_attention(part.cross_attention, index, keep)))
+        found.append(
+            sublayer(part.cross_attention_sublayer, cross_attention(part.cross_attention, index, weight_format))
+        )
     return [*found, sublayer(part.feed_forward_sublayer, feed)]
 
 
@@ -162,10 +168,10 @@ def parallel(part: Block, attention: Written, feed: Written) -> Written:
     return apply
 
 
-def self_attention(part: nn.Module, index: int, kind: int, keep: Keep) -> Written:
+def self_attention(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> Written:
     """New queries against what the cache holds."""
     part = known(part, SelfAttention)
-    project, output = linear(part.qkv, keep), linear(part.output, keep)
+    project, output = linear(part.qkv, weight_format), linear(part.output, weight_format)
     query_norm, key_norm, each = norm_or_none(part.query_norm), norm_or_none(part.key_norm), part.norm_each_head
     heads, groups, width = part.head_count, part.groups, part.width
     everything = heads + 2 * groups
@@ -181,20 +187,20 @@ def self_attention(part: nn.Module, index: int, kind: int, keep: Keep) -> Writte
         if query_norm is not None and key_norm is not None:
             normalize(qkv.narrow(1, 0, heads), query_norm)
             normalize(qkv.narrow(1, heads, groups), key_norm)
-        sight = step.sights[kind]
-        if sight.rotation is not None:
+        layer_step = step.layer_steps[kind]
+        if layer_step.rotation is not None:
             both = qkv.narrow(1, 0, heads + groups)
-            both.copy_(sight.rotation.apply(both))
+            both.copy_(layer_step.rotation.apply(both))
         query, fresh = qkv.narrow(1, 0, heads), qkv.narrow(1, heads, 2 * groups)
         step.slots[index].copy_(fresh.view(-1, step.new, 2, groups, width).permute(2, 0, 3, 1, 4))
         key, value = step.held[kind][2 * index], step.held[kind][2 * index + 1]
-        mixed = (look if step.new == 1 else look_from_several)(query, key, value, sight, step.new)
+        mixed = (look if step.new == 1 else look_from_several)(query, key, value, layer_step, step.new)
         return output(mixed.reshape(-1, heads * width))
 
     return apply
 
 
-Look: TypeAlias = Callable[[Tensor, Tensor, Tensor, Sight, int], Tensor]
+Look: TypeAlias = Callable[[Tensor, Tensor, Tensor, LayerStep, int], Tensor]
 """query [N, H, d], keys and values [R, G, T, d], what is seen, n -> [N, H, d] in any shape that holds it so."""
 
 
@@ -202,9 +208,9 @@ def one_query(part: SelfAttention) -> Look:
     """One query a row: heads that share keys are queries side by side."""
     groups, sharing, width, scale = part.groups, part.head_count // part.groups, part.width, part.scale
 
-    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
+    def look(query: Tensor, key: Tensor, value: Tensor, layer_step: LayerStep, new: int) -> Tensor:
         return scaled_dot_product_attention(
-            query.view(-1, groups, sharing, width), key, value, shared_by(sight.added, groups), scale=scale
+            query.view(-1, groups, sharing, width), key, value, shared_by(layer_step.added, groups), scale=scale
         )
 
     return look
@@ -214,10 +220,10 @@ def one_query_capped(part: SelfAttention, softcap: float) -> Look:
     """The same with a cap on the scores, which torch's kernel does not know."""
     groups, sharing, width, scale = part.groups, part.head_count // part.groups, part.width, part.scale
 
-    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
+    def look(query: Tensor, key: Tensor, value: Tensor, layer_step: LayerStep, new: int) -> Tensor:
         scores = (query * (scale / softcap)).view(-1, groups, sharing, width) @ key.transpose(-2, -1)
         scores = scores.tanh_().mul_(softcap)
-        added = shared_by(sight.added, groups)
+        added = shared_by(layer_step.added, groups)
         if added is not None:
             # A row that is all padding has nothing but -inf, and its softmax is NaN; the fused kernel makes zeros.
             scores.add_(added).clamp_(min=torch.finfo(scores.dtype).min / 2)
@@ -230,13 +236,13 @@ def several_queries(part: SelfAttention) -> Look:
     """Several queries a row, which do not all see the same: as the modules do it."""
     heads, width, scale, softcap = part.head_count, part.width, part.scale, part.softcap
 
-    def look(query: Tensor, key: Tensor, value: Tensor, sight: Sight, new: int) -> Tensor:
-        query, scope = query.view(-1, new, heads, width).transpose(1, 2), sight.scope
-        assert scope is not None, "several new tokens do not see the same"
+    def look(query: Tensor, key: Tensor, value: Tensor, layer_step: LayerStep, new: int) -> Tensor:
+        query, mask = query.view(-1, new, heads, width).transpose(1, 2), layer_step.mask
+        assert mask is not None, "several new tokens do not see the same"
         if softcap is None:
-            mixed = attend.fused(query, key, value, scope, scale=scale)
+            mixed = attend.fused(query, key, value, mask, scale=scale)
         else:
-            mixed = attend.explicit(query, key, value, scope, scale=scale, softcap=softcap)
+            mixed = attend.explicit(query, key, value, mask, scale=scale, softcap=softcap)
         return mixed.transpose(1, 2)
 
     return look
@@ -249,12 +255,12 @@ def shared_by(added: Tensor | None, groups: int) -> Tensor | None:
     return added.unsqueeze(1) if added.shape[1] == 1 else added.view(added.shape[0], groups, -1, added.shape[-1])
 
 
-def cross_attention(part: nn.Module, index: int, keep: Keep) -> Written:
+def cross_attention(part: nn.Module, index: int, weight_format: WeightFormat) -> Written:
     """Rows of a sentence, their tokens, and heads that share keys, are queries side by side on one copy of its keys."""
     part = known(part, CrossAttention)
     if part.softcap is not None:
         raise Unknown("a cap on the scores of the source")
-    project, output = linear(part.query, keep), linear(part.output, keep)
+    project, output = linear(part.query, weight_format), linear(part.output, weight_format)
     query_norm, each = norm_or_none(part.query_norm), part.norm_each_head
     heads, groups, width, scale = part.head_count, part.groups, part.width, part.scale
     sharing = heads // groups
@@ -277,16 +283,16 @@ def cross_attention(part: nn.Module, index: int, keep: Keep) -> Written:
     return apply
 
 
-def feed_forward(part: nn.Module, keep: Keep) -> Written:
+def feed_forward(part: nn.Module, weight_format: WeightFormat) -> Written:
     """Position-wise with the activation inside the product, gated, or a mixture."""
     if isinstance(part, PositionWise):
         part = known(part, PositionWise)
-        up, down = linear(part.up, keep, name_of(part.activation)), linear(part.down, keep)
+        up, down = linear(part.up, weight_format, name_of(part.activation)), linear(part.down, weight_format)
         return lambda x, step: down(up(x))
     if isinstance(part, MixtureOfExperts):
-        return experts(part, keep)
+        return experts(part, weight_format)
     part = known(part, Gated)
-    network = gated(linear(part.gate_up, keep), linear(part.down, keep), name_of(part.activation))
+    network = gated(linear(part.gate_up, weight_format), linear(part.down, weight_format), name_of(part.activation))
     return lambda x, step: network(x)
 
 
@@ -300,12 +306,12 @@ def gated(gate_up: Function, down: Function, name: config.Activation) -> Functio
     return network
 
 
-def experts(part: nn.Module, keep: Keep) -> Written:
+def experts(part: nn.Module, weight_format: WeightFormat) -> Written:
     """A mixture; its router stays in float32, for a rounded score would send a token elsewhere."""
     part = known(part, MixtureOfExperts)
     router, active, normalize = linear(part.router, float32), part.active, part.normalize
     networks = [
-        gated(keep(gate_up, None), keep(down, None), name_of(part.activation))
+        gated(weight_format(gate_up, None), weight_format(down, None), name_of(part.activation))
         for gate_up, down in zip(part.gate_up.detach(), part.down.detach(), strict=True)
     ]
 
@@ -329,7 +335,7 @@ def name_of(activation: Callable[[Tensor], Tensor]) -> config.Activation:
 
 
 @dataclass(frozen=True)
-class Places:
+class PositionTables:
     """What a position does to a new token at each place, from tables: L places.
 
     added: to the embedding, [L, D]. rotation: of queries and keys, [L, r]. bias: on the scores of the last of the L
@@ -357,32 +363,34 @@ class Places:
         return self.bias[None, :, last - place + first :]
 
 
-def places(part: nn.Module, length: int, dtype: torch.dtype) -> Places:
+def places(part: nn.Module, length: int, dtype: torch.dtype) -> PositionTables:
     """The first `length` places of a position."""
     every = torch.arange(length)
     match part:
         case Sinusoidal():
-            return Places(added=known(part, Sinusoidal).table.to(dtype))
+            return PositionTables(added=known(part, Sinusoidal).table.to(dtype))
         case Learned():
             learned = known(part, Learned)
-            return Places(added=learned.weight[learned.config.offset :])
+            return PositionTables(added=learned.weight[learned.config.offset :])
         case Rotary():
-            return Places(rotation=known(part, Rotary).rotation(every, dtype))
+            return PositionTables(rotation=known(part, Rotary).rotation(every, dtype))
         case Alibi() | RelativeBias():
-            return Places(bias=known(part, type(part)).bias(every[-1:], every, dtype).squeeze(1))
+            return PositionTables(bias=known(part, type(part)).bias(every[-1:], every, dtype).squeeze(1))
         case _:
             known(part, NoPosition)
-            return Places()
+            return PositionTables()
 
 
-def embedding(part: nn.Module, added: Tensor | None, keep: Keep) -> Callable[[Tensor, int | Tensor], Tensor]:
+def embedding(
+    part: nn.Module, added: Tensor | None, weight_format: WeightFormat
+) -> Callable[[Tensor, int | Tensor], Tensor]:
     """Tokens [N] at one place, or at a place each, -> widen(norm(E[token] * scale + position)), [N, D]."""
     part = known(part, Embedding)
     tokens_part = known(part.tokens, nn.Embedding)
     if tokens_part.max_norm is not None:
         raise Unknown("an embedding that rescales its vectors")
     table, scale, normed = tokens_part.weight, part.scale, norm_or_none(part.norm)
-    widen = None if type(part.widen) is nn.Identity else linear(part.widen, keep)
+    widen = None if type(part.widen) is nn.Identity else linear(part.widen, weight_format)
 
     def apply(tokens: Tensor, place: int | Tensor) -> Tensor:
         x = torch.embedding(table, tokens)

@@ -15,9 +15,9 @@ from generation.fakes import limits_of
 from laws.models import CONFIGS, ROWS, build, redraw
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.generation import runner as runner_module
+from sublayer.fast.decoding import runner as runner_module
+from sublayer.fast.decoding.runner import KNOWN, Runner, runner_for
 from sublayer.generation.greedy import greedy
-from sublayer.generation.runner import KNOWN, Runner, runner_for
 from sublayer.generation.translator import Translator
 from sublayer.models import DecoderState, EncoderDecoder
 from sublayer.nn.feed_forward import PositionWise
@@ -235,10 +235,10 @@ def test_a_copy_of_a_runner_is_its_own_models() -> None:
 
 def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]) -> None:
     translator = Translator(small(), None, config.Decoding())  # type: ignore[arg-type]
-    decode(translator.stepper)  # type: ignore[arg-type]
+    decode(translator.backend)  # type: ignore[arg-type]
     assert steps_by_modules == []
     translator.model = small(seed=2)
-    assert_close(decode(translator.stepper), decode(small(seed=2)))  # type: ignore[arg-type]
+    assert_close(decode(translator.backend), decode(small(seed=2)))  # type: ignore[arg-type]
 
 
 # --- what is left to the modules ---------------------------------------------------------------------------------

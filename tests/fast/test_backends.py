@@ -1,0 +1,101 @@
+"""Decoder backends by name, behind `load`, `Translator` and `Generator`: whoever steps, the texts are the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from generation.language_models import TREES
+from generation.language_models import build as build_text
+from generation.prompted import tokenizer
+from recurrent_models import TEXTS
+from recurrent_models import build as build_recurrent
+from sublayer import config
+from sublayer.errors import InputError
+from sublayer.fast.decoding import BackendName, FixedShapes, Runner, decoder_backend
+from sublayer.generation.generator import Generator
+from sublayer.models import DecoderOnly
+
+NAMES: tuple[BackendName, ...] = ("auto", "modules", "fixed-shapes")
+PROMPTS = ["one two", "three", "four five six one"]
+
+
+def model() -> DecoderOnly:
+    return build_text(TREES["gemma2"].model_copy(update={"vocab_size": tokenizer().vocab_size}))
+
+
+def test_who_steps() -> None:
+    own = model()
+    assert isinstance(decoder_backend(own), Runner)
+    assert isinstance(decoder_backend(own, "fixed-shapes"), FixedShapes)
+    assert decoder_backend(own, "modules") is own
+    assert decoder_backend(own, lambda given: FixedShapes(given)).model is own  # type: ignore[attr-defined]
+    recurrent = build_recurrent(TEXTS[0])
+    assert decoder_backend(recurrent) is decoder_backend(recurrent, "modules") is recurrent
+
+
+def test_texts_do_not_depend_on_who_steps() -> None:
+    own = model()
+    texts = []
+    for name in NAMES:
+        made = Generator(own, tokenizer(), config.Generation(max_tokens=6), backend=decoder_backend(own, name))
+        greedy = [one.tokens for one in made.generate(PROMPTS)]
+        beams = [one.tokens for one in made.generate(PROMPTS, search=config.Beam(size=3))]
+        texts.append((greedy, beams))
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_the_shapes_of_a_step_do_not_change() -> None:
+    own = model()
+    backend = decoder_backend(own, "fixed-shapes")
+    with torch.no_grad():
+        state = backend.start(torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([3, 1]), capacity=5)
+        shape, address = state.cache.buffer.shape, state.cache.buffer.data_ptr()
+        where = state.cache.position
+        for fed in range(5):
+            assert int(where) == state.length == 3 + fed
+            key, _ = state.cache.layer(0).append(*torch.ones(2, *shape[2:4], 1, shape[5]))
+            assert key.shape == (*shape[2:4], 8, shape[5])
+            backend.step(torch.tensor([[1], [2]]), state)
+        assert state.cache.buffer.shape == shape
+        assert state.cache.buffer.data_ptr() == address
+        assert state.cache.position is where
+        with pytest.raises(InputError, match="holds 8 positions"):
+            backend.step(torch.tensor([[1], [2]]), state)
+
+
+def test_what_cannot_be_had_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="'fixed-shapes' cannot be had for a RecurrentDecoderOnly"):
+        decoder_backend(build_recurrent(TEXTS[0]), "fixed-shapes")
+    with pytest.raises(InputError, match="backend = 'quick' cannot be had"):
+        decoder_backend(model(), "quick")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="weights = 'int8', but backend = 'modules' takes them as they are"):
+        decoder_backend(model(), "modules", "int8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_join_have_room_when_the_longer_ones_have_gone(name: BackendName) -> None:
+    """The columns that only those had are given back: no row has more than it was started for."""
+    own = build_text(TREES["llama"])
+    longest, backend = own.config.max_length, decoder_backend(own, name)
+    text = torch.randint(0, own.config.vocab_size, (1, longest), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        alone = own(text)[0]
+        state = backend.start(text[:, : longest - 2])
+        later = backend.start(text[:, :1])
+        state.join(later)
+        both = backend.step(torch.stack((text[0, -2:-1], text[0, 1:2])), state)
+        torch.testing.assert_close(both[:, 0], torch.stack((alone[-2], alone[1])), rtol=1e-4, atol=1e-4)
+        state.keep(torch.tensor([1]))
+        for place in range(2, longest):
+            found = backend.step(text[:, place : place + 1], state)[0, 0]
+            torch.testing.assert_close(found, alone[place], rtol=1e-4, atol=1e-4)
+        with pytest.raises(InputError, match="positions"):
+            backend.step(text[:, :1], state)
+
+
+def test_states_of_other_widths_do_not_join() -> None:
+    own = model()
+    one, other = (own.start(torch.tensor([[1, 2]]), rows=rows) for rows in (1, 2))
+    with pytest.raises(ValueError, match="1 rows a sentence cannot be joined by one of 2"):
+        one.join(other)
