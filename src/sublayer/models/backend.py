@@ -1,0 +1,49 @@
+"""The step contract: what search asks of a model, and all that it asks.
+
+`start` makes a state, `step` feeds one token a row (or several) and gives the logits of what follows. Whoever fulfils
+this (the modules of a model, functions or a program that compute the same, a recurrent network) is a decoder backend,
+and can be searched.
+
+What `start` is given is the sentence to translate, for an encoder-decoder; for a decoder-only model it is the prompt
+without its last token, which is then the first that `step` is fed. `capacity` counts the tokens that `step` will be
+fed at most, in both cases.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, TypeVar
+
+from torch import Tensor
+
+
+class State(Protocol):
+    """What a model remembers between steps. Rows belong to sentences: row b * rows + r is hypothesis r of b.
+
+    length: tokens fed, padding included, the same for all rows. reorder(rows): row i goes on from what row rows[i] was.
+    keep(sentences): go on with these only. join(other): go on with the sentences of another state of this model too,
+    after one's own, whatever their lengths; as many rows a sentence. truncate(length): forget the tokens from there on.
+    """
+
+    @property
+    def length(self) -> int: ...
+
+    def reorder(self, rows: Tensor) -> None: ...
+
+    def keep(self, sentences: Tensor) -> None: ...
+
+    def join(self, other: Self) -> None: ...
+
+    def truncate(self, length: int) -> None: ...
+
+
+S = TypeVar("S", bound=State)
+
+
+class DecoderBackend(Protocol[S]):
+    """What decodes one step after another."""
+
+    def start(
+        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+    ) -> S: ...
+
+    def step(self, tokens: Tensor, state: S) -> Tensor: ...
