@@ -23,14 +23,14 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Text of the kind that the model was trained on, or JSON lines as in a model's test.jsonl.",
-            show_default="what was held out",
+            help="File to score on: the format of the training data, or JSON lines as in test.jsonl.",
+            show_default="the held-out text",
         ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="What a model without a recipe is judged at, as recipes call it: causal, instructions, …",
+            help="Task of a model without a recipe: causal, instructions, …",
             show_default="by its shape and head",
         ),
     ] = None,
@@ -47,12 +47,11 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
 ) -> None:
-    """Score a model on what was held out when it was trained, or on a file.
+    """Score a model on its held-out text, or on a file.
 
-    Its recipe says what it does and how text for that is read. Translations by sacreBLEU with its signature, and chrF.
-    Of conversations the last answers, made by greedy search: how many are, word for word, those that stand there. Of
-    any other model what its task measures: the perplexity of a language model (of --data, a .txt file, one document),
-    the accuracy of a classifier, the F1 of a tagger.
+    The task in the model's recipe decides how. Translation: BLEU by sacreBLEU, with its signature, and chrF. Chats: the
+    share of last answers, by greedy search, that match the reference word for word. Language model: perplexity (--data:
+    a .txt file, one document). Classifier: accuracy. Tagger: F1.
 
     Example: sublayer evaluate runs/demo --beam 4
 

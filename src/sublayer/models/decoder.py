@@ -17,6 +17,7 @@ from sublayer.nn.context import Context, KeysValues, joined_sources
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.mask import Mask, ResolvedMask
 
+
 @dataclass(eq=False)
 class DecoderState:
     """Everything that a decoder remembers between two steps. Search asks only for what stands here.
@@ -149,9 +150,7 @@ class Decoder(Stack):
         if memory is None:
             return self.through(tokens, Context(positions, kinds))
         sees = memory.mask.resolve(size, memory.states.shape[1], device=tokens.device, dtype=self.dtype)
-        return self.through(
-            tokens, Context(positions, kinds, memory=self._keys_values(memory), memory_mask=sees)
-        )
+        return self.through(tokens, Context(positions, kinds, memory=self._keys_values(memory), memory_mask=sees))
 
     def start(self, memory: Memory, *, rows: int, capacity: int, fixed: bool = False) -> DecoderState:
         """The state before the first token, beside an encoder's output.

@@ -61,7 +61,9 @@ class RecurrentEncoder(Reader):
 class RecurrentDecoder(Reader):
     """What writes the target, and looks back at the source where it has attention."""
 
-    def __init__(self, embedding: Embedding, recurrence: Recurrence, cross_attention: RecurrentAttention | None) -> None:
+    def __init__(
+        self, embedding: Embedding, recurrence: Recurrence, cross_attention: RecurrentAttention | None
+    ) -> None:
         super().__init__(embedding, recurrence)
         self.cross_attention = cross_attention
 
