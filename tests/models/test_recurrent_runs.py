@@ -25,9 +25,9 @@ from sublayer.inspection.recording import record
 from sublayer.laws import relative_error
 from sublayer.models import build_model
 from sublayer.nn import recurrence
-from sublayer.training.checkpoint import listed
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.translation import pair_loss
+from sublayer.training.checkpoint import listed
 
 LSTM = {"kind": "lstm", "dim": 48, "max_length": 24, "encoder": {"layers": 1}, "decoder": {"layers": 1}}
 

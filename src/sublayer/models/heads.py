@@ -50,7 +50,7 @@ class Head(nn.Module):
         raise InputError(f"{type(self).__name__} gives no logits to take apart", "Take another model.")
 
     def weights_of_positions(self, size: int) -> Tensor | None:
-        """How much each of `size` positions counts in what is said of a whole text, [S]; None where each has its own."""
+        """How much each of `size` positions counts in what is said of a text, [S]; None where each has its own."""
         return None
 
 

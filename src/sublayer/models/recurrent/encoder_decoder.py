@@ -19,9 +19,9 @@ from sublayer.models.stack import require_length
 from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.linear import Linear
-from sublayer.nn.recurrent_attention import RecurrentAttention
 from sublayer.nn.positions import NoPosition
 from sublayer.nn.recurrence import Recurrence, States
+from sublayer.nn.recurrent_attention import RecurrentAttention
 from sublayer.nn.tap import Tap
 
 
