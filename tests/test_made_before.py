@@ -17,7 +17,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import load, read
 from sublayer.laws import relative_error
-from sublayer.tasks import Classifier, Embedder, Filler, Tagger
+from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.training.metrics import read_metrics
 
 FIXTURES = Path(__file__).parent / "fixtures"

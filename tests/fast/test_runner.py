@@ -63,7 +63,20 @@ def steps_by_modules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-@pytest.mark.parametrize("index", range(len(CONFIGS)))
+LEAN = [index for index, c in enumerate(CONFIGS) if not isinstance(c.decoder.position, config.Kerple)]
+"""A decoder with such positions steps as modules."""
+
+
+@pytest.mark.parametrize("index", sorted(set(range(len(CONFIGS))) - set(LEAN)))
+def test_a_part_that_the_runner_does_not_know_steps_as_modules(index: int, steps_by_modules: list[int]) -> None:
+    model = build(CONFIGS[index], dtype=torch.float32, seed=index)
+    stepper = runner_for(model)
+    assert not isinstance(stepper, Runner)
+    decode(stepper)
+    assert steps_by_modules
+
+
+@pytest.mark.parametrize("index", LEAN)
 def test_every_kind_of_model_is_stepped_without_modules(index: int, steps_by_modules: list[int]) -> None:
     model = build(CONFIGS[index], dtype=torch.float32, seed=index)
     stepper = runner_for(model)

@@ -18,7 +18,7 @@ from sublayer.models import Model, build_model
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.embedding import Embedding
 from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.normalization import Norm
+from sublayer.nn.normalization import Norm, ScaleNorm
 from sublayer.nn.positions import Position
 
 DIM = 16
@@ -159,7 +159,9 @@ def redraw(model: nn.Module, seed: int) -> None:
                     sign = torch.randint(2, module.weight.shape, generator=generator) * 2 - 1
                     # The scale itself may be 1 + weight.
                     plus_one = getattr(module, "plus_one", False)
-                    module.weight.copy_(size * sign - (1.0 if plus_one else 0.0))
+                    # Of what is divided by its length, not by its root mean square, sqrt(D) is the size that stays.
+                    whole = module.dim**0.5 if isinstance(module, ScaleNorm) else 1.0
+                    module.weight.copy_(whole * size * sign - (1.0 if plus_one else 0.0))
                     if module.bias is not None:
                         normal(module.bias, 0.3)
                 case nn.Embedding():

@@ -39,7 +39,7 @@ STEPPED = {law.name for law in laws.LAWS if law.__module__.endswith(("search", "
 
 
 # Where the number of the case draws weights whose attention is nearly uniform, and so would hide an error.
-OTHER_SEEDS = {"encoder-29-alibi-last": 129}
+OTHER_SEEDS = {"encoder-11-rotary-interleaved-half-masked": 100, "encoder-29-none-last": 100}
 
 
 @cache
@@ -107,7 +107,7 @@ def test_every_pair_of_choices_is_covered() -> None:
     assert not uncovered(ROWS, FACTORS, INDEPENDENT)
     assert not uncovered(DECODER_ROWS, DECODER, INDEPENDENT_OF_ONE_STACK)
     assert not uncovered(ENCODER_ROWS, ENCODER, INDEPENDENT_OF_ONE_STACK)
-    assert len(CASES) <= 120, "more configurations than the time allows"
+    assert len(CASES) <= 130, "more configurations than the time allows"
 
 
 @pytest.mark.parametrize(
