@@ -15,7 +15,7 @@ from sublayer.hub.families.gpt_neox import GPT_NEOX
 from sublayer.hub.families.llama import LLAMA, MISTRAL, SMOLLM3
 from sublayer.hub.families.mixtral import MIXTRAL, QWEN3_MOE
 from sublayer.hub.families.modernbert import MODERNBERT
-from sublayer.hub.families.olmo import OLMO2
+from sublayer.hub.families.olmo import OLMO2, OLMO3
 from sublayer.hub.families.phi import PHI3
 from sublayer.hub.families.qwen import QWEN2, QWEN3
 from sublayer.hub.families.roberta import ROBERTA, XLM_ROBERTA
@@ -36,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     GEMMA3,
     PHI3,
     OLMO2,
+    OLMO3,
     GPT2,
     GPT_NEOX,
     FALCON,

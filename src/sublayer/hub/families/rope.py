@@ -33,10 +33,13 @@ def read_rotary(
         base_key, fraction_key: what the older way calls the two.
 
     Raises:
-        CheckpointError: the scaling is of a kind that is not supported.
+        CheckpointError: the scaling is of a kind that is not supported, or said twice.
     """
     table: dict[str, Any] = settings.get("rope_parameters", {})
-    table = settings.get("rope_scaling", {}) or table.get(layer_type, table)
+    scaled: dict[str, Any] = settings.get("rope_scaling", {})
+    if scaled and layer_type in table:
+        raise settings.refusal("rope_scaling", "supported: none beside rope_parameters for each kind of layer")
+    table = scaled or table.get(layer_type, table)
     require(table, "rope_parameters", "table", f"this {settings.family} config")
     base, fraction = settings.get(base_key, 10_000.0), settings.get(fraction_key, 1.0)
     scaling = Settings(table, f"{settings.family} rope scaling")
@@ -55,6 +58,12 @@ def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
     if scaling is None or rotary.layout != "halves":
         return None
     return {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+
+
+def write_table(position: config.Position) -> dict[str, Any] | None:
+    """The same as a table of `rope_parameters`; None for other positions too."""
+    scaling = _write_scaling(position.scaling) if isinstance(position, config.Rotary) else None
+    return None if scaling is None else {"rope_type": "default", "rope_theta": position.base, **scaling}
 
 
 def scaling_of_factors(factors: Tensor, base: float) -> dict[str, Any] | None:
