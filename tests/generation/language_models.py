@@ -107,6 +107,11 @@ TREES: Mapping[str, config.DecoderOnly] = {
         window=3,
         position=config.Rotary(base=100.0),
     ),
+    "glm4": tree(
+        wiring="sandwich",
+        attention={"kv_heads": 2, "output_bias": False},
+        position=config.Rotary(base=100.0, fraction=0.5, layout="interleaved"),
+    ),
     "gpt-j": tree(
         wiring="parallel-shared",
         norm=config.LayerNorm(),

@@ -141,7 +141,7 @@ ROWS: tuple[Row, ...] = (
             "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
         },
     ),
-    # --- Phi-3, OLMo-2 and 3
+    # --- Phi-3, OLMo-2 and 3, GLM-4
     row("phi-3", "Phi3ForCausalLM"),
     row(
         "phi-3, window, part of a head",
@@ -173,6 +173,15 @@ ROWS: tuple[Row, ...] = (
             "full_attention": LLAMA3_SHORT,
             "sliding_attention": LINEAR | {"rope_theta": 50.0},
         },
+    ),
+    row("glm-4", "Glm4ForCausalLM", head_dim=12),
+    row(
+        "glm-4, all of a head, no biases",
+        "Glm4ForCausalLM",
+        head_dim=8,
+        attention_bias=False,
+        tie_word_embeddings=True,
+        rope_parameters=YARN | {"rope_theta": 300.0, "partial_rotary_factor": 1.0},
     ),
     # --- GPT-2
     gpt2("gpt-2"),

@@ -187,6 +187,7 @@ KNOWN: dict[str, tuple[int, str, dict[str, Any]]] = {
         {"hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 16, "vocab_size": 100_352},
     ),
     "Olmo-3-1025-7B": (7_298_011_136, "Olmo3ForCausalLM", {"vocab_size": 100_278, "max_position_embeddings": 65_536}),
+    "GLM-4-9B-0414": (9_400_279_040, "Glm4ForCausalLM", {"rms_norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
     "falcon-7b": (6_921_720_704, "FalconForCausalLM", {}),
 }
 LONG = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "groups": "num_key_value_heads"}
@@ -237,6 +238,8 @@ TABLES: dict[str, Any] = {
         ("olmo3", {"layer_types": ["full_attention"]}, "one for each layer"),
         ("olmo3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
         ("olmo3", {"architectures": ["Olmo3ForSequenceClassification"]}, "Olmo3ForSequenceClassification"),
+        ("glm4", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("glm4", {"layer_types": ["sliding_attention"]}, "layer_types"),
         ("falcon", {"alibi": True}, "alibi = True"),
         ("falcon", {"multi_query": False, "num_kv_heads": 1}, "num_kv_heads = 1"),
         ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn = False"),

@@ -10,6 +10,7 @@ from sublayer.hub.families.distilbert import DISTILBERT
 from sublayer.hub.families.electra import ELECTRA
 from sublayer.hub.families.falcon import FALCON
 from sublayer.hub.families.gemma import GEMMA, GEMMA2, GEMMA3
+from sublayer.hub.families.glm import GLM4
 from sublayer.hub.families.gpt2 import GPT2
 from sublayer.hub.families.gpt_neox import GPT_NEOX
 from sublayer.hub.families.llama import LLAMA, MISTRAL, SMOLLM3
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     PHI3,
     OLMO2,
     OLMO3,
+    GLM4,
     GPT2,
     GPT_NEOX,
     FALCON,

@@ -53,11 +53,12 @@ def read_rotary(
 
 
 def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
-    """The keys of config.json, or None where other libraries have no words for it."""
+    """The keys of config.json, or None where other libraries have no words for the scaling.
+
+    The layout of the pairs, and mostly the fraction too, is the family's: no key says it.
+    """
     scaling = _write_scaling(rotary.scaling)
-    if scaling is None or rotary.layout != "halves":
-        return None
-    return {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+    return None if scaling is None else {"rope_theta": rotary.base, "rope_scaling": scaling or None}
 
 
 def write_table(position: config.Position) -> dict[str, Any] | None:
