@@ -63,8 +63,10 @@ def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
 
 def write_table(position: config.Position) -> dict[str, Any] | None:
     """The same as a table of `rope_parameters`; None for other positions too."""
-    scaling = _write_scaling(position.scaling) if isinstance(position, config.Rotary) else None
-    return None if scaling is None else {"rope_type": "default", "rope_theta": position.base, **scaling}
+    keys = write_rotary(position) if isinstance(position, config.Rotary) else None
+    if keys is None:
+        return None
+    return {"rope_type": "default", "rope_theta": keys["rope_theta"], **(keys["rope_scaling"] or {})}
 
 
 def scaling_of_factors(factors: Tensor, base: float) -> dict[str, Any] | None:
