@@ -211,6 +211,7 @@ TABLES: dict[str, Any] = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 500_000.0},
 }
 
+
 @pytest.mark.parametrize(
     ("family", "changes", "said"),
     [
