@@ -94,6 +94,24 @@ TREES: Mapping[str, config.DecoderOnly] = {
     "olmo2": tree(
         wiring="output", attention={"kv_heads": 2, "query_key_norm": config.RMSNorm(), "query_key_norm_over": "all"}
     ),
+    "olmo3": differing(
+        tree(
+            layers=4,
+            wiring="output",
+            attention={"query_key_norm": config.RMSNorm(), "query_key_norm_over": "all"},
+            position=config.Rotary(base=100.0, scaling=config.YarnScaling(factor=4.0, original_length=8)),
+        ),
+        0,
+        1,
+        2,
+        window=3,
+        position=config.Rotary(base=100.0),
+    ),
+    "glm4": tree(
+        wiring="sandwich",
+        attention={"kv_heads": 2, "output_bias": False},
+        position=config.Rotary(base=100.0, fraction=0.5, layout="interleaved"),
+    ),
     "gpt-j": tree(
         wiring="parallel-shared",
         norm=config.LayerNorm(),

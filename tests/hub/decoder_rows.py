@@ -38,6 +38,8 @@ GEMMA2_BARE: dict[str, Any] = {
     "attention_bias": True,
 }
 HALF = {"rope_type": "default", "rope_theta": 99.0, "partial_rotary_factor": 0.5}
+OWN_BASES = "olmo-3, a base for each kind of layers"
+"""The row that only transformers 5 has words for."""
 LLAMA3_SHORT = LLAMA3 | {"rope_theta": 500.0, "original_max_position_embeddings": 24}
 
 
@@ -139,7 +141,7 @@ ROWS: tuple[Row, ...] = (
             "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
         },
     ),
-    # --- Phi-3, OLMo-2
+    # --- Phi-3, OLMo-2 and 3, GLM-4
     row("phi-3", "Phi3ForCausalLM"),
     row(
         "phi-3, window, part of a head",
@@ -149,6 +151,38 @@ ROWS: tuple[Row, ...] = (
     ),
     row("olmo-2", "Olmo2ForCausalLM", num_key_value_heads=4),
     row("olmo-2, grouped", "Olmo2ForCausalLM", attention_bias=True, rope_parameters=LLAMA3_SHORT),
+    row("olmo-3", "Olmo3ForCausalLM", num_hidden_layers=4, num_key_value_heads=4, sliding_window=5),
+    row(
+        "olmo-3, yarn where there is no window",
+        "Olmo3ForCausalLM",
+        sliding_window=3,
+        layer_types=["full_attention", "sliding_attention"],
+        attention_bias=True,
+        rope_parameters={
+            "full_attention": YARN | {"rope_theta": 500_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500_000.0},
+        },
+    ),
+    row(
+        OWN_BASES,
+        "Olmo3ForCausalLM",
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        tie_word_embeddings=True,
+        rope_parameters={
+            "full_attention": LLAMA3_SHORT,
+            "sliding_attention": LINEAR | {"rope_theta": 50.0},
+        },
+    ),
+    row("glm-4", "Glm4ForCausalLM", head_dim=12),
+    row(
+        "glm-4, all of a head, no biases",
+        "Glm4ForCausalLM",
+        head_dim=8,
+        attention_bias=False,
+        tie_word_embeddings=True,
+        rope_parameters=YARN | {"rope_theta": 300.0, "partial_rotary_factor": 1.0},
+    ),
     # --- GPT-2
     gpt2("gpt-2"),
     gpt2("gpt-2, not tied, another width", n_inner=50, tie_word_embeddings=False, activation_function="relu"),

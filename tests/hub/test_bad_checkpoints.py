@@ -330,6 +330,33 @@ def test_what_no_family_can_express_is_named() -> None:
     assert "decoder.block.attention.query_key_norm" in str(caught.value)
 
 
+def test_how_pairs_are_laid_out_is_a_familys() -> None:
+    """No key of a config says it, so that only a family that turns pairs side by side can express it."""
+    tree = llama_tree()
+    position = config.Rotary(layout="interleaved")
+    with pytest.raises(CheckpointError, match="layout = 'interleaved' would become 'halves'"):
+        choose_family(tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"position": position})}))
+
+
+def test_a_model_of_glm4s_form_becomes_one() -> None:
+    tree = llama_tree(attention=config.Attention(heads=4, output_bias=False), wiring="sandwich")
+    position = config.Rotary(layout="interleaved", fraction=0.5)
+    tree = tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"position": position})})
+    assert choose_family(tree)[0].name == "glm4"
+
+
+def test_a_model_of_olmo3s_form_becomes_one() -> None:
+    """Whose layers with a window have the stack's positions, which only tables of transformers 5 can say."""
+    attention = config.Attention(heads=4, bias=False, query_key_norm=config.RMSNorm(), query_key_norm_over="all")
+    tree = llama_tree(attention=attention, wiring="output")
+    near = tree.decoder.block.model_copy(update={"attention": attention.model_copy(update={"window": 5})})
+    others = (config.OtherLayers(layers=(0,), block=near),)
+    stack = tree.decoder.model_copy(update={"others": others, "position": config.Rotary(base=33.0)})
+    family, settings = choose_family(tree.model_copy(update={"decoder": stack}))
+    assert (family.name, settings["layer_types"]) == ("olmo3", ["sliding_attention", "full_attention"])
+    assert {table["rope_theta"] for table in settings["rope_parameters"].values()} == {33.0}
+
+
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"no family is called 'lama'. Did you mean 'llama'"):
         choose_family(llama_tree(), "lama")

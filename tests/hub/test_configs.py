@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import transformers
-from decoder_rows import ROWS
+from decoder_rows import OWN_BASES, ROWS
 from encoder_rows import ROWS as ENCODERS
 from parity import Row
 from seq2seq_rows import ROWS as SEQ2SEQ
@@ -57,12 +57,12 @@ def as_before(values: dict[str, Any]) -> dict[str, Any]:
     kind = table.pop("rope_type", "default")
     if base is not None:
         old["rope_scaling"] = None if kind == "default" else table | {"type": kind}
-    if nearby is not None:
+    if nearby is not None and values["model_type"] == "gemma3_text":
         old["rope_local_base_freq"] = nearby["rope_theta"]
     return old
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name != OWN_BASES], ids=lambda row: row.name)
 def test_older_spellings(row: Row) -> None:
     values = written(row)
     assert tree_of(as_before(values)) == tree_of(values)
@@ -73,6 +73,7 @@ PATTERNS = {
     "Qwen3ForCausalLM": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 3},
     "Gemma2ForCausalLM": {},
     "Gemma3ForCausalLM": {"sliding_window_pattern": 4},
+    "Olmo3ForCausalLM": {"sliding_window": 7},
     "SmolLM3ForCausalLM": {"use_sliding_window": True, "sliding_window": 7, "no_rope_layer_interval": 3},
 }
 
@@ -185,6 +186,8 @@ KNOWN: dict[str, tuple[int, str, dict[str, Any]]] = {
         "Olmo2ForCausalLM",
         {"hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 16, "vocab_size": 100_352},
     ),
+    "Olmo-3-1025-7B": (7_298_011_136, "Olmo3ForCausalLM", {"vocab_size": 100_278, "max_position_embeddings": 65_536}),
+    "GLM-4-9B-0414": (9_400_279_040, "Glm4ForCausalLM", {"rms_norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
     "falcon-7b": (6_921_720_704, "FalconForCausalLM", {}),
 }
 LONG = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "groups": "num_key_value_heads"}
@@ -202,6 +205,11 @@ def test_known_models_have_their_known_sizes(name: str) -> None:
 
 
 # --- refused by name ---------------------------------------------------------------------------------------------
+
+TABLES: dict[str, Any] = {
+    "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500_000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 500_000.0},
+}
 
 
 @pytest.mark.parametrize(
@@ -223,6 +231,16 @@ def test_known_models_have_their_known_sizes(name: str) -> None:
         ("phi3", {"rope_scaling": {"type": "longrope"}}, "'longrope'"),
         ("phi3", {"rope_scaling": {"type": "su"}}, "'su'"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'"),
+        ("gemma3_text", {"rope_parameters": TABLES, "rope_scaling": TABLES["full_attention"]}, "rope_scaling = {"),
+        ("olmo3", {"rope_parameters": TABLES, "rope_scaling": TABLES["full_attention"]}, "rope_scaling = {"),
+        ("olmo3", {"rope_parameters": TABLES["full_attention"]}, "a table for full_attention and one for"),
+        ("olmo3", {"rope_theta": 77.0}, "rope_theta = 77.0"),
+        ("olmo3", {"sliding_window": None}, "has no 'sliding_window'"),
+        ("olmo3", {"layer_types": ["full_attention"]}, "one for each layer"),
+        ("olmo3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+        ("olmo3", {"architectures": ["Olmo3ForSequenceClassification"]}, "Olmo3ForSequenceClassification"),
+        ("glm4", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("glm4", {"layer_types": ["sliding_attention"]}, "layer_types"),
         ("falcon", {"alibi": True}, "alibi = True"),
         ("falcon", {"multi_query": False, "num_kv_heads": 1}, "num_kv_heads = 1"),
         ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn = False"),

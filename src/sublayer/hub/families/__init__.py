@@ -10,12 +10,13 @@ from sublayer.hub.families.distilbert import DISTILBERT
 from sublayer.hub.families.electra import ELECTRA
 from sublayer.hub.families.falcon import FALCON
 from sublayer.hub.families.gemma import GEMMA, GEMMA2, GEMMA3
+from sublayer.hub.families.glm import GLM4
 from sublayer.hub.families.gpt2 import GPT2
 from sublayer.hub.families.gpt_neox import GPT_NEOX
 from sublayer.hub.families.llama import LLAMA, MISTRAL, SMOLLM3
 from sublayer.hub.families.mixtral import MIXTRAL, QWEN3_MOE
 from sublayer.hub.families.modernbert import MODERNBERT
-from sublayer.hub.families.olmo import OLMO2
+from sublayer.hub.families.olmo import OLMO2, OLMO3
 from sublayer.hub.families.phi import PHI3
 from sublayer.hub.families.qwen import QWEN2, QWEN3
 from sublayer.hub.families.roberta import ROBERTA, XLM_ROBERTA
@@ -36,6 +37,8 @@ FAMILIES: tuple[Family, ...] = (
     GEMMA3,
     PHI3,
     OLMO2,
+    OLMO3,
+    GLM4,
     GPT2,
     GPT_NEOX,
     FALCON,

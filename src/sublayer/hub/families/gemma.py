@@ -114,14 +114,9 @@ def _write_sandwich(tree: Tree, name: str, architecture: str) -> dict[str, Any] 
         "query_pre_attn_scalar": frame["head_dim"] if attention.scale is None else round(attention.scale**-2),
         "attn_logit_softcapping": attention.softcap,
         "final_logit_softcapping": tree.logit_softcap,
-        **_write_windows(tree),
+        # Even a model whose layers have no window is asked for its size.
+        **write_windows(blocks_of(tree), unused=4096),
     }
-
-
-def _write_windows(tree: Tree) -> dict[str, Any]:
-    """Even a model whose layers have no window is asked for its size."""
-    windows = write_windows(blocks_of(tree))
-    return windows if windows["sliding_window"] is not None else windows | {"sliding_window": 4096}
 
 
 def _read_gemma2(values: Mapping[str, Any]) -> Tree:
@@ -150,13 +145,12 @@ def _read_gemma3(values: Mapping[str, Any]) -> Tree:
     narrow = [(layer + 1) % pattern != 0 for layer in range(settings.need("num_hidden_layers"))]
     windows = read_windows(settings, settings.get("sliding_window"), narrow)
     usual = _sandwich(settings, query_key_norm=read_norm(settings, plus_one=True))
-    everywhere, nearby = read_rotary(settings), _read_nearby(settings)
-    blocks = [
-        block if window is None else block.model_copy(update={"position": nearby})
-        for block, window in zip(with_windows(usual, windows), windows, strict=True)
-    ]
     return decoder_only(
-        settings, blocks, everywhere, embedding=SCALED, logit_softcap=settings.get("final_logit_softcapping")
+        settings,
+        with_windows(usual, windows, _read_nearby(settings)),
+        read_rotary(settings),
+        embedding=SCALED,
+        logit_softcap=settings.get("final_logit_softcapping"),
     )
 
 

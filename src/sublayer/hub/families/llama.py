@@ -55,10 +55,10 @@ def read_norm(settings: Settings, **fields: Any) -> config.RMSNorm:
     return config.RMSNorm(eps=float(settings.need("rms_norm_eps")), **fields)
 
 
-def read_plain_rotary(settings: Settings) -> config.Rotary:
+def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention") -> config.Rotary:
     """Rotary positions of the whole head."""
     settings.only("partial_rotary_factor", 1.0)
-    rotary = read_rotary(settings)
+    rotary = read_rotary(settings, layer_type=layer_type)
     if rotary.fraction != 1.0:
         raise settings.refusal("partial_rotary_factor", "supported: 1.0", rotary.fraction)
     return rotary

@@ -1,4 +1,8 @@
-"""OLMo-2 (https://arxiv.org/abs/2501.00656): norms on what is written, and on queries and keys, over all heads."""
+"""OLMo-2 and 3: norms on what is written, and on queries and keys, over all heads (https://arxiv.org/abs/2501.00656).
+
+OLMo-3 has a window in three of four layers, and scales the rotary positions of the others alone
+(https://arxiv.org/abs/2512.13961).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.families.llama import (
     LLAMA_DEFAULTS,
+    blocks_of,
     llama_like,
     read_attention,
     read_gated,
@@ -15,26 +20,72 @@ from sublayer.hub.families.llama import (
     read_plain_rotary,
     write_frame,
 )
-from sublayer.hub.families.parts import causal_settings, decoder_only
-from sublayer.hub.family import Tree
+from sublayer.hub.families.parts import causal_settings, decoder_only, read_windows, with_windows, write_windows
+from sublayer.hub.families.rope import write_table
+from sublayer.hub.family import Settings, Tree
 
 OLMO2_DEFAULTS = LLAMA_DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5}
+OLMO3_DEFAULTS = OLMO2_DEFAULTS | {"sliding_window": 4096, "rope_theta": 500_000.0}
+NEARBY = config.Rotary(base=500_000.0)
+"""The positions of OLMo-3's layers with a window, where no table says others."""
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "olmo2", "Olmo2ForCausalLM", OLMO2_DEFAULTS)
+def _block(settings: Settings) -> config.Block:
     norm = read_norm(settings)
-    block = config.Block(
+    return config.Block(
         attention=read_attention(settings, query_key_norm=norm, query_key_norm_over="all"),
         feed_forward=read_gated(settings),
         norm=norm,
         wiring="output",
     )
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
+def _read_olmo2(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "olmo2", "Olmo2ForCausalLM", OLMO2_DEFAULTS)
+    blocks = [_block(settings)] * settings.need("num_hidden_layers")
+    return decoder_only(settings, blocks, read_plain_rotary(settings))
+
+
+def _write_olmo2(tree: Tree) -> dict[str, Any] | None:
     return write_frame(tree, "olmo2", "Olmo2ForCausalLM")
 
 
-OLMO2 = llama_like("olmo2", _read, _write)
+def _read_olmo3(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "olmo3", "Olmo3ForCausalLM", OLMO3_DEFAULTS)
+    everywhere, nearby = _read_rotary(settings)
+    narrow = [(layer + 1) % 4 != 0 for layer in range(settings.need("num_hidden_layers"))]
+    windows = read_windows(settings, settings.need("sliding_window"), narrow)
+    return decoder_only(settings, with_windows(_block(settings), windows, nearby), everywhere)
+
+
+def _read_rotary(settings: Settings) -> tuple[config.Rotary, config.Rotary]:
+    """Of the layers that see everything, and of those with a window."""
+    if settings.need("rope_theta") != NEARBY.base:
+        # transformers 4 takes it for all layers, transformers 5 not for those with a window.
+        raise settings.refusal("rope_theta", "give each kind of layer its own base, in rope_parameters")
+    tables: dict[str, Any] = settings.get("rope_parameters", {})
+    if not tables:
+        return read_plain_rotary(settings), NEARBY
+    if tables.keys() != {"full_attention", "sliding_attention"}:
+        raise settings.refusal("rope_parameters", "supported: a table for full_attention and one for sliding_attention")
+    return read_plain_rotary(settings), read_plain_rotary(settings, layer_type="sliding_attention")
+
+
+def _write_olmo3(tree: Tree) -> dict[str, Any] | None:
+    frame = write_frame(tree, "olmo3", "Olmo3ForCausalLM")
+    if frame is None or not isinstance(tree, config.DecoderOnly):
+        return None
+    blocks, everywhere = blocks_of(tree), tree.decoder.position
+    nearby = next((block.position or everywhere for block in blocks if block.attention.window is not None), NEARBY)
+    # Even a model whose layers have no window is asked for its size.
+    frame |= write_windows(blocks, unused=4096)
+    if nearby == NEARBY and frame["rope_theta"] == NEARBY.base:
+        return frame
+    tables = {"full_attention": write_table(everywhere), "sliding_attention": write_table(nearby)}
+    # Only the newer way has words for it.
+    del frame["rope_theta"], frame["rope_scaling"]
+    return None if None in tables.values() else frame | {"rope_parameters": tables}
+
+
+OLMO2 = llama_like("olmo2", _read_olmo2, _write_olmo2)
+OLMO3 = llama_like("olmo3", _read_olmo3, _write_olmo3)

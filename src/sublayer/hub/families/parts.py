@@ -88,19 +88,26 @@ def read_windows(settings: Settings, window: int | None, otherwise: Sequence[boo
     return [window if has else None for has in windowed]
 
 
-def write_windows(blocks: Sequence[config.Block]) -> dict[str, Any]:
-    """`sliding_window` and `layer_types`."""
+def write_windows(blocks: Sequence[config.Block], unused: int | None = None) -> dict[str, Any]:
+    """`sliding_window` and `layer_types`; `unused` is the window that is written where no layer has one."""
     windows = [block.attention.window for block in blocks]
     return {
-        "sliding_window": next((window for window in windows if window is not None), None),
+        "sliding_window": next((window for window in windows if window is not None), unused),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
     }
 
 
-def with_windows(block: config.Block, windows: Sequence[int | None]) -> list[config.Block]:
-    """The block once for each window."""
+def with_windows(
+    block: config.Block, windows: Sequence[int | None], nearby: config.Rotary | None = None
+) -> list[config.Block]:
+    """The block once for each window; `nearby` are the positions of those layers that have one."""
     return [
-        block.model_copy(update={"attention": block.attention.model_copy(update={"window": window})})
+        block.model_copy(
+            update={
+                "attention": block.attention.model_copy(update={"window": window}),
+                "position": None if window is None else nearby,
+            }
+        )
         for window in windows
     ]
 

@@ -33,10 +33,13 @@ def read_rotary(
         base_key, fraction_key: what the older way calls the two.
 
     Raises:
-        CheckpointError: the scaling is of a kind that is not supported.
+        CheckpointError: the scaling is of a kind that is not supported, or said twice.
     """
     table: dict[str, Any] = settings.get("rope_parameters", {})
-    table = settings.get("rope_scaling", {}) or table.get(layer_type, table)
+    scaled: dict[str, Any] = settings.get("rope_scaling", {})
+    if scaled and layer_type in table:
+        raise settings.refusal("rope_scaling", "supported: none beside rope_parameters for each kind of layer")
+    table = scaled or table.get(layer_type, table)
     require(table, "rope_parameters", "table", f"this {settings.family} config")
     base, fraction = settings.get(base_key, 10_000.0), settings.get(fraction_key, 1.0)
     scaling = Settings(table, f"{settings.family} rope scaling")
@@ -50,11 +53,20 @@ def read_rotary(
 
 
 def write_rotary(rotary: config.Rotary) -> dict[str, Any] | None:
-    """The keys of config.json, or None where other libraries have no words for it."""
+    """The keys of config.json, or None where other libraries have no words for the scaling.
+
+    The layout of the pairs, and mostly the fraction too, is the family's: no key says it.
+    """
     scaling = _write_scaling(rotary.scaling)
-    if scaling is None or rotary.layout != "halves":
+    return None if scaling is None else {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+
+
+def write_table(position: config.Position) -> dict[str, Any] | None:
+    """The same as a table of `rope_parameters`; None for other positions too."""
+    keys = write_rotary(position) if isinstance(position, config.Rotary) else None
+    if keys is None:
         return None
-    return {"rope_theta": rotary.base, "rope_scaling": scaling or None}
+    return {"rope_type": "default", "rope_theta": keys["rope_theta"], **(keys["rope_scaling"] or {})}
 
 
 def scaling_of_factors(factors: Tensor, base: float) -> dict[str, Any] | None:

@@ -1,0 +1,69 @@
+"""GLM-4 of 0414 (https://arxiv.org/abs/2406.12793): norms before and after, half of each head turned, pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sublayer import config
+from sublayer.hub.families.llama import (
+    LLAMA_DEFAULTS,
+    attention_rules,
+    llama_like,
+    read_attention,
+    read_gated,
+    read_norm,
+    write_frame,
+)
+from sublayer.hub.families.parts import causal_settings, decoder_only
+from sublayer.hub.families.rope import read_rotary
+from sublayer.hub.family import Tree
+from sublayer.hub.rules import Rule, affine
+
+GLM4_DEFAULTS = LLAMA_DEFAULTS | {
+    "vocab_size": 151_552,
+    "intermediate_size": 13_696,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1.5625e-7,
+    "attention_bias": True,
+    "partial_rotary_factor": 0.5,
+}
+
+
+def _read(values: Mapping[str, Any]) -> Tree:
+    settings = causal_settings(values, "glm4", "Glm4ForCausalLM", GLM4_DEFAULTS)
+    block = config.Block(
+        attention=read_attention(settings, output_bias=False),
+        feed_forward=read_gated(settings),
+        norm=read_norm(settings),
+        wiring="sandwich",
+    )
+    rotary = read_rotary(settings).model_copy(update={"layout": "interleaved"})
+    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), rotary)
+
+
+def _write(tree: Tree) -> dict[str, Any] | None:
+    frame = write_frame(tree, "glm4", "Glm4ForCausalLM")
+    if frame is None or not isinstance(tree, config.DecoderOnly):
+        return None
+    assert isinstance(tree.decoder.position, config.Rotary)
+    return frame | {"partial_rotary_factor": tree.decoder.position.fraction}
+
+
+def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
+    """Gate and up are one matrix there too, in our order; the norms are called otherwise than Gemma's."""
+    return [
+        *attention_rules(block.attention, dim),
+        *affine("feed_forward.gate_up", "mlp.gate_up_proj", bias=False),
+        *affine("feed_forward.down", "mlp.down_proj", bias=False),
+        *affine("self_attention_sublayer.before", "input_layernorm", bias=False),
+        *affine("self_attention_sublayer.after", "post_self_attn_layernorm", bias=False),
+        *affine("feed_forward_sublayer.before", "post_attention_layernorm", bias=False),
+        *affine("feed_forward_sublayer.after", "post_mlp_layernorm", bias=False),
+    ]
+
+
+GLM4 = llama_like("glm4", _read, _write, _layer_rules)
