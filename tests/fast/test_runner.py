@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import twins
 from generation.fakes import limits_of
-from laws.models import CONFIGS, ROWS, build, redraw
-from sublayer import config, laws
+from laws.models import CONFIGS, LEAN_PAIRS, ROWS, build, redraw
+from sublayer import laws
 from sublayer.errors import InputError
 from sublayer.fast.decoding import runner as runner_module
 from sublayer.fast.decoding.runner import KNOWN, Runner, runner_for
@@ -63,8 +63,7 @@ def steps_by_modules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-LEAN = [index for index, c in enumerate(CONFIGS) if not isinstance(c.decoder.position, config.Kerple)]
-"""A decoder with such positions steps as modules."""
+LEAN = [index for index, c in enumerate(CONFIGS) if c in LEAN_PAIRS]
 
 
 @pytest.mark.parametrize("index", sorted(set(range(len(CONFIGS))) - set(LEAN)))
