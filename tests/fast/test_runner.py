@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import twins
 from generation.fakes import limits_of
 from laws.models import CONFIGS, LEAN_PAIRS, ROWS, build, redraw
-from sublayer import laws
+from sublayer import config, laws
 from sublayer.errors import InputError
 from sublayer.fast.decoding import runner as runner_module
 from sublayer.fast.decoding.runner import KNOWN, Runner, runner_for
