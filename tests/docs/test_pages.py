@@ -45,6 +45,14 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 @page
+def test_named_source_files_exist(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for name in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", text):
+        here = (ROOT / name, ROOT / "src" / "sublayer" / name, page.parent / name)
+        assert any(path.exists() for path in here), f"{page.name} names {name}"
+
+
+@page
 def test_named_recipes_are_shipped(page: Path) -> None:
     for words in commands(page):
         if words[0] == "train" and len(words) > 1 and re.fullmatch(r"[a-z][a-z0-9-]+", words[1]):
