@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from docs.pages import PAGES, ROOT, anchor, blocks, commands, links
+from docs.pages import PAGES, ROOT, anchor, blocks, commands, links, prose
 from sublayer.cli.main import app
 from sublayer.config import Recipe
 from sublayer.config.load import resolve, shipped_recipes
@@ -46,8 +46,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 @page
 def test_named_source_files_exist(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
-    for name in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", text):
+    for name in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", prose(page)):
         here = (ROOT / name, ROOT / "src" / "sublayer" / name, page.parent / name)
         assert any(path.exists() for path in here), f"{page.name} names {name}"
 
