@@ -103,7 +103,7 @@ test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 # Where products, precision, optimizers, runners and recipes are tested. Folders, so that a new test is among them.
-CALLING_ONEDNN := tests/nn tests/fast tests/models tests/generation/test_runner*.py
+CALLING_ONEDNN := tests/nn tests/fast tests/models
 PORTABLE := $(CALLING_ONEDNN) tests/training
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
