@@ -139,7 +139,7 @@ WITHOUT_EFFECT: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "num_kv_heads": lambda settings: bool(settings.get("multi_query")) and not settings.get("new_decoder_architecture"),
     # No module of these families looks at it: their projections have no bias.
     "attention_bias": lambda settings: settings["model_type"] in ("mistral", "mixtral", "phi3"),
-    "use_sliding_window": lambda settings: "layer_types" in settings,
+    "use_sliding_window": lambda settings: "layer_types" in settings or settings.get("sliding_window", 0) is None,
     # Of the layers that are no mixtures, where there are none.
     "intermediate_size": lambda settings: "moe" in settings["model_type"],
     # The old and the new spelling of a model in which each head has its own keys.

@@ -228,6 +228,17 @@ def test_two_tokens_of_one_id_are_refused(tmp_path: Path, name: str) -> None:
         load_folder(folder)
 
 
+@pytest.mark.parametrize("identifier", [2**31, 2**24])
+def test_an_id_that_would_take_all_memory_is_refused_at_once(tmp_path: Path, identifier: int) -> None:
+    saved = tmp_path / "tokenizer.json"
+    load_folder(vocabularies.gpt2(tmp_path / "gpt2")).save(saved)
+    whole = json.loads(saved.read_text())
+    whole["model"]["vocab"][">"] = identifier
+    saved.write_text(json.dumps(whole))
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: '>' has the id {identifier}"):
+        Tokenizer.load(saved)
+
+
 @pytest.mark.parametrize("identifier", [2**64, -1, True, "3", 1.0, [3]])
 def test_what_is_no_id_is_refused(tmp_path: Path, identifier: Any) -> None:
     saved = tmp_path / "saved" / "tokenizer.json"

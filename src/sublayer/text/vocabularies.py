@@ -129,14 +129,17 @@ def read_vocab_json(path: Path) -> dict[str, int]:
     read = read_object(path, remedy=ANEW)
     if not all(type(identifier) is int and 0 <= identifier < MOST_TOKENS for identifier in read.values()):
         raise CheckpointError(f"{path} is not a vocabulary", "It should have a number for each token.")
-    _require_distinct(path, read)
+    _require_ids(path, read)
     return cast("dict[str, int]", read)
 
 
-def _require_distinct(path: Path, vocabulary: Mapping[str, Any]) -> None:
-    """Two tokens with one id would be one of them when the tokenizer is written and read again."""
+def _require_ids(path: Path, vocabulary: Mapping[str, Any]) -> None:
+    """Two tokens with one id would be one of them when the tokenizer is written and read again; and the library makes
+    room for every id below the largest."""
     held: dict[Any, str] = {}
     for token, identifier in vocabulary.items():
+        if isinstance(identifier, int) and not 0 <= identifier < MOST_TOKENS:
+            raise CheckpointError(f"{path}: {token!r} has the id {identifier}, and there are {MOST_TOKENS:,}", ANEW)
         if isinstance(identifier, int) and held.setdefault(identifier, token) != token:
             raise CheckpointError(f"{path}: {held[identifier]!r} and {token!r} have one id, {identifier}", ANEW)
 
@@ -156,7 +159,7 @@ def read_backend(path: Path) -> Backend:
         model = cast("dict[str, Any]", parse_json(held)).get("model")
         vocabulary = cast("dict[str, Any]", model).get("vocab") if isinstance(model, dict) else None
         if isinstance(vocabulary, dict):
-            _require_distinct(path, cast("dict[str, Any]", vocabulary))
+            _require_ids(path, cast("dict[str, Any]", vocabulary))
         with library_errors(f"{path} is not a tokenizer", remedy):
             return Backend.from_str(held.decode("utf-8"))
     except AttributeError:
