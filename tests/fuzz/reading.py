@@ -140,8 +140,13 @@ WITHOUT_EFFECT: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     # No module of these families looks at it: their projections have no bias.
     "attention_bias": lambda settings: settings["model_type"] in ("mistral", "mixtral", "phi3"),
     "use_sliding_window": lambda settings: "layer_types" in settings or settings.get("sliding_window", 0) is None,
+    # Half of it is what is used, rounded down.
+    "local_attention": lambda settings: settings.get("local_attention", 0) % 2 == 1,
     # Of the layers that are no mixtures, where there are none.
     "intermediate_size": lambda settings: "moe" in settings["model_type"],
+    # Both say which layers are no mixtures; a list of them is written.
+    "decoder_sparse_step": lambda settings: settings.get("decoder_sparse_step", 1) != 1,
+    "mlp_only_layers": lambda settings: settings.get("decoder_sparse_step", 1) != 1,
     # The old and the new spelling of a model in which each head has its own keys.
     "multi_query": lambda settings: not settings.get("new_decoder_architecture"),
     "new_decoder_architecture": lambda settings: not settings.get("multi_query"),

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class Worker:
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            with suppress(OSError):  # what it was never told
+                self.process.communicate()
             self.process = None
 
 
