@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from machines import ONE_DNN_FASTER, TORCH_FASTER
+from sublayer.fast import fastest_products
 from sublayer.fast.machine import machine_is
+from sublayer.fast.products import Products
+from sublayer.tasks import losses
 from sublayer.tasks.losses import CrossEntropy
 
 PAD, DIM, VOCABULARY = 0, 6, 11
@@ -52,6 +55,33 @@ def test_value_and_gradients_are_those_of_torch(piece: int, smoothing: float, bi
         gradients(ours * upstream, layer, hidden), gradients(expected * upstream, layer, hidden), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("rows", [3, 127, 128, 300, 10_000])
+def test_many_targets_in_pieces_that_hold_no_more_logits_than_they_may(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, (hidden, target) = output(True), batch(rows=60, length=11)
+    made: list[int] = []
+
+    def watched(states: Tensor, matrix: Tensor) -> Products:
+        by = fastest_products(states, matrix)
+
+        def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            made.append(len(x))
+            return by.forward(x, weight, bias)
+
+        return by._replace(forward=forward)
+
+    monkeypatch.setattr(losses, "fastest_products", watched)
+    ours = CrossEntropy(0.1, PAD, rows * VOCABULARY)(layer, hidden, target, tokens=7)
+    expected = theirs(layer, hidden, target, 0.1, tokens=7)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    for found, wanted in zip(gradients(ours, layer, hidden), gradients(expected, layer, hidden), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+    assert max(made) <= rows
+    if rows >= losses.ROWS:
+        assert all(count % losses.ROWS == 0 for count in made)
 
 
 @pytest.mark.parametrize("piece", [1, 2**21])

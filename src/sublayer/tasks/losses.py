@@ -70,8 +70,9 @@ def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, to
 
 
 ROWS = 128
-"""Rows of the projection are filled up to a multiple: every batch has another number of targets, and oneDNN makes a
-program for each shape that it meets, which takes longer than the product (docs/machine.md)."""
+"""Rows of the projection are filled up to a multiple, where a piece has room for so many: every batch has another
+number of targets, and oneDNN makes a program for each shape that it meets, which takes longer than the product
+(docs/machine.md)."""
 
 
 class _ProjectedCrossEntropy(Function):
@@ -94,14 +95,15 @@ class _ProjectedCrossEntropy(Function):
         hidden_learns, weight_learns, bias_learns = ctx.needs_input_grad[:3]
         vocabulary = weight.shape[0]
         with torch.autocast(kind, enabled=False):
-            real = hidden.shape[0]
-            states, matrix = F.pad(hidden.to(product), (0, 0, 0, -real % ROWS)), weight.to(product)
+            real, rows = hidden.shape[0], max(1, piece // vocabulary)
+            multiple = ROWS if rows >= ROWS else 1
+            rows -= rows % multiple
+            states, matrix = F.pad(hidden.to(product), (0, 0, 0, -real % multiple)), weight.to(product)
             offset = None if bias is None else bias.to(product)
             total = torch.zeros((), dtype=wide, device=hidden.device)
             to_hidden = torch.empty_like(states) if hidden_learns else None
             to_weight = torch.zeros_like(weight) if weight_learns else None
             to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
-            rows = max(1, piece // vocabulary // ROWS) * ROWS
             by = fastest_products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
                 part, wanted = states[start : start + rows], target[start : start + rows].unsqueeze(1)
