@@ -83,7 +83,7 @@ class Now:
     rotation: Rotation | None
 
 
-class CompiledStepper:
+class CompiledBackend:
     """One new token a row in one compiled graph; prompts, and rows of several lengths, by the eager runner.
 
     Args:
@@ -114,9 +114,9 @@ class CompiledStepper:
         )
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> DecoderState:
-        return self.eager.start(source, source_lengths, rows=rows, capacity=capacity)
+        return self.eager.start(source, source_lengths, num_beams=num_beams, capacity=capacity)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Shape: tokens [R, n] int64 -> [R, n, V]."""

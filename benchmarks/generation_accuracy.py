@@ -65,8 +65,8 @@ def _logits_of(contender: Any) -> Callable[[Tensor], Tensor]:
 
     @torch.inference_mode()
     def stepped(tokens: Tensor) -> Tensor:
-        state = contender.stepper.start(tokens[:, :0], capacity=tokens.shape[1])
-        return contender.stepper.step(tokens, state)
+        state = contender.backend.start(tokens[:, :0], capacity=tokens.shape[1])
+        return contender.backend.step(tokens, state)
 
     @torch.inference_mode()
     def at_once(tokens: Tensor) -> Tensor:

@@ -35,24 +35,24 @@ class Sublayer:
         from sublayer.hub.importing import import_folder
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()
-        self.model, self.stepper = model, Runner(model, settings.get("weights"))
+        self.model, self.backend = model, Runner(model, settings.get("weights"))
         if settings.get("compile"):
-            from compiled_step import CompiledStepper
+            from compiled_step import CompiledBackend
 
-            self.stepper = CompiledStepper(model, settings.get("weights"))
+            self.backend = CompiledBackend(model, settings.get("weights"))
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:
         from sublayer.generation.loop import decode, most_probable
-        from sublayer.generation.step import Limits
+        from sublayer.generation.request import DecodeRequest
         from sublayer.models.batching import padded
 
         before = [ids[:-1] for ids in prompts]
         source, lengths = padded(before, 0, self.model.device)
         ragged = None if len(set(map(len, before))) == 1 else lengths
-        limits = Limits([ids[-1] for ids in prompts], frozenset(), [new] * len(prompts), before)
+        request = DecodeRequest([ids[-1] for ids in prompts], frozenset(), [new] * len(prompts), before)
         found: list[Ids] = [[] for _ in prompts]
-        for step in decode(self.stepper, source, ragged, limits, most_probable, scored=False):
+        for step in decode(self.backend, source, ragged, request, most_probable, scored=False):
             for row, token in zip(step.rows, step.tokens, strict=True):
                 found[row].append(token)
         return found

@@ -21,7 +21,7 @@ import sublayer
 from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.models import EncoderDecoder
 from sublayer.models.batching import padded
 
@@ -37,18 +37,18 @@ class Contender(Protocol):
 class Sublayer:
     def __init__(self, model: EncoderDecoder) -> None:
         # As `Translator` does.
-        self.model, self.stepper = model, runner_for(model)
+        self.model, self.backend = model, runner_for(model)
 
     def translate(self, sources: list[Ids], beam: int, steps: int) -> list[Ids]:
         source, lengths = padded(sources, PAD, self.model.device)
         # As `Translator` does: equal lengths need no mask.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
-        limits = Limits([START] * len(sources), frozenset({END}), [steps] * len(sources))
+        request = DecodeRequest([START] * len(sources), frozenset({END}), [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
-                found = greedy(self.stepper, source, ragged, limits)
+                found = greedy(self.backend, source, ragged, request)
             else:
-                found = beam_search(self.stepper, source, ragged, limits, beam=beam, length_penalty=1.0)
+                found = beam_search(self.backend, source, ragged, request, beam=beam, length_penalty=1.0)
         return [hypotheses[0].tokens for hypotheses in found]
 
 

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from compiled_step import CompiledStepper
+from compiled_step import CompiledBackend
 
 from sublayer import config
 from sublayer.fast.decoding.runner import Runner
@@ -45,15 +45,15 @@ def test_compiled_is_eager() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
-    steppers = Runner(model), CompiledStepper(model)
+    backends = Runner(model), CompiledBackend(model)
     with torch.inference_mode():
         for rows, ragged in ((3, False), (3, True)):
             source, lengths = torch.randint(40, (rows, 5)), torch.tensor([5, 2, 4]) if ragged else None
-            states = [one.start(source, lengths, capacity=12) for one in steppers]
+            states = [one.start(source, lengths, capacity=12) for one in backends]
             for step in range(6):
                 tokens = torch.randint(40, (rows, 1))
                 if step == 3:
                     for state in states:
                         state.truncate(state.length - 1)
-                expected, found = (one.step(tokens, state) for one, state in zip(steppers, states, strict=True))
+                expected, found = (one.step(tokens, state) for one, state in zip(backends, states, strict=True))
                 assert relative_error(found, expected) < 1e-5

@@ -465,7 +465,7 @@ def test_decoding_memory_is_what_the_state_holds(name: str) -> None:
     from sublayer.models import EncoderDecoder as RealModel
 
     tree = VARIANTS[name]
-    state = RealModel(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), rows=2, capacity=11)
+    state = RealModel(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), num_beams=2, capacity=11)
     found = decoding_memory(tree, batch=3, beam=2, length=11, source_length=7)
     assert found["self_cache"] == state.cache.bytes
     assert found["self_cache"] + found["cross_cache"] == state.bytes
@@ -477,7 +477,7 @@ def test_decoding_memory_of_a_language_model_is_what_the_state_holds(name: str) 
     from sublayer.models import build_model
 
     tree = DECODERS[name]
-    state = build_model(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), rows=2, capacity=11)  # type: ignore[union-attr]
+    state = build_model(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), num_beams=2, capacity=11)  # type: ignore[union-attr]
     found = decoding_memory(tree, batch=3, beam=2, length=11, source_length=7)
     assert found["self_cache"] == state.bytes
     assert set(found) == {"weights", "self_cache", "logits"}

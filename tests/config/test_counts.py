@@ -110,7 +110,7 @@ def test_a_state_holds_what_is_counted(kind: str) -> None:
     for tree in trees(kind):
         if tree.max_length < 4:
             continue
-        state: Any = build_model(tree).eval().start(torch.zeros(3, 2, dtype=torch.int64), rows=2, capacity=2)
+        state: Any = build_model(tree).eval().start(torch.zeros(3, 2, dtype=torch.int64), num_beams=2, capacity=2)
         counted = tree.decoding(3, 6, 2, 2)
         held = counted.get("self_cache", 0) + counted.get("state", 0) + counted.get("cross_cache", 0)
         assert state.bytes == 4 * held, name(tree)

@@ -161,7 +161,7 @@ def test_activations_are_about_what_autograd_keeps(cell: config.Cell, dropout: f
 
 @pytest.mark.parametrize("tree", ALL, ids=name)
 def test_decoding_memory_is_what_the_state_holds(tree: config.Recurrent) -> None:
-    state = build_model(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), rows=2, capacity=11)
+    state = build_model(tree).eval().start(torch.zeros(3, 7, dtype=torch.int64), num_beams=2, capacity=11)
     found = decoding_memory(tree, batch=3, beam=2, length=11, source_length=7)
     assert found["state"] + found.get("cross_cache", 0) == state.bytes
     assert decoding_memory(tree, batch=3, beam=2, length=110, source_length=7)["state"] == found["state"]

@@ -96,6 +96,6 @@ def test_rows_that_join_have_room_when_the_longer_ones_have_gone(name: BackendNa
 
 def test_states_of_other_widths_do_not_join() -> None:
     own = model()
-    one, other = (own.start(torch.tensor([[1, 2]]), rows=rows) for rows in (1, 2))
+    one, other = (own.start(torch.tensor([[1, 2]]), num_beams=rows) for rows in (1, 2))
     with pytest.raises(ValueError, match="1 rows a sentence cannot be joined by one of 2"):
         one.join(other)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import twins
-from generation.fakes import limits_of
+from generation.fakes import request_of
 from laws.models import CONFIGS, LEAN_PAIRS, ROWS, build, redraw
 from sublayer import config, laws
 from sublayer.errors import InputError
@@ -33,15 +33,15 @@ def small(seed: int = 1, **options: object) -> EncoderDecoder:
 
 
 def decode(
-    stepper: Runner | EncoderDecoder, between: Callable[[int], object] = lambda at: None, tokens: Tensor = TOKENS
+    backend: Runner | EncoderDecoder, between: Callable[[int], object] = lambda at: None, tokens: Tensor = TOKENS
 ) -> Tensor:
     """The logits of feeding `tokens` one by one; `between` is called before each step."""
     with torch.no_grad():
-        state = stepper.start(SOURCE, LENGTHS, capacity=tokens.shape[1])
+        state = backend.start(SOURCE, LENGTHS, capacity=tokens.shape[1])
         logits: list[Tensor] = []
         for at in range(tokens.shape[1]):
             between(at)
-            logits.append(stepper.step(tokens[:, at : at + 1], state))
+            logits.append(backend.step(tokens[:, at : at + 1], state))
     return torch.cat(logits, dim=1)
 
 
@@ -69,18 +69,18 @@ LEAN = [index for index, c in enumerate(CONFIGS) if c in LEAN_PAIRS]
 @pytest.mark.parametrize("index", sorted(set(range(len(CONFIGS))) - set(LEAN)))
 def test_a_part_that_the_runner_does_not_know_steps_as_modules(index: int, steps_by_modules: list[int]) -> None:
     model = build(CONFIGS[index], dtype=torch.float32, seed=index)
-    stepper = runner_for(model)
-    assert not isinstance(stepper, Runner)
-    decode(stepper)
+    backend = runner_for(model)
+    assert not isinstance(backend, Runner)
+    decode(backend)
     assert steps_by_modules
 
 
 @pytest.mark.parametrize("index", LEAN)
 def test_every_kind_of_model_is_stepped_without_modules(index: int, steps_by_modules: list[int]) -> None:
     model = build(CONFIGS[index], dtype=torch.float32, seed=index)
-    stepper = runner_for(model)
-    assert isinstance(stepper, Runner)
-    decode(stepper)
+    backend = runner_for(model)
+    assert isinstance(backend, Runner)
+    decode(backend)
     assert steps_by_modules == []
 
 
@@ -91,7 +91,7 @@ def test_a_tap_listened_to_midway_hears_every_step_from_then_on(steps_by_modules
     model = small()
     expected = decode(model)
     steps_by_modules.clear()
-    stepper, heard = Runner(model), []
+    backend, heard = Runner(model), []
     taps = [module for module in model.decoder.modules() if isinstance(module, Tap)]
     for tap in [*taps, model.logits]:
         heard.clear()
@@ -104,7 +104,7 @@ def test_a_tap_listened_to_midway_hears_every_step_from_then_on(steps_by_modules
             if at == 2:
                 hooks.pop().remove()
 
-        assert_close(decode(stepper, between), expected)
+        assert_close(decode(backend, between), expected)
         assert len(heard) == 1
         assert steps_by_modules == [1]
 
@@ -114,8 +114,8 @@ def test_any_hook_in_the_decoder_is_heard(kind: str) -> None:
     """A hook that changes what passes, on a part that is no tap."""
     model = small()
     part = model.decoder.layers[1].feed_forward
-    stepper = Runner(model)
-    plain = decode(stepper)
+    backend = Runner(model)
+    plain = decode(backend)
     match kind:
         case "forward":
             hook = part.register_forward_hook(lambda module, inputs, value: 2 * value)
@@ -126,12 +126,12 @@ def test_any_hook_in_the_decoder_is_heard(kind: str) -> None:
                 lambda module, inputs, value: 2 * value if module is part else None
             )
     try:
-        found, expected = decode(stepper), decode(model)
+        found, expected = decode(backend), decode(model)
     finally:
         hook.remove()
     assert torch.equal(found, expected)
     assert laws.relative_error(found, plain) > 1e-3
-    assert_close(decode(stepper), plain)
+    assert_close(decode(backend), plain)
 
 
 # --- changed weights ---------------------------------------------------------------------------------------------
@@ -190,59 +190,59 @@ def test_a_change_between_decodes_is_noticed(
     change: Callable[[EncoderDecoder], None], steps_by_modules: list[int]
 ) -> None:
     model = small()
-    stepper = Runner(model)
-    before = decode(stepper)
+    backend = Runner(model)
+    before = decode(backend)
     with torch.no_grad():
         change(model)
     expected = decode(model)
     assert laws.relative_error(expected, before) > 1e-3, "the change changes nothing"
     steps_by_modules.clear()
-    assert_close(decode(stepper), expected)
+    assert_close(decode(backend), expected)
     assert steps_by_modules == []
 
 
 @pytest.mark.parametrize("change", WRITTEN, ids=lambda change: change.__name__)
 def test_a_change_midway_is_noticed(change: Callable[[EncoderDecoder], None], steps_by_modules: list[int]) -> None:
-    def decode_and_change(stepper: Runner | EncoderDecoder, model: EncoderDecoder) -> Tensor:
+    def decode_and_change(backend: Runner | EncoderDecoder, model: EncoderDecoder) -> Tensor:
         def between(at: int) -> None:
             if at == 1:
                 change(model)
 
-        return decode(stepper, between)
+        return decode(backend, between)
 
     model, other = small(), small()
-    stepper = Runner(model)
-    before = decode(stepper)
-    found = decode_and_change(stepper, model)
+    backend = Runner(model)
+    before = decode(backend)
+    found = decode_and_change(backend, model)
     expected = decode_and_change(other, other)
     assert laws.relative_error(expected, before) > 1e-3, "the change changes nothing"
     assert_close(found, expected)
     steps_by_modules.clear()
-    decode(stepper)
+    decode(backend)
     assert steps_by_modules == []
 
 
 def test_memory_that_is_given_to_another_weight_is_noticed() -> None:
     """Weights come and go; the second new one would stand where the first stood, if that were free."""
     model = small()
-    stepper = Runner(model)
+    backend = Runner(model)
     weight = model.decoder.layers[0].feed_forward.up.weight
-    decode(stepper)
+    decode(backend)
     for _ in range(4):
         weight.data = weight.data.clone()
     weight.data = weight.data * -1
-    assert_close(decode(stepper), decode(model))
+    assert_close(decode(backend), decode(model))
 
 
 def test_a_copy_of_a_runner_is_its_own_models() -> None:
-    stepper = Runner(small())
-    before = decode(stepper)
-    for other in (copy.deepcopy(stepper), pickle.loads(pickle.dumps(stepper))):  # noqa: S301 (our own bytes)
-        assert other.model is not stepper.model
+    backend = Runner(small())
+    before = decode(backend)
+    for other in (copy.deepcopy(backend), pickle.loads(pickle.dumps(backend))):  # noqa: S301 (our own bytes)
+        assert other.model is not backend.model
         with torch.no_grad():
             state_loaded(other.model)
         assert_close(decode(other), decode(small(seed=2)))
-        assert torch.equal(decode(stepper), before)
+        assert torch.equal(decode(backend), before)
 
 
 def test_a_translator_searches_the_model_that_it_has(steps_by_modules: list[int]) -> None:
@@ -261,9 +261,9 @@ def test_several_tokens_at_once_are_steps_too(rows: int, steps_by_modules: list[
     model = small()
     tokens = torch.arange(2 * rows * 3).view(2 * rows, 3) % 23
 
-    def fed(stepper: Runner | EncoderDecoder) -> Tensor:
-        state = stepper.start(SOURCE, LENGTHS, rows=rows, capacity=3)
-        return torch.cat((stepper.step(tokens[:, :2], state), stepper.step(tokens[:, 2:], state)), dim=1)
+    def fed(backend: Runner | EncoderDecoder) -> Tensor:
+        state = backend.start(SOURCE, LENGTHS, num_beams=rows, capacity=3)
+        return torch.cat((backend.step(tokens[:, :2], state), backend.step(tokens[:, 2:], state)), dim=1)
 
     with torch.no_grad():
         found = fed(Runner(model))
@@ -273,9 +273,9 @@ def test_several_tokens_at_once_are_steps_too(rows: int, steps_by_modules: list[
 
 def test_gradients_are_left_to_the_modules() -> None:
     model = small()
-    stepper = Runner(model)
-    state = stepper.start(SOURCE, LENGTHS, capacity=3)
-    assert stepper.step(TOKENS[:, :1], state).requires_grad
+    backend = Runner(model)
+    state = backend.start(SOURCE, LENGTHS, capacity=3)
+    assert backend.step(TOKENS[:, :1], state).requires_grad
 
 
 def test_a_training_model_keeps_its_dropout(steps_by_modules: list[int]) -> None:
@@ -283,18 +283,18 @@ def test_a_training_model_keeps_its_dropout(steps_by_modules: list[int]) -> None
     block = tree.decoder.block.model_copy(update={"dropout": 0.5})
     tree = tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"block": block})})
     model = build(tree, dtype=torch.float32)
-    stepper = Runner(model)
-    expected = decode(stepper)
+    backend = Runner(model)
+    expected = decode(backend)
     model.train()
     assert runner_for(model) is model
-    assert laws.relative_error(decode(stepper), expected) > 1e-3
+    assert laws.relative_error(decode(backend), expected) > 1e-3
     model.eval()
     model.decoder.layers[0].train()
     assert runner_for(model) is model
-    assert laws.relative_error(decode(stepper), expected) > 1e-3
+    assert laws.relative_error(decode(backend), expected) > 1e-3
     model.eval()
     steps_by_modules.clear()
-    assert torch.equal(decode(stepper), expected)
+    assert torch.equal(decode(backend), expected)
     assert steps_by_modules == []
 
 
@@ -308,11 +308,11 @@ def test_autocast_is_left_to_the_modules() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_are_declined(dtype: torch.dtype) -> None:
     model = small()
-    stepper = Runner(model)
-    decode(stepper)
+    backend = Runner(model)
+    decode(backend)
     model.to(dtype)
     assert runner_for(model) is model
-    assert torch.equal(decode(stepper), decode(model))
+    assert torch.equal(decode(backend), decode(model))
 
 
 def test_without_one_dnn_steps_are_still_the_runners(
@@ -410,22 +410,22 @@ def test_every_field_of_the_tree_is_known_or_was_left_out_on_purpose() -> None:
 
 
 def test_a_full_cache_is_refused() -> None:
-    stepper = Runner(small())
+    backend = Runner(small())
     with torch.no_grad():
-        state = stepper.start(SOURCE, LENGTHS, capacity=1)
-        stepper.step(TOKENS[:, :1], state)
+        state = backend.start(SOURCE, LENGTHS, capacity=1)
+        backend.step(TOKENS[:, :1], state)
         with pytest.raises(InputError, match="holds 1 positions; 1 are taken"):
-            stepper.step(TOKENS[:, 1:2], state)
+            backend.step(TOKENS[:, 1:2], state)
 
 
 def test_a_source_of_nothing_is_as_with_the_modules() -> None:
     """A length of 0 hides a whole source."""
     model = small()
-    stepper = Runner(model)
+    backend = Runner(model)
     lengths = torch.tensor([0, 3])
     with torch.no_grad():
-        states = [each.start(SOURCE, lengths, capacity=1) for each in (stepper, model)]
-        assert_close(stepper.step(TOKENS[:, :1], states[0]), model.step(TOKENS[:, :1], states[1]))
+        states = [each.start(SOURCE, lengths, capacity=1) for each in (backend, model)]
+        assert_close(backend.step(TOKENS[:, :1], states[0]), model.step(TOKENS[:, :1], states[1]))
 
 
 @pytest.fixture
@@ -465,7 +465,7 @@ def test_what_was_never_written_is_never_read(index: int) -> None:
 
 def test_greedy_search_through_the_runner_finds_the_same() -> None:
     model = small()
-    limits = limits_of(0, 1, [12, 9])
+    request = request_of(0, 1, [12, 9])
     with torch.inference_mode():
-        found, expected = (greedy(each, SOURCE, LENGTHS, limits) for each in (Runner(model), model))
+        found, expected = (greedy(each, SOURCE, LENGTHS, request) for each in (Runner(model), model))
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in expected]

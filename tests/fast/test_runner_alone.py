@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generation.fakes import limits_of
+from generation.fakes import request_of
 from generation.language_models import LONGEST, TREES, VOCABULARY, build
 from generation.prompted import generator, tokenizer
 from sublayer import config, laws
@@ -44,16 +44,16 @@ def drawn(*shape: int) -> Tensor:
     return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(3))
 
 
-def decode(stepper: Runner | DecoderOnly, lengths: Tensor | None, rows: int = 1) -> list[Tensor]:
+def decode(backend: Runner | DecoderOnly, lengths: Tensor | None, rows: int = 1) -> list[Tensor]:
     """The logits of one token after the other, of several at once, and of what a search may do in between."""
     source, tokens = drawn(ROWS, PROMPT), drawn(ROWS * rows, LONGEST - PROMPT)
     found: list[Tensor] = []
 
     def feed(given: Tensor) -> None:
-        found.append(stepper.step(given, state))
+        found.append(backend.step(given, state))
 
     with torch.inference_mode():
-        state = stepper.start(source, lengths, rows=rows, capacity=tokens.shape[1])
+        state = backend.start(source, lengths, num_beams=rows, capacity=tokens.shape[1])
         for count in (1, 1, 3, 1):
             fed = state.length - PROMPT
             feed(tokens[:, fed : fed + count])
@@ -89,7 +89,7 @@ def test_a_prompt_that_is_all_padding_leaves_the_cache_finite(name: str) -> None
     """Beside one token another prompt may have none: 0 times what it leaves must stay 0 in every later step."""
     state_of = Runner(build(TREES[name]))
     with torch.inference_mode():
-        state = state_of.start(torch.tensor([[5], [0]]), torch.tensor([1, 0]), rows=1, capacity=4)
+        state = state_of.start(torch.tensor([[5], [0]]), torch.tensor([1, 0]), num_beams=1, capacity=4)
         for _ in range(2):
             assert state_of.step(torch.tensor([[6], [7]]), state).isfinite().all()
 
@@ -132,9 +132,9 @@ def test_a_listener_hears_the_prompt_too(steps_by_modules: list[int]) -> None:
 
 def test_greedy_search_of_ragged_prompts(steps_by_modules: list[int]) -> None:
     model = build(TREES["gemma3"])
-    limits = limits_of(1, 0, [9, 12, 6])
+    request = request_of(1, 0, [9, 12, 6])
     with torch.inference_mode():
-        found, expected = (greedy(each, drawn(ROWS, PROMPT), LENGTHS, limits) for each in (Runner(model), model))
+        found, expected = (greedy(each, drawn(ROWS, PROMPT), LENGTHS, request) for each in (Runner(model), model))
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in expected]
 
 

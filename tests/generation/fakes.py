@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import EncoderDecoder
 
 Scorer = Callable[[tuple[int, ...]], list[float]]
@@ -23,7 +23,7 @@ class TableState:
     """Remembers what each row was fed, and refuses what the contract forbids."""
 
     sentences: list[tuple[int, ...]]
-    rows: int
+    num_beams: int
     capacity: int
     fed: list[list[int]] = field(default_factory=list)
     length: int = 0
@@ -32,13 +32,13 @@ class TableState:
         index = rows.tolist()
         assert len(index) == len(self.fed)
         for to, origin in enumerate(index):
-            assert to // self.rows == origin // self.rows, "a row went on from another sentence's"
+            assert to // self.num_beams == origin // self.num_beams, "a row went on from another sentence's"
         self.fed = [list(self.fed[row]) for row in index]
 
     def keep(self, sentences: Tensor) -> None:
         places = sentences.tolist()
         assert len(set(places)) == len(places)
-        self.fed = [self.fed[place * self.rows + row] for place in places for row in range(self.rows)]
+        self.fed = [self.fed[place * self.num_beams + row] for place in places for row in range(self.num_beams)]
         self.sentences = [self.sentences[place] for place in places]
 
     def truncate(self, length: int) -> None:
@@ -77,15 +77,15 @@ class Table:
         return score
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> TableState:
         lengths = [source.shape[1]] * len(source) if source_lengths is None else source_lengths.tolist()
         sentences = [tuple(row[:length]) for row, length in zip(source.tolist(), lengths, strict=True)]
         assert capacity is not None, "search knows how far it goes"
-        return TableState(sentences, rows, capacity, [[] for _ in range(len(sentences) * rows)])
+        return TableState(sentences, num_beams, capacity, [[] for _ in range(len(sentences) * num_beams)])
 
     def step(self, tokens: Tensor, state: TableState) -> Tensor:
-        assert tokens.shape == (len(state.sentences) * state.rows, 1)
+        assert tokens.shape == (len(state.sentences) * state.num_beams, 1)
         self.steps += 1
         state.length += 1
         assert state.length <= state.capacity
@@ -93,7 +93,7 @@ class Table:
             assert 0 <= token < self.vocab_size
             fed.append(token)
         return torch.tensor(
-            [[self.logits(state.sentences[row // state.rows], tuple(fed))] for row, fed in enumerate(state.fed)]
+            [[self.logits(state.sentences[row // state.num_beams], tuple(fed))] for row, fed in enumerate(state.fed)]
         )
 
 
@@ -131,22 +131,22 @@ class LanguageTable(Table):
         return self.memo[seen]
 
     def step(self, tokens: Tensor, state: TableState) -> Tensor:
-        assert tokens.shape[0] == len(state.sentences) * state.rows
+        assert tokens.shape[0] == len(state.sentences) * state.num_beams
         self.steps += 1
         state.length += tokens.shape[1]
         assert state.length <= state.capacity
         rows: list[Tensor] = []
         for row, (fed, new) in enumerate(zip(state.fed, tokens.tolist(), strict=True)):
-            source = state.sentences[row // state.rows]
+            source = state.sentences[row // state.num_beams]
             assert len(source) + state.length <= self.max_length
             rows.append(torch.stack([self.after((*source, *fed, *new[: at + 1])) for at in range(len(new))]))
             fed += new
         return torch.stack(rows)
 
 
-def limits_of(start: int, end: int, steps: list[int]) -> Limits:
+def request_of(start: int, end: int, steps: list[int]) -> DecodeRequest:
     """The same first token for every sentence, and one that ends."""
-    return Limits([start] * len(steps), frozenset({end}), steps)
+    return DecodeRequest([start] * len(steps), frozenset({end}), steps)
 
 
 def scorer_of(model: EncoderDecoder, source: Tensor) -> Scorer:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twins
-from generation.fakes import Table, all_hypotheses, assert_same, limits_of, plain_beam, scorer_of
+from generation.fakes import Table, all_hypotheses, assert_same, plain_beam, request_of, scorer_of
 from laws.models import CONFIGS, ROWS, build
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Hypothesis
+from sublayer.generation.request import Hypothesis
 from sublayer.models import EncoderDecoder
 
 START, END = 0, 1
@@ -35,7 +35,7 @@ def search(
     padded = torch.tensor([row + [0] * (width - len(row)) for row in sources])
     lengths = torch.tensor([len(row) for row in sources])
     with torch.no_grad():
-        return beam_search(model, padded, lengths, limits_of(start, end, steps), beam=beam, length_penalty=penalty)
+        return beam_search(model, padded, lengths, request_of(start, end, steps), beam=beam, length_penalty=penalty)
 
 
 # --- a beam that holds everything: exact -------------------------------------------------------------------------
@@ -116,9 +116,9 @@ def _frequent_token(model: EncoderDecoder, sources: list[list[int]], steps: list
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
     table = Table(6, seed)
     source, lengths = torch.tensor([[1, 2], [3, 4], [5, 0]]), torch.tensor([2, 2, 1])
-    limits = limits_of(START, END, [6, 3, 9])
-    one = beam_search(table, source, lengths, limits, beam=1, length_penalty=0.6)
-    for found, expected in zip(one, greedy(table, source, lengths, limits, length_penalty=0.6), strict=True):
+    request = request_of(START, END, [6, 3, 9])
+    one = beam_search(table, source, lengths, request, beam=1, length_penalty=0.6)
+    for found, expected in zip(one, greedy(table, source, lengths, request, length_penalty=0.6), strict=True):
         assert_same(found, expected)
 
 

@@ -25,13 +25,13 @@ from sublayer.generation.constraints import (
     MinLength,
     NoRepeatNGram,
     RepetitionPenalty,
-    Said,
+    TokenHistory,
     constrain,
     constraints_of,
 )
 from sublayer.generation.greedy import greedy
 from sublayer.generation.loop import decode, most_probable
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 
 V = 7
 CPU = torch.device("cpu")
@@ -64,15 +64,15 @@ def test_against_transformers(name: str, seed: int, lengths: list[int], new: int
     draw = random.Random(seed)
     # Few tokens, so that they come again.
     prompts = [[draw.randrange(4) for _ in range(length)] for length in lengths]
-    said = Said(prompts, new, CPU)
+    history = TokenHistory(prompts, new, CPU)
     for _ in range(new):
         tokens = torch.tensor([draw.randrange(4) for _ in prompts])
-        said.append(tokens)
+        history.append(tokens)
         for prompt, token in zip(prompts, tokens.tolist()):
             prompt.append(token)
     logits = torch.randn(len(prompts), V, generator=torch.Generator().manual_seed(seed)) * 5
     before = logits.clone()
-    found = ours(logits, said)
+    found = ours(logits, history)
     assert torch.equal(logits, before), "a constraint is a function"
     for row, prompt in enumerate(prompts):
         expected = oracle(lengths[row])(torch.tensor([prompt]), logits[row : row + 1].clone())
@@ -80,42 +80,42 @@ def test_against_transformers(name: str, seed: int, lengths: list[int], new: int
 
 
 def test_forced_tokens_come_first_and_cost_nothing() -> None:
-    said = Said([[0], [3]], 3, CPU)
+    history = TokenHistory([[0], [3]], 3, CPU)
     logits = torch.randn(2, V)
     expected = theirs.ForcedBOSTokenLogitsProcessor(5)(torch.tensor([[0], [3]]), logits)
-    assert torch.equal(ForcedStart((5, 2))(logits, said), expected)
-    said.append(torch.tensor([5, 5]))
-    second = ForcedStart((5, 2))(logits, said)
+    assert torch.equal(ForcedStart((5, 2))(logits, history), expected)
+    history.append(torch.tensor([5, 5]))
+    second = ForcedStart((5, 2))(logits, history)
     assert second.argmax(-1).tolist() == [2, 2]
     assert (second > float("-inf")).sum() == 2
-    said.append(torch.tensor([2, 2]))
-    assert torch.equal(ForcedStart((5, 2))(logits, said), logits)
+    history.append(torch.tensor([2, 2]))
+    assert torch.equal(ForcedStart((5, 2))(logits, history), logits)
 
 
 @given(seed=st.integers(0, 10**6), moves=st.lists(st.sampled_from(["append", "select", "truncate"]), max_size=12))
-def test_what_was_said_is_kept(seed: int, moves: list[str]) -> None:
+def test_the_history_is_kept(seed: int, moves: list[str]) -> None:
     """Against lists, whatever happens to the rows."""
     draw = random.Random(seed)
     rows = [[draw.randrange(9) for _ in range(draw.randint(1, 5))] for _ in range(draw.randint(1, 4))]
-    said = Said(rows, len(moves), CPU)
+    history = TokenHistory(rows, len(moves), CPU)
     width, new = max(map(len, rows)), 0
     for move in moves:
         if move == "append":
             tokens = [draw.randrange(9) for _ in rows]
             rows = [[*row, token] for row, token in zip(rows, tokens)]
-            said.append(torch.tensor(tokens))
+            history.append(torch.tensor(tokens))
             new += 1
         elif move == "select":
             order = draw.choices(range(len(rows)), k=draw.randint(1, len(rows)))
             rows = [rows[place] for place in order]
-            said.select(torch.tensor(order))
+            history.select(torch.tensor(order))
         else:
             fewer = draw.randint(0, new)
             rows = [row[: len(row) - (new - fewer)] for row in rows]
-            said.truncate(fewer)
+            history.truncate(fewer)
             new = fewer
-    assert said.new == new
-    assert said.tokens.tolist() == [[-1] * (width + new - len(row)) + row for row in rows]
+    assert history.new == new
+    assert history.tokens.tolist() == [[-1] * (width + new - len(row)) + row for row in rows]
 
 
 def test_the_configuration_makes_the_constraints_in_transformers_order() -> None:
@@ -138,11 +138,11 @@ def test_the_configuration_makes_the_constraints_in_transformers_order() -> None
 
 def test_where_nothing_is_left_the_search_says_so() -> None:
     constraints = (Allowed((2,)), Banned((2,)))
-    limits = Limits([0], frozenset({1}), [4])
+    request = DecodeRequest([0], frozenset({1}), [4])
     source = torch.tensor([[3]])
     for search in (
-        lambda: greedy(Table(5, 0), source, None, limits, constraints=constraints),
-        lambda: beam_search(Table(5, 0), source, None, limits, beam=2, length_penalty=1.0, constraints=constraints),
+        lambda: greedy(Table(5, 0), source, None, request, constraints=constraints),
+        lambda: beam_search(Table(5, 0), source, None, request, beam=2, length_penalty=1.0, constraints=constraints),
     ):
         with pytest.raises(InputError, match="leave no token"):
             search()
@@ -191,13 +191,13 @@ def test_searches_against_transformers(name: str, beam: int, seed: int) -> None:
         **({"early_stopping": True, "length_penalty": 1.0} if beam > 1 else {}),
         **options,
     )
-    limits = Limits([start] * 15, frozenset({end}), [limit] * 15)
+    request = DecodeRequest([start] * 15, frozenset({end}), [limit] * 15)
     with torch.no_grad():
         if beam == 1:
-            ours = greedy(model, source, lengths, limits, constraints=constraints)
+            ours = greedy(model, source, lengths, request, constraints=constraints)
         else:
-            ours = beam_search(model, source, lengths, limits, beam=beam, length_penalty=1.0, constraints=constraints)
-            plain = beam_search(model, source, lengths, limits, beam=beam, length_penalty=1.0)
+            ours = beam_search(model, source, lengths, request, beam=beam, length_penalty=1.0, constraints=constraints)
+            plain = beam_search(model, source, lengths, request, beam=beam, length_penalty=1.0)
             assert [one[0].tokens for one in ours] != [one[0].tokens for one in plain]
     for row, hypotheses in enumerate(ours):
         for rank, hypothesis in enumerate(hypotheses):
@@ -214,22 +214,22 @@ def test_searches_against_transformers(name: str, beam: int, seed: int) -> None:
 def test_log_probabilities_are_the_models_own(beam: int) -> None:
     """Before any constraint, one for each token and for the end."""
     table = LanguageTable(9, 4, end_bias=1.0)
-    limits = Limits([3, 2], frozenset({1, 8}), [6, 9], [[5], [4]])
-    constraints = (RepetitionPenalty(2.0), NoRepeatNGram(2), MinLength(2, limits.end_ids), ForcedStart((6,)))
-    source = torch.tensor(limits.before)
+    request = DecodeRequest([3, 2], frozenset({1, 8}), [6, 9], [[5], [4]])
+    constraints = (RepetitionPenalty(2.0), NoRepeatNGram(2), MinLength(2, request.end_ids), ForcedStart((6,)))
+    source = torch.tensor(request.before)
     if beam == 1:
-        found = greedy(table, source, None, limits, constraints=constraints)
+        found = greedy(table, source, None, request, constraints=constraints)
     else:
-        found = beam_search(table, source, None, limits, beam=beam, length_penalty=1.0, constraints=constraints)
+        found = beam_search(table, source, None, request, beam=beam, length_penalty=1.0, constraints=constraints)
     for row, hypotheses in enumerate(found):
         for hypothesis in hypotheses:
-            text, gains = tuple(limits.said[row]), hypothesis.log_probabilities
+            text, gains = tuple(request.prompts[row]), hypothesis.log_probabilities
             assert len(gains) == len(hypothesis.tokens) + hypothesis.complete
             for token, gain in zip(hypothesis.tokens, gains):
                 assert gain == pytest.approx(table.after(text).log_softmax(-1)[token].item(), abs=1e-5)
                 text = (*text, token)
             if hypothesis.complete:
-                ends = table.after(text).log_softmax(-1)[sorted(limits.end_ids)].tolist()
+                ends = table.after(text).log_softmax(-1)[sorted(request.end_ids)].tolist()
                 assert min(abs(gains[-1] - one) for one in ends) < 1e-5
             assert hypothesis.log_probability == pytest.approx(sum(gains))
 
@@ -241,14 +241,14 @@ def test_constrained_batches_are_their_rows(seed: int) -> None:
     before = [[2], [4, 4], [3, 2, 5], [0]]
     steps = [9, 3, 12, 6]
     constraints = (RepetitionPenalty(1.5), NoRepeatNGram(2))
-    limits = Limits([5, 4, 3, 2], frozenset({1}), steps, before)
+    request = DecodeRequest([5, 4, 3, 2], frozenset({1}), steps, before)
     source = torch.tensor([row + [0] * (3 - len(row)) for row in before])
     lengths = torch.tensor([len(row) for row in before])
-    alone = [(torch.tensor([row]), limits.of(place)) for place, row in enumerate(before)]
-    together = greedy(table, source, lengths, limits, constraints=constraints)
+    alone = [(torch.tensor([row]), request.of(place)) for place, row in enumerate(before)]
+    together = greedy(table, source, lengths, request, constraints=constraints)
     assert together == [greedy(table, row, None, own, constraints=constraints)[0] for row, own in alone]
     beams = {"beam": 3, "length_penalty": 1.0, "constraints": constraints}
-    together = beam_search(table, source, lengths, limits, **beams)
+    together = beam_search(table, source, lengths, request, **beams)
     assert together == [beam_search(table, row, None, own, **beams)[0] for row, own in alone]
 
 
@@ -256,8 +256,8 @@ def test_no_constraint_changes_nothing() -> None:
     logits = torch.randn(2, V)
     assert constrain(logits, (), None) is logits
     table = LanguageTable(6, 0)
-    limits = Limits([2], frozenset({1}), [5], [[3]])
+    request = DecodeRequest([2], frozenset({1}), [5], [[3]])
     penalty = constraints_of(config.Constraints(min_length=1), frozenset(), 6)
     assert penalty == ()
-    steps = list(decode(table, torch.tensor([[3]]), None, limits, most_probable, scored=False))
+    steps = list(decode(table, torch.tensor([[3]]), None, request, most_probable, scored=False))
     assert all(step.log_probabilities == [0.0] for step in steps)

@@ -104,8 +104,8 @@ def test_samples_are_those_of_each_prompt_alone(n: int) -> None:
     assert later == together[2:]
     other = made.generate(PROMPTS, **{**options, "seed": 6})
     assert [one.tokens for one in other] != [one.tokens for one in together]
-    drawn = made.generate(PROMPTS, **{**options, "seed": None})
-    assert [one.tokens for one in drawn] != [one.tokens for one in together]
+    samples = made.generate(PROMPTS, **{**options, "seed": None})
+    assert [one.tokens for one in samples] != [one.tokens for one in together]
     texts = [tuple(completion.tokens) for one in together for completion in one.completions]
     assert len(set(texts)) > len(texts) * 0.8
     # The same prompt twice is two samples.

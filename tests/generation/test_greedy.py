@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twins
-from generation.fakes import Table, assert_same, limits_of, plain_greedy, scorer_of
+from generation.fakes import Table, assert_same, plain_greedy, request_of, scorer_of
 from laws.models import CONFIGS, build
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
@@ -31,7 +31,7 @@ def test_against_a_plain_greedy_search(
 ) -> None:
     table = Table(vocab_size, seed, order=order, end_bias=end_bias)
     sources = torch.tensor([[seed % 7, index] for index in range(len(steps))])
-    found = greedy(table, sources, None, limits_of(START, END, steps))
+    found = greedy(table, sources, None, request_of(START, END, steps))
     for row, source in enumerate(sources.tolist()):
         expected = plain_greedy(table.scorer(tuple(source)), start=START, end=END, limit=steps[row])
         assert_same(found[row], [expected])
@@ -47,7 +47,7 @@ def test_transformers_of_all_kinds(index: int) -> None:
     source = torch.tensor([[draw.randrange(17) for _ in range(max(lengths))] for _ in lengths])
     steps = [draw.randint(1, 9) for _ in lengths]
     with torch.no_grad():
-        found = greedy(model, source, torch.tensor(lengths), limits_of(START, END, steps))
+        found = greedy(model, source, torch.tensor(lengths), request_of(START, END, steps))
     for row, length in enumerate(lengths):
         score = scorer_of(model, source[row : row + 1, :length])
         assert_same(found[row], [plain_greedy(score, start=START, end=END, limit=steps[row])])
@@ -56,8 +56,8 @@ def test_transformers_of_all_kinds(index: int) -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_length_penalty_enters_the_score_alone(penalty: float) -> None:
     table = Table(5, 4)
-    source, limits = torch.tensor([[2, 3], [3, 4]]), limits_of(START, END, [5, 8])
-    for (found,) in greedy(table, source, None, limits, length_penalty=penalty):
+    source, request = torch.tensor([[2, 3], [3, 4]]), request_of(START, END, [5, 8])
+    for (found,) in greedy(table, source, None, request, length_penalty=penalty):
         length = len(found.tokens) + found.complete
         assert found.score == pytest.approx(found.log_probability / length**penalty)
 
@@ -68,11 +68,11 @@ def test_no_gradient_is_recorded(beam: int | None) -> None:
     model = build(CONFIGS[0], dtype=torch.float32, seed=0).train()
     recorded: list[bool] = []
     model.logits.register_forward_hook(lambda _module, _inputs, logits: recorded.append(logits.requires_grad))
-    source, limits = torch.tensor([[2, 3, 4]]), limits_of(START, -1, [4])
+    source, request = torch.tensor([[2, 3, 4]]), request_of(START, -1, [4])
     if beam is None:
-        greedy(model, source, None, limits)
+        greedy(model, source, None, request)
     else:
-        beam_search(model, source, None, limits, beam=beam, length_penalty=1.0)
+        beam_search(model, source, None, request, beam=beam, length_penalty=1.0)
     assert len(recorded) >= 4
     assert not any(recorded)
     assert torch.is_grad_enabled()
@@ -88,10 +88,10 @@ def test_against_transformers() -> None:
     source = torch.tensor([[draw.randrange(3, 19) for _ in range(10)] for _ in lengths])
     real = torch.arange(10) < lengths[:, None]
     with torch.no_grad():
-        endless = greedy(model, source, lengths, limits_of(start, -1, [limit] * 60))
+        endless = greedy(model, source, lengths, request_of(start, -1, [limit] * 60))
         # A token that comes up in many translations, so that ends are compared too.
         end = Counter(token for (found,) in endless for token in {*found.tokens} - {pad, start}).most_common(3)[2][0]
-        ours = greedy(model, source, lengths, limits_of(start, end, [limit] * 60))
+        ours = greedy(model, source, lengths, request_of(start, end, [limit] * 60))
     marian = twins.marian(model, start=start, end=end, pad=pad)
     theirs = marian.generate(
         input_ids=source.where(real, pad),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from generation.fakes import LanguageTable, plain_greedy
 from sublayer.generation.greedy import greedy
 from sublayer.generation.loop import decode, most_probable
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 
 
 @given(
@@ -25,7 +25,7 @@ def test_every_row_says_its_own_and_ends_when_it_should(
     """Against each row alone, searched plainly; all samples are greedy, and some are stopped from outside."""
     table = LanguageTable(7, seed)
     before = [[2 + row % 3] * (row % 4) for row in range(len(steps))]
-    limits = Limits([row % 7 for row in range(len(steps))], ends, steps, before)
+    request = DecodeRequest([row % 7 for row in range(len(steps))], ends, steps, before)
     source = torch.tensor([row + [0] * (3 - len(row)) for row in before])
 
     def stopped(row: int, token: int) -> bool:
@@ -35,14 +35,14 @@ def test_every_row_says_its_own_and_ends_when_it_should(
     said: list[list[int]] = [[] for _ in range(len(steps) * samples)]
     endings: list[str | None] = [None for _ in said]
     lengths = torch.tensor([len(row) for row in before])
-    for step in decode(table, source, lengths, limits, most_probable, samples=samples, stopped=stopped):
+    for step in decode(table, source, lengths, request, most_probable, samples=samples, stopped=stopped):
         assert step.rows == [row for row, ending in enumerate(endings) if ending is None]
         for row, token, ending in zip(step.rows, step.tokens, step.endings, strict=True):
             said[row].append(token)
             endings[row] = ending
     for row, tokens in enumerate(said):
         sentence = row // samples
-        text = (*before[sentence], limits.first[sentence])
+        text = (*before[sentence], request.first[sentence])
         for number, token in enumerate(tokens):
             assert token == int(table.after(text).argmax())
             text = (*text, token)
@@ -60,7 +60,7 @@ def test_every_row_says_its_own_and_ends_when_it_should(
 
 def test_it_goes_no_further_than_it_is_asked() -> None:
     table = LanguageTable(7, 0)
-    steps = decode(table, torch.tensor([[3]]), None, Limits([2], frozenset(), [50], [[3]]), most_probable)
+    steps = decode(table, torch.tensor([[3]]), None, DecodeRequest([2], frozenset(), [50], [[3]]), most_probable)
     next(steps)
     next(steps)
     assert table.steps == 2
@@ -68,8 +68,8 @@ def test_it_goes_no_further_than_it_is_asked() -> None:
 
 def test_a_prompt_of_one_token_starts_with_nothing() -> None:
     table = LanguageTable(7, 3)
-    limits = Limits([2, 4], frozenset({1}), [5, 5])
-    found = greedy(table, torch.empty(2, 0, dtype=torch.int64), None, limits)
-    for first, [hypothesis] in zip(limits.first, found):
+    request = DecodeRequest([2, 4], frozenset({1}), [5, 5])
+    found = greedy(table, torch.empty(2, 0, dtype=torch.int64), None, request)
+    for first, [hypothesis] in zip(request.first, found):
         expected = plain_greedy(lambda text: table.after(text).log_softmax(-1).tolist(), start=first, end=1, limit=5)
         assert (hypothesis.tokens, hypothesis.complete) == (expected.tokens, expected.complete)

@@ -14,8 +14,8 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
+from sublayer.generation.request import DecodeRequest
 from sublayer.generation.speculative import DraftModel, speculate
-from sublayer.generation.step import Limits
 from sublayer.laws import relative_error
 
 LENGTHS = torch.tensor([7, 3, 1, 5])
@@ -30,7 +30,7 @@ def started(model, rows: int = 1):
     """A state of four texts, and the logits that any tokens [4 * rows, T] should get, however they are fed."""
     if isinstance(model.config, config.RecurrentEncoderDecoder):
         source = draw(4, 7)
-        state = model.start(source, LENGTHS, rows=rows)
+        state = model.start(source, LENGTHS, num_beams=rows)
 
         def whole(tokens: Tensor, sentences: Tensor | None = None) -> Tensor:
             each = torch.arange(4) if sentences is None else sentences
@@ -40,7 +40,7 @@ def started(model, rows: int = 1):
         return state, whole
     # Prompts: one of them of a single token, of which nothing is read at the start.
     prompt, lengths = draw(4, 7), LENGTHS - 1
-    state = model.start(prompt, lengths, rows=rows)
+    state = model.start(prompt, lengths, num_beams=rows)
 
     def whole(tokens: Tensor, sentences: Tensor | None = None) -> Tensor:
         each = torch.arange(4) if sentences is None else sentences
@@ -160,8 +160,8 @@ def test_a_long_text_takes_no_more_memory_than_a_short_one() -> None:
 # --- search ------------------------------------------------------------------------------------------------------
 
 
-def limits(model, count: int) -> Limits:
-    return Limits(first=[1] * count, end_ids=frozenset({END}), steps=[9, 6, 9, 4][:count])
+def request(model, count: int) -> DecodeRequest:
+    return DecodeRequest(first=[1] * count, end_ids=frozenset({END}), steps=[9, 6, 9, 4][:count])
 
 
 def source_of(model) -> tuple[Tensor, Tensor]:
@@ -171,14 +171,14 @@ def source_of(model) -> tuple[Tensor, Tensor]:
 
 def test_a_beam_of_one_is_greedy(model) -> None:
     source, lengths = source_of(model)
-    one = beam_search(model, source, lengths, limits(model, 4), beam=1, length_penalty=0.7)
-    other = greedy(model, source, lengths, limits(model, 4), length_penalty=0.7)
+    one = beam_search(model, source, lengths, request(model, 4), beam=1, length_penalty=0.7)
+    other = greedy(model, source, lengths, request(model, 4), length_penalty=0.7)
     assert [[h.tokens for h in each] for each in one] == [[h.tokens for h in each] for each in other]
 
 
 def test_a_batched_beam_is_single_and_scores_what_the_model_says(model) -> None:
     source, lengths = source_of(model)
-    asked = limits(model, 4)
+    asked = request(model, 4)
     together = beam_search(model, source, lengths, asked, beam=3, length_penalty=0.7)
     for row in range(4):
         size = int(lengths[row])
@@ -200,7 +200,7 @@ def test_speculation_says_what_greedy_search_says(tree: config.RecurrentDecoderO
     """The state is truncated after every check, of the model and of the one that guesses."""
     model, other = build(tree), build(TEXTS[0], seed=2)
     source = draw(1, 5)
-    asked = Limits(first=[4], end_ids=frozenset({END}), steps=[25])
+    asked = DecodeRequest(first=[4], end_ids=frozenset({END}), steps=[25])
     with torch.no_grad():
         [[straight]] = greedy(model, source, None, asked, length_penalty=1.0)
         for drafting in (model, other):

@@ -19,8 +19,8 @@ from sublayer import config
 from sublayer.config import sampling
 from sublayer.generation.loop import decode
 from sublayer.generation.randomness import Uniforms, stream, uniform
-from sublayer.generation.sampling import Sampler, drawn
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
+from sublayer.generation.sampling import Sampler, sample
 
 # --- what is sampled from ----------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ def test_drawing_is_the_inverse_of_the_cumulative_distribution(seed: int, vocabu
     logits[0, torch.randint(vocabulary, (1,), generator=generator)] = 2.0
     reached = logits[0].double().softmax(-1).cumsum(-1)
     numbers = [0.0, 2.0**-52, 0.5, 1.0 - 2.0**-52, *torch.rand(30, generator=generator).tolist()]
-    for number, token in zip(numbers, drawn(logits.expand(len(numbers), -1), numbers).tolist()):
+    for number, token in zip(numbers, sample(logits.expand(len(numbers), -1), numbers).tolist()):
         assert logits[0, token] > float("-inf"), "what cannot be was drawn"
         before = reached[token - 1].item() if token else 0.0
         # The probabilities are float32's.
@@ -97,7 +97,7 @@ def test_draws_have_the_distribution() -> None:
     expected = dict(enumerate(logits[0].double().softmax(-1).tolist()))
     count = 20_000
     row = stream(7, 3)
-    tokens = drawn(logits.expand(count, -1), [uniform(row, place) for place in range(count)]).tolist()
+    tokens = sample(logits.expand(count, -1), [uniform(row, place) for place in range(count)]).tolist()
     assert chi_square_p(Counter(tokens), expected) > 1e-3
     wrong = {token: probability * count for token, probability in shifted(expected, 0.02).items()}
     assert chi_square_p(wrong, expected) < 1e-3
@@ -139,12 +139,14 @@ def test_streams_differ_by_every_number_and_its_place() -> None:
 # --- in the loop -------------------------------------------------------------------------------------------------
 
 
-def texts(model: Any, source: torch.Tensor, lengths: Any, limits: Limits, streams: list[int], **more: Any) -> Any:
+def texts(
+    model: Any, source: torch.Tensor, lengths: Any, request: DecodeRequest, streams: list[int], **more: Any
+) -> Any:
     """What sampling says in each row, with log-probabilities."""
     sampler = Sampler(config.Sampling(temperature=0.9, top_k=12, top_p=0.95), streams)
     said: list[list[tuple[int, float]]] = [[] for _ in streams]
     with torch.no_grad():
-        for step in decode(model, source, lengths, limits, sampler, **more):
+        for step in decode(model, source, lengths, request, sampler, **more):
             for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities, strict=True):
                 said[row].append((token, gain))
     return said
@@ -156,12 +158,12 @@ def test_what_is_sampled_together_is_what_is_sampled_alone(samples: int) -> None
     model = build(twins.tree(), dtype=torch.float32, seed=2)
     lengths = torch.tensor([3, 9, 1, 6, 9])
     source = torch.randint(23, (5, 9))
-    limits = Limits([0] * 5, frozenset({1, 2, 3}), [12, 5, 9, 12, 1])
+    request = DecodeRequest([0] * 5, frozenset({1, 2, 3}), [12, 5, 9, 12, 1])
     streams = [stream(11, row, sample) for row in range(5) for sample in range(samples)]
-    together = texts(model, source, lengths, limits, streams, samples=samples)
+    together = texts(model, source, lengths, request, streams, samples=samples)
     for row in range(5):
         own = streams[row * samples : (row + 1) * samples]
-        alone = texts(model, source[row : row + 1, : lengths[row]], None, limits.of(row), own, samples=samples)
+        alone = texts(model, source[row : row + 1, : lengths[row]], None, request.of(row), own, samples=samples)
         for found, expected in zip(together[row * samples :], alone):
             assert [token for token, _ in found] == [token for token, _ in expected]
             assert [gain for _, gain in found] == pytest.approx([gain for _, gain in expected], rel=1e-4, abs=1e-5)
@@ -176,7 +178,7 @@ def test_samples_have_the_models_distribution() -> None:
     table = LanguageTable(5, 8, order=2)
     c = config.Sampling(temperature=3.0, top_k=4)
     count = 8000
-    limits = Limits([3], frozenset({1}), [2], [[2]])
+    request = DecodeRequest([3], frozenset({1}), [2], [[2]])
     first = c.process_logits(table.after((2, 3)).unsqueeze(0))[0].softmax(-1).tolist()
     expected: dict[Any, float] = {}
     for token, probability in enumerate(first):
@@ -187,7 +189,7 @@ def test_samples_have_the_models_distribution() -> None:
         expected |= {(token, other): probability * another for other, another in enumerate(second)}
     said: list[tuple[int, ...]] = [()] * count
     sampler = Sampler(c, [stream(4, 0, sample) for sample in range(count)])
-    for step in decode(table, torch.tensor([[2]]), None, limits, sampler, samples=count):
+    for step in decode(table, torch.tensor([[2]]), None, request, sampler, samples=count):
         for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities):
             own = table.memo[(2, 3, *said[row])[-2:]].log_softmax(-1)[token]
             assert abs(gain - own.item()) < 1e-5

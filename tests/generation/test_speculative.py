@@ -22,8 +22,8 @@ from sublayer.generation import speculative
 from sublayer.generation.constraints import Allowed, Banned, Constraint, MinLength, NoRepeatNGram, RepetitionPenalty
 from sublayer.generation.greedy import greedy
 from sublayer.generation.randomness import Uniforms, stream
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.generation.speculative import Drafter, DraftModel, Guess, PromptLookup, speculate
-from sublayer.generation.step import Hypothesis, Limits
 
 
 def collected(steps: Any) -> Hypothesis:
@@ -63,11 +63,14 @@ def test_greedy_texts_are_the_plain_ones(
     """With drafts that are mostly wrong, mostly right, and always right."""
     model = LanguageTable(6, seed, order=2)
     draft = LanguageTable(6, seed + 1, order=3, near=model, likeness=likeness)
-    source, limits = torch.tensor([prompt[:-1]], dtype=torch.int64), Limits(prompt[-1:], ends, [limit], [prompt[:-1]])
-    [[expected]] = greedy(model, source, None, limits, constraints=constraints)
+    source, request = (
+        torch.tensor([prompt[:-1]], dtype=torch.int64),
+        DecodeRequest(prompt[-1:], ends, [limit], [prompt[:-1]]),
+    )
+    [[expected]] = greedy(model, source, None, request, constraints=constraints)
     plain, model.steps = model.steps, 0
-    drafter: Drafter = PromptLookup() if kind == "lookup" else DraftModel(draft, source, limits)
-    found = collected(speculate(model, source, limits, drafter, guesses=guesses, constraints=constraints))
+    drafter: Drafter = PromptLookup() if kind == "lookup" else DraftModel(draft, source, request)
+    found = collected(speculate(model, source, request, drafter, guesses=guesses, constraints=constraints))
     assert (found.tokens, found.complete) == (expected.tokens, expected.complete)
     assert found.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-5)
     assert model.steps <= plain
@@ -81,8 +84,8 @@ def test_drafts_are_right_and_wrong_by_turns() -> None:
     for seed in range(40):
         model = LanguageTable(6, seed, order=2)
         draft = LanguageTable(6, seed + 1, order=3, near=model, likeness=0.5)
-        source, limits = torch.tensor([[3, 2]]), Limits([4], frozenset(), [20], [[3, 2]])
-        texts = collected(speculate(model, source, limits, DraftModel(draft, source, limits), guesses=3)).tokens
+        source, request = torch.tensor([[3, 2]]), DecodeRequest([4], frozenset(), [20], [[3, 2]])
+        texts = collected(speculate(model, source, request, DraftModel(draft, source, request), guesses=3)).tokens
         assert len(texts) == 20
         kept[model.steps] += 1
     assert min(kept) < 12
@@ -98,11 +101,11 @@ def test_transformers_of_all_kinds(index: int) -> None:
     """Caches that go back, of the model and of the draft; in float64, so that nothing ties."""
     model = build(CONFIGS[index], seed=index)
     draft = build(twins.tree(vocab_size=17), seed=index)
-    source, limits = torch.randint(17, (1, 7)), Limits([3], frozenset({5}), [14])
+    source, request = torch.randint(17, (1, 7)), DecodeRequest([3], frozenset({5}), [14])
     with torch.no_grad():
-        [[expected]] = greedy(model, source, None, limits)
-        for drafter in (DraftModel(draft, source, limits), DraftModel(model, source, limits), PromptLookup()):
-            found = collected(speculate(model, source, limits, drafter, guesses=3))
+        [[expected]] = greedy(model, source, None, request)
+        for drafter in (DraftModel(draft, source, request), DraftModel(model, source, request), PromptLookup()):
+            found = collected(speculate(model, source, request, drafter, guesses=3))
             assert (found.tokens, found.complete) == (expected.tokens, expected.complete)
             assert found.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-5)
 
@@ -111,7 +114,7 @@ def test_transformers_of_all_kinds(index: int) -> None:
 
 SAMPLING = config.Sampling(temperature=3.0, top_k=3)
 PROMPT = [2, 3, 0, 2]
-LIMITS = Limits(PROMPT[-1:], frozenset({1}), [2], [PROMPT[:-1]])
+REQUEST = DecodeRequest(PROMPT[-1:], frozenset({1}), [2], [PROMPT[:-1]])
 SOURCE = torch.tensor([PROMPT[:-1]])
 
 
@@ -137,9 +140,9 @@ def sampled(model: LanguageTable, kind: str, count: int) -> Counter[tuple[int, .
         own = stream(3, number)
         drafter: Drafter = PromptLookup()
         if kind == "draft":
-            drafter = DraftModel(draft, SOURCE, LIMITS, sampling=SAMPLING, uniforms=Uniforms(stream(own, 1)))
+            drafter = DraftModel(draft, SOURCE, REQUEST, sampling=SAMPLING, uniforms=Uniforms(stream(own, 1)))
         uniforms = Uniforms(stream(own, 0))
-        steps = speculate(model, SOURCE, LIMITS, drafter, sampling=SAMPLING, uniforms=uniforms, scored=False)
+        steps = speculate(model, SOURCE, REQUEST, drafter, sampling=SAMPLING, uniforms=uniforms, scored=False)
         outcomes[tuple(token for step in steps for token in step.tokens)] += 1
     return outcomes
 
@@ -203,8 +206,8 @@ def test_a_draft_model_goes_back_and_on() -> None:
     """Whatever it is told was said, its guesses are those of a fresh one."""
     draw = random.Random(0)
     model = LanguageTable(6, 3)
-    source, limits = torch.tensor([[2, 5]]), Limits([4], frozenset(), [30], [[2, 5]])
-    drafter = DraftModel(model, source, limits)
+    source, request = torch.tensor([[2, 5]]), DecodeRequest([4], frozenset(), [30], [[2, 5]])
+    drafter = DraftModel(model, source, request)
     said = [2, 5, 4]
     for _ in range(60):
         guess = drafter.guess(said, draw.randint(0, 4))
@@ -222,7 +225,7 @@ def test_it_says_where_nothing_is_left() -> None:
         steps = speculate(
             model,
             SOURCE,
-            LIMITS,
+            REQUEST,
             PromptLookup(),
             sampling=sampling,
             uniforms=Uniforms(0),

@@ -63,11 +63,11 @@ def said_by_windows(model: Any, prompt: list[int], count: int, end: int) -> list
     return text[len(prompt) :]
 
 
-@pytest.mark.parametrize("stepper", ["runner", "model"])
+@pytest.mark.parametrize("backend", ["runner", "model"])
 @pytest.mark.parametrize("position", [*POSITIONS, "lstm"])
-def test_every_token_is_what_the_window_alone_says(position: str, stepper: str) -> None:
+def test_every_token_is_what_the_window_alone_says(position: str, backend: str) -> None:
     own = made(position)
-    if stepper == "model":
+    if backend == "model":
         own = Generator(own.model, own.tokenizer, own.decoding, backend=own.model)
     for prompt in ([7], [9, 4, 8], [5] * (CONTEXT - 1)):
         [found] = own.generate([prompt], max_tokens=40)
@@ -116,6 +116,6 @@ def test_what_does_not_move_says_so() -> None:
         with pytest.raises(InputError, match="Ask for 10 at most, or shorten the prompt; greedy search and sampling"):
             own.generate([[7, 8]], max_tokens=30, **options)
     with pytest.raises(InputError, match="only 10 remain of the model's context of 12"):
-        own.remembering().generate([[7, 8]], max_tokens=30)
+        own.with_prefix_cache().generate([[7, 8]], max_tokens=30)
     with pytest.raises(InputError, match="prompt 1 has 12 tokens, which leaves no room"):
         own.generate([[5] * 12], max_tokens=30)

@@ -109,7 +109,7 @@ def test_sentences_become_what_transformers_makes_of_them(case: tuple[str, Path,
         tokenizer.src_lang = source
         first = "decoder_start_token_id" if name == "mBART" else "forced_bos_token_id"
         asked = {first: tokenizer.convert_tokens_to_ids(target)}
-    translator = translator.told(**told)
+    translator = translator.with_decoding(**told)
     sentences = LINES[::9]
     found = translator.translate(sentences, beam=1)
     for sentence, one in zip(sentences, found, strict=True):

@@ -10,7 +10,7 @@ from inspection.three_shapes import HEADS, MAKERS, ask, decoder_only, encoder_de
 from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.inspection.editing import edit, patched, scaled, silence
 from sublayer.inspection.recording import record
 from sublayer.nn.tap import Tap
@@ -104,13 +104,13 @@ def test_gradients_flow_through_an_edit_and_not_into_a_silent_head():
 @pytest.mark.parametrize("beam", [1, 3])
 def test_search_is_of_the_edited_model_through_the_runner_too(beam):
     model = encoder_decoder().float()
-    source, limits = tokens(), Limits([1, 1], frozenset({2}), [9, 9])
+    source, request = tokens(), DecodeRequest([1, 1], frozenset({2}), [9, 9])
 
     @torch.inference_mode()
-    def found(stepper):
+    def found(backend):
         return [
             [h.tokens for h in some]
-            for some in beam_search(stepper, source, None, limits, beam=beam, length_penalty=0.0)
+            for some in beam_search(backend, source, None, request, beam=beam, length_penalty=0.0)
         ]
 
     runner = Runner(model)

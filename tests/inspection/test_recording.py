@@ -13,7 +13,7 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder
 from sublayer.nn import attend
@@ -124,14 +124,14 @@ def test_training_goes_on_under_a_recording(model, batch):
 @torch.inference_mode()
 def test_in_generation_every_step_appends(model, batch):
     source, lengths, _ = batch
-    limits = Limits(first=[1, 1], end_ids=frozenset(), steps=[4, 4])
+    request = DecodeRequest(first=[1, 1], end_ids=frozenset(), steps=[4, 4])
     with record(model, "decoder.layers.0.*_attention.weights") as seen:
-        greedy(model, source, lengths, limits)
+        greedy(model, source, lengths, request)
     own, cross = seen.values()
     assert [tuple(step.shape) for step in own] == [(2, 4, 1, so_far) for so_far in (1, 2, 3, 4)]
     assert [tuple(step.shape) for step in cross] == [(2, 4, 1, 7)] * 4
     with record(model, "decoder.layers.0.*_attention.weights") as seen:
-        beam_search(model, source, lengths, limits, beam=3, length_penalty=0.0)
+        beam_search(model, source, lengths, request, beam=3, length_penalty=0.0)
     own, cross = seen.values()
     assert own[-1].shape == (6, 4, 1, 4)
     assert cross[-1].shape == (2, 4, 3, 7)
@@ -253,9 +253,9 @@ def test_the_runner_hands_over_what_is_listened_to_and_says_the_same(shape, patt
     assert runner.prepare()
 
     @torch.inference_mode()
-    def steps(stepper) -> torch.Tensor:
-        state = stepper.start(given[:, :3])
-        return torch.cat([stepper.step(given[:, at : at + 1], state) for at in (3, 4, 5)], dim=1)
+    def steps(backend) -> torch.Tensor:
+        state = backend.start(given[:, :3])
+        return torch.cat([backend.step(given[:, at : at + 1], state) for at in (3, 4, 5)], dim=1)
 
     quiet = steps(runner)
     with record(made, pattern) as seen:

@@ -258,7 +258,7 @@ def test_decoding_works_where_gradients_are_recorded() -> None:
     """Whoever forgets `torch.no_grad()` pays with memory, not with an error from within."""
     model = build(twins.tree())
     inputs = Inputs.draw(model)
-    state = model.start(inputs.source, inputs.source_lengths, rows=1)
+    state = model.start(inputs.source, inputs.source_lengths, num_beams=1)
     steps = torch.cat([model.step(token, state) for token in inputs.target.split(1, dim=1)], dim=1)
     assert steps.requires_grad
     assert relative_error(steps.detach(), model(inputs.source, inputs.source_lengths, inputs.target).detach()) < 1e-10

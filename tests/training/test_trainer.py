@@ -25,7 +25,7 @@ from sublayer.data.loader import Batch, Cursor, Loader, collate
 from sublayer.data.report import Report
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.models import EncoderDecoder
 from sublayer.tasks import translation
 from sublayer.tasks.losses import CrossEntropy
@@ -195,8 +195,8 @@ def test_it_learns_to_reverse(tmp_path: Path) -> None:
     batch = collate(unseen, np.arange(100))
     with made.average.applied(), torch.no_grad():
         model.eval()
-        limits = Limits([START] * 100, frozenset({END}), [7] * 100)
-        found = greedy(model, batch.source, batch.source_lengths, limits)
+        request = DecodeRequest([START] * 100, frozenset({END}), [7] * 100)
+        found = greedy(model, batch.source, batch.source_lengths, request)
     wanted = [
         row[: length - 1] for row, length in zip(batch.target_out.tolist(), batch.target_lengths.tolist(), strict=True)
     ]

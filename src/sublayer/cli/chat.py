@@ -48,7 +48,7 @@ def chat(
     """
     from sublayer.errors import InputError
 
-    generator = load_generator(model, device, weights).remembering()
+    generator = load_generator(model, device, weights).with_prefix_cache()
     own = generator.decoding
     options: dict[str, Any] = {
         "search": search_of(own.search, sampling),

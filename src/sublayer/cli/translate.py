@@ -65,7 +65,7 @@ def translate(
     if only is not None:
         constraints["allowed"] = _tokens_of(only, translator)
     languages = _given(source_language=source_language, target_language=target_language)
-    translator = translator.told(constraints=constraints, **languages)
+    translator = translator.with_decoding(constraints=constraints, **languages)
     chosen = decoding.get("beam", max(n_best, translator.decoding.beam))
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):

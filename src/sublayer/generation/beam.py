@@ -21,9 +21,9 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from sublayer.generation.constraints import Constraint, Said, constrain, nothing_left
+from sublayer.generation.constraints import Constraint, TokenHistory, constrain, nothing_left
 from sublayer.generation.finite import any_nan, refuse
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, State
 
@@ -37,7 +37,7 @@ def beam_search(
     model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
-    limits: Limits,
+    request: DecodeRequest,
     *,
     beam: int,
     length_penalty: float,
@@ -51,30 +51,30 @@ def beam_search(
     Raises:
         InputError: the constraints leave all beginnings of a sentence without a token.
     """
-    state = model.start(source, source_lengths, rows=beam, capacity=max(limits.steps))
+    state = model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps))
     device = source.device
-    sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in limits.steps]
+    sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in request.steps]
     alive = list(range(len(sentences)))
-    feed = torch.tensor(limits.first, device=device).repeat_interleave(beam).unsqueeze(1)
-    said = None
+    feed = torch.tensor(request.first, device=device).repeat_interleave(beam).unsqueeze(1)
+    history = None
     if constraints:
-        said = Said([one for one in limits.said for _ in range(beam)], max(limits.steps), device)
-    looked_at = max(2, 1 + len(limits.end_ids)) * beam
+        history = TokenHistory([one for one in request.prompts for _ in range(beam)], max(request.steps), device)
+    looked_at = max(2, 1 + len(request.end_ids)) * beam
     # Every hypothesis begins alike: all but the first are out of the race until they differ.
     scores = torch.full((len(alive), beam), float("-inf"), device=device)
     scores[:, 0] = 0.0
     while True:
         logits = model.step(feed, state)[:, -1].float()
-        totals, origins, tokens, gains = _continuations(logits, scores, looked_at, constraints, said)
+        totals, origins, tokens, gains = _continuations(logits, scores, looked_at, constraints, history)
         if any(map(any_nan, gains)):
-            refuse(model, source, source_lengths, limits, sentences[alive[0]].length)
+            refuse(model, source, source_lengths, request, sentences[alive[0]].length)
         rows: list[int] = []
         next_tokens: list[int] = []
         next_scores: list[list[float]] = []
         staying: list[int] = []
         for place, index in enumerate(alive):
             going_on = sentences[index].advance(
-                totals[place], origins[place], tokens[place], gains[place], limits.end_ids
+                totals[place], origins[place], tokens[place], gains[place], request.end_ids
             )
             rows += [place * beam + origin for origin, _, _ in going_on]
             next_tokens += [token for _, token, _ in going_on]
@@ -86,23 +86,27 @@ def beam_search(
         feed = torch.tensor(next_tokens, device=device).unsqueeze(1)
         scores = torch.tensor(next_scores, device=device)
         if rows != list(range(len(rows))):
-            _reorder(state, said, torch.tensor(rows, device=device))
-        if said is not None:
-            said.append(feed.squeeze(1))
+            _reorder(state, history, torch.tensor(rows, device=device))
+        if history is not None:
+            history.append(feed.squeeze(1))
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
         if len(staying) <= 0.75 * len(alive):
             kept = torch.tensor(staying, device=device)
             state.keep(kept)
             places = (kept.unsqueeze(1) * beam + torch.arange(beam, device=device)).flatten()
             feed, scores = feed[places], scores[kept]
-            if said is not None:
-                said.select(places)
+            if history is not None:
+                history.select(places)
             alive = [alive[place] for place in staying]
     return [sentence.ranked() for sentence in sentences]
 
 
 def _continuations(
-    logits: Tensor, scores: Tensor, count: int, constraints: Sequence[Constraint] = (), said: Said | None = None
+    logits: Tensor,
+    scores: Tensor,
+    count: int,
+    constraints: Sequence[Constraint] = (),
+    history: TokenHistory | None = None,
 ) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[float]]]:
     """The best continuations of each sentence, best first: total score, hypothesis, token, and its log-probability.
 
@@ -114,7 +118,7 @@ def _continuations(
     # twice as fast as the logsumexp that would do.
     every = logits.log_softmax(dim=-1)
     if constraints:
-        gained, token = constrain(every, constraints, said).topk(count_a_row, dim=-1)
+        gained, token = constrain(every, constraints, history).topk(count_a_row, dim=-1)
         own = every.gather(1, token)
     else:
         _, token = top(logits, count_a_row)
@@ -129,10 +133,10 @@ def _continuations(
     )
 
 
-def _reorder(state: State, said: Said | None, rows: Tensor) -> None:
+def _reorder(state: State, history: TokenHistory | None, rows: Tensor) -> None:
     state.reorder(rows)
-    if said is not None:
-        said.select(rows)
+    if history is not None:
+        history.select(rows)
 
 
 @dataclass

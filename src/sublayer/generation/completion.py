@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 from sublayer.generation.loop import Ending
-from sublayer.generation.unfolding import Unfolding
+from sublayer.generation.partial_completion import PartialCompletion
 
 Prompt: TypeAlias = str | Sequence[int]
 """A text, or its tokens."""
@@ -29,8 +29,8 @@ class Completion:
     log_probabilities: list[float] | None = None
 
     @classmethod
-    def of(cls, text: Unfolding, scored: bool) -> Self:
-        """What has unfolded to its end."""
+    def of(cls, text: PartialCompletion, scored: bool) -> Self:
+        """What is complete."""
         assert text.ended is not None, "the text is not at its end yet"
         return cls(text.text, text.tokens, text.ended, text.log_probabilities if scored else None)
 
@@ -67,7 +67,7 @@ class Generated:
 class Stream(Iterator[str]):
     """An iterator over the pieces of a text while it is generated. `completion`: the whole, after the last piece."""
 
-    def __init__(self, growing: Iterator[None], text: Unfolding, scored: bool) -> None:
+    def __init__(self, growing: Iterator[None], text: PartialCompletion, scored: bool) -> None:
         self._growing, self._text, self._scored = growing, text, scored
         self._shown = 0
 

@@ -1,13 +1,13 @@
 """Constraints: penalties, banned and forced tokens, applied to the scores before a token is chosen.
 
-A constraint is a value that can be called with the scores [R, V] and with what each row has said, and gives other
-scores; it changes nothing in place. `constraints_of` makes them from the configuration, in the order in which
+A constraint is a value that can be called with the scores [R, V] and with the tokens of each row so far, and gives
+other scores; it changes nothing in place. `constraints_of` makes them from the configuration, in the order in which
 `transformers` applies its own, whose definitions they have.
 
 Greedy search and sampling constrain the logits. Beam search constrains log-probabilities, because they are what it
 adds up; only `RepetitionPenalty` can tell the difference (log-probabilities are never positive).
 
-Shapes: R rows, V vocabulary, L tokens said.
+Shapes: R rows, V vocabulary, L tokens so far.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sublayer import config
 from sublayer.errors import InputError
 
 NOTHING = -1
-"""Stands in `Said.tokens` before the beginning of a row that is shorter than others."""
+"""Stands in `TokenHistory.tokens` before the beginning of a row that is shorter than others."""
 NEVER = float("-inf")
 
 
-class Said:
+class TokenHistory:
     """The tokens of each row so far: the prompt (or the start marker), and what has been added since.
 
     tokens: [R, L] int64; rows end together at the right, and `NOTHING` stands before the shorter ones.
@@ -66,9 +66,9 @@ class Said:
 
 
 class Constraint(Protocol):
-    """Scores [R, V] and what was said -> scores [R, V]."""
+    """Scores [R, V] and the tokens so far -> scores [R, V]."""
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor: ...
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class RepetitionPenalty:
 
     penalty: float
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         # One more column takes what stands before a row's beginning.
         wider = torch.nn.functional.pad(scores, (0, 1))
-        index = _or_spare(said.tokens, scores.shape[1])
+        index = _or_spare(history.tokens, scores.shape[1])
         old = wider.gather(1, index)
         new = torch.where(old < 0, old * self.penalty, old / self.penalty)
         return wider.scatter(1, index, new)[:, :-1]
@@ -95,8 +95,8 @@ class NoRepeatNGram:
 
     size: int
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
-        tokens, vocabulary = said.tokens, scores.shape[1]
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        tokens, vocabulary = history.tokens, scores.shape[1]
         length = tokens.shape[1]
         if length < self.size:
             return scores
@@ -115,7 +115,7 @@ class Banned:
 
     ids: tuple[int, ...]
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         return scores.index_fill(1, _index(self.ids, scores.device), NEVER)
 
 
@@ -126,8 +126,8 @@ class MinLength:
     length: int
     end_ids: frozenset[int]
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
-        if said.new >= self.length:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        if history.new >= self.length:
             return scores
         return scores.index_fill(1, _index(tuple(sorted(self.end_ids)), scores.device), NEVER)
 
@@ -138,7 +138,7 @@ class Allowed:
 
     ids: tuple[int, ...]
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         index = _index(self.ids, scores.device)
         return torch.full_like(scores, NEVER).index_copy_(1, index, scores.index_select(1, index))
 
@@ -149,11 +149,11 @@ class ForcedStart:
 
     ids: tuple[int, ...]
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
-        if said.new >= len(self.ids):
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        if history.new >= len(self.ids):
             return scores
         forced = torch.full_like(scores, NEVER)
-        forced[:, self.ids[said.new]] = 0.0
+        forced[:, self.ids[history.new]] = 0.0
         return forced
 
 
@@ -164,8 +164,8 @@ class ForcedEnd:
     place: int
     id: int
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
-        if said.new != self.place:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        if history.new != self.place:
             return scores
         forced = torch.full_like(scores, NEVER)
         forced[:, self.id] = 0.0
@@ -176,7 +176,7 @@ class ForcedEnd:
 class Renormalize:
     """Renormalize: make the scores log-probabilities whose exponentials sum to 1."""
 
-    def __call__(self, scores: Tensor, said: Said) -> Tensor:
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         return scores.log_softmax(dim=-1)
 
 
@@ -217,18 +217,18 @@ def constraints_of(
     return tuple(found)
 
 
-def constrain(scores: Tensor, constraints: Sequence[Constraint], said: Said | None) -> Tensor:
-    """`scores` after all constraints, which need to know what was `said`."""
+def constrain(scores: Tensor, constraints: Sequence[Constraint], history: TokenHistory | None) -> Tensor:
+    """`scores` after all constraints, which need to know the tokens so far."""
     for constraint in constraints:
-        assert said is not None
-        scores = constraint(scores, said)
+        assert history is not None
+        scores = constraint(scores, history)
     return scores
 
 
 def nothing_left() -> InputError:
     """What is raised where every token has been ruled out."""
     return InputError(
-        "the constraints leave no token that could be said next", "Allow more tokens, or a longer no_repeat_ngram."
+        "the constraints leave no token that could come next", "Allow more tokens, or a longer no_repeat_ngram."
     )
 
 

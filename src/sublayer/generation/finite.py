@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer.errors import InputError
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.models.backend import DecoderBackend
 
 
@@ -25,7 +25,7 @@ def any_nan(gains: Sequence[float]) -> bool:
 
 
 def refuse(
-    model: DecoderBackend[Any], source: Tensor, source_lengths: Tensor | None, limits: Limits, step: int
+    model: DecoderBackend[Any], source: Tensor, source_lengths: Tensor | None, request: DecodeRequest, step: int
 ) -> NoReturn:
     """Raise for logits that are not finite.
 
@@ -37,7 +37,7 @@ def refuse(
             shows it.
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "model", None)
-    where = _first(module, source, source_lengths, limits) if isinstance(module, nn.Module) else None
+    where = _first(module, source, source_lengths, request) if isinstance(module, nn.Module) else None
     dtype = next((str(p.dtype).removeprefix("torch.") for p in module.parameters()), "?") if module is not None else "?"
     what = f"{where} gives NaN or infinity" if where else f"the logits are NaN or infinite after {step} tokens"
     raise InputError(
@@ -47,7 +47,7 @@ def refuse(
 
 
 @torch.no_grad()
-def _first(module: Any, source: Tensor, source_lengths: Tensor | None, limits: Limits) -> str | None:
+def _first(module: Any, source: Tensor, source_lengths: Tensor | None, request: DecodeRequest) -> str | None:
     """The name of the module whose output is the first that is not finite, in one step from the beginning."""
     found: list[str] = []
     handles: list[Any] = []
@@ -64,8 +64,8 @@ def _first(module: Any, source: Tensor, source_lengths: Tensor | None, limits: L
 
     try:
         handles += [each.register_forward_hook(watch(name)) for name, each in module.named_modules() if name]
-        state = module.start(source, source_lengths, rows=1, capacity=1)
-        module.step(torch.tensor(limits.first, device=source.device).unsqueeze(1), state)
+        state = module.start(source, source_lengths, num_beams=1, capacity=1)
+        module.step(torch.tensor(request.first, device=source.device).unsqueeze(1), state)
     finally:
         for handle in handles:
             handle.remove()

@@ -21,18 +21,18 @@ from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
+from sublayer.generation.partial_completion import PartialCompletion
+from sublayer.generation.prefix_cache import PrefixCache
 from sublayer.generation.randomness import Uniforms, stream
-from sublayer.generation.remembering import Remembering
+from sublayer.generation.request import DecodeRequest
 from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
-from sublayer.generation.step import Limits
-from sublayer.generation.unfolding import Unfolding
 from sublayer.models import DecoderOnly
 from sublayer.models.backend import DecoderBackend, S
 from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
 
-UNMOVED = "; greedy search and sampling without speculation go on past the context"
+PAST_CONTEXT = "; greedy search and sampling without speculation go on past the context"
 
 
 class Sizes(Protocol):
@@ -57,7 +57,7 @@ class LanguageModel(DecoderBackend[S], Protocol[S]):
     def eval(self) -> Any: ...
 
 
-class Converser(Protocol):
+class ChatTokenizer(Protocol):
     """A tokenizer that knows how a conversation is written."""
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...
@@ -93,7 +93,7 @@ class Generator(Generic[S]):
 
     decoding: default settings of `generate`.
     backend: the backend that decodes; default: the fastest that there is for the model (`fast/decoding/`).
-    moves: whether a text may outgrow the model's context, by dropping its beginning.
+    context_shift: whether a text may outgrow the model's context, by dropping its beginning.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Generator(Generic[S]):
         decoding: config.Generation,
         *,
         backend: DecoderBackend[S] | None = None,
-        moves: bool = True,
+        context_shift: bool = True,
     ) -> None:
         model.eval()
-        self._moves = moves
+        self._context_shift = context_shift
         self.model = model
         self.backend: DecoderBackend[S] = _fastest(model) if backend is None else backend
         self.tokenizer = tokenizer
@@ -154,14 +154,14 @@ class Generator(Generic[S]):
         sources = [self.encode(prompt, first + row + 1) for row, prompt in enumerate(prompts)]
         steps = [self._room(ids, max_tokens, plan, first + row + 1) for row, ids in enumerate(sources)]
         _require_draft_room(plan, max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
-        texts = [[Unfolding(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
+        texts = [[PartialCompletion(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
         width = plan.c.search.size if isinstance(plan.c.search, config.Beam) else n
         context = self.model.config.max_length
         taken = [width * min(len(ids) + new, context) for ids, new in zip(sources, steps, strict=True)]
         batches = by_length(taken, batch_tokens)
         for rows in chain.from_iterable(self._alike(rows, sources, steps) for rows in batches):
             several = [sources[row] for row in rows], [steps[row] for row in rows], [texts[row] for row in rows]
-            for _ in self._unfold(*several, rows, plan):
+            for _ in self._generate(*several, rows, plan):
                 pass
             if progress is not None:
                 progress(len(rows))
@@ -195,18 +195,18 @@ class Generator(Generic[S]):
         ids = self.encode(prompt, first + 1)
         new = self._room(ids, max_tokens, plan, first + 1)
         _require_draft_room(plan, len(ids) + new)
-        text = Unfolding(self.tokenizer, ids, plan.c.stop, at_once=True)
-        return Stream(self._unfold([ids], [new], [[text]], [0], plan), text, log_probabilities)
+        text = PartialCompletion(self.tokenizer, ids, plan.c.stop, at_once=True)
+        return Stream(self._generate([ids], [new], [[text]], [0], plan), text, log_probabilities)
 
-    def remembering(self) -> Generator[S]:
+    def with_prefix_cache(self) -> Generator[S]:
         """Return a generator for one chat, which caches the last text: only the new part of the next prompt is encoded.
 
         A recurrent model encodes every prompt whole, because its state cannot be shortened. The chat must fit into the
         model's context.
         """
         attends = isinstance(self.model, DecoderOnly)
-        backend = Remembering(self.backend) if attends else self.backend
-        return Generator(self.model, self.tokenizer, self.decoding, backend=backend, moves=False)
+        backend = PrefixCache(self.backend) if attends else self.backend
+        return Generator(self.model, self.tokenizer, self.decoding, backend=backend, context_shift=False)
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the tokenizer's template adds.
@@ -247,7 +247,7 @@ class Generator(Generic[S]):
         Raises:
             InputError: the model has no chat template, or the template rejects the messages.
         """
-        return cast("Converser", self.tokenizer).encode_chat(messages)
+        return cast("ChatTokenizer", self.tokenizer).encode_chat(messages)
 
     def _plan(
         self,
@@ -321,84 +321,96 @@ class Generator(Generic[S]):
             )
         c = plan.c
         if asked is not None and asked > left:
-            if self._moves and plan.speculation is None and not isinstance(c.search, config.Beam):
+            if self._context_shift and plan.speculation is None and not isinstance(c.search, config.Beam):
                 return asked
             raise InputError(
                 f"max_tokens = {asked}, but after the {len(ids)} tokens of prompt {number} only {left} remain of the "
                 f"model's context of {context}",
-                f"Ask for {left} at most, or shorten the prompt{'' if not self._moves else UNMOVED}.",
+                f"Ask for {left} at most, or shorten the prompt{'' if not self._context_shift else PAST_CONTEXT}.",
             )
         if c.max_tokens is not None:
             return min(left, c.max_tokens)
         return left if c.max_length is None else max(1, min(left, c.max_length - len(ids)))
 
     @torch.inference_mode()
-    def _unfold(
-        self, prompts: list[list[int]], steps: list[int], texts: list[list[Unfolding]], rows: list[int], plan: _Plan
+    def _generate(
+        self,
+        prompts: list[list[int]],
+        steps: list[int],
+        texts: list[list[PartialCompletion]],
+        rows: list[int],
+        plan: _Plan,
     ) -> Iterator[None]:
         """Make the texts of one batch, whichever way they are searched; comes back whenever some have grown.
 
         Args:
             rows: the places of the prompts in the list that was given.
         """
-        limits = Limits([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
+        request = DecodeRequest([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
         search = plan.c.search
         if isinstance(search, config.Beam):
-            self._beams(limits, search, plan, texts)
+            self._beams(request, search, plan, texts)
             yield
             return
         flat = [text for some in texts for text in some]
         context = self.model.config.max_length
         streams = [stream(plan.seed, plan.first + row, sample) for row in rows for sample in range(plan.n)]
         if plan.speculation is not None:
-            for row, (text, drawing) in enumerate(zip(flat, streams, strict=True)):
-                for step in self._speculated(limits.of(row // plan.n), drawing, plan, plan.speculation, text):
+            for row, (text, random_stream) in enumerate(zip(flat, streams, strict=True)):
+                for step in self._speculated(request.of(row // plan.n), random_stream, plan, plan.speculation, text):
                     _take(step, [text])
                     yield
             return
         for step in decode(
             self.backend,
-            *self._source(limits),
-            limits,
+            *self._source(request),
+            request,
             Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
             samples=plan.n,
             constraints=plan.constraints,
             scored=plan.scored,
-            stopped=lambda row, token: flat[row].say(token),
+            stopped=lambda row, token: flat[row].append(token),
             context=context if any(len(ids) + new > context for ids, new in zip(prompts, steps, strict=True)) else None,
         ):
             _take(step, flat)
             yield
 
     def _speculated(
-        self, limits: Limits, drawing: int, plan: _Plan, speculation: Speculation[Any], text: Unfolding
+        self,
+        request: DecodeRequest,
+        random_stream: int,
+        plan: _Plan,
+        speculation: Speculation[Any],
+        text: PartialCompletion,
     ) -> Iterator[Step]:
-        source, _ = self._source(limits)
+        source, _ = self._source(request)
         sampling = plan.c.search if isinstance(plan.c.search, config.Sampling) else None
         drafter: Drafter
         if isinstance(speculation.draft, PromptLookup):
             drafter = speculation.draft
         else:
-            drawn = Uniforms(stream(drawing, 1))
-            drafter = DraftModel(speculation.draft, source, limits, sampling=sampling, uniforms=drawn)
+            draft_uniforms = Uniforms(stream(random_stream, 1))
+            drafter = DraftModel(speculation.draft, source, request, sampling=sampling, uniforms=draft_uniforms)
         return speculate(
             self.backend,
             source,
-            limits,
+            request,
             drafter,
             guesses=speculation.guesses,
             sampling=sampling,
-            uniforms=Uniforms(stream(drawing, 0)),
+            uniforms=Uniforms(stream(random_stream, 0)),
             constraints=plan.constraints,
             scored=plan.scored,
-            stopped=lambda _, token: text.say(token),
+            stopped=lambda _, token: text.append(token),
         )
 
-    def _beams(self, limits: Limits, search: config.Beam, plan: _Plan, texts: list[list[Unfolding]]) -> None:
+    def _beams(
+        self, request: DecodeRequest, search: config.Beam, plan: _Plan, texts: list[list[PartialCompletion]]
+    ) -> None:
         found = beam_search(
             self.backend,
-            *self._source(limits),
-            limits,
+            *self._source(request),
+            request,
             beam=search.size,
             length_penalty=search.length_penalty,
             early_stopping=search.early_stopping,
@@ -407,27 +419,27 @@ class Generator(Generic[S]):
         for some, hypotheses in zip(texts, found, strict=True):
             for text, hypothesis in zip(some, hypotheses, strict=False):
                 # Beam search knows no stop strings: what it found is cut.
-                said = next((n for n, token in enumerate(hypothesis.tokens, start=1) if text.say(token)), None)
-                text.log_probabilities += hypothesis.log_probabilities[:said]
-                text.end("stop" if said else "end" if hypothesis.complete else "length")
+                cut = next((n for n, token in enumerate(hypothesis.tokens, start=1) if text.append(token)), None)
+                text.log_probabilities += hypothesis.log_probabilities[:cut]
+                text.finish("stop" if cut else "end" if hypothesis.complete else "length")
 
-    def _source(self, limits: Limits) -> tuple[Tensor, Tensor | None]:
+    def _source(self, request: DecodeRequest) -> tuple[Tensor, Tensor | None]:
         # What pads is masked: any token does, and not every tokenizer has one for it.
-        source, lengths = padded(limits.before, 0, self.model.device)
+        source, lengths = padded(request.before, 0, self.model.device)
         # Equal lengths need no mask, and without one the kernels are faster.
-        return source, None if len(set(map(len, limits.before))) == 1 else lengths
+        return source, None if len(set(map(len, request.before))) == 1 else lengths
 
 
 def _fastest(model: LanguageModel[S]) -> DecoderBackend[S]:
     return cast("DecoderBackend[S]", decoder_backend(model)) if isinstance(model, DecoderOnly) else model
 
 
-def _take(step: Step, texts: Sequence[Unfolding]) -> None:
-    """Note what a step has added to each text; `stopped` has said its token already, unless it was an end token."""
+def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:
+    """Note what a step has added to each text; `stopped` has taken its token already, unless it was an end token."""
     for row, gain, ending in zip(step.rows, step.log_probabilities, step.endings, strict=True):
         texts[row].log_probabilities.append(gain)
         if ending is not None:
-            texts[row].end(ending)
+            texts[row].finish(ending)
 
 
 def _require_draft_room(plan: _Plan, longest: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sublayer.generation.constraints import Constraint
 from sublayer.generation.loop import decode, most_probable
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models.backend import DecoderBackend, S
 
 
@@ -18,7 +18,7 @@ def greedy(
     model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
-    limits: Limits,
+    request: DecodeRequest,
     *,
     length_penalty: float = 0.0,
     constraints: Sequence[Constraint] = (),
@@ -29,10 +29,10 @@ def greedy(
 
     Shape: source [B, S] int64, source_lengths [B].
     """
-    tokens: list[list[int]] = [[] for _ in limits.first]
-    gained: list[list[float]] = [[] for _ in limits.first]
-    complete = [False for _ in limits.first]
-    for step in decode(model, source, source_lengths, limits, most_probable, constraints=constraints):
+    tokens: list[list[int]] = [[] for _ in request.first]
+    gained: list[list[float]] = [[] for _ in request.first]
+    complete = [False for _ in request.first]
+    for step in decode(model, source, source_lengths, request, most_probable, constraints=constraints):
         for row, token, gain, ending in zip(step.rows, step.tokens, step.log_probabilities, step.endings, strict=True):
             gained[row].append(gain)
             if ending == "end":
@@ -40,6 +40,6 @@ def greedy(
             else:
                 tokens[row].append(token)
     return [
-        [Hypothesis(said, sum(gains), sum(gains) / len(gains) ** length_penalty, ended, gains)]
-        for said, gains, ended in zip(tokens, gained, complete, strict=True)
+        [Hypothesis(text, sum(gains), sum(gains) / len(gains) ** length_penalty, ended, gains)]
+        for text, gains, ended in zip(tokens, gained, complete, strict=True)
     ]

@@ -13,9 +13,9 @@ from typing import Literal, Protocol, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
+from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
 from sublayer.generation.finite import any_nan, is_finite, refuse
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.generation.top import top
 from sublayer.generation.window import window_start
 from sublayer.models.backend import DecoderBackend, S
@@ -54,7 +54,7 @@ def decode(
     model: DecoderBackend[S],
     source: Tensor,
     source_lengths: Tensor | None,
-    limits: Limits,
+    request: DecodeRequest,
     choose: Choice,
     *,
     samples: int = 1,
@@ -76,17 +76,17 @@ def decode(
     Raises:
         InputError: the constraints leave a row no token, or the logits are not finite.
     """
-    device, longest = source.device, max(limits.steps)
-    state = model.start(source, source_lengths, rows=samples, capacity=longest)
+    device, longest = source.device, max(request.steps)
+    state = model.start(source, source_lengths, num_beams=samples, capacity=longest)
     width = samples  # rows that a sentence of the state has
     begun = 0  # where in the texts the state begins
-    texts = [list(one) for one in limits.said for _ in range(samples)] if context is not None else []
-    rows = list(range(len(limits.first) * samples))
+    texts = [list(one) for one in request.prompts for _ in range(samples)] if context is not None else []
+    rows = list(range(len(request.first) * samples))
     running = set(rows)
-    feed = torch.tensor(limits.first, device=device).repeat_interleave(samples).unsqueeze(1)
-    said = None
+    feed = torch.tensor(request.first, device=device).repeat_interleave(samples).unsqueeze(1)
+    history = None
     if constraints:
-        said = Said([one for one in limits.said for _ in range(samples)], longest, device)
+        history = TokenHistory([one for one in request.prompts for _ in range(samples)], longest, device)
     for number in count():
         if context is not None:
             start = window_start(len(texts[rows[0]]), context)
@@ -96,13 +96,13 @@ def decode(
                 state, begun, width = model.start(again, capacity=longest - number), start, 1
         logits = model.step(feed, state)[:, -1].float()
         if number == 0 and not is_finite(logits):
-            refuse(model, source, source_lengths, limits, number)
-        offered = constrain(logits, constraints, said)
+            refuse(model, source, source_lengths, request, number)
+        offered = constrain(logits, constraints, history)
         chosen = choose(offered, rows, number)
         picked = cast("list[int]", chosen.tolist())
         gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
         if any_nan(gained):
-            refuse(model, source, source_lengths, limits, number)
+            refuse(model, source, source_lengths, request, number)
         allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
         step = Step([], [], [], [])
         for place, row in enumerate(rows):
@@ -112,11 +112,11 @@ def decode(
                 raise nothing_left()
             token = picked[place]
             ending: Ending | None = None
-            if token in limits.end_ids:
+            if token in request.end_ids:
                 ending = "end"
             elif stopped is not None and stopped(row, token):
                 ending = "stop"
-            elif number + 1 >= limits.steps[row // samples]:
+            elif number + 1 >= request.steps[row // samples]:
                 ending = "length"
             if ending is not None:
                 running.remove(row)
@@ -128,8 +128,8 @@ def decode(
         if not running:
             return
         feed = chosen.unsqueeze(1)
-        if said is not None:
-            said.append(chosen)
+        if history is not None:
+            history.append(chosen)
         if context is not None:
             for row, token in zip(rows, picked, strict=True):
                 texts[row].append(token)
@@ -140,8 +140,8 @@ def decode(
             places = [place for one in staying for place in sentences[one]]
             index = torch.tensor(places, device=device)
             feed, rows = feed[index], [rows[place] for place in places]
-            if said is not None:
-                said.select(index)
+            if history is not None:
+                history.select(index)
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:

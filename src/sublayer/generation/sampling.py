@@ -21,7 +21,7 @@ from sublayer.generation.randomness import uniform
 BLOCK = 256
 
 
-def drawn(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
+def sample(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
     """For each row the token at which the cumulative distribution passes its uniform number.
 
     A row that is ruled out as a whole gives any token: whoever does that sees it by the score of what was chosen.
@@ -29,7 +29,7 @@ def drawn(logits: Tensor, uniforms: Sequence[float]) -> Tensor:
     Shape: logits [R, V], one number in [0, 1) a row -> [R] int64.
     """
     if logits.device.type == "mps":  # has no float64, in which a number below 1 stays below the sum
-        return drawn(logits.cpu(), uniforms).to(logits.device)
+        return sample(logits.cpu(), uniforms).to(logits.device)
     rows, vocabulary = logits.shape
     # First the block, then the token in it: a sum of blocks is some ten times quicker than a cumulative sum of all.
     blocks = functional.pad(logits.softmax(dim=-1), (0, -vocabulary % BLOCK)).view(rows, -1, BLOCK)
@@ -63,4 +63,4 @@ class Sampler:
 
     def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
         """Shape: logits [R, V] of these rows -> [R] int64."""
-        return drawn(self.config.process_logits(logits), [uniform(self.streams[row], step) for row in rows])
+        return sample(self.config.process_logits(logits), [uniform(self.streams[row], step) for row in rows])

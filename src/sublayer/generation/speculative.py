@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from sublayer import config
-from sublayer.generation.constraints import NEVER, Constraint, Said, constrain, nothing_left
+from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
 from sublayer.generation.loop import Ending, Step
 from sublayer.generation.randomness import Uniforms
-from sublayer.generation.sampling import drawn
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
+from sublayer.generation.sampling import sample
 from sublayer.models.backend import DecoderBackend, S
 
 
@@ -41,13 +41,13 @@ class Guess:
 
 
 class Drafter(Protocol):
-    """Whoever guesses. said: the prompt (or the start marker) and all tokens since; count: guesses at most."""
+    """Whoever guesses. history: the prompt (or the start marker) and all tokens since; count: guesses at most."""
 
-    def guess(self, said: Sequence[int], count: int) -> Guess: ...
+    def guess(self, history: Sequence[int], count: int) -> Guess: ...
 
 
 class PromptLookup:
-    """What followed the last time that the text's last tokens were said, in the prompt or since.
+    """What followed the last time that the text's last tokens came, in the prompt or since.
 
     The longest match counts, and of several the latest (Saxena 2023, "Prompt lookup decoding").
     """
@@ -59,17 +59,17 @@ class PromptLookup:
         """
         self.longest = longest
 
-    def guess(self, said: Sequence[int], count: int) -> Guess:
-        best, begin = 0, len(said)
-        for place in range(len(said) - 2, -1, -1):
+    def guess(self, history: Sequence[int], count: int) -> Guess:
+        best, begin = 0, len(history)
+        for place in range(len(history) - 2, -1, -1):
             size = 0
-            while size < self.longest and size <= place and said[place - size] == said[-1 - size]:
+            while size < self.longest and size <= place and history[place - size] == history[-1 - size]:
                 size += 1
             if size > best:
                 best, begin = size, place + 1
             if best == self.longest:
                 break
-        return Guess(list(said[begin : begin + count]))
+        return Guess(list(history[begin : begin + count]))
 
 
 class DraftModel(Generic[S]):
@@ -79,7 +79,7 @@ class DraftModel(Generic[S]):
         self,
         model: DecoderBackend[S],
         source: Tensor,
-        limits: Limits,
+        request: DecodeRequest,
         *,
         sampling: config.Sampling | None = None,
         uniforms: Uniforms | None = None,
@@ -92,14 +92,14 @@ class DraftModel(Generic[S]):
         self._model = model
         self._sampling = sampling
         self._uniforms = uniforms
-        self._state = model.start(source, None, rows=1, capacity=limits.steps[0])
+        self._state = model.start(source, None, num_beams=1, capacity=request.steps[0])
         self._base = self._state.length
-        self._before = len(limits.said[0]) - 1
+        self._before = len(request.prompts[0]) - 1
         self._fed: list[int] = []
         self._device = source.device
 
-    def guess(self, said: Sequence[int], count: int) -> Guess:
-        wanted = list(said[self._before :])
+    def guess(self, history: Sequence[int], count: int) -> Guess:
+        wanted = list(history[self._before :])
         # The last token is fed in any case: its logits are what the first guess is made of.
         agreed = _agreement(self._fed, wanted[:-1])
         self._state.truncate(self._base + agreed)
@@ -118,7 +118,7 @@ class DraftModel(Generic[S]):
 def speculate(
     model: DecoderBackend[S],
     source: Tensor,
-    limits: Limits,
+    request: DecodeRequest,
     drafter: Drafter,
     *,
     guesses: int = 4,
@@ -142,35 +142,35 @@ def speculate(
     Raises:
         InputError: the constraints leave no token.
     """
-    device, limit = source.device, limits.steps[0]
-    state = model.start(source, None, rows=1, capacity=limit)
-    text = list(limits.said[0])
+    device, limit = source.device, request.steps[0]
+    state = model.start(source, None, num_beams=1, capacity=limit)
+    text = list(request.prompts[0])
     begun = len(text)
-    said = Said([text], limit, device) if constraints else None
+    history = TokenHistory([text], limit, device) if constraints else None
     while True:
         # One token comes from the check itself, so no more is ever fed than plain decoding would.
         room = limit - (len(text) - begun)
         guess = drafter.guess(text, min(guesses, room - 1))
         fed = state.length
         logits = model.step(torch.tensor([[text[-1], *guess.tokens]], device=device), state)[0].float()
-        offered = logits if said is None else _constrained(logits, constraints, said, guess.tokens)
+        offered = logits if history is None else _constrained(logits, constraints, history, guess.tokens)
         if sampling is not None:
             offered = sampling.process_logits(offered)
         kept, last = _checked(offered, guess, sampling, uniforms)
         state.truncate(fed + 1 + kept)
         tokens = [*guess.tokens[:kept], last]
         possible = [score > NEVER for score in _gathered(offered, tokens)]
-        if said is not None:
-            said.truncate(len(text) - begun)
+        if history is not None:
+            history.truncate(len(text) - begun)
             for token in tokens:
-                said.append(torch.tensor([token], device=device))
+                history.append(torch.tensor([token], device=device))
         gains = _gathered(logits.log_softmax(dim=-1), tokens) if scored else [0.0] * len(tokens)
         for token, gain, allowed in zip(tokens, gains, possible, strict=True):
             if not allowed:
                 raise nothing_left()
             text.append(token)
             ending: Ending | None = None
-            if token in limits.end_ids:
+            if token in request.end_ids:
                 ending = "end"
             elif stopped is not None and stopped(0, token):
                 ending = "stop"
@@ -203,7 +203,7 @@ def _checked(
             left = (model[place] - draft[place]).clamp(min=0.0)
             # p = q leaves nothing, and refuses nothing but by rounding.
             left = left if left.any() else model[place]
-            return place, int(drawn(left.log().unsqueeze(0), [uniforms.next()]))
+            return place, int(sample(left.log().unsqueeze(0), [uniforms.next()]))
     return len(guess.tokens), _choice(offered[-1:], sampling, uniforms)
 
 
@@ -212,16 +212,18 @@ def _choice(logits: Tensor, sampling: config.Sampling | None, uniforms: Uniforms
     if sampling is None:
         return int(logits.argmax(dim=-1))
     assert uniforms is not None, "sampling needs random numbers"
-    return int(drawn(logits, [uniforms.next()]))
+    return int(sample(logits, [uniforms.next()]))
 
 
-def _constrained(logits: Tensor, constraints: Sequence[Constraint], said: Said, guessed: Sequence[int]) -> Tensor:
-    """Each row constrained by what would have been said before it: the text, and the guesses up to there."""
+def _constrained(
+    logits: Tensor, constraints: Sequence[Constraint], history: TokenHistory, guessed: Sequence[int]
+) -> Tensor:
+    """Each row constrained by what would have come before it: the text, and the guesses up to there."""
     rows: list[Tensor] = []
     for place in range(len(logits)):
-        rows.append(constrain(logits[place : place + 1], constraints, said))
+        rows.append(constrain(logits[place : place + 1], constraints, history))
         if place < len(guessed):
-            said.append(torch.tensor(guessed[place : place + 1], device=logits.device))
+            history.append(torch.tensor(guessed[place : place + 1], device=logits.device))
     return torch.cat(rows)
 
 

@@ -20,7 +20,7 @@ from sublayer.generation.alignment import alignments as align
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import ForcedEnd, constraints_of
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import SequenceToSequence
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.batching import by_length, padded
@@ -97,7 +97,7 @@ class Translator:
         self._given = backend
         self._own = (self.model, decoder_backend(self.model))
 
-    def told(self, **changes: Any) -> Translator:
+    def with_decoding(self, **changes: Any) -> Translator:
         """Return a translator of the same model with other defaults, fields of `config.Decoding`.
 
         Raises:
@@ -215,23 +215,23 @@ class Translator:
         ends = frozenset({marks.end, *c.end_ids})
         most = longest if c.max_tokens is None else min(longest, c.max_tokens)
         last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
-        limits = Limits(
+        request = DecodeRequest(
             first=[marks.start] * len(sources),
             end_ids=ends,
             steps=[min(longest, c.room(len(ids))) for ids in sources],
         )
-        said = c.constraints.model_copy(update={"forced": marks.forced})
+        constraints = c.constraints.model_copy(update={"forced": marks.forced})
         options: dict[str, Any] = {
             "length_penalty": c.length_penalty,
-            "constraints": constraints_of(said, ends, self.model.config.vocab_size, last),
+            "constraints": constraints_of(constraints, ends, self.model.config.vocab_size, last),
         }
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.backend, source, ragged, limits, **options)
+                return greedy(self.backend, source, ragged, request, **options)
             return beam_search(
-                self.backend, source, ragged, limits, beam=c.beam, early_stopping=c.early_stopping, **options
+                self.backend, source, ragged, request, beam=c.beam, early_stopping=c.early_stopping, **options
             )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:

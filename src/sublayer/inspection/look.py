@@ -21,7 +21,7 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.constraints import ForcedStart
 from sublayer.generation.loop import decode, most_probable
-from sublayer.generation.step import Limits
+from sublayer.generation.request import DecodeRequest
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence
 from sublayer.inspection.editing import Edit, edit, silence
@@ -313,11 +313,11 @@ def _went_on(
     count = len(forced) + max(most, 0)
     if not count:
         return made, None
-    limits = Limits([first], frozenset(ends), [count])
+    request = DecodeRequest([first], frozenset(ends), [count])
     constraints = [ForcedStart(tuple(forced))] if forced else []
     backend = cast("DecoderBackend[Any]", model)
     tokens = row(source, model.device)
-    for step in decode(backend, tokens, None, limits, most_probable, constraints=constraints, scored=False):
+    for step in decode(backend, tokens, None, request, most_probable, constraints=constraints, scored=False):
         [token], [ending] = step.tokens, step.endings
         if ending == "end":
             return made, token

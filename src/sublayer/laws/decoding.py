@@ -170,4 +170,4 @@ def _begun(fed: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any]:
     size = inputs.target.shape[1]
     offsets = torch.arange(rows, device=inputs.target.device).repeat(inputs.rows).unsqueeze(1)
     tokens = (inputs.target.repeat_interleave(rows, dim=0) + offsets) % inputs.vocab_size
-    return tokens, fed.backend.start(inputs.source, inputs.source_lengths, rows=rows, capacity=size)
+    return tokens, fed.backend.start(inputs.source, inputs.source_lengths, num_beams=rows, capacity=size)

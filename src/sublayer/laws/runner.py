@@ -52,7 +52,7 @@ class _Both:
     def __init__(self, model: Model, runner: Runner, inputs: Inputs, rows: int = 1) -> None:
         self.backends: tuple[DecoderBackend[Any], ...] = (cast("DecoderBackend[Any]", model), runner)
         self.states = [
-            one.start(inputs.source, inputs.source_lengths, rows=rows, capacity=inputs.target.shape[1])
+            one.start(inputs.source, inputs.source_lengths, num_beams=rows, capacity=inputs.target.shape[1])
             for one in self.backends
         ]
         self.tokens = (inputs.target.repeat_interleave(rows, 0) + torch.arange(inputs.rows * rows).unsqueeze(1)) % (

@@ -17,7 +17,7 @@ from sublayer.fast.decoding.runner import runner_for
 from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
-from sublayer.generation.step import Hypothesis, Limits
+from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Apart, allowed, law
@@ -42,12 +42,12 @@ def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     backend = runner_for(fed.model)
     constraints = [NoRepeatNGram(1)] if inputs.vocab_size > inputs.target.shape[1] + 1 else []
 
-    def say(inputs: Inputs, limits: Limits) -> Results:
-        return greedy(backend, inputs.source, inputs.source_lengths, limits, constraints=constraints)
+    def say(inputs: Inputs, request: DecodeRequest) -> Results:
+        return greedy(backend, inputs.source, inputs.source_lengths, request, constraints=constraints)
 
-    limits = _limits(inputs, say)
-    alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), limits.of(row))]
-    return _same(fed, inputs, say(inputs, limits), alone, _at_the_first_difference)
+    request = _limits(inputs, say)
+    alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), request.of(row))]
+    return _same(fed, inputs, say(inputs, request), alone, _at_the_first_difference)
 
 
 @law("beam of one = greedy", Decodes)
@@ -55,9 +55,9 @@ def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search with one hypothesis finds what greedy search finds."""
     fed = _exact(fed)
     backend = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, backend))
-    one = beam_search(backend, inputs.source, inputs.source_lengths, limits, beam=1, length_penalty=0.0)
-    return _same(fed, inputs, one, _greedy(backend, inputs, limits), _at_the_first_difference)
+    request = _limits(inputs, partial(_greedy, backend))
+    one = beam_search(backend, inputs.source, inputs.source_lengths, request, beam=1, length_penalty=0.0)
+    return _same(fed, inputs, one, _greedy(backend, inputs, request), _at_the_first_difference)
 
 
 @law("batched beam = single beam", Decodes)
@@ -65,9 +65,9 @@ def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
     """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
     fed = _exact(fed)
     backend = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, backend))
-    batch = _beams(backend, inputs, limits)
-    alone = [found for row in range(inputs.rows) for found in _beams(backend, inputs.alone(row), limits.of(row))]
+    request = _limits(inputs, partial(_greedy, backend))
+    batch = _beams(backend, inputs, request)
+    alone = [found for row in range(inputs.rows) for found in _beams(backend, inputs.alone(row), request.of(row))]
     return _same(fed, inputs, batch, alone, _in_all)
 
 
@@ -77,12 +77,12 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     by which it chose them."""
     fed = _exact(fed)
     backend = runner_for(fed.model)
-    limits = _limits(inputs, partial(_greedy, backend))
-    found = _beams(backend, inputs, limits)
+    request = _limits(inputs, partial(_greedy, backend))
+    found = _beams(backend, inputs, request)
     error = 0.0
     for row, hypotheses in enumerate(found):
-        outs = [hypothesis.tokens + [*limits.end_ids] * hypothesis.complete for hypothesis in hypotheses]
-        target, _ = padded([[limits.first[row], *out[:-1]] for out in outs], 0, inputs.target.device)
+        outs = [hypothesis.tokens + [*request.end_ids] * hypothesis.complete for hypothesis in hypotheses]
+        target, _ = padded([[request.first[row], *out[:-1]] for out in outs], 0, inputs.target.device)
         logits = fed.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
         for hypothesis, out, logs in zip(hypotheses, outs, logits.double().log_softmax(-1), strict=True):
             total = logs[torch.arange(len(out)), torch.tensor(out)].sum().item()
@@ -91,12 +91,12 @@ def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
     return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
 
 
-def _greedy(backend: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
-    return greedy(backend, inputs.source, inputs.source_lengths, limits)
+def _greedy(backend: DecoderBackend[DecoderState], inputs: Inputs, request: DecodeRequest) -> Results:
+    return greedy(backend, inputs.source, inputs.source_lengths, request)
 
 
-def _beams(backend: DecoderBackend[DecoderState], inputs: Inputs, limits: Limits) -> Results:
-    return beam_search(backend, inputs.source, inputs.source_lengths, limits, beam=BEAM, length_penalty=1.0)
+def _beams(backend: DecoderBackend[DecoderState], inputs: Inputs, request: DecodeRequest) -> Results:
+    return beam_search(backend, inputs.source, inputs.source_lengths, request, beam=BEAM, length_penalty=1.0)
 
 
 def _exact(fed: Decodes) -> Decodes:
@@ -110,7 +110,7 @@ def _coarse(fed: Feeding) -> float:
     return max(tolerance(fed.model), 1e-5)
 
 
-def _limits(inputs: Inputs, say: Callable[[Inputs, Limits], Results]) -> Limits:
+def _limits(inputs: Inputs, say: Callable[[Inputs, DecodeRequest], Results]) -> DecodeRequest:
     """Ragged limits, and as the end a token that comes up: the law holds for any, and shows more where some end early.
 
     Which token is the model's own end is not asked, because an untrained model may never say it.
@@ -121,7 +121,7 @@ def _limits(inputs: Inputs, say: Callable[[Inputs, Limits], Results]) -> Limits:
     size = inputs.target.shape[1]
     # The first end first, so that those that stay move up in the batch.
     steps = [max(1, size - row) for row in reversed(range(inputs.rows))]
-    endless = Limits(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
+    endless = DecodeRequest(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
     said = say(inputs.alone(0), endless.of(0))[0][0].tokens
     return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class State(Protocol):
-    """What a model remembers between steps. Rows belong to sentences: row b * rows + r is hypothesis r of b.
+    """What a model remembers between steps. Rows belong to sentences: row b * num_beams + r is hypothesis r of b.
 
     length: tokens fed, padding included, the same for all rows. reorder(rows): row i goes on from what row rows[i] was.
     keep(sentences): go on with these only. join(other): go on with the sentences of another state of this model too,
@@ -43,7 +43,7 @@ class DecoderBackend(Protocol[S]):
     """What decodes one step after another."""
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> S: ...
 
     def step(self, tokens: Tensor, state: S) -> Tensor: ...

@@ -22,17 +22,17 @@ from sublayer.nn.mask import Mask, ResolvedMask
 class DecoderState:
     """Everything that a decoder remembers between two steps. Search asks only for what stands here.
 
-    cache: keys and values of the tokens so far; row b * rows + r is hypothesis r of sentence b.
+    cache: keys and values of the tokens so far; row b * num_beams + r is hypothesis r of sentence b.
     memory: cross-attention keys and values of each layer, one copy a sentence.
-    memory_lengths: how many source positions are real. rows: hypotheses a sentence.
-    padding: how many of the first columns of each row's cache are padding, int64 [B * rows]; None for none.
+    memory_lengths: how many source positions are real. num_beams: hypotheses a sentence.
+    padding: how many of the first columns of each row's cache are padding, int64 [B * num_beams]; None for none.
     max_length: positions of the model; no row may have more tokens.
     """
 
     cache: KeyValueCache
     memory: list[KeysValues]
     memory_lengths: Tensor | None
-    rows: int
+    num_beams: int
     max_length: int
     padding: Tensor | None = None
     _memory_mask: ResolvedMask | None = field(default=None, repr=False)
@@ -78,8 +78,10 @@ class DecoderState:
         Raises:
             ValueError: the two have another number of rows a sentence.
         """
-        if self.rows != other.rows:
-            raise ValueError(f"a state of {self.rows} rows a sentence cannot be joined by one of {other.rows}")
+        if self.num_beams != other.num_beams:
+            raise ValueError(
+                f"a state of {self.num_beams} rows a sentence cannot be joined by one of {other.num_beams}"
+            )
         sizes = self.cache.buffer.shape[2], other.cache.buffer.shape[2]
         moved = self.cache.join(other.cache, self.max_length)
         if any(moved) or self.padding is not None or other.padding is not None:
@@ -98,7 +100,7 @@ class DecoderState:
     def reorder(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
 
-        Shape: rows [B * rows], integer.
+        Shape: rows [B * num_beams], integer.
         """
         self.cache.reorder(rows)
 
@@ -107,8 +109,8 @@ class DecoderState:
 
         Shape: sentences [B'], integer.
         """
-        offsets = torch.arange(self.rows, device=sentences.device)
-        rows = (sentences.unsqueeze(1) * self.rows + offsets).flatten()
+        offsets = torch.arange(self.num_beams, device=sentences.device)
+        rows = (sentences.unsqueeze(1) * self.num_beams + offsets).flatten()
         self.cache.reorder(rows)
         self.padding = None if self.padding is None else self.padding[rows]
         self.memory = [(key[sentences], value[sentences]) for key, value in self.memory]
@@ -152,15 +154,15 @@ class Decoder(Stack):
         sees = memory.mask.resolve(size, memory.states.shape[1], device=tokens.device, dtype=self.dtype)
         return self.through(tokens, Context(positions, kinds, memory=self._keys_values(memory), memory_mask=sees))
 
-    def start(self, memory: Memory, *, rows: int, capacity: int, fixed: bool = False) -> DecoderState:
+    def start(self, memory: Memory, *, num_beams: int, capacity: int, fixed: bool = False) -> DecoderState:
         """The state before the first token, beside an encoder's output.
 
         Args:
-            rows: hypotheses a sentence. capacity: tokens that will be fed at most. fixed: the shapes of a step do not
-                change (`nn/cache.py`).
+            num_beams: hypotheses a sentence. capacity: tokens that will be fed at most. fixed: the shapes of a step do
+                not change (`nn/cache.py`).
         """
-        cache = self._cache(memory.states.shape[0] * rows, capacity, memory.states, fixed)
-        return DecoderState(cache, self._keys_values(memory), memory.lengths, rows, self.max_length)
+        cache = self._cache(memory.states.shape[0] * num_beams, capacity, memory.states, fixed)
+        return DecoderState(cache, self._keys_values(memory), memory.lengths, num_beams, self.max_length)
 
     def start_alone(
         self, sentences: int, *, capacity: int, padding: Tensor | None, fixed: bool = False
@@ -177,7 +179,7 @@ class Decoder(Stack):
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The next positions of every row; the state moves on by as many.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, D].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, D].
         """
         new = tokens.shape[1]
         state.make_room(new)

@@ -68,7 +68,7 @@ class DecoderOnly(nn.Module):
         source: Tensor,
         source_lengths: Tensor | None = None,
         *,
-        rows: int = 1,
+        num_beams: int = 1,
         capacity: int | None = None,
         fixed: bool = False,
         read: Callable[[Tensor, DecoderState], object] | None = None,
@@ -77,7 +77,8 @@ class DecoderOnly(nn.Module):
 
         Args:
             source: the prompts without their last tokens, [B, S] int64; S may be 0. source_lengths: how many of the S
-                are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
+                are real, [B] int64 (padding on the right). num_beams: hypotheses a prompt: `step` then takes
+                B * num_beams rows.
             capacity: tokens to feed at most beside the prompt's; as many as there are positions where left out, and
                 never more.
             fixed: the shapes of a step do not change as the text grows.
@@ -94,17 +95,17 @@ class DecoderOnly(nn.Module):
         state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding, fixed=fixed)
         if size:
             (self.decoder.step if read is None else read)(source, state)
-        if rows > 1:
-            each = torch.arange(count, device=source.device).repeat_interleave(rows)
+        if num_beams > 1:
+            each = torch.arange(count, device=source.device).repeat_interleave(num_beams)
             state.cache.reorder(each)
             state.padding = None if padding is None else padding[each]
-            state.rows = rows
+            state.num_beams = num_beams
         return state
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         return self.project(self.decoder.step(tokens, state))
 

@@ -70,23 +70,25 @@ class EncoderDecoder(nn.Module):
         source: Tensor,
         source_lengths: Tensor | None = None,
         *,
-        rows: int = 1,
+        num_beams: int = 1,
         capacity: int | None = None,
         fixed: bool = False,
     ) -> DecoderState:
         """Encode, and make the state in which no target token has been fed.
 
         Args:
-            rows: hypotheses a sentence: `step` then takes B * rows rows. capacity: tokens to feed at most;
+            num_beams: hypotheses a sentence: `step` then takes B * num_beams rows. capacity: tokens to feed at most;
                 the model's `max_length` where left out. fixed: the shapes of a step do not change as the text grows.
         """
         capacity = self.config.max_length if capacity is None else min(capacity, self.config.max_length)
-        return self.decoder.start(self.encode(source, source_lengths), rows=rows, capacity=capacity, fixed=fixed)
+        return self.decoder.start(
+            self.encode(source, source_lengths), num_beams=num_beams, capacity=capacity, fixed=fixed
+        )
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         return self.project(self._scaled(self.decoder.step(tokens, state)))
 

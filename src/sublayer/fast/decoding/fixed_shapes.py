@@ -18,11 +18,11 @@ class FixedShapes:
         self.model = model
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> DecoderState:
         """As the model's own `start`."""
-        return self.model.start(source, source_lengths, rows=rows, capacity=capacity, fixed=True)
+        return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity, fixed=True)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """As the model's own `step`. Shape: tokens [B * rows, n] int64 -> [B * rows, n, V]."""
+        """As the model's own `step`. Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V]."""
         return self.model.step(tokens, state)

@@ -87,18 +87,18 @@ class Runner:
         return self._lean is not None
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> Any:
         """As the model's own `start`."""
         self.prepare()
         if isinstance(self.model, DecoderOnly):
-            return self.model.start(source, source_lengths, rows=rows, capacity=capacity, read=self._read)
-        return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
+            return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity, read=self._read)
+        return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity)
 
     def step(self, tokens: Tensor, state: AnyState) -> Tensor:
         """As the model's own `step`.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         if self._lean is None or not isinstance(state, DecoderState) or not self._lean.may_step:
             return cast("DecoderBackend[AnyState]", self.model).step(tokens, state)

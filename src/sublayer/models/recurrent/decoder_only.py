@@ -56,13 +56,14 @@ class RecurrentDecoderOnly(nn.Module):
         return self.project(self.hidden(tokens, lengths, segments))
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> RecurrentState:
         """Read the prompt but for its last token, which `step` is then fed first.
 
         Args:
             source: the prompts without their last tokens, [B, S] int64; S may be 0. source_lengths: how many of the S
-                are real, [B] int64 (padding on the right). rows: hypotheses a prompt: `step` then takes B * rows rows.
+                are real, [B] int64 (padding on the right). num_beams: hypotheses a prompt: `step` then takes
+                B * num_beams rows.
             capacity: tokens to feed at most beside the prompt's; as many as `max_length` leaves where left out, and
                 never more.
         """
@@ -75,13 +76,13 @@ class RecurrentDecoderOnly(nn.Module):
             _, states = recurrence(self.decoder.embed(source), None, source_lengths)
         else:
             states = recurrence.fresh(count, self.decoder.embedding.tokens.weight)
-        states = tuple(part.repeat_interleave(rows, dim=1) for part in states)
-        return RecurrentState(states, read=size, capacity=size + capacity, rows=rows)
+        states = tuple(part.repeat_interleave(num_beams, dim=1) for part in states)
+        return RecurrentState(states, read=size, capacity=size + capacity, num_beams=num_beams)
 
     def step(self, tokens: Tensor, state: RecurrentState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         x, states = self.decoder.recurrence(self.decoder.embed(state.feed(tokens)), state.states)
         state.arrive(states)

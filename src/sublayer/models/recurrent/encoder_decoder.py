@@ -81,7 +81,7 @@ class RecurrentDecoder(Reader):
     def step(self, tokens: Tensor, state: RecurrentState) -> Tensor:
         """The next positions of every row; the state moves on by as many.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, D].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, D].
         """
         x, states = self.recurrence(self.embed(state.feed(tokens)), state.states)
         state.arrive(states)
@@ -144,22 +144,22 @@ class RecurrentEncoderDecoder(nn.Module):
         return self.project(self.hidden(source, source_lengths, target))
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> RecurrentState:
         """Encode, and make the state in which no target token has been fed.
 
         Args:
-            rows: hypotheses a sentence: `step` then takes B * rows rows. capacity: tokens to feed at most;
+            num_beams: hypotheses a sentence: `step` then takes B * num_beams rows. capacity: tokens to feed at most;
                 the model's `max_length` where left out.
         """
         capacity = self.config.max_length if capacity is None else min(capacity, self.config.max_length)
         memory = self.encode(source, source_lengths)
-        last = tuple(part.repeat_interleave(rows, dim=1) for part in memory.last)
-        return RecurrentState(last, read=0, capacity=capacity, rows=rows, source=self.decoder.look_at(memory))
+        last = tuple(part.repeat_interleave(num_beams, dim=1) for part in memory.last)
+        return RecurrentState(last, read=0, capacity=capacity, num_beams=num_beams, source=self.decoder.look_at(memory))
 
     def step(self, tokens: Tensor, state: RecurrentState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.
 
-        Shape: tokens [B * rows, n] int64 -> [B * rows, n, V].
+        Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         return self.project(self.decoder.step(tokens, state))

@@ -4,7 +4,7 @@ It answers what a Transformer's state answers. Going back is the odd one: a recu
 few earlier ones are kept as marks, and `truncate` goes to the last mark before the place; the tokens in between are
 read again with the next step.
 
-Shapes: B sentences, R = B * rows hypotheses, L layers, D width, T tokens fed.
+Shapes: B sentences, R = B * num_beams hypotheses, L layers, D width, T tokens fed.
 """
 
 from __future__ import annotations
@@ -75,12 +75,14 @@ class RecurrentState:
 
     Args:
         states: before the first step, [L, R, D] each. read: tokens that they have read already (a prompt's), padding
-            included. capacity: tokens at most, those included. rows: hypotheses a sentence.
+            included. capacity: tokens at most, those included. num_beams: hypotheses a sentence.
     """
 
-    def __init__(self, states: States, *, read: int, capacity: int, rows: int, source: LookedAt | None = None) -> None:
+    def __init__(
+        self, states: States, *, read: int, capacity: int, num_beams: int, source: LookedAt | None = None
+    ) -> None:
         self.states = states
-        self.rows, self.source, self.capacity = rows, source, capacity
+        self.num_beams, self.source, self.capacity = num_beams, source, capacity
         self._read: int = read
         self._held: int = read
         self._length: int = read
@@ -112,8 +114,8 @@ class RecurrentState:
 
         Shape: sentences [B'], integer.
         """
-        offsets = torch.arange(self.rows, device=sentences.device)
-        self.reorder((sentences.unsqueeze(1) * self.rows + offsets).flatten())
+        offsets = torch.arange(self.num_beams, device=sentences.device)
+        self.reorder((sentences.unsqueeze(1) * self.num_beams + offsets).flatten())
         self.source = None if self.source is None else self.source.keep(sentences)
 
     def join(self, other: RecurrentState) -> None:
@@ -124,15 +126,17 @@ class RecurrentState:
         Raises:
             ValueError: the two have another number of rows a sentence, or one was shortened and not fed since.
         """
-        if self.rows != other.rows:
-            raise ValueError(f"a state of {self.rows} rows a sentence cannot be joined by one of {other.rows}")
+        if self.num_beams != other.num_beams:
+            raise ValueError(
+                f"a state of {self.num_beams} rows a sentence cannot be joined by one of {other.num_beams}"
+            )
         if self._held != self._length or other._held != other._length:
             raise ValueError("a recurrent state that was shortened must be fed before it is joined")
         room = max(self.capacity - self._length, other.capacity - other._length)
         states = tuple(torch.cat(parts, dim=1) for parts in zip(self.states, other.states, strict=True))
         source = None if self.source is None or other.source is None else self.source.join(other.source)
         length = max(self._length, other._length)
-        self.__init__(states, read=length, capacity=length + room, rows=self.rows, source=source)
+        self.__init__(states, read=length, capacity=length + room, num_beams=self.num_beams, source=source)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""

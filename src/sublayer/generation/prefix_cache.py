@@ -1,6 +1,6 @@
 """A prefix cache for chats: only the new part of each prompt is encoded.
 
-The prompt of a chat's next turn begins with all earlier turns. `Remembering` wraps a decoder backend and keeps the
+The prompt of a chat's next turn begins with all earlier turns. `PrefixCache` wraps a decoder backend and keeps the
 state of the last text. A prompt that shares a prefix with that text continues from there.
 """
 
@@ -18,7 +18,7 @@ ROOM = 4
 """How much more room a text is given than it needs, for those that go on from it."""
 
 
-class Remembering(Generic[S]):
+class PrefixCache(Generic[S]):
     """Steps as `model` does, one text after another; for prompts that come one at a time.
 
     Several prompts together, or several rows of one, are passed on and leave nothing to go on from. There is room for
@@ -35,12 +35,12 @@ class Remembering(Generic[S]):
         self._room = 0.0
 
     def start(
-        self, source: Tensor, source_lengths: Tensor | None = None, *, rows: int = 1, capacity: int | None = None
+        self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
     ) -> S:
         """As the model's own `start`; the state of the text before must no longer be used."""
-        if source.shape[0] > 1 or rows > 1 or source_lengths is not None:
+        if source.shape[0] > 1 or num_beams > 1 or source_lengths is not None:
             self._state = None
-            return self.model.start(source, source_lengths, rows=rows, capacity=capacity)
+            return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity)
         ids = cast("list[int]", source[0].tolist())
         needed = math.inf if capacity is None else len(ids) + capacity
         shared = 0

@@ -9,7 +9,7 @@ from sublayer.generation.stopping import StopStrings
 from sublayer.text import Tokenizer
 
 
-class Unfolding:
+class PartialCompletion:
     """One text that is being made: its tokens, their log-probabilities, its characters, and why it ended."""
 
     def __init__(
@@ -28,14 +28,14 @@ class Unfolding:
         self._stop = StopStrings(stop)
         self._at_once = at_once or bool(stop)
 
-    def say(self, token: int) -> bool:
+    def append(self, token: int) -> bool:
         """Take a token that is not an end token; whether the text has come upon a stop string."""
         self.tokens.append(token)
         if self._at_once:
             self.text += self._stop.push(self._characters.push([token]))
         return self._stop.stopped
 
-    def end(self, ending: Ending) -> None:
+    def finish(self, ending: Ending) -> None:
         """No more will come."""
         self.ended = ending
         if not self._at_once:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecodeRequest:
     """Where texts begin, end, and must end.
 
     first: for each sentence, the first token fed (the start marker of a translation; the last token of a prompt).
@@ -20,13 +20,13 @@ class Limits:
     steps: list[int]
     before: Sequence[Sequence[int]] = ()
 
-    def of(self, sentence: int) -> Limits:
+    def of(self, sentence: int) -> DecodeRequest:
         """Those of one sentence alone."""
         one = slice(sentence, sentence + 1)
-        return Limits(self.first[one], self.end_ids, self.steps[one], self.before[one])
+        return DecodeRequest(self.first[one], self.end_ids, self.steps[one], self.before[one])
 
     @property
-    def said(self) -> list[list[int]]:
+    def prompts(self) -> list[list[int]]:
         """For each sentence, what stands before the first new token."""
         before = self.before or [()] * len(self.first)
         return [[*earlier, first] for earlier, first in zip(before, self.first, strict=True)]
