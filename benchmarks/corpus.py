@@ -16,7 +16,7 @@ from sublayer.data.encoding import EncodedPairs, Ragged, encode
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.data.split import Splits, split
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import Affixes, PairAffixes, Tokenizer
 
 TATOEBA = config.Data(source=config.NamedCorpus(name="tatoeba-en-es"))
 BPE_8000 = config.Subwords(vocab_size=8000)
@@ -34,8 +34,8 @@ class Corpus:
     @cached_property
     def encoded(self) -> EncodedPairs:
         """The training part as ids. Made once: a search over settings reads it many times."""
-        marks = Marks.of(self.tokenizer, config.Decoding())
-        return encode(self.splits.train, self.tokenizer, self.max_length, marks)
+        affixes = PairAffixes.of(self.tokenizer, config.Decoding())
+        return encode(self.splits.train, self.tokenizer, self.max_length, affixes)
 
 
 def load(data: config.Data = TATOEBA, recipe: config.TokenizerRecipe = BPE_8000, folder: Path = Path()) -> Corpus:
@@ -69,7 +69,7 @@ def encoded_file(corpus: Corpus) -> Path:
             target=pairs.targets.tokens,
             target_starts=pairs.targets.starts,
             rows=pairs.rows,
-            marks=np.array([pairs.marks.pad, pairs.marks.start, pairs.marks.end]),
+            affixes=np.array([pairs.affixes.pad, pairs.affixes.start, pairs.affixes.end]),
         )
     return path
 
@@ -77,13 +77,13 @@ def encoded_file(corpus: Corpus) -> Path:
 def read_encoded(path: Path) -> EncodedPairs:
     """What `encoded_file` wrote."""
     held = np.load(path)
-    pad, start, end = held["marks"].tolist()
+    pad, start, end = held["affixes"].tolist()
     return EncodedPairs(
         sources=Ragged(held["source"], held["source_starts"]),
         targets=Ragged(held["target"], held["target_starts"]),
         rows=held["rows"],
         report=Report(read=len(held["rows"]), kept=len(held["rows"])),
-        marks=Marks((), (end,), start, (), end, pad),
+        affixes=PairAffixes(Affixes((), (end,), pad), start, (), end),
     )
 
 

@@ -95,7 +95,7 @@ class PaddedRandom:
 
     def own_batches(self) -> Iterator[tuple[Any, int]]:
         # As lists of tensors, made beforehand: reading ids is not what is measured.
-        end = torch.tensor([self.pairs.marks.end])
+        end = torch.tensor([self.pairs.affixes.end])
         rows = [
             (torch.cat([torch.from_numpy(self.pairs.sources[row]).long(), end]), self._target(row))
             for row in range(len(self.pairs))
@@ -113,11 +113,11 @@ class PaddedRandom:
 
     def _target(self, row: int) -> Tensor:
         ids = torch.from_numpy(self.pairs.targets[row]).long()
-        return torch.cat([torch.tensor([self.pairs.marks.start]), ids, torch.tensor([self.pairs.marks.end])])
+        return torch.cat([torch.tensor([self.pairs.affixes.start]), ids, torch.tensor([self.pairs.affixes.end])])
 
     def _collate(self, rows: list[tuple[Tensor, Tensor]]) -> tuple[Any, int]:
-        source = pad_sequence([source for source, _ in rows], batch_first=True, padding_value=self.pairs.marks.pad)
-        target = pad_sequence([target for _, target in rows], batch_first=True, padding_value=self.pairs.marks.pad)
+        source = pad_sequence([source for source, _ in rows], batch_first=True, padding_value=self.pairs.affixes.pad)
+        target = pad_sequence([target for _, target in rows], batch_first=True, padding_value=self.pairs.affixes.pad)
         tokens = sum(len(target) - 1 for _, target in rows)
         return self.batch(source, target[:, :-1], target[:, 1:]), tokens
 
@@ -125,7 +125,7 @@ class PaddedRandom:
         raise NotImplementedError
 
     def prepared(self, batch: Batch) -> Any:
-        pad = self.pairs.marks.pad
+        pad = self.pairs.affixes.pad
         return self.batch(batch.source, batch.target_in, batch.target_out.masked_fill(batch.target_out == IGNORE, pad))
 
 
@@ -138,7 +138,7 @@ class TorchTransformer(PaddedRandom):
         super().__init__(pairs, settings)
         c = common_shape(settings["shape"], vocab_size=settings["vocab_size"])
         self.model = from_shape(c, dropout=settings["dropout"], tied=settings["tied"]).to(self.device).train()
-        self.loss = nn.CrossEntropyLoss(ignore_index=pairs.marks.pad, label_smoothing=SMOOTHING)
+        self.loss = nn.CrossEntropyLoss(ignore_index=pairs.affixes.pad, label_smoothing=SMOOTHING)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-9)
 
     def batch(self, source: Tensor, target_in: Tensor, target_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,9 +179,9 @@ class Marian(PaddedRandom):
         # What DataCollatorForSeq2Seq makes.
         return {
             "input_ids": source,
-            "attention_mask": (source != self.pairs.marks.pad).long(),
+            "attention_mask": (source != self.pairs.affixes.pad).long(),
             "decoder_input_ids": target_in,
-            "labels": target_out.masked_fill(target_out == self.pairs.marks.pad, -100),
+            "labels": target_out.masked_fill(target_out == self.pairs.affixes.pad, -100),
         }
 
     def backward(self, batch: dict[str, Tensor]) -> float:

@@ -51,7 +51,7 @@ def write_nllb(folder: Path) -> None:
     """A model folder of an encoder-decoder that is told its languages."""
     plain = Tokenizer.train(LINES, config.Subwords(vocab_size=300), ("eng_Latn", "spa_Latn"))
     languages = {code: found for code in ("eng_Latn", "spa_Latn") if (found := plain.special_id(code)) is not None}
-    tokenizer = plain.dressed(
+    tokenizer = plain.replace(
         specials=Specials.of(plain.specials.roles, languages=languages),
         template=Template.around([languages["eng_Latn"]], [plain.end_id]),
     )

@@ -239,7 +239,7 @@ def test_twins_are_texts_that_are_no_wrong_answer() -> None:
 def learned(conversation: Conversation, chat_template: str = CHAT) -> tuple[list[int], list[int], Tokenizer]:
     """The tokens of a conversation, each with the target of the place before it."""
     text = [f"{message.role}\n{message.content}" for message in conversation.messages]
-    tokenizer = Tokenizer.train([*WORDS, *text], Subwords(vocab_size=320)).dressed(chat_template=chat_template)
+    tokenizer = Tokenizer.train([*WORDS, *text], Subwords(vocab_size=320)).replace(chat_template=chat_template)
     examples = encode_conversations(rows([conversation]), tokenizer, 400)
     batch = examples.fixed().collate(np.array([0]))
     tokens = batch.tokens[0].tolist()
@@ -261,7 +261,7 @@ def test_only_answers_and_their_ends_are_learned() -> None:
     expected: list[int] = []
     whole: list[int] = []
     for message in talk.messages:
-        [said] = tokenizer.tokens([f"{message.role}\n{message.content}"], marked=False)
+        [said] = tokenizer.tokens([f"{message.role}\n{message.content}"], add_special_tokens=False)
         head = sum(begin <= len(message.role) for begin, _ in said.spans)
         whole += [tokenizer.start_id, *said.ids, tokenizer.end_id]
         answer = [*said.ids[head:], tokenizer.end_id]

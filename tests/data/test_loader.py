@@ -16,15 +16,15 @@ from sublayer.data.loader import Batch, Cursor, Loader, collate, validation
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 WORDS = ("go", "stay", "the house", "a small dog", "canción", "perdió", "42 apples", "sees Tom")
 SOURCES = [" ".join(WORDS[(n * step) % len(WORDS)] for step in range(1, 2 + n % 5)) for n in range(60)]
 TARGETS = [" ".join(WORDS[(n + step) % len(WORDS)] for step in range(1, 2 + n % 3)) for n in range(60)]
 PAIRS = Pairs(SOURCES, TARGETS, Report(60, 60), list(range(11, 71)))
 TOKENIZER = Tokenizer.train(SOURCES + TARGETS, Subwords(vocab_size=320))
-MARKS = Marks.of(TOKENIZER, Decoding())
-ENCODED = encode(PAIRS, TOKENIZER, max_length=64, marks=MARKS)
+AFFIXES = PairAffixes.of(TOKENIZER, Decoding())
+ENCODED = encode(PAIRS, TOKENIZER, max_length=64, affixes=AFFIXES)
 BATCHING = Batching(tokens=200)
 
 
@@ -72,7 +72,7 @@ def test_lengths_count_the_end_marker() -> None:
 
 def test_pairs_over_the_length_are_left_out_and_counted_never_cut() -> None:
     limit = 9
-    encoded = encode(PAIRS, TOKENIZER, max_length=limit, marks=MARKS)
+    encoded = encode(PAIRS, TOKENIZER, max_length=limit, affixes=AFFIXES)
     lengths = list(zip(ENCODED.source_lengths.tolist(), ENCODED.target_lengths.tolist()))
     fits = [row for row, pair in enumerate(lengths) if max(pair) <= limit]
     long = [row for row, pair in enumerate(lengths) if max(pair) > limit]
@@ -90,7 +90,7 @@ def test_pairs_over_the_length_are_left_out_and_counted_never_cut() -> None:
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(DataError, match="none of 60 pairs has at most 1 tokens"):
-        encode(PAIRS, TOKENIZER, max_length=1, marks=MARKS)
+        encode(PAIRS, TOKENIZER, max_length=1, affixes=AFFIXES)
 
 
 @pytest.mark.parametrize("buckets", [True, False])

@@ -155,7 +155,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
 
 def generator(decoding: dict[str, Any], kind: str = "bpe") -> Generator[Any]:
     own = tokenizer(kind, *(f"<end{number}>" for number in range(30)))
-    own = own.dressed(template=Template.around([own.start_id], []))
+    own = own.replace(template=Template.around([own.start_id], []))
     tree = config.DecoderOnly.parse(merge(DECODER_ONLY, {"vocab_size": own.vocab_size, "max_length": 64}), "test")
     block = tree.decoder.block.model_copy(
         update={
@@ -206,7 +206,7 @@ def encoder(own: Tokenizer, head: Any, **more: Any) -> Any:
 
 def read_by(kind: str, *extra: str) -> Tokenizer:
     own = tokenizer(kind, *extra)
-    return own.dressed(template=Template.around([own.start_id], [own.end_id]))
+    return own.replace(template=Template.around([own.start_id], [own.end_id]))
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -233,7 +233,7 @@ def test_a_tagger_by_a_pipeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "words"])
 def test_a_mask_is_filled_by_a_pipeline(kind: str, tmp_path: Path) -> None:
     own = read_by(kind, "<mask>")
-    own = own.dressed(specials=dataclasses.replace(own.specials, mask=own.special_id("<mask>")))
+    own = own.replace(specials=dataclasses.replace(own.specials, mask=own.special_id("<mask>")))
     ours = Filler(encoder(own, config.MaskedLanguage()), own)
     export(tmp_path / "out", ours.model, tokenizer=own, decoding={})
     ask = transformers.pipeline("fill-mask", str(tmp_path / "out"), top_k=4)

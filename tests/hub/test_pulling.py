@@ -54,7 +54,7 @@ def test_transformers_loads_what_is_exported(tmp_path: Path) -> None:
     ours = folder.read(tmp_path / "ours")
     text = "the dog sat on the cat"
     found = AutoTokenizer.from_pretrained(theirs)(text, return_tensors="pt").input_ids
-    assert found[0].tolist() == ours.tokenizer.encode_marked([text])[0]
+    assert found[0].tolist() == ours.tokenizer.encode_with_special_tokens([text])[0]
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(theirs)(found).logits
         torch.testing.assert_close(ours.model(found), logits, rtol=1e-4, atol=1e-4)

@@ -116,7 +116,7 @@ def test_sentences_become_what_transformers_makes_of_them(case: tuple[str, Path,
         given = tokenizer(sentence, return_tensors="pt")
         with torch.no_grad():
             ids = oracle.generate(**given, **asked, max_length=15, num_beams=1, do_sample=False)[0].tolist()
-        ours = [translator.marks.start, *one.tokens, *([tokenizer.eos_token_id] if one.complete else [])]
+        ours = [translator.affixes.start, *one.tokens, *([tokenizer.eos_token_id] if one.complete else [])]
         # Where the room ends, the last token may be forced.
         assert ours[:14] == ids[:14]
 

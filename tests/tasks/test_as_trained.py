@@ -1,6 +1,6 @@
 """A model is asked as it was trained: the tokens are the same ones, for every task and for anybody's tokenizer.
 
-Whatever stands around a text is the tokenizer's template, or a chat template, or an encoder-decoder's marks; a marker
+Whatever stands around a text is the tokenizer's template, or a chat template, or an encoder-decoder's affixes; a marker
 more or less in use than in training is an error that nothing else would show but a worse model.
 """
 
@@ -29,7 +29,7 @@ from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.reading.filler import STAND_INS, stand_ins
 from sublayer.tasks import task_of
 from sublayer.tasks.task import Encoding
-from sublayer.text import Marks, Slot, Specials, Template, Tokenizer
+from sublayer.text import PairAffixes, Slot, Specials, Template, Tokenizer
 from sublayer.text.pieces import SPACE
 from vocabularies import LINES
 
@@ -46,7 +46,7 @@ def foreign(single: Sequence[Slot], pair: Sequence[Slot] = (), **roles: int) -> 
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens(NAMED)
     plain = Tokenizer(backend, Specials.of(roles, languages={"xx_XX": 7, "yy_YY": 8}))
-    return plain.dressed(template=Template(tuple(single), tuple(pair or (*single, Slot(text=1)))))
+    return plain.replace(template=Template(tuple(single), tuple(pair or (*single, Slot(text=1)))))
 
 
 BERT = foreign(
@@ -266,8 +266,8 @@ def test_a_translator(
     task, table = config.TranslationTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
     tokenizer = made(kind, task, table)
     c = config.Decoding.parse(decoding, "test")
-    marks = Marks.of(tokenizer, c)
-    assert ((marks.before, marks.after), marks.start, marks.forced) == (source, start, forced)
+    affixes = PairAffixes.of(tokenizer, c)
+    assert ((affixes.source.before, affixes.source.after), affixes.start, affixes.forced) == (source, start, forced)
     stack = {"layers": 1, "block": BLOCK}
     tree = {**MODEL, "vocab_size": tokenizer.vocab_size, "encoder": stack, "decoder": stack}
     translator = Translator(build_model(config.EncoderDecoder.parse(tree, "test")), tokenizer, c)

@@ -25,7 +25,7 @@ def test_texts_are_classified_in_order_as_one_by_one(tokenizer):
     found = classifier.classify(TEXTS, batch_tokens=16, progress=done.append)
     assert sum(done) == len(TEXTS)
     for text, one in zip(TEXTS, found, strict=True):
-        ids = torch.tensor(tokenizer.encode_marked([text]))
+        ids = torch.tensor(tokenizer.encode_with_special_tokens([text]))
         expected = classifier.model(ids).softmax(-1)[0]
         assert one.text == text
         assert one.label == "xyz"[int(expected.argmax())]
@@ -47,7 +47,7 @@ def test_a_word_has_the_tag_of_its_first_token(tokenizer):
     tagger = Tagger(encoder(config.Tagging(labels=("B", "I", "O"))), tokenizer)
     found = tagger.tag(["the cat sat", ["a", "dog"]])
     for words, one in zip((["the", "cat", "sat"], ["a", "dog"]), found, strict=True):
-        ids = torch.tensor(tokenizer.encode_marked([" ".join(words)]))
+        ids = torch.tensor(tokenizer.encode_with_special_tokens([" ".join(words)]))
         expected = tagger.model(ids)[0, 1:-1].argmax(-1)
         assert one.words == words
         assert one.tags == ["BIO"[i] for i in expected]
@@ -58,7 +58,7 @@ def test_vectors_come_in_order_and_have_length_one(tokenizer):
     found = embedder.embed(TEXTS, batch_tokens=16)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(TEXTS)))
     for text, vector in zip(TEXTS, found, strict=True):
-        alone = embedder.model(torch.tensor(tokenizer.encode_marked([text])))[0]
+        alone = embedder.model(torch.tensor(tokenizer.encode_with_special_tokens([text])))[0]
         torch.testing.assert_close(vector, alone.float(), rtol=1e-5, atol=1e-6)
 
 

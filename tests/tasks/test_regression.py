@@ -41,7 +41,7 @@ def test_loss_and_measures_are_those_of_single_texts() -> None:
     model, tokenizer = encoder(HEAD), word_tokenizer()
     examples: Any = task_of(RegressionTask()).examples(table(ROWS), Encoding(tokenizer, 12))
     with torch.no_grad():
-        scores = [model(torch.tensor(tokenizer.encode_marked([text]))).item() for text, _ in ROWS]
+        scores = [model(torch.tensor(tokenizer.encode_with_special_tokens([text]))).item() for text, _ in ROWS]
     numbers = [float(label) for _, label in ROWS]
     squares = [(one - other) ** 2 for one, other in zip(scores, numbers)]
     objective = Estimating(examples, BATCHING)

@@ -87,6 +87,6 @@ def test_the_class_decides(class_name: str, tmp_path: Path) -> None:
         for changed in ({}, *settings, *ENDS):
             file.write_text(json.dumps({**base, **changed}))
             expected = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS)["input_ids"]
-            assert load_folder(folder).encode_marked(TEXTS) == expected, changed
+            assert load_folder(folder).encode_with_special_tokens(TEXTS) == expected, changed
             moved += expected != before
     assert moved or not settings, "none of these settings has an effect: the test would not see one passed over"

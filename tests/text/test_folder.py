@@ -57,7 +57,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_ids_are_those_of_transformers(pair: tuple[Tokenizer, Any]) -> None:
     ours, theirs = pair
     assert ours.encode(PLAIN) == theirs(PLAIN, add_special_tokens=False)["input_ids"]
-    assert ours.encode_marked(PLAIN) == theirs(PLAIN)["input_ids"]
+    assert ours.encode_with_special_tokens(PLAIN) == theirs(PLAIN)["input_ids"]
     assert [ours.encode([text])[0] for text in PLAIN] == ours.encode(PLAIN)
     assert max(max(ids, default=0) for ids in ours.encode(TEXTS)) < ours.vocab_size == len(theirs)
 
@@ -83,7 +83,7 @@ def test_spans_and_words_are_those_of_transformers(pair: tuple[Tokenizer, Any]) 
 
 def test_text_comes_back_as_from_transformers(pair: tuple[Tokenizer, Any]) -> None:
     ours, theirs = pair
-    rows = ours.encode_marked(TEXTS)
+    rows = ours.encode_with_special_tokens(TEXTS)
     assert ours.decode(rows) == theirs.batch_decode(rows, skip_special_tokens=True)
     assert ours.decode(rows, skip_special=False) == theirs.batch_decode(rows, skip_special_tokens=False)
 
@@ -106,7 +106,7 @@ def test_a_special_token_in_a_text_is_text_until_it_is_meant(pair: tuple[Tokeniz
     assert not never & set(ours.encode([text])[0])
     meant = ours.encode_template(text)
     assert meant.ids == theirs(text, add_special_tokens=False)["input_ids"]
-    assert ours.encode_template(text, marked=True).ids == theirs(text)["input_ids"]
+    assert ours.encode_template(text, add_special_tokens=True).ids == theirs(text)["input_ids"]
 
 
 def test_given_words_are_counted(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_whole_folder_with_padding_asked_for_is_read_without_it(tmp_path: Path
     assert (tmp_path / "new" / "tokenizer.json").is_file()
     ours = load_folder(tmp_path / "new")
     theirs = transformers.BertTokenizer.from_pretrained(folder)
-    assert ours.encode_marked(PLAIN) == theirs(PLAIN)["input_ids"]
+    assert ours.encode_with_special_tokens(PLAIN) == theirs(PLAIN)["input_ids"]
     assert ours.specials == load_folder(folder).specials
 
 
@@ -164,7 +164,7 @@ def test_saved_and_loaded_it_is_the_same(pair: tuple[Tokenizer, Any], tmp_path: 
     again = Tokenizer.load(tmp_path / "tokenizer.json")
     assert again.fingerprint == ours.fingerprint
     assert again.specials == ours.specials
-    assert again.encode_marked([*TEXTS, *LINES]) == ours.encode_marked([*TEXTS, *LINES])
+    assert again.encode_with_special_tokens([*TEXTS, *LINES]) == ours.encode_with_special_tokens([*TEXTS, *LINES])
     (tmp_path / "sublayer_tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"sublayer_tokenizer\.json is damaged"):
         Tokenizer.load(tmp_path / "tokenizer.json")

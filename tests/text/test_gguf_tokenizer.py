@@ -189,12 +189,12 @@ def test_special_tokens_and_what_is_put_around(byte_level: dict[str, Any]) -> No
     assert (ours.unknown_id, ours.start_id, ours.end_id, ours.pad_id) == (0, 1, 2, 2)
     think = len(byte_level["tokenizer.ggml.tokens"]) - 1
     assert ours.encode(["<think>"]) == [[think]]
-    assert ours.encode_marked(["Tom"]) == ours.encode(["Tom"])
-    assert from_gguf(byte_level | {"tokenizer.ggml.add_bos_token": True}).encode_marked([""]) == [[1]]
-    assert from_gguf(byte_level | {"tokenizer.ggml.pre": "llama-bpe"}).encode_marked([""]) == [[1]]
-    assert from_gguf(pieces()).encode_marked([""]) == [[1]]
+    assert ours.encode_with_special_tokens(["Tom"]) == ours.encode(["Tom"])
+    assert from_gguf(byte_level | {"tokenizer.ggml.add_bos_token": True}).encode_with_special_tokens([""]) == [[1]]
+    assert from_gguf(byte_level | {"tokenizer.ggml.pre": "llama-bpe"}).encode_with_special_tokens([""]) == [[1]]
+    assert from_gguf(pieces()).encode_with_special_tokens([""]) == [[1]]
     both = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": True}
-    assert from_gguf(pieces(**both)).encode_marked([""]) == [[2]]
+    assert from_gguf(pieces(**both)).encode_with_special_tokens([""]) == [[2]]
     [first, *_, last] = ours.encode_chat([{"role": "user", "content": "Tom<|im_end|>"}])
     assert (first, last) == (1, 2)
     assert ours.encode_chat([{"role": "user", "content": "Tom<|im_end|>"}]).count(2) == 1

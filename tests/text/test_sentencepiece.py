@@ -131,9 +131,9 @@ def test_families_are_those_of_transformers(family: tuple[str, Tokenizer, Any]) 
     # transformers leaves out the rules of normalization that mBART's file has.
     texts = [*LINES, *(text for text in TIDY if name != "MBart" or text == normalize("NFKC", text))]
     assert ours.encode(texts) == theirs(texts, add_special_tokens=False)["input_ids"]
-    assert ours.encode_marked(texts) == theirs(texts)["input_ids"]
+    assert ours.encode_with_special_tokens(texts) == theirs(texts)["input_ids"]
     assert ours.vocab_size == len(theirs)
-    rows = ours.encode_marked([*LINES, "Tom"])
+    rows = ours.encode_with_special_tokens([*LINES, "Tom"])
     assert ours.decode(rows) == theirs.batch_decode(rows, skip_special_tokens=True)
     for part, role in (("pad", "pad"), ("end", "eos"), ("unknown", "unk"), ("mask", "mask"), ("class_", "cls")):
         assert getattr(ours.specials, part) == getattr(theirs, f"{role}_token_id")
@@ -151,7 +151,7 @@ def test_languages_stand_where_transformers_puts_them(name: str, code: str, tmp_
     write(tmp_path, "tokenizer_config.json", {"tokenizer_class": f"{name}Tokenizer"})
     theirs = theirs_class.from_pretrained(tmp_path, src_lang=code)
     ours = load_folder(tmp_path).for_language(code)
-    assert ours.encode_marked(LINES) == theirs(LINES)["input_ids"]
+    assert ours.encode_with_special_tokens(LINES) == theirs(LINES)["input_ids"]
     assert dict(ours.specials.languages)[code] == theirs.convert_tokens_to_ids(code)
 
 
@@ -168,10 +168,10 @@ def test_nllbs_languages_come_from_its_files(tmp_path: Path) -> None:
     # fairseq's four for SentencePiece's three: every other piece moves on by one.
     start, end = dict(ours.specials.languages)["eng_Latn"], ours.end_id
     moved = [[start, *(3 if i == 0 else i + 1 for i in theirs.encode(line)), end] for line in [*LINES, *PLAIN]]
-    assert ours.encode_marked([*LINES, *PLAIN]) == moved
+    assert ours.encode_with_special_tokens([*LINES, *PLAIN]) == moved
     assert ours.specials.languages == tuple((code, size + 1 + place) for place, code in enumerate(codes))
     assert ours.mask_id == size + 1 + len(codes)
-    german = ours.for_language("deu_Latn").encode_marked(LINES)
+    german = ours.for_language("deu_Latn").encode_with_special_tokens(LINES)
     assert [row[0] for row in german] == [size + 1] * len(LINES)
 
 
@@ -188,9 +188,11 @@ def test_m2m100_has_its_own_numbers(tmp_path: Path) -> None:
     codes = [theirs.get_lang_token(code) for code in theirs.lang_code_to_id]
     write(tmp_path, "tokenizer_config.json", config | {"additional_special_tokens": codes})
     ours = load_folder(tmp_path)
-    assert ours.encode_marked([*LINES, *PLAIN]) == [theirs(text)["input_ids"] for text in [*LINES, *PLAIN]]
+    assert ours.encode_with_special_tokens([*LINES, *PLAIN]) == [theirs(text)["input_ids"] for text in [*LINES, *PLAIN]]
     theirs.src_lang = "de"
-    assert ours.for_language("__de__").encode_marked(LINES) == [theirs(text)["input_ids"] for text in LINES]
+    assert ours.for_language("__de__").encode_with_special_tokens(LINES) == [
+        theirs(text)["input_ids"] for text in LINES
+    ]
     assert ours.vocab_size == len(vocabulary) + len(codes)
     assert ours.unknown_id in {identifier for row in ours.encode(LINES) for identifier in row}
 
@@ -209,17 +211,19 @@ def test_marian_cuts_each_side_in_its_own_way(tmp_path: Path) -> None:
     theirs = transformers.MarianTokenizer.from_pretrained(tmp_path)
     texts = [text for text in [*LINES, *PLAIN, *(line[::-1] for line in LINES)] if not text.startswith(">>")]
     source, target = load_folder(tmp_path), load_folder(tmp_path, side="target")
-    assert source.encode_marked(texts) == [theirs(text)["input_ids"] for text in texts]
-    assert target.encode_marked(texts) == [theirs(text_target=text)["input_ids"] for text in texts]
+    assert source.encode_with_special_tokens(texts) == [theirs(text)["input_ids"] for text in texts]
+    assert target.encode_with_special_tokens(texts) == [theirs(text_target=text)["input_ids"] for text in texts]
     assert source.encode(texts) != target.encode(texts)
     french = source.for_language(">>fra<<")
-    assert french.encode_marked(LINES) == [theirs(f">>fra<<{text}")["input_ids"] for text in LINES]
-    rows = source.encode_marked(LINES)
+    assert french.encode_with_special_tokens(LINES) == [theirs(f">>fra<<{text}")["input_ids"] for text in LINES]
+    rows = source.encode_with_special_tokens(LINES)
     assert source.decode(rows) == theirs.batch_decode(rows, skip_special_tokens=True)
     assert source.vocab_size == target.vocab_size == len(vocabulary)
     # Saved as sublayer's own, too, though tokenizer.json alone cannot say where the vocabulary ends.
     source.save(tmp_path / "own" / "tokenizer.json")
-    assert Tokenizer.load(tmp_path / "own" / "tokenizer.json").encode_marked(texts) == source.encode_marked(texts)
+    assert Tokenizer.load(tmp_path / "own" / "tokenizer.json").encode_with_special_tokens(
+        texts
+    ) == source.encode_with_special_tokens(texts)
 
 
 def test_models_that_are_not_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,16 +54,16 @@ def made(kind: str, folder: Path) -> Tokenizer:
 def test_transformers_gives_the_same_ids(kind: str, architecture: str | None, tmp_path: Path) -> None:
     ours = made(kind, tmp_path / "from")
     if kind == "bpe":
-        ours = ours.dressed(template=Template.around([ours.start_id], [ours.end_id]))
+        ours = ours.replace(template=Template.around([ours.start_id], [ours.end_id]))
     export(ours, tmp_path / "to", max_length=77)
     if architecture is not None:
         write(tmp_path / "to", "config.json", {"model_type": architecture})
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "to")
     assert theirs.model_max_length == 77
     assert len(theirs) == ours.vocab_size
-    for marked, encode in ((False, ours.encode), (True, ours.encode_marked)):
+    for marked, encode in ((False, ours.encode), (True, ours.encode_with_special_tokens)):
         assert encode([*PLAIN, *LINES]) == theirs([*PLAIN, *LINES], add_special_tokens=marked)["input_ids"]
-    rows = ours.encode_marked(PLAIN)
+    rows = ours.encode_with_special_tokens(PLAIN)
     assert ours.decode(rows) == theirs.batch_decode(rows, skip_special_tokens=True)
     for part, name in ROLES.items():
         assert getattr(ours.specials, part) == getattr(theirs, f"{name}_token_id")

@@ -18,7 +18,7 @@ from sublayer.data.sources import Pairs
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder
 from sublayer.tasks.scores import bleu_metric, bleu_tokenizer, score, validation_loss
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 HYPOTHESES = [
     "The cat sat on the mat.",
@@ -58,7 +58,7 @@ def test_validation_loss_is_the_mean_over_tokens() -> None:
     targets = ["co ba di", "ge", "lo lo lo lo", "mu ne pa", "fu fu"]
     tokenizer = Tokenizer.train([*sources, *targets], config.Subwords(vocab_size=300))
     encoded = encode(
-        Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16, Marks.of(tokenizer, config.Decoding())
+        Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16, PairAffixes.of(tokenizer, config.Decoding())
     )
     model = EncoderDecoder(tree(tokenizer.vocab_size, dropout=0.5)).train()
     with torch.no_grad():

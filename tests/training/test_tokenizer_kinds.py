@@ -62,7 +62,7 @@ def test_a_task_with_another_tokenizer(tmp_path: Path, name: str, kind: str) -> 
         assert outcome.out.endswith("\n")
     exported = sublayer("export", folder, tmp_path / "exported")
     if exported.code == 0:
-        (ids,) = found.tokenizer.encode_marked(["ba co zz.\n"])
+        (ids,) = found.tokenizer.encode_with_special_tokens(["ba co zz.\n"])
         import transformers
 
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")

@@ -30,7 +30,7 @@ from sublayer.models import EncoderDecoder
 from sublayer.tasks import translation
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.translation import PairLoss
-from sublayer.text import Marks
+from sublayer.text import Affixes, PairAffixes
 from sublayer.training import checkpoint, run, trainer
 from sublayer.training.metrics import MetricsLog, read_metrics
 from sublayer.training.trainer import Surroundings, Trainer
@@ -49,7 +49,7 @@ def encoded(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> EncodedPair
         ragged([target for _, target in pairs]),
         np.arange(len(pairs)),
         Report(read=len(pairs), kept=len(pairs)),
-        Marks((), (END,), START, (), END, PAD),
+        PairAffixes(Affixes((), (END,), PAD), START, (), END),
     )
 
 

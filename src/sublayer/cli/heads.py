@@ -124,8 +124,8 @@ def _material(
     file = find(path) / "test.jsonl" if data is None else data
     if data is None and not file.is_file():
         raise InputError(f"{path} has no held-out rows (test.jsonl)", "Give texts, or a file with --data.")
-    marks = translator_of(found, path).marks if isinstance(found.model, EncoderDecoder) else None
-    rows = from_file(found.model, found.tokenizer, file, limit=limit, most=longest, marks=marks)
+    affixes = translator_of(found, path).affixes if isinstance(found.model, EncoderDecoder) else None
+    rows = from_file(found.model, found.tokenizer, file, limit=limit, most=longest, affixes=affixes)
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 

@@ -56,7 +56,7 @@ def passages_of(
     if target is not None:
         require_words("--target", target)
         pairs = [(text, target) for text in texts]
-        return of_pairs(found.model, translator.tokenizer, translator.marks, pairs)
+        return of_pairs(found.model, translator.tokenizer, translator.affixes, pairs)
     return _translated(found.model, translator, texts)
 
 
@@ -81,7 +81,7 @@ def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[s
         say(f"{cut} translations ran into their limit and are read as far as they came", err=True)
         # The start marker takes a position too: where all are taken, the last token is only predicted, never read.
         targets = [tokens[: translator.model.config.max_length - 1] for tokens in targets]
-    return of_pair_ids(model, translator.marks, translator.encode(texts), targets)
+    return of_pair_ids(model, translator.affixes, translator.encode(texts), targets)
 
 
 def require_words(name: str, text: str) -> None:

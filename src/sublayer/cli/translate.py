@@ -101,8 +101,8 @@ def _tokens_of(path: Path, translator: Translator) -> list[int]:
     from sublayer.text.lines import read_lines
 
     said = {token for ids in translator.tokenizer.encode(list(read_lines(path))) for token in ids}
-    marks = translator.marks
-    return sorted({*said, marks.end, *marks.forced, *translator.decoding.end_ids})
+    affixes = translator.affixes
+    return sorted({*said, affixes.end, *affixes.forced, *translator.decoding.end_ids})
 
 
 def _before_refused(

@@ -14,7 +14,7 @@ from sublayer.data.batch import IGNORE, Batch, as_tensor
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 _CHUNK = 10_000
 
@@ -103,20 +103,20 @@ class EncodedPairs:
     targets: Ragged
     rows: NDArray[np.int64]
     report: Report
-    marks: Marks
+    affixes: PairAffixes
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def source_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each source, marks included: int64 [N]."""
-        return self.sources.lengths + self.marks.around_source
+        """Tokens of each source, affixes included: int64 [N]."""
+        return self.sources.lengths + self.affixes.source.length
 
     @property
     def target_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each target, marks included: int64 [N]."""
-        return self.targets.lengths + self.marks.around_target
+        """Tokens of each target, affixes included: int64 [N]."""
+        return self.targets.lengths + self.affixes.target_length
 
     def epoch(self, seed: int, number: int) -> EncodedPairs:
         """The pairs are the same in every epoch."""
@@ -132,20 +132,20 @@ class EncodedPairs:
             yield side.tokens
 
     def collate(self, rows: NDArray[np.int64]) -> Batch:
-        """The tensors of `rows`: marks put on, padded to the longest."""
-        return pair_batch(self.sources.take(rows), self.targets.take(rows), rows, self.marks)
+        """The tensors of `rows` with their affixes, padded to the longest."""
+        return pair_batch(self.sources.take(rows), self.targets.take(rows), rows, self.affixes)
 
 
-def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], marks: Marks) -> Batch:
-    """Sources and targets as a batch: marks put on, padded to the longest."""
+def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], affixes: PairAffixes) -> Batch:
+    """Sources and targets as a batch with their affixes, padded to the longest."""
     every = np.arange(len(rows))
-    read = sources.within(marks.before, marks.after)
-    fed, said = targets.within((marks.start, *marks.forced), ()), targets.within(marks.forced, (marks.end,))
+    read = sources.within(affixes.source.before, affixes.source.after)
+    fed, said = targets.within((affixes.start, *affixes.forced), ()), targets.within(affixes.forced, (affixes.end,))
     lengths = said.lengths
     return Batch(
-        source=as_tensor(read.padded(every, width=int(read.lengths.max()), offset=0, fill=marks.pad)),
+        source=as_tensor(read.padded(every, width=int(read.lengths.max()), offset=0, fill=affixes.pad)),
         source_lengths=as_tensor(read.lengths),
-        target_in=as_tensor(fed.padded(every, width=int(lengths.max()), offset=0, fill=marks.pad)),
+        target_in=as_tensor(fed.padded(every, width=int(lengths.max()), offset=0, fill=affixes.pad)),
         target_out=as_tensor(said.padded(every, width=int(lengths.max()), offset=0, fill=IGNORE)),
         target_lengths=as_tensor(lengths),
         rows=rows,
@@ -154,9 +154,9 @@ def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], marks:
 
 
 def encode(
-    pairs: Pairs, tokenizer: Tokenizer, max_length: int, marks: Marks, *, positions: int | None = None
+    pairs: Pairs, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes, *, positions: int | None = None
 ) -> EncodedPairs:
-    """`pairs` as ids. A pair with more than `max_length` tokens on a side, marks included, is left out whole and
+    """`pairs` as ids. A pair with more than `max_length` tokens on a side, affixes included, is left out whole and
     counted in the report, by line; nothing is cut.
 
     Args:
@@ -166,11 +166,11 @@ def encode(
         DataError: no pair is left.
     """
     sides = [
-        (encode_texts(pairs.sources, tokenizer), marks.around_source),
-        (encode_texts(pairs.targets, tokenizer), marks.around_target),
+        (encode_texts(pairs.sources, tokenizer), affixes.source.length),
+        (encode_texts(pairs.targets, tokenizer), affixes.target_length),
     ]
     (sources, targets), kept, report = fitting(pairs, sides, max_length, positions)
-    return EncodedPairs(sources, targets, kept, report, marks)
+    return EncodedPairs(sources, targets, kept, report, affixes)
 
 
 def fitting(

@@ -218,7 +218,7 @@ class Generator(Generic[S]):
             InputError: the prompt has no token, or one that is not in the vocabulary.
         """
         if isinstance(prompt, str):
-            [ids] = self.tokenizer.encode_marked([prompt])
+            [ids] = self.tokenizer.encode_with_special_tokens([prompt])
             start = self.tokenizer.specials.start
             if not ids and start is not None:
                 ids = [start]

@@ -24,7 +24,7 @@ from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import SequenceToSequence
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.batching import by_length, padded
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class Translator:
         return other
 
     @cached_property
-    def marks(self) -> Marks:
+    def affixes(self) -> PairAffixes:
         """The special tokens around sources and translations."""
-        return Marks.of(self.tokenizer, self.decoding)
+        return PairAffixes.of(self.tokenizer, self.decoding)
 
     @property
     def backend(self) -> DecoderBackend[Any]:
@@ -176,7 +176,7 @@ class Translator:
             InputError: a sentence is empty, or longer than the model's positions.
         """
         longest = self.model.config.max_length
-        sources = [self.marks.source(ids) for ids in self.tokenizer.encode(sentences)]
+        sources = [self.affixes.source.added_to(ids) for ids in self.tokenizer.encode(sentences)]
         for number, (sentence, ids) in enumerate(zip(sentences, sources, strict=True), start=1):
             if not sentence.strip():
                 raise InputError(f"sentence {number} is empty", "Leave it out, or give it words.")
@@ -210,17 +210,17 @@ class Translator:
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
     def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
-        marks, longest = self.marks, self.model.config.max_length
-        source, lengths = padded(sources, marks.pad, self.model.device)
-        ends = frozenset({marks.end, *c.end_ids})
+        affixes, longest = self.affixes, self.model.config.max_length
+        source, lengths = padded(sources, affixes.pad, self.model.device)
+        ends = frozenset({affixes.end, *c.end_ids})
         most = longest if c.max_tokens is None else min(longest, c.max_tokens)
         last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
         request = DecodeRequest(
-            first=[marks.start] * len(sources),
+            first=[affixes.start] * len(sources),
             end_ids=ends,
             steps=[min(longest, c.room(len(ids))) for ids in sources],
         )
-        constraints = c.constraints.model_copy(update={"forced": marks.forced})
+        constraints = c.constraints.model_copy(update={"forced": affixes.forced})
         options: dict[str, Any] = {
             "length_penalty": c.length_penalty,
             "constraints": constraints_of(constraints, ends, self.model.config.vocab_size, last),
@@ -239,6 +239,6 @@ class Translator:
             self.model,
             sources,
             [translation.tokens for translation in translations],
-            start_id=self.marks.start,
+            start_id=self.affixes.start,
         )
         return [replace(translation, alignment=one) for translation, one in zip(translations, maps, strict=True)]

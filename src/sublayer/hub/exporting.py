@@ -29,7 +29,7 @@ from sublayer.hub.sentences import write_modules
 from sublayer.hub.tensors import write_tensors
 from sublayer.hub.tokens import SpecialTokens
 from sublayer.models import Model, RecurrentDecoderOnly, RecurrentEncoderDecoder, Transformer
-from sublayer.text import Marks, Template, Tokenizer
+from sublayer.text import PairAffixes, Template, Tokenizer
 
 FIRST_CHOICE: Mapping[str, str] = {"encoder-decoder": "marian", "decoder-only": "llama", "encoder-only": "bert"}
 """The family that a model trained here is written as, where that can express it."""
@@ -117,16 +117,16 @@ def export(
 def as_read(tokenizer: Tokenizer, tree: Tree, decoding: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that puts around a text what the model reads around it, which is not always its own template.
 
-    An encoder-decoder's marks may come from how it is used, and a decoder that is asked with an empty text begins with
-    its start token.
+    An encoder-decoder's affixes may come from how it is used, and a decoder that is asked with an empty text begins
+    with its start token.
     """
     if not isinstance(tree, config.EncoderDecoder):
         return tokenizer
-    marks = Marks.of(tokenizer, config.Decoding.parse(decoding, "decoding"))
-    template = Template.around(marks.before, marks.after)
+    affixes = PairAffixes.of(tokenizer, config.Decoding.parse(decoding, "decoding"))
+    template = Template.around(affixes.source.before, affixes.source.after)
     if (template.before, template.after) == (tokenizer.template.before, tokenizer.template.after):
         return tokenizer
-    return tokenizer.dressed(template=template)
+    return tokenizer.replace(template=template)
 
 
 def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Family, dict[str, Any]]:

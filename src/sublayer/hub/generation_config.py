@@ -13,7 +13,7 @@ from typing import Any
 from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.hub.tokens import SpecialTokens
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 WHERE = "generation_config.json"
 
@@ -262,19 +262,19 @@ def write(tree: config.Model, decoding: Mapping[str, Any], tokenizer: Tokenizer)
 
 
 def _write_decoding(tree: config.EncoderDecoder, c: config.Decoding, tokenizer: Tokenizer) -> dict[str, Any]:
-    marks = Marks.of(tokenizer, c)
-    if len(marks.forced) > 1:
+    affixes = PairAffixes.of(tokenizer, c)
+    if len(affixes.forced) > 1:
         raise CheckpointError(
-            f"decoding.constraints.forced has {len(marks.forced)} tokens, and {WHERE} can force one",
+            f"decoding.constraints.forced has {len(affixes.forced)} tokens, and {WHERE} can force one",
             "Force one token at most.",
         )
     longest = tree.max_length if c.max_tokens is None else min(c.max_tokens, tree.max_length)
     return {
-        "decoder_start_token_id": marks.start,
-        "bos_token_id": marks.start if tokenizer.specials.start is None else tokenizer.specials.start,
-        "eos_token_id": _one_or_all([marks.end, *c.end_ids]),
-        "pad_token_id": marks.pad,
-        **({"forced_bos_token_id": marks.forced[0]} if marks.forced else {}),
+        "decoder_start_token_id": affixes.start,
+        "bos_token_id": affixes.start if tokenizer.specials.start is None else tokenizer.specials.start,
+        "eos_token_id": _one_or_all([affixes.end, *c.end_ids]),
+        "pad_token_id": affixes.pad,
+        **({"forced_bos_token_id": affixes.forced[0]} if affixes.forced else {}),
         **({"forced_eos_token_id": c.forced_end} if c.forced_end is not None else {}),
         **_beams(c.beam, c.length_penalty, c.early_stopping),
         **_write_constraints(c.constraints, tree.vocab_size, counted=1),

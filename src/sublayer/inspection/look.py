@@ -110,7 +110,7 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     [source] = translator.encode([question.text])
     _require_fit(len(source), about)
     target, complete, by = _translated(translator, source, question, about)
-    start, end = translator.marks.start, translator.marks.end
+    start, end = translator.affixes.start, translator.affixes.end
     fed, predicted = [start, *target], [*target, end] if complete else target
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(source, device), None, row(fed, device))
@@ -119,9 +119,9 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     # Where the translation was cut, nothing stands after its last token.
     stands = [*predicted, None][: len(fed)]
     predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
-    [spans] = tokenizer.tokens([question.text], marked=False)
+    [spans] = tokenizer.tokens([question.text], add_special_tokens=False)
     kinds = _kinds(model)
-    given = None if question.target is None else tokenizer.tokens([question.target], marked=False)[0]
+    given = None if question.target is None else tokenizer.tokens([question.target], add_special_tokens=False)[0]
     shown = labelled(tokenizer, [*fed, *predicted[len(target) :]], question.target or "", given)
     return View(
         about=about,
@@ -154,20 +154,20 @@ def _translated(
     translator: Translator, source: list[int], question: Question, about: About
 ) -> tuple[list[int], bool, str]:
     """The translation's tokens without markers, whether it has come to its end, and how it was made."""
-    decoding, marks = translator.decoding, translator.marks
+    decoding, affixes = translator.decoding, translator.affixes
     room = about.longest - 1  # the start marker takes a position too
     if question.target is not None:
         if question.forced:
             raise InputError("a translation is given, and tokens to begin with as well", "Give one of them.")
         [words] = translator.tokenizer.encode([question.target])
-        target = [*marks.forced, *words]
+        target = [*affixes.forced, *words]
         _require_fit(len(target) + 1, about)
         return target, True, "given"
     if question.forced:
         most = min(room, decoding.room(len(source)))
-        ends = {marks.end, *decoding.end_ids}
+        ends = {affixes.end, *decoding.end_ids}
         made, end = _went_on(
-            translator.model, source, marks.start, question.forced, ends, most - len(question.forced), about
+            translator.model, source, affixes.start, question.forced, ends, most - len(question.forced), about
         )
         return made, end is not None, "greedy, from the chosen token on"
     best = translator.search([source])[0][0]

@@ -13,13 +13,13 @@ from sublayer.inspection.passages import Passage, of_pairs, of_tagged, of_texts,
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.reading.filler import MASK, with_masks
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text": …, "label": …} or {"words": …, "tags": …}.'
 
 
 def from_file(
-    model: Model, tokenizer: Tokenizer, path: Path, *, limit: int, most: int, marks: Marks | None = None
+    model: Model, tokenizer: Tokenizer, path: Path, *, limit: int, most: int, affixes: PairAffixes | None = None
 ) -> list[Passage]:
     """Rows of a file, as a model of this shape and head reads them; of more than `limit` as many, evenly over the file.
 
@@ -28,7 +28,7 @@ def from_file(
     `most` tokens, or than the model's positions, is read so far; such a pair is left out.
 
     Args:
-        limit: rows. most: tokens of a row. marks: what stands around the texts of an encoder-decoder, which needs it.
+        limit: rows. most: tokens of a row. affixes: what stands around the texts of an encoder-decoder, which needs it.
 
     Raises:
         DataError: the file cannot be read, or lacks a field; names the line. InputError: the model knows no such label.
@@ -36,7 +36,7 @@ def from_file(
     rows = _rows(path, limit)
     if not rows:
         raise DataError(f"{path} has no rows", REMEDY)
-    found = _passages(model, tokenizer, rows, marks, most)
+    found = _passages(model, tokenizer, rows, affixes, most)
     if not found:
         raise DataError(f"{path}: all {len(rows)} rows are empty, or longer than {most} tokens a side", "Give others.")
     return found
@@ -70,11 +70,15 @@ def _rows(path: Path, limit: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _passages(
-    model: Model, tokenizer: Tokenizer, rows: Sequence[tuple[str, dict[str, Any]]], marks: Marks | None, most: int
+    model: Model,
+    tokenizer: Tokenizer,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    affixes: PairAffixes | None,
+    most: int,
 ) -> list[Passage]:
     if isinstance(model, EncoderDecoder):
-        assert marks is not None, "an encoder-decoder's texts have marks around them"
-        return of_pairs(model, tokenizer, marks, [_pair(row, where) for where, row in rows], most=most)
+        assert affixes is not None, "an encoder-decoder's texts have affixes around them"
+        return of_pairs(model, tokenizer, affixes, [_pair(row, where) for where, row in rows], most=most)
     head = model.config.head if isinstance(model, EncoderOnly) else None
     if isinstance(model, EncoderOnly) and isinstance(head, config.Tagging) and "words" in rows[0][1]:
         return of_tagged(model, tokenizer, [_tagged(row, where) for where, row in rows], most=most)

@@ -20,7 +20,7 @@ from sublayer.errors import InputError
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.models.batching import by_length, padded
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def of_texts(
         if not text.strip():
             raise InputError(f"text {number} is empty", "Leave it out, or give it words.")
         if isinstance(model, DecoderOnly):
-            [tokens] = tokenizer.encode_marked([text])
+            [tokens] = tokenizer.encode_with_special_tokens([text])
             types = list[int]()
         else:
             [encoded] = tokenizer.tokens([text])
@@ -83,7 +83,7 @@ def of_texts(
 def of_pairs(
     model: EncoderDecoder,
     tokenizer: Tokenizer,
-    marks: Marks,
+    affixes: PairAffixes,
     pairs: Sequence[tuple[str, str]],
     *,
     most: int | None = None,
@@ -91,7 +91,7 @@ def of_pairs(
     """Sources with translations; the decoder is asked for each next token of the translation, the end included.
 
     Args:
-        marks: what stands around both, as `Translator.marks` has it. most: leave out pairs that are empty, or have more
+        affixes: those of both, as `Translator.affixes` has them. most: leave out pairs that are empty, or have more
             tokens on a side than this or than the model has positions; unset, such pairs are refused.
 
     Raises:
@@ -103,19 +103,19 @@ def of_pairs(
     for number, row in enumerate(kept, start=1):
         if not sources[row]:
             raise InputError(f"the source of pair {number} is empty", "Leave the pair out, or give it words.")
-    read = [marks.source(sources[row]) for row in kept]
-    return of_pair_ids(model, marks, read, [[*marks.forced, *targets[row]] for row in kept], most=most)
+    read = [affixes.source.added_to(sources[row]) for row in kept]
+    return of_pair_ids(model, affixes, read, [[*affixes.forced, *targets[row]] for row in kept], most=most)
 
 
 def of_pair_ids(
     model: EncoderDecoder,
-    marks: Marks,
+    affixes: PairAffixes,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     *,
     most: int | None = None,
 ) -> list[Passage]:
-    """As `of_pairs`, from what the encoder reads, marks included, and what the decoder says but for the end marker."""
+    """As `of_pairs`, from what the encoder reads, affixes included, and what the decoder says but for the end token."""
     longest = model.config.max_length
     found: list[Passage] = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
@@ -123,7 +123,7 @@ def of_pair_ids(
         if most is not None and size > min(most, longest):
             continue
         _require_length("pair", number, size, longest)
-        found.append(Passage(tuple(source), fed=(marks.start, *target), wanted=(*target, marks.end)))
+        found.append(Passage(tuple(source), fed=(affixes.start, *target), wanted=(*target, affixes.end)))
     return found
 
 

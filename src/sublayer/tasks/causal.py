@@ -12,7 +12,6 @@ from torch import Tensor
 from sublayer import config
 from sublayer.data.batch import TextBatch
 from sublayer.data.encoding import encode_texts
-from sublayer.data.examples.frame import Frame
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import PackedDocuments, packed_documents
 from sublayer.data.loader import validation
@@ -22,7 +21,7 @@ from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
 from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Task, begun
-from sublayer.text import Specials, Tokenizer
+from sublayer.text import Affixes, Specials, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -120,13 +119,13 @@ class Causal(Task[config.CausalTask, Rows[Document]]):
 
     def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """A language model's text begins with `<s>`."""
-        return plain.dressed(template=begun(plain.start_id))
+        return plain.replace(template=begun(plain.start_id))
 
     def examples(self, table: Rows[Document], how: Encoding) -> PackedDocuments:
         return packed_documents(
             encode_texts(table.texts(), how.tokenizer),
             table.report,
-            Frame.of_documents(how.tokenizer),
+            Affixes.of_documents(how.tokenizer),
             room=how.max_length,
             stride=self.settings.stride,
             evaluation_stride=self.settings.evaluation_stride,

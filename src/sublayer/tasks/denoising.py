@@ -8,7 +8,7 @@ from sublayer import config
 from sublayer.data.examples import corrupted
 from sublayer.data.vocabulary import MASK, mask_id, sentence_ends
 from sublayer.tasks.reconstruction import Reconstruction
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 
 class Denoising(Reconstruction[config.DenoisingTask]):
@@ -19,5 +19,5 @@ class Denoising(Reconstruction[config.DenoisingTask]):
     def extra_tokens(self) -> tuple[str, ...]:
         return (MASK,)
 
-    def noise(self, tokenizer: Tokenizer, max_length: int, marks: Marks) -> corrupted.Denoising:
-        return corrupted.Denoising(self.settings, max_length, marks, mask_id(tokenizer), sentence_ends(tokenizer))
+    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.Denoising:
+        return corrupted.Denoising(self.settings, max_length, affixes, mask_id(tokenizer), sentence_ends(tokenizer))

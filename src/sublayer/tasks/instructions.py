@@ -90,11 +90,11 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
         return read_conversations(config.Chat(path=path.name), path.parent)
 
     def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
-        return plain.dressed(template=begun(plain.start_id), chat_template=CHAT)
+        return plain.replace(template=begun(plain.start_id), chat_template=CHAT)
 
     def adopt(self, tokenizer: Tokenizer) -> Tokenizer:
         """Where it knows no form of a conversation, with ours."""
-        return tokenizer if tokenizer.chat_template is not None else tokenizer.dressed(chat_template=CHAT)
+        return tokenizer if tokenizer.chat_template is not None else tokenizer.replace(chat_template=CHAT)
 
     def examples(self, table: Rows[Conversation], how: Encoding) -> EncodedTexts:
         return encode_conversations(table, how.tokenizer, how.max_length, positions=how.positions)

@@ -13,7 +13,6 @@ from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.corrupted import CorruptedText, Masking
-from sublayer.data.examples.frame import Frame
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
 from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
@@ -23,6 +22,7 @@ from sublayer.models import EncoderOnly
 from sublayer.tasks.losses import CrossEntropy, projected
 from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Task
+from sublayer.text import Affixes
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Masked(Task[config.MaskedTask, Rows[Document]]):
         noise = Masking(
             self.settings,
             how.max_length,
-            Frame.of(how.tokenizer),
+            Affixes.of(how.tokenizer),
             mask_id(how.tokenizer),
             plain_ids(how.tokenizer),
             Words.of(how.tokenizer),

@@ -21,7 +21,7 @@ from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Task
 from sublayer.tasks.translation import PairLoss, pair_loss
-from sublayer.text import Marks, Specials, Tokenizer
+from sublayer.text import PairAffixes, Specials, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reconstruction(Task[C, Rows[Document]]):
     command: ClassVar = 'sublayer translate {model} "..."'
 
     @abstractmethod
-    def noise(self, tokenizer: Tokenizer, max_length: int, marks: Marks) -> Noise[Batch]:
+    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> Noise[Batch]:
         """What is done to a text.
 
         Raises:
@@ -70,11 +70,11 @@ class Reconstruction(Task[C, Rows[Document]]):
         return read_plain_documents(path)
 
     def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
-        """Nothing stands around a text: an encoder-decoder's marks are put on apart."""
-        return plain.dressed(specials=specials)
+        """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""
+        return plain.replace(specials=specials)
 
     def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[Batch]:
-        noise = self.noise(how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding))
+        noise = self.noise(how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding))
         return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
 
     def objective(self, material: Material[Rows[Document]]) -> Reconstructing:

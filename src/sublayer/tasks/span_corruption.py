@@ -8,7 +8,7 @@ from sublayer import config
 from sublayer.data.examples import corrupted
 from sublayer.data.vocabulary import sentinel_ids, sentinel_tokens
 from sublayer.tasks.reconstruction import Reconstruction
-from sublayer.text import Marks, Tokenizer
+from sublayer.text import PairAffixes, Tokenizer
 
 
 class SpanCorruption(Reconstruction[config.SpanCorruptionTask]):
@@ -19,6 +19,6 @@ class SpanCorruption(Reconstruction[config.SpanCorruptionTask]):
     def extra_tokens(self) -> tuple[str, ...]:
         return sentinel_tokens(self.settings.sentinels)
 
-    def noise(self, tokenizer: Tokenizer, max_length: int, marks: Marks) -> corrupted.SpanCorruption:
+    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.SpanCorruption:
         sentinels = sentinel_ids(tokenizer, self.settings.sentinels)
-        return corrupted.SpanCorruption(self.settings, max_length, marks, sentinels)
+        return corrupted.SpanCorruption(self.settings, max_length, affixes, sentinels)

@@ -167,7 +167,7 @@ class Task(ABC, Generic[C, T]):
         Args:
             specials: those of `plain`, the extra ones among them.
         """
-        return plain.dressed(template=framed(plain.start_id, plain.end_id), specials=specials)
+        return plain.replace(template=framed(plain.start_id, plain.end_id), specials=specials)
 
     def adopt(self, tokenizer: Tokenizer) -> Tokenizer:
         """The tokenizer of a model to begin with."""

@@ -20,7 +20,7 @@ from sublayer.models import SequenceToSequence
 from sublayer.tasks.losses import CrossEntropy, projected
 from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score, validation_loss
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
-from sublayer.text import Marks, Specials, Tokenizer
+from sublayer.text import PairAffixes, Specials, Tokenizer
 
 LEAST = 300_000
 """Target tokens that a translation model must see before it says anything sensible. The demo's reaches 6 BLEU after
@@ -95,12 +95,12 @@ class Translation(Task[config.TranslationTask, Pairs]):
         return sources.read_plain(path)
 
     def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
-        """Nothing stands around a text: an encoder-decoder's marks are put on apart."""
-        return plain.dressed(specials=specials)
+        """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""
+        return plain.replace(specials=specials)
 
     def examples(self, table: Pairs, how: Encoding) -> EncodedPairs:
         return encode(
-            table, how.tokenizer, how.max_length, Marks.of(how.tokenizer, how.decoding), positions=how.positions
+            table, how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding), positions=how.positions
         )
 
     def objective(self, material: Material[Pairs]) -> Translating:

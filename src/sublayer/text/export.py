@@ -27,8 +27,8 @@ def export(
 
     Several chat templates stand in tokenizer_config.json by their names.
 
-    `transformers` then puts around texts what `encode_marked` does; give it another template first
-    (`Tokenizer.dressed`) where the model was trained with marks that its caller put.
+    `transformers` then puts around texts what `encode_with_special_tokens` does; give it another template first
+    (`Tokenizer.replace`) where the model was trained with affixes that its caller put.
 
     Args:
         max_length: the longest text that the model takes, in tokens.

@@ -56,7 +56,7 @@ class Quoting:
         return self._renamed if any(reached) else self._backend
 
     def parse(
-        self, texts: Sequence[tuple[str, Spans]], *, marked: bool = False
+        self, texts: Sequence[tuple[str, Spans]], *, add_special_tokens: bool = False
     ) -> list[tuple[Encoding, list[tuple[int, int]]]]:
         """Each text with its special tokens, and the tokens' spans; none is made of a character in its quoted spans.
 
@@ -68,12 +68,14 @@ class Quoting:
         whole = [place for place in places if place not in cut]
         found: dict[int, tuple[Encoding, list[tuple[int, int]]]] = {}
         if whole:
-            encoded = self._parser.encode_batch([texts[place][0] for place in whole], add_special_tokens=marked)
+            encoded = self._parser.encode_batch(
+                [texts[place][0] for place in whole], add_special_tokens=add_special_tokens
+            )
             found |= {place: (encoding, encoding.offsets) for place, encoding in zip(whole, encoded, strict=True)}
         if cut:
             spelled = {place: self._spelled_anew(*texts[place]) for place in sorted(cut)}
             renamed = [text for text, _ in spelled.values()]
-            encoded = self._renamed_parser.encode_batch(renamed, add_special_tokens=marked)
+            encoded = self._renamed_parser.encode_batch(renamed, add_special_tokens=add_special_tokens)
             for (place, (_, inserted)), encoding in zip(spelled.items(), encoded, strict=True):
                 found[place] = encoding, _before(encoding.offsets, inserted)
         return [found[place] for place in places]

@@ -16,11 +16,11 @@ from sublayer import files
 from sublayer.config import TokenizerRecipe
 from sublayer.errors import CheckpointError, InputError, nearest
 from sublayer.text.forking import quiet_fork
+from sublayer.text.incremental_detokenizer import IncrementalDetokenizer
 from sublayer.text.lines import read_lines
 from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.quoting import Quoting
 from sublayer.text.specials import ROLES, Specials, Template, described, put_around, template_of
-from sublayer.text.streaming import IncrementalDetokenizer
 from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
@@ -237,22 +237,22 @@ class Tokenizer:
         """What fills rows up where it is masked, so that any id does: the padding token, or 0 where there is none."""
         return self.specials.pad or 0
 
-    def _role(self, name: str, spoken: str) -> int:
+    def _role(self, name: str, label: str) -> int:
         identifier: int | None = getattr(self.specials, name)
         if identifier is None:
             has = ", ".join(f"{role.rstrip('_')} {self.token(i)!r}" for role, i in self.specials.roles.items())
             raise InputError(
-                f"this tokenizer has no {spoken} token (it has: {has or 'none'})",
+                f"this tokenizer has no {label} token (it has: {has or 'none'})",
                 "Use a model whose tokenizer has one.",
             )
         return identifier
 
     @cached_property
     def template(self) -> Template:
-        """What `encode_marked` and `encode_pairs` put around texts."""
+        """What `encode_with_special_tokens` and `encode_pairs` put around texts."""
         return template_of(self._backend)
 
-    def dressed(
+    def replace(
         self,
         *,
         template: Template | None = None,
@@ -283,8 +283,8 @@ class Tokenizer:
         told, languages = self.language_id(code), {identifier for _, identifier in self.specials.languages}
         now = {*self.template.before, *self.template.after} & languages
         if now:
-            return self.dressed(template=self.template.exchanging(dict.fromkeys(now, told)))
-        return self.dressed(template=Template.around([told, *self.template.before], self.template.after))
+            return self.replace(template=self.template.exchanging(dict.fromkeys(now, told)))
+        return self.replace(template=Template.around([told, *self.template.before], self.template.after))
 
     def language_id(self, code: str) -> int:
         """The id of the token that names a language.
@@ -319,15 +319,15 @@ class Tokenizer:
         Raises:
             InputError: a text holds half of a surrogate pair, as Python makes of bytes that are not UTF-8.
         """
-        return [self._known(encoding.ids) for encoding in self._encoded(texts, marked=False, spans=False)]
+        return [self._known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=False, spans=False)]
 
-    def encode_marked(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_with_special_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text with what the template puts around it, as the model was trained to see it.
 
         Raises:
             InputError: as in `encode`.
         """
-        return [self._known(encoding.ids) for encoding in self._encoded(texts, marked=True, spans=False)]
+        return [self._known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=True, spans=False)]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
         """Each pair of texts with what the template puts around and between them.
@@ -335,17 +335,20 @@ class Tokenizer:
         Raises:
             InputError: as in `encode`.
         """
-        return [self._tokens(encoding) for encoding in self._encoded(pairs, marked=True, spans=True)]
+        return [self._tokens(encoding) for encoding in self._encoded(pairs, add_special_tokens=True, spans=True)]
 
-    def tokens(self, texts: Sequence[str], *, marked: bool = True) -> list[Tokens]:
-        """Each text as `encode_marked` (or `encode`) makes it, with the characters and the word of each token.
+    def tokens(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[Tokens]:
+        """Each text as `encode_with_special_tokens` (or `encode`) makes it, with each token's characters and word.
 
         Raises:
             InputError: as in `encode`.
         """
-        return [self._tokens(encoding) for encoding in self._encoded(texts, marked=marked, spans=True)]
+        return [
+            self._tokens(encoding)
+            for encoding in self._encoded(texts, add_special_tokens=add_special_tokens, spans=True)
+        ]
 
-    def encode_words(self, sentences: Sequence[Sequence[str]], *, marked: bool = True) -> list[Tokens]:
+    def encode_words(self, sentences: Sequence[Sequence[str]], *, add_special_tokens: bool = True) -> list[Tokens]:
         """Sentences that are cut into words already, as those with a tag for each word are; `words` counts these.
 
         The words are joined by spaces and encoded as one text, so a word is cut as it is in running text. A word that
@@ -355,40 +358,46 @@ class Tokenizer:
             InputError: as in `encode`.
         """
         texts = [joined(words) for words in sentences]
-        encoded = self.tokens([text for text, _ in texts], marked=marked)
+        encoded = self.tokens([text for text, _ in texts], add_special_tokens=add_special_tokens)
         return [by_words(tokens, text, starts) for tokens, (text, starts) in zip(encoded, texts, strict=True)]
 
-    def encode_template(self, text: str, quoted: Sequence[tuple[int, int]] = (), *, marked: bool = False) -> Tokens:
+    def encode_template(
+        self, text: str, quoted: Sequence[tuple[int, int]] = (), *, add_special_tokens: bool = False
+    ) -> Tokens:
         """What a chat template wrote, or somebody who means the special tokens in it ("Paris is in [MASK].").
 
         Args:
-            marked: put around it what `encode_marked` does; a chat template writes that itself.
+            add_special_tokens: as `encode_with_special_tokens` does; a chat template writes them itself.
             quoted: spans of characters, from (included) to (excluded), that are somebody's words, as
                 `ChatTemplate.render` gives them: no special token is made of one of these.
 
         Raises:
             InputError: as in `encode`.
         """
-        return next(self._parsed([(text, quoted)], marked=marked))
+        return next(self._parsed([(text, quoted)], add_special_tokens=add_special_tokens))
 
     def _parsed(
-        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], *, marked: bool = False
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], *, add_special_tokens: bool = False
     ) -> Iterator[Tokens]:
         """Each text and what is quoted in it, as in `encode_template`; an error is raised where it is reached."""
         try:
             _refuse_surrogates([text for text, _ in texts])
-            parsed = self._quoting.parse(texts, marked=marked)
+            parsed = self._quoting.parse(texts, add_special_tokens=add_special_tokens)
         except InputError:
             if len(texts) == 1:
                 raise
-            yield from (tokens for each in texts for tokens in self._parsed([each], marked=marked))
+            yield from (
+                tokens for each in texts for tokens in self._parsed([each], add_special_tokens=add_special_tokens)
+            )
         else:
             yield from (replace(self._tokens(encoding), spans=spans) for encoding, spans in parsed)
 
-    def _encoded(self, texts: Sequence[str | tuple[str, str]], *, marked: bool, spans: bool) -> list[Encoding]:
+    def _encoded(
+        self, texts: Sequence[str | tuple[str, str]], *, add_special_tokens: bool, spans: bool
+    ) -> list[Encoding]:
         method = self._reader.encode_batch if spans else self._reader.encode_batch_fast
         try:
-            return method(list(texts), add_special_tokens=marked)
+            return method(list(texts), add_special_tokens=add_special_tokens)
         except TypeError:
             _refuse_surrogates([part for each in texts for part in ([each] if isinstance(each, str) else each)])
             raise

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from sublayer.config import DenoisingTask, MaskedTask, SpanCorruptionTask
 from sublayer.data.batch import IGNORE, Batch, TextBatch, as_tensor
 from sublayer.data.encoding import Ragged, pair_batch
-from sublayer.data.examples.frame import Frame
 from sublayer.data.noise import corrupt_spans, infill, mask_tokens, span_counts
 from sublayer.data.packing import Pieces, cut
 from sublayer.data.report import Report
 from sublayer.data.vocabulary import Words
-from sublayer.text import Marks
+from sublayer.text import Affixes, PairAffixes
 
 Integers = NDArray[np.int64]
 BatchT = TypeVar("BatchT")
@@ -100,33 +99,33 @@ class CorruptedRows(Generic[BatchT]):
 
 @dataclass(frozen=True)
 class Masking:
-    """A framed text, some of its tokens hidden. others: tokens that may stand in for one."""
+    """A text with its affixes, some of its tokens hidden. others: tokens that may stand in for one."""
 
     c: MaskedTask
     max_length: int
-    frame: Frame
+    affixes: Affixes
     mask_id: int
     others: Integers
     words: Words
 
     @property
     def room(self) -> int:
-        return self.max_length - self.frame.added
+        return self.max_length - self.affixes.length
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
-        return lengths + self.frame.added, np.zeros_like(lengths)
+        return lengths + self.affixes.length, np.zeros_like(lengths)
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         starts = self.words.starts(tokens)
         return mask_tokens(tokens, self.c, random, starts=starts, mask_id=self.mask_id, others=self.others)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> TextBatch:
-        every, framed = np.arange(len(rows)), self.frame.around(Ragged.of(given))
-        width = int(framed.lengths.max())
-        wanted = Ragged.of(target).padded(every, width=width, offset=len(self.frame.before), fill=IGNORE)
+        every, read = np.arange(len(rows)), Ragged.of(given).within(self.affixes.before, self.affixes.after)
+        width = int(read.lengths.max())
+        wanted = Ragged.of(target).padded(every, width=width, offset=len(self.affixes.before), fill=IGNORE)
         return TextBatch(
-            tokens=as_tensor(framed.padded(every, width=width, offset=0, fill=self.frame.pad_id)),
-            lengths=as_tensor(framed.lengths),
+            tokens=as_tensor(read.padded(every, width=width, offset=0, fill=self.affixes.pad)),
+            lengths=as_tensor(read.lengths),
             target=as_tensor(wanted),
             rows=rows,
             targets=int((wanted != IGNORE).sum()),
@@ -139,24 +138,24 @@ class SpanCorruption:
 
     c: SpanCorruptionTask
     max_length: int
-    marks: Marks
+    affixes: PairAffixes
     sentinels: Integers
 
     @property
     def room(self) -> int:
-        return self.max_length - max(self.marks.around_source, self.marks.around_target)
+        return self.max_length - max(self.affixes.source.length, self.affixes.target_length)
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
         distinct, place = np.unique(lengths, return_inverse=True)
         counts = np.array([span_counts(int(n), self.c) for n in distinct.tolist()]).reshape(-1, 2)[place]
         given = lengths - counts[:, 0] + counts[:, 1]
-        return given + self.marks.around_source, counts.sum(axis=1) + self.marks.around_target
+        return given + self.affixes.source.length, counts.sum(axis=1) + self.affixes.target_length
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return corrupt_spans(tokens, self.c, random, sentinels=self.sentinels)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.marks)
+        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.affixes)
 
 
 @dataclass(frozen=True)
@@ -165,19 +164,19 @@ class Denoising:
 
     c: DenoisingTask
     max_length: int
-    marks: Marks
+    affixes: PairAffixes
     mask_id: int
     ends: NDArray[np.bool_]
 
     @property
     def room(self) -> int:
-        return self.max_length - max(self.marks.around_source, self.marks.around_target)
+        return self.max_length - max(self.affixes.source.length, self.affixes.target_length)
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
-        return lengths + self.marks.around_source, lengths + self.marks.around_target
+        return lengths + self.affixes.source.length, lengths + self.affixes.target_length
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return infill(tokens, self.c, random, ends=self.ends[tokens], mask_id=self.mask_id)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.marks)
+        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.affixes)

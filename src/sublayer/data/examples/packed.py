@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
 from sublayer.data.encoding import Ragged
-from sublayer.data.examples.frame import Frame
 from sublayer.data.packing import Pieces, cut, pack
 from sublayer.data.report import Report
+from sublayer.text import Affixes
 
 Integers = NDArray[np.int64]
 
@@ -114,7 +114,14 @@ class PackedRows:
 
 
 def packed_documents(
-    texts: Ragged, report: Report, frame: Frame, *, room: int, stride: int | None, evaluation_stride: int | None
+    texts: Ragged, report: Report, affixes: Affixes, *, room: int, stride: int | None, evaluation_stride: int | None
 ) -> PackedDocuments:
     """Documents, encoded without markers, ready to be packed. A stride that is left out is a whole row."""
-    return PackedDocuments(frame.around(texts), room, stride or room, evaluation_stride or room, frame.pad_id, report)
+    return PackedDocuments(
+        texts.within(affixes.before, affixes.after),
+        room,
+        stride or room,
+        evaluation_stride or room,
+        affixes.pad,
+        report,
+    )

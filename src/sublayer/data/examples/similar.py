@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import SimilarBatch, as_tensor
 from sublayer.data.encoding import Ragged, encode_texts, fitting
-from sublayer.data.examples.frame import Frame
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
-from sublayer.text import Tokenizer
+from sublayer.text import Affixes, Tokenizer
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class SimilarPairs:
-    """N pairs, both sides framed. same_left, same_right: int64 [N], equal for equal texts."""
+    """N pairs, both sides with their affixes. same_left, same_right: int64 [N], equal for equal texts."""
 
     left: Ragged
     right: Ragged
@@ -78,11 +77,11 @@ def similar_pairs(pairs: Pairs, tokenizer: Tokenizer, max_length: int, *, positi
     Raises:
         DataError: no pair is left.
     """
-    frame = Frame.of(tokenizer)
-    sides = [(encode_texts(side, tokenizer), frame.added) for side in (pairs.sources, pairs.targets)]
+    affixes = Affixes.of(tokenizer)
+    sides = [(encode_texts(side, tokenizer), affixes.length) for side in (pairs.sources, pairs.targets)]
     found, _, report = fitting(pairs, sides, max_length, positions)
-    left, right = map(frame.around, found)
-    return SimilarPairs(left, right, _numbered(left), _numbered(right), frame.pad_id, report)
+    left, right = (side.within(affixes.before, affixes.after) for side in found)
+    return SimilarPairs(left, right, _numbered(left), _numbered(right), affixes.pad, report)
 
 
 def _numbered(texts: Ragged) -> Integers:

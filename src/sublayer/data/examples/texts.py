@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
 from sublayer.data.encoding import Ragged, encode_texts
-from sublayer.data.examples.frame import Frame
 from sublayer.data.packing import cut
 from sublayer.data.report import Report
 from sublayer.data.tables.conversations import Conversation
@@ -24,7 +23,7 @@ from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
 from sublayer.errors import DataError, InputError, nearest
-from sublayer.text import Tokenizer
+from sublayer.text import Affixes, Tokenizer
 
 Integers = NDArray[np.int64]
 
@@ -100,7 +99,7 @@ def encode_labelled(
     *,
     positions: int | None = None,
 ) -> EncodedTexts:
-    """Framed texts, or two texts together, with their labels. To be scored, a text loses its end, of two the longer.
+    """Texts, or two texts together, with their labels. To be scored, a text loses its end, of two the longer.
 
     Raises:
         DataError: a label is not among `labels`, some rows have a second text and some not, or no text fits.
@@ -130,11 +129,11 @@ def encode_read(
             tokens = Ragged.of([one.ids for one in encoded])
         types = Ragged.of([one.types for one in encoded]).take(kept)
     else:
-        frame, inner = Frame.of(tokenizer), encode_texts([text.text for text in table], tokenizer)
-        tokens = frame.around(inner)
+        affixes, inner = Affixes.of(tokenizer), encode_texts([text.text for text in table], tokenizer)
+        tokens = inner.within(affixes.before, affixes.after)
         kept, report = _fitting(table, tokens, max_length, positions)
         if positions is not None:
-            tokens = frame.around(inner.cut(positions - frame.added))
+            tokens = inner.cut(positions - affixes.length).within(affixes.before, affixes.after)
     return EncodedTexts(tokens.take(kept), target[kept], kept, report, tokenizer.padding_id, types)
 
 
@@ -165,25 +164,25 @@ def encode_tagged(
         targets.append(target)
     kept, report = _fitting(table, Ragged.of(rows), max_length, positions)
     if positions is not None:
-        rows, targets, kept = _windows(rows, targets, Frame.of(tokenizer), positions)
+        rows, targets, kept = _windows(rows, targets, Affixes.of(tokenizer), positions)
         return EncodedTexts(Ragged.of(rows), Ragged.of(targets), kept, report, tokenizer.padding_id)
     tokens = Ragged.of(rows)
     return EncodedTexts(tokens.take(kept), Ragged.of(targets).take(kept), kept, report, tokenizer.padding_id)
 
 
 def _windows(
-    rows: list[list[int]], targets: list[list[int]], frame: Frame, positions: int
+    rows: list[list[int]], targets: list[list[int]], affixes: Affixes, positions: int
 ) -> tuple[list[list[int]], list[list[int]], Integers]:
     """Framed rows in pieces of at most `positions` tokens, their targets, and which row each piece is of."""
-    before, room = len(frame.before), positions - frame.added
-    pieces = cut(np.array([len(row) - frame.added for row in rows]), room, max(1, room // 2), None)
+    before, room = len(affixes.before), positions - affixes.length
+    pieces = cut(np.array([len(row) - affixes.length for row in rows]), room, max(1, room // 2), None)
     found: list[list[int]] = []
     asked: list[list[int]] = []
     for text, begin, fresh, end in zip(pieces.text, pieces.begin, pieces.fresh, pieces.end, strict=True):
         first, last = before + begin, before + end
-        found.append([*frame.before, *rows[text][first:last], *frame.after])
+        found.append([*affixes.before, *rows[text][first:last], *affixes.after])
         known = [IGNORE] * (before + fresh - begin)
-        asked.append([*known, *targets[text][before + fresh : last], *([IGNORE] * len(frame.after))])
+        asked.append([*known, *targets[text][before + fresh : last], *([IGNORE] * len(affixes.after))])
     return found, asked, pieces.text
 
 
