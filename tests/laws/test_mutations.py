@@ -210,7 +210,7 @@ def truncate_one_too_many(patch: Patch) -> None:
 
 def keep_forgets_the_memory(patch: Patch) -> None:
     def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
-        self.cache.reorder((sentences.unsqueeze(1) * self.rows + torch.arange(self.rows)).flatten())
+        self.cache.reorder((sentences.unsqueeze(1) * self.num_beams + torch.arange(self.num_beams)).flatten())
         self.memory = [(key[: len(sentences)], value[: len(sentences)]) for key, value in self.memory]
         self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
         self._memory_mask = None
@@ -380,7 +380,7 @@ def keep_forgets_the_left_padding(patch: Patch) -> None:
     def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
         padding = self.padding
         plain(self, sentences)
-        self.padding = None if padding is None else padding[: len(sentences) * self.rows]
+        self.padding = None if padding is None else padding[: len(sentences) * self.num_beams]
 
     patch.setattr(decoder.DecoderState, "keep", keep)
 
