@@ -1,0 +1,116 @@
+// The engine's interface: what a program is, and how it is run. Plain C, read from Python by ctypes.
+//
+// A model lowers itself to a program: operations over buffers, each a table of float32 numbers with a row for every new
+// token. The engine runs it on a CPU, with matrices in float32, bfloat16, int8 or four bits.
+//
+// Letters: N new tokens in all, R rows (hypotheses), n new tokens of each row (N = R n, those of a row side by side),
+// B sources, S positions of the sources, H query heads, G key-value heads, d width of a head, C capacity of the cache,
+// L positions of the model.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// How a matrix is kept. INT8 has a scale for each row of the matrix, INT4 one for each 32 numbers of a row.
+// What is multiplied by an INT8 or INT4 matrix is rounded to int8 itself, with a scale for each 32 of its numbers.
+enum Format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
+
+enum Activation { NO_ACTIVATION = 0, RELU = 1, GELU = 2, GELU_TANH = 3, SILU = 4, SQUARED_RELU = 5 };
+
+enum Code {
+    EMBED = 0,   // out = a * matrix[token] + table[position]; table [L, width], or none
+    NORM = 1,    // out = weight * normalized(in) + bias, each of `parts` equal parts of the columns by itself; eps a
+    LINEAR = 2,  // out = activation(in matrix^T + bias)
+    ROTATE = 3,  // in place: the first `width` numbers of each of `heads` heads turned; table cos, table2 sin [L, width / 2]
+    ATTEND = 4,  // self-attention; in holds H queries, G keys, G values side by side
+    CROSS = 5,   // attention to the sources; in holds H queries
+    GATE = 6,    // out = activation(in[:width]) * in[width:2 width]
+    ADD = 7,     // out += in
+    SCALE = 8,   // out = a * in
+    CAP = 9,     // out = a * tanh(in / a)
+    MIX = 10,    // out = the sum of the weighted networks of the `active` best of `experts`; `width` is their hidden width
+    STORE = 11,  // in holds G keys and G values of sources side by side; they go to the memory of `layer`
+};
+
+enum Flag {
+    ACCUMULATE = 1,   // LINEAR: out += what is found
+    ROOT_MEAN = 2,    // NORM: RMSNorm; without it LayerNorm
+    INTERLEAVED = 4,  // ROTATE: pairs (2 i, 2 i + 1); without it (i, i + width / 2)
+    CACHED = 8,       // ATTEND: keys go to the cache, and a token sees itself and what is before it; without it a token
+                      // sees all real tokens of its own row, and there is no cache
+    NORMALIZE = 16,   // MIX: the weights of the chosen experts sum to 1
+};
+
+typedef struct {
+    int32_t format;
+    int64_t out, in;   // rows and columns of the matrix as the model has it
+    const void* data;  // as `matrix_pack` wrote it, aligned to 64 bytes
+} Matrix;
+
+// One operation. What it does not use is 0. Columns: the operation reads numbers [column, column + width) of each row of
+// `in`; it writes from column `out_column` on.
+typedef struct {
+    int32_t code, flags, activation;
+    int32_t in, out;                // buffers
+    int32_t column, out_column, width;
+    int32_t matrix;                 // EMBED, LINEAR; MIX: its router, after which come gate_up and down of each expert
+    int32_t parts;                  // NORM
+    int32_t heads, groups, head;    // ATTEND, CROSS, ROTATE: H, G, d
+    int32_t layer;                  // ATTEND with a cache, CROSS: whose keys
+    int32_t window;                 // ATTEND: a token sees positions no farther away than window - 1; 0 for all
+    int32_t experts, active;        // MIX: gate_up [2 width, in], of which the first half is the gate; down [out, width]
+    float a;                        // scale of EMBED, SCALE and of attention's scores; eps; cap of CAP
+    float cap;                      // ATTEND, CROSS: scores become cap * tanh(score / cap); 0 for none
+    const float* weight;            // NORM: [width / parts]
+    const float* bias;              // NORM, LINEAR; or none
+    const float* table;             // EMBED, ROTATE; ATTEND: added to scores, by distance: [H, 2 L - 1], key - query + L - 1
+    const float* table2;
+    int64_t positions;              // L
+} Op;
+
+typedef struct Engine Engine;
+
+typedef struct {
+    const int64_t* tokens;          // [R, n]
+    int64_t rows, fresh;            // R, n
+    int64_t held, capacity;         // positions in the cache, C
+    float* cache;                   // [layers, 2, R, G, C, d]
+    const int64_t* padding;         // [R]: how many of the first positions of the row's cache are padding, or none. A
+                                    // token's position is its place in the row less the padding, and 0 at the least
+    const int64_t* lengths;         // [R]: without a cache, how many of the n are real; or none for all
+    int64_t sources, source_length; // B, S; R / B rows belong to a source, side by side
+    float* const* memory;           // [2 layers]: keys, then values, of each layer, [B, G, S, d]; STORE writes them, and
+                                    // B, S are then R, n
+    const int64_t* source_lengths;  // [B], or none for all
+    int64_t count;                  // how many operations of the program to run, from the first on
+    int32_t result;                 // which buffer to copy to `out`
+    float* out;                     // [N, width of the buffer]; or none
+} Call;
+
+// Bytes of a matrix once packed; a multiple of 64. 0 where the format does not fit (INT8 and INT4 want columns in 32s).
+int64_t matrix_bytes(int32_t format, int64_t out, int64_t in);
+// Round `weights` [out, in] to the format and lay them out as the products read them: the same on every processor.
+void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, void* packed);
+// The numbers that the packed matrix stands for, [out, in].
+void matrix_unpack(const Matrix* matrix, float* weights);
+// What an int8 product makes of its input, [rows, in] -> the numbers that it multiplies.
+void round_input(int64_t rows, int64_t in, const float* x, float* rounded);
+// y [rows, out] = x [rows, in] matrix^T, for tests and for measuring. 0, or -1 where `isa` is not to be had.
+int32_t multiply(const char* isa, const Matrix* matrix, int64_t rows, const float* x, float* y, int32_t threads);
+
+// Instruction sets that this processor has, the best first, separated by spaces: "avx512 avx2 plain".
+const char* instruction_sets(void);
+
+// A program, which must outlive the engine, as must all that it points to. `isa` is one of the above. NULL for no memory
+// or an `isa` that is not to be had.
+Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* matrices, const int64_t* widths,
+                   int64_t buffers, int32_t threads);
+void engine_free(Engine* engine);
+// 0, or -1 for no memory.
+int32_t engine_run(Engine* engine, const Call* call);
+
+#ifdef __cplusplus
+}
+#endif
