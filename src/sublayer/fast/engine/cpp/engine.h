@@ -17,7 +17,7 @@ extern "C" {
 // What is multiplied by an INT8 or INT4 matrix is rounded to int8 itself, with a scale for each 32 of its numbers.
 enum Format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
 
-enum Activation { NO_ACTIVATION = 0, RELU = 1, GELU = 2, GELU_TANH = 3, SILU = 4, SQUARED_RELU = 5 };
+enum Activation { NO_ACTIVATION = 0, RELU = 1, GELU = 2, GELU_TANH = 3, SILU = 4, TANH = 5 };
 
 enum Code {
     EMBED = 0,   // out = a * matrix[token] + table[position]; table [L, width], or none
@@ -41,6 +41,7 @@ enum Flag {
     CACHED = 8,       // ATTEND: keys go to the cache, and a token sees itself and what is before it; without it a token
                       // sees all real tokens of its own row, and there is no cache
     NORMALIZE = 16,   // MIX: the weights of the chosen experts sum to 1
+    SQUARED = 32,     // LINEAR: out = activation(...) ^ 2
 };
 
 typedef struct {
