@@ -8,8 +8,21 @@ the models, in `fast/decoding/`.
 from __future__ import annotations
 
 from sublayer.fast.choices import attention_by_products
+from sublayer.fast.engine.program import Activation, Buffer, Layer, NotLowered, Positions, Program
 from sublayer.fast.onednn_linear import fastest_products, linear
 from sublayer.fast.prepared import PreparedLinear
 from sublayer.fast.rms_norm import rms_norm
 
-__all__ = ["PreparedLinear", "attention_by_products", "fastest_products", "linear", "rms_norm"]
+__all__ = [
+    "Activation",
+    "Buffer",
+    "Layer",
+    "NotLowered",
+    "Positions",
+    "PreparedLinear",
+    "Program",
+    "attention_by_products",
+    "fastest_products",
+    "linear",
+    "rms_norm",
+]

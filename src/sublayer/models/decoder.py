@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.models.encoder import Memory
 from sublayer.models.stack import Stack, compute_dtype, restarting
 from sublayer.nn.attention import CrossAttention
@@ -202,6 +202,9 @@ class Decoder(Stack):
         x = self.through(tokens, context)
         state.cache.advance(new)
         return x
+
+    def lower(self, program: fast.Program) -> fast.Buffer:
+        return self.lower_through(program)
 
     def _keys_values(self, memory: Memory) -> list[KeysValues]:
         return [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]

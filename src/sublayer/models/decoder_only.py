@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.initialization import initialize
 from sublayer.models.stack import longest, require_length
@@ -108,6 +108,18 @@ class DecoderOnly(nn.Module):
         Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         return self.project(self.decoder.step(tokens, state))
+
+    def lower(self) -> fast.Program:
+        """The program of a step: marks `hidden` and `logits`.
+
+        Raises:
+            NotLowered: a part does not say how it is lowered.
+        """
+        program = fast.Program()
+        x = program.lower(self.decoder)
+        program.mark("hidden", x)
+        program.mark("logits", program.cap(program.lower(self.output, x), self.config.logit_softcap))
+        return program
 
 
 def _to_the_right(tokens: Tensor, padding: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.models.stack import Stack, restarting
 from sublayer.nn.context import Context
 from sublayer.nn.convolution import text_numbers
@@ -61,3 +61,6 @@ class Encoder(Stack):
             texts=None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments),
         )
         return Memory(self.through(tokens, context), lengths)
+
+    def lower(self, program: fast.Program) -> fast.Buffer:
+        return self.lower_through(program)

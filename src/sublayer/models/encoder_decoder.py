@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.encoder import Encoder, Memory
 from sublayer.models.initialization import initialize
@@ -94,3 +94,28 @@ class EncoderDecoder(nn.Module):
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.config.output_scale == 1.0 else hidden * self.config.output_scale
+
+    def lower(self) -> fast.Program:
+        """The program of a step: marks `hidden` and `logits`.
+
+        Raises:
+            NotLowered: a part does not say how it is lowered.
+        """
+        program = fast.Program()
+        x = program.scale(program.lower(self.decoder), self.config.output_scale)
+        program.mark("hidden", x)
+        program.mark("logits", program.lower(self.output, x))
+        return program
+
+    def lower_encoder(self) -> fast.Program:
+        """The program of `encode` and of the keys and values of its result: marks `states`.
+
+        Raises:
+            NotLowered: a part does not say how it is lowered.
+        """
+        program = fast.Program()
+        x = program.lower(self.encoder)
+        program.mark("states", x)
+        for index in range(len(self.decoder.layers)):
+            self.decoder.cross_attention(index).lower_keys_values(program, x, index)
+        return program

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.errors import InputError
 from sublayer.nn.block import Block
 from sublayer.nn.context import Context
@@ -106,6 +106,19 @@ class Stack(nn.Module):
         for index, (layer, kind) in enumerate(zip(self.layers, self.kind_of_layer, strict=True)):
             x = layer(x, context.layer(index, kind))
         return self.norm(x)
+
+    def lower_through(self, program: fast.Program) -> fast.Buffer:
+        """`through`, in the program of a model."""
+        own = self.position.lower(self.max_length)
+        kinds = [
+            (window, own if other is None else cast("Position", module).lower(self.max_length))
+            for (window, other), module in zip(self.kinds, self.other_positions, strict=True)
+        ]
+        x = program.lower(self.embedding, own)
+        for index, (layer, kind) in enumerate(zip(self.layers, self.kind_of_layer, strict=True)):
+            window, positions = kinds[kind]
+            x = program.lower(layer, x, fast.Layer(index, positions, window, self.causal))
+        return program.lower(self.norm, x)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer import config
+from sublayer import config, fast
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -23,3 +23,15 @@ ACTIVATIONS: Mapping[config.Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "tanh": F.tanh,
 }
+
+
+def lowered(function: Callable[[Tensor], Tensor]) -> fast.Activation:
+    """The activation's name in a program.
+
+    Raises:
+        NotLowered: it is none of those above.
+    """
+    for name, activation in ACTIVATIONS.items():
+        if activation is function:
+            return name
+    raise fast.NotLowered(f"activation {function}")

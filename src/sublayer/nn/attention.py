@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.attend import attend
 from sublayer.nn.context import KeysValues, LayerContext
 from sublayer.nn.initial import glorot, glorot_std
@@ -93,6 +93,11 @@ class MultiHead(Part):
         )
         return mixed.transpose(1, 2)
 
+    def _lower_norm(self, program: fast.Program, norm: nn.Module | None, x: fast.Buffer, heads: int) -> None:
+        """Normalize queries or keys of `heads` heads in place, each head by itself or all together."""
+        if norm is not None:
+            program.lower(norm, x, heads if self.norm_each_head else 1, True)
+
     def _written(self, mixed: Tensor) -> Tensor:
         """[B, S, H, d] -> [B, S, D]."""
         return self.output(self.heads(mixed).flatten(2))
@@ -126,6 +131,19 @@ class SelfAttention(MultiHead):
         if context.cache is not None:
             key, value = context.cache.append(key, value)
         return self._written(self._attend(query, key, value, context.mask))
+
+
+    def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
+        heads, groups, width = self.head_count, self.groups, self.width
+        qkv = program.lower(self.qkv, x)
+        query, key = qkv.columns(0, heads * width), qkv.columns(heads * width, groups * width)
+        self._lower_norm(program, self.query_norm, query, heads)
+        self._lower_norm(program, self.key_norm, key, groups)
+        program.rotate(qkv, heads + groups, width, layer.positions)
+        mixed = program.attend(
+            qkv, layer, heads=heads, groups=groups, head=width, scale=self.scale, cap=self.softcap
+        )
+        return program.lower(self.output, mixed)
 
 
 class CrossAttention(MultiHead):
@@ -166,3 +184,17 @@ class CrossAttention(MultiHead):
             query = query.view(-1, shared, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         mixed = self._attend(query, key, value, context.memory_mask)  # [B, r * S, H, d]
         return self._written(mixed if shared == 1 else mixed.reshape(rows, -1, *mixed.shape[2:]))
+
+    def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
+        query = program.lower(self.query, x)
+        self._lower_norm(program, self.query_norm, query, self.head_count)
+        mixed = program.cross(
+            query, layer, heads=self.head_count, groups=self.groups, head=self.width, scale=self.scale, cap=self.softcap
+        )
+        return program.lower(self.output, mixed)
+
+    def lower_keys_values(self, program: fast.Program, memory: fast.Buffer, layer: int) -> None:
+        """Keep the keys and values of a source as what the layer of this number reads; as `keys_values`."""
+        found = program.lower(self.key_value, memory)
+        self._lower_norm(program, self.key_norm, found.columns(0, self.groups * self.width), self.groups)
+        program.store(found, layer, groups=self.groups, head=self.width)

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.context import LayerContext
 from sublayer.nn.feed_forward import build_feed_forward
@@ -54,3 +54,25 @@ class Block(nn.Module):
             x = self.cross_attention_sublayer(x, partial(self.cross_attention, context=context))
         x = self.feed_forward_sublayer(x, self.feed_forward)
         return self.stream(x)
+
+    def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
+        def attend(read: fast.Buffer) -> fast.Buffer:
+            return program.lower(self.self_attention, read, layer)
+
+        def feed(read: fast.Buffer) -> fast.Buffer:
+            return program.lower(self.feed_forward, read)
+
+        if self.parallel:
+            read = x if self.shared_norm is None else program.lower(self.shared_norm, x)
+            mixed = self.self_attention_sublayer.lower_written(program, read, attend)
+            fed = self.feed_forward_sublayer.lower_written(program, read, feed)
+            program.add(x, fed)
+            program.add(x, mixed)
+            return x
+        x = program.lower(self.self_attention_sublayer, x, attend)
+        if self.cross_attention is not None and self.cross_attention_sublayer is not None:
+            cross = self.cross_attention
+            x = program.lower(
+                self.cross_attention_sublayer, x, lambda read: program.lower(cross, read, layer)
+            )
+        return program.lower(self.feed_forward_sublayer, x, feed)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.context import Context
 from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
@@ -66,3 +66,9 @@ class Embedding(Part):
             x = x + (self.types.weight[0] if context.token_types is None else self.types(context.token_types))
         x = self.widen(self.dropout(self.norm(position.add(x, context.positions))))
         return self.stream(x if self.convolution is None else self.convolution(x, context.texts))
+
+    def lower(self, program: fast.Program, positions: fast.Positions) -> fast.Buffer:
+        if self.types is not None or self.convolution is not None or self.tokens.max_norm is not None:
+            raise fast.NotLowered("an embedding with types, a convolution or vectors that are rescaled")
+        x = program.embed(self.tokens.weight, self.scale, positions)
+        return program.lower(self.widen, program.lower(self.norm, x))

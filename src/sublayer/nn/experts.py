@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer import config
-from sublayer.nn.activation import ACTIVATIONS
+from sublayer import config, fast
+from sublayer.nn.activation import ACTIVATIONS, lowered
 from sublayer.nn.initial import glorot, glorot_std
 from sublayer.nn.linear import Linear
 from sublayer.nn.part import Part
@@ -65,6 +65,12 @@ class MixtureOfExperts(Part):
             return self.linear("down", number, self.activation(gate) * up)
 
         return mixture(flat, self.router(flat), expert, active=self.active, normalize=self.normalize).view(x.shape)
+
+    def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
+        experts = list(zip(self.gate_up, self.down, strict=True))
+        router = self.router.weight
+        activation = lowered(self.activation)
+        return program.mix(x, router, experts, activation, active=self.active, normalize=self.normalize)
 
     def linear(self, matrices: str, number: int, tokens: Tensor) -> Tensor:
         """One expert's product with its own of the `matrices` "gate_up" or "down". Shape: [n, in] -> [n, out]."""

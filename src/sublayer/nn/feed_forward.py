@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer import config
-from sublayer.nn.activation import ACTIVATIONS
+from sublayer import config, fast
+from sublayer.nn.activation import ACTIVATIONS, lowered
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
@@ -58,6 +58,9 @@ class PositionWise(Part):
     def forward(self, x: Tensor) -> Tensor:
         return self.down(_dropped(self.hidden(x), self.dropout if self.training else 0.0))
 
+    def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
+        return program.lower(self.down, program.lower(self.up, x, lowered(self.activation)))
+
 
 class Squared(PositionWise):
     """`PositionWise` with what the activation gives squared (Primer, So et al. 2021, https://arxiv.org/abs/2109.08668).
@@ -72,6 +75,9 @@ class Squared(PositionWise):
 
     def hidden(self, x: Tensor) -> Tensor:
         return super().hidden(x).square()
+
+    def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
+        return program.lower(self.down, program.lower(self.up, x, lowered(self.activation), True))
 
 
 class Gated(Part):
@@ -111,6 +117,9 @@ class Gated(Part):
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(_dropped(self.activation(gate) * up, self.dropout if self.training else 0.0))
+
+    def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
+        return program.lower(self.down, program.gate(program.lower(self.gate_up, x), lowered(self.activation)))
 
 
 def _dropped(x: Tensor, dropout: float) -> Tensor:

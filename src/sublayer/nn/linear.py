@@ -30,6 +30,12 @@ class Linear(nn.Linear):
             return prepared(input, self.weight, self.bias)
         return fast.linear(input, self.weight, self.bias)
 
+    def lower(
+        self, program: fast.Program, x: fast.Buffer, activation: fast.Activation = "none", squared: bool = False
+    ) -> fast.Buffer:
+        """activation(x W^T + b), squared or not, in one operation."""
+        return program.linear(x, self.weight, self.bias, activation, squared=squared)
+
 
 def prepare(model: nn.Module) -> None:
     """Prepare every linear map of a model that will only be used."""

@@ -15,7 +15,10 @@ from sublayer.nn.tap import HookPoint
 
 
 class Norm(Part, HookPoint):
-    """What a norm says of itself. bias: what is added last, [D]."""
+    """What a norm says of itself. bias: what is added last, [D].
+
+    Lowered, it normalizes each of `parts` equal parts of a buffer by itself, in place where that is wanted.
+    """
 
     bias: nn.Parameter | None
 
@@ -66,6 +69,9 @@ class LayerNorm(Norm):
         y = F.layer_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.bias, self.eps)
         return y.to(x.dtype)
 
+    def lower(self, program: fast.Program, x: fast.Buffer, parts: int = 1, in_place: bool = False) -> fast.Buffer:
+        return program.norm(x, self.weight, self.bias, self.eps, root_mean=False, parts=parts, in_place=in_place)
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}, bias={self.bias is not None}"
 
@@ -106,6 +112,9 @@ class RMSNorm(Norm):
     def forward(self, x: Tensor) -> Tensor:
         scale = self.scale
         return fast.rms_norm(x.to(scale.dtype), scale, self.eps).to(x.dtype)
+
+    def lower(self, program: fast.Program, x: fast.Buffer, parts: int = 1, in_place: bool = False) -> fast.Buffer:
+        return program.norm(x, self.scale, None, self.eps, root_mean=True, parts=parts, in_place=in_place)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"

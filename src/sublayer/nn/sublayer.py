@@ -15,7 +15,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.normalization import build_norm
 from sublayer.nn.tap import Tap
 
@@ -53,3 +53,17 @@ class SubLayer(nn.Module):
         if self.dropout and self.training:
             written = F.dropout(written, self.dropout)
         return written
+
+    def lower(
+        self, program: fast.Program, x: fast.Buffer, function: Callable[[fast.Buffer], fast.Buffer]
+    ) -> fast.Buffer:
+        """`forward`, on the stream x itself."""
+        program.add(x, self.lower_written(program, x, function))
+        return x if self.outer is None else program.lower(self.outer, x, 1, True)
+
+    def lower_written(
+        self, program: fast.Program, x: fast.Buffer, function: Callable[[fast.Buffer], fast.Buffer]
+    ) -> fast.Buffer:
+        """`written`."""
+        found = function(x if self.before is None else program.lower(self.before, x))
+        return found if self.after is None else program.lower(self.after, found)

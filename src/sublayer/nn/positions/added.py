@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.initial import small
 from sublayer.nn.positions.interface import Position, Tabulated
 
@@ -51,6 +51,9 @@ class Sinusoidal(Tabulated):
     def added_table(self) -> Tensor:
         return self.make_table()
 
+    def lower(self, length: int) -> fast.Positions:
+        return fast.Positions(length, added=self.table[:length])
+
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + F.embedding(positions, self.table).to(x.dtype)
 
@@ -78,3 +81,6 @@ class Learned(Position):
 
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + F.embedding(positions + self.config.offset, self.weight).to(x.dtype)
+
+    def lower(self, length: int) -> fast.Positions:
+        return fast.Positions(length, added=self.weight[self.config.offset :][:length])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.errors import ConfigError
 from sublayer.nn.initial import small
 from sublayer.nn.positions.interface import Position, Tabulated
@@ -47,6 +47,9 @@ class Alibi(Tabulated):
     def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
         distance = _distances(query_positions, key_positions).abs().to(self.table.dtype)
         return (distance.unsqueeze(-3) * -self.table[:, None, None]).to(dtype)
+
+    def lower(self, length: int) -> fast.Positions:
+        return _by_distance(self, length)
 
 
 def slopes(heads: int) -> list[float]:
@@ -96,6 +99,9 @@ class Kerple(Position):
         distance = _distances(query_positions, key_positions).abs().to(wide).unsqueeze(-3)
         r, s = self.weight.to(wide).exp()[..., None, None]  # [H, 1, 1] each
         return (-r * (s * distance).log1p()).to(dtype)
+
+    def lower(self, length: int) -> fast.Positions:
+        return _by_distance(self, length)
 
 
 class RelativeBias(Tabulated):
@@ -163,6 +169,17 @@ class RelativeBias(Tabulated):
         by_distance = F.embedding(self.table, self.weight.to(wide))  # [2 * reach + 1, H]
         bias = F.embedding(index, by_distance).movedim(-1, -3)  # [H, S, T] or [B, H, S, T]
         return bias.to(dtype).contiguous()
+
+    def lower(self, length: int) -> fast.Positions:
+        return _by_distance(self, length)
+
+
+def _by_distance(position: Position, length: int) -> fast.Positions:
+    """A bias that depends on the distance alone, from that of the last place to the first on."""
+    keys = torch.arange(2 * length - 1)
+    bias = position.bias(keys[length - 1 : length], keys, torch.float32)
+    assert bias is not None
+    return fast.Positions(length, bias=bias.squeeze(1))
 
 
 def build_bias(c: config.Alibi | config.Kerple | config.RelativeBias, heads: int, bidirectional: bool) -> Position:

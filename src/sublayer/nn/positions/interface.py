@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from sublayer import fast
 from sublayer.nn.part import Part
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ class Position(Part):
             return super().stream_axes()
         return {}
 
+    def lower(self, length: int) -> fast.Positions:
+        """What it does in the first `length` places, as tables; not called through the program, for it adds nothing.
+
+        Raises:
+            NotLowered: it does not say.
+        """
+        raise fast.NotLowered(f"{type(self).__name__} does not say how it is lowered")
+
     def added_table(self) -> Tensor | None:
         """The fixed vectors that are added to the embeddings, [L, D] by position; None where none are."""
         return None
@@ -79,6 +88,9 @@ class Position(Part):
 
 class NoPosition(Position):
     """No positions at all: order is seen through the causal mask alone."""
+
+    def lower(self, length: int) -> fast.Positions:
+        return fast.Positions(length)
 
 
 class Tabulated(Position):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.nn.positions.interface import Tabulated
 
 
@@ -96,6 +96,13 @@ class Rotary(Tabulated):
             row = row.unsqueeze(1)  # the same for all heads
         cos, sin = row.chunk(2, dim=-1)
         return Rotation(cos, sin, self.config.layout)
+
+    def lower(self, length: int) -> fast.Positions:
+        cos, sin = self.table[:length].chunk(2, dim=-1)
+        pairs, interleaved = self.rotated // 2, self.config.layout == "interleaved"
+        # One column a pair; the second of a pair has the sine with its own sign.
+        cos, sin = (cos[:, 1::2], sin[:, 1::2]) if interleaved else (cos[:, pairs:], sin[:, pairs:])
+        return fast.Positions(length, cos=cos, sin=sin, interleaved=interleaved)
 
 
 def frequencies(c: config.Rotary, rotated: int) -> tuple[Tensor, float]:

@@ -1,0 +1,158 @@
+"""A program that can be run: its matrices packed in a weight format, its tables and structures where C++ reads them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sublayer.fast.engine.library import (
+    ACTIVATIONS, CODES, FLAGS, FORMATS, CCall, CMatrix, COp, instruction_set, library,
+)  # fmt: skip
+from sublayer.fast.engine.program import NotLowered, Operation, Program, numbers, placed
+
+ALIGNED = 64
+
+
+class Packed:
+    """A matrix as the products read it. bytes: what it takes in memory; one row of it is read for each token.
+
+    Raises:
+        NotLowered: the format does not fit a matrix of this size.
+    """
+
+    def __init__(self, weight: Tensor, kept_as: str) -> None:
+        out, columns = weight.shape
+        self.bytes = library().matrix_bytes(FORMATS[kept_as], out, columns)
+        if not self.bytes:
+            raise NotLowered(f"a matrix of {columns} columns cannot be kept as {kept_as}: they must come in 32s")
+        self._memory = torch.empty(self.bytes + ALIGNED, dtype=torch.uint8)
+        start = self._memory.data_ptr()
+        data = start + -start % ALIGNED
+        given = numbers(weight)
+        library().matrix_pack(FORMATS[kept_as], out, columns, given.data_ptr(), data)
+        self.struct = CMatrix(FORMATS[kept_as], out, columns, data)
+
+
+class Matrices:
+    """The packed matrices of the programs of one model; one that several operations use is packed once.
+
+    Args:
+        kept_as: the weight format of those that need not be precise.
+    """
+
+    def __init__(self, kept_as: str) -> None:
+        self.kept_as = kept_as
+        self._packed: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Packed]] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(packed.bytes for _, packed in self._packed.values())
+
+    def pack(self, weight: Tensor, kept_as: str) -> CMatrix:
+        key = weight.data_ptr(), tuple(weight.shape), kept_as
+        if key not in self._packed:
+            self._packed[key] = weight, Packed(weight, kept_as)
+        return self._packed[key][1].struct
+
+
+class Engine:
+    """Runs one program.
+
+    Args:
+        matrices: where its matrices are packed. threads: how many compute.
+
+    Raises:
+        NotLowered: a matrix cannot be kept in the weight format. Unavailable: there is no engine here.
+    """
+
+    def __init__(self, program: Program, matrices: Matrices, threads: int) -> None:
+        self._held: list[Tensor] = []
+        self._tables, widths = placed(program)
+        structs: list[CMatrix] = []
+        self._ops = (COp * len(program.operations))(
+            *(self._op(operation, matrices, structs) for operation in program.operations)
+        )
+        self._matrices = (CMatrix * max(len(structs), 1))(*structs)
+        self._widths = (ctypes.c_int64 * len(widths))(*widths)
+        self._marks = {name: (count, self._tables[x.number], x.width) for name, (count, x) in program.marks.items()}
+        self.count = len(program.operations)
+        self.matrices = matrices
+        self._engine = library().engine_new(
+            instruction_set().encode(), self._ops, self.count, self._matrices, self._widths, len(widths), threads
+        )
+        if not self._engine:
+            raise MemoryError("the engine has no memory")
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None):
+            library().engine_free(self._engine)
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        until: str | None,
+        cache: Tensor | None = None,
+        held: int = 0,
+        padding: Tensor | None = None,
+        lengths: Tensor | None = None,
+        memory: Sequence[Tensor] = (),
+        source_lengths: Tensor | None = None,
+        wanted: bool = True,
+    ) -> Tensor | None:
+        """Run the program for new tokens up to the mark `until`, or to its end, and return what is marked.
+
+        Args:
+            cache: keys and values of the tokens before, to which those of the new ones are added, [layers, 2, R, G, C,
+                d]; held: how many positions it holds; padding: how many of them are padding in each row, [R].
+            lengths: real tokens of each row, [R], where there is no cache. memory: keys, then values, of the source of
+                each layer, [B, G, S, d]; source_lengths: [B]. wanted: whether to return anything.
+
+        Shape: tokens [R, n] int64 -> [R * n, width of what is marked].
+        """
+        rows, fresh = tokens.shape
+        count, table, width = self._marks[until] if until is not None else (self.count, 0, 0)
+        out = torch.empty(rows * fresh, width) if wanted and until is not None else None
+        pointers = (ctypes.c_void_p * max(len(memory), 1))(*(part.data_ptr() for part in memory))
+        call = CCall(
+            tokens=tokens.data_ptr(), rows=rows, fresh=fresh, held=held,
+            capacity=0 if cache is None else cache.shape[4], cache=_pointer(cache), padding=_pointer(padding),
+            lengths=_pointer(lengths), sources=memory[0].shape[0] if memory else 0,
+            source_length=memory[0].shape[2] if memory else 0, memory=ctypes.addressof(pointers),
+            source_lengths=_pointer(source_lengths), count=count, result=table, out=_pointer(out),
+        )  # fmt: skip
+        if library().engine_run(self._engine, ctypes.byref(call)):
+            raise MemoryError(f"the engine has no memory for {rows * fresh} tokens")
+        return out
+
+    def _op(self, operation: Operation, matrices: Matrices, structs: list[CMatrix]) -> COp:
+        source = operation.source if operation.source is not None else operation.out
+        fields: dict[str, object] = {
+            "code": CODES[operation.code],
+            "flags": sum(FLAGS[flag] for flag in operation.flags),
+            "activation": ACTIVATIONS[operation.activation],
+            "in_": self._tables[source.number],
+            "out": self._tables[operation.out.number],
+            "column": source.column,
+            "width": source.width,
+            "out_column": operation.out.column,
+            "matrix": len(structs),
+        }
+        for index, matrix in enumerate(operation.matrices):
+            precise = index < operation.precise or (operation.code == "embed" and matrices.kept_as == "int4")
+            structs.append(matrices.pack(matrix, "float32" if precise else matrices.kept_as))
+        for name, value in operation.settings.items():
+            if isinstance(value, Tensor):
+                self._held.append(numbers(value))
+                value = self._held[-1].data_ptr()
+            fields[name] = value
+        return COp(**fields)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
