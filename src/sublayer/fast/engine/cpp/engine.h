@@ -12,6 +12,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 // How a matrix is kept. INT8 has a scale for each row of the matrix, INT4 one for each 32 numbers of a row.
 // What is multiplied by an INT8 or INT4 matrix is rounded to int8 itself, with a scale for each 32 of its numbers.
@@ -42,6 +43,7 @@ enum Flag {
                       // sees all real tokens of its own row, and there is no cache
     NORMALIZE = 16,   // MIX: the weights of the chosen experts sum to 1
     SQUARED = 32,     // LINEAR: out = activation(...) ^ 2
+    CLAMPED = 64,     // NORM: what is divided by is a at the least; without it the root of its square plus a
 };
 
 typedef struct {
@@ -112,6 +114,7 @@ void engine_free(Engine* engine);
 // 0, or -1 for no memory.
 int32_t engine_run(Engine* engine, const Call* call);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,117 @@
+"""Build the engine: one shared library, in which the kernels are compiled once for each instruction set.
+
+Only the standard library and a C++ compiler are needed: that of $CXX, the system's, or the package `ziglang`.
+
+    python build.py libengine.so
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMMON = ("engine.cpp", "isa.cpp", "matrix.cpp", "pool.cpp")
+KERNELS = "kernels.cpp"
+FLAGS = (
+    "-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fno-exceptions",
+    "-fno-rtti",
+    # A product and a sum are fused where the code says so, so that a number is the same in every tile.
+    "-ffp-contract=off",
+    "-fno-math-errno", "-fno-trapping-math",
+    # GCC warns of its own header for AVX-512.
+    "-Wno-unknown-warning-option", "-Wno-maybe-uninitialized", "-Wno-uninitialized",
+)  # fmt: skip
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1")
+
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+INSTRUCTION_SETS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "x86_64": {
+        "plain": (),
+        "avx2": _AVX2,
+        "avxvnni": (*_AVX2, "-mavxvnni"),
+        "avx512": _AVX512,
+        "avx512vnni": (*_AVX512, "-mavx512vnni"),
+    },
+    "aarch64": {"plain": (), "neon": ("-mcpu=generic+dotprod",)},
+}
+"""For each kind of processor, by instruction set, what the compiler is told."""
+
+
+def build(out: Path, compiler: Sequence[str] | None = None, sanitize: bool = False) -> Path:
+    """Compile the engine to the shared library `out`, and return its path.
+
+    Args:
+        compiler: the command to compile with, and options such as a target; found if it is None. sanitize: with
+            AddressSanitizer and UndefinedBehaviorSanitizer.
+
+    Raises:
+        RuntimeError: there is no compiler, or it fails; with the last of what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        objects = compiled(Path(folder), compiler, sanitize)
+        _run([*(compiler or find_compiler()), "-shared", "-pthread", *_kind(sanitize), *objects, "-o", str(out)])
+    return out
+
+
+def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more: Sequence[Path] = ()) -> list[str]:
+    """Compile the engine's files, and `more`, into `folder`, and return the objects."""
+    command = [*(compiler or find_compiler()), *FLAGS, *_kind(sanitize)]
+    sources = [(HERE / name, Path(name).stem, ()) for name in COMMON]
+    sources += [(path, path.stem, ()) for path in more]
+    sources += [
+        (HERE / KERNELS, f"kernels-{name}", (*flags, f"-DISA={name}"))
+        for name, flags in INSTRUCTION_SETS.get(target(compiler or ()), {"plain": ()}).items()
+    ]
+    jobs = [[*command, *flags, "-c", str(source), "-o", str(folder / f"{name}.o")] for source, name, flags in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_run, jobs))
+    return [job[-1] for job in jobs]
+
+
+def target(compiler: Sequence[str]) -> str:
+    """The kind of processor that the command compiles for."""
+    named = [after for option, after in zip(compiler, compiler[1:]) if option == "-target"]
+    kind = (named[0] if named else platform.machine()).split("-")[0].lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(kind, kind)
+
+
+def find_compiler() -> list[str]:
+    """The command of a C++ compiler.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise RuntimeError("there is no C++ compiler: set CXX, install one, or pip install ziglang")
+
+
+def _kind(sanitize: bool) -> Sequence[str]:
+    return SANITIZERS if sanitize else ("-O3",)
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "\n".join(done.stderr.strip().splitlines()[-20:])
+        raise RuntimeError(f"the compiler failed: {shlex.join(command)}\n{said}")
+
+
+if __name__ == "__main__":
+    print(build(Path(sys.argv[1])))

@@ -1,0 +1,144 @@
+// Products of whole numbers, exact: sums of four columns' products, for as many rows of a matrix as a vector has lanes.
+//
+// `Input` is four numbers of an input, in every lane. `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers
+// from 0 to 15, which are 8 too large; what that adds is known from the sum of the input's numbers. The instructions of
+// VNNI want one factor without a sign, so int8 is 128 too large there. A group is 32 columns: 8 steps of `add`.
+#pragma once
+#include "kernels.h"
+#include "simd.h"
+
+namespace {
+
+inline int32_t four_bytes(const void* from) {
+    int32_t found;
+    memcpy(&found, from, 4);
+    return found;
+}
+
+#if defined(__AVX512F__)
+typedef __m512i Bytes;
+inline Bytes bytes_at(const char* from) { return _mm512_loadu_si512(from); }
+inline Bytes low_halves(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+inline Bytes high_halves(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+inline Bytes plus_128(Bytes b) { return _mm512_xor_si512(b, _mm512_set1_epi8(-128)); }
+inline Bytes products_of_two(Bytes a, Bytes b) { return _mm512_maddubs_epi16(a, b); }
+inline Bytes added(Bytes a, Bytes b) { return _mm512_add_epi16(a, b); }
+inline Ints pairs_added(Bytes b) { return (Ints)_mm512_madd_epi16(b, _mm512_set1_epi16(1)); }
+#elif defined(__AVX2__)
+typedef __m256i Bytes;
+inline Bytes bytes_at(const char* from) { return _mm256_loadu_si256((const __m256i*)from); }
+inline Bytes low_halves(Bytes b) { return _mm256_and_si256(b, _mm256_set1_epi8(15)); }
+inline Bytes high_halves(Bytes b) { return _mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15)); }
+inline Bytes plus_128(Bytes b) { return _mm256_xor_si256(b, _mm256_set1_epi8(-128)); }
+inline Bytes products_of_two(Bytes a, Bytes b) { return _mm256_maddubs_epi16(a, b); }
+inline Bytes added(Bytes a, Bytes b) { return _mm256_add_epi16(a, b); }
+inline Ints pairs_added(Bytes b) { return (Ints)_mm256_madd_epi16(b, _mm256_set1_epi16(1)); }
+#else
+typedef int8_t Bytes __attribute__((vector_size(16)));
+inline Bytes bytes_at(const char* from) {
+    Bytes found;
+    memcpy(&found, from, sizeof found);
+    return found;
+}
+inline Bytes low_halves(Bytes b) { return (Bytes)((Ints)b & all((int32_t)0x0f0f0f0f)); }
+inline Bytes high_halves(Bytes b) { return (Bytes)((Ints)b >> 4 & all((int32_t)0x0f0f0f0f)); }
+#endif
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+
+struct Input {
+    Bytes numbers;
+    Input(const Rounded& x, int64_t at) : numbers((Bytes)all(four_bytes(x.numbers + at))) {}
+};
+
+template <int SURPLUS>
+struct VnniSums {
+    typedef Bytes Sums;
+    static Sums start(int32_t sum) { return (Sums)all(-SURPLUS * sum); }
+    static Sums add(Sums sums, Bytes by, const Input& x) {
+#if defined(__AVX512F__)
+        return _mm512_dpbusd_epi32(sums, by, x.numbers);
+#else
+        return _mm256_dpbusd_avx_epi32(sums, by, x.numbers);
+#endif
+    }
+    static Ints finish(Sums sums, int32_t) { return (Ints)sums; }
+};
+
+struct Int8Sums : VnniSums<128> {
+    static Bytes prepared(Bytes by) { return plus_128(by); }
+};
+typedef VnniSums<8> Int4Sums;
+
+#elif defined(__AVX2__)
+
+// Two products are added in 16 bits, which saturate: never here, as 2 * 127 * 127 < 2^15.
+#if defined(__AVX512F__)
+struct Input {
+    Bytes numbers, sizes;
+    __mmask64 negative;
+    Input(const Rounded& x, int64_t at)
+        : numbers((Bytes)all(four_bytes(x.numbers + at))), sizes((Bytes)all(four_bytes(x.sizes + at))),
+          negative(_mm512_movepi8_mask(numbers)) {}
+    Bytes sign_to(Bytes by) const { return _mm512_mask_sub_epi8(by, negative, _mm512_setzero_si512(), by); }
+};
+#else
+struct Input {
+    Bytes numbers, sizes;
+    Input(const Rounded& x, int64_t at)
+        : numbers((Bytes)all(four_bytes(x.numbers + at))), sizes((Bytes)all(four_bytes(x.sizes + at))) {}
+    Bytes sign_to(Bytes by) const { return _mm256_sign_epi8(by, numbers); }
+};
+#endif
+
+// x w = |x| (w with the sign of x): the first factor has no sign, as the instruction wants it.
+struct Int8Sums {
+    typedef Ints Sums;
+    static Bytes prepared(Bytes by) { return by; }
+    static Sums start(int32_t) { return Sums{}; }
+    static Sums add(Sums sums, Bytes by, const Input& x) {
+        return sums + pairs_added(products_of_two(x.sizes, x.sign_to(by)));
+    }
+    static Ints finish(Sums sums, int32_t) { return sums; }
+};
+
+// The 8 steps of a group fit in 16 bits, too: 8 * 2 * 15 * 127 < 2^15.
+struct Int4Sums {
+    typedef Bytes Sums;
+    static Sums start(int32_t) { return Sums{}; }
+    static Sums add(Sums sums, Bytes by, const Input& x) { return added(sums, products_of_two(by, x.numbers)); }
+    static Ints finish(Sums sums, int32_t sum) { return pairs_added(sums) + all(-8 * sum); }
+};
+
+#else
+
+struct Input {
+    Bytes numbers;
+    Input(const Rounded& x, int64_t at) : numbers((Bytes)all(four_bytes(x.numbers + at))) {}
+};
+
+struct Int8Sums {
+    typedef Ints Sums;
+    static Bytes prepared(Bytes by) { return by; }
+    static Sums start(int32_t) { return Sums{}; }
+    static Sums add(Sums sums, Bytes by, const Input& x) {
+#if defined(__ARM_FEATURE_DOTPROD)
+        return (Sums)vdotq_s32((int32x4_t)sums, (int8x16_t)by, (int8x16_t)x.numbers);
+#else
+        // Two columns of a row in 16 bits, which hold the sum of two products; then both pairs.
+        typedef int16_t Shorts __attribute__((vector_size(16)));
+        const Shorts w = (Shorts)by, n = (Shorts)x.numbers;
+        const Ints pairs = (Ints)((w << 8 >> 8) * (n << 8 >> 8) + (w >> 8) * (n >> 8));
+        return sums + (pairs << 16 >> 16) + (pairs >> 16);
+#endif
+    }
+    static Ints finish(Sums sums, int32_t) { return sums; }
+};
+
+struct Int4Sums : Int8Sums {
+    static Sums start(int32_t sum) { return all(-8 * sum); }
+};
+
+#endif
+
+}  // namespace

@@ -1,0 +1,80 @@
+// What computes: the same functions for each instruction set. They know nothing of programs and threads.
+#pragma once
+#include "engine.h"
+
+// Rows of an input rounded to int8, a scale for each 32 numbers.
+struct Rounded {
+    int64_t in;       // numbers of a row, a multiple of 32
+    int8_t* numbers;  // [rows, in]
+    int8_t* sizes;    // [rows, in]: their magnitudes
+    float* scales;    // [rows, in / 32]
+    int32_t* sums;    // [rows, in / 32]: of the 32 numbers
+};
+
+inline int64_t rounded_bytes(int64_t rows, int64_t in) { return rows * (in * 2 + in / 32 * 8); }
+
+// How a block of memory of that size is divided; aligned to 64 bytes or to what a float needs.
+inline Rounded rounded_in(void* memory, int64_t rows, int64_t in) {
+    float* const scales = (float*)memory;
+    int32_t* const sums = (int32_t*)(scales + rows * (in / 32));
+    int8_t* const numbers = (int8_t*)(sums + rows * (in / 32));
+    return Rounded{in, numbers, numbers + rows * in, scales, sums};
+}
+
+// out = activation(x matrix^T + bias), out or out += of it; of the rounded rows where the matrix is INT8 or INT4.
+struct Product {
+    const Matrix* matrix;
+    const float* x;
+    int64_t x_step;  // from one row to the next
+    Rounded rounded;
+    const float* bias;
+    int32_t activation, flags;
+    float* out;
+    int64_t out_step;
+};
+
+// Queries that see some of the same keys. A query that sees none gets zeros.
+constexpr int64_t MOST_QUERIES = 48;
+
+struct Queries {
+    int64_t head, keys;  // width of a head; keys that any of them sees
+    const float *key, *value;
+    int64_t step;  // from one key or value to the next
+    bool many;     // whether to prepare the keys for many queries. Sums then run in another order
+    float scale, cap;
+    int64_t count;
+    const float* query[MOST_QUERIES];
+    float* out[MOST_QUERIES];
+    int64_t first[MOST_QUERIES], last[MOST_QUERIES];  // each sees the keys from first up to and without last
+    const float* bias[MOST_QUERIES];                  // added to the scores of each key, or none
+};
+
+struct Kernels {
+    const char* name;
+    // A row of x to row `row` of the rounded.
+    void (*round)(const float* x, int64_t row, const Rounded* to);
+    // Some rows and some panels (matrix.h) of a product.
+    void (*product)(const Product* product, int64_t row, int64_t end, int64_t panel, int64_t panel_end);
+    // Of one row. `op` has the settings.
+    void (*norm)(const Op* op, const float* in, float* out);
+    void (*rotate)(const Op* op, float* x, int64_t position);
+    void (*gate)(int32_t activation, int64_t width, const float* in, float* out);
+    void (*add)(float factor, int64_t width, const float* in, float* out);  // out += factor * in
+    void (*scale)(float factor, int64_t width, const float* in, float* out);
+    void (*cap)(float cap, int64_t width, const float* in, float* out);
+    void (*attend)(const Queries* queries, float* scratch);
+};
+
+// Floats that `attend` wants as scratch.
+int64_t attend_scratch(int64_t queries, int64_t keys, int64_t head);
+
+// Those that were compiled; which of them the processor has is for `isa.cpp` to say.
+extern const Kernels kernels_plain;
+#if defined(__x86_64__)
+extern const Kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512vnni;
+#elif defined(__aarch64__)
+extern const Kernels kernels_neon;
+#endif
+
+// NULL where this processor, or this library, has none of that name.
+const Kernels* kernels_named(const char* name);

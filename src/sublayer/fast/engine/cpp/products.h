@@ -1,0 +1,370 @@
+// Products with packed matrices (matrix.h), as tiles: some rows of the input times some panels, whose sums stay in registers.
+//
+// Every output is summed over the columns in one order, whatever the tile, so that a row's numbers do not depend on what
+// stands beside it: in float32 and bfloat16 one chain of fused products for each CHUNK of columns, and the chunks' sums in
+// their order; in int8 and int4 whole numbers for each 32 columns, which are exact, times their scales in their order.
+#pragma once
+#include "dots.h"
+#include "kernels.h"
+#include "matrix.h"
+#include "simd.h"
+
+namespace {
+
+constexpr int VECTORS = (int)PANEL / LANES;  // of a panel
+constexpr int64_t CHUNK = 256;               // columns: of float32 a panel of them, 16 KiB, stays in the first cache
+constexpr int64_t BLOCK = 96;                // rows that go over a panel while it is there
+
+// How many vectors of sums the registers hold beside what is multiplied; how many rows a tile has at most.
+#if defined(__AVX512F__)
+constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 12, MOST_PANELS = 8;
+#elif defined(__AVX2__)
+constexpr int SUMS = 12, INT_SUMS = 8, MOST_ROWS = 6, MOST_PANELS = 4;
+#elif defined(__ARM_NEON)
+constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 6, MOST_PANELS = 4;
+#else
+constexpr int SUMS = 8, INT_SUMS = 4, MOST_ROWS = 2, MOST_PANELS = 2;
+#endif
+
+// Tiles of float32, for products and for attention. Where `weights` is packed, `row_step` is 16.
+struct FloatTiles {
+    static constexpr int MOST = SUMS;
+    const float* x;
+    int64_t x_step;
+    const float* weights;  // 16 columns of the product side by side; a row of them for each column of x
+    int64_t panel_step, row_step;
+    float* sums;  // that are added to; a panel's beside that of the panel before it
+    int64_t sum_step;
+
+    template <int ROWS, int PANELS>
+    void tile(int64_t row, int64_t first, int64_t columns) const {
+        Floats found[ROWS][PANELS * VECTORS] = {};
+        const float* from = x + row * x_step + first;
+        const float* at = weights + first * row_step;
+        for (int64_t k = 0; k < columns; k++, at += row_step) {
+            Floats by[PANELS * VECTORS];
+            for (int v = 0; v < PANELS * VECTORS; v++) by[v] = load(at + v / VECTORS * panel_step + v % VECTORS * LANES);
+            for (int r = 0; r < ROWS; r++) {
+                const Floats number = all(from[r * x_step + k]);
+                for (int v = 0; v < PANELS * VECTORS; v++) found[r][v] = fma(number, by[v], found[r][v]);
+            }
+        }
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < PANELS * VECTORS; v++) {
+                float* const to = sums + (row + r) * sum_step + v * LANES;
+                store(to, load(to) + found[r][v]);
+            }
+    }
+};
+
+// The same of bfloat16, for few rows.
+struct Bfloat16Tiles {
+    static constexpr int MOST = SUMS < 16 ? SUMS : 16;
+    const float* x;
+    int64_t x_step;
+    const uint16_t* weights;
+    int64_t panel_step;
+    float* sums;
+    int64_t sum_step;
+
+    static Floats even(Ints pairs) { return (Floats)(pairs << 16); }
+    static Floats odd(Ints pairs) { return (Floats)(pairs & all((int32_t)0xffff0000)); }
+
+    Ints pairs(int64_t column, int vector) const {
+        Ints found;
+        memcpy(&found, weights + vector / VECTORS * panel_step + column * PANEL + vector % VECTORS * LANES * 2, sizeof found);
+        return found;
+    }
+
+    template <int ROWS, int PANELS>
+    void tile(int64_t row, int64_t first, int64_t columns) const {
+        constexpr int WIDTH = PANELS * VECTORS;
+        Floats found[ROWS][WIDTH] = {};
+        const float* from = x + row * x_step + first;
+        for (int64_t k = 0; k + 2 <= columns; k += 2)
+            for (int v = 0; v < WIDTH; v++) {
+                const Ints both = pairs(first + k, v);
+                for (int r = 0; r < ROWS; r++) {
+                    found[r][v] = fma(all(from[r * x_step + k]), even(both), found[r][v]);
+                    found[r][v] = fma(all(from[r * x_step + k + 1]), odd(both), found[r][v]);
+                }
+            }
+        if (columns % 2)
+            for (int v = 0; v < WIDTH; v++)
+                for (int r = 0; r < ROWS; r++)
+                    found[r][v] = fma(all(from[r * x_step + columns - 1]), even(pairs(first + columns - 1, v)), found[r][v]);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < WIDTH; v++) {
+                float* const to = sums + (row + r) * sum_step + v * LANES;
+                store(to, load(to) + found[r][v]);
+            }
+    }
+};
+
+inline Floats halves_at(const uint16_t* from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)from));
+#elif defined(__AVX2__)
+    return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#elif defined(__ARM_NEON)
+    return (Floats)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
+#else
+    return Floats{half_to_float(from[0]), half_to_float(from[1]), half_to_float(from[2]), half_to_float(from[3])};
+#endif
+}
+
+// Tiles of Int8 or Int4.
+template <class Whole>
+struct IntTiles {
+    static constexpr int MOST = INT_SUMS;
+    Rounded x;
+    const char* weights;
+    int64_t panel_step;
+    float* sums;
+    int64_t sum_step;
+
+    template <int ROWS, int PANELS>
+    void tile(int64_t row, int64_t first, int64_t columns) const {
+        constexpr int WIDTH = PANELS * VECTORS;
+        const int64_t groups = x.in / GROUP;
+        Floats found[ROWS][WIDTH];
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < WIDTH; v++) found[r][v] = load(sums + (row + r) * sum_step + v * LANES);
+        for (int64_t group = first / GROUP; group < (first + columns) / GROUP; group++) {
+            typename Whole::Sums whole[ROWS][WIDTH];
+            for (int r = 0; r < ROWS; r++)
+                for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::start(x.sums[(row + r) * groups + group]);
+#pragma GCC unroll 4
+            for (int eight = 0; eight < GROUP / 8; eight++) {
+                const char* const at = weights + group * Whole::GROUP_BYTES + eight * Whole::GROUP_BYTES / 4;
+                Bytes by[2][WIDTH];  // the first four columns, and the next four
+                for (int v = 0; v < WIDTH; v++)
+                    Whole::weights(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
+                for (int part = 0; part < 2; part++)
+                    for (int r = 0; r < ROWS; r++) {
+                        const Input input(x, (row + r) * x.in + group * GROUP + eight * 8 + part * 4);
+                        for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::add(whole[r][v], by[part][v], input);
+                    }
+            }
+            for (int v = 0; v < WIDTH; v++) {
+                const Floats own = Whole::scale(weights + v / VECTORS * panel_step, x.in, group, v % VECTORS * LANES);
+                for (int r = 0; r < ROWS; r++) {
+                    const Ints exact = Whole::finish(whole[r][v], x.sums[(row + r) * groups + group]);
+                    const Floats scale = own * all(x.scales[(row + r) * groups + group]);
+                    found[r][v] = fma(to_floats(exact), scale, found[r][v]);
+                }
+            }
+        }
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < WIDTH; v++) store(sums + (row + r) * sum_step + v * LANES, found[r][v]);
+    }
+};
+
+struct Int8 : Int8Sums {
+    static constexpr int GROUP_BYTES = GROUP * PANEL;
+    static void weights(const char* at, Bytes* first, Bytes* second) {
+        *first = prepared(bytes_at(at));
+        *second = prepared(bytes_at(at + 4 * PANEL));
+    }
+    // That of the matrix's row is left to `finish`.
+    static Floats scale(const char*, int64_t, int64_t, int64_t) { return all(1.0f); }
+};
+
+struct Int4 : Int4Sums {
+    static constexpr int GROUP_BYTES = GROUP / 2 * PANEL;
+    static void weights(const char* at, Bytes* first, Bytes* second) {
+        const Bytes both = bytes_at(at);
+        *first = low_halves(both);
+        *second = high_halves(both);
+    }
+    static Floats scale(const char* panel, int64_t in, int64_t group, int64_t lane) {
+        return halves_at(group_scales_at(panel, in) + group * PANEL + lane);
+    }
+};
+
+// Tiles of ROWS rows, and of fewer for what is left.
+template <int ROWS, int PANELS, class Tiles>
+inline void over_rows(const Tiles& tiles, int64_t row, int64_t rows, int64_t first, int64_t columns) {
+    if constexpr (ROWS == 1 || ROWS * PANELS * VECTORS <= Tiles::MOST)
+        for (; row + ROWS <= rows; row += ROWS) tiles.template tile<ROWS, PANELS>(row, first, columns);
+    if constexpr (ROWS > 1)
+        over_rows<(ROWS > 8 ? 8 : ROWS > 4 ? 4 : ROWS / 2), PANELS>(tiles, row, rows, first, columns);
+}
+
+// All rows of PANELS panels, a chunk of columns after the other.
+template <int PANELS, class Tiles>
+inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64_t chunk) {
+    for (int64_t first = 0; first < columns; first += chunk)
+        over_rows<MOST_ROWS, PANELS>(tiles, 0, rows, first, columns - first < chunk ? columns - first : chunk);
+}
+
+// The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
+template <class Tiles>
+inline int panels_at_once(int64_t rows) {
+    const int64_t tall = rows < MOST_ROWS ? rows : MOST_ROWS;
+    int panels = MOST_PANELS;
+    while (panels > 1 && tall * panels * VECTORS > Tiles::MOST) panels /= 2;
+    return panels;
+}
+
+inline Floats activated(int32_t activation, Floats x) {
+    const Floats one = all(1.0f), half = all(0.5f);
+    switch (activation) {
+        case RELU: return larger(Floats{}, x);
+        case GELU: {
+            const Floats beyond = complementary_error(magnitude(x) * all(0.707106781186547524f));
+            return x * half * (x < Floats{} ? beyond : all(2.0f) - beyond);
+        }
+        case GELU_TANH: {
+            const Floats inner = all(0.797884560802865356f) * fma(all(0.044715f) * x * x, x, x);
+            return x * half * (one + hyperbolic_tangent(inner));
+        }
+        case SILU: return x / (one + exponential(-x));
+        case TANH: return hyperbolic_tangent(x);
+        default: return x;
+    }
+}
+
+// What a product does with its sums: scale, bias, activation; then they are written, or added to what is there.
+inline void finish(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
+                   int64_t sum_step) {
+    for (int64_t column = panel * PANEL; column < (panel + panels) * PANEL; column += LANES) {
+        const int64_t count = p->matrix->out - column < LANES ? p->matrix->out - column : LANES;
+        if (count <= 0) return;
+        const Floats scale = p->matrix->format == INT8 ? load(scales_at(p->matrix, 0) + column) : Floats{};
+        const Floats bias = p->bias ? load_part(p->bias + column, count) : Floats{};
+        for (int64_t r = 0; r < rows; r++) {
+            Floats y = load(sums + r * sum_step + column - panel * PANEL);
+            y = p->matrix->format == INT8 ? fma(y, scale, bias) : y + bias;
+            if (p->activation) y = activated(p->activation, y);
+            if (p->flags & SQUARED) y = y * y;
+            float* const to = p->out + (row + r) * p->out_step + column;
+            if (count == LANES) {
+                store(to, p->flags & ACCUMULATE ? load(to) + y : y);
+            } else {
+                store_part(to, p->flags & ACCUMULATE ? load_part(to, count) + y : y, count);
+            }
+        }
+    }
+}
+
+// A block of rows times PANELS panels, before `finish`.
+template <int PANELS>
+inline void sum_block(const FloatTiles& tiles, int64_t rows, int64_t columns) {
+    over_chunks<PANELS>(tiles, rows, columns, CHUNK);
+}
+
+template <int PANELS>
+inline void sum_block(const Bfloat16Tiles& t, int64_t rows, int64_t columns) {
+    if (rows < 8) return over_chunks<PANELS>(t, rows, columns, CHUNK);
+    // For many rows a chunk is made float32 once.
+    alignas(64) float wide[PANELS * CHUNK * PANEL];
+    for (int64_t first = 0; first < columns; first += CHUNK) {
+        const int64_t count = columns - first < CHUNK ? columns - first : CHUNK;
+        for (int v = 0; v < PANELS * VECTORS; v++)
+            for (int64_t k = 0; k < count; k += 2) {
+                float* const to = wide + v / VECTORS * CHUNK * PANEL + k * PANEL + v % VECTORS * LANES;
+                store(to, Bfloat16Tiles::even(t.pairs(first + k, v)));
+                store(to + PANEL, Bfloat16Tiles::odd(t.pairs(first + k, v)));
+            }
+        const FloatTiles tiles = {t.x + first, t.x_step, wide, CHUNK * PANEL, PANEL, t.sums, t.sum_step};
+        over_rows<MOST_ROWS, PANELS>(tiles, 0, rows, 0, count);
+    }
+}
+
+template <int PANELS, class Whole>
+inline void sum_block(const IntTiles<Whole>& tiles, int64_t rows, int64_t columns) {
+    over_chunks<PANELS>(tiles, rows, columns, 4 * CHUNK);
+}
+
+// The tiles of a product from `row` and `panel` on.
+inline FloatTiles tiles_of(const FloatTiles*, const Product* p, int64_t row, int64_t panel, float* sums, int64_t step) {
+    return {p->x + row * p->x_step, p->x_step, (const float*)panel_at(p->matrix, panel), p->matrix->in * PANEL, PANEL,
+            sums, step};
+}
+
+inline Bfloat16Tiles tiles_of(const Bfloat16Tiles*, const Product* p, int64_t row, int64_t panel, float* sums,
+                              int64_t step) {
+    return {p->x + row * p->x_step, p->x_step, (const uint16_t*)panel_at(p->matrix, panel),
+            panel_bytes(BFLOAT16, p->matrix->in) / 2, sums, step};
+}
+
+template <class Whole>
+inline IntTiles<Whole> tiles_of(const IntTiles<Whole>*, const Product* p, int64_t row, int64_t panel, float* sums,
+                                int64_t step) {
+    const Rounded& all_rows = p->rounded;
+    const int64_t in = all_rows.in, groups = in / GROUP;
+    const Rounded x = {in, all_rows.numbers + row * in, all_rows.sizes + row * in, all_rows.scales + row * groups,
+                       all_rows.sums + row * groups};
+    return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, in), sums, step};
+}
+
+// The panels from `panel` on, PANELS at once, then fewer.
+template <int PANELS, class Tiles>
+inline void over_panels(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t end) {
+    alignas(64) float sums[BLOCK * 2 * PANEL];
+    constexpr int64_t STEP = PANELS * PANEL;
+    if constexpr (PANELS > 1) {
+        if (panels_at_once<Tiles>(rows) < PANELS) return over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
+    }
+    for (; panel + PANELS <= end; panel += PANELS) {
+        memset(sums, 0, 4 * (size_t)(rows * STEP));
+        sum_block<PANELS>(tiles_of((const Tiles*)NULL, p, row, panel, sums, STEP), rows, p->matrix->in);
+        finish(p, row, rows, panel, PANELS, sums, STEP);
+    }
+    if constexpr (PANELS > 1) over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
+}
+
+template <class Tiles>
+inline void multiply_block(const Product* p, int64_t row, int64_t end, int64_t panel, int64_t panel_end) {
+    for (; row < end; row += BLOCK)
+        over_panels<MOST_PANELS, Tiles>(p, row, end - row < BLOCK ? end - row : BLOCK, panel, panel_end);
+}
+
+inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, int64_t panel_end) {
+    switch (p->matrix->format) {
+        case FLOAT32: return multiply_block<FloatTiles>(p, row, end, panel, panel_end);
+        case BFLOAT16: return multiply_block<Bfloat16Tiles>(p, row, end, panel, panel_end);
+        case INT8: return multiply_block<IntTiles<Int8>>(p, row, end, panel, panel_end);
+        default: return multiply_block<IntTiles<Int4>>(p, row, end, panel, panel_end);
+    }
+}
+
+// A row of x, rounded: 127 is the largest magnitude of each 32 numbers.
+inline void round_row(const float* x, int64_t row, const Rounded* to) {
+    const int64_t groups = to->in / GROUP;
+    for (int64_t group = 0; group < groups; group++, x += GROUP) {
+        // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
+        Ints most = {};
+        for (int i = 0; i < GROUP; i += LANES) {
+            const Ints size = (Ints)magnitude(load(x + i));
+            most = size > most ? size : most;
+        }
+        int32_t bits = most[0];
+        for (int lane = 1; lane < LANES; lane++) bits = most[lane] > bits ? most[lane] : bits;
+        float largest;
+        memcpy(&largest, &bits, 4);
+        // Below, the inverse would be no number: such an input is as good as zeros.
+        const bool tiny = largest < 1e-30f;
+        const Floats inverse = all(tiny ? 0.0f : 127.0f / largest);
+        Ints total = {};
+        int8_t* const numbers = to->numbers + row * to->in + group * GROUP;
+        int8_t* const sizes = to->sizes + row * to->in + group * GROUP;
+        for (int i = 0; i < GROUP; i += LANES) {
+            // Infinity and NaN become something, and the scale makes the result NaN.
+            const Floats scaled = larger(all(-127.0f), smaller(all(127.0f), load(x + i) * inverse));
+            const Ints rounded = to_ints(nearest(scaled));
+            total += rounded;
+            for (int lane = 0; lane < LANES; lane++) {
+                numbers[i + lane] = (int8_t)rounded[lane];
+                sizes[i + lane] = (int8_t)(rounded[lane] < 0 ? -rounded[lane] : rounded[lane]);
+            }
+        }
+        int32_t whole = 0;
+        for (int lane = 0; lane < LANES; lane++) whole += total[lane];
+        to->scales[row * groups + group] = tiny ? 0.0f : largest / 127.0f;
+        to->sums[row * groups + group] = whole;
+    }
+}
+
+}  // namespace
