@@ -8,6 +8,7 @@ Only the standard library and a C++ compiler are needed: that of $CXX, the syste
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import shlex
@@ -81,9 +82,16 @@ def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more:
 
 def target(compiler: Sequence[str]) -> str:
     """The kind of processor that the command compiles for."""
-    named = [after for option, after in zip(compiler, compiler[1:]) if option == "-target"]
+    named = [after for option, after in itertools.pairwise(compiler) if option == "-target"]
     kind = (named[0] if named else platform.machine()).split("-")[0].lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(kind, kind)
+
+
+def system_compiler() -> list[str] | None:
+    """The command of the C++ compiler that $CXX names, or that the system has; None if there is none."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
 def find_compiler() -> list[str]:
@@ -92,14 +100,12 @@ def find_compiler() -> list[str]:
     Raises:
         RuntimeError: there is none.
     """
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
-    for name in ("c++", "g++", "clang++"):
-        if shutil.which(name):
-            return [name]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
-    raise RuntimeError("there is no C++ compiler: set CXX, install one, or pip install ziglang")
+    found = system_compiler()
+    if found is None and importlib.util.find_spec("ziglang"):
+        found = [sys.executable, "-m", "ziglang", "c++"]
+    if found is None:
+        raise RuntimeError("there is no C++ compiler: set CXX, install one, or pip install ziglang")
+    return found
 
 
 def _kind(sanitize: bool) -> Sequence[str]:
@@ -114,4 +120,4 @@ def _run(command: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1])))
+    sys.stdout.write(f"{build(Path(sys.argv[1]))}\n")
