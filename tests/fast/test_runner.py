@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 import twins
 from generation.fakes import request_of
-from laws.models import CONFIGS, LEAN_PAIRS, ROWS, build, redraw
+from laws.models import CONFIGS, build, redraw
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.fast.decoding import runner as runner_module
-from sublayer.fast.decoding.runner import KNOWN, Runner, runner_for
+from sublayer.fast.decoding.runner import Runner, runner_for
 from sublayer.generation.greedy import greedy
 from sublayer.generation.translator import Translator
 from sublayer.models import DecoderState, EncoderDecoder
@@ -63,19 +62,7 @@ def steps_by_modules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-LEAN = [index for index, c in enumerate(CONFIGS) if c in LEAN_PAIRS]
-
-
-@pytest.mark.parametrize("index", sorted(set(range(len(CONFIGS))) - set(LEAN)))
-def test_a_part_that_the_runner_does_not_know_steps_as_modules(index: int, steps_by_modules: list[int]) -> None:
-    model = build(CONFIGS[index], dtype=torch.float32, seed=index)
-    backend = runner_for(model)
-    assert not isinstance(backend, Runner)
-    decode(backend)
-    assert steps_by_modules
-
-
-@pytest.mark.parametrize("index", LEAN)
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_every_kind_of_model_is_stepped_without_modules(index: int, steps_by_modules: list[int]) -> None:
     model = build(CONFIGS[index], dtype=torch.float32, seed=index)
     backend = runner_for(model)
@@ -369,41 +356,6 @@ def test_parts_that_are_not_known_are_declined(strange: Callable[[EncoderDecoder
     assert runner_for(model) is model
     # Some of these write to themselves.
     assert torch.equal(decode(Runner(copy.deepcopy(model))), decode(model))
-
-
-class SharperAttention(config.Attention):
-    sharpness: float = 1.0
-
-
-def with_attention(attention: config.Attention) -> config.EncoderDecoder:
-    tree = twins.tree()
-    block = tree.decoder.block.model_copy(update={"attention": attention})
-    return tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"block": block})})
-
-
-def test_a_field_that_is_not_known_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = with_attention(SharperAttention(heads=4))
-    assert runner_for(build(tree, dtype=torch.float32)).__class__ is EncoderDecoder
-    fields = dict(KNOWN[config.Attention])
-    monkeypatch.setattr(runner_module, "KNOWN", {**KNOWN, SharperAttention: fields})
-    assert runner_for(build(tree, dtype=torch.float32)).__class__ is EncoderDecoder
-    fields["sharpness"] = (1.0,)
-    assert isinstance(runner_for(build(tree, dtype=torch.float32)), Runner)
-    sharper = with_attention(SharperAttention(heads=4, sharpness=2.0))
-    assert runner_for(build(sharper, dtype=torch.float32)).__class__ is EncoderDecoder
-
-
-def test_what_is_strange_in_the_encoder_is_the_encoders_business() -> None:
-    tree = twins.tree()
-    block = tree.encoder.block.model_copy(update={"attention": SharperAttention(heads=4)})
-    tree = tree.model_copy(update={"encoder": tree.encoder.model_copy(update={"block": block})})
-    assert isinstance(runner_for(build(tree, dtype=torch.float32)), Runner)
-
-
-def test_every_field_of_the_tree_is_known_or_was_left_out_on_purpose() -> None:
-    """A new field of a known part is a line in `KNOWN`, once the runner respects it."""
-    for part, fields in KNOWN.items():
-        assert set(fields) == set(part.model_fields), part.__name__
 
 
 # --- the state ---------------------------------------------------------------------------------------------------

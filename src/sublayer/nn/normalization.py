@@ -156,6 +156,12 @@ class ScaleNorm(Norm):
         wide = x.to(self.weight.dtype)
         return self.at_scale(wide)(wide).to(x.dtype)
 
+    def lower(self, program: fast.Program, x: fast.Buffer, parts: int = 1, in_place: bool = False) -> fast.Buffer:
+        # The length is sqrt(D) times the root mean square.
+        root = self.dim**0.5
+        weight, least = (self.weight / root).expand(self.dim), self.eps / root
+        return program.norm(x, weight, None, least, root_mean=True, clamped=True, parts=parts, in_place=in_place)
+
 
 def build_norm(c: config.Norm, dim: int) -> Norm:
     """The norm that `c` describes, over a last dimension of width `dim`."""

@@ -149,8 +149,9 @@ class _Programs:
         require_length("source", source.shape[1], model.config.max_length)
         most = model.config.max_length
         decoder, (count, size) = self.decoder, source.shape
-        shape = count, decoder.cache_heads, size, decoder.cache_width
-        memory: list[KeysValues] = [(torch.empty(shape), torch.empty(shape)) for _ in decoder.layers]
+        crosses = [decoder.cross_attention(index) for index in range(len(decoder.layers))]
+        shapes = [(count, cross.groups, size, cross.width) for cross in crosses]
+        memory: list[KeysValues] = [(torch.empty(shape), torch.empty(shape)) for shape in shapes]
         assert self.encoding is not None
         parts = [part for pair in memory for part in pair]
         self.encoding.run(source.contiguous(), until=None, lengths=lengths, memory=parts)

@@ -25,7 +25,7 @@ ACTIVATIONS: Mapping[str, int] = {
 }
 FLAGS: Mapping[str, int] = {
     name: 1 << bit
-    for bit, name in enumerate(("ACCUMULATE", "ROOT_MEAN", "INTERLEAVED", "CACHED", "NORMALIZE", "SQUARED"))
+    for bit, name in enumerate(("ACCUMULATE", "ROOT_MEAN", "INTERLEAVED", "CACHED", "NORMALIZE", "SQUARED", "CLAMPED"))
 }
 FORMATS: Mapping[str, int] = {name: number for number, name in enumerate(("float32", "bfloat16", "int8", "int4"))}
 

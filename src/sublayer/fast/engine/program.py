@@ -131,12 +131,16 @@ class Program:
         return self._into(self.new(table.shape[1]), "embed", None, matrices=[table], settings=settings)
 
     def norm(
-        self, x: Buffer, weight: Tensor | None, bias: Tensor | None, eps: float, *, root_mean: bool, parts: int = 1,
-        in_place: bool = False,
+        self, x: Buffer, weight: Tensor | None, bias: Tensor | None, eps: float, *, root_mean: bool,
+        clamped: bool = False, parts: int = 1, in_place: bool = False,
     ) -> Buffer:  # fmt: skip
-        """Each of `parts` equal parts of x normalized by itself. Shape: weight, bias [width / parts]."""
+        """Each of `parts` equal parts of x normalized by itself. Shape: weight, bias [width / parts].
+
+        Args:
+            root_mean: RMSNorm, not LayerNorm. clamped: eps is the least that is divided by, not added to its square.
+        """
         out = x if in_place else self.new(x.width)
-        flags = frozenset({"ROOT_MEAN"}) if root_mean else frozenset[str]()
+        flags = frozenset(name for name, is_so in (("ROOT_MEAN", root_mean), ("CLAMPED", clamped)) if is_so)
         settings = {"a": eps, "parts": parts, "weight": weight, "bias": bias}
         return self._into(out, "norm", x, flags=flags, settings=settings)
 
