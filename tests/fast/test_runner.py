@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import twins
 from generation.fakes import request_of
-from laws.models import CONFIGS, build, redraw
+from laws.models import CONFIGS, ROWS, build, redraw
 from sublayer import config, laws
 from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner, runner_for
