@@ -57,7 +57,7 @@ def test_every_value_of_every_field_is_lowered_or_refused_by_name(kind: str) -> 
         exact = decoded(copy.deepcopy(model).double(), inputs)
         error, modules = (laws.relative_error(decoded(one, inputs).double(), exact) for one in (runner, model))
         # Some of these scores are so large that the last bit decides what is seen.
-        assert error < max(1e-5, 4 * modules), (error, modules, repr(tree))
+        assert error < max(1e-5, 10 * modules), (error, modules, repr(tree))
 
 
 class Doubled(PositionWise):
