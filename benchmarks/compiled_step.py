@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from sublayer.fast.decoding.weight_formats import WEIGHT_FORMATS, Function, WeightFormat
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sublayer import config
 from sublayer.fast.decoding import lean
 from sublayer.fast.decoding.runner import Runner
-from sublayer.fast.decoding.weight_formats import WEIGHT_FORMATS, Function, WeightFormat
 from sublayer.models import DecoderOnly, DecoderState
 from sublayer.nn.positions import Rotation
 

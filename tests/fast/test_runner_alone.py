@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from generation.fakes import request_of
 from generation.language_models import LONGEST, TREES, VOCABULARY, build
 from generation.prompted import generator, tokenizer
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.fast.decoding import decoder_backend, weight_formats
+from sublayer.fast.decoding import decoder_backend
 from sublayer.fast.decoding.runner import Runner, runner_for
 from sublayer.generation.generator import Generator
 from sublayer.generation.greedy import greedy
 from sublayer.models import DecoderOnly, DecoderState
 from sublayer.models.decoder import Decoder
-from sublayer.nn.experts import MixtureOfExperts
-from sublayer.nn.linear import Linear
 
 ROWS, PROMPT = 3, 7
 LENGTHS = torch.tensor([7, 1, 4])
@@ -141,51 +137,7 @@ def test_greedy_search_of_ragged_prompts(steps_by_modules: list[int]) -> None:
 # --- weights of another type ----------------------------------------------------------------------------------------
 
 
-def whole(weight: Tensor) -> Tensor:
-    """As int8 keeps it."""
-    scale = weight.abs().amax(dim=-1, keepdim=True) / 127
-    return (weight / scale).round() * scale
-
-
-def narrow(weight: Tensor) -> Tensor:
-    return weight.bfloat16().float()
-
-
-def with_matrices(model: DecoderOnly, change: Callable[[Tensor], Tensor]) -> DecoderOnly:
-    """Every matrix changed but the table of the embedding and the experts' router."""
-    routers = {module.router for module in model.modules() if isinstance(module, MixtureOfExperts)}
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, Linear) and module not in routers:
-                # A parameter of its own, where it was tied.
-                module.weight = nn.Parameter(change(module.weight))
-            elif isinstance(module, MixtureOfExperts):
-                module.gate_up.copy_(change(module.gate_up))
-                module.down.copy_(change(module.down))
-    return model
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_int8_is_the_model_with_its_matrices_rounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is lost is lost in the weights: of the 16 bits of what they are multiplied with, next to nothing."""
-    monkeypatch.setattr(weight_formats, "LARGE", 0)
-    monkeypatch.setattr(weight_formats, "LARGE_IN_PIECES", 0)
-    runner = Runner(build(TREES[name]), "int8")
-    rounded = with_matrices(build(TREES[name]), whole)
-    pairs = [*zip(decode(runner, LENGTHS), decode(rounded, LENGTHS), strict=True)]
-    assert max(laws.relative_error(one, other) for one, other in pairs) < 3e-3
-    exact = decode(build(TREES[name]), LENGTHS)
-    assert max(laws.relative_error(one, other) for (one, _), other in zip(pairs, exact, strict=True)) > 3e-3
-
-
-@pytest.mark.parametrize("name", ["gpt2", "gemma2", "mixtral"])
-def test_bfloat16_is_near(name: str) -> None:
-    runner, exact = Runner(build(TREES[name]), "bfloat16"), build(TREES[name])
-    errors = [laws.relative_error(*pair) for pair in zip(decode(runner, LENGTHS), decode(exact, LENGTHS), strict=True)]
-    assert 1e-3 < max(errors) < 0.2
-
-
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize("weights", ["bfloat16", "int8", "int4"])
 def test_weights_that_cannot_be_had_are_refused(weights: config.Weights) -> None:
     for spoilt, reason in (
         (build(TREES["llama"]).bfloat16(), "float32 on a CPU"),

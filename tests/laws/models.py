@@ -127,8 +127,6 @@ def build_config(row: Row) -> config.EncoderDecoder:
 
 ROWS = pairwise(FACTORS, INDEPENDENT)
 CONFIGS = [build_config(row) for row in ROWS]
-LEAN_PAIRS = [c for c in CONFIGS if not isinstance(c.decoder.position, config.Kerple)]
-"""Those that the runner steps; a decoder with other positions steps as modules."""
 
 
 def name_of(row: Row) -> str:

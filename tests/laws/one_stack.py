@@ -210,22 +210,3 @@ PLAIN: Row = {
     "head": "masked",
 }
 """The plainest choices, of either shape."""
-
-
-def lean(row: Row) -> Row:
-    """A decoder's row with its rarest parts taken out, so that the runner knows the rest."""
-    rare = {
-        "others": tuple(STACK["others"][1:]),
-        "norm": ("scale",),
-        "position": ("kerple",),
-        "feed_forward": ("experts", "one-expert", "squared"),
-        "wiring": ("parallel", "parallel-shared"),
-        "scores": ("capped",),
-        "query_key_norm": ("all-heads",),
-        "logits": ("capped",),
-        "embedding": ("narrow",),
-    }
-    return row | {name: PLAIN[name] for name, choices in rare.items() if row[name] in choices}
-
-
-LEAN_CONFIGS = [decoder_config(lean(row)) for row in DECODER_ROWS]

@@ -11,9 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import sublayer.fast.decoding.lean as lean
-import sublayer.fast.decoding.runner as runner
-import sublayer.fast.decoding.weight_formats as weight_formats
+import sublayer.fast.engine.engine as engine
 import sublayer.generation.beam as beam
 import sublayer.models.decoder as decoder
 import sublayer.models.decoder_only as decoder_only
@@ -26,6 +24,7 @@ import sublayer.nn.mask as mask
 from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
+from sublayer.fast.engine.program import Buffer, Layer, Positions, Program
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
@@ -280,61 +279,58 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
 
 
 def runner_forgets_the_padding(patch: Patch) -> None:
-    patch.setattr(runner, "_memory_mask", lambda state: None)
+    plain = engine.Engine.run
+    patch.setattr(engine.Engine, "run", lambda self, *a, **given: plain(self, *a, **(given | {"source_lengths": None})))
+
+
+def with_layers(patch: Patch, change: Callable[[Layer], Layer]) -> None:
+    """Attention is lowered for other layers."""
+    plain = Program.attend
+    patch.setattr(Program, "attend", lambda self, x, layer, **given: plain(self, x, change(layer), **given))
 
 
 def runner_window_one_wider(patch: Patch) -> None:
-    plain = runner._Lean.__init__
-
-    def wider(self, *given):  # type: ignore[no-untyped-def]
-        plain(self, *given)
-        self.windows = [None if window is None else window + 1 for window in self.windows]
-
-    patch.setattr(runner._Lean, "__init__", wider)
+    with_layers(patch, lambda layer: replace(layer, window=None if layer.window is None else layer.window + 1))
 
 
 def runner_stays_at_the_first_place(patch: Patch) -> None:
-    plain = lean.embedding
+    embed, rotate = Program.embed, Program.rotate
 
-    def embedding(*a: object) -> object:
-        embed = plain(*a)  # type: ignore[arg-type]
-        return lambda tokens, place: embed(tokens, 0)
+    def first(positions: Positions) -> Positions:
+        tables = {name: getattr(positions, name) for name in ("added", "cos", "sin")}
+        return replace(positions, **{name: t[:1].expand_as(t) for name, t in tables.items() if t is not None})
 
-    patch.setattr(lean, "embedding", embedding)
-    patch.setattr(
-        lean.PositionTables, "rotation_at", lambda self, place, plain=lean.PositionTables.rotation_at: plain(self, 0)
-    )
+    patch.setattr(Program, "embed", lambda self, table, scale, positions: embed(self, table, scale, first(positions)))
+    patch.setattr(Program, "rotate", lambda self, *a: rotate(self, *a[:-1], first(a[-1])))
 
 
 def runner_bias_one_off(patch: Patch) -> None:
-    def bias_at(self, place, first):  # type: ignore[no-untyped-def]
-        return self.bias.roll(1, -1)[None, :, self.bias.shape[-1] - 1 - place + first :]
+    def rolled(layer: Layer) -> Layer:
+        bias = layer.positions.bias
+        return layer if bias is None else replace(layer, positions=replace(layer.positions, bias=bias.roll(1, -1)))
 
-    patch.setattr(lean.PositionTables, "bias_at", bias_at)
+    with_layers(patch, rolled)
 
 
 def runner_heads_share_other_keys(patch: Patch) -> None:
-    """Rows of a sentence are taken for heads."""
-    plain = lean.scaled_dot_product_attention
-
-    def attention(query, key, value, mask=None, scale=None):  # type: ignore[no-untyped-def]
-        return plain(query.flip(2), key, value, mask, scale=scale)
-
-    patch.setattr(lean, "scaled_dot_product_attention", attention)
+    """All heads read the first keys, and the second as values."""
+    plain = Program.attend
+    patch.setattr(Program, "attend", lambda self, *a, **given: plain(self, *a, **(given | {"groups": 1})))
 
 
 def runner_forgets_the_residual(patch: Patch) -> None:
-    plain = lean.sublayer
+    plain = Program.add
 
-    def sublayer(part, written):  # type: ignore[no-untyped-def]
-        return plain(part, lambda x, step: written(x, step).sub_(x))
+    def add(self: Program, stream: Buffer, x: Buffer) -> None:
+        plain(self, stream, x)
+        self.operations[-1].flags -= {"ACCUMULATE"}
 
-    patch.setattr(lean, "sublayer", sublayer)
+    patch.setattr(Program, "add", add)
 
 
 def runner_fuses_another_activation(patch: Patch) -> None:
-    plain = weight_formats.FUSED
-    patch.setattr(weight_formats, "FUSED", {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]})
+    plain = engine.ACTIVATIONS
+    patch.setattr(engine, "ACTIVATIONS", {**plain, "gelu": plain["gelu_tanh"], "gelu_tanh": plain["gelu"]})
 
 
 def left_padding_is_attended_to(patch: Patch) -> None:

@@ -11,8 +11,8 @@ from sublayer.config.sampling import Sampling
 
 TokenId = Count
 
-Weights = Literal["float32", "bfloat16", "int8"]
-"""What a model's matrices are kept as where it is only decoded with, on a CPU (`fast/decoding/weight_formats.py`)."""
+Weights = Literal["float32", "bfloat16", "int8", "int4"]
+"""What a model's matrices are kept as where it is only decoded with, on a CPU (`fast/engine/`)."""
 
 
 class Greedy(Part):

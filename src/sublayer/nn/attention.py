@@ -132,7 +132,6 @@ class SelfAttention(MultiHead):
             key, value = context.cache.append(key, value)
         return self._written(self._attend(query, key, value, context.mask))
 
-
     def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
         heads, groups, width = self.head_count, self.groups, self.width
         qkv = program.lower(self.qkv, x)
@@ -140,9 +139,7 @@ class SelfAttention(MultiHead):
         self._lower_norm(program, self.query_norm, query, heads)
         self._lower_norm(program, self.key_norm, key, groups)
         program.rotate(qkv, heads + groups, width, layer.positions)
-        mixed = program.attend(
-            qkv, layer, heads=heads, groups=groups, head=width, scale=self.scale, cap=self.softcap
-        )
+        mixed = program.attend(qkv, layer, heads=heads, groups=groups, head=width, scale=self.scale, cap=self.softcap)
         return program.lower(self.output, mixed)
 
 

@@ -72,7 +72,5 @@ class Block(nn.Module):
         x = program.lower(self.self_attention_sublayer, x, attend)
         if self.cross_attention is not None and self.cross_attention_sublayer is not None:
             cross = self.cross_attention
-            x = program.lower(
-                self.cross_attention_sublayer, x, lambda read: program.lower(cross, read, layer)
-            )
+            x = program.lower(self.cross_attention_sublayer, x, lambda read: program.lower(cross, read, layer))
         return program.lower(self.feed_forward_sublayer, x, feed)

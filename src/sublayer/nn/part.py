@@ -4,7 +4,7 @@
     stream_axes()         which axis of which parameter is the residual stream's (`hub/equivalent.py`)
     stream_writers()      which of its weights write to the stream; those of sub-layers only
     at_scale(whole)       norms only: the linear map that it is once its scale is held (`inspection/contributions.py`)
-    lower(program, ...)   its operations in the program of the model (`fast/engine/`), whose result it returns; it stands
+    lower(program, ...)   add its operations to the model's program (`fast/engine/`), and return its result; it stands
                           in the class itself, beside `forward`, for a subclass may compute something else
 
 What a part does not say it is asked for in vain: the error names the part and what it does not say.

@@ -1,4 +1,4 @@
-"""What a model lowers itself to computes what its modules compute, of every tree; and what is not lowered is refused."""
+"""What a model lowers itself to computes what its modules compute, of every tree; what is not lowered is refused."""
 
 from __future__ import annotations
 

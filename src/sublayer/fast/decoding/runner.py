@@ -1,10 +1,12 @@
 """The engine behind the step contract (`models/backend.py`).
 
-`Runner(model)` stands where the model stands: `start` and `step`, with the same state. On a CPU it runs the program that
-the model lowers itself to (`fast/engine/`); what is not lowered, and whatever somebody listens to, it leaves to the
-modules, so it may be asked instead of the model at any time. That both give the same logits is a law (`laws/runner.py`).
+`Runner(model)` stands where the model stands: `start` and `step`, with the same state. On a CPU it runs the program
+that the model lowers itself to (`fast/engine/`); what is not lowered, and whatever somebody listens to, it leaves to
+the modules, so it may be asked instead of the model at any time. That both give the same logits is a law
+(`laws/runner.py`).
 
-`Runner(model, "int8")` keeps the matrices narrower than the model does, and so decodes faster, to nearly the same logits.
+`Runner(model, "int8")` keeps the matrices narrower than the model does, and so decodes faster, to nearly the same
+logits.
 """
 
 from __future__ import annotations

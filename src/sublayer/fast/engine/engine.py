@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sublayer.fast.engine.library import (
-    ACTIVATIONS, CODES, FLAGS, FORMATS, CCall, CMatrix, COp, instruction_set, library,
+    ACTIVATIONS,
+    CODES,
+    FLAGS,
+    FORMATS,
+    CCall,
+    CMatrix,
+    COp,
+    instruction_set,
+    library,
 )  # fmt: skip
-from sublayer.fast.engine.program import NotLowered, Operation, Program, numbers, placed
+from sublayer.fast.engine.program import Operation, Program, numbers, placed
 
 ALIGNED = 64
 
 
 class Packed:
-    """A matrix as the products read it. bytes: what it takes in memory; one row of it is read for each token.
+    """A matrix as the products read it. bytes: what it takes in memory.
 
-    Raises:
-        NotLowered: the format does not fit a matrix of this size.
+    Whole numbers have a scale for 32 columns, so a matrix whose columns do not come in 32s stays in float32: only the
+    smallest have such.
     """
 
     def __init__(self, weight: Tensor, kept_as: str) -> None:
         out, columns = weight.shape
+        if not library().matrix_bytes(FORMATS[kept_as], out, columns):
+            kept_as = "float32"
         self.bytes = library().matrix_bytes(FORMATS[kept_as], out, columns)
-        if not self.bytes:
-            raise NotLowered(f"a matrix of {columns} columns cannot be kept as {kept_as}: they must come in 32s")
         self._memory = torch.empty(self.bytes + ALIGNED, dtype=torch.uint8)
         start = self._memory.data_ptr()
         data = start + -start % ALIGNED
@@ -65,7 +73,7 @@ class Engine:
         matrices: where its matrices are packed. threads: how many compute.
 
     Raises:
-        NotLowered: a matrix cannot be kept in the weight format. Unavailable: there is no engine here.
+        Unavailable: there is no engine here.
     """
 
     def __init__(self, program: Program, matrices: Matrices, threads: int) -> None:
@@ -142,8 +150,7 @@ class Engine:
             "matrix": len(structs),
         }
         for index, matrix in enumerate(operation.matrices):
-            precise = index < operation.precise or (operation.code == "embed" and matrices.kept_as == "int4")
-            structs.append(matrices.pack(matrix, "float32" if precise else matrices.kept_as))
+            structs.append(matrices.pack(matrix, "float32" if index < operation.precise else matrices.kept_as))
         for name, value in operation.settings.items():
             if isinstance(value, Tensor):
                 self._held.append(numbers(value))
@@ -154,5 +161,3 @@ class Engine:
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-

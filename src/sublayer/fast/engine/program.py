@@ -2,15 +2,15 @@
 
 A part of a model lowers itself: beside its `forward` stands a method `lower(program, ...)` that adds the part's
 operations and returns the buffer in which its result stands. So a program is made from the modules by the modules, and
-whoever runs it (`engine.py`) knows no parts. A part that does not lower itself is refused by name, and its model runs as
-modules.
+whoever runs it (`engine.py`) knows no parts. A part that does not lower itself is refused by name, and its model runs
+as modules.
 
     x = program.lower(self.norm, x)
     y = program.linear(x, self.up.weight, self.up.bias, "relu")
     program.add(x, y)
 
-What each operation does is said in `cpp/engine.h`. A buffer is a table of float32 numbers with a row for each new token.
-Operations write where nobody reads any more: buffers are placed in few tables when the program is finished.
+What each operation does is said in `cpp/engine.h`. A buffer is a table of float32 numbers with a row for each new
+token. Operations write where nobody reads any more: buffers are placed in few tables when the program is finished.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Positions:
     """What the positions of a stack do to a token at each place, as tables over L places.
 
     added: to the embedding, [L, D]. cos, sin: of the turn of each pair of a head's first numbers, [L, pairs];
-    interleaved: whether a pair stands side by side. bias: on the scores, by distance, [H, 2 L - 1]: key - query + L - 1.
+    interleaved: whether a pair stands side by side. bias: on the scores, by distance: key - query + L - 1, [H, 2 L - 1].
     """
 
     length: int
