@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import sublayer.fast.decoding.runner as runner
 import sublayer.fast.engine.engine as engine
 import sublayer.generation.beam as beam
 import sublayer.models.decoder as decoder
@@ -243,12 +244,9 @@ def shared_sources_in_the_wrong_order(patch: Patch) -> None:
 
 
 def beam_adds_logits(patch: Patch) -> None:
-    plain = beam._continuations
-
-    def continuations(logits, scores, *rest):  # type: ignore[no-untyped-def]
-        return plain(logits * 1.01, scores, *rest)
-
-    patch.setattr(beam, "_continuations", continuations)
+    plain = beam._best_of_rows
+    patch.setattr(beam, "ranked", lambda *_: None)
+    patch.setattr(beam, "_best_of_rows", lambda logits, *rest: plain(logits * 1.01, *rest))
 
 
 def beam_of_one_ends_late(patch: Patch) -> None:
@@ -269,18 +267,18 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
     plain = beam._continuations
     sizes: list[int] = []
 
-    def continuations(logits, scores, *rest):  # type: ignore[no-untyped-def]
+    def continuations(gained, own, token, scores, count):  # type: ignore[no-untyped-def]
         if sizes and len(scores) < sizes[-1]:
             scores = scores.roll(1, 0)
         sizes.append(len(scores))
-        return plain(logits, scores, *rest)
+        return plain(gained, own, token, scores, count)
 
     patch.setattr(beam, "_continuations", continuations)
 
 
 def runner_forgets_the_padding(patch: Patch) -> None:
-    plain = engine.Engine.run
-    patch.setattr(engine.Engine, "run", lambda self, *a, **given: plain(self, *a, **(given | {"source_lengths": None})))
+    plain = runner._Programs.inputs
+    patch.setattr(runner._Programs, "inputs", lambda *a: replace(plain(*a), source_lengths=None))
 
 
 def with_layers(patch: Patch, change: Callable[[Layer], Layer]) -> None:

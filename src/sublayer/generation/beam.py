@@ -25,7 +25,7 @@ from sublayer.generation.constraints import Constraint, TokenHistory, constrain,
 from sublayer.generation.finite import any_nan, refuse
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.generation.top import top
-from sublayer.models.backend import DecoderBackend, S, State
+from sublayer.models.backend import DecoderBackend, S, State, ranked
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
@@ -64,8 +64,14 @@ def beam_search(
     scores = torch.full((len(alive), beam), float("-inf"), device=device)
     scores[:, 0] = 0.0
     while True:
-        logits = model.step(feed, state)[:, -1].float()
-        totals, origins, tokens, gains = _continuations(logits, scores, looked_at, constraints, history)
+        best = None if constraints else ranked(model, feed, state, looked_at)
+        if best is None:
+            logits = model.step(feed, state)[:, -1].float()
+            gained, own, candidates = _best_of_rows(logits, looked_at, constraints, history)
+        else:
+            gained, candidates = best
+            own = gained
+        totals, origins, tokens, gains = _continuations(gained, own, candidates, scores, looked_at)
         if any(map(any_nan, gains)):
             refuse(model, source, source_lengths, request, sentences[alive[0]].length)
         rows: list[int] = []
@@ -101,28 +107,34 @@ def beam_search(
     return [sentence.ranked() for sentence in sentences]
 
 
+def _best_of_rows(
+    logits: Tensor, count: int, constraints: Sequence[Constraint], history: TokenHistory | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the best continuations of each row gain under the constraints and without, and their tokens.
+
+    Shape: logits [B * beam, V] -> [B * beam, count at most] each.
+    """
+    count = min(count, logits.shape[-1])
+    # On a CPU the log-softmax of everything, a single kernel, is twice as fast as the logsumexp that would do.
+    every = logits.log_softmax(dim=-1)
+    if constraints:
+        gained, token = constrain(every, constraints, history).topk(count, dim=-1)
+        return gained, every.gather(1, token), token
+    _, token = top(logits, count)
+    own = every.gather(1, token)
+    return own, own, token
+
+
 def _continuations(
-    logits: Tensor,
-    scores: Tensor,
-    count: int,
-    constraints: Sequence[Constraint] = (),
-    history: TokenHistory | None = None,
+    gained: Tensor, own: Tensor, token: Tensor, scores: Tensor, count: int
 ) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[float]]]:
     """The best continuations of each sentence, best first: total score, hypothesis, token, and its log-probability.
 
-    Shape: logits [B * beam, V], scores [B, beam].
+    The best of a sentence are among the best of its rows.
+
+    Shape: gained, own, token [B * beam, n], scores [B, beam].
     """
-    batch = scores.shape[0]
-    count_a_row = min(count, logits.shape[-1])
-    # The best of a sentence are among the best of its rows. On a CPU the log-softmax of everything, a single kernel, is
-    # twice as fast as the logsumexp that would do.
-    every = logits.log_softmax(dim=-1)
-    if constraints:
-        gained, token = constrain(every, constraints, history).topk(count_a_row, dim=-1)
-        own = every.gather(1, token)
-    else:
-        _, token = top(logits, count_a_row)
-        gained = own = every.gather(1, token)
+    batch, count_a_row = scores.shape[0], token.shape[1]
     offered = (scores.view(-1, 1) + gained).view(batch, -1)
     total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
     return (

@@ -18,7 +18,7 @@ from sublayer.generation.finite import any_nan, is_finite, refuse
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.top import top
 from sublayer.generation.window import window_start
-from sublayer.models.backend import DecoderBackend, S
+from sublayer.models.backend import DecoderBackend, S, ranked
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -94,16 +94,22 @@ def decode(
                 # What was one prompt's samples are texts of their own by now.
                 again = torch.tensor([texts[row][start:-1] for row in rows], dtype=torch.int64, device=device)
                 state, begun, width = model.start(again, capacity=longest - number), start, 1
-        logits = model.step(feed, state)[:, -1].float()
-        if number == 0 and not is_finite(logits):
-            refuse(model, source, source_lengths, request, number)
-        offered = constrain(logits, constraints, history)
-        chosen = choose(offered, rows, number)
-        picked = cast("list[int]", chosen.tolist())
-        gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
+        best = ranked(model, feed, state, 1) if choose is most_probable and not constraints else None
+        if best is not None:
+            gained, chosen = cast("list[float]", best[0].flatten().tolist()), best[1].flatten()
+            picked = cast("list[int]", chosen.tolist())
+            allowed = [True] * len(picked)
+        else:
+            logits = model.step(feed, state)[:, -1].float()
+            if number == 0 and not is_finite(logits):
+                refuse(model, source, source_lengths, request, number)
+            offered = constrain(logits, constraints, history)
+            chosen = choose(offered, rows, number)
+            picked = cast("list[int]", chosen.tolist())
+            gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
+            allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
         if any_nan(gained):
             refuse(model, source, source_lengths, request, number)
-        allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
         step = Step([], [], [], [])
         for place, row in enumerate(rows):
             if row not in running:

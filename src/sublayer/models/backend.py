@@ -11,7 +11,7 @@ fed at most, in both cases.
 
 from __future__ import annotations
 
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -47,3 +47,20 @@ class DecoderBackend(Protocol[S]):
     ) -> S: ...
 
     def step(self, tokens: Tensor, state: S) -> Tensor: ...
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """A backend that can say what is most probable without giving all logits."""
+
+    def best(self, tokens: Tensor, state: Any, count: int) -> tuple[Tensor, Tensor] | None:
+        """Feed a token a row, as `step` does, and return what may follow; None, and nothing fed, where it must step.
+
+        Shape: tokens [R, 1] int64 -> log-probabilities [R, count], largest first, and their tokens [R, count].
+        """
+        ...
+
+
+def ranked(model: DecoderBackend[S], tokens: Tensor, state: S, count: int) -> tuple[Tensor, Tensor] | None:
+    """What the backend says is most probable, as `Ranks.best`; None where it does not rank."""
+    return model.best(tokens, state, count) if isinstance(model, Ranks) else None

@@ -70,7 +70,11 @@ class Block(nn.Module):
             program.add(x, mixed)
             return x
         x = program.lower(self.self_attention_sublayer, x, attend)
-        if self.cross_attention is not None and self.cross_attention_sublayer is not None:
-            cross = self.cross_attention
-            x = program.lower(self.cross_attention_sublayer, x, lambda read: program.lower(cross, read, layer))
+        cross = self.cross_attention
+        if cross is not None and self.cross_attention_sublayer is not None:
+
+            def look(read: fast.Buffer) -> fast.Buffer:
+                return program.lower(cross, read, layer)
+
+            x = program.lower(self.cross_attention_sublayer, x, look)
         return program.lower(self.feed_forward_sublayer, x, feed)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.guard import Guard
-from sublayer.fast.engine.engine import Engine, Matrices
+from sublayer.fast.engine.engine import Engine, Inputs, Matrices
 from sublayer.fast.engine.library import Unavailable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
@@ -103,15 +103,27 @@ class Runner:
         programs = self._programs
         if programs is None or not isinstance(state, DecoderState) or not programs.may_step:
             return cast("DecoderBackend[AnyState]", self.model).step(tokens, state)
-        return programs.step(tokens, state, "logits")
+        return programs.decoding.run(tokens, "logits", programs.inputs(state, tokens)).view(*tokens.shape, -1)
+
+    def best(self, tokens: Tensor, state: AnyState, count: int) -> tuple[Tensor, Tensor] | None:
+        """Feed a token a row as `step` does; what may follow, or None where the modules step, which feeds nothing.
+
+        Shape: tokens [B * num_beams, 1] int64 -> the log-probabilities [B * num_beams, count] of the most probable
+        tokens, largest first, and the tokens.
+        """
+        programs = self._programs
+        if programs is None or not isinstance(state, DecoderState) or not programs.may_step:
+            return None
+        return programs.decoding.best(tokens, "logits", programs.inputs(state, tokens), count)
 
     def _read(self, tokens: Tensor, state: DecoderState) -> None:
         """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
         assert isinstance(self.model, DecoderOnly)
-        if self._programs is None or not self._programs.may_step:
+        programs = self._programs
+        if programs is None or not programs.may_step:
             self.model.decoder.step(tokens, state)
         else:
-            self._programs.step(tokens, state, "hidden", wanted=False)
+            programs.decoding.run(tokens, "hidden", programs.inputs(state, tokens))
 
     def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, config.Weights | None]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.
@@ -156,7 +168,7 @@ class _Programs:
         memory: list[KeysValues] = [(torch.empty(shape), torch.empty(shape)) for shape in shapes]
         assert self.encoding is not None
         parts = [part for pair in memory for part in pair]
-        self.encoding.run(source.contiguous(), until=None, lengths=lengths, memory=parts)
+        self.encoding.run(source, None, Inputs(lengths=lengths, memory=parts))
         capacity = most if capacity is None else min(capacity, most)
         cache = KeyValueCache(
             layers=len(decoder.layers), rows=count * num_beams, heads=decoder.cache_heads, capacity=capacity,
@@ -164,25 +176,22 @@ class _Programs:
         )  # fmt: skip
         return DecoderState(cache, memory, lengths, num_beams, most)
 
-    def step(self, tokens: Tensor, state: DecoderState, until: str, *, wanted: bool = True) -> Tensor:
-        """Feed tokens and return what is marked `until`. Shape: tokens [R, n] int64 -> [R, n, V]."""
+    def inputs(self, state: DecoderState, tokens: Tensor) -> Inputs:
+        """What the next step reads besides its tokens, [R, n]; the state moves on by n."""
         new = tokens.shape[1]
         state.make_room(new)
         if any(not part.is_contiguous() for pair in state.memory for part in pair):
             # Whoever made this state has other ways to keep a source.
             state.memory = [(key.contiguous(), value.contiguous()) for key, value in state.memory]
-        found = self.decoding.run(
-            tokens.contiguous(),
-            until=until,
+        held = state.cache.length
+        state.cache.advance(new)
+        return Inputs(
             cache=state.cache.buffer,
-            held=state.cache.length,
+            held=held,
             padding=state.padding,
             memory=[part for pair in state.memory for part in pair],
             source_lengths=state.memory_lengths,
-            wanted=wanted,
         )
-        state.cache.advance(new)
-        return tokens if found is None else found.view(*tokens.shape, -1)
 
 
 def _guard(model: EncoderDecoder | DecoderOnly) -> Guard:

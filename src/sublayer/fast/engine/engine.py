@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -66,6 +67,24 @@ class Matrices:
         return self._packed[key][1].struct
 
 
+@dataclass(slots=True)
+class Inputs:
+    """What a run reads and writes besides its tokens.
+
+    cache: keys and values of the tokens before, to which those of the new ones are added, [layers, 2, R, G, C, d];
+    held: how many positions it holds. padding: how many of them are padding in each row, [R]. lengths: real tokens of
+    each row, [R], where there is no cache. memory: keys, then values, of the source of each layer, [B, G, S, d];
+    source_lengths: [B].
+    """
+
+    cache: Tensor | None = None
+    held: int = 0
+    padding: Tensor | None = None
+    lengths: Tensor | None = None
+    memory: Sequence[Tensor] = ()
+    source_lengths: Tensor | None = None
+
+
 class Engine:
     """Runs one program.
 
@@ -98,43 +117,61 @@ class Engine:
         if getattr(self, "_engine", None):
             library().engine_free(self._engine)
 
-    def run(
-        self,
-        tokens: Tensor,
-        *,
-        until: str | None,
-        cache: Tensor | None = None,
-        held: int = 0,
-        padding: Tensor | None = None,
-        lengths: Tensor | None = None,
-        memory: Sequence[Tensor] = (),
-        source_lengths: Tensor | None = None,
-        wanted: bool = True,
-    ) -> Tensor | None:
+    def run(self, tokens: Tensor, until: str | None, inputs: Inputs) -> Tensor:
         """Run the program for new tokens up to the mark `until`, or to its end, and return what is marked.
 
-        Args:
-            cache: keys and values of the tokens before, to which those of the new ones are added, [layers, 2, R, G, C,
-                d]; held: how many positions it holds; padding: how many of them are padding in each row, [R].
-            lengths: real tokens of each row, [R], where there is no cache. memory: keys, then values, of the source of
-                each layer, [B, G, S, d]; source_lengths: [B]. wanted: whether to return anything.
+        Shape: tokens [R, n] int64 -> [R * n, width of what is marked]; [R * n, 0] without a mark.
 
-        Shape: tokens [R, n] int64 -> [R * n, width of what is marked].
+        Raises:
+            IndexError: a token is not in the vocabulary.
         """
-        rows, fresh = tokens.shape
-        count, table, width = self._marks[until] if until is not None else (self.count, 0, 0)
-        out = torch.empty(rows * fresh, width) if wanted and until is not None else None
+        width = 0 if until is None else self._marks[until][2]
+        out = torch.empty(tokens.numel(), width)
+        self._call(tokens, until, inputs, out=out.data_ptr() if width else None)
+        return out
+
+    def best(self, tokens: Tensor, until: str, inputs: Inputs, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` largest numbers of what is marked: their log-softmax, the largest first, and their places.
+
+        Shape: tokens [R, n] int64 -> [R * n, count] float32 and int64.
+
+        Raises:
+            IndexError: a token is not in the vocabulary.
+        """
+        logs, places = torch.empty(tokens.numel(), count), torch.empty(tokens.numel(), count, dtype=torch.int64)
+        self._call(tokens, until, inputs, best=count, best_columns=places.data_ptr(), best_logs=logs.data_ptr())
+        return logs, places
+
+    def _call(self, tokens: Tensor, until: str | None, inputs: Inputs, **results: int | None) -> None:
+        """Run, and write to the results, which are fields of `Call`."""
+        tokens = tokens.contiguous()
+        count, table, _ = (self.count, 0, 0) if until is None else self._marks[until]
+        memory, cache = inputs.memory, inputs.cache
         pointers = (ctypes.c_void_p * max(len(memory), 1))(*(part.data_ptr() for part in memory))
         call = CCall(
-            tokens=tokens.data_ptr(), rows=rows, fresh=fresh, held=held,
-            capacity=0 if cache is None else cache.shape[4], cache=_pointer(cache), padding=_pointer(padding),
-            lengths=_pointer(lengths), sources=memory[0].shape[0] if memory else 0,
-            source_length=memory[0].shape[2] if memory else 0, memory=ctypes.addressof(pointers),
-            source_lengths=_pointer(source_lengths), count=count, result=table, out=_pointer(out),
-        )  # fmt: skip
-        if library().engine_run(self._engine, ctypes.byref(call)):
-            raise MemoryError(f"the engine has no memory for {rows * fresh} tokens")
-        return out
+            tokens=tokens.data_ptr(),
+            rows=tokens.shape[0],
+            fresh=tokens.shape[1],
+            held=inputs.held,
+            capacity=0 if cache is None else cache.shape[4],
+            cache=_pointer(cache),
+            padding=_pointer(inputs.padding),
+            lengths=_pointer(inputs.lengths),
+            sources=memory[0].shape[0] if memory else 0,
+            source_length=memory[0].shape[2] if memory else 0,
+            memory=ctypes.addressof(pointers),
+            source_lengths=_pointer(inputs.source_lengths),
+            count=count,
+            result=table,
+            **results,
+        )
+        match library().engine_run(self._engine, ctypes.byref(call)):
+            case 0:
+                return
+            case -2:
+                raise IndexError("a token is not in the model's vocabulary")
+            case _:
+                raise MemoryError(f"the engine has no memory for {tokens.numel()} tokens")
 
     def _op(self, operation: Operation, matrices: Matrices, structs: list[CMatrix]) -> COp:
         source = operation.source if operation.source is not None else operation.out

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sublayer.errors import InputError
 
@@ -68,6 +69,9 @@ class CCall(Structure):
         ("count", c_int64),
         ("result", c_int32),
         ("out", c_void_p),
+        ("best", c_int64),
+        ("best_columns", c_void_p),
+        ("best_logs", c_void_p),
     ]
 
 
@@ -87,7 +91,7 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
     except OSError as error:
         raise Unavailable(f"{path.name} cannot be loaded: {error}") from None
-    signatures = {
+    signatures: Mapping[str, tuple[Any, list[Any]]] = {
         "matrix_bytes": (c_int64, [c_int32, c_int64, c_int64]),
         "matrix_pack": (None, [c_int32, c_int64, c_int64, c_void_p, c_void_p]),
         "matrix_unpack": (None, [POINTER(CMatrix), c_void_p]),

@@ -68,7 +68,7 @@ class Positions:
     """What the positions of a stack do to a token at each place, as tables over L places.
 
     added: to the embedding, [L, D]. cos, sin: of the turn of each pair of a head's first numbers, [L, pairs];
-    interleaved: whether a pair stands side by side. bias: on the scores, by distance: key - query + L - 1, [H, 2 L - 1].
+    interleaved: whether a pair stands side by side. bias: on the scores, [H, 2 L - 1], by key - query + L - 1.
     """
 
     length: int
@@ -112,7 +112,7 @@ class Program:
         Raises:
             NotLowered: it does not say how; or it is a subclass of a part that does, and may compute something else.
         """
-        if type(part) is nn.Identity and not _hooked(part):
+        if type(part) is nn.Identity:
             return arguments[0]
         lower = vars(type(part)).get("lower")
         if lower is None or "forward" in vars(part):
@@ -257,10 +257,6 @@ def placed(program: Program) -> tuple[list[int], list[int]]:
             if last[number] == time:
                 free.setdefault(program.widths[number], []).append(tables[number])
     return tables, widths
-
-
-def _hooked(part: nn.Module) -> bool:
-    return bool(part._forward_hooks) or bool(part._forward_pre_hooks)
 
 
 def numbers(tensor: Tensor) -> Tensor:

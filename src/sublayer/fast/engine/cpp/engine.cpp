@@ -426,12 +426,21 @@ void engine_free(Engine* engine) {
 }
 
 int32_t engine_run(Engine* engine, const Call* call) {
+    for (int64_t i = 0; i < call->count; i++)
+        for (int64_t token = 0; engine->ops[i].code == EMBED && token < call->rows * call->fresh; token++)
+            if (call->tokens[token] < 0 || call->tokens[token] >= engine->matrices[engine->ops[i].matrix].out) return -2;
     if (!prepare(engine, call)) return -1;
     engine->rounded_buffer = -1;
     for (int64_t i = 0; i < call->count; i++) run(engine, &engine->ops[i], call);
     const int64_t width = call->out ? engine->widths[call->result] : 0;
     for (int64_t row = 0; call->out && row < call->rows * call->fresh; row++)
         memcpy(call->out + row * width, row_of(engine, call->result, row, 0), 4 * (size_t)width);
+    const int64_t looked_at = call->best ? engine->widths[call->result] : 0;
+    if (call->best)
+        for_rows(engine, call->rows * call->fresh, 8 * looked_at, [&](int64_t row) {
+            engine->kernels->best(looked_at, row_of(engine, call->result, row, 0), call->best,
+                                  call->best_columns + row * call->best, call->best_logs + row * call->best);
+        });
     return 0;
 }
 

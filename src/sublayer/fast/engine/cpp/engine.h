@@ -90,6 +90,9 @@ typedef struct {
     int64_t count;                  // how many operations of the program to run, from the first on
     int32_t result;                 // which buffer to copy to `out`
     float* out;                     // [N, width of the buffer]; or none
+    int64_t best;                   // how many of the largest numbers of each row of that buffer are wanted
+    int64_t* best_columns;          // [N, best]: where they stand, the largest first, of equal ones the first
+    float* best_logs;               // [N, best]: log softmax there
 } Call;
 
 // Bytes of a matrix once packed; a multiple of 64. 0 where the format does not fit (INT8 and INT4 want columns in 32s).
@@ -111,7 +114,7 @@ const char* instruction_sets(void);
 Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* matrices, const int64_t* widths,
                    int64_t buffers, int32_t threads);
 void engine_free(Engine* engine);
-// 0, or -1 for no memory.
+// 0; -1 for no memory; -2 where a token has no row in the table of an EMBED.
 int32_t engine_run(Engine* engine, const Call* call);
 
 #pragma GCC visibility pop

@@ -60,6 +60,33 @@ void cap(float cap, int64_t width, const float* in, float* out) {
     map(width, in, out, [&](Floats x) { return all(cap) * hyperbolic_tangent(x / all(cap)); });
 }
 
+// The `count` largest numbers, in their order, and their log softmax: x - log(sum of e^x), about the largest.
+void best(int64_t width, const float* x, int64_t count, int64_t* columns, float* logs) {
+    constexpr int64_t BLOCK = 8 * LANES;
+    int64_t found = 0;
+    for (int64_t block = 0; block < width; block += BLOCK) {
+        const int64_t end = block + BLOCK < width ? block + BLOCK : width;
+        if (found == count && end == block + BLOCK) {
+            Floats most = load(x + block);
+            for (int64_t i = LANES; i < BLOCK; i += LANES) most = larger(most, load(x + block + i));
+            if (largest(most) <= logs[count - 1]) continue;
+        }
+        for (int64_t column = block; column < end; column++) {
+            if (found == count && !(x[column] > logs[count - 1])) continue;
+            int64_t place = found < count ? found++ : count - 1;
+            for (; place > 0 && x[column] > logs[place - 1]; place--)
+                logs[place] = logs[place - 1], columns[place] = columns[place - 1];
+            logs[place] = x[column], columns[place] = column;
+        }
+    }
+    const float most = found ? logs[0] : 0;
+    // NaN anywhere makes the sum NaN, and so all that is given.
+    const float total = sum_of(width, x, [&](Floats y) { return exponential(y - all(most)); });
+    const float log_total = most + logf(total);
+    for (int64_t place = 0; place < count; place++)
+        logs[place] = place < found ? logs[place] - log_total : -INFINITY, columns[place] = place < found ? columns[place] : 0;
+}
+
 }  // namespace
 
 #define NAMED(prefix, isa) prefix##isa
@@ -67,4 +94,4 @@ void cap(float cap, int64_t width, const float* in, float* out) {
 #define TEXT(isa) #isa
 #define NAME(isa) TEXT(isa)
 
-extern const Kernels KERNELS(ISA) = {NAME(ISA), round_row, product, norm, rotate, gate, add, scale, cap, attend};
+extern const Kernels KERNELS(ISA) = {NAME(ISA), round_row, product, norm, rotate, gate, add, scale, cap, attend, best};

@@ -63,6 +63,7 @@ struct Kernels {
     void (*scale)(float factor, int64_t width, const float* in, float* out);
     void (*cap)(float cap, int64_t width, const float* in, float* out);
     void (*attend)(const Queries* queries, float* scratch);
+    void (*best)(int64_t width, const float* x, int64_t count, int64_t* columns, float* logs);
 };
 
 // Floats that `attend` wants as scratch.
