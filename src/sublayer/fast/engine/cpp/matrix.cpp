@@ -40,13 +40,20 @@ static uint16_t float_to_bfloat16(float number) {
 }
 
 static float largest_magnitude(const float* numbers, int64_t count) {
-    float found = 0;
+    // As whole numbers magnitudes have the same order, and a compiler makes vectors of it.
+    uint32_t found = 0;
     for (int64_t i = 0; i < count; i++) {
-        const float size = fabsf(numbers[i]);
-        found = size > found ? size : found;
+        const uint32_t bits = to_bits(numbers[i]) & 0x7fffffff;
+        found = bits > found ? bits : found;
     }
-    return found;
+    return from_bits(found);
 }
+
+// To the nearest whole number, halves to the even one, for numbers below 2^22: behind 1.5 * 2^23 no bits are left for a
+// fraction. Unlike `rintf` a compiler makes vectors of it.
+static float nearest(float number) { return (number + 12582912.0f) - 12582912.0f; }
+
+static float within(float number, float least, float most) { return number < least ? least : number > most ? most : number; }
 
 int64_t matrix_bytes(int32_t format, int64_t out, int64_t in) {
     if (format < FLOAT32 || format > INT4 || (format >= INT8 && in % GROUP != 0)) return 0;
@@ -57,76 +64,78 @@ int64_t matrix_bytes(int32_t format, int64_t out, int64_t in) {
 // The scale and the 32 numbers plus 8 that stand for these, with the least sum of squared errors among some scales. The
 // first takes the largest number to -8, as in GGUF's Q4_0: what was of that type is kept as it is.
 static uint16_t round_group(const float* numbers, uint8_t* rounded) {
-    float extreme = 0;
-    for (int i = 0; i < GROUP; i++) extreme = fabsf(numbers[i]) > fabsf(extreme) ? numbers[i] : extreme;
-    float best = INFINITY;
+    const float size = largest_magnitude(numbers, GROUP);
+    float extreme = -size, best = INFINITY;
+    for (int i = 0; i < GROUP; i++) extreme = numbers[i] == size ? size : extreme;
     uint16_t chosen = 0;
     memset(rounded, 8, GROUP);
-    // -8 to -6.75, and the same with the other sign: 7 is the largest on that side.
-    for (int candidate = 0; candidate < 10 && best > 0; candidate++) {
-        const float steps = candidate < 6 ? -8.0f + 0.25f * (float)candidate : 7.5f - 0.25f * (float)(candidate - 6);
+    const float candidates[] = {-8.0f, -9.0f, -8.75f, -8.5f, -8.25f, -7.75f, -7.5f, -7.25f, -7.0f};
+    for (const float steps : candidates) {
         const uint16_t half = float_to_half(extreme / steps);
         const float scale = half_to_float(half);
-        if (scale == 0 || isinf(scale)) break;
+        if (scale == 0 || isinf(scale) || best == 0) break;
         const float inverse = 1.0f / scale;
-        float error = 0;
-        uint8_t tried[GROUP];
-        for (int i = 0; i < GROUP; i++) {
-            float nearest = rintf(numbers[i] * inverse);
-            nearest = nearest < -8.0f ? -8.0f : nearest > 7.0f ? 7.0f : nearest;
-            const float missing = numbers[i] - scale * nearest;
-            error += missing * missing;
-            tried[i] = (uint8_t)(nearest + 8.0f);
-        }
-        if (error < best) {
-            best = error;
-            chosen = half;
-            memcpy(rounded, tried, GROUP);
-        }
+        float error = 0, tried[GROUP];
+        for (int i = 0; i < GROUP; i++) tried[i] = nearest(within(numbers[i] * inverse, -8.0f, 7.0f));
+        for (int i = 0; i < GROUP; i++) error += (numbers[i] - scale * tried[i]) * (numbers[i] - scale * tried[i]);
+        if (!(error < best)) continue;
+        best = error;
+        chosen = half;
+        for (int i = 0; i < GROUP; i++) rounded[i] = (uint8_t)(tried[i] + 8.0f);
     }
     return chosen;
 }
 
-static void pack_row(int32_t format, int64_t in, const float* numbers, char* panel, int64_t lane, float* scale) {
-    switch (format) {
+// The numbers of a row from column `first` on, at most 32 of them, to their places in a panel.
+static void pack_numbers(const Matrix* matrix, int64_t first, int64_t count, const float* numbers, char* panel,
+                         int64_t lane, float scale) {
+    switch (matrix->format) {
         case FLOAT32:
-            for (int64_t k = 0; k < in; k++) ((float*)panel)[k * PANEL + lane] = numbers[k];
+            for (int64_t k = 0; k < count; k++) ((float*)panel)[(first + k) * PANEL + lane] = numbers[k];
             return;
         case BFLOAT16:
-            for (int64_t k = 0; k < in; k++)
-                ((uint16_t*)panel)[(k / 2 * PANEL + lane) * 2 + k % 2] = float_to_bfloat16(numbers[k]);
+            for (int64_t k = 0; k < count; k++)
+                ((uint16_t*)panel)[((first + k) / 2 * PANEL + lane) * 2 + k % 2] = float_to_bfloat16(numbers[k]);
             return;
         case INT8: {
-            *scale = largest_magnitude(numbers, in) / 127.0f;
-            // Where the inverse of the scale is no number, all of them are as good as zero.
-            const float inverse = 1.0f / *scale;
-            if (isinf(inverse)) *scale = 0;
-            for (int64_t k = 0; k < in; k++) {
-                float nearest = *scale == 0 ? 0 : rintf(numbers[k] * inverse);
-                nearest = nearest < -127.0f ? -127.0f : nearest > 127.0f ? 127.0f : nearest;
-                ((int8_t*)panel)[(k / 4 * PANEL + lane) * 4 + k % 4] = (int8_t)nearest;
-            }
+            int8_t rounded[GROUP];
+            const float inverse = scale == 0 ? 0 : 1.0f / scale;
+            for (int k = 0; k < GROUP; k++) rounded[k] = (int8_t)nearest(within(numbers[k] * inverse, -127.0f, 127.0f));
+            for (int k = 0; k < GROUP; k += 4) memcpy(panel + ((first + k) / 4 * PANEL + lane) * 4, rounded + k, 4);
             return;
         }
-        default:
-            for (int64_t group = 0; group < in / GROUP; group++) {
-                uint8_t rounded[GROUP];
-                const uint16_t half = round_group(numbers + group * GROUP, rounded);
-                ((uint16_t*)(panel + in / 2 * PANEL))[group * PANEL + lane] = half;
-                for (int k = 0; k < GROUP; k++) {
-                    uint8_t* byte = (uint8_t*)panel + group * GROUP / 2 * PANEL + (k / 8 * PANEL + lane) * 4 + k % 4;
-                    *byte = (uint8_t)(k / 4 % 2 == 0 ? rounded[k] : *byte | rounded[k] << 4);
-                }
-            }
+        default: {
+            uint8_t rounded[GROUP];
+            ((uint16_t*)group_scales_at(panel, matrix->in))[first / GROUP * PANEL + lane] = round_group(numbers, rounded);
+            for (int k = 0; k < GROUP; k += 8)
+                for (int i = 0; i < 4; i++)
+                    panel[((first + k) / 8 * PANEL + lane) * 4 + i] = (char)(rounded[k + i] | rounded[k + 4 + i] << 4);
+        }
     }
+}
+
+// The scale of an INT8 row. 0 where its inverse would be no number: the row is as good as zeros.
+static float scale_of(const float* numbers, int64_t count) {
+    const float scale = largest_magnitude(numbers, count) / 127.0f;
+    return isinf(1.0f / scale) ? 0 : scale;
 }
 
 void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, void* packed) {
     memset(packed, 0, (size_t)matrix_bytes(format, out, in));
-    char* const scales = (char*)packed + in_steps(out, PANEL) * panel_bytes(format, in);
-    for (int64_t row = 0; row < out; row++)
-        pack_row(format, in, weights + row * in, (char*)packed + row / PANEL * panel_bytes(format, in), row % PANEL,
-                 (float*)scales + row);
+    const Matrix matrix = {format, out, in, packed};
+    for (int64_t row = 0; row < out; row += PANEL) {
+        const int64_t rows = out - row < PANEL ? out - row : PANEL;
+        char* const panel = (char*)panel_at(&matrix, row / PANEL);
+        float scales[PANEL] = {};
+        if (format == INT8) {
+            for (int64_t lane = 0; lane < rows; lane++) scales[lane] = scale_of(weights + (row + lane) * in, in);
+            memcpy((void*)scales_at(&matrix, row / PANEL), scales, sizeof scales);
+        }
+        for (int64_t first = 0; first < in; first += GROUP)
+            for (int64_t lane = 0; lane < rows; lane++)
+                pack_numbers(&matrix, first, in - first < GROUP ? in - first : GROUP, weights + (row + lane) * in + first,
+                             panel, lane, scales[lane]);
+    }
 }
 
 void matrix_row(const Matrix* matrix, int64_t row, float* numbers) {
