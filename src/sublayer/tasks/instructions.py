@@ -77,7 +77,7 @@ def answered(
     return Likelihood(nats, tokens), exact / count
 
 
-class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
+class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedTexts]):
     """The answers of conversations."""
 
     kind: ClassVar = config.InstructionsTask
@@ -99,7 +99,7 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
     def examples(self, table: Rows[Conversation], how: Encoding) -> EncodedTexts:
         return encode_conversations(table, how.tokenizer, how.max_length, positions=how.positions)
 
-    def objective(self, material: Material[Rows[Conversation]]) -> Answering:
+    def objective(self, material: Material[Rows[Conversation], EncodedTexts]) -> Answering:
         c = material.recipe.training
         return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None, rows="conversations")
 

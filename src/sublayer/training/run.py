@@ -22,6 +22,7 @@ import torch
 
 from sublayer import config
 from sublayer.config.load import UNFINISHED, LoadedRecipe, dump_toml, load_recipe
+from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Loader
 from sublayer.drawing import attempt
 from sublayer.errors import CheckpointError, ConfigError, DataError
@@ -206,7 +207,7 @@ class Result:
     out: Path
     work: Work
     model: Model
-    objective: Objective
+    objective: Objective[AnyBatch]
     start: Start | None
 
     def write(self) -> None:
@@ -259,7 +260,7 @@ def _counted(model: Model) -> str:
     return f"{every:,} parameters" if every == learning else f"{learning:,} of {every:,} parameters learn,"
 
 
-def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None]) -> bool:
+def _trained(trainer: Trainer[AnyBatch], saved: Checkpoint | None, draw: Callable[[], None]) -> bool:
     """Train, from the checkpoint where there is one, and draw the curves whatever happens."""
     log, reporter = trainer.around.log, trainer.around.reporter
     try:
@@ -278,7 +279,7 @@ def _trained(trainer: Trainer, saved: Checkpoint | None, draw: Callable[[], None
     return finished
 
 
-def _going_on(trainer: Trainer) -> str:
+def _going_on(trainer: Trainer[AnyBatch]) -> str:
     """Where a run goes on, and with which learning rate."""
     c, p = trainer.c, trainer.progress
     whole = f"{c.steps:,}" if c.minutes is None else f"{p.seconds / 60:.1f} of {c.minutes:g} minutes"
