@@ -49,22 +49,24 @@ def inspect(
     from importlib.util import find_spec
 
     from sublayer.errors import ConfigError
-    from sublayer.inspection import server
+    from sublayer.inspection import listening as network
+    from sublayer.inspection.inspector import Inspector
+    from sublayer.inspection.server import application
     from sublayer.inspection.subject import describe, folder_name, held_out
 
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed", "pip install 'sublayer[inspect]'.")
     # Before the model is loaded: a port that is taken should not cost that time.
-    listening = server.bound(host, PORT, tries=20) if port is None else server.bound(host, port)
+    listening = network.bound(host, PORT, tries=20) if port is None else network.bound(host, port)
     with listening:
         subject = opened(model, device)
         about = describe(subject, folder_name(model), held_out(model))
-        inspector = server.Inspector(subject, about, seconds)
-        app = server.application(inspector, text=text, names=frozenset({host.lower()}))
-        where = server.addresses(listening)
+        inspector = Inspector(subject, about, seconds)
+        app = application(inspector, text=text, names=frozenset({host.lower()}))
+        where = network.addresses(listening)
         say(f"{about.name}: {' or '.join(where)}")
-        if server.is_exposed(listening):
+        if network.is_exposed(listening):
             say(
                 "sublayer: warning: whoever can reach this machine's network address can use the model and look into "
                 "it. There is no password, and nothing is encrypted. Without --host, only this machine is let in.",
@@ -75,7 +77,7 @@ def inspect(
 
             webbrowser.open(where[0])
         try:
-            server.serve(app, listening)
+            network.serve(app, listening)
         finally:
             if not inspector.close():
                 # The model's thread still computes, and Python cannot end a thread that is inside of a product.
