@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.inspecting import opened
 from sublayer.cli.terminal import say
 
@@ -16,7 +16,7 @@ PORT = 8642
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     text: Annotated[str, typer.Argument(help="Initial text of the page.", metavar="TEXT", show_default=False)] = "",
     host: Annotated[
         str,
@@ -35,7 +35,7 @@ def inspect(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Time limit for one request, in seconds.")] = 60.0,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Serve a local web page to look into a model: the attention of every layer and head, candidates for each token,
     the logit lens, and the output with heads switched off.
