@@ -37,6 +37,8 @@ CHAT = (
 class Answering(Modelling):
     """Answers of conversations, which can also be right or wrong as a whole."""
 
+    rows: ClassVar = "conversations"
+
     def evaluate(self, model: CausalModel) -> dict[str, float]:
         """With the part of the conversations whose answers a greedy search would give, word for word."""
         found, exact = answered(model, self.examples, self.batching)
@@ -101,7 +103,7 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedText
 
     def objective(self, material: Material[Rows[Conversation], EncodedTexts]) -> Answering:
         c = material.recipe.training
-        return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None, rows="conversations")
+        return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Conversation], how: Scoring) -> Scored:
         """The last answer of each conversation, by greedy search."""
