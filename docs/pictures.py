@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sublayer.hub.folder import read
-from sublayer.inspection import server
+from sublayer.inspection.inspector import Inspector
+from sublayer.inspection.listening import addresses, bound
+from sublayer.inspection.server import application
 from sublayer.inspection.subject import describe, folder_name, held_out
 
 FOLDER = Path(__file__).with_name("pictures")
@@ -113,15 +115,13 @@ def served(path: Path) -> Iterator[str]:
     import uvicorn
 
     subject = read(path)
-    inspector = server.Inspector(subject, describe(subject, folder_name(path), held_out(path)), seconds=300)
-    listening = server.bound("127.0.0.1", 0)
-    running = uvicorn.Server(
-        uvicorn.Config(server.application(inspector), log_level="warning", ws="none", lifespan="off")
-    )
+    inspector = Inspector(subject, describe(subject, folder_name(path), held_out(path)), seconds=300)
+    listening = bound("127.0.0.1", 0)
+    running = uvicorn.Server(uvicorn.Config(application(inspector), log_level="warning", ws="none", lifespan="off"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield server.address(listening)
+        yield addresses(listening)[0]
     finally:
         running.should_exit = True
         thread.join()

@@ -28,7 +28,8 @@ from sublayer import files
 from sublayer.cli import main as cli
 from sublayer.fast import machine
 from sublayer.hub import folder as model_folder
-from sublayer.training import checkpoint, run, trainer
+from sublayer.text import Tokenizer
+from sublayer.training import checkpoint, trainer
 
 torch.set_num_threads(1)
 Figure().savefig(io.BytesIO(), format="png")  # imports fonts and writers of pictures
@@ -80,7 +81,7 @@ def kill_before_recipe() -> None:
 
 def kill_before_tokenizer() -> None:
     """SIGKILL when recipe.toml stands there and tokenizer.json does not."""
-    run.Tokenizer.save = lambda self, path: die()
+    Tokenizer.save = lambda self, path: die()
 
 
 def kill_in_model() -> None:

@@ -99,7 +99,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f"sublayer.cli.{command}.load_generator", lambda path, device, weights=None: generator(max_tokens=20)
         )
     # It would serve until somebody stops it.
-    monkeypatch.setattr("sublayer.inspection.server.serve", lambda app, listening: None)
+    monkeypatch.setattr("sublayer.inspection.listening.serve", lambda app, listening: None)
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)

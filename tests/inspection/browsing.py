@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from sublayer.inspection import server
-from sublayer.inspection.server import Inspector
+from sublayer.inspection.inspector import Inspector
+from sublayer.inspection.listening import addresses, bound
+from sublayer.inspection.server import application
 from sublayer.inspection.subject import Subject, describe
 
 CHROMIUM = "/usr/bin/chromium"
@@ -57,14 +58,14 @@ def served(subject: Subject, *, text: str = "", seconds: float = 60.0) -> Iterat
     """The address of a server with this model behind it, as `sublayer inspect` makes one."""
     import uvicorn
 
-    listening = server.bound("127.0.0.1", 0)
-    app = server.application(Inspector(subject, describe(subject, "small"), seconds), text=text)
+    listening = bound("127.0.0.1", 0)
+    app = application(Inspector(subject, describe(subject, "small"), seconds), text=text)
     # Here a test ends the server, where on the command line a signal does.
     running = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield server.addresses(listening)[0]
+        yield addresses(listening)[0]
     finally:
         running.should_exit = True
         thread.join()

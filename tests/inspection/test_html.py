@@ -127,10 +127,10 @@ def test_attend_refuses(folder, tmp_path, monkeypatch, arguments, message):
 
 
 def test_inspect_says_where_the_page_is(folder, monkeypatch):
-    from sublayer.inspection import server
+    from sublayer.inspection import listening as network
 
     served = []
-    monkeypatch.setattr(server, "serve", lambda app, listening: served.append(*server.addresses(listening)))
+    monkeypatch.setattr(network, "serve", lambda app, listening: served.append(*network.addresses(listening)))
     done = sublayer("inspect", folder, "Where?", "--port", 0, "--device", "cpu")
     assert done.code == 0, done.err
     assert done.out == f"small: {served[0]}\n"

@@ -20,9 +20,13 @@ import pytest
 
 from inspection.subjects import SENTENCE, generator, translator
 from sublayer.errors import InputError
+from sublayer.inspection import connections as network
+from sublayer.inspection import inspector as asking
 from sublayer.inspection import server
+from sublayer.inspection.inspector import Busy, GivenUp, Inspector
+from sublayer.inspection.listening import addresses, bound, is_exposed, serve
 from sublayer.inspection.look import look
-from sublayer.inspection.server import Busy, GivenUp, Inspector, addresses, application, bound, is_exposed
+from sublayer.inspection.server import application
 from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Question
 
@@ -182,7 +186,7 @@ def test_an_error_of_our_own_is_told_and_shows_nothing(inspector, monkeypatch, c
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret path")
 
-    monkeypatch.setattr(server, "look", broken)
+    monkeypatch.setattr(asking, "look", broken)
     status, _, body = call(application(inspector), "POST", "/api/view", JSON, question())
     assert status == 500
     assert b"secret" not in body
@@ -252,7 +256,7 @@ def test_who_hangs_up_stops_the_model(monkeypatch):
             check()
             time.sleep(0.01)
 
-    monkeypatch.setattr(server, "look", endless)
+    monkeypatch.setattr(asking, "look", endless)
     subject = generator()
     begun = time.monotonic()
     status, _, _ = call(
@@ -264,7 +268,7 @@ def test_who_hangs_up_stops_the_model(monkeypatch):
 
 def test_questions_take_turns(monkeypatch):
     inside, most = 0, 0
-    real = server.look
+    real = asking.look
 
     def counted(*given: Any, **named: Any) -> Any:
         nonlocal inside, most
@@ -275,7 +279,7 @@ def test_questions_take_turns(monkeypatch):
         finally:
             inside -= 1
 
-    monkeypatch.setattr(server, "look", counted)
+    monkeypatch.setattr(asking, "look", counted)
     subject = translator()
     one = Inspector(subject, describe(subject))
     off = [{"map": "cross", "layer": 1, "head": 0}]
@@ -298,7 +302,7 @@ def test_questions_take_turns(monkeypatch):
 
 
 def test_too_many_may_not_wait(monkeypatch):
-    monkeypatch.setattr(server, "WAITING", 0)
+    monkeypatch.setattr(asking, "WAITING", 0)
     subject = generator()
     with pytest.raises(Busy, match="wait for the model"):
         Inspector(subject, describe(subject)).answer(Question(text=SENTENCE), threading.Event())
@@ -339,7 +343,8 @@ def test_what_others_can_reach_is_said():
 
 @pytest.fixture
 def fast_to_lose_patience(monkeypatch):
-    monkeypatch.setattr(server, "READING", 2.0)
+    for module in (network, server):
+        monkeypatch.setattr(module, "READING", 2.0)
 
 
 @contextmanager
@@ -357,7 +362,7 @@ def running(inspector: Inspector) -> Iterator[tuple[str, int]]:
     with pytest.MonkeyPatch.context() as patch, bound("127.0.0.1", 0) as listening:
         patch.setattr(uvicorn.Server, "run", kept)
         where = listening.getsockname()[:2]
-        thread = threading.Thread(target=server.serve, args=(application(inspector), listening))
+        thread = threading.Thread(target=serve, args=(application(inspector), listening))
         thread.start()
         try:
             yield where
@@ -391,13 +396,13 @@ def endless(*_: Any, check: Any, **__: Any) -> Any:
 
 def test_sixty_questions_at_once_are_each_answered_or_refused_in_their_time(monkeypatch):
     """The default executor queued them unseen: 54 of 60 waited longer than `--seconds`."""
-    real = server.look
+    real = asking.look
 
     def slow(*given: Any, **named: Any) -> Any:
         time.sleep(0.3)
         return real(*given, **named)
 
-    monkeypatch.setattr(server, "look", slow)
+    monkeypatch.setattr(asking, "look", slow)
     subject = translator()
     seconds = 3.0
     with running(Inspector(subject, describe(subject), seconds)) as where, ThreadPoolExecutor(60) as crowd:
@@ -409,7 +414,7 @@ def test_sixty_questions_at_once_are_each_answered_or_refused_in_their_time(monk
 
 def test_the_time_is_kept_by_a_model_that_does_not_look_at_the_clock(monkeypatch):
     done = threading.Event()
-    monkeypatch.setattr(server, "look", lambda *_, **__: done.wait(20))
+    monkeypatch.setattr(asking, "look", lambda *_, **__: done.wait(20))
     subject = translator()
     try:
         with running(Inspector(subject, describe(subject), seconds=1.0)) as where:
@@ -422,7 +427,7 @@ def test_the_time_is_kept_by_a_model_that_does_not_look_at_the_clock(monkeypatch
             assert took < 3
             done.set()
             time.sleep(0.2)
-            monkeypatch.setattr(server, "look", endless)
+            monkeypatch.setattr(asking, "look", endless)
     finally:
         done.set()
 
@@ -441,7 +446,7 @@ def test_two_hundred_slow_connections_shut_nobody_out(inspector, held, monkeypat
     """They held the page for over 36 s."""
     # What is tried is who gets through to the model, not the model.
     view = look(inspector.subject, Question(text=SENTENCE), about=inspector.about)
-    monkeypatch.setattr(server, "look", lambda *_, **__: view)
+    monkeypatch.setattr(asking, "look", lambda *_, **__: view)
     one = Inspector(inspector.subject, inspector.about, seconds=30.0)
     with running(one) as where, ExitStack() as slow, ThreadPoolExecutor(6) as crowd:
         connections = [slow.enter_context(socket.create_connection(where, timeout=30)) for _ in range(200)]
@@ -461,12 +466,13 @@ def test_two_hundred_slow_connections_shut_nobody_out(inspector, held, monkeypat
 def test_control_c_ends_it_and_twice_at_once(tmp_path):
     program = (
         "import sys, threading, time\n"
-        "from sublayer.inspection import server\n"
-        "listening = server.bound('127.0.0.1', 0)\n"
-        "inspector = server.Inspector(None, None, 600)\n"
-        "server.look = lambda *_, **__: time.sleep(600)\n"
+        "from sublayer.inspection import inspector\n"
+        "from sublayer.inspection.listening import bound, serve\n"
+        "from sublayer.inspection.server import application\n"
+        "listening = bound('127.0.0.1', 0)\n"
+        "inspector.look = lambda *_, **__: time.sleep(600)\n"
         "print(listening.getsockname()[1], flush=True)\n"
-        "server.serve(server.application(inspector), listening)\n"
+        "serve(application(inspector.Inspector(None, None, 600)), listening)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

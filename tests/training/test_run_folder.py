@@ -18,7 +18,8 @@ from sublayer.locks import locked
 from sublayer.training.checkpoint import listed
 from sublayer.training.conditions import FILE
 from sublayer.training.progress import Reporter
-from sublayer.training.run import LOCK, train
+from sublayer.training.run import train
+from sublayer.training.run_folder import LOCK
 
 
 def state(folder: Path) -> dict[str, bytes]:

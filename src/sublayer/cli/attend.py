@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device, ModelFolder, Translation
 from sublayer.cli.inspecting import opened, passages_of, require_words
 from sublayer.cli.terminal import say
 
@@ -18,11 +19,9 @@ if TYPE_CHECKING:
 
 
 def attend(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     text: Annotated[str, typer.Argument(help="Text to encode, or sentence to translate.", metavar="TEXT")],
-    target: Annotated[
-        str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
-    ] = None,
+    target: Translation = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +39,7 @@ def attend(
         list[int] | None,
         typer.Option("--layer", metavar="N", help="Layer to draw, counted from 0; may be repeated. Default: all."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Draw the attention maps of a model, one panel per head: encoder, decoder and cross-attention of a translation
     model, self-attention of any other.

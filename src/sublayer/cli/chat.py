@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sublayer.cli.arguments import Device, ModelFolder, Seed, WeightFormat
 from sublayer.cli.decoding import SAMPLING, load_generator, search_of
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
@@ -23,7 +23,7 @@ RESET = "/reset"
 
 @from_tree(sampling=SAMPLING, constraints=Fields(Constraints, ("repetition_penalty",)))
 def chat(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     *,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_tokens: Annotated[
@@ -31,14 +31,9 @@ def chat(
     ] = None,
     sampling: Told,
     constraints: Told,
-    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
-    weights: Annotated[
-        Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(
-            help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    seed: Seed = None,
+    weights: WeightFormat = None,
+    device: Device = "auto",
 ) -> None:
     """Chat with a model, one line per turn, until the end of the input. The history is kept; /reset clears it.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import ModelFolder
 from sublayer.cli.terminal import say
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     seed: Annotated[int, typer.Option(help="Random seed of the test inputs.")] = 0,
     precision: Annotated[
         Literal["model", "float64"],

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
 def classify(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts. Default: lines of standard input.")] = None,
+    model: ModelFolder,
+    texts: Texts = None,
     best: Annotated[int, typer.Option(min=1, help="Number of labels to print for each text.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    batch: BatchOfLines = 64,
+    device: Device = "auto",
 ) -> None:
     """Classify texts. Prints label, probability and text, separated by tabs.
 

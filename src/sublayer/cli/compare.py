@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device
 from sublayer.cli.terminal import say
 
 
@@ -33,7 +34,7 @@ def compare(
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Write the report from the measurements in the folder, without measuring.")
     ] = (False),
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Compare a Transformer with recurrent networks of the same number of parameters, and write a report with plots.
 

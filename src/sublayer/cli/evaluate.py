@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Decoding
@@ -18,7 +19,7 @@ from sublayer.untrusted import to_json
 
 @from_tree(decoding=Fields(Decoding, ("beam", "length_penalty")))
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     *,
     data: Annotated[
         Path | None,
@@ -45,7 +46,7 @@ def evaluate(
             show_default="the recipe's, or by the target language",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Score a model on its held-out text, or on a file.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import ModelFolder, Overwrite
 from sublayer.cli.terminal import say
 
 
@@ -19,7 +20,7 @@ class Format(StrEnum):
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
     form: Annotated[
         Format,
@@ -35,7 +36,7 @@ def export(
             show_default="the one it was imported from, or the first that fits",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a model and its tokenizer as a folder that `transformers` loads.
 

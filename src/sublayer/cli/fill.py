@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
 def fill(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts with [MASK]. Default: lines of standard input.")
     ] = None,
     best: Annotated[int, typer.Option(min=1, help="Number of candidates to print for each mask.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    batch: BatchOfLines = 64,
+    device: Device = "auto",
 ) -> None:
     """Predict the token at each [MASK]. Prints probability, token and completed text, separated by tabs, best first.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Seed, WeightFormat
 from sublayer.cli.decoding import BEAM, SAMPLING, load_generator, search_of, speculation_of
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     constraints=Fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
 )
 def generate(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue. Default: each line of standard input.")
     ] = None,
@@ -52,7 +53,7 @@ def generate(
     ] = 1,
     constraints: Told,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this string; may be repeated.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
+    seed: Seed = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object for each prompt, with tokens and log-probabilities.")
     ] = False,
@@ -64,14 +65,9 @@ def generate(
         bool, typer.Option("--lookup", help="Speculative decoding by prompt lookup, without a draft model.")
     ] = False,
     guesses: Annotated[int, typer.Option(min=1, help="Draft tokens per step of speculative decoding.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
-    weights: Annotated[
-        Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(
-            help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
+    device: Device = "auto",
 ) -> None:
     """Continue a prompt, or each line of standard input, in order. Prints the new text without the prompt.
 

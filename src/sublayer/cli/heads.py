@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.inspecting import opened, passages_of, translator_of, wide_console
 from sublayer.cli.terminal import say
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def heads(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,7 +57,7 @@ def heads(
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="JSON file to write all scores to.", metavar="PATH")] = None,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a batch.", metavar="N")] = 1024,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Score every attention head as a previous-token, next-token, first-token, same-token, induction or diagonal head;
     with --ablate, also measure the loss without it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.inspecting import opened
 from sublayer.cli.terminal import say
 
@@ -16,7 +16,7 @@ PORT = 8642
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     text: Annotated[str, typer.Argument(help="Initial text of the page.", metavar="TEXT", show_default=False)] = "",
     host: Annotated[
         str,
@@ -35,7 +35,7 @@ def inspect(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Time limit for one request, in seconds.")] = 60.0,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Serve a local web page to look into a model: the attention of every layer and head, candidates for each token,
     the logit lens, and the output with heads switched off.
@@ -49,22 +49,24 @@ def inspect(
     from importlib.util import find_spec
 
     from sublayer.errors import ConfigError
-    from sublayer.inspection import server
+    from sublayer.inspection import listening as network
+    from sublayer.inspection.inspector import Inspector
+    from sublayer.inspection.server import application
     from sublayer.inspection.subject import describe, folder_name, held_out
 
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed", "pip install 'sublayer[inspect]'.")
     # Before the model is loaded: a port that is taken should not cost that time.
-    listening = server.bound(host, PORT, tries=20) if port is None else server.bound(host, port)
+    listening = network.bound(host, PORT, tries=20) if port is None else network.bound(host, port)
     with listening:
         subject = opened(model, device)
         about = describe(subject, folder_name(model), held_out(model))
-        inspector = server.Inspector(subject, about, seconds)
-        app = server.application(inspector, text=text, names=frozenset({host.lower()}))
-        where = server.addresses(listening)
+        inspector = Inspector(subject, about, seconds)
+        app = application(inspector, text=text, names=frozenset({host.lower()}))
+        where = network.addresses(listening)
         say(f"{about.name}: {' or '.join(where)}")
-        if server.is_exposed(listening):
+        if network.is_exposed(listening):
             say(
                 "sublayer: warning: whoever can reach this machine's network address can use the model and look into "
                 "it. There is no password, and nothing is encrypted. Without --host, only this machine is let in.",
@@ -75,7 +77,7 @@ def inspect(
 
             webbrowser.open(where[0])
         try:
-            server.serve(app, listening)
+            network.serve(app, listening)
         finally:
             if not inspector.close():
                 # The model's thread still computes, and Python cannot end a thread that is inside of a product.

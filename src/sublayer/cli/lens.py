@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device, ModelFolder, Translation
 from sublayer.cli.inspecting import opened, passages_of, plain, spelled, wide_console
 
 if TYPE_CHECKING:
@@ -26,13 +26,11 @@ PARTS = 15
 
 
 def lens(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
+    model: ModelFolder,
     text: Annotated[
         str, typer.Argument(help="Text to encode, or sentence to translate; may contain [MASK].", metavar="TEXT")
     ],
-    target: Annotated[
-        str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
-    ] = None,
+    target: Translation = None,
     at: Annotated[
         int | None,
         typer.Option(
@@ -59,7 +57,7 @@ def lens(
     words: Annotated[
         bool, typer.Option("--words", help="Input attribution: gradient times input, and attention rollout.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Show the predictions after each layer (the logit lens); with --parts and --words, explain the final prediction.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import OutFolder, Overwrite
 from sublayer.cli.terminal import say
 
 
@@ -14,8 +15,8 @@ def merge(
     model: Annotated[
         Path, typer.Argument(help="A folder of adapters, or the folder of the run that trained them.", metavar="MODEL")
     ],
-    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
+    out: OutFolder,
+    overwrite: Overwrite = False,
 ) -> None:
     """Merge adapters into their base model, and write the result as a model folder of its own.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sublayer.cli.arguments import OutFolder, Overwrite
 from sublayer.cli.terminal import say
 
 
@@ -18,12 +19,12 @@ def pull(
             metavar="MODEL",
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")],
+    out: OutFolder,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Data type to store the weights in.", show_default="as they are"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")] = False,
+    overwrite: Overwrite = False,
     unsafe_pickle: Annotated[
         bool,
         typer.Option("--unsafe-pickle", help="Also read .bin and .pt files, tensors only (weights_only)."),

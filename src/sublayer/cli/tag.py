@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
 def tag(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
-    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    model: ModelFolder,
+    sentences: Sentences = None,
+    batch: BatchOfLines = 64,
+    device: Device = "auto",
 ) -> None:
     """Tag each word of a sentence. Words are separated by spaces.
 

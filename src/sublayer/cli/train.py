@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sublayer.cli.arguments import Device
 from sublayer.cli.terminal import say
 
 
@@ -25,7 +26,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, bit for bit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train a model from a recipe. Ctrl-C saves a checkpoint and stops; --resume continues exactly where it stopped.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     decoding=Fields(Decoding, ("beam", "length_penalty")), limits=Fields(Constraints, ("no_repeat_ngram", "min_length"))
 )
 def translate(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")],
-    sentences: Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")] = None,
+    model: ModelFolder,
+    sentences: Sentences = None,
     *,
     decoding: Told,
     n_best: Annotated[
@@ -43,8 +44,8 @@ def translate(
     scores: Annotated[
         bool, typer.Option("--scores", help="Print score and log-probability first, separated by tabs.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")] = 64,
-    device: Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")] = "auto",
+    batch: BatchOfLines = 64,
+    device: Device = "auto",
 ) -> None:
     """Translate the given sentences, or standard input line by line, in order.
 

@@ -11,7 +11,8 @@ from sublayer.config.load import LoadedRecipe
 from sublayer.errors import ConfigError
 from sublayer.files import write_json
 from sublayer.training.progress import Reporter
-from sublayer.training.run import remove_run, train
+from sublayer.training.run import train
+from sublayer.training.run_folder import remove_run
 
 MARK = ".compare.json"
 """The file in a folder that was made here; a folder without it is the user's, whatever it is called."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sublayer import config
 from sublayer.errors import ConfigError, nearest
 from sublayer.tasks.causal import Causal
@@ -15,12 +13,12 @@ from sublayer.tasks.masked import Masked
 from sublayer.tasks.regression import Regression
 from sublayer.tasks.span_corruption import SpanCorruption
 from sublayer.tasks.tagging import Tagging
-from sublayer.tasks.task import Task
+from sublayer.tasks.task import AnyTask, Task
 from sublayer.tasks.translation import Translation
 
-__all__ = ["TASKS", "Task", "task_named", "task_of", "usual_task"]
+__all__ = ["TASKS", "AnyTask", "Task", "task_named", "task_of", "usual_task"]
 
-TASKS: tuple[type[Task[Any, Any]], ...] = (
+TASKS: tuple[type[AnyTask], ...] = (
     Translation,
     Causal,
     Masked,
@@ -35,12 +33,12 @@ TASKS: tuple[type[Task[Any, Any]], ...] = (
 """All tasks. Of several that a model can do the first is what it is usually for."""
 
 
-def task_of(settings: config.Task) -> Task[Any, Any]:
+def task_of(settings: config.Task) -> AnyTask:
     """The task that a recipe asks for."""
     return next(task(settings) for task in TASKS if task.kind is type(settings))
 
 
-def task_named(name: str) -> type[Task[Any, Any]]:
+def task_named(name: str) -> type[AnyTask]:
     """The task that a recipe calls so.
 
     Raises:
@@ -52,6 +50,6 @@ def task_named(name: str) -> type[Task[Any, Any]]:
     return known[name]
 
 
-def usual_task(model: config.Model) -> type[Task[Any, Any]] | None:
+def usual_task(model: config.Model) -> type[AnyTask] | None:
     """What a model with this tree is usually for, where no recipe says it; None where that is nothing."""
     return next((task for task in TASKS if task.kind.suits(model)), None)

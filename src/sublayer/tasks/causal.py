@@ -19,7 +19,7 @@ from sublayer.data.tables.documents import Document, read_documents, read_plain_
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task, begun
 from sublayer.text import Affixes, Specials, Tokenizer
 
@@ -67,16 +67,15 @@ def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: conf
 
 
 @dataclass(frozen=True)
-class Modelling:
+class Modelling(Objective[TextBatch]):
     """examples: the validation text. words: how many it has, for the perplexity of a word; None where not asked for."""
 
     loss_function: CrossEntropy
     examples: Examples[TextBatch]
     batching: config.Batching
     words: int | None
-    rows: str = "rows"
-    unit: str = "tokens"
-    least: int = 0
+    rows: ClassVar = "rows"
+    unit: ClassVar = "tokens"
 
     def choices(self, c: config.Model) -> int:
         return c.vocab_size
@@ -89,9 +88,6 @@ class Modelling:
         measured = {"loss": found.loss, "perplexity": found.perplexity}
         return measured if self.words is None else {**measured, "word_perplexity": found.word_perplexity(self.words)}
 
-    def illustrate(self, folder: Path) -> None:
-        """The numbers say it."""
-
 
 def causal_loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEntropy) -> Tensor:
     """The loss of a batch of texts, on the targets that they have."""
@@ -100,7 +96,7 @@ def causal_loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEnt
     return projected(model, loss, model.hidden(there.tokens, None, there.segments), there.target, total)
 
 
-class Causal(Task[config.CausalTask, Rows[Document]]):
+class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
     """Each token from those before it."""
 
     kind: ClassVar = config.CausalTask
@@ -131,7 +127,7 @@ class Causal(Task[config.CausalTask, Rows[Document]]):
             evaluation_stride=self.settings.evaluation_stride,
         )
 
-    def objective(self, material: Material[Rows[Document]]) -> Modelling:
+    def objective(self, material: Material[Rows[Document], Examples[TextBatch]]) -> Modelling:
         c = material.recipe.training
         words = sum(document.words for document in material.table)
         return Modelling(CrossEntropy(c.label_smoothing), material.examples, c.batches, words)

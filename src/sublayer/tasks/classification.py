@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.data.batch import TextBatch
+from sublayer.data.encoding import Ragged
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_labelled
 from sublayer.data.loader import validation
@@ -25,7 +26,7 @@ from sublayer.errors import ConfigError, DataError
 from sublayer.models import EncoderOnly
 from sublayer.reading import Classified, Classifier
 from sublayer.tasks.confusion import Confusion, draw_confusion
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels, measured_lines
 
 
@@ -56,7 +57,7 @@ def scores(model: EncoderOnly, batch: TextBatch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Classifying:
+class Classifying(Objective[TextBatch]):
     """examples: the validation texts. labels: in the order of the model's head. weights: [C], or None for equal."""
 
     examples: Examples[TextBatch]
@@ -65,9 +66,8 @@ class Classifying:
     label_smoothing: float
     batching: config.Batching
     title: str
-    rows: str = "texts"
-    unit: str = "texts"
-    least: int = 0
+    rows: ClassVar = "texts"
+    unit: ClassVar = "texts"
     _last: list[Confusion] = field(default_factory=list[Confusion])
 
     def choices(self, c: config.Model) -> int | None:
@@ -108,7 +108,7 @@ def confused(
     return Confusion(matrix), nats
 
 
-class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
+class Classification(Task[config.ClassificationTask, Rows[Labelled], EncodedTexts]):
     """A label for a text, or for two texts together."""
 
     kind: ClassVar = config.ClassificationTask
@@ -126,14 +126,16 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
     def examples(self, table: Rows[Labelled], how: Encoding) -> EncodedTexts:
         return encode_labelled(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
 
-    def objective(self, material: Material[Rows[Labelled]]) -> Classifying:
+    def objective(self, material: Material[Rows[Labelled], EncodedTexts]) -> Classifying:
         recipe, labels = material.recipe, material.labels
         _require_one_right_label(recipe.model)
         weights = None
         if material.training is not None:
             # Weights of labels belong to the training, and so does what they are counted from.
-            given: Any = material.training
-            weights = label_weights(self.settings.weights, np.bincount(given.target, minlength=len(labels)))
+            target = material.training.target
+            assert not isinstance(target, Ragged), "a text has one label"
+            counts = np.bincount(target, minlength=len(labels))
+            weights = label_weights(self.settings.weights, counts)
         c = recipe.training
         return Classifying(material.examples, labels, weights, c.label_smoothing, c.batches, recipe.name)
 
@@ -146,7 +148,7 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled]]):
 
 
 def with_answers(
-    task: Task[Any, Rows[Labelled]],
+    task: Task[Any, Rows[Labelled], Any],
     loaded: Classifier,
     recipe: config.Recipe,
     table: Rows[Labelled],

@@ -24,20 +24,19 @@ from sublayer.data.examples.similar import SimilarPairs, similar_pairs
 from sublayer.data.loader import validation
 from sublayer.data.sources import Pairs
 from sublayer.models import EncoderOnly
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Objective[SimilarBatch]):
     """pairs: those to validate on. scale: s."""
 
     scale: float
     pairs: SimilarPairs
     batching: config.Batching
-    rows: str = "pairs"
-    unit: str = "pairs"
-    least: int = 0
+    rows: ClassVar = "pairs"
+    unit: ClassVar = "pairs"
 
     def choices(self, c: config.Model) -> None:
         """Those that it chooses among are the other pairs of the batch."""
@@ -64,9 +63,6 @@ class Matching:
         right_ones = sum(same[rows[place]] == same[rows[found]] for place, found in enumerate(nearest))
         return {"loss": total / len(rows), "recall_at_1": right_ones / len(rows)}
 
-    def illustrate(self, folder: Path) -> None:
-        """Two numbers say it."""
-
 
 def matching_loss(left: Tensor, right: Tensor, twins: Tensor, scale: float) -> Tensor:
     """The loss above, summed over the pairs.
@@ -85,7 +81,7 @@ def _vectors(model: EncoderOnly, batch: SimilarBatch) -> tuple[Tensor, Tensor]:
     return F.normalize(left.float(), dim=-1), F.normalize(right.float(), dim=-1)
 
 
-class Embedding(Task[config.EmbeddingTask, Pairs]):
+class Embedding(Task[config.EmbeddingTask, Pairs, SimilarPairs]):
     """Vectors that are near for texts that belong together."""
 
     kind: ClassVar = config.EmbeddingTask
@@ -100,9 +96,8 @@ class Embedding(Task[config.EmbeddingTask, Pairs]):
     def examples(self, table: Pairs, how: Encoding) -> SimilarPairs:
         return similar_pairs(table, how.tokenizer, how.max_length, positions=how.positions)
 
-    def objective(self, material: Material[Pairs]) -> Matching:
-        pairs: Any = material.examples
-        return Matching(self.settings.scale, pairs, material.recipe.training.batches)
+    def objective(self, material: Material[Pairs, SimilarPairs]) -> Matching:
+        return Matching(self.settings.scale, material.examples, material.recipe.training.batches)
 
     def does(self, recipe: config.Recipe) -> str:
         return "Turns a text into a vector, near for texts that belong together"

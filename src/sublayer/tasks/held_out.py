@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sublayer import config
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
-from sublayer.tasks.task import Task
+from sublayer.tasks.task import AnyTask, Task
 from sublayer.untrusted import to_json
 
 T = TypeVar("T", bound=Table)
@@ -28,7 +28,7 @@ def write_rows(table: Table) -> str:
     return "".join(to_json(row) + "\n" for row in table.plain_rows())
 
 
-def read_rows(task: Task[Any, T], path: Path) -> T:
+def read_rows(task: Task[Any, T, Any], path: Path) -> T:
     """What `write_rows` wrote, or a file of the kind that the task is trained on: .jsonl, .tsv, .conll or plain text.
 
     Raises:
@@ -47,7 +47,7 @@ def read_rows(task: Task[Any, T], path: Path) -> T:
     return task.read(source(path=path.name, **made), path.parent)
 
 
-def _suffixes(task: Task[Any, Any]) -> Iterator[str]:
+def _suffixes(task: AnyTask) -> Iterator[str]:
     yield "jsonl"
     for end, source in (("tsv", "tsv"), ("tsv", "labelled-tsv"), ("conll", "conll"), ("txt", "text")):
         if source in task.settings.sources:

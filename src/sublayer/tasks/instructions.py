@@ -37,6 +37,8 @@ CHAT = (
 class Answering(Modelling):
     """Answers of conversations, which can also be right or wrong as a whole."""
 
+    rows: ClassVar = "conversations"
+
     def evaluate(self, model: CausalModel) -> dict[str, float]:
         """With the part of the conversations whose answers a greedy search would give, word for word."""
         found, exact = answered(model, self.examples, self.batching)
@@ -77,7 +79,7 @@ def answered(
     return Likelihood(nats, tokens), exact / count
 
 
-class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
+class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedTexts]):
     """The answers of conversations."""
 
     kind: ClassVar = config.InstructionsTask
@@ -99,9 +101,9 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation]]):
     def examples(self, table: Rows[Conversation], how: Encoding) -> EncodedTexts:
         return encode_conversations(table, how.tokenizer, how.max_length, positions=how.positions)
 
-    def objective(self, material: Material[Rows[Conversation]]) -> Answering:
+    def objective(self, material: Material[Rows[Conversation], EncodedTexts]) -> Answering:
         c = material.recipe.training
-        return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None, rows="conversations")
+        return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Conversation], how: Scoring) -> Scored:
         """The last answer of each conversation, by greedy search."""

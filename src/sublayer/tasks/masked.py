@@ -20,21 +20,20 @@ from sublayer.data.tables.table import Rows
 from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids
 from sublayer.models import EncoderOnly
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task
 from sublayer.text import Affixes
 
 
 @dataclass(frozen=True)
-class Unmasking:
+class Unmasking(Objective[TextBatch]):
     """examples: the validation text, with the same tokens hidden every time."""
 
     loss_function: CrossEntropy
     examples: Examples[TextBatch]
     batching: config.Batching
-    rows: str = "texts"
-    unit: str = "tokens"
-    least: int = 0
+    rows: ClassVar = "texts"
+    unit: ClassVar = "tokens"
 
     def choices(self, c: config.Model) -> int:
         return c.vocab_size
@@ -56,9 +55,6 @@ class Unmasking:
         loss = nats / targets
         return {"loss": loss, "perplexity": math.exp(loss), "accuracy": right / targets}
 
-    def illustrate(self, folder: Path) -> None:
-        """The numbers say it."""
-
 
 def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
     """What the projection reads at the hidden places, and what stood there. Shape: [1, N, D], [1, N]."""
@@ -69,7 +65,7 @@ def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
     return model.read(hidden.index_select(0, asked).unsqueeze(0)), target[asked].unsqueeze(0)
 
 
-class Masked(Task[config.MaskedTask, Rows[Document]]):
+class Masked(Task[config.MaskedTask, Rows[Document], CorruptedText[TextBatch]]):
     """Hidden tokens from those around them."""
 
     kind: ClassVar = config.MaskedTask
@@ -95,7 +91,7 @@ class Masked(Task[config.MaskedTask, Rows[Document]]):
         )
         return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
 
-    def objective(self, material: Material[Rows[Document]]) -> Unmasking:
+    def objective(self, material: Material[Rows[Document], CorruptedText[TextBatch]]) -> Unmasking:
         c = material.recipe.training
         return Unmasking(CrossEntropy(c.label_smoothing), material.examples, c.batches)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sublayer import config
+from sublayer.data.batch import AnyBatch
 from sublayer.models.evaluating import evaluating as in_evaluation_mode
 
 
@@ -20,43 +22,39 @@ def shown(found: Mapping[str, float]) -> str:
     return ", ".join(f"{measure.title} {measure.shown(value)}" for measure, value in measures)
 
 
-class Objective(Protocol):
-    """What the loop asks.
+B_contra = TypeVar("B_contra", bound=AnyBatch, contravariant=True)
+
+
+class Objective(ABC, Generic[B_contra]):
+    """What the loop asks about batches of one kind; a model is of whatever shape the task suits.
 
     rows: what the rows of a batch are called where an error names them; unit: what its targets are, where their speed
-    is shown.
+    is shown. least: targets that a model sees from scratch before it does anything sensible; 0 where nobody has
+    measured it.
     """
 
-    @property
-    def rows(self) -> str: ...
+    rows: ClassVar[str]
+    unit: ClassVar[str]
+    least: ClassVar[int] = 0
 
-    @property
-    def unit(self) -> str: ...
-
-    @property
-    def least(self) -> int:
-        """Targets that a model sees from scratch before it does anything sensible; 0 where nobody has measured it."""
-        ...
-
+    @abstractmethod
     def choices(self, c: config.Model) -> int | None:
         """Among how many a model with the tree `c` chooses each target; None where there is no such number."""
-        ...
 
-    def loss(self, model: Any, batch: Any, total: int) -> Tensor:
+    @abstractmethod
+    def loss(self, model: Any, batch: B_contra, total: int) -> Tensor:
         """The sum over this batch's targets, divided by `total`, those of the whole optimizer step.
 
         Args:
             model: as `evaluate` has it; its `hidden` may have been compiled.
         """
-        ...
 
+    @abstractmethod
     def evaluate(self, model: Any) -> dict[str, float]:
         """The model as it stands, judged on the validation text, without dropout; the keys are of `config.MEASURES`."""
-        ...
 
-    def illustrate(self, folder: Path) -> None:
+    def illustrate(self, folder: Path) -> None:  # Where the numbers say it all, nothing is drawn.
         """Draw what the last evaluation found, where a number does not say it all."""
-        ...
 
 
 @contextmanager

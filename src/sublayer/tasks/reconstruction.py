@@ -30,9 +30,8 @@ class Reconstructing(PairLoss):
 
     examples: Examples[Batch]
     batching: config.Batching
-    rows: str = "texts"
-    unit: str = "tokens"
-    least: int = 0
+    rows: ClassVar = "texts"
+    unit: ClassVar = "tokens"
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         plain = CrossEntropy(label_smoothing=0.0)
@@ -43,14 +42,11 @@ class Reconstructing(PairLoss):
                 targets += batch.targets
         return {"loss": total / targets, "perplexity": math.exp(total / targets)}
 
-    def illustrate(self, folder: Path) -> None:
-        """Two numbers say it."""
-
 
 C = TypeVar("C", bound=config.TaskSettings)
 
 
-class Reconstruction(Task[C, Rows[Document]]):
+class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
     """Restores what noise took from a text."""
 
     command: ClassVar = 'sublayer translate {model} "..."'
@@ -77,7 +73,7 @@ class Reconstruction(Task[C, Rows[Document]]):
         noise = self.noise(how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding))
         return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
 
-    def objective(self, material: Material[Rows[Document]]) -> Reconstructing:
+    def objective(self, material: Material[Rows[Document], CorruptedText[Batch]]) -> Reconstructing:
         c = material.recipe.training
         return Reconstructing(CrossEntropy(c.label_smoothing), material.examples, c.batches)
 

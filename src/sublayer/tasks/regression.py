@@ -30,7 +30,7 @@ from sublayer.data.tables.table import Rows
 from sublayer.errors import DataError
 from sublayer.models import EncoderOnly
 from sublayer.tasks.classification import scores, with_answers
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels
 
 NAME = "score"
@@ -38,14 +38,13 @@ NAME = "score"
 
 
 @dataclass(frozen=True)
-class Estimating:
+class Estimating(Objective[TextBatch]):
     """examples: the validation texts."""
 
     examples: Examples[TextBatch]
     batching: config.Batching
-    rows: str = "texts"
-    unit: str = "texts"
-    least: int = 0
+    rows: ClassVar = "texts"
+    unit: ClassVar = "texts"
 
     def choices(self, c: config.Model) -> None:
         """There are as many as there are numbers."""
@@ -69,9 +68,6 @@ class Estimating:
             "spearman": pearson(ranks(one), ranks(other)),
         }
 
-    def illustrate(self, folder: Path) -> None:
-        """The numbers say it."""
-
 
 def pearson(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """The correlation of two series of the same length, 0 where one is constant. Shape: [N], [N]."""
@@ -86,7 +82,7 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (np.cumsum(counts) - (counts + 1) / 2)[which]
 
 
-class Regression(Task[RegressionTask, Rows[Labelled]]):
+class Regression(Task[RegressionTask, Rows[Labelled], EncodedTexts]):
     """A number for a text, or for two texts together."""
 
     kind: ClassVar = RegressionTask
@@ -105,7 +101,7 @@ class Regression(Task[RegressionTask, Rows[Labelled]]):
         numbers = np.array([_number(row, table.lines_of([place])) for place, row in enumerate(table)], dtype=np.float32)
         return encode_read(table, how.tokenizer, how.max_length, numbers, positions=how.positions)
 
-    def objective(self, material: Material[Rows[Labelled]]) -> Estimating:
+    def objective(self, material: Material[Rows[Labelled], EncodedTexts]) -> Estimating:
         return Estimating(material.examples, material.recipe.training.batches)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Labelled], how: Scoring) -> Scored:

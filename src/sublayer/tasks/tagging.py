@@ -18,22 +18,21 @@ from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged, read_plain_tagged, read_tagged
 from sublayer.models import EncoderOnly
 from sublayer.tasks.classification import scores, sorted_labels
-from sublayer.tasks.objective import evaluating
+from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.spans import span_scores, together
 from sublayer.tasks.task import Encoding, Material, Task, head_labels
 
 
 @dataclass(frozen=True)
-class TagWords:
+class TagWords(Objective[TextBatch]):
     """examples: the validation sentences. tags: in the order of the model's head."""
 
     examples: EncodedTexts
     tags: Sequence[str]
     label_smoothing: float
     batching: config.Batching
-    rows: str = "sentences"
-    unit: str = "words"
-    least: int = 0
+    rows: ClassVar = "sentences"
+    unit: ClassVar = "words"
 
     def choices(self, c: config.Model) -> int:
         return len(self.tags)
@@ -71,9 +70,6 @@ class TagWords:
         numbers = cast("list[int]", tags.tolist())
         return [self.tags[tag] for tag in numbers]
 
-    def illustrate(self, folder: Path) -> None:
-        """The numbers say it."""
-
 
 def _summed(found: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     flat = found.flatten(0, 1)
@@ -82,7 +78,7 @@ def _summed(found: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     )
 
 
-class Tagging(Task[config.TaggingTask, Rows[Tagged]]):
+class Tagging(Task[config.TaggingTask, Rows[Tagged], EncodedTexts]):
     """A tag for each word."""
 
     kind: ClassVar = config.TaggingTask
@@ -100,10 +96,9 @@ class Tagging(Task[config.TaggingTask, Rows[Tagged]]):
     def examples(self, table: Rows[Tagged], how: Encoding) -> EncodedTexts:
         return encode_tagged(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
 
-    def objective(self, material: Material[Rows[Tagged]]) -> TagWords:
+    def objective(self, material: Material[Rows[Tagged], EncodedTexts]) -> TagWords:
         c = material.recipe.training
-        examples: Any = material.examples
-        return TagWords(examples, material.labels, c.label_smoothing, c.batches)
+        return TagWords(material.examples, material.labels, c.label_smoothing, c.batches)
 
     def does(self, recipe: config.Recipe) -> str:
         return f"Gives each word one of the tags {', '.join(head_labels(recipe.model))}"

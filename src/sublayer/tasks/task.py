@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sublayer import config
+from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.tables.table import Table
 from sublayer.data.vocabulary import MASK
@@ -24,6 +25,7 @@ from sublayer.text import Slot, Specials, Template, Tokenizer
 
 C = TypeVar("C", bound=config.TaskSettings)
 T = TypeVar("T", bound=Table)
+E = TypeVar("E", bound=Examples[AnyBatch])
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Material(Generic[T]):
+class Material(Generic[T, E]):
     """What a model is judged on, while it is trained or afterwards.
 
     recipe: with the labels filled in. table: the text as it was read. examples: the same, as the task shows it to a
@@ -58,9 +60,9 @@ class Material(Generic[T]):
 
     recipe: config.Recipe
     table: T
-    examples: Examples[Any]
+    examples: E
     tokenizer: Tokenizer
-    training: Examples[Any] | None = None
+    training: E | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,8 +120,8 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Task(ABC, Generic[C, T]):
-    """A task with its settings in a recipe.
+class Task(ABC, Generic[C, T, E]):
+    """A task with its settings in a recipe, the table that its text is, and the examples that a model is shown.
 
     kind: of these settings. command: what uses a model that has learned it, with {model} for the model's folder.
     python: the same in Python, where a call on `model` says it.
@@ -194,7 +196,7 @@ class Task(ABC, Generic[C, T]):
         return ()
 
     @abstractmethod
-    def examples(self, table: T, how: Encoding) -> Examples[Any]:
+    def examples(self, table: T, how: Encoding) -> E:
         """The text as the task shows it to a model.
 
         Raises:
@@ -202,7 +204,7 @@ class Task(ABC, Generic[C, T]):
         """
 
     @abstractmethod
-    def objective(self, material: Material[T]) -> Objective:
+    def objective(self, material: Material[T, E]) -> Objective[Any]:
         """What is asked of a model.
 
         Raises:
@@ -249,13 +251,17 @@ class Task(ABC, Generic[C, T]):
         return "What was held out stands in `test.jsonl`."
 
 
-def measured_lines(task: Task[C, T], loaded: Any, recipe: config.Recipe, table: T) -> Scored:
+def measured_lines(task: Task[C, T, E], loaded: Any, recipe: config.Recipe, table: T) -> Scored:
     """What `Task.measure` finds, a line a measure."""
     started = time.perf_counter()
     found = task.measure(loaded.model, recipe, table, loaded.tokenizer)
     lines = {found.noun: f"{found.count:,} ({time.perf_counter() - started:.1f} s)"}
     lines |= {(measure := config.MEASURES[name]).title: measure.shown(value) for name, value in found.scores.items()}
     return Scored(lines, warnings=found.noted)
+
+
+AnyTask = Task[Any, Any, Any]
+"""A task as a recipe asks for it: of what kind its text and its batches are, it alone knows."""
 
 
 def head_labels(model: config.Model) -> tuple[str, ...]:

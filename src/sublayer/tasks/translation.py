@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from sublayer.data.sources import Pairs, grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
 from sublayer.tasks.losses import CrossEntropy, projected
+from sublayer.tasks.objective import Objective
 from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score, validation_loss
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
 from sublayer.text import PairAffixes, Specials, Tokenizer
@@ -28,7 +29,7 @@ LEAST = 300_000
 
 
 @dataclass(frozen=True)
-class PairLoss:
+class PairLoss(Objective[Batch]):
     """The loss of whatever writes one text after reading another."""
 
     loss_function: CrossEntropy
@@ -59,9 +60,9 @@ class Translating(PairLoss):
     batching: config.Batching
     decoding: config.Decoding
     tokenize: str = "13a"
-    rows: str = "pairs"
-    unit: str = "tokens"
-    least: int = LEAST
+    rows: ClassVar = "pairs"
+    unit: ClassVar = "tokens"
+    least: ClassVar = LEAST
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
@@ -72,16 +73,13 @@ class Translating(PairLoss):
         model.train(was_training)
         return {"loss": loss, "bleu": bleu}
 
-    def illustrate(self, folder: Path) -> None:
-        """Two numbers say it."""
-
     def _bleu(self, translator: Translator, sources: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         fitting, _ = cut_to_fit(translator, sources)
         translations = translator.translate(fitting, beam=1)
         return score([one.text for one in translations], references, self.tokenize).bleu
 
 
-class Translation(Task[config.TranslationTask, Pairs]):
+class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
     """One text into another."""
 
     kind: ClassVar = config.TranslationTask
@@ -103,13 +101,15 @@ class Translation(Task[config.TranslationTask, Pairs]):
             table, how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding), positions=how.positions
         )
 
-    def objective(self, material: Material[Pairs]) -> Translating:
+    def objective(self, material: Material[Pairs, EncodedPairs]) -> Translating:
         recipe = material.recipe
         tokenize = self._tokenize(recipe, recipe.decoding.target_language, None)
         bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
-        c, examples = recipe.training, cast("EncodedPairs", material.examples)
+        c = recipe.training
         loss = CrossEntropy(c.label_smoothing)
-        return Translating(loss, material.table, examples, material.tokenizer, c.batches, recipe.decoding, tokenize)
+        return Translating(
+            loss, material.table, material.examples, material.tokenizer, c.batches, recipe.decoding, tokenize
+        )
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Pairs, how: Scoring) -> Scored:
         """Translations as the model makes them in use, by sacreBLEU with its signatures."""

@@ -10,7 +10,7 @@ from sublayer import config
 from sublayer.data import corpora
 from sublayer.data.split import Splits
 from sublayer.models import Model
-from sublayer.tasks import Task, task_of
+from sublayer.tasks import AnyTask, task_of
 from sublayer.tasks.objective import shown
 from sublayer.tasks.task import Measured
 from sublayer.training.metrics import read_metrics
@@ -49,7 +49,7 @@ def _overlap(splits: Splits[Any]) -> str:
     return f"no\nheld-out {'source sentence' if report.noun == 'pairs' else 'text'} stands in the training text."
 
 
-def _shape(recipe: config.Recipe, task: Task[Any, Any]) -> str:
+def _shape(recipe: config.Recipe, task: AnyTask) -> str:
     c, languages = recipe.model, task.languages(recipe)
     match c:
         case config.EncoderDecoder():
@@ -76,7 +76,7 @@ def _start(recipe: config.Recipe) -> str:
     return f" It began with the weights of {recipe.start.path}."
 
 
-def _use(task: Task[Any, Any], run: Path) -> str:
+def _use(task: AnyTask, run: Path) -> str:
     python = f"""
     import sublayer
     model = sublayer.load("{run}")
@@ -101,7 +101,7 @@ def _last(run: Path) -> str:
     )
 
 
-def _scored(task: Task[Any, Any], judged: Measured | None) -> str:
+def _scored(task: AnyTask, judged: Measured | None) -> str:
     said = "" if judged is None else f"On what was held out: {judged}.\n"
     return f"{said}{task.held_out()}"
 

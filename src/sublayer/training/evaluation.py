@@ -10,7 +10,7 @@ from sublayer import config
 from sublayer.config.load import load_recipe
 from sublayer.errors import ConfigError
 from sublayer.hub import folder as model_folder
-from sublayer.tasks import Task, task_named, task_of, usual_task
+from sublayer.tasks import AnyTask, task_named, task_of, usual_task
 from sublayer.tasks.held_out import read_rows
 from sublayer.tasks.task import Scored, Scoring
 
@@ -27,7 +27,7 @@ class Subject:
     recipe: config.Recipe
 
     @property
-    def task(self) -> Task[Any, Any]:
+    def task(self) -> AnyTask:
         """What it is judged at."""
         return task_of(self.recipe.task)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from sublayer.training.progress import Reporter
 SHARE = 0.1
 """The most of the training's time that validations take in a run in minutes, the last one apart; and so for saving."""
 
+B = TypeVar("B", bound=AnyBatch)
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -56,7 +58,7 @@ class Surroundings:
     from_scratch: bool = True
 
 
-class Trainer:
+class Trainer(Generic[B]):
     """A model, its data, what it is to become good at, and everything that changes the one by the others.
 
     precision: type of the products; float32, or bfloat16 by autocast.
@@ -65,8 +67,8 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        loader: Loader[Any],
-        objective: Objective,
+        loader: Loader[B],
+        objective: Objective[B],
         c: config.Training,
         *,
         precision: torch.dtype,
@@ -167,7 +169,7 @@ class Trainer:
         time = clock.continued(self.c, p.step, p.time)
         self.progress = replace(p, pace=time.pace, warm=time.warm)
 
-    def _step(self, group: list[Any], factor: float) -> tuple[float, float, int]:
+    def _step(self, group: list[B], factor: float) -> tuple[float, float, int]:
         """One optimizer step over a group of batches: loss per target, gradient norm, targets.
 
         factor: of the peak learning rate.
@@ -194,11 +196,11 @@ class Trainer:
         self.average.update(self.progress.step + 1)
         return total, norm, targets
 
-    def _loss(self, batch: AnyBatch, targets: int) -> Tensor:
+    def _loss(self, batch: B, targets: int) -> Tensor:
         with self._autocast():
             return self.objective.loss(self._compiled, batch, targets)
 
-    def _uncompiled_loss(self, batch: AnyBatch, targets: int) -> Tensor:
+    def _uncompiled_loss(self, batch: B, targets: int) -> Tensor:
         """The same; a compiled function does not call the hooks that look at each module."""
         with self._autocast():
             return self.objective.loss(self.model, batch, targets)

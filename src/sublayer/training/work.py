@@ -12,14 +12,16 @@ from typing import Any, cast
 import torch
 
 from sublayer import config
+from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.split import Splits, split
+from sublayer.data.tables.table import Table
 from sublayer.errors import CheckpointError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, lost
 from sublayer.models import Model
-from sublayer.tasks import Task, task_of
+from sublayer.tasks import AnyTask, task_of
 from sublayer.tasks.objective import Objective
 from sublayer.tasks.task import Encoding, Material, head_labels
 from sublayer.text import Tokenizer
@@ -38,13 +40,13 @@ class Work:
     """
 
     recipe: config.Recipe
-    splits: Splits[Any]
+    splits: Splits[Table]
     tokenizer: Tokenizer
-    training: Examples[Any]
-    validation: Examples[Any]
+    training: Examples[AnyBatch]
+    validation: Examples[AnyBatch]
 
     @property
-    def task(self) -> Task[Any, Any]:
+    def task(self) -> AnyTask:
         """What the recipe asks for."""
         return task_of(self.recipe.task)
 
@@ -66,7 +68,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     """
     task = task_of(recipe.task)
     table = task.read(recipe.data.source, folder)
-    splits: Splits[Any] = split(table, recipe.data.split, folder, task.read)
+    splits: Splits[Table] = split(table, recipe.data.split, folder, task.read)
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
         if part.report.dropped or part.report.noted:
@@ -76,7 +78,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_labels(recipe, splits.train)
     tokenizer = _tokenizer(recipe, folder, kept, splits.train)
     recipe = _with_vocabulary(recipe, tokenizer)
-    encoded: list[Examples[Any]] = []
+    encoded: list[Examples[AnyBatch]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
         examples = task.examples(part, Encoding.of(recipe, tokenizer, judged=name == "validation"))
         if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
@@ -85,7 +87,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     return Work(recipe, splits, tokenizer, *encoded)
 
 
-def objective(work: Work) -> Objective:
+def objective(work: Work) -> Objective[AnyBatch]:
     """What the task asks of a model."""
     material = Material(work.recipe, work.splits.validation, work.validation, work.tokenizer, work.training)
     return work.task.objective(material)
@@ -168,7 +170,7 @@ def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
     return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
-def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Any) -> Tokenizer:
+def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Table) -> Tokenizer:
     task = task_of(recipe.task)
     if kept is not None and kept.is_file():
         return Tokenizer.load(kept)
@@ -177,7 +179,7 @@ def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training:
     return task.train_tokenizer(recipe.tokenizer, training)
 
 
-def _with_labels(recipe: config.Recipe, training: Any) -> config.Recipe:
+def _with_labels(recipe: config.Recipe, training: Table) -> config.Recipe:
     """The labels are those of the training text, where the recipe (or the model it starts from) names none."""
     head = getattr(recipe.model, "head", None)
     if not isinstance(head, config.Classification | config.Tagging) or head.labels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class CorruptedText(Generic[BatchT]):
         pieces = cut(self.texts.lengths, self.noise.room, self.noise.room, None)
         return CorruptedRows(self.texts, pieces, self.noise, (0, 0))
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
+    def arrays(self) -> Iterator[NDArray[np.generic]]:
         yield self.texts.starts
         yield self.texts.tokens
 

@@ -7,7 +7,7 @@ number of the epoch and the row, so that a resumed run sees what an uninterrupte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,6 @@ class Examples(Protocol[BatchT_co]):
         """The rows as they are evaluated on: always the same."""
         ...
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
+    def arrays(self) -> Iterator[NDArray[np.generic]]:
         """Everything that was encoded, to recognise it by."""
         ...

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,7 @@ class PackedDocuments:
         """Cuts and rows without chance; every token is a target once, with all the context that a row has room for."""
         return self._rows(self.evaluation_stride, None)
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
+    def arrays(self) -> Iterator[NDArray[np.generic]]:
         yield self.texts.starts
         yield self.texts.tokens
 

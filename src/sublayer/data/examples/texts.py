@@ -63,7 +63,7 @@ class EncodedTexts:
     def fixed(self) -> EncodedTexts:
         return self
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
+    def arrays(self) -> Iterator[NDArray[np.generic]]:
         yield self.tokens.starts
         yield self.tokens.tokens
         yield self.target.tokens if isinstance(self.target, Ragged) else self.target

@@ -11,14 +11,13 @@ from sublayer import config
 from sublayer.hub.families.heads import (
     BASE,
     TEXT,
+    head_rules,
     norm_rules,
     prefix_of,
-    read_labels,
-    read_problem,
+    read_head,
     read_task,
     settle_pooler,
     task_of,
-    transform_rules,
     write_labels,
 )
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
@@ -159,29 +158,13 @@ def base_names(name: str) -> tuple[tuple[str, str], ...]:
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "bert", DEFAULTS)
     task = read_task(settings, "Bert")
-    tree = config.EncoderOnly(**read_frame(settings), head=_read_head(settings, task), pooler=task in (BASE, TEXT))
+    frame = read_frame(settings)
+    activation = settings.one_of("hidden_act", ACTIVATIONS, "gelu")
+    masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
+    head = read_head(settings, task, masked, activation=None, dropout=head_dropout)
+    tree = config.EncoderOnly(**frame, head=head, pooler=task in (BASE, TEXT))
     settings.finish()
     return tree
-
-
-def _read_head(settings: Settings, task: str) -> config.Head:
-    match task:
-        case "ForMaskedLM":
-            settings.only("tie_word_embeddings", True)
-            return config.MaskedLanguage(
-                activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"), norm=read_norm(settings)
-            )
-        case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings),
-                problem=read_problem(settings),
-                activation=None,
-                dropout=head_dropout(settings),
-            )
-        case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
-        case _:
-            return config.NoHead()
 
 
 def _write(tree: Tree) -> dict[str, Any] | None:
@@ -198,16 +181,8 @@ def _rules(tree: Tree) -> list[Rule]:
     found = encoder_rules(tree, prefix)
     if tree.pooler:
         found += affine("pooler", f"{prefix}pooler.dense")
-    match task_of(tree.head):
-        case "ForMaskedLM":
-            theirs = "cls.predictions.transform"
-            found += transform_rules(tree.head, f"{theirs}.dense", f"{theirs}.LayerNorm")
-            found.append(same("output.bias", "cls.predictions.bias"))
-        case "ForSequenceClassification" | "ForTokenClassification":
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
-    return found
+    theirs = "cls.predictions.transform"
+    return found + head_rules(tree.head, (f"{theirs}.dense", f"{theirs}.LayerNorm", "cls.predictions.bias"))
 
 
 def _ties(tree: Tree) -> dict[str, str]:

@@ -8,13 +8,12 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.families.bert import OLD_BUFFERS, base_names
 from sublayer.hub.families.heads import (
+    head_rules,
     norm_rules,
     prefix_of,
-    read_labels,
-    read_problem,
+    read_head,
     read_task,
     task_of,
-    transform_rules,
     write_labels,
 )
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
@@ -41,17 +40,26 @@ def _read(values: Mapping[str, Any]) -> Tree:
     task = read_task(settings, "DistilBert")
     for key in ("sinusoidal_pos_embds", "qa_dropout", "tie_weights_"):
         settings.skip(key)  # how the table of positions began, which is stored either way; a head that is not read
-    dropout = float(settings.need("dropout"))
+    dropout, activation = float(settings.need("dropout")), settings.one_of("activation", ACTIVATIONS, "gelu")
     block = config.Block(
         attention=config.Attention(heads=settings.need("n_heads"), dropout=float(settings.need("attention_dropout"))),
         feed_forward=config.PositionWise(
             hidden=settings.need("hidden_dim"),
-            activation=settings.one_of("activation", ACTIVATIONS, "gelu"),
+            activation=activation,
             dropout=0.0,
         ),
         norm=NORM,
         wiring="post",
         dropout=dropout,
+    )
+    of_texts = float(settings.need("seq_classif_dropout"))
+    head = read_head(
+        settings,
+        task,
+        config.MaskedLanguage(activation=activation, norm=NORM),
+        activation="relu",
+        dropout=lambda settings: of_texts,
+        tagging_dropout=lambda settings: dropout,
     )
     tree = config.EncoderOnly(
         dim=settings.need("dim"),
@@ -59,26 +67,10 @@ def _read(values: Mapping[str, Any]) -> Tree:
         max_length=settings.need("max_position_embeddings"),
         embedding=config.Embedding(scale=False, norm=NORM, dropout=dropout),
         encoder=config.Stack(layers=settings.need("n_layers"), block=block, position=config.Learned()),
-        head=_read_head(settings, task),
+        head=head,
     )
     settings.finish()
     return tree
-
-
-def _read_head(settings: Settings, task: str) -> config.Head:
-    dropout = float(settings.need("seq_classif_dropout"))
-    match task:
-        case "ForMaskedLM":
-            settings.only("tie_word_embeddings", True)
-            return config.MaskedLanguage(activation=settings.one_of("activation", ACTIVATIONS, "gelu"), norm=NORM)
-        case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings), problem=read_problem(settings), activation="relu", dropout=dropout
-            )
-        case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=float(settings.need("dropout")))
-        case _:
-            return config.NoHead()
 
 
 def _write(tree: Tree) -> dict[str, Any] | None:
@@ -111,18 +103,8 @@ def _rules(tree: Tree) -> list[Rule]:
     for index, block in enumerate(tree.encoder.blocks):
         encoder += prefixed(f"layers.{index}.", f"transformer.layer.{index}.", _layer_rules(block, tree.dim))
     found = prefixed("encoder.", prefix_of(tree, "distilbert"), encoder)
-    match task_of(tree.head):
-        case "ForMaskedLM":
-            found += transform_rules(tree.head, "vocab_transform", "vocab_layer_norm")
-            found.append(same("output.bias", "vocab_projector.bias"))
-        case "ForSequenceClassification":
-            found += transform_rules(tree.head, "pre_classifier")
-            found += affine("head.labels", "classifier")
-        case "ForTokenClassification":
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
-    return found
+    masked = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")
+    return found + head_rules(tree.head, masked, transform="pre_classifier")
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:

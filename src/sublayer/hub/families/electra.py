@@ -19,7 +19,7 @@ from sublayer.hub.families.bert import (
     read_frame,
     write_frame,
 )
-from sublayer.hub.families.heads import prefix_of, read_labels, read_problem, read_task, task_of, transform_rules
+from sublayer.hub.families.heads import head_rules, prefix_of, read_head, read_task, task_of, transform_rules
 from sublayer.hub.families.parts import ACTIVATIONS
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.rules import Rule, affine
@@ -40,28 +40,15 @@ def _read(values: Mapping[str, Any]) -> Tree:
     for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):
         settings.skip(key)  # of the head for multiple choice
     width, dim = settings.need("embedding_size"), settings.need("hidden_size")
-    tree = config.EncoderOnly(
-        **read_frame(settings, width=None if width == dim else width), head=_read_head(settings, task)
-    )
+    frame = read_frame(settings, width=None if width == dim else width)
+    if task == DISCRIMINATOR:
+        activation = settings.one_of("hidden_act", ACTIVATIONS, "gelu")
+        head: config.Head = config.Tagging(labels=REPLACED, activation=activation)
+    else:
+        head = read_head(settings, task, None, activation="gelu", dropout=head_dropout)
+    tree = config.EncoderOnly(**frame, head=head)
     settings.finish()
     return tree
-
-
-def _read_head(settings: Settings, task: str) -> config.Head:
-    match task:
-        case "ForPreTraining":
-            return config.Tagging(labels=REPLACED, activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu"))
-        case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings),
-                problem=read_problem(settings),
-                activation="gelu",
-                dropout=head_dropout(settings),
-            )
-        case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
-        case _:
-            return config.NoHead()
 
 
 def _write(tree: Tree) -> dict[str, Any] | None:
@@ -81,18 +68,10 @@ def _task_of(head: config.Head) -> str:
 def _rules(tree: Tree) -> list[Rule]:
     assert isinstance(tree, config.EncoderOnly)
     found = encoder_rules(tree, prefix_of(tree, "electra"))
-    match _task_of(tree.head):
-        case "ForPreTraining":
-            found += transform_rules(tree.head, "discriminator_predictions.dense")
-            found += affine("head.labels", "discriminator_predictions.dense_prediction")
-        case "ForSequenceClassification":
-            found += transform_rules(tree.head, "classifier.dense")
-            found += affine("head.labels", "classifier.out_proj")
-        case "ForTokenClassification":
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
-    return found
+    if _task_of(tree.head) == DISCRIMINATOR:
+        found += transform_rules(tree.head, "discriminator_predictions.dense")
+        return found + affine("head.labels", "discriminator_predictions.dense_prediction")
+    return found + head_rules(tree.head, None, transform="classifier.dense", labels="classifier.out_proj")
 
 
 ELECTRA = Family(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.family import Settings, Tree
-from sublayer.hub.rules import Rule, affine
+from sublayer.hub.rules import Rule, affine, same
 
 BASE, MASKED, TEXT, TOKEN = "Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"
 """How transformers' classes end, by their head."""
@@ -90,6 +90,58 @@ def write_labels(head: config.Head) -> dict[str, Any]:
         "label2id": {label: number for number, label in enumerate(labels)},
         **({} if said == "single-label" else {"problem_type": named[said]}),
     }
+
+
+def read_head(
+    settings: Settings,
+    task: str,
+    masked: config.MaskedLanguage | None,
+    *,
+    activation: config.Activation | None,
+    dropout: Callable[[Settings], float],
+    tagging_dropout: Callable[[Settings], float] | None = None,
+) -> config.Head:
+    """The head that `task` names.
+
+    Args:
+        masked: that of masked language; None in a family without it. activation: of the layer before a text's labels;
+            None where there is no such layer. dropout: before the labels; tagging_dropout: where it is another before
+            those of tokens.
+    """
+    match task:
+        case "ForMaskedLM":
+            settings.only("tie_word_embeddings", True)
+            assert masked is not None, "the family has no such head"
+            return masked
+        case "ForSequenceClassification":
+            labels, problem = read_labels(settings), read_problem(settings)
+            return config.Classification(
+                labels=labels, problem=problem, activation=activation, dropout=dropout(settings)
+            )
+        case "ForTokenClassification":
+            return config.Tagging(labels=read_labels(settings), dropout=(tagging_dropout or dropout)(settings))
+        case _:
+            return config.NoHead()
+
+
+def head_rules(
+    head: config.Head, masked: tuple[str, str, str] | None, *, transform: str = "", labels: str = "classifier"
+) -> list[Rule]:
+    """The tensors of a head.
+
+    Args:
+        masked: of masked language the map and the norm before the projection, and the projection's bias. transform: the
+            layer before a text's labels. labels: the map to a text's labels; that to a token's is the "classifier".
+    """
+    match head:
+        case config.MaskedLanguage() if masked is not None:
+            return [*transform_rules(head, *masked[:2]), same("output.bias", masked[2])]
+        case config.Classification():
+            return [*transform_rules(head, transform), *affine("head.labels", labels)]
+        case config.Tagging():
+            return affine("head.labels", "classifier")
+        case _:
+            return []
 
 
 def transform_rules(head: config.Head, theirs: str, norm: str = "") -> list[Rule]:

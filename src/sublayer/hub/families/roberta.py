@@ -24,45 +24,27 @@ from sublayer.hub.families.bert import (
 )
 from sublayer.hub.families.heads import (
     BASE,
+    head_rules,
     prefix_of,
-    read_labels,
-    read_problem,
+    read_head,
     read_task,
     settle_pooler,
     task_of,
-    transform_rules,
 )
 from sublayer.hub.family import Family, Settings, Tree
-from sublayer.hub.rules import Rule, affine, same
+from sublayer.hub.rules import Rule, affine
 
 
 def _read(values: Mapping[str, Any], *, name: str, stem: str) -> Tree:
     settings = Settings(values, name, {**DEFAULTS, "vocab_size": 50_265, "pad_token_id": 1})
     task = read_task(settings, stem)
     offset = settings.need("pad_token_id") + 1
-    tree = config.EncoderOnly(
-        **read_frame(settings, offset=offset), head=_read_head(settings, task), pooler=task == BASE
-    )
+    frame = read_frame(settings, offset=offset)
+    masked = config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
+    head = read_head(settings, task, masked, activation="tanh", dropout=head_dropout)
+    tree = config.EncoderOnly(**frame, head=head, pooler=task == BASE)
     settings.finish()
     return tree
-
-
-def _read_head(settings: Settings, task: str) -> config.Head:
-    match task:
-        case "ForMaskedLM":
-            settings.only("tie_word_embeddings", True)
-            return config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
-        case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings),
-                problem=read_problem(settings),
-                activation="tanh",
-                dropout=head_dropout(settings),
-            )
-        case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=head_dropout(settings))
-        case _:
-            return config.NoHead()
 
 
 def _write(tree: Tree, *, name: str, stem: str) -> dict[str, Any] | None:
@@ -82,18 +64,8 @@ def _rules(tree: Tree) -> list[Rule]:
     found = encoder_rules(tree, prefix)
     if tree.pooler:
         found += affine("pooler", f"{prefix}pooler.dense")
-    match task_of(tree.head):
-        case "ForMaskedLM":
-            found += transform_rules(tree.head, "lm_head.dense", "lm_head.layer_norm")
-            found.append(same("output.bias", "lm_head.bias"))
-        case "ForSequenceClassification":
-            found += transform_rules(tree.head, "classifier.dense")
-            found += affine("head.labels", "classifier.out_proj")
-        case "ForTokenClassification":
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
-    return found
+    masked = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
+    return found + head_rules(tree.head, masked, transform="classifier.dense", labels="classifier.out_proj")
 
 
 def _ties(tree: Tree) -> dict[str, str]:

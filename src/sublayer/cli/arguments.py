@@ -1,0 +1,26 @@
+"""Arguments and options that several commands have, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder, or the folder of a training run.", metavar="MODEL")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts. Default: lines of standard input.")]
+Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences. Default: lines of standard input.")]
+BatchOfLines = Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed of sampling.")]
+WeightFormat = Annotated[
+    Literal["float32", "bfloat16", "int8"] | None,
+    typer.Option(
+        help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
+    ),
+]
+Translation = Annotated[
+    str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
+]
+Device = Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")]
+OutFolder = Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")]
