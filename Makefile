@@ -47,12 +47,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV); echo "make: '$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+ENGINE := $(wildcard src/sublayer/fast/engine/cpp/*) hatch_build.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(ENGINE) | $(BIN)/python
 	@echo "Installing sublayer and what it runs on into $(VENV) (a minute or two)"
 	@$(call PIP_INSTALL,-e .)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(ENGINE) | $(VENV)/.installed
 	@echo "Installing what tests and checks need into $(VENV)"
 	@$(call PIP_INSTALL,-e $(EVERYTHING))
 	@touch $(VENV)/.installed $@

@@ -21,7 +21,7 @@ wheel=$(echo "$work"/sublayer-*.whl)
 
 contents=$("$python" -m zipfile --list "$wheel")
 page=(src/sublayer/inspection/page/*)
-for file in sublayer/py.typed "sublayer/recipes/$recipe.toml" "${page[@]#src/}"; do
+for file in sublayer/py.typed "sublayer/recipes/$recipe.toml" sublayer/fast/engine/libengine.so "${page[@]#src/}"; do
     grep -q "^$file " <<< "$contents" || die "$file is missing from $(basename "$wheel")"
 done
 

@@ -11,6 +11,8 @@ logits.
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -79,8 +81,13 @@ class Runner:
         if programs is None or programs.guard.training or not programs.guard.unchanged:
             try:
                 self._programs = _Programs(self.model, "float32" if self.weights is None else self.weights)
-            except (NotLowered, Unavailable):
+            except NotLowered:
                 self._programs = None
+            except Unavailable as reason:
+                self._programs = None
+                _say_once(str(reason))
+        elif programs.threads != torch.get_num_threads():
+            programs.make_engines()
         return self._programs is not None
 
     def start(
@@ -130,6 +137,11 @@ class Runner:
         return Runner, (self.model, self.weights)
 
 
+@lru_cache(maxsize=1)
+def _say_once(reason: str) -> None:
+    sys.stderr.write(f"sublayer: models are decoded by their modules, which is slower: {reason}\n")
+
+
 class _Programs:
     """The programs of one model, for as long as its `guard` says that they are right."""
 
@@ -138,12 +150,16 @@ class _Programs:
             raise NotLowered(f"{type(model).__name__} is not lowered")
         assert isinstance(model, EncoderDecoder | DecoderOnly)
         self.model, self.decoder, self.guard = model, model.decoder, _guard(model)
-        matrices, threads = Matrices(weights), torch.get_num_threads()
+        self.matrices = Matrices(weights)
+        self.make_engines()
+
+    def make_engines(self) -> None:
+        """Make the engines, for the number of threads that torch has now. Matrices that are packed already stay so."""
+        model, self.threads = self.model, torch.get_num_threads()
         with torch.no_grad():
-            self.decoding = Engine(model.lower(), matrices, threads)
-            self.encoding = (
-                Engine(model.lower_encoder(), matrices, threads) if isinstance(model, EncoderDecoder) else None
-            )
+            self.decoding = Engine(model.lower(), self.matrices, self.threads)
+            encoder = model.lower_encoder() if isinstance(model, EncoderDecoder) else None
+            self.encoding = None if encoder is None else Engine(encoder, self.matrices, self.threads)
 
     @property
     def may_step(self) -> bool:
