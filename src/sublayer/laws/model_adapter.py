@@ -1,11 +1,11 @@
-"""How each shape is fed, behind the same few calls: every law is written once, over these.
+"""Model adapters: every shape behind the same few calls, over which each law is written once.
 
 A law names the least that it asks for, and a shape derives from what it can give:
 
-                      Feeding   Decodes   Encodes   Packs   Prompts
-    encoder-decoder   yes       yes       yes
-    decoder-only      yes       yes                 yes     yes
-    encoder-only      yes                 yes       yes
+                      ModelAdapter   Decodes   Encodes   Packs   Prompts
+    encoder-decoder   yes            yes       yes
+    decoder-only      yes            yes                 yes     yes
+    encoder-only      yes                      yes       yes
 
 Those of the three that are Transformers are `Stacked` too; recurrent networks have no layers of attention.
 
@@ -43,7 +43,7 @@ from sublayer.nn.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)
-class Feeding(ABC):
+class ModelAdapter(ABC):
     """What can be asked of any shape."""
 
     model: Model
@@ -87,7 +87,7 @@ class Feeding(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Stacked(Feeding):
+class Stacked(ModelAdapter):
     """A shape whose tokens look at one another in layers."""
 
     absent: ClassVar[str] = "the model has no layers of attention"
@@ -99,7 +99,7 @@ class Stacked(Feeding):
 
 
 @dataclass(frozen=True, eq=False)
-class Decodes(Feeding):
+class Decodes(ModelAdapter):
     """A shape that goes on with a text, token after token: it has `start` and `step`.
 
     Its answers are the logits of what follows each token of the target.
@@ -141,7 +141,7 @@ class Attends(Decodes, Stacked):
 
 
 @dataclass(frozen=True, eq=False)
-class Encodes(Feeding):
+class Encodes(ModelAdapter):
     """A shape with an encoder."""
 
     model: SequenceToSequence | EncoderOnly
@@ -157,7 +157,7 @@ class Encodes(Feeding):
 
 
 @dataclass(frozen=True, eq=False)
-class Packs(Feeding):
+class Packs(ModelAdapter):
     """A shape that takes several texts in one row."""
 
     model: CausalModel | EncoderOnly
@@ -294,8 +294,8 @@ class StackedPrompts(Prompts, Attends):
         return [self.model.decoder]
 
 
-def feeding(model: Model) -> Pairs | Prompts | Texts:
-    """How `model` is fed."""
+def adapt(model: Model) -> Pairs | Prompts | Texts:
+    """How `model` is adapter."""
     match model:
         case EncoderDecoder():
             return StackedPairs(model)
