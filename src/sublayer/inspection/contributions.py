@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer.errors import InputError
+from sublayer.inspection.examples import Example, batch_of
 from sublayer.inspection.lens import last_stack, require_position, scaled_output
-from sublayer.inspection.passages import Passage, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
@@ -91,8 +91,8 @@ class Contributions:
 
 
 @torch.no_grad()
-def contributions(model: Model, passage: Passage, token: int, position: int | None = None) -> Contributions:
-    """What made the logit of `token` at `position` of what a model says of a passage.
+def contributions(model: Model, example: Example, token: int, position: int | None = None) -> Contributions:
+    """What made the logit of `token` at `position` of what a model says of an example.
 
     Args:
         token: an id, or the number of a label. position: of the decoder's (or only) stack, counted from 0, negative
@@ -106,7 +106,7 @@ def contributions(model: Model, passage: Passage, token: int, position: int | No
     if not 0 <= token < weight.shape[0]:
         raise InputError(f"there is no token (or label) {token}", f"They are 0 to {weight.shape[0] - 1}.")
     with evaluating(model), record(model, f"{name}.*") as seen:
-        hidden = given(model, [passage], [0]).hidden(model)
+        hidden = batch_of(model, [example], [0]).hidden(model)
         where, place = _weights_of_positions(model, hidden.shape[1], position)
         parts = _parts(stack, name, seen)
     logit = float(where.to(hidden) @ hidden[0] @ weight[token]) + (0.0 if bias is None else float(bias[token]))

@@ -12,7 +12,7 @@ from sublayer import config
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import Contents
-from sublayer.inspection.subject import Subject
+from sublayer.inspection.loaded_model import LoadedModel
 from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
@@ -97,7 +97,7 @@ ALL: dict[str, tuple[object, str]] = {
 }
 
 
-def made(name: str) -> tuple[Subject, str]:
-    """A subject by its task, and a text for it."""
+def made(name: str) -> tuple[LoadedModel, str]:
+    """A loaded by its task, and a text for it."""
     make, text = ALL[name]
     return make(), text  # type: ignore[operator]
