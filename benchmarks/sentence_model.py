@@ -53,7 +53,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
         PairLoss(CrossEntropy(training.label_smoothing)),  # type: ignore[arg-type] # nothing is validated
         training,
         precision=resolve_precision("auto", model.device),
-        around=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
+        context=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
     )
     batches: Iterator[Batch] = (batch for _, batch in loader.batches())
     begin = time.perf_counter()

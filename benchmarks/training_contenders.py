@@ -65,7 +65,7 @@ class Sublayer:
             ),
             precision=getattr(torch, settings["precision"]),
             # Only steps are made here: nothing is logged, validated or saved.
-            around=None,  # type: ignore[arg-type]
+            context=None,  # type: ignore[arg-type]
         )
 
     def own_batches(self) -> Iterator[tuple[Batch, int]]:

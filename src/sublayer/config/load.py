@@ -145,7 +145,7 @@ def _take_preset(override: dict[str, Any]) -> Any:
 def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """`data` with the preset's tree under `model`, so that a wrong name hides no other problem.
 
-    A name that is nearly right is reported, and the rest is judged as though it had been right.
+    A name that is nearly right is reported, and the rest is checked as though it had been right.
     """
     if not isinstance(data.get("model"), dict):
         return data, []

@@ -29,7 +29,7 @@ from sublayer.fast.facts import Identity
 from sublayer.files import write_json
 from sublayer.tasks.held_out import write_rows
 from sublayer.training.progress import Reporter
-from sublayer.training.work import Work
+from sublayer.training.task_data import TaskData
 
 FILE = "conditions.json"
 
@@ -47,10 +47,10 @@ class Conditions:
     machine: Mapping[str, str]
 
     @staticmethod
-    def here(recipe: config.Recipe, work: Work, device: torch.device) -> Conditions:
+    def here(recipe: config.Recipe, data: TaskData, device: torch.device) -> Conditions:
         """Those of this moment."""
-        held = (("validation", work.splits.validation), ("test", work.splits.test))
-        text = {"training": work.digest, **{name: _digest(write_rows(table)) for name, table in held}}
+        held = (("validation", data.splits.validation), ("test", data.splits.test))
+        text = {"training": data.digest, **{name: _digest(write_rows(table)) for name, table in held}}
         return Conditions(json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device))
 
 

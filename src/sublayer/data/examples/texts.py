@@ -1,8 +1,8 @@
 """Texts whose targets are given: a label for each text, a tag for each word, an answer in each conversation.
 
 All three are rows of tokens with something beside them. Texts longer than a row are left out of training, and counted.
-Where a model is judged none is: `positions` says how many tokens it can read, and a longer text is read as far as that
-goes (a tagged one in several rows), which is noted.
+Where a model is evaluated none is: `positions` says how many tokens it can read, and a longer text is read as far as
+that goes (a tagged one in several rows), which is noted.
 """
 
 from __future__ import annotations

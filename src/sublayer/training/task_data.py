@@ -32,7 +32,7 @@ HEADS = ("head", "output", "pooler")
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskData:
     """A recipe and its text.
 
     recipe: with the vocabulary's size and the labels filled in. splits: the text as it was read. training, validation:
@@ -59,7 +59,7 @@ class Work:
         return digest.hexdigest()
 
 
-def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> Work:
+def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> TaskData:
     """Read, split and encode the text.
 
     Args:
@@ -80,17 +80,17 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[AnyBatch]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = task.examples(part, Encoding.of(recipe, tokenizer, judged=name == "validation"))
+        examples = task.examples(part, Encoding.of(recipe, tokenizer, evaluation=name == "validation"))
         if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
-    return Work(recipe, splits, tokenizer, *encoded)
+    return TaskData(recipe, splits, tokenizer, *encoded)
 
 
-def objective(work: Work) -> Objective[AnyBatch]:
+def objective(data: TaskData) -> Objective[AnyBatch]:
     """What the task asks of a model."""
-    material = Material(work.recipe, work.splits.validation, work.validation, work.tokenizer, work.training)
-    return work.task.objective(material)
+    material = Material(data.recipe, data.splits.validation, data.validation, data.tokenizer, data.training)
+    return data.task.objective(material)
 
 
 @dataclass(frozen=True)
