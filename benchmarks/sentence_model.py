@@ -29,7 +29,7 @@ def trained(corpus: Corpus, shape: str, steps: int, device: str) -> Path:
     if not (path / "config.json").is_file():
         model = _train(corpus, shape, steps, device)
         translator = Translator(model.cpu(), corpus.tokenizer, config.Decoding())
-        model_folder.save(path, translator, model_folder.Papers(recipe="", card="A model for benchmarks.\n"))
+        model_folder.save(path, translator, model_folder.ModelCard(recipe="", text="A model for benchmarks.\n"))
     return path
 
 

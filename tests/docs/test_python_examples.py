@@ -15,7 +15,7 @@ from generation.prompted import tokenizer as subwords
 from readers import write_readers
 from small_run import tree
 from sublayer import config
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.models import Model, build_model
 from sublayer.text import Tokenizer
 
@@ -37,7 +37,7 @@ def save(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
     """Write a model whose weights are large enough that its texts differ."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    write(folder, Contents(model.eval(), tokenizer), Papers("", "A model for tests.\n"))
+    write(folder, ModelBundle(model.eval(), tokenizer), ModelCard("", "A model for tests.\n"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from readers import HEADS, encoder, word_tokenizer
 from sublayer import config
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
-from sublayer.hub.folder import Contents
+from sublayer.hub.folder import ModelBundle
 from sublayer.inspection.loaded_model import LoadedModel
 from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
@@ -81,12 +81,12 @@ def embedder() -> Embedder:
     return Embedder(encoder(HEADS["minilm"]), word_tokenizer())
 
 
-def bare() -> Contents:
+def bare() -> ModelBundle:
     model = encoder(HEADS["minilm"])
     tree = model.config.model_copy(update={"head": config.NoHead()})
     other = EncoderOnly(tree).double().eval()
     other.load_state_dict(model.state_dict())
-    return Contents(other, word_tokenizer())
+    return ModelBundle(other, word_tokenizer())
 
 
 READERS = {"fill": filler, "classify": classifier, "tag": tagger, "embed": embedder, "encode": bare}

@@ -14,7 +14,7 @@ import pytest
 from inspection.loaded_models import made, translator
 from small_run import sublayer
 from sublayer.errors import ConfigError, InputError
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.inspection import assets, notebook
 from sublayer.inspection.html import document, require_html_path, write_html
 from sublayer.inspection.look import look
@@ -95,7 +95,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 def folder(tmp_path_factory):
     own = translator()
     path = tmp_path_factory.mktemp("model") / "small"
-    write(path, Contents(own.model.float(), own.tokenizer, own.decoding.plain()), Papers("", ""))
+    write(path, ModelBundle(own.model.float(), own.tokenizer, own.decoding.plain()), ModelCard("", ""))
     return path
 
 

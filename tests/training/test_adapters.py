@@ -30,7 +30,7 @@ from sublayer.config.presets import merge
 from sublayer.generation.generator import Generator
 from sublayer.hub import folder as model_folder
 from sublayer.hub.exporting import export
-from sublayer.hub.folder import Contents, read
+from sublayer.hub.folder import ModelBundle, read
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
 from sublayer.reading import Classifier
@@ -273,8 +273,8 @@ def test_a_classifier_reads_a_text_as_it_was_trained_to(tmp_path: Path, start: b
     labelled(tmp_path)
     data = plain("classification", task={"weights": {"type": "equal"}}, model={"head": {"pooling": "class"}})
     if start:
-        bert = Contents(encoder(config.MaskedLanguage()).float(), word_tokenizer())
-        model_folder.write(tmp_path / "bert", bert, model_folder.Papers("", ""))
+        bert = ModelBundle(encoder(config.MaskedLanguage()).float(), word_tokenizer())
+        model_folder.write(tmp_path / "bert", bert, model_folder.ModelCard("", ""))
         del data["tokenizer"]
         data["model"] = {"head": {"type": "classification"}}
         data |= {"start": {"path": "bert"}, "adapter": ADAPTER}
@@ -351,9 +351,9 @@ def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
     made = task_data.prepare(loaded.recipe, loaded.folder, None, reporter())
     # Several models, so that there are answers of both kinds.
     seen: set[float] = set()
-    for contents in (model, read(tmp_path / "run")):
-        generator = Generator(contents.model, contents.tokenizer, config.Generation())
-        found = task_data.objective(made).evaluate(contents.model)["exact_match"]
+    for bundle in (model, read(tmp_path / "run")):
+        generator = Generator(bundle.model, bundle.tokenizer, config.Generation())
+        found = task_data.objective(made).evaluate(bundle.model)["exact_match"]
         answered = answers(generator, made.splits.validation.rows)
         scores = score_answers([one.answer for one in answered], [one.expected for one in answered])
         assert scores.count == 12

@@ -14,7 +14,7 @@ from sublayer.cli.terminal import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sublayer.hub.folder import TransformerContents
+    from sublayer.hub.folder import TransformerBundle
     from sublayer.inspection.examples import Example
 
 
@@ -93,7 +93,7 @@ def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequenc
 
 
 def _draw_pair(
-    found: TransformerContents, example: Example, text: str, target: str | None, out: Path, layers: Sequence[int] | None
+    found: TransformerBundle, example: Example, text: str, target: str | None, out: Path, layers: Sequence[int] | None
 ) -> str:
     """Draw a sentence and its translation, which is returned."""
     from sublayer.inspection.attention import attention_maps
@@ -120,9 +120,7 @@ def _draw_pair(
     return translation
 
 
-def _draw_text(
-    found: TransformerContents, example: Example, text: str, out: Path, layers: Sequence[int] | None
-) -> None:
+def _draw_text(found: TransformerBundle, example: Example, text: str, out: Path, layers: Sequence[int] | None) -> None:
     from sublayer.inspection.attention import text_maps
     from sublayer.inspection.picture import draw_text_attention
     from sublayer.models import EncoderDecoder

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from sublayer.hub.folder import TransformerContents
+    from sublayer.hub.folder import TransformerBundle
     from sublayer.inspection.ablation import Ablation, Importance
     from sublayer.inspection.examples import Example
     from sublayer.inspection.heads import HeadScores
@@ -110,7 +110,7 @@ def heads(
 
 
 def _material(
-    found: TransformerContents, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
+    found: TransformerBundle, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
 ) -> tuple[list[Example], str]:
     """What is to be read, and what to call it."""
     from sublayer.errors import InputError
@@ -130,7 +130,7 @@ def _material(
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 
-def _asked(found: TransformerContents, examples: Sequence[Example]) -> list[Example]:
+def _asked(found: TransformerBundle, examples: Sequence[Example]) -> list[Example]:
     """The examples with something to be said of each: by a masked-language model what is hidden from it.
 
     Raises:

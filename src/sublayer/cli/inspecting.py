@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sublayer.generation.translator import Translator
-    from sublayer.hub.folder import Contents, TransformerContents
+    from sublayer.hub.folder import ModelBundle, TransformerBundle
     from sublayer.inspection.examples import Example
     from sublayer.models import EncoderDecoder
 
 
-def opened(path: Path, device: str) -> TransformerContents:
+def opened(path: Path, device: str) -> TransformerBundle:
     """The model at `path` with its tokenizer; an encoder needs no head to be looked into.
 
     Raises:
@@ -30,9 +30,7 @@ def opened(path: Path, device: str) -> TransformerContents:
     return read_transformer(path, pick_device(device))
 
 
-def examples_of(
-    found: TransformerContents, path: Path, texts: Sequence[str], target: str | None = None
-) -> list[Example]:
+def examples_of(found: TransformerBundle, path: Path, texts: Sequence[str], target: str | None = None) -> list[Example]:
     """Texts as the model reads them; of a translator with the translation given, or its own.
 
     Raises:
@@ -60,7 +58,7 @@ def examples_of(
     return _translated(found.model, translator, texts)
 
 
-def translator_of(found: Contents, path: Path) -> Translator:
+def translator_of(found: ModelBundle, path: Path) -> Translator:
     """An encoder-decoder, ready to translate as its folder says."""
     from sublayer.generation.translator import Translator
     from sublayer.hub.folder import ready
@@ -103,7 +101,7 @@ def wide_console() -> Console:
     return made if made.is_terminal else terminal.console(width=max(made.width, 160), highlight=False)
 
 
-def spelled(found: Contents, ids: Sequence[int]) -> list[str]:
+def spelled(found: ModelBundle, ids: Sequence[int]) -> list[str]:
     """Tokens as they stand in a table: spaces seen, nothing that a terminal or rich would take for a command."""
     from sublayer.inspection.canvas import printable
 

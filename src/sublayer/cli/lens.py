@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from sublayer.hub.folder import TransformerContents
+    from sublayer.hub.folder import TransformerBundle
     from sublayer.inspection.examples import Example
     from sublayer.inspection.lens import Lens
 
@@ -93,7 +93,7 @@ def _titled(title: str, first: str) -> Table:
     return Table(first, title=title, title_justify="left", min_width=min(len(title) + 2, 100))
 
 
-def _labels_text(found: TransformerContents) -> bool:
+def _labels_text(found: TransformerBundle) -> bool:
     """Whether the model says one thing of a whole text."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -101,7 +101,7 @@ def _labels_text(found: TransformerContents) -> bool:
     return isinstance(found.model, EncoderOnly) and isinstance(found.model.config.head, config.Classification)
 
 
-def _names(found: TransformerContents, ids: Sequence[int]) -> list[str]:
+def _names(found: TransformerBundle, ids: Sequence[int]) -> list[str]:
     """Tokens, or labels where the model's head has those, as they stand in a table."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -114,7 +114,7 @@ def _names(found: TransformerContents, ids: Sequence[int]) -> list[str]:
     return [spelled(found, [one])[0] if one < size else f"<{one}>" for one in ids]
 
 
-def _named(found: TransformerContents, name: str) -> int:
+def _named(found: TransformerBundle, name: str) -> int:
     """The token or label that is spelled so.
 
     Raises:
@@ -145,7 +145,7 @@ def _named(found: TransformerContents, name: str) -> int:
     )
 
 
-def _everywhere(found: TransformerContents, example: Example, size: int) -> Table:
+def _everywhere(found: TransformerBundle, example: Example, size: int) -> Table:
     """The likeliest candidate at every position, after each layer."""
     from sublayer.inspection.lens import logit_lens
 
@@ -172,15 +172,15 @@ def _columns(layers: int) -> list[int]:
     return [round(place * (layers - 1) / max(most - 1, 1)) for place in range(most)]
 
 
-def _names_of_rows(found: TransformerContents, example: Example) -> list[str]:
+def _names_of_rows(found: TransformerBundle, example: Example) -> list[str]:
     return spelled(found, example.fed or example.tokens)
 
 
-def _cell(found: TransformerContents, token: int, chance: float) -> str:
+def _cell(found: TransformerBundle, token: int, chance: float) -> str:
     return f"{plain(_names(found, [token])[0])} [dim]{chance:.2f}[/dim]"
 
 
-def _at_one(found: TransformerContents, example: Example, seen: Lens, place: int, best: int) -> Table:
+def _at_one(found: TransformerBundle, example: Example, seen: Lens, place: int, best: int) -> Table:
     """The likeliest candidates at one position, a row a layer, and where the final answer stands."""
     where = (
         "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, example)[place]}"
@@ -199,7 +199,7 @@ def _at_one(found: TransformerContents, example: Example, seen: Lens, place: int
     return table
 
 
-def _parts(found: TransformerContents, example: Example, token: int, position: int | None) -> list[Table]:
+def _parts(found: TransformerBundle, example: Example, token: int, position: int | None) -> list[Table]:
     """What a logit is made of: by layers, and the largest single parts."""
     from sublayer.inspection.contributions import contributions
 
@@ -218,7 +218,7 @@ def _parts(found: TransformerContents, example: Example, token: int, position: i
     return [layers, single]
 
 
-def _words(found: TransformerContents, example: Example, token: int, position: int | None) -> Table:
+def _words(found: TransformerBundle, example: Example, token: int, position: int | None) -> Table:
     """Which words a logit comes from."""
     from sublayer.inspection.attribution import gradient_times_input, rollout
     from sublayer.models import EncoderDecoder

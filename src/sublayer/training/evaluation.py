@@ -42,11 +42,11 @@ def read_model(path: Path, device: Any, asked: str | None = None) -> EvaluatedMo
         CheckpointError: there is no whole model. ConfigError: no recipe says what the model is for, and nor does its
             shape; or it does not do what is asked.
     """
-    contents = model_folder.read(path, device)
+    bundle = model_folder.read(path, device)
     folder = model_folder.find(path)
-    loaded = model_folder.ready(contents, path)
-    recipe = recipe_of(folder, contents.model.config, asked)
-    return EvaluatedModel(folder, loaded, recipe.model_copy(update={"model": contents.model.config}))
+    loaded = model_folder.ready(bundle, path)
+    recipe = recipe_of(folder, bundle.model.config, asked)
+    return EvaluatedModel(folder, loaded, recipe.model_copy(update={"model": bundle.model.config}))
 
 
 def evaluate(evaluated: EvaluatedModel, data: Path | None, how: Scoring) -> Scored:

@@ -49,16 +49,16 @@ class Result:
 
     def _write(self, folder: Path) -> None:
         recipe = self.data.recipe
-        contents = model_folder.Contents(self.model, self.data.tokenizer)
+        bundle = model_folder.ModelBundle(self.model, self.data.tokenizer)
         if self.start is not None:
-            contents = replace(contents, decoding=self.start.decoding, imported=self.start.imported)
+            bundle = replace(bundle, decoding=self.start.decoding, imported=self.start.imported)
             if recipe.adapter is not None:
                 adapted = Adapted(recipe.adapter, self.start.base, trainable_parameters(self.model))
-                contents = replace(contents, adapted=adapted)
+                bundle = replace(bundle, adapted=adapted)
         if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder):
-            contents = replace(contents, decoding=recipe.decoding.plain())
+            bundle = replace(bundle, decoding=recipe.decoding.plain())
         card = model_card(recipe, self.data.splits, self.model, self.out)
-        model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
+        model_folder.write(folder, bundle, model_folder.ModelCard(dump_toml(recipe), card))
         write_text(folder / "test.jsonl", write_rows(self.data.splits.test))
 
     def evaluate(self, reporter: Reporter) -> None:
