@@ -45,7 +45,7 @@ ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
     Row("the paper's Adam and schedule (warm-up 200)", tuple(AS_THE_PAPER)),
-    Row("the same, and post-norm (the paper's)", (*AS_THE_PAPER, *both("wiring=post"))),
+    Row("the same, and post-norm (the paper's)", (*AS_THE_PAPER, *both("norm_placement=post"))),
     Row("random padded batches in place of buckets", ("training.batches.buckets=false",)),
     Row("float32 products in place of bfloat16", ("training.precision=float32",)),
     Row("three embedding matrices in place of one", ("model.tied=none",)),

@@ -26,7 +26,7 @@ def llama_tree(vocab_size: int) -> config.DecoderOnly:
         attention=config.Attention(heads=4, kv_heads=2, bias=False),
         feed_forward=config.Gated(hidden=40),
         norm=config.RMSNorm(),
-        wiring="pre",
+        norm_placement="pre",
     )
     stack = config.Stack(layers=2, block=block, position=config.Rotary())
     return config.DecoderOnly(dim=32, vocab_size=vocab_size, max_length=48, decoder=stack)

@@ -41,7 +41,7 @@ def encoder(head: config.Head) -> EncoderOnly:
         dim=16,
         vocab_size=len(WORDS),
         max_length=12,
-        embedding=config.Embedding(scale=False, types=2, norm=config.LayerNorm()),
+        embedding=config.Embedding(scale=False, token_types=2, norm=config.LayerNorm()),
         encoder=config.Stack(layers=2, block=block, position=config.Learned()),
         head=head,
     )

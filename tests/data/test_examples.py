@@ -190,8 +190,8 @@ def test_labelled_texts(second: bool) -> None:
         assert batch.tokens[row, :length].tolist() == expected
         if second:
             kinds = [0] * (len(first) + 2) + [1] * (len(other) + 1)
-            assert batch.types[row].tolist() == kinds + [0] * (batch.tokens.shape[1] - length)
-    assert second or batch.types is None
+            assert batch.token_type_ids[row].tolist() == kinds + [0] * (batch.tokens.shape[1] - length)
+    assert second or batch.token_type_ids is None
 
 
 def test_labelled_texts_that_cannot_be() -> None:
@@ -383,7 +383,9 @@ def test_of_two_long_texts_the_longer_loses_its_end() -> None:
     (first,) = tokenizer.encode(["co di"])
     assert examples.tokens[0].tolist()[-1 - len(first) : -1] == first
     for row in range(2):
-        ids, kinds = examples.tokens[row].tolist(), examples.types[row].tolist()
+        ids, kinds = examples.tokens[row].tolist(), examples.token_type_ids[row].tolist()
         assert len(ids) == len(kinds) == 15
         assert ids.count(tokenizer.end_id) == 2
-    assert examples.types[1].tolist().count(0) - 2 in (examples.types[1].tolist().count(1) - 1 + n for n in (-1, 0, 1))
+    assert examples.token_type_ids[1].tolist().count(0) - 2 in (
+        examples.token_type_ids[1].tolist().count(1) - 1 + n for n in (-1, 0, 1)
+    )

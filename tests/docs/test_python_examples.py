@@ -24,7 +24,9 @@ CHAT = "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor
 
 
 def decoder_only(vocab_size: int) -> config.DecoderOnly:
-    block = config.Block(attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=32), wiring="pre")
+    block = config.Block(
+        attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=32), norm_placement="pre"
+    )
     return config.DecoderOnly(
         dim=16,
         vocab_size=vocab_size,

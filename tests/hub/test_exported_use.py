@@ -189,14 +189,14 @@ def encoder(own: Tokenizer, head: Any, **more: Any) -> Any:
     block = config.Block(
         attention=config.Attention(heads=2),
         feed_forward=config.PositionWise(hidden=36, activation="gelu"),
-        wiring="post",
+        norm_placement="post",
     )
     return built(
         config.EncoderOnly(
             dim=24,
             vocab_size=own.vocab_size,
             max_length=64,
-            embedding=config.Embedding(scale=False, types=0, norm=config.LayerNorm()),
+            embedding=config.Embedding(scale=False, token_types=0, norm=config.LayerNorm()),
             encoder=config.Stack(layers=2, block=block, position=config.Learned()),
             head=head,
             **more,

@@ -35,7 +35,7 @@ def tokenizer() -> Tokenizer:
 
 def stack(layers: int = 2, heads: int = 4) -> config.Stack:
     block = config.Block(
-        attention=config.Attention(heads=heads), feed_forward=config.PositionWise(hidden=32), wiring="pre"
+        attention=config.Attention(heads=heads), feed_forward=config.PositionWise(hidden=32), norm_placement="pre"
     )
     return config.Stack(layers=layers, block=block, position=config.Rotary())
 

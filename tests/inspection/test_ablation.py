@@ -85,7 +85,7 @@ def _reader(head: config.Head) -> EncoderOnly:
         dim=16,
         vocab_size=len(WORDS),
         max_length=12,
-        embedding=config.Embedding(scale=False, types=2),
+        embedding=config.Embedding(scale=False, token_types=2),
         encoder=config.Stack(layers=1, block=block, position=config.Learned()),
         head=head,
     )
@@ -98,7 +98,7 @@ def _reader(head: config.Head) -> EncoderOnly:
 def test_a_classifiers_loss_is_of_its_labels():
     model, tokenizer = _reader(config.Classification(labels=("neg", "pos"), pooling="mean")), word_tokenizer()
     texts = of_texts(model, tokenizer, ["the cat sat", "a dog on the mat sat"])
-    assert texts[0].types == (0, 0, 0, 0, 0)
+    assert texts[0].token_type_ids == (0, 0, 0, 0, 0)
     asked = with_labels(model, texts, ["pos", "neg"])
     with torch.no_grad():
         expected = [

@@ -32,9 +32,9 @@ def _without_head(model, name: str, head: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("wiring", WIRINGS)
-def test_a_silent_head_is_one_that_the_output_map_does_not_read(shape, wiring):
-    model, given = MAKERS[shape](wiring=wiring), tokens()
+@pytest.mark.parametrize("norm_placement", WIRINGS)
+def test_a_silent_head_is_one_that_the_output_map_does_not_read(shape, norm_placement):
+    model, given = MAKERS[shape](norm_placement=norm_placement), tokens()
     name = _first_attention(model)
     plain = ask(model, given)
     for tap in ("heads", "weights"):

@@ -56,12 +56,14 @@ def _assert_sums(found, logit: float) -> None:
 
 
 @pytest.mark.parametrize("shape", ["decoder-only", "encoder-decoder"])
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("norm_placement", WIRINGS)
 @pytest.mark.parametrize("norm", NORMS, ids=["layer", "layer-no-bias", "rms", "rms-plus-one"])
-def test_the_shares_sum_to_the_logit(shape, wiring, norm):
-    if shape == "encoder-decoder" and wiring.startswith("parallel"):
-        wiring = "pre"
-    model = MAKERS[shape](wiring=wiring, norm=norm, feed_forward=FORWARD[WIRINGS.index(wiring) % 2])
+def test_the_shares_sum_to_the_logit(shape, norm_placement, norm):
+    if shape == "encoder-decoder" and norm_placement.startswith("parallel"):
+        norm_placement = "pre"
+    model = MAKERS[shape](
+        norm_placement=norm_placement, norm=norm, feed_forward=FORWARD[WIRINGS.index(norm_placement) % 2]
+    )
     example = examples(shape)[0]
     logits = _asked(model, example)
     for position, token in ((-1, 5), (3, 17)):
@@ -149,7 +151,7 @@ def test_a_label_is_taken_apart_where_its_head_is_linear(pooling):
     model = encoder_only(config.Classification(labels=LABELS, pooling=pooling, activation=None))
     example = examples("encoder-only")[0]
     _assert_sums(contributions(model, example, 1), _asked(model, example)[1].item())
-    tagger = encoder_only(config.Tagging(labels=LABELS), wiring="post")
+    tagger = encoder_only(config.Tagging(labels=LABELS), norm_placement="post")
     _assert_sums(contributions(tagger, example, 2, 3), _asked(tagger, example)[3, 2].item())
 
 
@@ -184,9 +186,9 @@ def test_positions_and_tokens_that_are_not_there():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("wiring", ["pre", "post"])
-def test_the_lens_of_a_layer_is_the_model_cut_off_there(shape, wiring):
-    model, example = MAKERS[shape](wiring=wiring), examples(shape)[0]
+@pytest.mark.parametrize("norm_placement", ["pre", "post"])
+def test_the_lens_of_a_layer_is_the_model_cut_off_there(shape, norm_placement):
+    model, example = MAKERS[shape](norm_placement=norm_placement), examples(shape)[0]
     lens = logit_lens(model, example)
     assert lens.names == ["embedding", "layer 0", "layer 1"]
     assert relative(lens.logits[2], _asked(model, example)) < 1e-12

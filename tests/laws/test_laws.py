@@ -22,7 +22,7 @@ from sublayer.models import Model
 CASES: dict[str, config.Model] = {
     **{f"pairs-{i}-{name_of(row)}": c for i, (row, c) in enumerate(zip(ROWS, CONFIGS))},
     **{
-        f"decoder-{i}-{row['position']}-{row['wiring']}": c
+        f"decoder-{i}-{row['position']}-{row['norm_placement']}": c
         for i, (row, c) in enumerate(zip(DECODER_ROWS, DECODER_CONFIGS))
     },
     **{

@@ -171,7 +171,7 @@ def test_it_learns_to_reverse(tmp_path: Path) -> None:
     stack = config.Stack(
         layers=1,
         block=config.Block(
-            attention=config.Attention(heads=4), feed_forward=config.PositionWise(hidden=64), wiring="pre"
+            attention=config.Attention(heads=4), feed_forward=config.PositionWise(hidden=64), norm_placement="pre"
         ),
     )
     torch.manual_seed(2)

@@ -139,9 +139,9 @@ def biased(model: Transformer) -> Transformer | None:
 def typed(model: Transformer) -> Transformer | None:
     """One kind of token, whose vector is zero, in an encoder that knows none."""
     tree = model.config
-    if not isinstance(tree, config.EncoderOnly) or tree.embedding.types:
+    if not isinstance(tree, config.EncoderOnly) or tree.embedding.token_types:
         return None
-    return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"types": 1})}), model)
+    return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"token_types": 1})}), model)
 
 
 def _filled(tree: Tree, model: Transformer) -> Transformer:

@@ -270,7 +270,7 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path, tree: Tree) -> None:
         tokenizer,
         folder,
         max_length=_longest(tree),
-        types=isinstance(tree, config.EncoderOnly) and tree.embedding.types > 1,
+        token_type_ids=isinstance(tree, config.EncoderOnly) and tree.embedding.token_types > 1,
         side="left" if isinstance(tree, config.DecoderOnly) else "right",
     )
 

@@ -12,7 +12,7 @@ So the parts' shares sum to the logit, exactly: a law. This is the *direct* path
 it counts as theirs, and that a part also changes the scales counts nowhere. In a pre-norm model only the last norm lies
 on that path. In a post-norm model every later sub-layer's norm does, each held at its own scale: the shares still sum
 to the logit, but an early part is scaled by norms that later parts have set, and less follows from its size. In the
-sandwich and output wirings a norm stands between the heads and the stream; it is taken apart in the same way.
+sandwich and output placements a norm stands between the heads and the stream; it is taken apart in the same way.
 
 What is not linear is refused by name: a masked-language head with its own layer and activation, a label head with one,
 a pooler, pooling by maximum. A cap on the logits (Gemma 2) is none of the parts': they sum to the logit before it.

@@ -27,14 +27,14 @@ from sublayer.text import PairAffixes, Tokenizer
 class Example:
     """One text, or a text and its translation.
 
-    tokens: S ids that the encoder, or a decoder alone, reads, markers included. types: their kinds, or none.
+    tokens: S ids that the encoder, or a decoder alone, reads, markers included. token_type_ids: their kinds, or none.
     fed: T ids that a decoder beside an encoder is fed, the start marker first; none in other shapes.
     wanted: the id (or, of a tagger, the label) to be said at each place of `fed`, or of `tokens` where nothing is fed;
     `IGNORE` where nothing is asked. label: of the whole text, for a classifier.
     """
 
     tokens: tuple[int, ...]
-    types: tuple[int, ...] = ()
+    token_type_ids: tuple[int, ...] = ()
     fed: tuple[int, ...] = ()
     wanted: tuple[int, ...] = ()
     label: int | None = None
@@ -67,16 +67,16 @@ def of_texts(
             raise InputError(f"text {number} is empty", "Leave it out, or give it words.")
         if isinstance(model, DecoderOnly):
             [tokens] = tokenizer.encode_with_special_tokens([text])
-            types = list[int]()
+            token_type_ids = list[int]()
         else:
             [encoded] = tokenizer.tokens([text])
             encoded = encoded if most is None else encoded.cut(min(most, longest))
-            tokens, types = encoded.ids, encoded.types if model.config.embedding.types else []
+            tokens, token_type_ids = encoded.ids, encoded.token_type_ids if model.config.embedding.token_types else []
         if most is not None:
             tokens = tokens[: min(most, longest)]
         _require_length("text", number, len(tokens), longest)
         wanted = (*tokens[1:], IGNORE) if isinstance(model, DecoderOnly) else ()
-        found.append(Example(tuple(tokens), tuple(types), wanted=tuple(wanted)))
+        found.append(Example(tuple(tokens), tuple(token_type_ids), wanted=tuple(wanted)))
     return found
 
 
@@ -193,8 +193,8 @@ def of_tagged(
             asked = word is not None and word not in seen
             wanted.append(head.labels.index(tags[word]) if asked and word is not None else IGNORE)
             seen |= {word} if word is not None else set()
-        types = tuple(tokens.types) if model.config.embedding.types else ()
-        found.append(Example(tuple(tokens.ids), types, wanted=tuple(wanted)))
+        token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
+        found.append(Example(tuple(tokens.ids), token_type_ids, wanted=tuple(wanted)))
     return found
 
 
@@ -214,13 +214,13 @@ def _require_length(what: str, number: int, size: int, longest: int) -> None:
 class ExampleBatch:
     """Examples as the tensors that a model is given: `rows` are their places in the list.
 
-    Shape: tokens and types [B, S], lengths [B], fed [B, T], int64; lengths is None where all are full.
+    Shape: tokens and token_type_ids [B, S], lengths [B], fed [B, T], int64; lengths is None where all are full.
     """
 
     rows: list[int]
     tokens: Tensor
     lengths: Tensor | None
-    types: Tensor | None
+    token_type_ids: Tensor | None
     fed: Tensor | None
 
     def hidden(self, model: Model) -> Tensor:
@@ -232,17 +232,17 @@ class ExampleBatch:
             case DecoderOnly():
                 return model.hidden(self.tokens)
             case EncoderOnly():
-                return model.hidden(self.tokens, self.lengths, self.types)
+                return model.hidden(self.tokens, self.lengths, self.token_type_ids)
 
 
 def batch_of(model: Model, examples: Sequence[Example], rows: Sequence[int]) -> ExampleBatch:
     """Some of the examples, padded at the right. What pads is masked or unread: any id does."""
     device, some = model.device, [examples[row] for row in rows]
     tokens, lengths = padded([one.tokens for one in some], 0, device)
-    types = padded([one.types for one in some], 0, device)[0] if some[0].types else None
+    token_type_ids = padded([one.token_type_ids for one in some], 0, device)[0] if some[0].token_type_ids else None
     fed = padded([one.fed for one in some], 0, device)[0] if some[0].fed else None
     full = min(len(one.tokens) for one in some) == tokens.shape[1]
-    return ExampleBatch(list(rows), tokens, None if full else lengths, types, fed)
+    return ExampleBatch(list(rows), tokens, None if full else lengths, token_type_ids, fed)
 
 
 def batches(model: Model, examples: Sequence[Example], tokens: int = 1024) -> Iterator[ExampleBatch]:

@@ -10,7 +10,7 @@ stream, V vocabulary)
     STACK.layers.N.self_attention.heads                 [B, S, H, d]    what each head has found, before the output map
     STACK.layers.N.self_attention_sublayer.output       [B, S, D]       what is about to be added to the stream
     STACK.layers.N.feed_forward_sublayer.output         [B, S, D]
-    ....before, ....after, ....outer, STACK.norm        [B, S, D]       the norms, those that the wiring has
+    ....before, ....after, ....outer, STACK.norm        [B, S, D]       the norms, those that the norm placement has
     ....query_norm, ....key_norm                        [B, H, S, d]
     logits                                              [B, S, V]       or whatever an encoder's head says
 

@@ -230,9 +230,9 @@ def _reading(loaded: LoadedModel, model: EncoderOnly, question: Question, about:
     if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
         tokens = tokens.cut(head.longest)
     _require_fit(len(tokens), about)
-    types = row(tokens.types, model.device) if model.config.embedding.types else None
+    token_type_ids = row(tokens.token_type_ids, model.device) if model.config.embedding.token_types else None
     with record(model, "*_attention.weights", "encoder.embedding.stream", "encoder.layers.*.stream") as seen:
-        model.hidden(row(tokens.ids, model.device), None, types)
+        model.hidden(row(tokens.ids, model.device), None, token_type_ids)
     output, predictions, lens = _head_output(loaded, model, tokens, evidence.streams(seen), question)
     return View(
         about=about,

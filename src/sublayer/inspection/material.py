@@ -56,8 +56,8 @@ def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Se
                     f"{model.config.max_length}",
                     "Shorten it or split it.",
                 )
-            types = tuple(tokens.types) if model.config.embedding.types else ()
-            found[number] = Example(tuple(tokens.ids), types)
+            token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
+            found[number] = Example(tuple(tokens.ids), token_type_ids)
     return found
 
 

@@ -248,14 +248,14 @@ class Texts(Encodes, Packs, Stacked):
         return [self.model.encoder]
 
     def answer(self, inputs: Inputs) -> Tensor:
-        said = self.model(inputs.source, inputs.source_lengths, inputs.types)
+        said = self.model(inputs.source, inputs.source_lengths, inputs.token_type_ids)
         return said.unsqueeze(1) if self._of_whole_texts else said
 
     def real(self, inputs: Inputs) -> Tensor:
         return torch.ones_like(inputs.source[:, :1], dtype=torch.bool) if self._of_whole_texts else inputs.source_real
 
     def states(self, inputs: Inputs) -> Tensor:
-        return self.model.hidden(inputs.source, inputs.source_lengths, inputs.types)
+        return self.model.hidden(inputs.source, inputs.source_lengths, inputs.token_type_ids)
 
     def reading(self, inputs: Inputs) -> Tensor:
         # Not through the head, which may look at the first token alone.
@@ -265,7 +265,7 @@ class Texts(Encodes, Packs, Stacked):
         return [inputs.alone(row) for row in range(inputs.rows)]
 
     def hidden(self, text: Inputs, segments: Tensor | None = None) -> Tensor:
-        return self.model.hidden(text.source, text.source_lengths, text.types, segments)
+        return self.model.hidden(text.source, text.source_lengths, text.token_type_ids, segments)
 
     @property
     def _of_whole_texts(self) -> bool:
@@ -313,8 +313,8 @@ def packed(rows: Sequence[Sequence[Inputs]]) -> tuple[Inputs, Tensor]:
     """Several texts in each row, all rows of one length, and the number of each token's text: [R, S] int64."""
     tokens = side_by_side([[text.source for text in row] for row in rows])
     segments = side_by_side([[torch.full_like(text.source, n) for n, text in enumerate(row)] for row in rows])
-    types = [[text.types for text in row if text.types is not None] for row in rows]
-    return _text(tokens, rows[0][0].vocab_size, side_by_side(types) if types[0] else None), segments
+    token_type_ids = [[text.token_type_ids for text in row if text.token_type_ids is not None] for row in rows]
+    return _text(tokens, rows[0][0].vocab_size, side_by_side(token_type_ids) if token_type_ids[0] else None), segments
 
 
 def side_by_side(rows: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -322,6 +322,6 @@ def side_by_side(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.cat([torch.cat(list(row), dim=1) for row in rows])
 
 
-def _text(tokens: Tensor, vocab_size: int, types: Tensor | None = None) -> Inputs:
+def _text(tokens: Tensor, vocab_size: int, token_type_ids: Tensor | None = None) -> Inputs:
     """Whole texts and nothing else, [B, S]."""
-    return Inputs(tokens, None, tokens[:, :0], None, vocab_size, types)
+    return Inputs(tokens, None, tokens[:, :0], None, vocab_size, token_type_ids)

@@ -32,7 +32,7 @@ class Embedding(Part):
         super().__init__()
         self.width = dim if c.width is None else c.width
         self.tokens = nn.Embedding(vocab_size, self.width)
-        self.types = nn.Embedding(c.types, self.width) if c.types else None
+        self.types = nn.Embedding(c.token_types, self.width) if c.token_types else None
         self.scale = math.sqrt(dim) if c.scale else 1.0
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
@@ -63,6 +63,6 @@ class Embedding(Part):
         if self.scale != 1.0:
             x = x * self.scale
         if self.types is not None:
-            x = x + (self.types.weight[0] if context.token_types is None else self.types(context.token_types))
+            x = x + (self.types.weight[0] if context.token_type_ids is None else self.types(context.token_type_ids))
         x = self.widen(self.dropout(self.norm(position.add(x, context.positions))))
         return self.stream(x if self.convolution is None else self.convolution(x, context.texts))

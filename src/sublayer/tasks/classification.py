@@ -53,7 +53,7 @@ def scores(model: EncoderOnly, batch: TextBatch) -> Tensor:
     there = batch.to(model.device)
     full = int(batch.lengths.min()) == batch.tokens.shape[1]
     lengths = None if full else there.lengths
-    return model.read(model.hidden(there.tokens, lengths, there.types), lengths).float()
+    return model.read(model.hidden(there.tokens, lengths, there.token_type_ids), lengths).float()
 
 
 @dataclass(frozen=True)

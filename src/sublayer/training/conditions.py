@@ -24,6 +24,7 @@ import torch
 
 from sublayer import config
 from sublayer.config.difference import differences
+from sublayer.config.former_names import with_present_names
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
@@ -74,7 +75,7 @@ def read_conditions(folder: Path) -> Conditions | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         recipe, text, machine = (dict(held[name]) for name in ("recipe", "text", "machine"))
-        return Conditions(recipe, text, int(held["threads"]), machine)
+        return Conditions(with_present_names(recipe), text, int(held["threads"]), machine)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", "Put it back, or remove it to go on without comparing."

@@ -38,7 +38,7 @@ from sublayer.nn.normalization import LayerNorm, RMSNorm
 from sublayer.nn.positions import Alibi, Learned, NoPosition, RelativeBias, Rotary, Rotation, Sinusoidal
 from sublayer.nn.sublayer import SubLayer
 
-Written: TypeAlias = "Callable[[Tensor, Step], Tensor]"
+ResidualBranch: TypeAlias = "Callable[[Tensor, Step], Tensor]"
 """What a sub-layer adds to the stream, [N, D] -> [N, D]. The result is the caller's own, to be written over."""
 
 
@@ -116,7 +116,7 @@ def norm_or_none(part: nn.Module | None) -> Function | None:
 # --- the sub-layers ----------------------------------------------------------------------------------------------
 
 
-def block(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> list[Written]:
+def block(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> list[ResidualBranch]:
     """What a layer does to the stream, one function after the other: [N, D] -> [N, D].
 
     Args:
@@ -137,13 +137,13 @@ def block(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -
     return [*found, sublayer(part.feed_forward_sublayer, feed)]
 
 
-def sublayer(part: nn.Module, written: Written) -> Written:
-    """outer(x + after(written(before(x))))."""
+def sublayer(part: nn.Module, branch: ResidualBranch) -> ResidualBranch:
+    """outer(x + after(branch(before(x))))."""
     part = known(part, SubLayer)
     before, after, outer = norm_or_none(part.before), norm_or_none(part.after), norm_or_none(part.outer)
 
     def apply(x: Tensor, step: Step) -> Tensor:
-        y = written(x if before is None else before(x), step)
+        y = branch(x if before is None else before(x), step)
         if after is not None:
             y = after(y)
         y = y.add_(x)
@@ -152,7 +152,7 @@ def sublayer(part: nn.Module, written: Written) -> Written:
     return apply
 
 
-def parallel(part: Block, attention: Written, feed: Written) -> Written:
+def parallel(part: Block, attention: ResidualBranch, feed: ResidualBranch) -> ResidualBranch:
     """x + attention(norm(x)) + feed(norm'(x)), where the norms may be one."""
     both = [known(each, SubLayer) for each in (part.self_attention_sublayer, part.feed_forward_sublayer)]
     if any(each.after is not None or each.outer is not None for each in both):
@@ -168,7 +168,7 @@ def parallel(part: Block, attention: Written, feed: Written) -> Written:
     return apply
 
 
-def self_attention(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> Written:
+def self_attention(part: nn.Module, index: int, kind: int, weight_format: WeightFormat) -> ResidualBranch:
     """New queries against what the cache holds."""
     part = known(part, SelfAttention)
     project, output = linear(part.qkv, weight_format), linear(part.output, weight_format)
@@ -255,7 +255,7 @@ def shared_by(added: Tensor | None, groups: int) -> Tensor | None:
     return added.unsqueeze(1) if added.shape[1] == 1 else added.view(added.shape[0], groups, -1, added.shape[-1])
 
 
-def cross_attention(part: nn.Module, index: int, weight_format: WeightFormat) -> Written:
+def cross_attention(part: nn.Module, index: int, weight_format: WeightFormat) -> ResidualBranch:
     """Rows of a sentence, their tokens, and heads that share keys, are queries side by side on one copy of its keys."""
     part = known(part, CrossAttention)
     if part.softcap is not None:
@@ -283,7 +283,7 @@ def cross_attention(part: nn.Module, index: int, weight_format: WeightFormat) ->
     return apply
 
 
-def feed_forward(part: nn.Module, weight_format: WeightFormat) -> Written:
+def feed_forward(part: nn.Module, weight_format: WeightFormat) -> ResidualBranch:
     """Position-wise with the activation inside the product, gated, or a mixture."""
     if isinstance(part, PositionWise):
         part = known(part, PositionWise)
@@ -306,7 +306,7 @@ def gated(gate_up: Function, down: Function, name: config.Activation) -> Functio
     return network
 
 
-def experts(part: nn.Module, weight_format: WeightFormat) -> Written:
+def experts(part: nn.Module, weight_format: WeightFormat) -> ResidualBranch:
     """A mixture; its router stays in float32, for a rounded score would send a token elsewhere."""
     part = known(part, MixtureOfExperts)
     router, active, normalize = linear(part.router, float32), part.active, part.normalize
@@ -363,7 +363,7 @@ class PositionTables:
         return self.bias[None, :, last - place + first :]
 
 
-def places(part: nn.Module, length: int, dtype: torch.dtype) -> PositionTables:
+def position_tables(part: nn.Module, length: int, dtype: torch.dtype) -> PositionTables:
     """The first `length` places of a position."""
     every = torch.arange(length)
     match part:

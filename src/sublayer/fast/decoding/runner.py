@@ -126,7 +126,7 @@ KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
     config.Block: {
         **dict.fromkeys(("attention", "cross_attention", "feed_forward", "norm", "attention_norm"), ANY),
         **dict.fromkeys(("position", "dropout"), ANY),
-        "wiring": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
+        "norm_placement": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
     },
     config.Attention: {
         **dict.fromkeys(("heads", "kv_heads", "head_dim", "window", "bias", "output_bias"), ANY),
@@ -155,7 +155,7 @@ KNOWN: Mapping[type[Part], Mapping[str, str | tuple[object, ...]]] = {
     config.NoPosition: {"type": ANY},
     config.Embedding: {
         **dict.fromkeys(("scale", "width", "norm", "dropout"), ANY),
-        "types": (0,),
+        "token_types": (0,),
         "convolution": (None,),
     },
     config.EncoderDecoder: {
@@ -203,10 +203,10 @@ class _Lean:
         weight_format = WEIGHT_FORMATS[weights]
         with torch.no_grad():
             longest = model.config.max_length
-            usual = lean.places(decoder.position, longest, torch.float32)
+            usual = lean.position_tables(decoder.position, longest, torch.float32)
             self.windows = [window for window, _ in decoder.kinds]
-            self.places = [
-                usual if own is None else lean.places(other, longest, torch.float32)
+            self.position_tables = [
+                usual if own is None else lean.position_tables(other, longest, torch.float32)
                 for (_, own), other in zip(decoder.kinds, decoder.other_positions, strict=True)
             ]
             self.embed = lean.embedding(decoder.embedding, usual.added, weight_format)
@@ -265,12 +265,12 @@ class _Lean:
         # One query sees the last positions of a window, and they stand side by side: no mask is needed.
         firsts = [0 if window is None else max(0, place + 1 - window) for window in self.windows]
         layer_steps: list[LayerStep] = []
-        for places, first in zip(self.places, firsts, strict=True):
-            added = places.bias_at(place, first)
+        for tables, first in zip(self.position_tables, firsts, strict=True):
+            added = tables.bias_at(place, first)
             if padding is not None:
                 hidden = torch.arange(first, place + 1) < padding.view(-1, 1, 1)
                 added = torch.where(hidden, float("-inf"), 0.0 if added is None else added)
-            layer_steps.append(LayerStep(places.rotation_at(where), added))
+            layer_steps.append(LayerStep(tables.rotation_at(where), added))
         return layer_steps, firsts, where
 
     def _several(self, new: int, state: DecoderState) -> tuple[list[LayerStep], list[int], Tensor]:
@@ -283,8 +283,8 @@ class _Lean:
         kinds = self.decoder.resolve(mask, queries, keys, dtype=torch.float32)
         where = queries.expand(rows, new).flatten()
         layer_steps = [
-            LayerStep(places.rotation_at(where), mask=resolved)
-            for places, (resolved, _) in zip(self.places, kinds, strict=True)
+            LayerStep(tables.rotation_at(where), mask=resolved)
+            for tables, (resolved, _) in zip(self.position_tables, kinds, strict=True)
         ]
         return layer_steps, [0] * len(layer_steps), where
 
