@@ -94,8 +94,8 @@ def test_a_bar_says_what_takes_long() -> None:
 def test_what_is_short_is_not_said() -> None:
     busy = Busy(quiet=60)
     busy.begin("step 3")
-    assert busy.said() is None
+    assert busy.message() is None
     busy = Busy(quiet=0)
-    assert busy.said() is None
+    assert busy.message() is None
     busy.begin("step 3")
-    assert busy.said() == "step 3 is taking 0 s"
+    assert busy.message() == "step 3 is taking 0 s"

@@ -16,7 +16,7 @@ from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import Norm, build_norm
-from sublayer.nn.part import Part, Unsaid, under
+from sublayer.nn.part import NotProvided, Part, under
 from sublayer.nn.positions import Position
 from sublayer.nn.tap import Tap
 
@@ -49,7 +49,7 @@ class Embedding(Part):
 
     def stream_axes(self) -> Mapping[str, int]:
         if not isinstance(self.widen, nn.Identity) or self.convolution is not None:
-            raise Unsaid(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
+            raise NotProvided(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
         norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
         return {"tokens.weight": 1, "types.weight": 1, **norm}
 
