@@ -17,7 +17,7 @@ from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
 from sublayer.tasks.losses import CrossEntropy
-from sublayer.tasks.translation import PairLoss
+from sublayer.tasks.reconstruction import Reconstructing
 from sublayer.training import clock
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Trainer
@@ -50,7 +50,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     trainer = Trainer(
         model,
         loader,
-        PairLoss(CrossEntropy(training.label_smoothing)),  # type: ignore[arg-type] # nothing is validated
+        Reconstructing(CrossEntropy(training.label_smoothing), pairs, training.batches),
         training,
         precision=resolve_precision("auto", model.device),
         context=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
