@@ -25,7 +25,7 @@ from corpus import EXAMPLE
 from summary import table, write
 
 ADAMW = 'training.optimizer={type="adamw",learning_rate=2e-3}'
-PAPERS = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
+AS_THE_PAPER = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def both(setting: str) -> tuple[str, str]:
 ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
-    Row("the paper's Adam and schedule (warm-up 200)", tuple(PAPERS)),
-    Row("the same, and post-norm (the paper's)", (*PAPERS, *both("wiring=post"))),
+    Row("the paper's Adam and schedule (warm-up 200)", tuple(AS_THE_PAPER)),
+    Row("the same, and post-norm (the paper's)", (*AS_THE_PAPER, *both("norm_placement=post"))),
     Row("random padded batches in place of buckets", ("training.batches.buckets=false",)),
     Row("float32 products in place of bfloat16", ("training.precision=float32",)),
     Row("three embedding matrices in place of one", ("model.tied=none",)),

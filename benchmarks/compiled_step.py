@@ -94,7 +94,7 @@ class CompiledBackend:
         self.model, self.eager = model, Runner(model, weights)
         decoder, keep = model.decoder, opaque(WEIGHT_FORMATS[weights or "float32"])
         with torch.no_grad():
-            places = lean.places(decoder.position, model.config.max_length, torch.float32)
+            places = lean.position_tables(decoder.position, model.config.max_length, torch.float32)
             assert places.bias is None
             embed = lean.embedding(decoder.embedding, places.added, keep)
             layers = [function for index, layer in enumerate(decoder.layers) for function in _block(layer, index, keep)]

@@ -36,8 +36,8 @@ def folder_of(shape: str) -> Path:
     if (path / "config.json").is_file():
         return path
     if shape in PULLED:
-        contents = read_elsewhere(resolve(shape), dtype=torch.float32)
-        export(path, contents.model, tokenizer=contents.tokenizer, family="llama")
+        bundle = read_elsewhere(resolve(shape), dtype=torch.float32)
+        export(path, bundle.model, tokenizer=bundle.tokenizer, family="llama")
         return path
     torch.manual_seed(SEED)
     model = build_model(without_dropout(shape))

@@ -53,7 +53,7 @@ class Sublayer:
                 averaging=config.NoAveraging(),
             ),
             precision=getattr(torch, settings["precision"]),
-            around=None,  # type: ignore[arg-type] # nothing is logged, validated or saved
+            context=None,  # type: ignore[arg-type] # nothing is logged, validated or saved
         )
 
     def backward(self, tokens: Tensor) -> float:

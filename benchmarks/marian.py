@@ -35,7 +35,7 @@ def why_not_marian(c: config.EncoderDecoder) -> list[str]:
         plain = config.Attention(heads=block.attention.heads, dropout=block.attention.dropout)
         wanted = {
             "position": stack.position == config.Sinusoidal(layout="halves"),
-            "wiring": block.wiring == "post",
+            "norm_placement": block.norm_placement == "post",
             "norm": block.norm == config.LayerNorm(eps=1e-5),
             "attention": block.attention == plain and block.cross == plain,
             "feed_forward": isinstance(block.feed_forward, config.PositionWise) and block.feed_forward.bias,

@@ -17,7 +17,7 @@ from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
 from sublayer.tasks.losses import CrossEntropy
-from sublayer.tasks.translation import PairLoss
+from sublayer.tasks.reconstruction import Reconstructing
 from sublayer.training import clock
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Trainer
@@ -29,7 +29,7 @@ def trained(corpus: Corpus, shape: str, steps: int, device: str) -> Path:
     if not (path / "config.json").is_file():
         model = _train(corpus, shape, steps, device)
         translator = Translator(model.cpu(), corpus.tokenizer, config.Decoding())
-        model_folder.save(path, translator, model_folder.Papers(recipe="", card="A model for benchmarks.\n"))
+        model_folder.save(path, translator, model_folder.ModelCard(recipe="", text="A model for benchmarks.\n"))
     return path
 
 
@@ -50,10 +50,10 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     trainer = Trainer(
         model,
         loader,
-        PairLoss(CrossEntropy(training.label_smoothing)),  # type: ignore[arg-type] # nothing is validated
+        Reconstructing(CrossEntropy(training.label_smoothing), pairs, training.batches),
         training,
         precision=resolve_precision("auto", model.device),
-        around=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
+        context=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved
     )
     batches: Iterator[Batch] = (batch for _, batch in loader.batches())
     begin = time.perf_counter()

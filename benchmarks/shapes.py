@@ -37,7 +37,7 @@ def _common_stack(stack: config.Stack, dropout: float) -> config.Stack:
                 hidden=feed_forward.hidden, activation=feed_forward.activation, dropout=dropout
             ),
             norm=config.LayerNorm(eps=1e-5),
-            wiring="post",
+            norm_placement="post",
             dropout=dropout,
         ),
     )

@@ -44,18 +44,19 @@ class Sublayer:
     def __init__(self, pairs: EncodedPairs, settings: Message) -> None:
         from sublayer.models import EncoderDecoder
         from sublayer.tasks.losses import CrossEntropy
-        from sublayer.tasks.translation import PairLoss
+        from sublayer.tasks.reconstruction import Reconstructing
         from sublayer.training.runtime import keep_freed_memory
         from sublayer.training.trainer import Trainer
 
         keep_freed_memory()
         c = common_shape(settings["shape"], vocab_size=settings["vocab_size"], dropout=settings["dropout"])
         self.model = EncoderDecoder(c).to(settings["device"]).train()
-        self.loader = Loader(pairs, config.Batching(tokens=settings["tokens"]), settings["seed"])
+        batching = config.Batching(tokens=settings["tokens"])
+        self.loader = Loader(pairs, batching, settings["seed"])
         self.trainer = Trainer(
             self.model,
             self.loader,
-            PairLoss(CrossEntropy(SMOOTHING)),  # type: ignore[arg-type] # nothing is validated
+            Reconstructing(CrossEntropy(SMOOTHING), pairs, batching),
             config.Training(
                 steps=10**9,
                 optimizer=config.AdamW(learning_rate=LEARNING_RATE),
@@ -65,7 +66,7 @@ class Sublayer:
             ),
             precision=getattr(torch, settings["precision"]),
             # Only steps are made here: nothing is logged, validated or saved.
-            around=None,  # type: ignore[arg-type]
+            context=None,  # type: ignore[arg-type]
         )
 
     def own_batches(self) -> Iterator[tuple[Batch, int]]:

@@ -84,7 +84,7 @@ def translated(translator: Translator, rows: Sequence[dict[str, Any]], off: Sequ
         heads[tap].append(head)
     with ExitStack() as editing:
         if heads:
-            edits = {tap: sublayer.silence(*some) for tap, some in heads.items()}
+            edits = {tap: sublayer.zero_ablate(*some) for tap, some in heads.items()}
             editing.enter_context(sublayer.edit(translator.model, edits))
         return [one.text for one in translator.translate([row["source"] for row in rows], beam=1)]
 

@@ -17,8 +17,8 @@ from typing import Any
 from sublayer.hub.folder import read
 from sublayer.inspection.inspector import Inspector
 from sublayer.inspection.listening import addresses, bound
+from sublayer.inspection.loaded_model import describe, folder_name, held_out
 from sublayer.inspection.server import application
-from sublayer.inspection.subject import describe, folder_name, held_out
 
 FOLDER = Path(__file__).with_name("pictures")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -114,8 +114,8 @@ def visit(browser: Any, address: str, *, dark: bool = False) -> Iterator[Any]:
 def served(path: Path) -> Iterator[str]:
     import uvicorn
 
-    subject = read(path)
-    inspector = Inspector(subject, describe(subject, folder_name(path), held_out(path)), seconds=300)
+    loaded = read(path)
+    inspector = Inspector(loaded, describe(loaded, folder_name(path), held_out(path)), seconds=300)
     listening = bound("127.0.0.1", 0)
     running = uvicorn.Server(uvicorn.Config(application(inspector), log_level="warning", ws="none", lifespan="off"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from checkpoints import llama_tree, tiny_tokenizer
 from sublayer import config
 from sublayer.hub.adapted import Adapted, Base, weights_sum
-from sublayer.hub.folder import Contents, Papers, read, write
+from sublayer.hub.folder import ModelBundle, ModelCard, read, write
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt
 from sublayer.text import Tokenizer
@@ -52,15 +52,15 @@ def write_base(
     model = build_model(llama_tree(tiny_tokenizer().vocab_size) if tree is None else tree)
     if not fresh:
         redrawn(model, seed)
-    contents = Contents(model.to(dtype or torch.float32), conversing(), DECODING if tree is None else {}, ORIGIN)
-    write(folder, contents, Papers("# the base\n", "the base\n"))
+    bundle = ModelBundle(model.to(dtype or torch.float32), conversing(), DECODING if tree is None else {}, ORIGIN)
+    write(folder, bundle, ModelCard("# the base\n", "the base\n"))
     return folder
 
 
 def write_adapters(folder: Path, base: Path, c: config.LowRank = C, *, path: str | None = None, seed: int = 2) -> Model:
     """Adapters of large random numbers on the model in `base`; the adapted model that they were taken from."""
-    contents = read(base)
-    model = contents.model
+    bundle = read(base)
+    model = bundle.model
     adapt(model, c)
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     torch.manual_seed(seed)
@@ -68,8 +68,8 @@ def write_adapters(folder: Path, base: Path, c: config.LowRank = C, *, path: str
         for parameter in learned.values():
             parameter.normal_(std=0.3)
     adapted = Adapted(c, Base(path or str(base.resolve()), weights_sum(base)), learned)
-    papers = Papers("# the adapters\n", "# of the adapters\n")
-    write(folder, Contents(model, contents.tokenizer, contents.decoding, contents.imported, adapted), papers)
+    card = ModelCard("# the adapters\n", "# of the adapters\n")
+    write(folder, ModelBundle(model, bundle.tokenizer, bundle.decoding, bundle.imported, adapted), card)
     return model
 
 

@@ -10,7 +10,7 @@ import torch
 
 from sublayer import config
 from sublayer.hub.exporting import export
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.models import build_model
 from sublayer.text import Specials, Template, Tokenizer
 
@@ -26,7 +26,7 @@ def llama_tree(vocab_size: int) -> config.DecoderOnly:
         attention=config.Attention(heads=4, kv_heads=2, bias=False),
         feed_forward=config.Gated(hidden=40),
         norm=config.RMSNorm(),
-        wiring="pre",
+        norm_placement="pre",
     )
     stack = config.Stack(layers=2, block=block, position=config.Rotary())
     return config.DecoderOnly(dim=32, vocab_size=vocab_size, max_length=48, decoder=stack)
@@ -61,4 +61,4 @@ def write_nllb(folder: Path) -> None:
     )
     tree = config.EncoderDecoder(dim=16, vocab_size=tokenizer.vocab_size, max_length=32, encoder=stack, decoder=stack)
     decoding = config.Decoding(start=tokenizer.end_id).plain()
-    write(folder, Contents(build_model(tree), tokenizer, decoding), Papers("", "A model for tests.\n"))
+    write(folder, ModelBundle(build_model(tree), tokenizer, decoding), ModelCard("", "A model for tests.\n"))

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
 from sublayer import config
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.models import EncoderOnly
 from sublayer.text import Tokenizer
 from sublayer.text.specials import Specials
@@ -41,7 +41,7 @@ def encoder(head: config.Head) -> EncoderOnly:
         dim=16,
         vocab_size=len(WORDS),
         max_length=12,
-        embedding=config.Embedding(scale=False, types=2, norm=config.LayerNorm()),
+        embedding=config.Embedding(scale=False, token_types=2, norm=config.LayerNorm()),
         encoder=config.Stack(layers=2, block=block, position=config.Learned()),
         head=head,
     )
@@ -54,4 +54,6 @@ def encoder(head: config.Head) -> EncoderOnly:
 def write_readers(folder: Path) -> None:
     """A model folder for each head, under the names that the examples in the help use."""
     for name, head in HEADS.items():
-        write(folder / name, Contents(encoder(head).float(), word_tokenizer()), Papers("", "A model for tests.\n"))
+        write(
+            folder / name, ModelBundle(encoder(head).float(), word_tokenizer()), ModelCard("", "A model for tests.\n")
+        )

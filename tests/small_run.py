@@ -34,7 +34,7 @@ def tree(vocab_size: int, dropout: float = 0.0, **over: Any) -> config.EncoderDe
         block=config.Block(
             attention=config.Attention(heads=2),
             feed_forward=config.PositionWise(hidden=32),
-            wiring="pre",
+            norm_placement="pre",
             dropout=dropout,
         ),
     )

@@ -16,7 +16,7 @@ from sublayer.config.presets import merge
 BLOCK: dict[str, Any] = {
     "attention": {"heads": 2},
     "feed_forward": {"type": "position-wise", "hidden": 32},
-    "wiring": "pre",
+    "norm_placement": "pre",
     "dropout": 0.1,
 }
 DECODER_ONLY: dict[str, Any] = {

@@ -18,7 +18,7 @@ def tree(
     hidden: int = 24,
     layers: int = 2,
     vocab_size: int = 23,
-    wiring: str = "post",
+    norm_placement: str = "post",
     layout: str = "halves",
     max_length: int = 32,
 ) -> config.EncoderDecoder:
@@ -26,7 +26,9 @@ def tree(
     stack = config.Stack(
         layers=layers,
         block=config.Block(
-            attention=config.Attention(heads=heads), feed_forward=config.PositionWise(hidden=hidden), wiring=wiring
+            attention=config.Attention(heads=heads),
+            feed_forward=config.PositionWise(hidden=hidden),
+            norm_placement=norm_placement,
         ),
         position=config.Sinusoidal(layout=layout),
     )
@@ -100,7 +102,7 @@ def torch_transformer(model: EncoderDecoder) -> nn.Transformer:
     """`torch.nn.Transformer` without embeddings and projection, post- or pre-norm; a last norm where ours has one."""
     c = model.config
     heads, hidden = c.encoder.block.attention.heads, c.encoder.block.feed_forward.hidden
-    first = c.encoder.block.wiring == "pre"
+    first = c.encoder.block.norm_placement == "pre"
     kwargs = {"dropout": 0.0, "batch_first": True, "norm_first": first, "dtype": torch.float64}
     encoder_norm, decoder_norm = (nn.LayerNorm(c.dim, dtype=torch.float64) if first else None for _ in range(2))
     theirs = nn.Transformer(

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
     from sublayer.hub.folder import load
-    from sublayer.inspection.editing import edit, patched, scaled, silence
+    from sublayer.inspection.editing import edit, patched, scaled, zero_ablate
     from sublayer.inspection.notebook import view
     from sublayer.inspection.recording import record
 
 __version__ = "0.1.0"
-__all__ = ["SublayerError", "__version__", "edit", "load", "patched", "record", "scaled", "silence", "view"]
+__all__ = ["SublayerError", "__version__", "edit", "load", "patched", "record", "scaled", "zero_ablate", "view"]
 
 # Imported when first used: `import sublayer` stays light, and lower floors may import the package itself.
 _HOMES = {
     "load": "sublayer.hub.folder",
     "record": "sublayer.inspection.recording",
     "view": "sublayer.inspection.notebook",
-    **dict.fromkeys(("edit", "patched", "scaled", "silence"), "sublayer.inspection.editing"),
+    **dict.fromkeys(("edit", "patched", "scaled", "zero_ablate"), "sublayer.inspection.editing"),
     "SublayerError": "sublayer.errors",
 }
 

@@ -52,8 +52,8 @@ def test_positions_read_the_same_tokens_at_every_length(wiki: None, tmp_path: Pa
     assert list(ledger.entries) == ["sinusoidal", "learned", "rotary", "alibi", "relative", "none"]
     for name, found in ledger.entries.items():
         assert found["tokens"] == 6 * 32
-        contents = folder.read(tmp_path / "runs" / name)
-        assert contents.model.config.plain()["decoder"]["position"]["type"] == name
+        bundle = folder.read(tmp_path / "runs" / name)
+        assert bundle.model.config.plain()["decoder"]["position"]["type"] == name
         # What each stretch of the longest rows has, weighted by its length, is what those rows have.
         parts = {tuple(map(int, key.split("-"))): nats for key, nats in found["stretches"].items()}
         whole = sum((end - begin) * nats for (begin, end), nats in parts.items()) / 32

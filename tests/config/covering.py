@@ -103,7 +103,7 @@ def _alike(other: config.OtherLayers, usual: config.Block) -> config.OtherLayers
     same = {name: getattr(usual.attention, name) for name in ("heads", "kv_heads", "head_dim")}
     update: dict[str, Any] = {"attention": other.block.attention.model_copy(update=same)}
     if other.block.leaves_norm != usual.leaves_norm:
-        update |= {"wiring": usual.wiring, "attention_norm": True}
+        update |= {"norm_placement": usual.norm_placement, "attention_norm": True}
     return other.model_copy(update={"block": other.block.model_copy(update=update)})
 
 

@@ -74,11 +74,13 @@ VARIANTS = {
     "none, with biases": model(PLAIN, tied="none", output_bias=True),
     "tied, with a bias": model(PLAIN, output_bias=True),
     "embedding norm": model(PLAIN, embedding=Embedding(norm=RMSNorm(), scale=False)),
-    "pre": model(PLAIN.model_copy(update={"wiring": "pre"})),
-    "sandwich": model(PLAIN.model_copy(update={"wiring": "sandwich", "norm": LayerNorm(bias=False)})),
+    "pre": model(PLAIN.model_copy(update={"norm_placement": "pre"})),
+    "sandwich": model(PLAIN.model_copy(update={"norm_placement": "sandwich", "norm": LayerNorm(bias=False)})),
     "no biases": model(Block(attention=Attention(heads=4, bias=False), feed_forward=Gated(hidden=9))),
     "no inner biases": model(PLAIN.model_copy(update={"feed_forward": PositionWise(hidden=64, bias=False)})),
-    "gated": model(Block(attention=Attention(heads=4), feed_forward=Gated(hidden=48), norm=RMSNorm(), wiring="pre")),
+    "gated": model(
+        Block(attention=Attention(heads=4), feed_forward=Gated(hidden=48), norm=RMSNorm(), norm_placement="pre")
+    ),
     "gated, biases": model(Block(attention=Attention(heads=4), feed_forward=Gated(hidden=48, bias=True))),
     "grouped": model(
         Block(
@@ -124,24 +126,30 @@ def encoder(block: Block = PLAIN, **rest: object) -> EncoderOnly:
 DECODERS = {
     "plain": decoder(),
     "untied": decoder(tied=False, output_bias=True),
-    "parallel": decoder(changed(wiring="parallel", norm=LayerNorm(bias=False))),
-    "parallel-shared": decoder(changed(wiring="parallel-shared"), position=Alibi()),
-    "output": decoder(changed(wiring="output", norm=RMSNorm(plus_one=True))),
+    "parallel": decoder(changed(norm_placement="parallel", norm=LayerNorm(bias=False))),
+    "parallel-shared": decoder(changed(norm_placement="parallel-shared"), position=Alibi()),
+    "output": decoder(changed(norm_placement="output", norm=RMSNorm(plus_one=True))),
     "norm over all": decoder(
         changed(attention=Attention(heads=4, kv_heads=2, query_key_norm=LayerNorm(), query_key_norm_over="all"))
     ),
     "biased queries only": decoder(changed(attention=Attention(heads=4, bias=True, output_bias=False))),
     "biased output only": decoder(changed(attention=Attention(heads=4, bias=False, output_bias=True, softcap=3.0))),
-    "experts": decoder(changed(EXPERTS, wiring="pre")),
+    "experts": decoder(changed(EXPERTS, norm_placement="pre")),
     "some experts": decoder(
-        changed(wiring="pre"),
-        (OtherLayers(layers=(1,), block=changed(EXPERTS, wiring="pre", attention=Attention(heads=4, window=3))),),
+        changed(norm_placement="pre"),
+        (
+            OtherLayers(
+                layers=(1,), block=changed(EXPERTS, norm_placement="pre", attention=Attention(heads=4, window=3))
+            ),
+        ),
     ),
     "unlike layers": decoder(
-        changed(wiring="pre"),
+        changed(norm_placement="pre"),
         (
-            OtherLayers(layers=(0,), block=changed(wiring="pre", attention_norm=False, feed_forward=Gated(hidden=7))),
-            OtherLayers(layers=(2,), block=changed(wiring="sandwich", position=NoPosition(), norm=RMSNorm())),
+            OtherLayers(
+                layers=(0,), block=changed(norm_placement="pre", attention_norm=False, feed_forward=Gated(hidden=7))
+            ),
+            OtherLayers(layers=(2,), block=changed(norm_placement="sandwich", position=NoPosition(), norm=RMSNorm())),
         ),
     ),
     "narrow embedding": decoder(embedding=Embedding(width=10, norm=LayerNorm()), tied=False, position=Learned()),
@@ -150,14 +158,14 @@ DECODERS = {
 ENCODERS = {
     "masked language": encoder(),
     "untied": encoder(head=MaskedLanguage(tied=False, bias=False, output_bias=False, norm=RMSNorm()), pooler=True),
-    "kinds": encoder(embedding=Embedding(types=2, norm=LayerNorm()), head=NoHead(), pooler=True),
-    "narrow kinds": encoder(embedding=Embedding(types=3, width=8, norm=RMSNorm()), head=NoHead()),
+    "kinds": encoder(embedding=Embedding(token_types=2, norm=LayerNorm()), head=NoHead(), pooler=True),
+    "narrow kinds": encoder(embedding=Embedding(token_types=3, width=8, norm=RMSNorm()), head=NoHead()),
     "classes": encoder(head=Classification(labels=LABELS), pooler=True),
     "classes with a norm": encoder(
         head=Classification(labels=LABELS, pooling="mean", activation="gelu", norm=LayerNorm(bias=False), bias=False)
     ),
     "bare classes": encoder(head=Classification(labels=LABELS, activation=None)),
-    "tags": encoder(changed(wiring="pre"), head=Tagging(labels=LABELS)),
+    "tags": encoder(changed(norm_placement="pre"), head=Tagging(labels=LABELS)),
     "tags through a layer": encoder(head=Tagging(labels=LABELS, activation="relu")),
     "vectors": encoder(head=SentenceEmbedding(), position=RelativeBias()),
     "experts": encoder(EXPERTS),
@@ -264,7 +272,7 @@ def test_parameters_of_mixtral_8x7b() -> None:
                 attention=Attention(heads=32, kv_heads=8, bias=False),
                 feed_forward=MixtureOfExperts(experts=8, active=2, hidden=14_336),
                 norm=RMSNorm(eps=1e-5),
-                wiring="pre",
+                norm_placement="pre",
             ),
             position=Rotary(base=1e6),
         ),
@@ -387,11 +395,18 @@ def test_the_piece_of_the_loss_is_the_losses() -> None:
     "block",
     [
         Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024)),
-        Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), wiring="pre", dropout=0.1),
+        Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), norm_placement="pre", dropout=0.1),
         Block(
-            attention=Attention(heads=4), feed_forward=PositionWise(hidden=512, activation="gelu"), wiring="sandwich"
+            attention=Attention(heads=4),
+            feed_forward=PositionWise(hidden=512, activation="gelu"),
+            norm_placement="sandwich",
         ),
-        Block(attention=Attention(heads=4, kv_heads=2), feed_forward=Gated(hidden=512), norm=RMSNorm(), wiring="pre"),
+        Block(
+            attention=Attention(heads=4, kv_heads=2),
+            feed_forward=Gated(hidden=512),
+            norm=RMSNorm(),
+            norm_placement="pre",
+        ),
     ],
 )
 def test_activations_are_what_autograd_keeps(block: Block) -> None:
@@ -405,26 +420,33 @@ def test_activations_are_what_autograd_keeps(block: Block) -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), wiring="parallel"),
-        Block(attention=Attention(heads=4), feed_forward=Gated(hidden=512), norm=RMSNorm(), wiring="parallel-shared"),
-        Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), wiring="output", dropout=0.1),
+        Block(attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), norm_placement="parallel"),
+        Block(
+            attention=Attention(heads=4),
+            feed_forward=Gated(hidden=512),
+            norm=RMSNorm(),
+            norm_placement="parallel-shared",
+        ),
+        Block(
+            attention=Attention(heads=4), feed_forward=PositionWise(hidden=1024), norm_placement="output", dropout=0.1
+        ),
         Block(
             attention=Attention(heads=4),
             feed_forward=MixtureOfExperts(experts=4, active=2, hidden=256),
             norm=RMSNorm(),
-            wiring="pre",
+            norm_placement="pre",
         ),
         Block(
             attention=Attention(heads=4, kv_heads=2, query_key_norm=RMSNorm()),
             feed_forward=PositionWise(hidden=1000),
-            wiring="pre",
+            norm_placement="pre",
         ),
         Block(
             attention=Attention(heads=4, query_key_norm=LayerNorm(), query_key_norm_over="all"),
             feed_forward=PositionWise(hidden=1000),
         ),
     ],
-    ids=lambda block: f"{block.wiring}-{block.feed_forward.type}",
+    ids=lambda block: f"{block.norm_placement}-{block.feed_forward.type}",
 )
 @pytest.mark.parametrize("shape", [decoder, encoder])
 def test_activations_of_one_stack_are_what_autograd_keeps(shape: Callable[..., Model], block: Block) -> None:

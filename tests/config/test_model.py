@@ -71,12 +71,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "encoder-only",
         {"encoder.block.attention_norm": False},
-        "encoder.block: attention_norm = false with wiring = 'post': only 'pre' can leave it out",
+        "encoder.block: attention_norm = false with norm_placement = 'post': only 'pre' can leave it out",
     ),
     (
         "encoder-only",
-        {"encoder.block.attention_norm": False, "encoder.block.wiring": "sandwich"},
-        "encoder.block: attention_norm = false with wiring = 'sandwich': only 'pre' can leave it out",
+        {"encoder.block.attention_norm": False, "encoder.block.norm_placement": "sandwich"},
+        "encoder.block: attention_norm = false with norm_placement = 'sandwich': only 'pre' can leave it out",
     ),
     # layers that are not like the rest
     (
@@ -103,8 +103,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "decoder-only",
-        {"decoder.others": [other([1], wiring="pre")]},
-        "decoder: wiring is 'post' in some layers and not in others",
+        {"decoder.others": [other([1], norm_placement="pre")]},
+        "decoder: norm_placement is 'post' in some layers and not in others",
     ),
     (
         "decoder-only",
@@ -129,13 +129,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "encoder-decoder",
-        {"decoder.block.wiring": "parallel"},
-        "decoder.block.wiring = 'parallel' is not for a decoder with cross-attention",
+        {"decoder.block.norm_placement": "parallel"},
+        "decoder.block.norm_placement = 'parallel' is not for a decoder with cross-attention",
     ),
     (
         "encoder-decoder",
-        {"decoder.block.wiring": "parallel-shared"},
-        "decoder.block.wiring = 'parallel-shared' is not for a decoder with cross-attention",
+        {"decoder.block.norm_placement": "parallel-shared"},
+        "decoder.block.norm_placement = 'parallel-shared' is not for a decoder with cross-attention",
     ),
     (
         "encoder-decoder",
@@ -225,9 +225,9 @@ def test_what_cannot_be_is_refused(kind: str, changes: dict[str, Any], message: 
         # An encoder has half of the buckets for each direction.
         ("encoder-only", {"encoder.position": {"type": "relative", "buckets": 8, "max_distance": 4}}),
         # Only a decoder beside an encoder has a third sub-layer that a parallel block could not hold.
-        ("decoder-only", {"decoder.block.wiring": "parallel"}),
-        ("encoder-decoder", {"encoder.block.wiring": "parallel-shared"}),
-        ("decoder-only", {"decoder.block.wiring": "pre", "decoder.block.attention_norm": False}),
+        ("decoder-only", {"decoder.block.norm_placement": "parallel"}),
+        ("encoder-decoder", {"encoder.block.norm_placement": "parallel-shared"}),
+        ("decoder-only", {"decoder.block.norm_placement": "pre", "decoder.block.attention_norm": False}),
         ("decoder-only", {"decoder.block.attention": {"heads": 3, "head_dim": 5}, "dim": 14}),
     ],
 )
@@ -236,7 +236,7 @@ def test_what_can_be_is_not_refused(kind: str, changes: dict[str, Any]) -> None:
 
 
 def test_every_layer_has_its_block() -> None:
-    others = [other([2, 0], wiring="post", dropout=0.5), other([3], dropout=0.25)]
+    others = [other([2, 0], norm_placement="post", dropout=0.5), other([3], dropout=0.25)]
     stack = config.Stack.parse({**STACK, "layers": 5, "others": others}, "t")
     assert [block.dropout for block in stack.blocks] == [0.5, 0.0, 0.5, 0.25, 0.0]
     assert stack.blocks[1] == stack.blocks[4] == stack.block

@@ -69,7 +69,7 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     return True
 
 
-BLOCK = {"attention": {"heads": 4}, "feed_forward": {"type": "position-wise", "hidden": 8}, "wiring": "pre"}
+BLOCK = {"attention": {"heads": 4}, "feed_forward": {"type": "position-wise", "hidden": 8}, "norm_placement": "pre"}
 TSV = {"type": "tsv", "path": "pairs.tsv"}
 SHORT: dict[str, Any] = {
     "name": "x",
@@ -123,7 +123,7 @@ def test_resolved_recipes_are_valid(name: str) -> None:
         ("tokenizer", {"type": "bytes", "normalization": {"unicode": "NFKC", "strip_accents": True}}),
         ("data.split", {"type": "tail", "validation": 0.1}),
         ("data.split", {"type": "given", "validation": TSV, "test": TSV}),
-        ("model", {"preset": "gpt2", "decoder": {"block": {"wiring": "parallel"}}}),
+        ("model", {"preset": "gpt2", "decoder": {"block": {"norm_placement": "parallel"}}}),
         ("model", {"preset": "gpt2", "kind": "decoder-only", "logit_softcap": 30}),
         ("model", {"preset": "bert-base", "head": {"type": "classification", "labels": ["a", "b"]}}),
         ("model", tomllib.loads(dump_toml(PRESETS["llama-15m"])) | {"logit_softcap": "none"}),

@@ -190,8 +190,8 @@ def test_labelled_texts(second: bool) -> None:
         assert batch.tokens[row, :length].tolist() == expected
         if second:
             kinds = [0] * (len(first) + 2) + [1] * (len(other) + 1)
-            assert batch.types[row].tolist() == kinds + [0] * (batch.tokens.shape[1] - length)
-    assert second or batch.types is None
+            assert batch.token_type_ids[row].tolist() == kinds + [0] * (batch.tokens.shape[1] - length)
+    assert second or batch.token_type_ids is None
 
 
 def test_labelled_texts_that_cannot_be() -> None:
@@ -305,14 +305,14 @@ def test_every_kind_of_row_is_written_as_it_is_read(tmp_path: Path, name: str) -
     assert again.texts() == table.texts()
 
 
-# --- judged on every row -----------------------------------------------------------------------------------------
+# --- evaluated on every row -----------------------------------------------------------------------------------------
 
 LONG = ("translation", "classification", "tagging", "embedding", "instructions")
 """Tasks whose rows have a length of their own: plain text goes on in the next row."""
 
 
-def judged(name: str, positions: int) -> tuple[Any, Any, Tokenizer]:
-    """A table, its examples where a model with so many positions is judged, and the tokenizer."""
+def evaluated(name: str, positions: int) -> tuple[Any, Any, Tokenizer]:
+    """A table, its examples where a model with so many positions is evaluated, and the tokenizer."""
     task, table = task_of(TASKS[name]), table_for(TASKS[name])
     tokenizer = task.train_tokenizer(Subwords(vocab_size=300), table)
     labels = ("B-X", "O") if name == "tagging" else ("even", "odd")
@@ -321,7 +321,7 @@ def judged(name: str, positions: int) -> tuple[Any, Any, Tokenizer]:
 
 @pytest.mark.parametrize("name", LONG)
 def test_rows_that_fit_a_model_are_judged_as_they_are_trained_on(name: str) -> None:
-    _, examples, _ = judged(name, 60)
+    _, examples, _ = evaluated(name, 60)
     trained, _ = made(name)
     assert str(examples.report) == str(trained.report)
     assert [array.tobytes() for array in examples.arrays()] == [array.tobytes() for array in trained.arrays()]
@@ -331,8 +331,8 @@ def test_rows_that_fit_a_model_are_judged_as_they_are_trained_on(name: str) -> N
 def test_no_row_is_left_out_where_a_model_is_judged(name: str) -> None:
     """Nothing is longer than the model's positions, every row is there, and those that are cut are counted."""
     positions = 40 if name == "instructions" else 12
-    table, whole, _ = judged(name, 60)
-    _, examples, _ = judged(name, positions)
+    table, whole, _ = evaluated(name, 60)
+    _, examples, _ = evaluated(name, positions)
     long = sum(max(pair) > positions for pair in zip(whole.source_lengths.tolist(), whole.target_lengths.tolist()))
     assert 0 < long < len(table)
     assert examples.report.kept == len(table)
@@ -346,8 +346,8 @@ def test_no_row_is_left_out_where_a_model_is_judged(name: str) -> None:
 
 
 def test_every_word_of_a_long_sentence_is_asked_once_with_words_before_it() -> None:
-    table, examples, tokenizer = judged("tagging", 12)
-    _, whole, _ = judged("tagging", 60)
+    table, examples, tokenizer = evaluated("tagging", 12)
+    _, whole, _ = evaluated("tagging", 60)
     labels = ("B-X", "O")
     tags: dict[int, list[str]] = {}
     for row, sentence in enumerate(examples.kept.tolist()):
@@ -383,7 +383,9 @@ def test_of_two_long_texts_the_longer_loses_its_end() -> None:
     (first,) = tokenizer.encode(["co di"])
     assert examples.tokens[0].tolist()[-1 - len(first) : -1] == first
     for row in range(2):
-        ids, kinds = examples.tokens[row].tolist(), examples.types[row].tolist()
+        ids, kinds = examples.tokens[row].tolist(), examples.token_type_ids[row].tolist()
         assert len(ids) == len(kinds) == 15
         assert ids.count(tokenizer.end_id) == 2
-    assert examples.types[1].tolist().count(0) - 2 in (examples.types[1].tolist().count(1) - 1 + n for n in (-1, 0, 1))
+    assert examples.token_type_ids[1].tolist().count(0) - 2 in (
+        examples.token_type_ids[1].tolist().count(1) - 1 + n for n in (-1, 0, 1)
+    )

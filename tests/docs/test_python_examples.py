@@ -15,7 +15,7 @@ from generation.prompted import tokenizer as subwords
 from readers import write_readers
 from small_run import tree
 from sublayer import config
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.models import Model, build_model
 from sublayer.text import Tokenizer
 
@@ -24,7 +24,9 @@ CHAT = "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor
 
 
 def decoder_only(vocab_size: int) -> config.DecoderOnly:
-    block = config.Block(attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=32), wiring="pre")
+    block = config.Block(
+        attention=config.Attention(heads=2), feed_forward=config.PositionWise(hidden=32), norm_placement="pre"
+    )
     return config.DecoderOnly(
         dim=16,
         vocab_size=vocab_size,
@@ -37,7 +39,7 @@ def save(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
     """Write a model whose weights are large enough that its texts differ."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    write(folder, Contents(model.eval(), tokenizer), Papers("", "A model for tests.\n"))
+    write(folder, ModelBundle(model.eval(), tokenizer), ModelCard("", "A model for tests.\n"))
 
 
 @pytest.fixture(scope="module")

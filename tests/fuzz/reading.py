@@ -223,12 +223,12 @@ def _gguf(folder: Path) -> Seen:
 
 
 def _own(folder: Path) -> Seen:
-    from sublayer.hub.folder import Papers, read, ready, write
+    from sublayer.hub.folder import ModelCard, read, ready, write
 
     found = read(folder)
     ready(found, folder)
     aside = folder / "again"
-    write(aside, found, Papers("", "\n"))
+    write(aside, found, ModelCard("", "\n"))
     seen = _contents(found)
     assert seen == _contents(read(aside))
     return seen

@@ -29,7 +29,7 @@ def tree(
     usual = config.Block(
         attention=config.Attention(**{"heads": 4, **(attention or {})}),
         feed_forward=feed_forward or config.Gated(hidden=20),
-        **{"norm": config.RMSNorm(), "wiring": "pre", **block},
+        **{"norm": config.RMSNorm(), "norm_placement": "pre", **block},
     )
     return config.DecoderOnly(
         **{"dim": 16, "vocab_size": VOCABULARY, "max_length": LONGEST, **(model or {})},
@@ -75,7 +75,7 @@ TREES: Mapping[str, config.DecoderOnly] = {
     "gemma2": differing(
         tree(
             layers=3,
-            wiring="sandwich",
+            norm_placement="sandwich",
             norm=PLUS_ONE,
             attention={"kv_heads": 2, "softcap": 2.0, "scale": 0.3},
             model={**SCALED, "logit_softcap": 3.0},
@@ -85,19 +85,20 @@ TREES: Mapping[str, config.DecoderOnly] = {
         window=3,
     ),
     "gemma3": differing(
-        tree(layers=3, wiring="sandwich", norm=PLUS_ONE, attention={"kv_heads": 2, "query_key_norm": PLUS_ONE}),
+        tree(layers=3, norm_placement="sandwich", norm=PLUS_ONE, attention={"kv_heads": 2, "query_key_norm": PLUS_ONE}),
         0,
         1,
         window=3,
         position=config.Rotary(base=30.0),
     ),
     "olmo2": tree(
-        wiring="output", attention={"kv_heads": 2, "query_key_norm": config.RMSNorm(), "query_key_norm_over": "all"}
+        norm_placement="output",
+        attention={"kv_heads": 2, "query_key_norm": config.RMSNorm(), "query_key_norm_over": "all"},
     ),
     "olmo3": differing(
         tree(
             layers=4,
-            wiring="output",
+            norm_placement="output",
             attention={"query_key_norm": config.RMSNorm(), "query_key_norm_over": "all"},
             position=config.Rotary(base=100.0, scaling=config.YarnScaling(factor=4.0, original_length=8)),
         ),
@@ -108,19 +109,19 @@ TREES: Mapping[str, config.DecoderOnly] = {
         position=config.Rotary(base=100.0),
     ),
     "glm4": tree(
-        wiring="sandwich",
+        norm_placement="sandwich",
         attention={"kv_heads": 2, "output_bias": False},
         position=config.Rotary(base=100.0, fraction=0.5, layout="interleaved"),
     ),
     "gpt-j": tree(
-        wiring="parallel-shared",
+        norm_placement="parallel-shared",
         norm=config.LayerNorm(),
         feed_forward=config.PositionWise(hidden=24, activation="gelu"),
         position=config.Rotary(base=100.0, fraction=0.5, layout="interleaved"),
         model={"tied": False, "output_bias": True},
     ),
     "gpt-neox": tree(
-        wiring="parallel",
+        norm_placement="parallel",
         norm=config.LayerNorm(),
         feed_forward=config.PositionWise(hidden=24, activation="gelu"),
         position=config.Rotary(base=100.0, fraction=0.5),
@@ -138,7 +139,7 @@ TREES: Mapping[str, config.DecoderOnly] = {
         window=3,
     ),
     "no positions in some": differing(tree(layers=3), 1, position=config.NoPosition()),
-    "sinusoidal, post": tree(position=config.Sinusoidal(), wiring="post", model=SCALED),
+    "sinusoidal, post": tree(position=config.Sinusoidal(), norm_placement="post", model=SCALED),
 }
 
 

@@ -33,7 +33,7 @@ def test_a_window_fits_and_forgets_half_at_most(length: int, context: int) -> No
 def made(position: str, *, layers: int = 2, **more: Any) -> Generator[Any]:
     own = tokenizer()
     block = {
-        "wiring": "pre",
+        "norm_placement": "pre",
         "attention": {"heads": 2},
         "feed_forward": {"type": "position-wise", "hidden": 16},
     }

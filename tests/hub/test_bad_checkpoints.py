@@ -316,7 +316,7 @@ def llama_tree(**changes: Any) -> config.DecoderOnly:
         attention=config.Attention(heads=4, kv_heads=2, bias=False),
         feed_forward=config.Gated(hidden=40),
         norm=config.RMSNorm(),
-        wiring="pre",
+        norm_placement="pre",
         dropout=0.1,
     )
     stack = config.Stack(layers=2, block=block.model_copy(update=changes), position=config.Rotary())
@@ -339,7 +339,7 @@ def test_how_pairs_are_laid_out_is_a_familys() -> None:
 
 
 def test_a_model_of_glm4s_form_becomes_one() -> None:
-    tree = llama_tree(attention=config.Attention(heads=4, output_bias=False), wiring="sandwich")
+    tree = llama_tree(attention=config.Attention(heads=4, output_bias=False), norm_placement="sandwich")
     position = config.Rotary(layout="interleaved", fraction=0.5)
     tree = tree.model_copy(update={"decoder": tree.decoder.model_copy(update={"position": position})})
     assert choose_family(tree)[0].name == "glm4"
@@ -348,7 +348,7 @@ def test_a_model_of_glm4s_form_becomes_one() -> None:
 def test_a_model_of_olmo3s_form_becomes_one() -> None:
     """Whose layers with a window have the stack's positions, which only tables of transformers 5 can say."""
     attention = config.Attention(heads=4, bias=False, query_key_norm=config.RMSNorm(), query_key_norm_over="all")
-    tree = llama_tree(attention=attention, wiring="output")
+    tree = llama_tree(attention=attention, norm_placement="output")
     near = tree.decoder.block.model_copy(update={"attention": attention.model_copy(update={"window": 5})})
     others = (config.OtherLayers(layers=(0,), block=near),)
     stack = tree.decoder.model_copy(update={"others": others, "position": config.Rotary(base=33.0)})

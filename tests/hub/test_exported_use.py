@@ -19,7 +19,7 @@ from sublayer.config.presets import merge
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.exporting import export
-from sublayer.hub.generation_config import read, unsaid
+from sublayer.hub.generation_config import inexpressible, read
 from sublayer.hub.importing import find_family, import_folder, read_tree
 from sublayer.models import build_model
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
@@ -118,7 +118,7 @@ def test_a_translator_translates_alike(name: str, tmp_path: Path) -> None:
     read_again = config.Decoding.parse(read(ours.model.config, {}, said, ours.tokenizer), "test")
     again = Translator(ours.model, ours.tokenizer, read_again)
     assert [one.text for one in again.translate(TEXTS)] == texts
-    assert not unsaid(ours.model.config, plain)
+    assert not inexpressible(ours.model.config, plain)
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -133,7 +133,7 @@ def test_a_translator_of_each_tokenizer(kind: str, tmp_path: Path) -> None:
 
 def test_a_limit_by_the_source_is_told_and_not_dropped() -> None:
     ours = translator({"max_extra": 3})
-    assert unsaid(ours.model.config, ours.decoding.plain()) == ["decoding.max_ratio = 2, decoding.max_extra = 3"]
+    assert inexpressible(ours.model.config, ours.decoding.plain()) == ["decoding.max_ratio = 2, decoding.max_extra = 3"]
 
 
 # --- language models ---------------------------------------------------------------------------------------------
@@ -189,14 +189,14 @@ def encoder(own: Tokenizer, head: Any, **more: Any) -> Any:
     block = config.Block(
         attention=config.Attention(heads=2),
         feed_forward=config.PositionWise(hidden=36, activation="gelu"),
-        wiring="post",
+        norm_placement="post",
     )
     return built(
         config.EncoderOnly(
             dim=24,
             vocab_size=own.vocab_size,
             max_length=64,
-            embedding=config.Embedding(scale=False, types=0, norm=config.LayerNorm()),
+            embedding=config.Embedding(scale=False, token_types=0, norm=config.LayerNorm()),
             encoder=config.Stack(layers=2, block=block, position=config.Learned()),
             head=head,
             **more,

@@ -252,7 +252,7 @@ MODERNBERT = {
 
 def test_opus_mt() -> None:
     tree = read(OPUS_MT)
-    assert (tree.embedding.scale, tree.encoder.block.wiring, tree.output_bias) == (True, "post", True)
+    assert (tree.embedding.scale, tree.encoder.block.norm_placement, tree.output_bias) == (True, "post", True)
     assert tree.decoder.block.feed_forward.activation == "silu"
     tokens = SpecialTokens.read(OPUS_MT, {})
     assert tokens == SpecialTokens(start=58100, beginning=0, end=(0,), padding=58100, forced_last=0, banned=(58100,))

@@ -24,7 +24,7 @@ TARGET = torch.tensor([[3, 8, 12, 3, 33, 9], [3, 40, 22, 5, 5, 17]])
 TOKENS = {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def translation(wiring: str = "post", layout: str = "interleaved", **over: Any) -> config.EncoderDecoder:
+def translation(norm_placement: str = "post", layout: str = "interleaved", **over: Any) -> config.EncoderDecoder:
     """A model as our recipes have them, small: sinusoids, everything tied, scaled embeddings."""
 
     def stack(layers: int) -> config.Stack:
@@ -32,7 +32,7 @@ def translation(wiring: str = "post", layout: str = "interleaved", **over: Any) 
             attention=config.Attention(heads=4, bias=over.get("bias", True)),
             feed_forward=config.PositionWise(hidden=36, activation=over.get("activation", "relu")),
             norm=over.get("norm", config.LayerNorm()),
-            wiring=wiring,
+            norm_placement=norm_placement,
             dropout=0.1,
         )
         return config.Stack(layers=layers, block=block, position=over.get("position", config.Sinusoidal(layout=layout)))
@@ -54,13 +54,13 @@ def encoder(head: config.Head, position: config.Position | None = None, **over: 
     block = config.Block(
         attention=config.Attention(heads=4, bias=over.get("bias", True)),
         feed_forward=config.PositionWise(hidden=36, activation="gelu"),
-        wiring=over.get("wiring", "post"),
+        norm_placement=over.get("norm_placement", "post"),
     )
     return config.EncoderOnly(
         dim=24,
         vocab_size=45,
         max_length=40,
-        embedding=config.Embedding(scale=False, types=over.get("types", 0), norm=config.LayerNorm()),
+        embedding=config.Embedding(scale=False, token_types=over.get("token_types", 0), norm=config.LayerNorm()),
         encoder=config.Stack(layers=2, block=block, position=position or config.Learned()),
         pooler=over.get("pooler", False),
         head=head,
@@ -125,7 +125,7 @@ def test_encoder_decoders(tree: config.EncoderDecoder, family: str, tmp_path: Pa
         (translation("pre", norm=config.RMSNorm()), "encoder.block.norm.type = 'rms' would become 'layer'"),
         (translation("post", position=config.Rotary()), "position"),
         (translation("post", tied="none"), "tied = 'none' would become 'all'"),
-        (translation("sandwich"), "encoder.block.wiring = 'sandwich' would become 'post'"),
+        (translation("sandwich"), "encoder.block.norm_placement = 'sandwich' would become 'post'"),
         (translation("post", activation="tanh", norm=config.LayerNorm(eps=1e-3)), "norm.eps = 0.001"),
     ],
 )
@@ -142,7 +142,7 @@ LABELS = ("sport", "world", "science")
 @pytest.mark.parametrize(
     ("tree", "kind"),
     [
-        pytest.param(encoder(config.MaskedLanguage(), types=2), "AutoModelForMaskedLM", id="masked"),
+        pytest.param(encoder(config.MaskedLanguage(), token_types=2), "AutoModelForMaskedLM", id="masked"),
         pytest.param(encoder(config.MaskedLanguage()), "AutoModelForMaskedLM", id="masked, no kinds"),
         pytest.param(encoder(config.Tagging(labels=LABELS)), "AutoModelForTokenClassification", id="tags"),
         pytest.param(
@@ -177,5 +177,5 @@ def test_encoders(tree: config.EncoderOnly, kind: str, tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_no_family_has_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"encoder.block.wiring = 'pre' would become 'post'"):
-        export(tmp_path / "out", built(encoder(config.NoHead(), wiring="pre")), tokens={})
+    with pytest.raises(CheckpointError, match=r"encoder.block.norm_placement = 'pre' would become 'post'"):
+        export(tmp_path / "out", built(encoder(config.NoHead(), norm_placement="pre")), tokens={})

@@ -37,7 +37,7 @@ GPT2 = config.DecoderOnly(
         block=config.Block(
             attention=config.Attention(heads=4),
             feed_forward=config.PositionWise(hidden=36, activation="gelu_tanh"),
-            wiring="pre",
+            norm_placement="pre",
         ),
     ),
 )

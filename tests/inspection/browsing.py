@@ -16,8 +16,8 @@ import pytest
 
 from sublayer.inspection.inspector import Inspector
 from sublayer.inspection.listening import addresses, bound
+from sublayer.inspection.loaded_model import LoadedModel, describe
 from sublayer.inspection.server import application
-from sublayer.inspection.subject import Subject, describe
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
@@ -54,12 +54,12 @@ def launched() -> Iterator[Any]:
 
 
 @contextmanager
-def served(subject: Subject, *, text: str = "", seconds: float = 60.0) -> Iterator[str]:
+def served(loaded: LoadedModel, *, text: str = "", seconds: float = 60.0) -> Iterator[str]:
     """The address of a server with this model behind it, as `sublayer inspect` makes one."""
     import uvicorn
 
     listening = bound("127.0.0.1", 0)
-    app = application(Inspector(subject, describe(subject, "small"), seconds), text=text)
+    app = application(Inspector(loaded, describe(loaded, "small"), seconds), text=text)
     # Here a test ends the server, where on the command line a signal does.
     running = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})

@@ -8,34 +8,34 @@ import math
 import pytest
 import torch
 
-from inspection.test_heads import passages
+from inspection.test_heads import examples
 from inspection.three_shapes import HEADS, MAKERS, decoder_only, encoder_only
 from readers import WORDS, word_tokenizer
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.ablation import ablate, runs
+from sublayer.inspection.examples import IGNORE, Example, hidden_behind_masks, losses, of_tagged, of_texts, with_labels
 from sublayer.inspection.groups import groups
-from sublayer.inspection.passages import IGNORE, Passage, hidden_behind_masks, losses, of_tagged, of_texts, with_labels
 from sublayer.models import EncoderDecoder, EncoderOnly
 
 HIDDEN = 4
 
 
-def _asked(shape: str) -> list[Passage]:
-    """The passages of the tests of heads, with something asked of each."""
-    found = passages(shape)
+def _asked(shape: str) -> list[Example]:
+    """The examples of the tests of heads, with something asked of each."""
+    found = examples(shape)
     if shape != "encoder-only":
         return found
-    return [Passage(one.tokens, wanted=(IGNORE, HIDDEN, *[IGNORE] * (len(one.tokens) - 2))) for one in found]
+    return [Example(one.tokens, wanted=(IGNORE, HIDDEN, *[IGNORE] * (len(one.tokens) - 2))) for one in found]
 
 
-def _plain(model, passage: Passage) -> float:
+def _plain(model, example: Example) -> float:
     """- sum of log p(wanted), one text alone."""
-    tokens = torch.tensor([passage.tokens])
+    tokens = torch.tensor([example.tokens])
     with torch.no_grad():
-        logits = model(tokens, None, torch.tensor([passage.fed])) if passage.fed else model(tokens)
+        logits = model(tokens, None, torch.tensor([example.fed])) if example.fed else model(tokens)
     p = logits[0].softmax(-1)
-    return -sum(math.log(p[at, token].item()) for at, token in enumerate(passage.wanted) if token != IGNORE)
+    return -sum(math.log(p[at, token].item()) for at, token in enumerate(example.wanted) if token != IGNORE)
 
 
 @pytest.mark.parametrize("shape", list(MAKERS))
@@ -85,7 +85,7 @@ def _reader(head: config.Head) -> EncoderOnly:
         dim=16,
         vocab_size=len(WORDS),
         max_length=12,
-        embedding=config.Embedding(scale=False, types=2),
+        embedding=config.Embedding(scale=False, token_types=2),
         encoder=config.Stack(layers=1, block=block, position=config.Learned()),
         head=head,
     )
@@ -98,7 +98,7 @@ def _reader(head: config.Head) -> EncoderOnly:
 def test_a_classifiers_loss_is_of_its_labels():
     model, tokenizer = _reader(config.Classification(labels=("neg", "pos"), pooling="mean")), word_tokenizer()
     texts = of_texts(model, tokenizer, ["the cat sat", "a dog on the mat sat"])
-    assert texts[0].types == (0, 0, 0, 0, 0)
+    assert texts[0].token_type_ids == (0, 0, 0, 0, 0)
     asked = with_labels(model, texts, ["pos", "neg"])
     with torch.no_grad():
         expected = [
@@ -140,7 +140,7 @@ def test_a_masked_models_texts_are_hidden_and_asked_for():
 def test_a_head_without_probabilities_has_no_loss(head):
     model = encoder_only(head)
     with pytest.raises(InputError, match=f"'{head.type}' gives no probabilities"):
-        ablate(model, [Passage((4, 5, 6), wanted=(4, IGNORE, IGNORE))])
+        ablate(model, [Example((4, 5, 6), wanted=(4, IGNORE, IGNORE))])
 
 
 def test_what_cannot_be_read():

@@ -11,7 +11,7 @@ from sublayer import config
 from sublayer.cli.attend import attend
 from sublayer.errors import InputError
 from sublayer.generation.translator import Translator
-from sublayer.hub.folder import Papers, save
+from sublayer.hub.folder import ModelCard, save
 from sublayer.models import EncoderDecoder
 from sublayer.text import Tokenizer
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory) -> Path:
     tree = config.preset("tiny").model_copy(update={"vocab_size": tokenizer.vocab_size, "max_length": 48})
     translator = Translator(EncoderDecoder(tree), tokenizer, config.Decoding(beam=2))
     path = tmp_path_factory.mktemp("model") / "tiny"
-    save(path, translator, Papers(recipe="", card=""))
+    save(path, translator, ModelCard(recipe="", text=""))
     return path
 
 

@@ -12,7 +12,7 @@ from checkpoints import tiny_llama
 from readers import encoder, word_tokenizer, write_readers
 from small_run import pairs, sublayer, trained
 from sublayer import config
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.hub.pulling import pull
 
 TEXTS = {"llama": "the cat sat on the mat", "bert": "the [MASK] sat on a mat", "sentiment": "the cat sat on a mat"}
@@ -23,7 +23,7 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     pull(str(tiny_llama(tmp_path_factory.mktemp("elsewhere"))), folder / "llama")
     write_readers(folder)
-    write(folder / "bare", Contents(encoder(config.NoHead()).float(), word_tokenizer()), Papers("", ""))
+    write(folder / "bare", ModelBundle(encoder(config.NoHead()).float(), word_tokenizer()), ModelCard("", ""))
     (folder / "labelled.jsonl").write_text(
         '{"text": "the cat sat", "label": "pos"}\n\n{"text": "a dog on a mat", "label": "neg"}\n'
     )

@@ -11,7 +11,7 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.generation.beam import beam_search
 from sublayer.generation.request import DecodeRequest
-from sublayer.inspection.editing import edit, patched, scaled, silence
+from sublayer.inspection.editing import edit, patched, scaled, zero_ablate
 from sublayer.inspection.recording import record
 from sublayer.nn.tap import Tap
 
@@ -32,13 +32,13 @@ def _without_head(model, name: str, head: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("wiring", WIRINGS)
-def test_a_silent_head_is_one_that_the_output_map_does_not_read(shape, wiring):
-    model, given = MAKERS[shape](wiring=wiring), tokens()
+@pytest.mark.parametrize("norm_placement", WIRINGS)
+def test_a_silent_head_is_one_that_the_output_map_does_not_read(shape, norm_placement):
+    model, given = MAKERS[shape](norm_placement=norm_placement), tokens()
     name = _first_attention(model)
     plain = ask(model, given)
     for tap in ("heads", "weights"):
-        with edit(model, f"{name}.{tap}", silence(2)):
+        with edit(model, f"{name}.{tap}", zero_ablate(2)):
             found = ask(model, given)
         assert relative(found, plain) > 1e-3
         if tap == "heads":
@@ -94,7 +94,7 @@ def test_a_scale_is_a_product_and_several_edits_follow_each_other():
 
 def test_gradients_flow_through_an_edit_and_not_into_a_silent_head():
     model, given = decoder_only(layers=1).train(), tokens()
-    with edit(model, "decoder.layers.0.self_attention.heads", silence(1)):
+    with edit(model, "decoder.layers.0.self_attention.heads", zero_ablate(1)):
         ask(model, given).logsumexp(-1).sum().backward()
     gradient = model.decoder.layers[0].self_attention.output.weight.grad.view(-1, HEADS, 4)
     assert gradient[:, 1].abs().max() == 0
@@ -116,7 +116,7 @@ def test_search_is_of_the_edited_model_through_the_runner_too(beam):
     runner = Runner(model)
     assert runner.prepare()
     plain = found(runner)
-    edits = {"decoder.layers.*.cross_attention.heads": silence(0, 1), "decoder.layers.1.*.output": scaled(-1.0)}
+    edits = {"decoder.layers.*.cross_attention.heads": zero_ablate(0, 1), "decoder.layers.1.*.output": scaled(-1.0)}
     with edit(model, edits):
         edited = found(runner)
         assert edited == found(model)
@@ -166,10 +166,10 @@ HEADS_OF_0 = "decoder.layers.0.self_attention.heads"
 @pytest.mark.parametrize(
     ("name", "function", "message"),
     [
-        (HEADS_OF_0, silence(4), r"no head 4 at 'decoder.layers.0.self_attention.heads'. The heads are 0 to 3"),
+        (HEADS_OF_0, zero_ablate(4), r"no head 4 at 'decoder.layers.0.self_attention.heads'. The heads are 0 to 3"),
         ("decoder.layers.0.self_attention.weights", scaled(2.0, 0, -1), "no head -1 .* 0 to 3"),
-        ("decoder.layers.0.stream", silence(0), "has no heads"),
-        ("decoder.layers.0.self_attention_sublayer.before", silence(0), "has no heads"),
+        ("decoder.layers.0.stream", zero_ablate(0), "has no heads"),
+        ("decoder.layers.0.self_attention_sublayer.before", zero_ablate(0), "has no heads"),
         (HEADS_OF_0, lambda value, name: None, "gave NoneType, not a tensor"),
         (HEADS_OF_0, lambda value, name: value[:, :1], r"\(2, 1, 4, 4\), but the value has \(2, 7, 4, 4\)"),
         (HEADS_OF_0, patched({}), "does not hold"),
@@ -188,9 +188,9 @@ def test_what_cannot_be_put_in_a_values_place(name, function, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (({"logits": silence(), "nothing": silence()},), "'nothing' matches no tap"),
+        (({"logits": zero_ablate(), "nothing": zero_ablate()},), "'nothing' matches no tap"),
         (("logits",), "no function"),
-        (({"logits": silence()}, silence()), "beside a mapping"),
+        (({"logits": zero_ablate()}, zero_ablate()), "beside a mapping"),
         (({},), "no pattern"),
     ],
 )
@@ -202,4 +202,9 @@ def test_what_is_refused_before_anything_is_edited(given, message):
 
 
 def test_the_names_at_hand():
-    assert (sublayer.edit, sublayer.silence, sublayer.scaled, sublayer.patched) == (edit, silence, scaled, patched)
+    assert (sublayer.edit, sublayer.zero_ablate, sublayer.scaled, sublayer.patched) == (
+        edit,
+        zero_ablate,
+        scaled,
+        patched,
+    )

@@ -11,10 +11,10 @@ import sys
 
 import pytest
 
-from inspection.subjects import made, translator
+from inspection.loaded_models import made, translator
 from small_run import sublayer
 from sublayer.errors import ConfigError, InputError
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.inspection import assets, notebook
 from sublayer.inspection.html import document, require_html_path, write_html
 from sublayer.inspection.look import look
@@ -46,8 +46,8 @@ def test_the_page_fetches_nothing_from_elsewhere():
 
 
 def test_the_policy_names_what_is_in_the_file():
-    subject, text = made("translate")
-    page = document(look(subject, Question(text=text)))
+    loaded, text = made("translate")
+    page = document(look(loaded, Question(text=text)))
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -61,8 +61,8 @@ def test_the_policy_names_what_is_in_the_file():
 
 @pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!-- <script>", "\u2028 & ü 猫"])
 def test_no_text_ends_the_element_that_holds_it(text):
-    subject, _ = made("generate")
-    view = look(subject, Question(text=text, tokens=1))
+    loaded, _ = made("generate")
+    view = look(loaded, Question(text=text, tokens=1))
     page = document(view)
     data = re.search(r'<script type="application/json" id="view">(.*?)</script>', page, re.S)[1]
     assert json.loads(data)["question"]["text"] == text
@@ -80,8 +80,8 @@ def test_a_page_has_the_name_of_one(tmp_path, name):
 
 
 def test_a_file_is_replaced_whole(tmp_path):
-    subject, text = made("embed")
-    view = look(subject, Question(text=text))
+    loaded, text = made("embed")
+    view = look(loaded, Question(text=text))
     (tmp_path / "view.html").write_text("old")
     write_html(view, tmp_path / "view.html")
     assert (tmp_path / "view.html").read_text(encoding="utf-8") == document(view)
@@ -95,7 +95,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 def folder(tmp_path_factory):
     own = translator()
     path = tmp_path_factory.mktemp("model") / "small"
-    write(path, Contents(own.model.float(), own.tokenizer, own.decoding.plain()), Papers("", ""))
+    write(path, ModelBundle(own.model.float(), own.tokenizer, own.decoding.plain()), ModelCard("", ""))
     return path
 
 
@@ -152,14 +152,14 @@ def test_inspect_without_what_it_needs(folder, monkeypatch):
 def test_a_notebook_without_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     notebook._widget_class.cache_clear()
-    subject, text = made("embed")
+    loaded, text = made("embed")
     with pytest.raises(ConfigError, match=r"sublayer\[inspect\]"):
-        notebook.view(subject, text)
+        notebook.view(loaded, text)
 
 
 def test_a_notebook_is_told_of_errors():
-    subject, text = made("generate")
-    shown = notebook.view(subject, text, tokens=2, silenced=[("decoder", 0, 1)])
+    loaded, text = made("generate")
+    shown = notebook.view(loaded, text, tokens=2, silenced=[("decoder", 0, 1)])
     assert shown.view["question"]["silenced"] == [{"map": "decoder", "layer": 0, "head": 1}]
     sent = []
     shown.send = sent.append

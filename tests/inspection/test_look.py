@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.subjects import (
+from inspection.loaded_models import (
     ALL,
     LINES,
     SENTENCE,
@@ -29,13 +29,13 @@ from readers import word_tokenizer
 from sublayer import config
 from sublayer.errors import ConfigError, InputError
 from sublayer.generation.translator import Translator
-from sublayer.inspection import subject
+from sublayer.inspection import loaded_model
 from sublayer.inspection.attention import attention_maps
+from sublayer.inspection.examples import Example
 from sublayer.inspection.labelling import labelled, spellings
 from sublayer.inspection.lens import logit_lens
+from sublayer.inspection.loaded_model import describe
 from sublayer.inspection.look import look
-from sublayer.inspection.passages import Passage
-from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Map, Question, View, quantised, restored
 from sublayer.models import EncoderDecoder
 from sublayer.nn.attention import CrossAttention, SelfAttention
@@ -44,8 +44,8 @@ from sublayer.text import Tokenizer
 NEAR = 1 / 255  # twice the largest error of a weight that travels
 
 
-def ask(subject, text=SENTENCE, **over) -> View:
-    return look(subject, Question.parse({"text": text, **over}, "test"))
+def ask(loaded, text=SENTENCE, **over) -> View:
+    return look(loaded, Question.parse({"text": text, **over}, "test"))
 
 
 # --- the weights as they travel ----------------------------------------------------------------------------------
@@ -252,11 +252,11 @@ def test_the_lens_is_the_logit_lens(name):
     view = look(asked, Question(text=text))
     if name == "translate":
         source, fed = view.sequences["source"], view.sequences["target"]
-        passage = Passage(tuple(token.id for token in source), fed=tuple(token.id for token in fed))
+        example = Example(tuple(token.id for token in source), fed=tuple(token.id for token in fed))
     else:
         ids = tuple(token.id for token in view.sequences["text"])
-        passage = Passage(ids, (0,) * len(ids) if name in ("fill", "tag", "classify") else ())
-    own = logit_lens(asked.model, passage)
+        example = Example(ids, (0,) * len(ids) if name in ("fill", "tag", "classify") else ())
+    own = logit_lens(asked.model, example)
     assert list(view.lens.layers) == own.names
     for layer, row in enumerate(view.lens.cells):
         for place, cell in enumerate(row):
@@ -291,8 +291,8 @@ def test_what_the_vocabulary_lacks_is_shown_as_it_was_typed():
 def test_what_the_vocabulary_lacks_of_a_given_translation_is_shown_too():
     words = Tokenizer.train(LINES * 4, config.Words(vocab_size=60))
     tree = translator().model.config.model_copy(update={"vocab_size": words.vocab_size})
-    subject = Translator(EncoderDecoder(tree).double().eval(), words, config.Decoding())
-    view = ask(subject, "Where are my 犬", target="The 猫 keys")
+    loaded = Translator(EncoderDecoder(tree).double().eval(), words, config.Decoding())
+    view = ask(loaded, "Where are my 犬", target="The 猫 keys")
     for side, typed in (("source", "犬"), ("target", "猫"), ("predicted", "猫")):
         assert [token.text for token in view.sequences[side] if token.kind == "unknown"] == [typed], side
 
@@ -352,7 +352,7 @@ def test_questions_that_are_none(question, message):
 def test_the_longest_text_is_bounded_by_the_weights_it_would_show(monkeypatch):
     assert describe(generator()).longest == 320
     # Three layers of four heads.
-    monkeypatch.setattr(subject, "MOST_WEIGHTS", 12 * 25**2 + 1)
+    monkeypatch.setattr(loaded_model, "MOST_WEIGHTS", 12 * 25**2 + 1)
     assert describe(generator()).longest == 25
     with pytest.raises(InputError, match="25 is the most"):
         ask(generator(), "keys of the old house " * 5)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from inspection.browsing import Visit, launched, require_browser, served
-from inspection.subjects import SENTENCE, filler, generator, made, translator
+from inspection.loaded_models import SENTENCE, filler, generator, made, translator
 from sublayer.inspection.html import write_html
+from sublayer.inspection.loaded_model import describe
 from sublayer.inspection.look import look
 from sublayer.inspection.notebook import view as widget
-from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Map, Question, Token, View, quantised, restored
 
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script> & keys'
@@ -282,12 +282,12 @@ def test_a_mask_is_filled(visit, addresses):
 
 @pytest.mark.parametrize("name", ["classify", "tag", "embed", "encode"])
 def test_what_other_readers_say(visit, browser, name):
-    subject, text = made(name)
-    with served(subject) as address:
+    loaded, text = made(name)
+    with served(loaded) as address:
         page = visit.open(address)
         visit.read(text)
         output = page.locator(".output").inner_text()
-        view = look(subject, Question(text=text))
+        view = look(loaded, Question(text=text))
         match name:
             case "classify":
                 assert [label for label, _ in view.output.labels] == visit.texts(".output .name")
@@ -481,8 +481,8 @@ def test_a_second_tab(visit, addresses):
 
 @pytest.mark.parametrize("name", ["translate", "generate", "fill", "embed"])
 def test_the_file_opens_from_the_disk(visit, tmp_path, name):
-    subject, text = made(name)
-    view = look(subject, Question(text=text), about=describe(subject, MARKUP))
+    loaded, text = made(name)
+    view = look(loaded, Question(text=text), about=describe(loaded, MARKUP))
     write_html(view, tmp_path / "view.html")
     page = visit.open((tmp_path / "view.html").as_uri())
     visit.settled()
@@ -502,9 +502,9 @@ def test_the_file_opens_from_the_disk(visit, tmp_path, name):
 
 
 def test_markup_in_a_file_never_runs(visit, tmp_path):
-    subject = generator()
+    loaded = generator()
     text = f"</script>{MARKUP}<!-- </style>"
-    write_html(look(subject, Question(text=text, tokens=2)), tmp_path / "view.html")
+    write_html(look(loaded, Question(text=text, tokens=2)), tmp_path / "view.html")
     page = visit.open((tmp_path / "view.html").as_uri())
     visit.settled()
     assert "sublayer" in page.title()

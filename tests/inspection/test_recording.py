@@ -164,11 +164,11 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names(model,
 
 
 @pytest.mark.parametrize("shape", list(MAKERS))
-@pytest.mark.parametrize("wiring", ["pre", "post", "sandwich", "parallel-shared"])
-def test_the_stream_is_the_sum_of_what_is_written_to_it(shape, wiring):
-    if wiring.startswith("parallel") and shape == "encoder-decoder":
-        wiring = "output"
-    made = MAKERS[shape](wiring=wiring)
+@pytest.mark.parametrize("norm_placement", ["pre", "post", "sandwich", "parallel-shared"])
+def test_the_stream_is_the_sum_of_what_is_written_to_it(shape, norm_placement):
+    if norm_placement.startswith("parallel") and shape == "encoder-decoder":
+        norm_placement = "output"
+    made = MAKERS[shape](norm_placement=norm_placement)
     with record(made, "*coder.*", "logits") as seen:
         said = ask(made, tokens(), torch.tensor([7, 4]))
     assert torch.equal(seen["logits"][0], said.detach())
@@ -182,9 +182,9 @@ def test_the_stream_is_the_sum_of_what_is_written_to_it(shape, wiring):
                 written = seen.get(f"{where}.{part}_sublayer.output")
                 if written is not None:
                     x = x + written[0]
-                    x = seen[f"{where}.{part}_sublayer.outer"][0] if wiring == "post" else x
+                    x = seen[f"{where}.{part}_sublayer.outer"][0] if norm_placement == "post" else x
             torch.testing.assert_close(seen[f"{where}.stream"][0], x)
-        if wiring != "post":
+        if norm_placement != "post":
             torch.testing.assert_close(seen[f"{name}.norm"][0], stack.norm(x))
 
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from inspection.subjects import SENTENCE, generator, translator
+from inspection.loaded_models import SENTENCE, generator, translator
 from sublayer.errors import InputError
 from sublayer.inspection import connections as network
 from sublayer.inspection import inspector as asking
 from sublayer.inspection import server
 from sublayer.inspection.inspector import Busy, GivenUp, Inspector
 from sublayer.inspection.listening import addresses, bound, is_exposed, serve
+from sublayer.inspection.loaded_model import describe
 from sublayer.inspection.look import look
 from sublayer.inspection.server import application
-from sublayer.inspection.subject import describe
 from sublayer.inspection.view import Question
 
 HOST = {"host": "127.0.0.1:8642"}
@@ -36,8 +36,8 @@ JSON = {**HOST, "content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def inspector() -> Inspector:
-    subject = translator()
-    return Inspector(subject, describe(subject, "small"))
+    loaded = translator()
+    return Inspector(loaded, describe(loaded, "small"))
 
 
 def call(
@@ -84,7 +84,7 @@ def test_a_question_is_answered_as_look_does(inspector):
     status, headers, body = call(application(inspector), "POST", "/api/view", JSON, question())
     assert status == 200
     assert headers["content-type"] == "application/json"
-    expected = look(inspector.subject, Question(text=SENTENCE), about=inspector.about).plain()
+    expected = look(inspector.loaded, Question(text=SENTENCE), about=inspector.about).plain()
     assert json.loads(body) | {"seconds": 0} == json.loads(json.dumps(expected)) | {"seconds": 0}
 
 
@@ -221,8 +221,8 @@ def test_the_body_must_come_in_time(inspector, monkeypatch):
 
 
 def test_an_answer_has_its_time():
-    subject = generator()
-    slow = Inspector(subject, describe(subject), seconds=1e-9)
+    loaded = generator()
+    slow = Inspector(loaded, describe(loaded), seconds=1e-9)
     with pytest.raises(Busy, match="more than"):
         slow.answer(Question(text=SENTENCE), threading.Event())
     status, _, body = call(application(slow), "POST", "/api/view", JSON, question())
@@ -257,10 +257,10 @@ def test_who_hangs_up_stops_the_model(monkeypatch):
             time.sleep(0.01)
 
     monkeypatch.setattr(asking, "look", endless)
-    subject = generator()
+    loaded = generator()
     begun = time.monotonic()
     status, _, _ = call(
-        application(Inspector(subject, describe(subject))), "POST", "/api/view", JSON, question(), gone=asked
+        application(Inspector(loaded, describe(loaded))), "POST", "/api/view", JSON, question(), gone=asked
     )
     assert status == 499
     assert time.monotonic() - begun < 5
@@ -280,8 +280,8 @@ def test_questions_take_turns(monkeypatch):
             inside -= 1
 
     monkeypatch.setattr(asking, "look", counted)
-    subject = translator()
-    one = Inspector(subject, describe(subject))
+    loaded = translator()
+    one = Inspector(loaded, describe(loaded))
     off = [{"map": "cross", "layer": 1, "head": 0}]
     asked = [Question.parse({"text": SENTENCE, "silenced": off if turn % 2 else []}, "test") for turn in range(6)]
     found: list[Any] = [None] * len(asked)
@@ -303,9 +303,9 @@ def test_questions_take_turns(monkeypatch):
 
 def test_too_many_may_not_wait(monkeypatch):
     monkeypatch.setattr(asking, "WAITING", 0)
-    subject = generator()
+    loaded = generator()
     with pytest.raises(Busy, match="wait for the model"):
-        Inspector(subject, describe(subject)).answer(Question(text=SENTENCE), threading.Event())
+        Inspector(loaded, describe(loaded)).answer(Question(text=SENTENCE), threading.Event())
 
 
 # --- where it listens --------------------------------------------------------------------------------------------
@@ -403,9 +403,9 @@ def test_sixty_questions_at_once_are_each_answered_or_refused_in_their_time(monk
         return real(*given, **named)
 
     monkeypatch.setattr(asking, "look", slow)
-    subject = translator()
+    loaded = translator()
     seconds = 3.0
-    with running(Inspector(subject, describe(subject), seconds)) as where, ThreadPoolExecutor(60) as crowd:
+    with running(Inspector(loaded, describe(loaded), seconds)) as where, ThreadPoolExecutor(60) as crowd:
         replies = list(crowd.map(lambda _: asked(where, question()), range(60)))
     assert {status for status, _ in replies} == {200, 503}
     assert sum(status == 200 for status, _ in replies) >= 2
@@ -415,9 +415,9 @@ def test_sixty_questions_at_once_are_each_answered_or_refused_in_their_time(monk
 def test_the_time_is_kept_by_a_model_that_does_not_look_at_the_clock(monkeypatch):
     done = threading.Event()
     monkeypatch.setattr(asking, "look", lambda *_, **__: done.wait(20))
-    subject = translator()
+    loaded = translator()
     try:
-        with running(Inspector(subject, describe(subject), seconds=1.0)) as where:
+        with running(Inspector(loaded, describe(loaded), seconds=1.0)) as where:
             status, took = asked(where, question())
             assert status == 503
             assert took < 3
@@ -445,9 +445,9 @@ def test_the_time_is_kept_by_a_model_that_does_not_look_at_the_clock(monkeypatch
 def test_two_hundred_slow_connections_shut_nobody_out(inspector, held, monkeypatch):
     """They held the page for over 36 s."""
     # What is tried is who gets through to the model, not the model.
-    view = look(inspector.subject, Question(text=SENTENCE), about=inspector.about)
+    view = look(inspector.loaded, Question(text=SENTENCE), about=inspector.about)
     monkeypatch.setattr(asking, "look", lambda *_, **__: view)
-    one = Inspector(inspector.subject, inspector.about, seconds=30.0)
+    one = Inspector(inspector.loaded, inspector.about, seconds=30.0)
     with running(one) as where, ExitStack() as slow, ThreadPoolExecutor(6) as crowd:
         connections = [slow.enter_context(socket.create_connection(where, timeout=30)) for _ in range(200)]
         for connection in connections:

@@ -18,7 +18,7 @@ Built = EncoderDecoder | DecoderOnly | EncoderOnly
 
 def stack(layers: int = 2, position: config.Position | None = None, **block: Any) -> config.Stack:
     attention = block.pop("attention", config.Attention(heads=HEADS, kv_heads=2))
-    settings = {"wiring": "pre", "feed_forward": config.PositionWise(hidden=24, activation="gelu"), **block}
+    settings = {"norm_placement": "pre", "feed_forward": config.PositionWise(hidden=24, activation="gelu"), **block}
     return config.Stack(
         layers=layers,
         block=config.Block(attention=attention, **settings),

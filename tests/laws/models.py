@@ -66,7 +66,7 @@ FACTORS: Mapping[str, Sequence[Any]] = {
     "decoder_position": tuple(POSITIONS),
     "feed_forward": tuple(FEED_FORWARDS),
     "norm": tuple(NORMS),
-    "wiring": ("post", "pre", "sandwich"),
+    "norm_placement": ("post", "pre", "sandwich"),
     "kv_heads": (None, 2, 1),
     "head_dim": (None, 8),
     "window": (None, 1, 3),
@@ -108,7 +108,7 @@ def build_config(row: Row) -> config.EncoderDecoder:
                 cross_attention=cross,
                 feed_forward=FEED_FORWARDS[row["feed_forward"]],
                 norm=NORMS[row["norm"]],
-                wiring=row["wiring"],
+                norm_placement=row["norm_placement"],
             ),
             position=POSITIONS[position],
         )
@@ -131,7 +131,9 @@ CONFIGS = [build_config(row) for row in ROWS]
 
 def name_of(row: Row) -> str:
     """What the name of a test shows of a row."""
-    return "-".join(str(row[name]) for name in ("encoder_position", "decoder_position", "wiring", "norm", "window"))
+    return "-".join(
+        str(row[name]) for name in ("encoder_position", "decoder_position", "norm_placement", "norm", "window")
+    )
 
 
 def redraw(model: nn.Module, seed: int) -> None:

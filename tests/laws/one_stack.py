@@ -53,7 +53,7 @@ STACK: Mapping[str, Sequence[Any]] = {
     ),
     "feed_forward": tuple(FEED_FORWARDS),
     "norm": tuple(NORMS),
-    "wiring": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
+    "norm_placement": ("post", "pre", "sandwich", "output", "parallel", "parallel-shared"),
     "kv_heads": (None, 2, 1),
     "head_dim": (None, 8),
     "window": (None, 1, 3),
@@ -89,8 +89,8 @@ ENDS = ("embedding", "logits", "head")
 INDEPENDENT = {
     # What sees one position at a time knows nothing of positions, windows and heads; layers that differ are tried with
     # what they share; and the ends know nothing of the stack, so they are tried with one choice of it.
-    *(frozenset(("position", other)) for other in ("feed_forward", "norm", "wiring", "others", "bias")),
-    *(frozenset(("others", other)) for other in ("feed_forward", "norm", "wiring", "head_dim", "layers")),
+    *(frozenset(("position", other)) for other in ("feed_forward", "norm", "norm_placement", "others", "bias")),
+    *(frozenset(("others", other)) for other in ("feed_forward", "norm", "norm_placement", "head_dim", "layers")),
     *(frozenset((end, other)) for end in ENDS for other in STACK if other != "layers"),
     frozenset(("embedding", "head")),
 }
@@ -100,8 +100,8 @@ EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
     "untied": {},
     "narrow": {"width": 12},
     "plain": {},
-    "kinds": {"types": 3},
-    "kinds-normed": {"types": 2, "norm": config.RMSNorm()},
+    "kinds": {"token_types": 3},
+    "kinds-normed": {"token_types": 2, "norm": config.RMSNorm()},
     "convolved": {"convolution": config.Convolution(width=3)},
     "narrow-convolved": {"width": 12, "convolution": config.Convolution(width=5, activation="gelu")},
 }
@@ -135,7 +135,7 @@ def stack_of(row: Row) -> config.Stack:
         attention=attention,
         feed_forward=FEED_FORWARDS[row["feed_forward"]],
         norm=NORMS[row["norm"]],
-        wiring=row["wiring"],
+        norm_placement=row["norm_placement"],
     )
     other = other_block(row["others"], block)
     return config.Stack(
@@ -196,7 +196,7 @@ PLAIN: Row = {
     "position": "rotary",
     "feed_forward": "geglu-tanh-bias",
     "norm": "layer",
-    "wiring": "pre",
+    "norm_placement": "pre",
     "kv_heads": 2,
     "head_dim": None,
     "window": None,

@@ -15,14 +15,14 @@ from laws.one_stack import INDEPENDENT as INDEPENDENT_OF_ONE_STACK
 from laws.pairwise import uncovered
 from sublayer import config, laws
 from sublayer.errors import InputError
-from sublayer.laws.feeding import feeding
 from sublayer.laws.measure import listening
+from sublayer.laws.model_adapter import adapt
 from sublayer.models import Model
 
 CASES: dict[str, config.Model] = {
     **{f"pairs-{i}-{name_of(row)}": c for i, (row, c) in enumerate(zip(ROWS, CONFIGS))},
     **{
-        f"decoder-{i}-{row['position']}-{row['wiring']}": c
+        f"decoder-{i}-{row['position']}-{row['norm_placement']}": c
         for i, (row, c) in enumerate(zip(DECODER_ROWS, DECODER_CONFIGS))
     },
     **{
@@ -85,15 +85,15 @@ def test_laws_in_float32(name: str) -> None:
 def test_the_weights_would_show_an_error(name: str) -> None:
     """Attention is neither uniform nor one-hot, numbers stay in range, and tokens are told apart."""
     model, inputs = model_and_inputs(name, torch.float64)
-    fed = feeding(model)
+    adapter = adapt(model)
     with torch.no_grad(), listening(model, "weights") as seen:
-        answers = fed.answer(inputs)
+        answers = adapter.answer(inputs)
     for name, (weights,) in seen.items():
         entropy = mean_entropy(weights)
         # A window of one position leaves no choice, and no entropy.
         assert entropy is None or 0.15 < entropy < 0.9, f"{name}: {entropy}"
     assert 0.3 < answers.abs().max() < 1e3
-    assert answers[fed.real(inputs)].std(0).mean() > 0.1, "positions look alike"
+    assert answers[adapter.real(inputs)].std(0).mean() > 0.1, "positions look alike"
 
 
 def mean_entropy(weights: Tensor) -> float | None:
@@ -111,7 +111,7 @@ def test_every_pair_of_choices_is_covered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("c", "silent"),
+    ("c", "not_applicable"),
     [
         (CONFIGS[0], {"packed = separate", "left-padded = unpadded"}),
         (DECODER_CONFIGS[0], {"the encoder's view", "padding is unseen"}),
@@ -128,13 +128,13 @@ def test_every_pair_of_choices_is_covered() -> None:
     ],
     ids=lambda value: value.kind if hasattr(value, "kind") else "",
 )
-def test_which_laws_a_shape_is_silent_on(c: config.Model, silent: set[str]) -> None:
+def test_which_laws_a_shape_is_silent_on(c: config.Model, not_applicable: set[str]) -> None:
     """And says why, and refuses to be asked all the same."""
     model = build(c)
-    assert set(laws.silent(model)) == silent
-    assert all(laws.silent(model).values())
-    assert {law.name for law in laws.laws_of(model)} == {law.name for law in laws.LAWS} - silent
+    assert set(laws.not_applicable(model)) == not_applicable
+    assert all(laws.not_applicable(model).values())
+    assert {law.name for law in laws.laws_of(model)} == {law.name for law in laws.LAWS} - not_applicable
     for law in laws.LAWS:
-        if law.name in silent:
-            with pytest.raises(InputError, match=f"'{law.name}' does not apply: {law.silence(model)}"):
+        if law.name in not_applicable:
+            with pytest.raises(InputError, match=f"'{law.name}' does not apply: {law.not_applicable(model)}"):
                 law(model, laws.Inputs.draw(model))

@@ -15,9 +15,9 @@ from laws.models import CONFIGS, build
 from laws.one_stack import DECODER_CONFIGS, ENCODER_CONFIGS
 from sublayer import config, laws
 from sublayer.cli.check import check
-from sublayer.laws.feeding import Feeding, feeding
-from sublayer.laws.law import ROUNDINGS, Apart, allowed, law
+from sublayer.laws.law import ROUNDINGS, Discrepancy, allowed, law
 from sublayer.laws.measure import finding
+from sublayer.laws.model_adapter import ModelAdapter, adapt
 
 
 def test_relative_error_is_in_units_of_the_largest_expected() -> None:
@@ -57,7 +57,7 @@ def test_an_error_that_is_not_a_number_does_not_pass() -> None:
 
 @pytest.mark.parametrize("c", [*CONFIGS[::9], *DECODER_CONFIGS[::8], *ENCODER_CONFIGS[::8]])
 def test_rounding_is_about_what_a_narrower_type_costs(c: config.Model) -> None:
-    wide, narrow = feeding(build(c)), feeding(build(c, dtype=torch.float32))
+    wide, narrow = adapt(build(c)), adapt(build(c, dtype=torch.float32))
     inputs = laws.Inputs.draw(narrow.model)
     with torch.no_grad():
         apart = laws.relative_error(narrow.answer(inputs), wide.answer(inputs), wide.real(inputs))
@@ -66,20 +66,20 @@ def test_rounding_is_about_what_a_narrower_type_costs(c: config.Model) -> None:
 
 
 def test_what_is_allowed_grows_with_what_rounding_does_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    fed = feeding(build(CONFIGS[0]))
-    inputs = laws.Inputs.draw(fed.model)
+    adapter = adapt(build(CONFIGS[0]))
+    inputs = laws.Inputs.draw(adapter.model)
     for rounding, most in ((1e-7, 1e-5), (1e-5, ROUNDINGS * 1e-5), (0.5, 1e-3)):
-        monkeypatch.setattr(Feeding, "rounding", lambda self, inputs, measured=rounding: measured)
-        assert allowed(fed, inputs, 1e-5) == pytest.approx(most)
-        assert allowed(fed, inputs, 0.0) == 0.0
+        monkeypatch.setattr(ModelAdapter, "rounding", lambda self, inputs, measured=rounding: measured)
+        assert allowed(adapter, inputs, 1e-5) == pytest.approx(most)
+        assert allowed(adapter, inputs, 0.0) == 0.0
 
 
 def test_a_law_allows_more_only_where_it_needs_more(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(CONFIGS[0])
-    monkeypatch.setattr(Feeding, "rounding", lambda self, inputs: 1e-3)
+    monkeypatch.setattr(ModelAdapter, "rounding", lambda self, inputs: 1e-3)
 
     def apart(error: float) -> laws.Finding:
-        tried = law("this = that", Feeding)(lambda fed, inputs: Apart(error, "", tolerance=1e-4))
+        tried = law("this = that", ModelAdapter)(lambda adapter, inputs: Discrepancy(error, "", tolerance=1e-4))
         return tried(model, laws.Inputs.draw(model))
 
     assert (apart(5e-5).tolerance, apart(5e-5).passed) == (1e-4, True)
@@ -159,8 +159,8 @@ def test_command_knows_every_shape(command: typer.Typer, monkeypatch: pytest.Mon
     shown, below = result.output.split("Not asked, because", 1)
     model = build(c)
     for name in (each.name for each in laws.LAWS):
-        assert (f" {name} " in shown) != (name in laws.silent(model))
-        assert (name in " ".join(below.split())) == (name in laws.silent(model))
+        assert (f" {name} " in shown) != (name in laws.not_applicable(model))
+        assert (name in " ".join(below.split())) == (name in laws.not_applicable(model))
 
 
 def test_command_exits_with_1_where_a_law_does_not_hold(command: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -480,8 +480,10 @@ def encoders_see_causally(patch: Patch) -> None:
 def encoders_without_kinds_in_packs(patch: Patch) -> None:
     plain = encoder.Encoder.forward
 
-    def forward(self, tokens, lengths=None, *, types=None, segments=None):  # type: ignore[no-untyped-def]
-        return plain(self, tokens, lengths, types=types if segments is None else None, segments=segments)
+    def forward(self, tokens, lengths=None, *, token_type_ids=None, segments=None):  # type: ignore[no-untyped-def]
+        return plain(
+            self, tokens, lengths, token_type_ids=token_type_ids if segments is None else None, segments=segments
+        )
 
     patch.setattr(encoder.Encoder, "forward", forward)
 

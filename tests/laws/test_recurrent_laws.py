@@ -7,7 +7,7 @@ import torch
 
 from recurrent_models import PAIRS, TEXTS, build, name
 from sublayer import config, laws
-from sublayer.laws.feeding import feeding
+from sublayer.laws.model_adapter import adapt
 from sublayer.models import RecurrentState
 
 TREES = [*PAIRS, *TEXTS]
@@ -32,18 +32,18 @@ def test_laws(tree: config.Recurrent, seed: int) -> None:
 def test_the_weights_would_show_an_error(tree: config.Recurrent) -> None:
     model = build(tree)
     inputs = laws.Inputs.draw(model, seed=1)
-    fed = feeding(model)
+    adapter = adapt(model)
     with torch.no_grad():
-        answers = fed.answer(inputs)[fed.real(inputs)]
+        answers = adapter.answer(inputs)[adapter.real(inputs)]
     assert 0.3 < answers.abs().max() < 1e3
     assert answers.std(0).mean() > 0.1, "positions look alike"
 
 
 def test_which_laws_they_are_silent_on() -> None:
     pair, text = build(PAIRS[1]), build(TEXTS[0])
-    assert set(laws.silent(pair)) == {"packed = separate", "left-padded = unpadded", *OF_LAYERS}
-    assert set(laws.silent(text)) == {"the encoder's view", "padding is unseen", *OF_LAYERS}
-    assert all([*laws.silent(pair).values(), *laws.silent(text).values()])
+    assert set(laws.not_applicable(pair)) == {"packed = separate", "left-padded = unpadded", *OF_LAYERS}
+    assert set(laws.not_applicable(text)) == {"the encoder's view", "padding is unseen", *OF_LAYERS}
+    assert all([*laws.not_applicable(pair).values(), *laws.not_applicable(text).values()])
 
 
 def mixed(state: RecurrentState) -> torch.Tensor:

@@ -28,9 +28,9 @@ def sinusoids(length: int, dim: int) -> Tensor:
     return table
 
 
-@pytest.mark.parametrize("wiring", ["post", "pre"])
-def test_against_torch_transformer(wiring: str) -> None:
-    model = build(twins.tree(wiring=wiring, layout="interleaved", layers=3))
+@pytest.mark.parametrize("norm_placement", ["post", "pre"])
+def test_against_torch_transformer(norm_placement: str) -> None:
+    model = build(twins.tree(norm_placement=norm_placement, layout="interleaved", layers=3))
     theirs, inputs = twins.torch_transformer(model), Inputs.draw(model, 1)
     weight = model.decoder.embedding.tokens.weight
     dim = model.config.dim
@@ -93,9 +93,9 @@ def test_forward_is_the_projection_of_hidden() -> None:
     assert torch.equal(model(*arguments), model.project(model.hidden(*arguments)))
 
 
-@pytest.mark.parametrize(("wiring", "last_norm"), [("post", False), ("pre", True), ("sandwich", True)])
-def test_a_stream_that_is_left_unnormalized_ends_with_a_norm(wiring: str, last_norm: bool) -> None:
-    model = build(twins.tree(wiring=wiring))
+@pytest.mark.parametrize(("norm_placement", "last_norm"), [("post", False), ("pre", True), ("sandwich", True)])
+def test_a_stream_that_is_left_unnormalized_ends_with_a_norm(norm_placement: str, last_norm: bool) -> None:
+    model = build(twins.tree(norm_placement=norm_placement))
     inputs = Inputs.draw(model)
     with torch.no_grad(), listening(model, "stream") as seen:
         states = model.encode(inputs.source, inputs.source_lengths).states
@@ -116,11 +116,11 @@ DIM, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 96, 160, 6, 2, 24, 3
 
 
 def initialized(
-    wiring: str, feed_forward: config.FeedForward, tied: str, position: config.Position | None = None
+    norm_placement: str, feed_forward: config.FeedForward, tied: str, position: config.Position | None = None
 ) -> EncoderDecoder:
     norm = config.LayerNorm()
     attention = config.Attention(heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, query_key_norm=norm)
-    block = config.Block(attention=attention, feed_forward=feed_forward, wiring=wiring)
+    block = config.Block(attention=attention, feed_forward=feed_forward, norm_placement=norm_placement)
     stack = config.Stack(layers=LAYERS, block=block, position=position or config.Learned())
     return EncoderDecoder(
         config.EncoderDecoder(
@@ -138,12 +138,12 @@ def assert_normal(name: str, values: Tensor, std: float) -> None:
         assert values.abs().max() > 3 * std, f"{name} is not normal: no tails"
 
 
-@pytest.mark.parametrize("wiring", ["post", "pre", "sandwich"])
+@pytest.mark.parametrize("norm_placement", ["post", "pre", "sandwich"])
 @pytest.mark.parametrize("feed_forward", [config.PositionWise(hidden=HIDDEN), config.Gated(hidden=HIDDEN, bias=True)])
 @pytest.mark.parametrize("tied", ["all", "none"])
-def test_initialization_is_the_table(wiring: str, feed_forward: config.FeedForward, tied: str) -> None:
+def test_initialization_is_the_table(norm_placement: str, feed_forward: config.FeedForward, tied: str) -> None:
     """Every parameter, by its name: the table at the head of `models.initialization`, written again."""
-    model = initialized(wiring, feed_forward, tied)
+    model = initialized(norm_placement, feed_forward, tied)
     wide, narrow = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
 
     def glorot(fan_in: int, fan_out: int) -> float:
@@ -151,7 +151,7 @@ def test_initialization_is_the_table(wiring: str, feed_forward: config.FeedForwa
 
     unseen = dict(model.named_parameters())
     for name, parameter in model.named_parameters():
-        written = (2 if name.startswith("encoder") else 3) * LAYERS if wiring == "pre" else 1
+        written = (2 if name.startswith("encoder") else 3) * LAYERS if norm_placement == "pre" else 1
         values = parameter.detach()
         if name.endswith(".tokens.weight") or name == "output.weight":
             assert_normal(name, values, DIM**-0.5)
@@ -239,7 +239,7 @@ def test_presets_are_the_rows_of_table_3(
     for stack in (c.encoder, c.decoder):
         assert stack.block.attention.heads == heads
         assert stack.block.dropout == dropout
-        assert stack.block.wiring == "post"
+        assert stack.block.norm_placement == "post"
         assert stack.position == config.Sinusoidal()
     assert c.embedding == config.Embedding(scale=True, dropout=dropout)
 

@@ -29,8 +29,8 @@ def embed(stack: Encoder | Decoder, c: config.EncoderDecoder, tokens: Tensor) ->
     return x if c.embedding.norm is None else stack.embedding.norm(x)
 
 
-def joined(x: Tensor, function: Sublayer, sublayer: nn.Module, wiring: str) -> Tensor:
-    match wiring:
+def joined(x: Tensor, function: Sublayer, sublayer: nn.Module, norm_placement: str) -> Tensor:
+    match norm_placement:
         case "post":
             return sublayer.outer(x + function(x))
         case "pre":
@@ -113,11 +113,11 @@ def run(model: EncoderDecoder, stack: Encoder | Decoder, tokens: Tensor, memory:
         def feed(y: Tensor, layer: nn.Module = layer) -> Tensor:
             return feed_forward(block.feed_forward, layer.feed_forward, y)
 
-        x = joined(x, attend, layer.self_attention_sublayer, block.wiring)
+        x = joined(x, attend, layer.self_attention_sublayer, block.norm_placement)
         if memory is not None:
-            x = joined(x, cross, layer.cross_attention_sublayer, block.wiring)
-        x = joined(x, feed, layer.feed_forward_sublayer, block.wiring)
-    return x if block.wiring == "post" else stack.norm(x)
+            x = joined(x, cross, layer.cross_attention_sublayer, block.norm_placement)
+        x = joined(x, feed, layer.feed_forward_sublayer, block.norm_placement)
+    return x if block.norm_placement == "post" else stack.norm(x)
 
 
 @pytest.mark.parametrize("index", range(len(CONFIGS)), ids=[f"{i}-{name_of(row)}" for i, row in enumerate(ROWS)])

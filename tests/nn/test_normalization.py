@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from sublayer import config
 from sublayer.nn.normalization import LayerNorm, Norm, RMSNorm, build_norm
-from sublayer.nn.part import Unsaid
+from sublayer.nn.part import NotProvided
 
 CONFIGS: list[config.Norm] = [
     config.LayerNorm(),
@@ -217,9 +217,9 @@ def test_what_a_norm_does_not_say_is_refused_by_its_name() -> None:
     class Strange(Norm):
         pass
 
-    with pytest.raises(Unsaid, match="Strange does not say what is linear of it"):
+    with pytest.raises(NotProvided, match="Strange does not say what is linear of it"):
         Strange().at_scale(torch.ones(3))
-    with pytest.raises(Unsaid, match="Strange does not say how its weights begin"):
+    with pytest.raises(NotProvided, match="Strange does not say how its weights begin"):
         Strange().reset_parameters()
     # No parameters, so no axis of any.
     assert Strange().stream_axes() == {}

@@ -1,4 +1,4 @@
-"""The three wirings by their formulas."""
+"""The three norm placements by their formulas."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sublayer import config
 from sublayer.nn.sublayer import SubLayer
 
 DIM = 6
-Wiring = Literal["post", "pre", "sandwich"]
+NormPlacement = Literal["post", "pre", "sandwich"]
 
 
-def make(wiring: Wiring, norm: config.Norm, dropout: float = 0.0) -> SubLayer:
+def make(norm_placement: NormPlacement, norm: config.Norm, dropout: float = 0.0) -> SubLayer:
     c = config.Block(
         attention=config.Attention(heads=1),
         feed_forward=config.PositionWise(hidden=1),
         norm=norm,
-        wiring=wiring,
+        norm_placement=norm_placement,
         dropout=dropout,
     )
     sublayer = SubLayer(c, DIM).double()
@@ -48,12 +48,14 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def through(norm: nn.Module | None, x: Tensor) -> Tensor:
-    """A norm that the wiring may not have."""
+    """A norm that the norm placement may not have."""
     return x if norm is None else norm(x)
 
 
-def formula(sublayer: SubLayer, wiring: Wiring, x: Tensor, norm: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-    match wiring:
+def formula(
+    sublayer: SubLayer, norm_placement: NormPlacement, x: Tensor, norm: Callable[[nn.Module, Tensor], Tensor]
+) -> Tensor:
+    match norm_placement:
         case "post":
             return norm(sublayer.outer, x + function(x))
         case "pre":
@@ -62,24 +64,26 @@ def formula(sublayer: SubLayer, wiring: Wiring, x: Tensor, norm: Callable[[nn.Mo
             return x + norm(sublayer.after, function(norm(sublayer.before, x)))
 
 
-@pytest.mark.parametrize("wiring", ["post", "pre", "sandwich"])
+@pytest.mark.parametrize("norm_placement", ["post", "pre", "sandwich"])
 @pytest.mark.parametrize(("norm", "by_hand"), [(config.LayerNorm(), layer_norm), (config.RMSNorm(), rms_norm)])
-def test_formula(wiring: Wiring, norm: config.Norm, by_hand: Callable[[nn.Module, Tensor], Tensor]) -> None:
-    sublayer = make(wiring, norm)
+def test_formula(
+    norm_placement: NormPlacement, norm: config.Norm, by_hand: Callable[[nn.Module, Tensor], Tensor]
+) -> None:
+    sublayer = make(norm_placement, norm)
     x = torch.randn(2, 3, DIM, dtype=torch.float64)
-    expected = formula(sublayer, wiring, x, by_hand)
+    expected = formula(sublayer, norm_placement, x, by_hand)
     torch.testing.assert_close(sublayer(x, function), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("wiring", "norms"), [("post", 1), ("pre", 1), ("sandwich", 2)])
-def test_only_the_norms_of_the_wiring_have_weights(wiring: Wiring, norms: int) -> None:
-    assert sum(parameter.numel() for parameter in make(wiring, config.RMSNorm()).parameters()) == norms * DIM
+@pytest.mark.parametrize(("norm_placement", "norms"), [("post", 1), ("pre", 1), ("sandwich", 2)])
+def test_only_the_norms_of_the_wiring_have_weights(norm_placement: NormPlacement, norms: int) -> None:
+    assert sum(parameter.numel() for parameter in make(norm_placement, config.RMSNorm()).parameters()) == norms * DIM
 
 
-@pytest.mark.parametrize("wiring", ["post", "pre", "sandwich"])
-def test_dropout_is_on_what_is_added_to_the_stream(wiring: Wiring) -> None:
+@pytest.mark.parametrize("norm_placement", ["post", "pre", "sandwich"])
+def test_dropout_is_on_what_is_added_to_the_stream(norm_placement: NormPlacement) -> None:
     """Section 5.4: on the output of each sub-layer, before it is added to the input and normalized."""
-    sublayer = make(wiring, config.LayerNorm(), dropout=0.4)
+    sublayer = make(norm_placement, config.LayerNorm(), dropout=0.4)
     x = torch.randn(4, 5, DIM, dtype=torch.float64)
     torch.manual_seed(1)
     found = sublayer(x, function)
@@ -91,9 +95,9 @@ def test_dropout_is_on_what_is_added_to_the_stream(wiring: Wiring) -> None:
     assert torch.equal(sublayer(x, function), through(sublayer.outer, x + written))
 
 
-@pytest.mark.parametrize("wiring", ["post", "pre", "sandwich"])
-def test_the_tap_sees_what_is_written_and_may_replace_it(wiring: Wiring) -> None:
-    sublayer = make(wiring, config.LayerNorm())
+@pytest.mark.parametrize("norm_placement", ["post", "pre", "sandwich"])
+def test_the_tap_sees_what_is_written_and_may_replace_it(norm_placement: NormPlacement) -> None:
+    sublayer = make(norm_placement, config.LayerNorm())
     x = torch.randn(2, 3, DIM, dtype=torch.float64)
     seen: list[Tensor] = []
     handle = sublayer.output.register_forward_hook(lambda _m, _i, output: seen.append(output))

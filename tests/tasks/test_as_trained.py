@@ -37,7 +37,7 @@ WORDS = ["the", "cat", "dog", "sat", "on", "a", "mat", "Tom's", "café"]
 NAMED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]", "xx_XX", "yy_YY"]
 TEXTS = ["the cat sat", "a dog", "Tom's café on the mat"]
 MODEL = {"dim": 16, "max_length": 64}
-BLOCK = {"wiring": "pre", "attention": {"heads": 2}, "feed_forward": {"type": "position-wise", "hidden": 16}}
+BLOCK = {"norm_placement": "pre", "attention": {"heads": 2}, "feed_forward": {"type": "position-wise", "hidden": 16}}
 
 
 def foreign(single: Sequence[Slot], pair: Sequence[Slot] = (), **roles: int) -> Tokenizer:
@@ -107,9 +107,9 @@ def asked_rows(reader: Any, ask: Any, *texts: Any) -> list[tuple[list[int], list
     fed: list[tuple[list[int], list[int] | None]] = []
 
     def listen(model: Any, args: tuple[Any, ...], output: Any) -> None:
-        ids, lengths, types = args
+        ids, lengths, token_type_ids = args
         assert lengths is None
-        fed.append((ids[0].tolist(), None if types is None else types[0].tolist()))
+        fed.append((ids[0].tolist(), None if token_type_ids is None else token_type_ids[0].tolist()))
 
     with_hook = reader.model.register_forward_hook(listen)
     for text in texts:
@@ -118,14 +118,14 @@ def asked_rows(reader: Any, ask: Any, *texts: Any) -> list[tuple[list[int], list
     return fed
 
 
-def encoder(tokenizer: Tokenizer, head: dict[str, Any], types: int = 0) -> Any:
+def encoder(tokenizer: Tokenizer, head: dict[str, Any], token_type_ids: int = 0) -> Any:
     tree = config.EncoderOnly.parse(
         {
             **MODEL,
             "kind": "encoder-only",
             "vocab_size": tokenizer.vocab_size,
             "head": head,
-            "embedding": {"types": types},
+            "embedding": {"token_types": token_type_ids},
             "encoder": {"layers": 1, "block": BLOCK},
         },
         "test",
@@ -149,9 +149,9 @@ def test_a_classifier_of_pairs(kind: Tokenizer | str) -> None:
     tokenizer = made(kind, task, table)
     reader = Classifier(encoder(tokenizer, {"type": "classification", "labels": ["x", "y"]}, 2), tokenizer)
     batch: Any = shown(task, table, tokenizer, labels=("x", "y")).fixed().collate(np.arange(3))
-    for row, (ids, types) in enumerate(asked_rows(reader, reader.classify, *pairs)):
+    for row, (ids, token_type_ids) in enumerate(asked_rows(reader, reader.classify, *pairs)):
         assert batch.tokens[row, : len(ids)].tolist() == ids
-        assert batch.types[row, : len(ids)].tolist() == types
+        assert batch.token_type_ids[row, : len(ids)].tolist() == token_type_ids
         assert batch.lengths[row] == len(ids)
 
 

@@ -22,7 +22,7 @@ from sublayer.data.report import Report
 from sublayer.data.tables.labelled import Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.errors import ConfigError, DataError
-from sublayer.hub.folder import Contents, Papers, load, write
+from sublayer.hub.folder import ModelBundle, ModelCard, load, write
 from sublayer.tasks import task_of
 from sublayer.tasks.regression import Estimating, pearson, ranks
 from sublayer.tasks.task import Encoding
@@ -89,7 +89,7 @@ def test_it_learns_and_says_its_number(tmp_path: Path) -> None:
 
 
 def test_a_model_from_elsewhere_that_says_numbers_is_judged_by_them(tmp_path: Path) -> None:
-    write(tmp_path / "model", Contents(encoder(HEAD).float(), word_tokenizer()), Papers("", ""))
+    write(tmp_path / "model", ModelBundle(encoder(HEAD).float(), word_tokenizer()), ModelCard("", ""))
     (tmp_path / "rows.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in ROWS))
     scored = sublayer("evaluate", tmp_path / "model", "--data", tmp_path / "rows.tsv")
     assert scored.code == 0, scored.err

@@ -68,7 +68,7 @@ def test_pairs_and_their_types_are_those_of_transformers(pair: tuple[Tokenizer, 
     for tokens, (first, second) in zip(ours.encode_pairs(pairs), pairs, strict=True):
         expected = theirs(first, second, return_token_type_ids=True)
         assert tokens.ids == expected["input_ids"]
-        assert tokens.types == expected["token_type_ids"]
+        assert tokens.token_type_ids == expected["token_type_ids"]
         assert tokens.texts == expected.sequence_ids()
 
 

@@ -30,14 +30,14 @@ from sublayer.config.presets import merge
 from sublayer.generation.generator import Generator
 from sublayer.hub import folder as model_folder
 from sublayer.hub.exporting import export
-from sublayer.hub.folder import Contents, read
+from sublayer.hub.folder import ModelBundle, read
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapters
 from sublayer.reading import Classifier
-from sublayer.tasks.answers import answers, judge
+from sublayer.tasks.answers import answers, score_answers
 from sublayer.tasks.classification import scores
 from sublayer.text import Tokenizer
-from sublayer.training import work
+from sublayer.training import task_data
 from sublayer.training.checkpoint import listed
 from sublayer.training.metrics import read_metrics
 from sublayer.training.progress import reporter
@@ -157,7 +157,7 @@ def test_adapted_as_trained_is_what_is_loaded(tmp_path: Path, bases: Path) -> No
     assert sublayer("train", file, "--out", tmp_path / "run").code == 0
     logged = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "valid/loss" in line][-1]
     loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
-    objective = work.objective(work.prepare(loaded.recipe, loaded.folder, None, reporter()))
+    objective = task_data.objective(task_data.prepare(loaded.recipe, loaded.folder, None, reporter()))
     for merged in (True, False):
         found = objective.evaluate(read(tmp_path / "run", merged=merged).model)
         assert found["loss"] == pytest.approx(logged["valid/loss"], rel=1e-5)
@@ -273,8 +273,8 @@ def test_a_classifier_reads_a_text_as_it_was_trained_to(tmp_path: Path, start: b
     labelled(tmp_path)
     data = plain("classification", task={"weights": {"type": "equal"}}, model={"head": {"pooling": "class"}})
     if start:
-        bert = Contents(encoder(config.MaskedLanguage()).float(), word_tokenizer())
-        model_folder.write(tmp_path / "bert", bert, model_folder.Papers("", ""))
+        bert = ModelBundle(encoder(config.MaskedLanguage()).float(), word_tokenizer())
+        model_folder.write(tmp_path / "bert", bert, model_folder.ModelCard("", ""))
         del data["tokenizer"]
         data["model"] = {"head": {"type": "classification"}}
         data |= {"start": {"path": "bert"}, "adapter": ADAPTER}
@@ -283,7 +283,7 @@ def test_a_classifier_reads_a_text_as_it_was_trained_to(tmp_path: Path, start: b
     outcome = sublayer("train", tmp_path / "recipe.toml", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
-    made = work.prepare(loaded.recipe, loaded.folder, None, reporter())
+    made = task_data.prepare(loaded.recipe, loaded.folder, None, reporter())
     evaluated = sublayer("evaluate", tmp_path / "run", "--out", tmp_path / "found.jsonl")
     assert evaluated.code == 0, evaluated.err
     lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
@@ -348,16 +348,16 @@ def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
     outcome = sublayer("train", tmp_path / "recipe.toml", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     loaded = load_recipe(str(tmp_path / "run" / "recipe.toml"))
-    made = work.prepare(loaded.recipe, loaded.folder, None, reporter())
+    made = task_data.prepare(loaded.recipe, loaded.folder, None, reporter())
     # Several models, so that there are answers of both kinds.
     seen: set[float] = set()
-    for contents in (model, read(tmp_path / "run")):
-        generator = Generator(contents.model, contents.tokenizer, config.Generation())
-        found = work.objective(made).evaluate(contents.model)["exact_match"]
+    for bundle in (model, read(tmp_path / "run")):
+        generator = Generator(bundle.model, bundle.tokenizer, config.Generation())
+        found = task_data.objective(made).evaluate(bundle.model)["exact_match"]
         answered = answers(generator, made.splits.validation.rows)
-        judged = judge([one.answer for one in answered], [one.expected for one in answered])
-        assert judged.count == 12
-        assert found == judged.exact
+        scores = score_answers([one.answer for one in answered], [one.expected for one in answered])
+        assert scores.count == 12
+        assert found == scores.exact
         seen.add(found)
     assert len(seen) == 2
     assert max(seen) > 0.3
@@ -378,5 +378,5 @@ def test_exact_match_is_what_greedy_search_answers(tmp_path: Path) -> None:
 
 
 def test_judging() -> None:
-    judged = judge(["yes", "Yes.", "yes and no", ""], ["yes", "yes", "yes", "no"])
-    assert (judged.exact, judged.folded, judged.count) == (0.25, 0.5, 4)
+    scores = score_answers(["yes", "Yes.", "yes and no", ""], ["yes", "yes", "yes", "no"])
+    assert (scores.exact, scores.folded, scores.count) == (0.25, 0.5, 4)

@@ -24,7 +24,7 @@ from sublayer.tasks.classification import confused, label_weights
 from sublayer.tasks.confusion import Confusion, draw_confusion
 from sublayer.tasks.embedding import matching_loss
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.training import work
+from sublayer.training import task_data
 from sublayer.training.progress import Lines
 
 BATCHING = config.Batching(tokens=160)
@@ -38,13 +38,13 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(name: str, folder: Path, **over: Any) -> tuple[Any, Any, Any]:
-    """Work, objective and a model with large random weights, in float64."""
-    prepared = work.prepare(parsed(name, **over), folder, None, Lines(Console(quiet=True)))
+    """TaskData, objective and a model with large random weights, in float64."""
+    prepared = task_data.prepare(parsed(name, **over), folder, None, Lines(Console(quiet=True)))
     model = build_model(prepared.recipe.model).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
-    return prepared, work.objective(prepared), model
+    return prepared, task_data.objective(prepared), model
 
 
 def batches(prepared: Any) -> list[Any]:
@@ -222,10 +222,10 @@ def test_the_confusion_matrix_of_a_model(text: Path, tmp_path: Path) -> None:
         loss += F.cross_entropy(logits, torch.tensor([label])).item()
     assert confusion.matrix.tolist() == expected.tolist()
     assert nats == pytest.approx(loss, rel=1e-5)
-    objective.illustrate(tmp_path)
+    objective.plot(tmp_path)
     assert not (tmp_path / "confusion.png").exists()
     objective.evaluate(model)
-    objective.illustrate(tmp_path)
+    objective.plot(tmp_path)
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert confusion.plain(["a", "b"])["labels"]["a"]["texts"] == expected[0].sum()
 

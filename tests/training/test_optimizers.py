@@ -21,7 +21,7 @@ from sublayer.training.schedules import paper_peak
 def model(**over: Any) -> EncoderDecoder:
     stack = {
         "layers": 2,
-        "block": {"attention": {"heads": 2}, "feed_forward": {"type": "gated", "hidden": 12}, "wiring": "pre"},
+        "block": {"attention": {"heads": 2}, "feed_forward": {"type": "gated", "hidden": 12}, "norm_placement": "pre"},
     }
     tree = {"dim": 8, "vocab_size": 17, "max_length": 10, "encoder": stack, "decoder": stack}
     built = EncoderDecoder(config.EncoderDecoder.parse(merge(tree, over), "test"))

@@ -27,7 +27,7 @@ from sublayer.tasks.translation import PairLoss
 from sublayer.training.muon import ITERATIONS, Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.trainer import Surroundings, Trainer
+from sublayer.training.trainer import Trainer, TrainerContext
 
 HALF = (torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")
@@ -53,6 +53,9 @@ class OneBatch(PairLoss):
     unit: str = "tokens"
     least: int = 0
 
+    def evaluate(self, model: Any) -> dict[str, float]:
+        raise AssertionError("only steps are made")
+
 
 class Demo:
     """Steps of the demo's recipe over one batch of `rows` pairs of random tokens."""
@@ -77,14 +80,14 @@ class Demo:
         c = recipe.training
         # A step reads the given batch and writes nothing.
         nothing: Any = None
-        around = Surroundings(log=nothing, reporter=nothing, checkpoints=Path(), improved=lambda: None)
+        context = TrainerContext(log=nothing, reporter=nothing, checkpoints=Path(), improved=lambda: None)
         self.trainer = Trainer(
             build_model(self.tree).train(),
             nothing,
             OneBatch(CrossEntropy(c.label_smoothing)),
             c,
             precision=resolve_precision(c.precision, CPU),
-            around=around,
+            context=context,
         )
 
     def step(self) -> None:

@@ -1,4 +1,4 @@
-"""Every task through the real command: it trains, learns, is judged, resumes to the bit, and can be begun from."""
+"""Every task through the real command: it trains, learns, is evaluated, resumes to the bit, and can be begun from."""
 
 from __future__ import annotations
 
@@ -127,23 +127,23 @@ def test_only_what_learns_is_trained_averaged_and_kept(tmp_path: Path) -> None:
     from small_task import parsed, write_text
     from sublayer.data.loader import Loader
     from sublayer.models import build_model
-    from sublayer.training import work
+    from sublayer.training import task_data
     from sublayer.training.metrics import MetricsLog
     from sublayer.training.progress import Lines
-    from sublayer.training.trainer import Surroundings, Trainer
+    from sublayer.training.trainer import Trainer, TrainerContext
 
     write_text(tmp_path)
     quiet = Lines(Console(quiet=True))
-    made = work.prepare(parsed("causal"), tmp_path, None, quiet)
+    made = task_data.prepare(parsed("causal"), tmp_path, None, quiet)
     model = build_model(made.recipe.model).requires_grad_(False)
     model.decoder.layers[0].feed_forward.requires_grad_(True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     training = made.recipe.training.model_copy(update={"steps": 3})
-    around = Surroundings(MetricsLog(tmp_path / "m.jsonl"), quiet, tmp_path / "checkpoints", lambda: None)
+    context = TrainerContext(MetricsLog(tmp_path / "m.jsonl"), quiet, tmp_path / "checkpoints", lambda: None)
     loader = Loader(made.training, training.batches, 1)
-    trainer = Trainer(model, loader, work.objective(made), training, precision=torch.float32, around=around)
+    trainer = Trainer(model, loader, task_data.objective(made), training, precision=torch.float32, context=context)
     trainer.train()
-    around.log.close()
+    context.log.close()
     changed = same(before, dict(model.named_parameters()))
     assert changed
     assert all(name.startswith("decoder.layers.0.feed_forward.") for name in changed)
@@ -212,7 +212,7 @@ def test_evaluate_refuses_what_says_nothing(tmp_path: Path) -> None:
         (("--beam", 2), "--beam says nothing about what this model does"),
         (("--out", tmp_path / "x.jsonl"), "--out says nothing about what this model does"),
         (("--task", "causal"), "was trained for 'tagging'"),
-        (("--data", tmp_path / "text.txt"), "is not what a model for the task 'tagging' is judged on"),
+        (("--data", tmp_path / "text.txt"), "is not what a model for the task 'tagging' is evaluated on"),
     ):
         outcome = sublayer("evaluate", tmp_path / "run", *options)
         assert outcome.code == 2

@@ -33,7 +33,7 @@ from sublayer.tasks.translation import PairLoss
 from sublayer.text import Affixes, PairAffixes
 from sublayer.training import checkpoint, run, trainer
 from sublayer.training.metrics import MetricsLog, read_metrics
-from sublayer.training.trainer import Surroundings, Trainer
+from sublayer.training.trainer import Trainer, TrainerContext
 from telling import Told
 
 PAD, START, END, VOCABULARY = 0, 1, 2, 12
@@ -81,8 +81,8 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Judged(PairLoss):
-    """The loss of translation, judged by what the test says."""
+class Evaluated(PairLoss):
+    """The loss of translation, evaluated by what the test says."""
 
     validate: Callable[[], Validation]
     rows: str = "pairs"
@@ -93,7 +93,7 @@ class Judged(PairLoss):
         found = self.validate()
         return {"loss": found.loss, "bleu": found.bleu}
 
-    def illustrate(self, folder: Path) -> None:
+    def plot(self, folder: Path) -> None:
         return None
 
 
@@ -126,10 +126,10 @@ def build(
     return Trainer(
         EncoderDecoder(tree(VOCABULARY)) if model is None else model,
         Loader(reversals(60), c.batches, seed=1) if loader is None else loader,
-        Judged(CrossEntropy(c.label_smoothing), validate),
+        Evaluated(CrossEntropy(c.label_smoothing), validate),
         c,
         precision=torch.float32,
-        around=Surroundings(MetricsLog(folder / "metrics.jsonl"), Told(), folder / "checkpoints", improved),
+        context=TrainerContext(MetricsLog(folder / "metrics.jsonl"), Told(), folder / "checkpoints", improved),
     )
 
 
@@ -137,7 +137,7 @@ def train(made: Trainer) -> bool:
     try:
         return made.train()
     finally:
-        made.around.log.close()
+        made.context.log.close()
 
 
 # --- what a step does --------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_it_learns_to_reverse(tmp_path: Path) -> None:
     stack = config.Stack(
         layers=1,
         block=config.Block(
-            attention=config.Attention(heads=4), feed_forward=config.PositionWise(hidden=64), wiring="pre"
+            attention=config.Attention(heads=4), feed_forward=config.PositionWise(hidden=64), norm_placement="pre"
         ),
     )
     torch.manual_seed(2)
@@ -286,25 +286,25 @@ def test_the_best_model_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_averaged_weights_are_judged_and_training_goes_on_with_its_own(
     tmp_path: Path, averaging: dict[str, Any]
 ) -> None:
-    judged: list[dict[str, torch.Tensor]] = []
+    evaluated: list[dict[str, torch.Tensor]] = []
     kept: list[dict[str, torch.Tensor]] = []
 
     def weights() -> dict[str, torch.Tensor]:
         return {name: p.detach().clone() for name, p in made.model.named_parameters()}
 
     def validate() -> Validation:
-        judged.append(weights())
+        evaluated.append(weights())
         return Validation(1.0, 0.0)
 
     made = build(
-        tmp_path / "judged",
+        tmp_path / "evaluated",
         recipe(averaging=averaging, validate_every=10, early_stopping={"metric": "loss"}),
         validate=validate,
         improved=lambda: kept.append(weights()),
     )
     train(made)
     average = made.average.weights()
-    assert same(judged[0], average) == same(kept[0], average) == []
+    assert same(evaluated[0], average) == same(kept[0], average) == []
     assert len(same(weights(), average)) == len(average)
     plain = build(tmp_path / "plain", recipe())
     train(plain)
@@ -356,10 +356,10 @@ def test_a_clock_that_stands_still_ends_a_run_in_minutes(tmp_path: Path, monkeyp
             TrainingError, match=r"training\.minutes = 1, and the clock .* in 1,000 steps.*training\.steps"
         ):
             made.train()
-        made.around.log.close()
+        made.context.log.close()
     made, _ = timed(tmp_path / "coarse", monkeypatch, lambda step: 4.0 * (step % 20 == 0))
     assert made.train()
-    made.around.log.close()
+    made.context.log.close()
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -418,7 +418,7 @@ def test_even_steps_by_the_clock_are_those_of_a_run_in_steps(tmp_path: Path, mon
     # What the first step takes is not known before it.
     places = [line["place"] for line in logged(tmp_path / "clock")]
     assert places == pytest.approx([0.0, *(n / 120 for n in range(2, 121))])
-    told = made.around.reporter
+    told = made.context.reporter
     assert told.left[0] == pytest.approx(59.5)  # pyright: ignore
     assert told.left[-1] == 0.0  # pyright: ignore
 
@@ -469,7 +469,7 @@ def test_what_comes_after_a_checkpoint_is_done_again_with_its_clock(
     again, _ = timed(tmp_path / "again", monkeypatch, lambda step: 0.05)
     again.restore(checkpoint.read(saved))
     replayed = {line["step"]: line["seconds"] for line in lines if 60 < line["step"] <= 75}
-    again.around = replace(again.around, replayed=replayed)
+    again.context = replace(again.context, replayed=replayed)
     assert train(again)
     after = logged(tmp_path / "again")
     assert after[0]["step"] == 61
@@ -577,7 +577,7 @@ def test_compile_that_does_not_work_is_gone_without(tmp_path: Path, monkeypatch:
     made, plain = build(tmp_path / "compiled", recipe(compile=True)), build(tmp_path / "plain", recipe())
     train(made)
     train(plain)
-    said = made.around.reporter.said  # pyright: ignore
+    said = made.context.reporter.said  # pyright: ignore
     message = "training.compile does not work here (no compiler); going on without it"
     assert [text for text in said if "compile" in text] == [message]
     assert same(dict(made.model.named_parameters()), dict(plain.model.named_parameters())) == []
@@ -602,7 +602,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="of step 1 is of another model: "):
             made.restore(saved)
         assert same(dict(made.model.named_parameters()), before) == []
-        made.around.log.close()
+        made.context.log.close()
 
 
 def test_checkpoints_beyond_those_to_keep_are_removed_oldest_first(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli.arguments import Device, ModelFolder, Translation
-from sublayer.cli.inspecting import opened, passages_of, require_words
+from sublayer.cli.inspecting import examples_of, opened, require_words
 from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sublayer.hub.folder import TransformerContents
-    from sublayer.inspection.passages import Passage
+    from sublayer.hub.folder import TransformerBundle
+    from sublayer.inspection.examples import Example
 
 
 def attend(
@@ -58,8 +58,8 @@ def attend(
 
 def _write_page(model: Path, text: str, target: str | None, html: Path, tokens: int, device: str) -> None:
     from sublayer.inspection.html import require_html_path, write_html
+    from sublayer.inspection.loaded_model import describe, folder_name
     from sublayer.inspection.look import look
-    from sublayer.inspection.subject import describe, folder_name
     from sublayer.inspection.view import Question, Written
 
     # Before the model is loaded: a typo should not cost that time.
@@ -75,7 +75,7 @@ def _write_page(model: Path, text: str, target: str | None, html: Path, tokens: 
 
 
 def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequence[int] | None, device: str) -> None:
-    from sublayer.inspection.sheet import require_picture_path
+    from sublayer.inspection.canvas import require_picture_path
     from sublayer.models import EncoderDecoder
 
     # Before the model is loaded: a typo should not cost that time.
@@ -84,31 +84,31 @@ def _draw(model: Path, text: str, target: str | None, out: Path, layers: Sequenc
     if target is not None:
         require_words("--target", target)
     found = opened(model, device)
-    [passage] = passages_of(found, model, [text], target)
+    [example] = examples_of(found, model, [text], target)
     if isinstance(found.model, EncoderDecoder):
-        say(_draw_pair(found, passage, text, target, out, layers))
+        say(_draw_pair(found, example, text, target, out, layers))
     else:
-        _draw_text(found, passage, text, out, layers)
+        _draw_text(found, example, text, out, layers)
     say(f"The picture is {out}")
 
 
 def _draw_pair(
-    found: TransformerContents, passage: Passage, text: str, target: str | None, out: Path, layers: Sequence[int] | None
+    found: TransformerBundle, example: Example, text: str, target: str | None, out: Path, layers: Sequence[int] | None
 ) -> str:
     """Draw a sentence and its translation, which is returned."""
     from sublayer.inspection.attention import attention_maps
     from sublayer.inspection.picture import draw_attention
     from sublayer.models import EncoderDecoder
 
-    model, tokenizer, ids = found.model, found.tokenizer, list(passage.fed[1:])
-    marks = passage.fed[0], passage.wanted[-1]
+    model, tokenizer, ids = found.model, found.tokenizer, list(example.fed[1:])
+    marks = example.fed[0], example.wanted[-1]
     assert isinstance(model, EncoderDecoder)
     translation = tokenizer.decode([ids])[0].strip() if target is None else target
-    maps = attention_maps(model, passage.tokens, ids, start_id=marks[0], end_id=marks[1])
+    maps = attention_maps(model, example.tokens, ids, start_id=marks[0], end_id=marks[1])
     start, end = tokenizer.pieces(marks)
     draw_attention(
         maps,
-        tokenizer.pieces(passage.tokens),
+        tokenizer.pieces(example.tokens),
         tokenizer.pieces(ids),
         out,
         source=text,
@@ -120,13 +120,11 @@ def _draw_pair(
     return translation
 
 
-def _draw_text(
-    found: TransformerContents, passage: Passage, text: str, out: Path, layers: Sequence[int] | None
-) -> None:
+def _draw_text(found: TransformerBundle, example: Example, text: str, out: Path, layers: Sequence[int] | None) -> None:
     from sublayer.inspection.attention import text_maps
     from sublayer.inspection.picture import draw_text_attention
     from sublayer.models import EncoderDecoder
 
     assert not isinstance(found.model, EncoderDecoder)
-    maps = text_maps(found.model, passage)
-    draw_text_attention(maps, found.tokenizer.pieces(passage.tokens), out, title=text, layers=layers)
+    maps = text_maps(found.model, example)
+    draw_text_attention(maps, found.tokenizer.pieces(example.tokens), out, title=text, layers=layers)

@@ -43,9 +43,9 @@ def check(
         table.add_row(finding.law, holds, f"{finding.error:.1e}", f"{finding.tolerance:.0e}", finding.detail)
     console = terminal.console()
     console.print(table)
-    silent = laws.silent(checked)
-    for why in dict.fromkeys(silent.values()):
-        names = ", ".join(law for law, its in silent.items() if its == why)
+    not_applicable = laws.not_applicable(checked)
+    for why in dict.fromkeys(not_applicable.values()):
+        names = ", ".join(law for law, its in not_applicable.items() if its == why)
         console.print(f"[dim]Not asked, because {why}: {names}.[/dim]")
     failed = [finding.law for finding in findings if not finding.passed]
     if failed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree
 
-    from sublayer.cli.subject import Subject
+    from sublayer.cli.described_model import DescribedModel
     from sublayer.config.part import Part
 
 
@@ -107,24 +107,26 @@ def describe(
     if machine:
         _describe_machine(what, as_json)
         return
-    from sublayer.cli.subject import find_subject
+    from sublayer.cli.described_model import find_model
     from sublayer.errors import ConfigError
 
     if what is None:
         raise ConfigError("WHAT is missing", "Name a preset, a recipe or a model folder, or add --machine.")
-    subject = find_subject(what, overrides or [])
+    described = find_model(what, overrides or [])
     # A language model reads and makes one text: what it makes takes the positions after what it reads.
-    longest = subject.model.max_length // (2 if subject.model.kind in ("decoder-only", "recurrent-decoder-only") else 1)
+    longest = described.model.max_length // (
+        2 if described.model.kind in ("decoder-only", "recurrent-decoder-only") else 1
+    )
     if length > longest:
         raise ConfigError(
-            f"--length {length} is more than {_limit(subject.model.max_length, longest)}",
+            f"--length {length} is more than {_limit(described.model.max_length, longest)}",
             "Choose a smaller length, or add --set model.max_length=...",
         )
-    costs = _costs(subject, batch, length, subject.decoding.beam if beam is None else beam)
+    costs = _costs(described, batch, length, described.decoding.beam if beam is None else beam)
     if as_json:
-        say(to_json({"name": subject.name, "tree": subject.tree.plain(), **costs}, indent=2))
+        say(to_json({"name": described.name, "tree": described.tree.plain(), **costs}, indent=2))
     else:
-        _print(subject, costs)
+        _print(described, costs)
 
 
 def _describe_machine(what: str | None, as_json: bool) -> None:
@@ -147,18 +149,18 @@ def _limit(positions: int, longest: int) -> str:
     return f"model.max_length = {positions}{half}"
 
 
-def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, Any]:
+def _costs(described: DescribedModel, batch: int, length: int, beam: int) -> dict[str, Any]:
     from sublayer.config import cost
 
-    parts = subject.model.parameters()
-    operations = subject.model.flops(length, length)
-    training = cost.training_memory(subject.model, subject.training)
-    decoding = cost.decoding_memory(subject.model, batch, beam, length)
+    parts = described.model.parameters()
+    operations = described.model.flops(length, length)
+    training = cost.training_memory(described.model, described.training)
+    decoding = cost.decoding_memory(described.model, batch, beam, length)
     return {
         "parameters": {
             "parts": parts,
             "total": sum(parts.values()),
-            "active": cost.active_parameters(subject.model),
+            "active": cost.active_parameters(described.model),
         },
         "flops": {
             "source_length": length,
@@ -168,7 +170,7 @@ def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, An
             "decoding_per_token": operations.decoding,
         },
         "training_memory": {
-            "batch_tokens": subject.training.batches.tokens,
+            "batch_tokens": described.training.batches.tokens,
             "bytes": training,
             "total": sum(training.values()),
         },
@@ -182,16 +184,16 @@ def _costs(subject: Subject, batch: int, length: int, beam: int) -> dict[str, An
     }
 
 
-def _print(subject: Subject, costs: dict[str, Any]) -> None:
+def _print(described: DescribedModel, costs: dict[str, Any]) -> None:
 
     console = terminal.console()
-    console.print(_tree(subject.name, subject.tree))
-    words = USES[subject.model.kind]
+    console.print(_tree(described.name, described.tree))
+    words = USES[described.model.kind]
     counted, training, decoding = costs["flops"], costs["training_memory"], costs["decoding_memory"]
     beam = f", beam {decoding['beam']}" if words.one_more else ""
     texts = f"{decoding['batch']} {words.texts}{beam}, {decoding['length']} {words.tokens}"
     for title, table in [
-        (f"Parameters{subject.note}", _parameters(costs["parameters"])),
+        (f"Parameters{described.note}", _parameters(costs["parameters"])),
         (f"Floating-point operations ({counted['target_length']} {words.tokens})", _flops(counted, words)),
         (f"Memory to train (a batch of {training['batch_tokens']:,} tokens; an estimate)", _memory(training)),
         (f"Memory to {words.use} ({texts})", _memory(decoding)),

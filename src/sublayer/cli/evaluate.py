@@ -67,7 +67,7 @@ def evaluate(
     from sublayer.training.runtime import pick_device
 
     Decoding.parse(decoding, "evaluate")
-    subject = evaluation.read_subject(model, pick_device(device), task)
+    evaluated = evaluation.read_model(model, pick_device(device), task)
     with ExitStack() as running:
 
         def progress(count: int) -> Callable[[int], None]:
@@ -82,7 +82,7 @@ def evaluate(
             write=out is not None,
             progress=progress,
         )
-        found = evaluation.evaluate(subject, data, how)
+        found = evaluation.evaluate(evaluated, data, how)
     width = max(map(len, found.lines))
     for name, value in found.lines.items():
         say(f"{name:{width}}  {value}")

@@ -49,7 +49,7 @@ def export(
     from sublayer.hub import folder
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.exporting import export as run
-    from sublayer.hub.generation_config import unsaid
+    from sublayer.hub.generation_config import inexpressible
     from sublayer.hub.peft import export_adapters
 
     require_destination(out, with_bases(folder.find(model)), overwrite=overwrite)
@@ -66,6 +66,6 @@ def export(
         tokens=origin.get("tokens"),
         decoding=found.decoding,
     )
-    for each in unsaid(found.model.config, found.decoding):
+    for each in inexpressible(found.model.config, found.decoding):
         say(f"not said in generation_config.json: {each}", err=True)
     say(f"{form.value}: {out} ({written.name})")

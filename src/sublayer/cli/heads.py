@@ -9,7 +9,7 @@ import typer
 
 from sublayer.cli import terminal
 from sublayer.cli.arguments import Device, ModelFolder
-from sublayer.cli.inspecting import opened, passages_of, translator_of, wide_console
+from sublayer.cli.inspecting import examples_of, opened, translator_of, wide_console
 from sublayer.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from sublayer.hub.folder import TransformerContents
+    from sublayer.hub.folder import TransformerBundle
     from sublayer.inspection.ablation import Ablation, Importance
+    from sublayer.inspection.examples import Example
     from sublayer.inspection.heads import HeadScores
-    from sublayer.inspection.passages import Passage
 
 
 def heads(
@@ -71,20 +71,20 @@ def heads(
     """
     from sublayer.inspection.ablation import ablate as measure
     from sublayer.inspection.ablation import runs
+    from sublayer.inspection.canvas import require_picture_path
     from sublayer.inspection.head_picture import draw_heads
     from sublayer.inspection.heads import head_scores
-    from sublayer.inspection.sheet import require_picture_path
 
     if out is not None:
         require_picture_path(out)
     found = opened(model, device)
-    passages, what = _material(found, model, texts or [], data, limit, longest)
-    asked = _asked(found, passages) if ablate else []
+    examples, what = _material(found, model, texts or [], data, limit, longest)
+    asked = _asked(found, examples) if ablate else []
     with _progress() as bar:
-        task = bar.add_task("reading", total=len(passages))
+        task = bar.add_task("reading", total=len(examples))
         scores = head_scores(
             found.model,
-            passages,
+            examples,
             found.tokenizer.special_ids,
             tokens=batch_tokens,
             progress=lambda count: bar.advance(task, count),
@@ -110,8 +110,8 @@ def heads(
 
 
 def _material(
-    found: TransformerContents, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
-) -> tuple[list[Passage], str]:
+    found: TransformerBundle, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
+) -> tuple[list[Example], str]:
     """What is to be read, and what to call it."""
     from sublayer.errors import InputError
     from sublayer.hub.folder import find
@@ -121,7 +121,7 @@ def _material(
     if texts and data is not None:
         raise InputError("both texts and --data were given", "Give one of them.")
     if texts:
-        return passages_of(found, path, texts), "1 text" if len(texts) == 1 else f"{len(texts)} texts"
+        return examples_of(found, path, texts), "1 text" if len(texts) == 1 else f"{len(texts)} texts"
     file = find(path) / "test.jsonl" if data is None else data
     if data is None and not file.is_file():
         raise InputError(f"{path} has no held-out rows (test.jsonl)", "Give texts, or a file with --data.")
@@ -130,25 +130,25 @@ def _material(
     return rows, f"{len(rows)} {'rows' if len(rows) > 1 else 'row'} of {file.name}"
 
 
-def _asked(found: TransformerContents, passages: Sequence[Passage]) -> list[Passage]:
-    """The passages with something to be said of each: by a masked-language model what is hidden from it.
+def _asked(found: TransformerBundle, examples: Sequence[Example]) -> list[Example]:
+    """The examples with something to be said of each: by a masked-language model what is hidden from it.
 
     Raises:
         InputError: the model has no loss on them.
     """
     from sublayer import config
     from sublayer.errors import InputError
-    from sublayer.inspection.passages import hidden_behind_masks
+    from sublayer.inspection.examples import hidden_behind_masks
     from sublayer.models import EncoderOnly
 
     head = found.model.config.head if isinstance(found.model, EncoderOnly) else None
     if isinstance(head, config.MaskedLanguage):
-        passages = hidden_behind_masks(passages, found.tokenizer)
-    silent = sum(not passage.targets for passage in passages)
-    if silent == len(passages):
+        examples = hidden_behind_masks(examples, found.tokenizer)
+    silent = sum(not example.targets for example in examples)
+    if silent == len(examples):
         what = f"a {head.type} model has no loss on text" if head else "a single token leaves nothing to predict"
         raise InputError(what, "Give --data with labels or tags, or leave --ablate out." if head else "Give more text.")
-    return [passage for passage in passages if passage.targets]
+    return [example for example in examples if example.targets]
 
 
 def _progress() -> Any:

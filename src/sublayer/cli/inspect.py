@@ -51,8 +51,8 @@ def inspect(
     from sublayer.errors import ConfigError
     from sublayer.inspection import listening as network
     from sublayer.inspection.inspector import Inspector
+    from sublayer.inspection.loaded_model import describe, folder_name, held_out
     from sublayer.inspection.server import application
-    from sublayer.inspection.subject import describe, folder_name, held_out
 
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
@@ -60,9 +60,9 @@ def inspect(
     # Before the model is loaded: a port that is taken should not cost that time.
     listening = network.bound(host, PORT, tries=20) if port is None else network.bound(host, port)
     with listening:
-        subject = opened(model, device)
-        about = describe(subject, folder_name(model), held_out(model))
-        inspector = Inspector(subject, about, seconds)
+        loaded = opened(model, device)
+        about = describe(loaded, folder_name(model), held_out(model))
+        inspector = Inspector(loaded, about, seconds)
         app = application(inspector, text=text, names=frozenset({host.lower()}))
         where = network.addresses(listening)
         say(f"{about.name}: {' or '.join(where)}")

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sublayer.generation.translator import Translator
-    from sublayer.hub.folder import Contents, TransformerContents
-    from sublayer.inspection.passages import Passage
+    from sublayer.hub.folder import ModelBundle, TransformerBundle
+    from sublayer.inspection.examples import Example
     from sublayer.models import EncoderDecoder
 
 
-def opened(path: Path, device: str) -> TransformerContents:
+def opened(path: Path, device: str) -> TransformerBundle:
     """The model at `path` with its tokenizer; an encoder needs no head to be looked into.
 
     Raises:
@@ -30,17 +30,15 @@ def opened(path: Path, device: str) -> TransformerContents:
     return read_transformer(path, pick_device(device))
 
 
-def passages_of(
-    found: TransformerContents, path: Path, texts: Sequence[str], target: str | None = None
-) -> list[Passage]:
+def examples_of(found: TransformerBundle, path: Path, texts: Sequence[str], target: str | None = None) -> list[Example]:
     """Texts as the model reads them; of a translator with the translation given, or its own.
 
     Raises:
         InputError: a text is empty, not UTF-8 or too long, or a translation was given to a model that makes none.
     """
     from sublayer.errors import InputError
+    from sublayer.inspection.examples import of_pairs
     from sublayer.inspection.material import from_texts
-    from sublayer.inspection.passages import of_pairs
     from sublayer.models import EncoderDecoder
 
     for number, text in enumerate(texts, start=1):
@@ -60,7 +58,7 @@ def passages_of(
     return _translated(found.model, translator, texts)
 
 
-def translator_of(found: Contents, path: Path) -> Translator:
+def translator_of(found: ModelBundle, path: Path) -> Translator:
     """An encoder-decoder, ready to translate as its folder says."""
     from sublayer.generation.translator import Translator
     from sublayer.hub.folder import ready
@@ -70,9 +68,9 @@ def translator_of(found: Contents, path: Path) -> Translator:
     return translator
 
 
-def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[str]) -> list[Passage]:
+def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[str]) -> list[Example]:
     """With the model's own translations: their tokens as they were chosen (encoding the text may differ)."""
-    from sublayer.inspection.passages import of_pair_ids
+    from sublayer.inspection.examples import of_pair_ids
 
     translations = translator.translate(texts)
     targets = [one.tokens for one in translations]
@@ -103,9 +101,9 @@ def wide_console() -> Console:
     return made if made.is_terminal else terminal.console(width=max(made.width, 160), highlight=False)
 
 
-def spelled(found: Contents, ids: Sequence[int]) -> list[str]:
+def spelled(found: ModelBundle, ids: Sequence[int]) -> list[str]:
     """Tokens as they stand in a table: spaces seen, nothing that a terminal or rich would take for a command."""
-    from sublayer.inspection.sheet import printable
+    from sublayer.inspection.canvas import printable
 
     return [printable(piece) for piece in found.tokenizer.pieces(ids)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli.arguments import Device, ModelFolder, Translation
-from sublayer.cli.inspecting import opened, passages_of, plain, spelled, wide_console
+from sublayer.cli.inspecting import examples_of, opened, plain, spelled, wide_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from sublayer.hub.folder import TransformerContents
+    from sublayer.hub.folder import TransformerBundle
+    from sublayer.inspection.examples import Example
     from sublayer.inspection.lens import Lens
-    from sublayer.inspection.passages import Passage
 
 MOST_COLUMNS = 9
 """Layers side by side; of a deeper model some are left out."""
@@ -68,22 +68,22 @@ def lens(
     from sublayer.inspection.lens import logit_lens, require_position
 
     found = opened(model, device)
-    [passage] = passages_of(found, model, [text], target)
+    [example] = examples_of(found, model, [text], target)
     console = wide_console()
-    size = 1 if _labels_text(found) else len(passage.fed or passage.tokens)
+    size = 1 if _labels_text(found) else len(example.fed or example.tokens)
     if at is None and not (parts or words) and size > 1:
-        console.print(_everywhere(found, passage, size))
+        console.print(_everywhere(found, example, size))
         return
     place = require_position(size, at)
-    seen = logit_lens(found.model, passage, None if _labels_text(found) else [place])
-    console.print(_at_one(found, passage, seen, place, best))
+    seen = logit_lens(found.model, example, None if _labels_text(found) else [place])
+    console.print(_at_one(found, example, seen, place, best))
     chosen = int(seen.logits[-1, 0].argmax()) if token is None else _named(found, token)
     position = None if _labels_text(found) else place
     if parts:
-        for table in _parts(found, passage, chosen, position):
+        for table in _parts(found, example, chosen, position):
             console.print(table)
     if words:
-        console.print(_words(found, passage, chosen, position))
+        console.print(_words(found, example, chosen, position))
 
 
 def _titled(title: str, first: str) -> Table:
@@ -93,7 +93,7 @@ def _titled(title: str, first: str) -> Table:
     return Table(first, title=title, title_justify="left", min_width=min(len(title) + 2, 100))
 
 
-def _labels_text(found: TransformerContents) -> bool:
+def _labels_text(found: TransformerBundle) -> bool:
     """Whether the model says one thing of a whole text."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -101,7 +101,7 @@ def _labels_text(found: TransformerContents) -> bool:
     return isinstance(found.model, EncoderOnly) and isinstance(found.model.config.head, config.Classification)
 
 
-def _names(found: TransformerContents, ids: Sequence[int]) -> list[str]:
+def _names(found: TransformerBundle, ids: Sequence[int]) -> list[str]:
     """Tokens, or labels where the model's head has those, as they stand in a table."""
     from sublayer import config
     from sublayer.models import EncoderOnly
@@ -114,7 +114,7 @@ def _names(found: TransformerContents, ids: Sequence[int]) -> list[str]:
     return [spelled(found, [one])[0] if one < size else f"<{one}>" for one in ids]
 
 
-def _named(found: TransformerContents, name: str) -> int:
+def _named(found: TransformerBundle, name: str) -> int:
     """The token or label that is spelled so.
 
     Raises:
@@ -145,16 +145,16 @@ def _named(found: TransformerContents, name: str) -> int:
     )
 
 
-def _everywhere(found: TransformerContents, passage: Passage, size: int) -> Table:
+def _everywhere(found: TransformerBundle, example: Example, size: int) -> Table:
     """The likeliest candidate at every position, after each layer."""
     from sublayer.inspection.lens import logit_lens
 
     table = _titled("The likeliest, if the model ended there", "")
     table.add_column("reads", no_wrap=True)
-    rows = _names_of_rows(found, passage)
+    rows = _names_of_rows(found, example)
     columns: list[int] = []
     for begin in range(0, size, 16):
-        seen = logit_lens(found.model, passage, list(range(begin, min(begin + 16, size))))
+        seen = logit_lens(found.model, example, list(range(begin, min(begin + 16, size))))
         if not columns:
             columns = _columns(len(seen.names))
             for column in columns:
@@ -172,18 +172,18 @@ def _columns(layers: int) -> list[int]:
     return [round(place * (layers - 1) / max(most - 1, 1)) for place in range(most)]
 
 
-def _names_of_rows(found: TransformerContents, passage: Passage) -> list[str]:
-    return spelled(found, passage.fed or passage.tokens)
+def _names_of_rows(found: TransformerBundle, example: Example) -> list[str]:
+    return spelled(found, example.fed or example.tokens)
 
 
-def _cell(found: TransformerContents, token: int, chance: float) -> str:
+def _cell(found: TransformerBundle, token: int, chance: float) -> str:
     return f"{plain(_names(found, [token])[0])} [dim]{chance:.2f}[/dim]"
 
 
-def _at_one(found: TransformerContents, passage: Passage, seen: Lens, place: int, best: int) -> Table:
+def _at_one(found: TransformerBundle, example: Example, seen: Lens, place: int, best: int) -> Table:
     """The likeliest candidates at one position, a row a layer, and where the final answer stands."""
     where = (
-        "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, passage)[place]}"
+        "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, example)[place]}"
     )
     table = _titled(f"The likeliest after each layer, {plain(where)}", "")
     final = seen.logits[-1].argmax(-1)
@@ -199,11 +199,11 @@ def _at_one(found: TransformerContents, passage: Passage, seen: Lens, place: int
     return table
 
 
-def _parts(found: TransformerContents, passage: Passage, token: int, position: int | None) -> list[Table]:
+def _parts(found: TransformerBundle, example: Example, token: int, position: int | None) -> list[Table]:
     """What a logit is made of: by layers, and the largest single parts."""
     from sublayer.inspection.contributions import contributions
 
-    made = contributions(found.model, passage, token, position)
+    made = contributions(found.model, example, token, position)
     [name] = _names(found, [token])
     layers = _titled(f"The logit of {plain(name)}, by layers", "part")
     single = _titled(f"Its largest parts, of {len(made.shares)}", "part")
@@ -218,24 +218,24 @@ def _parts(found: TransformerContents, passage: Passage, token: int, position: i
     return [layers, single]
 
 
-def _words(found: TransformerContents, passage: Passage, token: int, position: int | None) -> Table:
+def _words(found: TransformerBundle, example: Example, token: int, position: int | None) -> Table:
     """Which words a logit comes from."""
     from sublayer.inspection.attribution import gradient_times_input, rollout
     from sublayer.models import EncoderDecoder
 
-    made = gradient_times_input(found.model, passage, token, position)
+    made = gradient_times_input(found.model, example, token, position)
     pair = isinstance(found.model, EncoderDecoder)
     # A translation's rollout would be of the encoder alone, which has no row for what is said.
-    flow = None if pair or position is None else rollout(found.model, passage)[position]
+    flow = None if pair or position is None else rollout(found.model, example)[position]
     [name] = _names(found, [token])
     table = _titled(f"Where {plain(name)} comes from", "")
     table.add_column("word", no_wrap=True)
     table.add_column("gradient x input", justify="right")
     if flow is not None:
         table.add_column("attention rollout", justify="right")
-    sides: list[tuple[Sequence[int], Tensor]] = [(passage.tokens, made.tokens)]
+    sides: list[tuple[Sequence[int], Tensor]] = [(example.tokens, made.tokens)]
     if made.fed is not None:
-        sides.append((passage.fed, made.fed))
+        sides.append((example.fed, made.fed))
     for ids, values in sides:
         for place, piece in enumerate(spelled(found, ids)):
             cells = [] if flow is None else [f"{float(flow[place]):.3f}"]

@@ -29,6 +29,6 @@ def merge(
     from sublayer.hub.merging import merge as run
 
     require_destination(out, with_bases(find(model)), overwrite=overwrite)
-    contents = run(model, out)
-    count = sum(parameter.numel() for parameter in contents.model.parameters())
-    say(f"model: {out} ({contents.model.config.kind}, {count:,} parameters)")
+    bundle = run(model, out)
+    count = sum(parameter.numel() for parameter in bundle.model.parameters())
+    say(f"model: {out} ({bundle.model.config.kind}, {count:,} parameters)")

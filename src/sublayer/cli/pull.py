@@ -67,7 +67,7 @@ def pull(
         say(f"adapters: {out} (rank {adapted.c.rank}, on {adapted.base.path})")
         return
     wanted = None if dtype is None else getattr(torch, dtype)
-    contents = reported(
+    bundle = reported(
         f"fetching {what}",
         lambda progress: run(
             what,
@@ -78,6 +78,6 @@ def pull(
             progress=progress,
         ),
     )
-    count = sum(parameter.numel() for parameter in contents.model.parameters())
-    family, kind = contents.imported["family"], contents.model.config.kind
+    count = sum(parameter.numel() for parameter in bundle.model.parameters())
+    family, kind = bundle.imported["family"], bundle.model.config.kind
     say(f"model: {out} ({family}, {kind}, {count:,} parameters)")

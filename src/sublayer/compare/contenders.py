@@ -55,7 +55,7 @@ def transformer_lm(
     block = config.Block(
         attention=config.Attention(heads=heads),
         feed_forward=config.PositionWise(hidden=4 * dim if hidden is None else hidden, activation="gelu"),
-        wiring="pre",
+        norm_placement="pre",
     )
     return config.DecoderOnly(
         dim=dim,

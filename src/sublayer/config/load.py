@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import tomli_w
 
+from sublayer.config.former_names import with_present_names
 from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
@@ -116,7 +117,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     Raises:
         ConfigError: an override cannot be read.
     """
-    read = [read_override(override) for override in overrides]
+    data, read = with_present_names(data), [with_present_names(read_override(override)) for override in overrides]
     chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
     expanded, problems = _expanded(with_tokenizer_type(overridden(data, chosen[-1:])))
     return overridden(expanded, read), problems
@@ -145,7 +146,7 @@ def _take_preset(override: dict[str, Any]) -> Any:
 def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """`data` with the preset's tree under `model`, so that a wrong name hides no other problem.
 
-    A name that is nearly right is reported, and the rest is judged as though it had been right.
+    A name that is nearly right is reported, and the rest is checked as though it had been right.
     """
     if not isinstance(data.get("model"), dict):
         return data, []
@@ -193,7 +194,8 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
     try:
         written = read_object(file, ConfigError, "Copy the folder again, whole.")
-        below, used = {"kind": "encoder-decoder", **written["model"]}, dict(written.get("decoding") or {})
+        below = {"kind": "encoder-decoder", **with_present_names(written["model"])}
+        used = dict(written.get("decoding") or {})
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"start.path: {file} cannot be read ({error})", "Copy the folder again, whole.") from None
     if "kind" in model:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sublayer.config.former_names import with_present_names
 from sublayer.config.report import report
 from sublayer.config.shape import Shape, shape_of
 from sublayer.errors import ConfigError
@@ -61,7 +62,7 @@ class Part(BaseModel):
         """
         found = list(problems)
         try:
-            tree = cls.model_validate(fitted(data, Shape(parts=(cls,))))
+            tree = cls.model_validate(fitted(with_present_names(data), Shape(parts=(cls,))))
             if not found:
                 return tree
         except ValidationError as error:

@@ -37,7 +37,10 @@ def _paper(*, dim: int, hidden: int, heads: int, dropout: float) -> EncoderDecod
     stack = Stack(
         layers=6,
         block=Block(
-            attention=Attention(heads=heads), feed_forward=PositionWise(hidden=hidden), wiring="post", dropout=dropout
+            attention=Attention(heads=heads),
+            feed_forward=PositionWise(hidden=hidden),
+            norm_placement="post",
+            dropout=dropout,
         ),
     )
     return EncoderDecoder(
@@ -54,7 +57,7 @@ def _small(*, dim: int, hidden: int, heads: int, layers: int) -> EncoderDecoder:
     """The same parts, pre-norm and without dropout: trains in minutes without care over the warm-up."""
     stack = Stack(
         layers=layers,
-        block=Block(attention=Attention(heads=heads), feed_forward=PositionWise(hidden=hidden), wiring="pre"),
+        block=Block(attention=Attention(heads=heads), feed_forward=PositionWise(hidden=hidden), norm_placement="pre"),
     )
     return EncoderDecoder(dim=dim, vocab_size=8_000, max_length=256, encoder=stack, decoder=stack)
 
@@ -65,7 +68,7 @@ def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> Enc
         attention=Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1),
         feed_forward=PositionWise(hidden=hidden, bias=False, dropout=0.1),
         norm=RMSNorm(eps=1e-6),
-        wiring="pre",
+        norm_placement="pre",
         dropout=0.1,
     )
     stack = Stack(layers=layers, block=block, position=RelativeBias())
@@ -88,7 +91,7 @@ def _gpt2(*, dim: int, heads: int, layers: int) -> DecoderOnly:
     block = Block(
         attention=Attention(heads=heads, dropout=0.1),
         feed_forward=PositionWise(hidden=4 * dim, activation="gelu_tanh"),
-        wiring="pre",
+        norm_placement="pre",
         dropout=0.1,
     )
     return DecoderOnly(
@@ -117,7 +120,7 @@ def _llama(
         attention=Attention(heads=heads, kv_heads=kv_heads, bias=False),
         feed_forward=Gated(hidden=hidden),
         norm=RMSNorm(eps=1e-5),
-        wiring="pre",
+        norm_placement="pre",
         dropout=dropout,
     )
     return DecoderOnly(
@@ -139,14 +142,14 @@ def _bert(*, dim: int, hidden: int, heads: int, layers: int, head: Head) -> Enco
         attention=Attention(heads=heads, dropout=0.1),
         feed_forward=PositionWise(hidden=hidden, activation="gelu"),
         norm=norm,
-        wiring="post",
+        norm_placement="post",
         dropout=0.1,
     )
     return EncoderOnly(
         dim=dim,
         vocab_size=30_522,
         max_length=512,
-        embedding=Embedding(scale=False, types=2, norm=norm, dropout=0.1),
+        embedding=Embedding(scale=False, token_types=2, norm=norm, dropout=0.1),
         encoder=Stack(layers=layers, block=block, position=Learned()),
         head=head,
     )
@@ -157,7 +160,7 @@ def _small_encoder(*, dim: int, hidden: int, heads: int, layers: int) -> Encoder
     block = Block(
         attention=Attention(heads=heads),
         feed_forward=PositionWise(hidden=hidden, activation="gelu"),
-        wiring="pre",
+        norm_placement="pre",
         dropout=0.1,
     )
     return EncoderOnly(

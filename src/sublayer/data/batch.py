@@ -64,7 +64,8 @@ class Batch(Movable):
 class TextBatch(Movable):
     """B texts, padded at the right to S tokens.
 
-    tokens: int64 [B, S]. lengths: int64 [B]. types: int64 [B, S], 0 for the first text and 1 for the second, or None.
+    tokens: int64 [B, S]. lengths: int64 [B].
+    token_type_ids: int64 [B, S], 0 for the first text and 1 for the second, or None.
     segments: int64 [B, S], the number of each token's text where several stand in a row (padding has one of its own),
     or None where there is one a row.
     target: int64 [B, S], what is to be said at each place (`IGNORE`: nothing), or [B], the label of each text.
@@ -76,7 +77,7 @@ class TextBatch(Movable):
     target: Tensor
     rows: NDArray[np.int64]
     targets: int
-    types: Tensor | None = None
+    token_type_ids: Tensor | None = None
     segments: Tensor | None = None
 
 

@@ -22,7 +22,7 @@ from sublayer.config.part import Part as Node
 from sublayer.hub.family import Tree
 from sublayer.hub.weights import retie, untied
 from sublayer.models import Transformer, build_model
-from sublayer.nn.part import Part, Unsaid, under
+from sublayer.nn.part import NotProvided, Part, under
 from sublayer.nn.positions import Position
 
 Equivalent = Callable[[Transformer], "Transformer | None"]
@@ -84,7 +84,7 @@ def halves(model: Transformer) -> Transformer | None:
 
     try:
         axes = _stream_axes(model)
-    except Unsaid:
+    except NotProvided:
         return None  # a part that no family knows either; what the nearest would lose is said by the export
     order = torch.cat((torch.arange(0, tree.dim, 2), torch.arange(1, tree.dim, 2)))
     state = dict(model.state_dict())
@@ -97,7 +97,7 @@ def _stream_axes(model: Transformer) -> dict[str, int]:
     """For every parameter that reads from the residual stream or writes to it, which of its axes is the stream's.
 
     Raises:
-        Unsaid: a part does not say it.
+        NotProvided: a part does not say it.
     """
     axes: dict[str, int] = {"output.weight": 1}
 
@@ -139,9 +139,9 @@ def biased(model: Transformer) -> Transformer | None:
 def typed(model: Transformer) -> Transformer | None:
     """One kind of token, whose vector is zero, in an encoder that knows none."""
     tree = model.config
-    if not isinstance(tree, config.EncoderOnly) or tree.embedding.types:
+    if not isinstance(tree, config.EncoderOnly) or tree.embedding.token_types:
         return None
-    return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"types": 1})}), model)
+    return _filled(tree.model_copy(update={"embedding": tree.embedding.model_copy(update={"token_types": 1})}), model)
 
 
 def _filled(tree: Tree, model: Transformer) -> Transformer:

@@ -80,8 +80,8 @@ def export(
         family: the family that the model came in by; it is taken if it can still express the model, and else the first
             that can.
         tokens: numbers of special tokens, by their names in generation_config.json ("eos_token_id").
-        decoding: how the model is used unless a call says otherwise, as plain data (`folder.Contents`), where there is
-            a tokenizer: what is written then gives the same texts by `generate()` without arguments.
+        decoding: how the model is used unless a call says otherwise, as plain data (`folder.ModelBundle`), where there
+            is a tokenizer: what is written then gives the same texts by `generate()` without arguments.
         shard_bytes: the largest file of tensors; a larger model becomes several with an index.
 
     Returns:
@@ -270,7 +270,7 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path, tree: Tree) -> None:
         tokenizer,
         folder,
         max_length=_longest(tree),
-        types=isinstance(tree, config.EncoderOnly) and tree.embedding.types > 1,
+        token_type_ids=isinstance(tree, config.EncoderOnly) and tree.embedding.token_types > 1,
         side="left" if isinstance(tree, config.DecoderOnly) else "right",
     )
 

@@ -66,15 +66,15 @@ PARTS = (
 
 
 @dataclass(frozen=True)
-class Papers:
-    """The texts of a model folder: the recipe as TOML, and the model card."""
+class ModelCard:
+    """A model card: its text, and the recipe as TOML that belongs to it."""
 
     recipe: str
-    card: str
+    text: str
 
 
 @dataclass(frozen=True, eq=False)
-class Contents:
+class ModelBundle:
     """What a model folder holds.
 
     decoding: default settings of decoding, as plain data of `config.Decoding` or `config.Generation`.
@@ -89,42 +89,42 @@ class Contents:
     adapted: Adapted | None = None
 
 
-def save(folder: Path, translator: Translator, papers: Papers) -> None:
+def save(folder: Path, translator: Translator, card: ModelCard) -> None:
     """Write the model folder of a translator, whole or not at all."""
-    write(folder, Contents(translator.model, translator.tokenizer, translator.decoding.plain()), papers)
+    write(folder, ModelBundle(translator.model, translator.tokenizer, translator.decoding.plain()), card)
 
 
-def write(folder: Path, contents: Contents, papers: Papers) -> None:
+def write(folder: Path, bundle: ModelBundle, card: ModelCard) -> None:
     """Write the model folder, whole or not at all; what else stands in it is kept."""
-    model, tokenizer = contents.model, contents.tokenizer
+    model, tokenizer = bundle.model, bundle.tokenizer
     parameters, ties = untied(model)
     with replacing(folder, PARTS) as aside:
         aside.mkdir()
         tokenizer.save(aside / "tokenizer.json")
-        if contents.adapted is None:
+        if bundle.adapted is None:
             write_tensors(aside / WEIGHTS, parameters)
         else:
-            write_tensors(aside / ADAPTERS, contents.adapted.tensors)
-        write_text(aside / "recipe.toml", papers.recipe)
-        write_text(aside / "README.md", papers.card)
-        origin = {"imported": dict(contents.imported)} if contents.imported else {}
+            write_tensors(aside / ADAPTERS, bundle.adapted.tensors)
+        write_text(aside / "recipe.toml", card.recipe)
+        write_text(aside / "README.md", card.text)
+        origin = {"imported": dict(bundle.imported)} if bundle.imported else {}
         write_json(
             aside / "config.json",
             {
                 "format": FORMAT,
                 "model": model.config.plain(),
-                "decoding": dict(contents.decoding),
+                "decoding": dict(bundle.decoding),
                 "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
                 "tied": ties,
                 **origin,
-                **({} if contents.adapted is None else contents.adapted.plain),
+                **({} if bundle.adapted is None else bundle.adapted.plain),
             },
         )
 
 
 @dataclass(frozen=True, eq=False)
-class TransformerContents(Contents):
-    """Contents whose model is a Transformer, so that its attention can be inspected."""
+class TransformerBundle(ModelBundle):
+    """A bundle whose model is a Transformer, so that its attention can be inspected."""
 
     model: Transformer
 
@@ -158,7 +158,7 @@ def load(
 
 
 def ready(
-    found: Contents, path: str | Path, *, backend: Backend = "auto", weights: config.Weights | None = None
+    found: ModelBundle, path: str | Path, *, backend: Backend = "auto", weights: config.Weights | None = None
 ) -> Loaded:
     """Wrap what was read from `path`, ready to use. Raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
@@ -218,7 +218,7 @@ def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Class
 
 def read(
     path: str | Path, device: str | torch.device = "cpu", *, merged: bool = True, allow_nonfinite: bool = False
-) -> Contents:
+) -> ModelBundle:
     """Read a model folder, or the model in a run folder.
 
     Args:
@@ -235,7 +235,7 @@ def read(
 
 def _read(
     folder: Path, device: str | torch.device, *, merged: bool, allow_nonfinite: bool, above: tuple[Path, ...] = ()
-) -> Contents:
+) -> ModelBundle:
     """above: the adapters whose base is read."""
     description = _description(folder)
     try:
@@ -278,10 +278,10 @@ def _read(
         model = put_on(base, tree, adapted, ties, folder / ADAPTERS, merged=merged)
     model.to(device)
     prepare(model)
-    return Contents(model.eval(), tokenizer, decoding, imported, adapted)
+    return ModelBundle(model.eval(), tokenizer, decoding, imported, adapted)
 
 
-def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> TransformerContents:
+def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> TransformerBundle:
     """Read a model that is a Transformer.
 
     Raises:
@@ -293,7 +293,7 @@ def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> Tr
             f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
             "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",
         )
-    return TransformerContents(**{each.name: getattr(found, each.name) for each in fields(found)})
+    return TransformerBundle(**{each.name: getattr(found, each.name) for each in fields(found)})
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:

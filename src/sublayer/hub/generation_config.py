@@ -97,7 +97,7 @@ WITHOUT_EFFECT = frozenset(
 """Settings of speed, of memory, and of what is returned beside the text."""
 
 
-def said(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+def stated_settings(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says: its generation_config.json, or, of an older one without any, its config.json.
 
     Values of null are left out.
@@ -133,7 +133,7 @@ def read(
     `config.Decoding`, of an encoder nothing.
 
     Raises:
-        CheckpointError: as `said`, or settings that exclude each other here.
+        CheckpointError: as `stated_settings`, or settings that exclude each other here.
         ConfigError: a value of the wrong type or out of range.
     """
     match tree:
@@ -148,7 +148,7 @@ def read(
 def _read_decoding(
     tree: config.EncoderDecoder, settings: Mapping[str, Any], generation: Mapping[str, Any], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    given = said(settings, generation)
+    given = stated_settings(settings, generation)
     found, tokens = {**KEPT, **given}, SpecialTokens.read(settings, generation)
     _refuse(found, "do_sample", "stop_strings")
     longest = found["max_new_tokens"]
@@ -176,7 +176,7 @@ def _read_decoding(
 def _read_generation(
     tree: config.DecoderOnly, settings: Mapping[str, Any], generation: Mapping[str, Any], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    given = said(settings, generation)
+    given = stated_settings(settings, generation)
     found, tokens = {**KEPT, **given}, SpecialTokens.read(settings, generation)
     search: dict[str, Any] = {"type": "greedy"}
     # A temperature of 0 is greedy search by another name.
@@ -339,7 +339,7 @@ def _write_constraints(c: config.Constraints, vocab_size: int, counted: int | No
     }
 
 
-def unsaid(tree: config.Model, decoding: Mapping[str, Any]) -> list[str]:
+def inexpressible(tree: config.Model, decoding: Mapping[str, Any]) -> list[str]:
     """What no generation_config.json says of how a model is used here, as a recipe spells it."""
     if not isinstance(tree, config.EncoderDecoder):
         return []

@@ -9,13 +9,13 @@ from pathlib import Path
 from sublayer.errors import CheckpointError
 from sublayer.files import replacing
 from sublayer.hub.destination import require_apart, with_bases
-from sublayer.hub.folder import Contents, Papers, find, read, write
+from sublayer.hub.folder import ModelBundle, ModelCard, find, read, write
 
 BESIDE = ("test.jsonl",)
 """What may stand beside a model and goes with it: what was held out of its training."""
 
 
-def merge(model: Path, out: Path) -> Contents:
+def merge(model: Path, out: Path) -> ModelBundle:
     """Write the adapters in `model` and the base that they name as one plain model folder at `out`.
 
     Raises:
@@ -30,7 +30,7 @@ def merge(model: Path, out: Path) -> Contents:
     card = _text(folder / "README.md").rstrip()
     card += f"\n\nLow-rank adapters (rank {c.rank}) were merged into the weights of {Path(base.path).name}.\n"
     merged = replace(found, adapted=None)
-    write(out, merged, Papers(_text(folder / "recipe.toml"), card))
+    write(out, merged, ModelCard(_text(folder / "recipe.toml"), card))
     for name in BESIDE:
         if (folder / name).is_file():
             with replacing(out / name) as aside:

@@ -28,7 +28,7 @@ from sublayer.files import replacing, write_json
 from sublayer.hub.adapted import Adapted, Base, weights_sum
 from sublayer.hub.exporting import choose_family
 from sublayer.hub.family import Family, Tree
-from sublayer.hub.folder import Contents, Papers, find, read, write
+from sublayer.hub.folder import ModelBundle, ModelCard, find, read, write
 from sublayer.hub.rules import Rule
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.hub.weights import nonfinite, refuse_nonfinite
@@ -96,11 +96,11 @@ def _map_of(rule: Rule, out: int) -> _Map | None:
     return _Map(rule, turned=False) if same else None
 
 
-def _maps(family: Family, contents: Contents) -> dict[str, _Map]:
+def _maps(family: Family, bundle: ModelBundle) -> dict[str, _Map]:
     """The linear maps that can be adapted in both libraries, by our name."""
-    shapes = {name: parameter.shape for name, parameter in contents.model.named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in bundle.model.named_parameters()}
     found: dict[str, _Map] = {}
-    for rule in family.rules(cast("Tree", contents.model.config)):
+    for rule in family.rules(cast("Tree", bundle.model.config)):
         shape = shapes.get(rule.ours[0])
         made = _map_of(rule, shape[0]) if shape is not None and len(shape) == 2 else None
         if made is not None:
@@ -111,24 +111,24 @@ def _maps(family: Family, contents: Contents) -> dict[str, _Map]:
 # --- out ---------------------------------------------------------------------------------------------------------
 
 
-def export_adapters(out: Path, contents: Contents, family: str | None = None) -> Family:
+def export_adapters(out: Path, bundle: ModelBundle, family: str | None = None) -> Family:
     """Write the adapters of a model as a folder of PEFT's, whole or not at all.
 
     They are for the base as `exporting.export` writes it.
 
     Args:
-        contents: of a folder of adapters (`folder.read`). family: as which the base is written; unset: the one that it
+        bundle: of a folder of adapters (`folder.read`). family: as which the base is written; unset: the one that it
             came in by, or the first that can express it.
 
     Raises:
         CheckpointError: there are no adapters, something else learned beside them, or the family keeps an adapted map
             in another form.
     """
-    adapted = contents.adapted
+    adapted = bundle.adapted
     if adapted is None:
         raise CheckpointError("this model has no adapters to export", "Export it whole: --format hf.")
-    chosen, _ = choose_family(contents.model.config, family or contents.imported.get("family"))
-    maps, tensors = _maps(chosen, contents), adapted.tensors
+    chosen, _ = choose_family(bundle.model.config, family or bundle.imported.get("family"))
+    maps, tensors = _maps(chosen, bundle), adapted.tensors
     names = [name.removesuffix(".down") for name in tensors if name.endswith(".down")]
     names = [name for name in names if f"{name}.up" in tensors]
     others = tensors.keys() - {f"{name}.{part}" for name in names for part in ("down", "up")}
@@ -149,7 +149,7 @@ def export_adapters(out: Path, contents: Contents, family: str | None = None) ->
             found[f"{PREFIX}{module}.lora_B.weight"] = up.contiguous()
     settings = {
         "peft_type": "LORA",
-        "task_type": TASKS[contents.model.config.kind],
+        "task_type": TASKS[bundle.model.config.kind],
         "base_model_name_or_path": adapted.base.path,
         "r": adapted.c.rank,
         "lora_alpha": adapted.c.alpha,
@@ -170,7 +170,7 @@ def export_adapters(out: Path, contents: Contents, family: str | None = None) ->
 # --- in ----------------------------------------------------------------------------------------------------------
 
 
-def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
+def import_adapters(folder: Path, base: Path, out: Path) -> ModelBundle:
     """Write the adapters in a folder of PEFT's as a folder of ours at `out`, on the model in the folder `base`.
 
     Raises:
@@ -178,8 +178,8 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
             base, or one of another size.
     """
     where = find(base).resolve()
-    contents = read(where)
-    chosen, _ = choose_family(contents.model.config, contents.imported.get("family"))
+    bundle = read(where)
+    chosen, _ = choose_family(bundle.model.config, bundle.imported.get("family"))
     settings = read_object(folder / SETTINGS)
     scale = _scale(settings, folder / SETTINGS)
     tensors_there = read_tensors(folder / TENSORS)
@@ -187,10 +187,10 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
     pairs = _pairs(tensors_there, folder / TENSORS)
     _require_meant(settings, pairs, folder / SETTINGS)
     made: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, one in _maps(chosen, contents).items():
+    for name, one in _maps(chosen, bundle).items():
         here = {module: pairs.pop(module) for module in one.theirs if module in pairs}
         if here:
-            made[name] = _joined(one, here, contents.model.get_parameter(f"{name}.weight"))
+            made[name] = _joined(one, here, bundle.model.get_parameter(f"{name}.weight"))
     if pairs:
         raise CheckpointError(
             f"{folder} has adapters for what the model in {base} has not: {', '.join(sorted(pairs)[:5])}",
@@ -206,9 +206,11 @@ def import_adapters(folder: Path, base: Path, out: Path) -> Contents:
         rank=rank, alpha=scale * rank, dropout=float(settings.get("lora_dropout") or 0.0), targets=tuple(made)
     )
     adapted = Adapted(c, Base(str(where), weights_sum(where)), tensors)
-    whole = Contents(contents.model, contents.tokenizer, contents.decoding, contents.imported, adapted)
+    whole = ModelBundle(bundle.model, bundle.tokenizer, bundle.decoding, bundle.imported, adapted)
     card = f"# {out.name}\n\nLow-rank adapters of PEFT's on the model in {where}, read from {folder}.\n"
-    write(out, whole, Papers(f"# These adapters were not trained with a recipe; they were read from {folder}.\n", card))
+    write(
+        out, whole, ModelCard(f"# These adapters were not trained with a recipe; they were read from {folder}.\n", card)
+    )
     return whole
 
 

@@ -12,7 +12,7 @@ from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError
 from sublayer.hub import catalogue, generation_config
 from sublayer.hub.destination import require_apart
-from sublayer.hub.folder import Contents, Papers, write
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.hub.gguf import import_gguf
 from sublayer.hub.importing import import_folder
 from sublayer.hub.resolving import resolve
@@ -30,7 +30,7 @@ def pull(
     unsafe_pickle: bool = False,
     allow_nonfinite: bool = False,
     progress: Progress | None = None,
-) -> Contents:
+) -> ModelBundle:
     """Import the model that `what` names (see `resolving.resolve`), and write it as a model folder at `out`.
 
     Args:
@@ -44,14 +44,14 @@ def pull(
     """
     path = resolve(what, unsafe_pickle=unsafe_pickle, progress=progress)
     require_apart(out, [path])
-    contents = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
-    write(out, contents, _papers(what, path, out, contents))
-    return contents
+    bundle = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
+    write(out, bundle, _model_card(what, path, out, bundle))
+    return bundle
 
 
 def read_elsewhere(
     path: Path, *, dtype: torch.dtype | None = None, unsafe_pickle: bool = False, allow_nonfinite: bool = False
-) -> Contents:
+) -> ModelBundle:
     """The model in a folder as Hugging Face's hub keeps it, or in a GGUF file, with its tokenizer.
 
     Raises:
@@ -64,10 +64,10 @@ def read_elsewhere(
         tokenizer = load_folder(path)
     _require_fit(tokenizer, imported.model.config.vocab_size, path)
     decoding = generation_config.read(imported.model.config, imported.settings, imported.generation, tokenizer)
-    return Contents(imported.model, tokenizer, decoding, imported.origin)
+    return ModelBundle(imported.model, tokenizer, decoding, imported.origin)
 
 
-# --- tokenizer, papers -------------------------------------------------------------------------------------------
+# --- tokenizer, card -------------------------------------------------------------------------------------------
 
 
 def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
@@ -81,18 +81,18 @@ def _require_fit(tokenizer: Tokenizer, rows: int, path: Path) -> None:
         )
 
 
-def _papers(what: str, path: Path, out: Path, contents: Contents) -> Papers:
-    tree = contents.model.config
+def _model_card(what: str, path: Path, out: Path, bundle: ModelBundle) -> ModelCard:
+    tree = bundle.model.config
     known = catalogue.find(what) if what in catalogue.names() else None
     title = known.title if known is not None else what
     licence = f"Licence: {known.licence}, {known.licence_url}. Original: {known.original}.\n\n" if known else ""
     stack = tree.encoder if isinstance(tree, config.EncoderOnly) else tree.decoder
-    count = sum(parameter.numel() for parameter in contents.model.parameters())
+    count = sum(parameter.numel() for parameter in bundle.model.parameters())
     task = usual_task(tree)
     use = ("sublayer describe {model}" if task is None else task.command).format(model=out)
     card = f"""# {out.name}
 
-{title}, of the family {contents.imported["family"]}: {tree.kind}, {stack.layers} layers, width {tree.dim},
+{title}, of the family {bundle.imported["family"]}: {tree.kind}, {stack.layers} layers, width {tree.dim},
 {tree.vocab_size:,} tokens, {count:,} parameters. Not trained here: sublayer {version("sublayer")} read it from {what}.
 
 {licence}## Use
@@ -101,4 +101,4 @@ def _papers(what: str, path: Path, out: Path, contents: Contents) -> Papers:
 
 `sublayer export {out} FOLDER` writes it as `transformers` has it.
 """
-    return Papers(f"# This model was not trained with a recipe; it was read from {what} ({path.name}).\n", card)
+    return ModelCard(f"# This model was not trained with a recipe; it was read from {what} ({path.name}).\n", card)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import InputError
+from sublayer.inspection.examples import Example, batch_of
 from sublayer.inspection.groups import groups
-from sublayer.inspection.passages import Passage, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models.evaluating import evaluating
@@ -80,7 +80,7 @@ class TextMaps:
     title: str
 
 
-def text_maps(model: DecoderOnly | EncoderOnly, passage: Passage) -> TextMaps:
+def text_maps(model: DecoderOnly | EncoderOnly, example: Example) -> TextMaps:
     """The maps of one text in a model of one stack, without dropout.
 
     Raises:
@@ -88,9 +88,9 @@ def text_maps(model: DecoderOnly | EncoderOnly, passage: Passage) -> TextMaps:
     """
     [group] = groups(model)
     with torch.no_grad(), evaluating(model), record(model, *group.taps("weights")) as seen:
-        given(model, [passage], [0]).hidden(model)
+        batch_of(model, [example], [0]).hidden(model)
     weights = torch.stack([seen[tap][0][0].float().cpu() for tap in group.taps("weights")])
-    return TextMaps(weights, list(passage.tokens), group.causal, group.title)
+    return TextMaps(weights, list(example.tokens), group.causal, group.title)
 
 
 def _stacked(seen: Recording, stack: str, attention: str) -> Tensor:

@@ -29,9 +29,9 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.editing import edit
+from sublayer.inspection.examples import Example, batch_of, logits_of
 from sublayer.inspection.groups import groups
 from sublayer.inspection.lens import require_position
-from sublayer.inspection.passages import Passage, given, said
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
@@ -39,14 +39,14 @@ from sublayer.models.evaluating import evaluating
 
 
 @torch.no_grad()
-def rollout(model: Model, passage: Passage) -> Tensor:
+def rollout(model: Model, example: Example) -> Tensor:
     """Attention rollout through a model's encoder, or through its only stack; rows sum to 1.
 
     Shape: -> [S, S], float32 or wider, on the CPU: row q, column of the token at the bottom.
     """
     taps = groups(model)[0].taps("weights")
     with evaluating(model), record(model, *taps) as seen:
-        given(model, [passage], [0]).hidden(model)
+        batch_of(model, [example], [0]).hidden(model)
     [size] = {seen[tap][0].shape[-1] for tap in taps}
     flow: Tensor | None = None
     for tap in taps:
@@ -71,7 +71,7 @@ class Attribution:
     fed: Tensor | None
 
 
-def gradient_times_input(model: Model, passage: Passage, token: int, position: int | None = None) -> Attribution:
+def gradient_times_input(model: Model, example: Example, token: int, position: int | None = None) -> Attribution:
     """How much each word's embedding counts for a logit, to first order.
 
     Args:
@@ -93,14 +93,14 @@ def gradient_times_input(model: Model, passage: Passage, token: int, position: i
         evaluating(model),
         edit(model, "*coder.embedding.stream", begin),
     ):
-        some = given(model, [passage], [0])
+        some = batch_of(model, [example], [0])
         hidden = some.hidden(model)
         if isinstance(model, EncoderOnly) and isinstance(model.config.head, config.Classification):
             if position is not None:
                 raise InputError(f"position = {position}, but a classifier says one thing of a text", "Leave it out.")
             scores = model.read(hidden, some.lengths)[0]
         else:
-            scores = said(model, hidden)[0, require_position(hidden.shape[1], position)]
+            scores = logits_of(model, hidden)[0, require_position(hidden.shape[1], position)]
         if not 0 <= token < scores.shape[0]:
             raise InputError(f"there is no token (or label) {token}", f"They are 0 to {scores.shape[0] - 1}.")
         gradients = torch.autograd.grad(scores[token], list(begins.values()))

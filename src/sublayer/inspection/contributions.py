@@ -12,7 +12,7 @@ So the parts' shares sum to the logit, exactly: a law. This is the *direct* path
 it counts as theirs, and that a part also changes the scales counts nowhere. In a pre-norm model only the last norm lies
 on that path. In a post-norm model every later sub-layer's norm does, each held at its own scale: the shares still sum
 to the logit, but an early part is scaled by norms that later parts have set, and less follows from its size. In the
-sandwich and output wirings a norm stands between the heads and the stream; it is taken apart in the same way.
+sandwich and output placements a norm stands between the heads and the stream; it is taken apart in the same way.
 
 What is not linear is refused by name: a masked-language head with its own layer and activation, a label head with one,
 a pooler, pooling by maximum. A cap on the logits (Gemma 2) is none of the parts': they sum to the logit before it.
@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer.errors import InputError
+from sublayer.inspection.examples import Example, batch_of
 from sublayer.inspection.lens import last_stack, require_position, scaled_output
-from sublayer.inspection.passages import Passage, given
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import EncoderOnly
 from sublayer.models import Transformer as Model
@@ -91,8 +91,8 @@ class Contributions:
 
 
 @torch.no_grad()
-def contributions(model: Model, passage: Passage, token: int, position: int | None = None) -> Contributions:
-    """What made the logit of `token` at `position` of what a model says of a passage.
+def contributions(model: Model, example: Example, token: int, position: int | None = None) -> Contributions:
+    """What made the logit of `token` at `position` of what a model says of an example.
 
     Args:
         token: an id, or the number of a label. position: of the decoder's (or only) stack, counted from 0, negative
@@ -106,7 +106,7 @@ def contributions(model: Model, passage: Passage, token: int, position: int | No
     if not 0 <= token < weight.shape[0]:
         raise InputError(f"there is no token (or label) {token}", f"They are 0 to {weight.shape[0] - 1}.")
     with evaluating(model), record(model, f"{name}.*") as seen:
-        hidden = given(model, [passage], [0]).hidden(model)
+        hidden = batch_of(model, [example], [0]).hidden(model)
         where, place = _weights_of_positions(model, hidden.shape[1], position)
         parts = _parts(stack, name, seen)
     logit = float(where.to(hidden) @ hidden[0] @ weight[token]) + (0.0 if bias is None else float(bias[token]))

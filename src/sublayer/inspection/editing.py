@@ -1,12 +1,13 @@
 """Changing what passes a model's taps while it runs.
 
-    with edit(model, "decoder.layers.0.self_attention.heads", silence(3)):
+    with edit(model, "decoder.layers.0.self_attention.heads", zero_ablate(3)):
         ...                                            # head 3 of layer 0 is off, in training, search, everywhere
     with edit(model, {"encoder.layers.2.stream": lambda value, name: value + direction}):
         ...
 
-The names are those of `record`: `inspection/points.py` lists them. An edit of attention weights makes that layer, and
-no other, take the explicit path; an edit of anything else (the `heads` among them) leaves every layer on the fused one.
+The names are those of `record`: `inspection/hook_points.py` lists them. An edit of attention weights makes that layer,
+and no other, take the explicit path; an edit of anything else (the `heads` among them) leaves every layer on the
+fused one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer.errors import InputError
-from sublayer.inspection.points import matching
+from sublayer.inspection.hook_points import matching
 
 Edit: TypeAlias = Callable[[Tensor, str], Tensor]
 """(the value at the tap, the tap's name) -> what takes its place, of the same shape. The value given is not the
@@ -110,7 +111,7 @@ def scaled(factor: float, *heads: int) -> Scaled:
     return Scaled(factor, heads)
 
 
-def silence(*heads: int) -> Scaled:
+def zero_ablate(*heads: int) -> Scaled:
     """Switch heads off: what they found is 0, and only the output map's bias is left of them.
 
     At `....self_attention.heads` the layer stays on its fused path. Without heads named, the whole value is 0: at

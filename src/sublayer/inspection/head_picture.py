@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sublayer.drawing import drawing
 from sublayer.errors import InputError
 from sublayer.inspection.ablation import Ablation
-from sublayer.inspection.heads import MEASURES, SHARES, HeadScores
-from sublayer.inspection.sheet import (
+from sublayer.inspection.canvas import (
     INK,
     LINE,
     MARGIN,
@@ -23,6 +22,7 @@ from sublayer.inspection.sheet import (
     wrapped,
     write,
 )
+from sublayer.inspection.heads import MEASURES, SHARES, HeadScores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -41,8 +41,8 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import InputError
+from sublayer.inspection.examples import Example, batches
 from sublayer.inspection.groups import Group, groups
-from sublayer.inspection.passages import Passage, batches
 from sublayer.inspection.recording import record
 from sublayer.models import Transformer as Model
 from sublayer.models.evaluating import evaluating
@@ -80,36 +80,36 @@ class HeadScores:
 
 def head_scores(
     model: Model,
-    passages: Sequence[Passage],
+    examples: Sequence[Example],
     special_ids: Iterable[int],
     *,
     links: Sequence[Links] | None = None,
     tokens: int = 1024,
     progress: Callable[[int], None] | None = None,
 ) -> list[HeadScores]:
-    """The scores of every head on these passages, a value for each kind of attention.
+    """The scores of every head on these examples, a value for each kind of attention.
 
     Args:
-        special_ids: the tokenizer's special tokens. links: of each passage which target token belongs to which source
-            token, where that is known. tokens: budget of a batch. progress: told how many passages have just been read.
+        special_ids: the tokenizer's special tokens. links: of each example which target token belongs to which source
+            token, where that is known. tokens: budget of a batch. progress: told how many examples have just been read.
 
     Raises:
-        InputError: there is no passage.
+        InputError: there is no example.
     """
-    if not passages:
+    if not examples:
         raise InputError("there is no text to score heads on", "Give at least one.")
-    if links is not None and len(links) != len(passages):
-        raise InputError(f"there are links of {len(links)} passages, but {len(passages)} passages")
+    if links is not None and len(links) != len(examples):
+        raise InputError(f"there are links of {len(links)} examples, but {len(examples)} examples")
     special = torch.tensor(sorted(special_ids), dtype=torch.int64)
     sums = [_Sums(group) for group in groups(model)]
     with evaluating(model):
-        for some in batches(model, passages, tokens):
+        for some in batches(model, examples, tokens):
             taps = [tap for one in sums for tap in one.group.taps("weights")]
             with torch.no_grad(), record(model, *taps) as seen:
                 some.hidden(model)
             for one in sums:
                 for place, row in enumerate(some.rows):
-                    rows, columns = _ids(one.group, passages[row])
+                    rows, columns = _ids(one.group, examples[row])
                     weights = [seen[tap][0][place, :, : len(rows), : len(columns)] for tap in one.group.taps("weights")]
                     one.add(weights, rows, columns, special, None if links is None else links[row])
             if progress is not None:
@@ -169,20 +169,20 @@ def _linked(links: Links, queries: int, keys: int) -> Tensor:
     return linked
 
 
-def _ids(group: Group, passage: Passage) -> tuple[Tensor, Tensor]:
+def _ids(group: Group, example: Example) -> tuple[Tensor, Tensor]:
     """The tokens of rows and columns. Cross-attention's rows are the tokens that are predicted."""
     match group.name:
         case "cross":
-            rows, columns = passage.wanted, passage.tokens
+            rows, columns = example.wanted, example.tokens
         case "decoder":
-            rows = columns = passage.fed or passage.tokens
+            rows = columns = example.fed or example.tokens
         case "encoder":
-            rows = columns = passage.tokens
+            rows = columns = example.tokens
     return torch.tensor(rows), torch.tensor(columns)
 
 
 class _Sums:
-    """Attention given away, and by how many, until all passages are read."""
+    """Attention given away, and by how many, until all examples are read."""
 
     def __init__(self, group: Group) -> None:
         self.group = group

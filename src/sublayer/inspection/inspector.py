@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sublayer.errors import SublayerError
+from sublayer.inspection.loaded_model import LoadedModel
 from sublayer.inspection.look import look
-from sublayer.inspection.subject import Subject
 from sublayer.inspection.view import About, Question
 
 WAITING = 8
@@ -46,7 +46,7 @@ class Inspector:
     seconds: for an answer at most, what it waits for others included.
     """
 
-    subject: Subject
+    loaded: LoadedModel
     about: About
     seconds: float = 60.0
 
@@ -141,4 +141,4 @@ class Inspector:
                 raise self._late()
 
         check()
-        return look(self.subject, asked.question, about=self.about, check=check).plain()
+        return look(self.loaded, asked.question, about=self.about, check=check).plain()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.inspection.passages import Passage, given, said
+from sublayer.inspection.examples import Example, batch_of, logits_of
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
@@ -52,8 +52,8 @@ class Lens:
 
 
 @torch.no_grad()
-def logit_lens(model: Model, passage: Passage, positions: Sequence[int] | None = None) -> Lens:
-    """The lens on one passage: a language model's next tokens, a translation's, a masked model's, a tagger's labels; of
+def logit_lens(model: Model, example: Example, positions: Sequence[int] | None = None) -> Lens:
+    """The lens on one example: a language model's next tokens, a translation's, a masked model's, a tagger's labels; of
     a classifier the text's label, as one position.
 
     Args:
@@ -64,14 +64,14 @@ def logit_lens(model: Model, passage: Passage, positions: Sequence[int] | None =
     """
     stack, name = last_stack(model)
     with evaluating(model), record(model, f"{name}.embedding.stream", f"{name}.layers.*.stream") as seen:
-        given(model, [passage], [0]).hidden(model)
+        batch_of(model, [example], [0]).hidden(model)
         streams = torch.cat([seen[tap][0] for tap in seen.names])
         chosen = None if positions is None else [require_position(streams.shape[1], one) for one in positions]
         normed = scaled_output(model, stack.norm(streams))
         if isinstance(model, EncoderOnly) and isinstance(model.config.head, config.Classification):
             logits = model.read(normed).unsqueeze(1)
         else:
-            logits = said(model, normed if chosen is None else normed[:, chosen])
+            logits = logits_of(model, normed if chosen is None else normed[:, chosen])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu()
     return Lens(["embedding", *(f"layer {layer}" for layer in range(len(stack.layers)))], logits)
 

@@ -24,14 +24,14 @@ from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence
-from sublayer.inspection.editing import Edit, edit, silence
+from sublayer.inspection.editing import Edit, edit, zero_ablate
 from sublayer.inspection.evidence import attention_map, row
+from sublayer.inspection.examples import logits_of
 from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.labelling import labelled, spellings
 from sublayer.inspection.lens import last_stack, scaled_output
-from sublayer.inspection.passages import said
+from sublayer.inspection.loaded_model import LoadedModel, describe, model_of
 from sublayer.inspection.recording import record
-from sublayer.inspection.subject import Subject, describe, model_of
 from sublayer.inspection.view import (
     About,
     Head,
@@ -60,7 +60,7 @@ from sublayer.text.tokens import Tokens
 Check = Callable[[], None]
 
 
-def look(subject: Subject, question: Question, *, about: About | None = None, check: Check | None = None) -> View:
+def look(loaded: LoadedModel, question: Question, *, about: About | None = None, check: Check | None = None) -> View:
     """What happens in the model while it reads `question.text`, and writes.
 
     The model is put into evaluation for the while.
@@ -72,41 +72,41 @@ def look(subject: Subject, question: Question, *, about: About | None = None, ch
         InputError: the text is empty or too long to be looked at, or the question does not fit the model.
     """
     begun = time.perf_counter()
-    model = model_of(subject)
-    about = describe(subject) if about is None else about
+    model = model_of(loaded)
+    about = describe(loaded) if about is None else about
     if not question.text.strip():
         raise InputError("there is no text", "Type a sentence.")
     with evaluating(model), torch.no_grad(), ExitStack() as hooks:
         if check is not None:
             _before_each_layer(model, check, hooks)
-        view = _looked(subject, model, question, about)
+        view = _looked(loaded, model, question, about)
         if question.silenced and isinstance(view.output, Vector):
-            whole = _looked(subject, model, question.model_copy(update={"silenced": ()}), about)
+            whole = _looked(loaded, model, question.model_copy(update={"silenced": ()}), about)
             assert isinstance(whole.output, Vector)
             view = replace(view, output=replace(view.output, likeness=_cosine(view.output, whole.output)))
     return replace(view, seconds=time.perf_counter() - begun)
 
 
-def _looked(subject: Subject, model: Model, question: Question, about: About) -> View:
+def _looked(loaded: LoadedModel, model: Model, question: Question, about: About) -> View:
     edits = _edits(question.silenced, model)
     with ExitStack() as hooks:
         if edits:
             hooks.enter_context(edit(model, edits))
         match model:
             case EncoderDecoder():
-                return _translation(subject, model, question, about)
+                return _translation(loaded, model, question, about)
             case DecoderOnly():
-                return _continuation(subject, model, question, about)
+                return _continuation(loaded, model, question, about)
             case EncoderOnly():
-                return _reading(subject, model, question, about)
+                return _reading(loaded, model, question, about)
 
 
 # --- the three shapes --------------------------------------------------------------------------------------------
 
 
-def _translation(subject: Subject, model: EncoderDecoder, question: Question, about: About) -> View:
-    tokenizer, device = subject.tokenizer, model.device
-    translator = _translator(subject, model)
+def _translation(loaded: LoadedModel, model: EncoderDecoder, question: Question, about: About) -> View:
+    tokenizer, device = loaded.tokenizer, model.device
+    translator = _translator(loaded, model)
     [source] = translator.encode([question.text])
     _require_fit(len(source), about)
     target, complete, by = _translated(translator, source, question, about)
@@ -143,11 +143,11 @@ def _translation(subject: Subject, model: EncoderDecoder, question: Question, ab
     )
 
 
-def _translator(subject: Subject, model: EncoderDecoder) -> Translator:
-    if isinstance(subject, Translator):
-        return subject
-    own = config.Decoding.parse(getattr(subject, "decoding", {}), "decoding")
-    return Translator(model, subject.tokenizer, own)
+def _translator(loaded: LoadedModel, model: EncoderDecoder) -> Translator:
+    if isinstance(loaded, Translator):
+        return loaded
+    own = config.Decoding.parse(getattr(loaded, "decoding", {}), "decoding")
+    return Translator(model, loaded.tokenizer, own)
 
 
 def _translated(
@@ -175,13 +175,13 @@ def _translated(
     return best.tokens[:room], best.complete and len(best.tokens) <= room, by
 
 
-def _continuation(subject: Subject, model: DecoderOnly, question: Question, about: About) -> View:
-    tokenizer, device = subject.tokenizer, model.device
+def _continuation(loaded: LoadedModel, model: DecoderOnly, question: Question, about: About) -> View:
+    tokenizer, device = loaded.tokenizer, model.device
     if question.target is not None:
         raise InputError("this model goes on from a text: it has no translation to read along", "Leave it out.")
-    prompt, spans = _prompt(subject, question)
+    prompt, spans = _prompt(loaded, question)
     _require_fit(len(prompt) + len(question.forced), about)
-    ends = {*_own_ends(subject), *([] if tokenizer.specials.end is None else [tokenizer.specials.end])}
+    ends = {*_own_ends(loaded), *([] if tokenizer.specials.end is None else [tokenizer.specials.end])}
     room = min(question.tokens, about.longest - len(prompt) - len(question.forced))
     made, end = _went_on(model, prompt[:-1], prompt[-1], question.forced, ends, room, about)
     ids = [*prompt, *made]
@@ -203,24 +203,24 @@ def _continuation(subject: Subject, model: DecoderOnly, question: Question, abou
     )
 
 
-def _own_ends(subject: Subject) -> tuple[int, ...]:
+def _own_ends(loaded: LoadedModel) -> tuple[int, ...]:
     """The tokens that end this model's texts besides the tokenizer's end marker."""
-    decoding = getattr(subject, "decoding", {})
+    decoding = getattr(loaded, "decoding", {})
     own = decoding if isinstance(decoding, config.Generation) else config.Generation.parse(decoding, "decoding")
     return own.end_ids
 
 
-def _prompt(subject: Subject, question: Question) -> tuple[list[int], Tokens | None]:
+def _prompt(loaded: LoadedModel, question: Question) -> tuple[list[int], Tokens | None]:
     """The prompt's tokens, and what they were made from where that is the text alone."""
-    tokenizer = subject.tokenizer
+    tokenizer = loaded.tokenizer
     if question.chat:
         return tokenizer.encode_chat([{"role": "user", "content": question.text}]), None
     [spans] = tokenizer.tokens([question.text])
     return spans.ids, spans
 
 
-def _reading(subject: Subject, model: EncoderOnly, question: Question, about: About) -> View:
-    tokenizer, head = subject.tokenizer, model.config.head
+def _reading(loaded: LoadedModel, model: EncoderOnly, question: Question, about: About) -> View:
+    tokenizer, head = loaded.tokenizer, model.config.head
     if question.target is not None or question.forced:
         raise InputError("this model reads and does not write: there is nothing to begin with", "Leave it out.")
     if isinstance(head, config.MaskedLanguage) and tokenizer.specials.mask is not None:
@@ -230,10 +230,10 @@ def _reading(subject: Subject, model: EncoderOnly, question: Question, about: Ab
     if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
         tokens = tokens.cut(head.longest)
     _require_fit(len(tokens), about)
-    types = row(tokens.types, model.device) if model.config.embedding.types else None
+    token_type_ids = row(tokens.token_type_ids, model.device) if model.config.embedding.token_types else None
     with record(model, "*_attention.weights", "encoder.embedding.stream", "encoder.layers.*.stream") as seen:
-        model.hidden(row(tokens.ids, model.device), None, types)
-    output, predictions, lens = _said(subject, model, tokens, evidence.streams(seen), question)
+        model.hidden(row(tokens.ids, model.device), None, token_type_ids)
+    output, predictions, lens = _head_output(loaded, model, tokens, evidence.streams(seen), question)
     return View(
         about=about,
         question=question,
@@ -245,14 +245,14 @@ def _reading(subject: Subject, model: EncoderOnly, question: Question, about: Ab
     )
 
 
-def _said(
-    subject: Subject, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: Question
+def _head_output(
+    loaded: LoadedModel, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: Question
 ) -> tuple[Output, Sequence[Prediction], Lens | None]:
     """What the head says, what it expects at each position, and the lens, as far as the head has them."""
     match model.config.head:
         case config.MaskedLanguage():
             read = partial(_after, model)
-            mask, spelled = subject.tokenizer.specials.mask, spellings(subject.tokenizer)
+            mask, spelled = loaded.tokenizer.specials.mask, spellings(loaded.tokenizer)
             masks = tuple(place for place, token in enumerate(tokens.ids) if token == mask)
             stands = [None if token == mask else token for token in tokens.ids]
             predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
@@ -282,7 +282,7 @@ def _said(
 def _after(model: Model, x: Tensor) -> Tensor:
     """What the model would say, were this its last layer's stream. Shape: [1, P, D] -> [1, P, V or C]."""
     stack, _ = last_stack(model)
-    return said(model, scaled_output(model, stack.norm(x)))
+    return logits_of(model, scaled_output(model, stack.norm(x)))
 
 
 def _kinds(model: Model) -> dict[MapName, Group]:
@@ -348,7 +348,7 @@ def _edits(silenced: Iterable[Head], model: Model) -> dict[str, Edit]:
                 f"there is no head {one.head} in layer {one.layer} of '{one.map}'", f"Layers x heads: {sizes}."
             )
         off.setdefault(taps[one.layer], []).append(one.head)
-    return {name: silence(*heads) for name, heads in off.items()}
+    return {name: zero_ablate(*heads) for name, heads in off.items()}
 
 
 def _require_fit(tokens: int, about: About) -> None:

@@ -1,4 +1,4 @@
-"""From what a user has to passages: texts, pairs, or the rows that were held out when a model was trained."""
+"""From what a user has to examples: texts, pairs, or the rows that were held out when a model was trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 from sublayer import config
 from sublayer.data.jsonl import read_objects, text_of
 from sublayer.errors import DataError, InputError
-from sublayer.inspection.passages import Passage, of_pairs, of_tagged, of_texts, with_labels
+from sublayer.inspection.examples import Example, of_pairs, of_tagged, of_texts, with_labels
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.reading.filler import MASK, with_masks
@@ -20,7 +20,7 @@ REMEDY = 'Give JSON lines: {"source": …, "target": …}, {"text": …}, {"text
 
 def from_file(
     model: Model, tokenizer: Tokenizer, path: Path, *, limit: int, most: int, affixes: PairAffixes | None = None
-) -> list[Passage]:
+) -> list[Example]:
     """Rows of a file, as a model of this shape and head reads them; of more than `limit` as many, evenly over the file.
 
     Pairs have "source" and "target" (or "references", of which the first is read); a text has "text", a text for a
@@ -36,13 +36,13 @@ def from_file(
     rows = _rows(path, limit)
     if not rows:
         raise DataError(f"{path} has no rows", REMEDY)
-    found = _passages(model, tokenizer, rows, affixes, most)
+    found = _examples(model, tokenizer, rows, affixes, most)
     if not found:
         raise DataError(f"{path}: all {len(rows)} rows are empty, or longer than {most} tokens a side", "Give others.")
     return found
 
 
-def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Passage]:
+def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Example]:
     """Texts for a model of one stack; those of a masked-language model may have [MASK] in them."""
     found = of_texts(model, tokenizer, texts)
     if not isinstance(model, EncoderOnly) or not isinstance(model.config.head, config.MaskedLanguage):
@@ -56,8 +56,8 @@ def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Se
                     f"{model.config.max_length}",
                     "Shorten it or split it.",
                 )
-            types = tuple(tokens.types) if model.config.embedding.types else ()
-            found[number] = Passage(tuple(tokens.ids), types)
+            token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
+            found[number] = Example(tuple(tokens.ids), token_type_ids)
     return found
 
 
@@ -69,13 +69,13 @@ def _rows(path: Path, limit: int) -> list[tuple[str, dict[str, Any]]]:
     return [rows[place * len(rows) // limit] for place in range(limit)]
 
 
-def _passages(
+def _examples(
     model: Model,
     tokenizer: Tokenizer,
     rows: Sequence[tuple[str, dict[str, Any]]],
     affixes: PairAffixes | None,
     most: int,
-) -> list[Passage]:
+) -> list[Example]:
     if isinstance(model, EncoderDecoder):
         assert affixes is not None, "an encoder-decoder's texts have affixes around them"
         return of_pairs(model, tokenizer, affixes, [_pair(row, where) for where, row in rows], most=most)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sublayer.errors import ConfigError, SublayerError
 from sublayer.inspection import assets
+from sublayer.inspection.loaded_model import LoadedModel, describe
 from sublayer.inspection.look import look
-from sublayer.inspection.subject import Subject, describe
 from sublayer.inspection.view import Question
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def view(
-    model: Subject,
+    model: LoadedModel,
     text: str,
     *,
     target: str | None = None,

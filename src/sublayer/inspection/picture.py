@@ -12,7 +12,7 @@ import numpy as np
 from sublayer.drawing import drawing
 from sublayer.errors import InputError
 from sublayer.inspection.attention import AttentionMaps, TextMaps
-from sublayer.inspection.sheet import (
+from sublayer.inspection.canvas import (
     INK,
     LINE,
     MARGIN,

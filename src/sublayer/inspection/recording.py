@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sublayer.inspection.points import matching
+from sublayer.inspection.hook_points import matching
 
 
 class Recording(dict[str, list[Tensor]]):
@@ -35,7 +35,7 @@ class Recording(dict[str, list[Tensor]]):
 def record(model: nn.Module, *patterns: str) -> Generator[Recording]:
     """Keep what the taps and norms of `model` show while the block runs, in training, inference and generation alike.
 
-    A pattern is a shell pattern over their names, `*` crosses dots; `inspection/points.py` lists names and shapes.
+    A pattern is a shell pattern over their names, `*` crosses dots; `inspection/hook_points.py` lists names and shapes.
     In generation every step appends its own rows. What is kept is a copy: detached from the graph, and safe from later
     changes in place. Beside an `edit` of the same tap, a recording sees the value as the edits entered before it have
     left it: record inside `edit` to see what was made of it, outside to see what it was.

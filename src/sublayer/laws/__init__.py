@@ -74,12 +74,12 @@ LAWS: tuple[Law[Any], ...] = (
 
 def laws_of(model: Model) -> tuple[Law[Any], ...]:
     """The laws that apply to a model of this shape."""
-    return tuple(law for law in LAWS if not law.silence(model))
+    return tuple(law for law in LAWS if not law.not_applicable(model))
 
 
-def silent(model: Model) -> Mapping[str, str]:
+def not_applicable(model: Model) -> Mapping[str, str]:
     """The names of the laws that do not apply to a model of this shape, and why they do not."""
-    return {law.name: why for law in LAWS if (why := law.silence(model))}
+    return {law.name: why for law in LAWS if (why := law.not_applicable(model))}
 
 
 def check(model: Model, seed: int = 0) -> Iterator[Finding]:
@@ -126,7 +126,7 @@ __all__ = [
     "relative_error",
     "reordered_is_recomputed",
     "runner_is_modules",
-    "silent",
+    "not_applicable",
     "source_padding_is_unseen",
     "source_sees_its_window",
     "tapped_is_untapped",

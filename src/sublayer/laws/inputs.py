@@ -28,7 +28,7 @@ class Inputs:
     encoder-only      the text, 1 or more                 nothing: T is 0
 
     Shape: source [B, S], target [B, T] int64; source_lengths, target_lengths [B] int64, how many are real, None for
-    all; types [B, S] int64, the kinds of the source's tokens, where a model knows kinds.
+    all; token_type_ids [B, S] int64, the kinds of the source's tokens, where a model knows kinds.
     """
 
     source: Tensor
@@ -36,7 +36,7 @@ class Inputs:
     target: Tensor
     target_lengths: Tensor | None
     vocab_size: int
-    types: Tensor | None = None
+    token_type_ids: Tensor | None = None
 
     @classmethod
     def draw(cls, model: Model, seed: int = 0, *, rows: int = 4, length: int = 9) -> Self:
@@ -59,9 +59,9 @@ class Inputs:
 
         source, source_lengths = tokens(source_size), lengths(shortest, source_size)
         target, target_lengths = tokens(target_size), lengths(min(1, target_size), target_size)
-        kinds = model.config.embedding.types if isinstance(model, EncoderOnly) else 0
-        types = tokens(source_size, kinds) if kinds else None
-        return cls(source, source_lengths, target, target_lengths, model.config.vocab_size, types)
+        kinds = model.config.embedding.token_types if isinstance(model, EncoderOnly) else 0
+        token_type_ids = tokens(source_size, kinds) if kinds else None
+        return cls(source, source_lengths, target, target_lengths, model.config.vocab_size, token_type_ids)
 
     @property
     def rows(self) -> int:
@@ -86,7 +86,7 @@ class Inputs:
             source_lengths=None,
             target=self.target[row, target].unsqueeze(0),
             target_lengths=None,
-            types=None if self.types is None else self.types[row, source].unsqueeze(0),
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[row, source].unsqueeze(0),
         )
 
     def at(self, index: Tensor) -> Self:
@@ -97,7 +97,7 @@ class Inputs:
             source_lengths=None if self.source_lengths is None else self.source_lengths[index],
             target=self.target[index],
             target_lengths=None if self.target_lengths is None else self.target_lengths[index],
-            types=None if self.types is None else self.types[index],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[index],
         )
 
     def repeated(self, times: int) -> Self:

@@ -10,19 +10,19 @@ from typing import Generic, TypeVar, cast
 import torch
 
 from sublayer.errors import InputError
-from sublayer.laws.feeding import Feeding, feeding
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import Finding, finding, tolerance
+from sublayer.laws.model_adapter import ModelAdapter, adapt
 from sublayer.models import Model
 from sublayer.models.evaluating import evaluating
 
-F = TypeVar("F", bound=Feeding)
+F = TypeVar("F", bound=ModelAdapter)
 ROUNDINGS = 4
-"""Ways differ in the order of all their additions; `Feeding.rounding` tells of a single one, made in one way."""
+"""Ways differ in the order of all their additions; `ModelAdapter.rounding` tells of a single one, made in one way."""
 
 
 @dataclass(frozen=True)
-class Apart:
+class Discrepancy:
     """How far two ways were apart.
 
     error: relative. detail: what was compared. fault: what was wrong other than the numbers; replaces `detail`.
@@ -36,15 +36,15 @@ class Apart:
 
 
 class Law(Generic[F]):
-    """One law: ask it of a model, `law(model, inputs)`, or whether it has anything to say, `law.silence(model)`."""
+    """One law: ask it of a model, `law(model, inputs)`, or why it does not apply, `law.not_applicable(model)`."""
 
-    def __init__(self, name: str, needs: type[F], apart: Callable[[F, Inputs], Apart]) -> None:
-        self.name, self.needs, self._apart = name, needs, apart
-        update_wrapper(self, apart)
+    def __init__(self, name: str, needs: type[F], measure: Callable[[F, Inputs], Discrepancy]) -> None:
+        self.name, self.needs, self._measure = name, needs, measure
+        update_wrapper(self, measure)
 
-    def silence(self, model: Model) -> str:
+    def not_applicable(self, model: Model) -> str:
         """Why the law does not apply to a model of this shape; empty where it does."""
-        return "" if isinstance(feeding(model), self.needs) else self.needs.absent
+        return "" if isinstance(adapt(model), self.needs) else self.needs.absent
 
     def __call__(self, model: Model, inputs: Inputs) -> Finding:
         """What the law finds on `model`, which is not changed.
@@ -52,30 +52,30 @@ class Law(Generic[F]):
         Raises:
             InputError: the law does not apply to the model.
         """
-        if silence := self.silence(model):
-            raise InputError(f"the law '{self.name}' does not apply: {silence}", "Ask `silence` first.")
-        fed = feeding(model)
+        if why := self.not_applicable(model):
+            raise InputError(f"the law '{self.name}' does not apply: {why}", "Ask `not_applicable` first.")
+        adapter = adapt(model)
         with evaluating(model), torch.no_grad():
-            found = self._apart(cast("F", fed), inputs)
+            found = self._measure(cast("F", adapter), inputs)
             least = tolerance(model) if found.tolerance is None else found.tolerance
             # Measured only where it matters: a model that rounds well needs nothing more.
-            most = least if found.error <= least else allowed(fed, inputs, least)
+            most = least if found.error <= least else allowed(adapter, inputs, least)
         return finding(self.name, found.error, most, found.detail, fault=found.fault)
 
 
-def allowed(fed: Feeding, inputs: Inputs, least: float) -> float:
+def allowed(adapter: ModelAdapter, inputs: Inputs, least: float) -> float:
     """How far two ways may be apart on this very model: `least`, or some times what rounding alone does to it.
 
     A deep model with large numbers in its stream multiplies the last bit a hundredfold. But no more than a hundred
     times `least`, because a token that rounding sends to another expert would excuse anything.
     """
-    return least if least == 0.0 else min(max(least, ROUNDINGS * fed.rounding(inputs)), 100 * least)
+    return least if least == 0.0 else min(max(least, ROUNDINGS * adapter.rounding(inputs)), 100 * least)
 
 
-def law(name: str, needs: type[F]) -> Callable[[Callable[[F, Inputs], Apart]], Law[F]]:
+def law(name: str, needs: type[F]) -> Callable[[Callable[[F, Inputs], Discrepancy]], Law[F]]:
     """Make a law of a function that tries it.
 
     Args:
         name: the equivalence, as "this = that". needs: what the law asks of a shape.
     """
-    return lambda apart: Law(name, needs, apart)
+    return lambda measure: Law(name, needs, measure)

@@ -13,73 +13,73 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sublayer.laws.feeding import Decodes, Encodes, Stacked
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.law import Apart, law
+from sublayer.laws.law import Discrepancy, law
+from sublayer.laws.model_adapter import Decodes, Encodes, Stacked
 from sublayer.models.recurrent.encoder_decoder import RecurrentEncoder
 from sublayer.models.stack import Stack
 
 
 @law("causality", Decodes)
 @torch.enable_grad()
-def target_sees_its_past(fed: Decodes, inputs: Inputs) -> Apart:
+def target_sees_its_past(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """The logits at t depend on the tokens at t' exactly where t' <= t, and no farther than the windows reach."""
     size = inputs.target.shape[1]
-    seen = _Leaf(fed.model.decoder.embedding)
+    seen = _Leaf(adapter.model.decoder.embedding)
     with seen:
-        logits = fed.answer(inputs.alone(-1).repeated(size))
+        logits = adapter.answer(inputs.alone(-1).repeated(size))
     found = seen.gradient(_diagonal(logits))
     # The target is the end of what the decoder reads, which may begin with the source.
     distance = _distance(found.shape[1], found.device)[-size:]
-    allowed = (distance >= 0) & (distance <= _reach(fed.model.decoder))
+    allowed = (distance >= 0) & (distance <= _reach(adapter.model.decoder))
     return _judge(found, allowed, f"d logits / d embedding, {size} positions")
 
 
 @law("each layer's window", Stacked)
 @torch.enable_grad()
-def layers_see_their_windows(fed: Stacked, inputs: Inputs) -> Apart:
+def layers_see_their_windows(adapter: Stacked, inputs: Inputs) -> Discrepancy:
     """What leaves a layer depends on what entered it exactly where the window of that layer, and causality, allow.
 
     A layer by itself, because one that sees everything hides from the whole what another may not see.
     """
     alone = inputs.alone(-1)
-    layers = [_Layer(stack, index) for stack in fed.stacks for index in range(len(stack.layers))]
+    layers = [_Layer(stack, index) for stack in adapter.stacks for index in range(len(stack.layers))]
     with ExitStack() as entered:
         for layer in layers:
             entered.enter_context(layer)
         # As many rows as any stack has positions.
-        fed.answer(alone.repeated(alone.source.shape[1] + alone.target.shape[1]))
-    worst = max((layer.judge() for layer in layers), key=lambda apart: (bool(apart.fault), apart.error))
+        adapter.answer(alone.repeated(alone.source.shape[1] + alone.target.shape[1]))
+    worst = max((layer.judge() for layer in layers), key=lambda each: (bool(each.fault), each.error))
     fine = worst.error == 0.0 and not worst.fault
     return replace(worst, detail=f"d out / d in, {len(layers)} layers") if fine else worst
 
 
 @law("the encoder's view", Encodes)
 @torch.enable_grad()
-def source_sees_its_window(fed: Encodes, inputs: Inputs) -> Apart:
+def source_sees_its_window(adapter: Encodes, inputs: Inputs) -> Discrepancy:
     """The encoder's states depend on the source on both sides, and no farther than the windows reach.
 
     Those of a recurrent encoder that reads one way depend on what it has read.
     """
     size = inputs.source.shape[1]
-    seen = _Leaf(fed.model.encoder.embedding)
+    seen = _Leaf(adapter.model.encoder.embedding)
     with seen:
-        states = fed.states(inputs.alone(-1).repeated(size))
+        states = adapter.states(inputs.alone(-1).repeated(size))
     found = seen.gradient(_diagonal(states))
     distance = _distance(size, found.device)
-    allowed = distance.abs() <= _reach(fed.model.encoder)
-    if isinstance(fed.model.encoder, RecurrentEncoder) and fed.model.encoder.recurrence.directions == 1:
+    allowed = distance.abs() <= _reach(adapter.model.encoder)
+    if isinstance(adapter.model.encoder, RecurrentEncoder) and adapter.model.encoder.recurrence.directions == 1:
         allowed = allowed & (distance >= 0)
     return _judge(found, allowed, f"d states / d embedding, {size} positions")
 
 
 @law("padding is unseen", Encodes)
 @torch.enable_grad()
-def source_padding_is_unseen(fed: Encodes, inputs: Inputs) -> Apart:
+def source_padding_is_unseen(adapter: Encodes, inputs: Inputs) -> Discrepancy:
     """What a source is read for depends on every real token of it and on no padding."""
-    seen = _Leaf(fed.model.encoder.embedding)
+    seen = _Leaf(adapter.model.encoder.embedding)
     with seen:
-        read = fed.reading(inputs)
+        read = adapter.reading(inputs)
     found = seen.gradient(_weighed(read))
     return _judge(found, inputs.source_real, "d what is read / d embedding")
 
@@ -136,7 +136,7 @@ class _Layer:
     def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self.after = output
 
-    def judge(self) -> Apart:
+    def judge(self) -> Discrepancy:
         assert self.after is not None
         size = self.after.shape[1]
         found = self.before.gradient(_diagonal(self.after[:size]))[:size]
@@ -172,7 +172,7 @@ def _reach(reader: nn.Module) -> float:
     return sum(float("inf") if window is None else window - 1 for window in windows)
 
 
-def _judge(found: Tensor, allowed: Tensor, detail: str) -> Apart:
+def _judge(found: Tensor, allowed: Tensor, detail: str) -> Discrepancy:
     """Exactly zero where not allowed, more where allowed; the error is the largest leak, in units of the largest."""
     largest = found.max().item()
     leak = found.masked_fill(allowed, 0.0).max().item()
@@ -180,4 +180,4 @@ def _judge(found: Tensor, allowed: Tensor, detail: str) -> Apart:
     fault = f"{blind} of {int(allowed.sum())} gradients are zero that must not be: {detail}" if blind else ""
     if not bool(found.isfinite().all()):
         fault, leak = f"gradients that are not finite: {detail}", float("inf")
-    return Apart(leak / largest if largest else 0.0, detail, fault, tolerance=0.0)
+    return Discrepancy(leak / largest if largest else 0.0, detail, fault, tolerance=0.0)

@@ -12,30 +12,30 @@ from torch import Tensor
 
 from sublayer.fast.decoding.runner import Decodes as Model
 from sublayer.fast.decoding.runner import Runner
-from sublayer.laws.feeding import Decodes
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.law import Apart, law
+from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.measure import TOLERANCES, relative_error
+from sublayer.laws.model_adapter import Decodes
 from sublayer.models.backend import DecoderBackend
 
 ROWS = 3
 
 
 @law("runner = modules", Decodes)
-def runner_is_modules(fed: Decodes, inputs: Inputs) -> Apart:
+def runner_is_modules(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """A decode through the runner gives the logits of the same decode through the modules.
 
     One sentence alone, then a batch, ragged and not, with several hypotheses a sentence, which take one another's
     place, go back some tokens, of which some are dropped, and which others join. In float32 on a CPU, the only place
     where there is a runner.
     """
-    model, inputs = _at_home(fed.model, inputs)
+    model, inputs = _at_home(adapter.model, inputs)
     runner = Runner(model)
     if not runner.prepare():
-        return Apart(0.0, "this model has no runner: its modules step", tolerance=TOLERANCES[torch.float32])
+        return Discrepancy(0.0, "this model has no runner: its modules step", tolerance=TOLERANCES[torch.float32])
     even = replace(inputs, source_lengths=None)
     errors = [*_alone(model, runner, inputs), *_together(model, runner, inputs), *_together(model, runner, even)]
-    return Apart(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
+    return Discrepancy(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
 
 
 def _at_home(model: Model, inputs: Inputs) -> tuple[Model, Inputs]:

@@ -18,10 +18,10 @@ from sublayer.generation.beam import beam_search
 from sublayer.generation.constraints import NoRepeatNGram
 from sublayer.generation.greedy import greedy
 from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.laws.feeding import Decodes, Feeding
 from sublayer.laws.inputs import Inputs
-from sublayer.laws.law import Apart, allowed, law
+from sublayer.laws.law import Discrepancy, allowed, law
 from sublayer.laws.measure import tolerance
+from sublayer.laws.model_adapter import Decodes, ModelAdapter
 from sublayer.models import DecoderState
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.batching import padded
@@ -32,63 +32,63 @@ BEAM = 4
 
 
 @law("batched greedy = single greedy", Decodes)
-def batched_greedy_is_single(fed: Decodes, inputs: Inputs) -> Apart:
+def batched_greedy_is_single(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """Greedy search on a ragged batch, whose texts end at different times, says token for token what it says alone.
 
     Where rounding alone decides between two tokens, and there only, either will do; the finding then speaks of a tie.
     No token twice, where the vocabulary allows it: many a model falls into saying one for ever, whatever it is given.
     """
-    fed = _exact(fed)
-    backend = runner_for(fed.model)
+    adapter = _exact(adapter)
+    backend = runner_for(adapter.model)
     constraints = [NoRepeatNGram(1)] if inputs.vocab_size > inputs.target.shape[1] + 1 else []
 
-    def say(inputs: Inputs, request: DecodeRequest) -> Results:
+    def search(inputs: Inputs, request: DecodeRequest) -> Results:
         return greedy(backend, inputs.source, inputs.source_lengths, request, constraints=constraints)
 
-    request = _limits(inputs, say)
-    alone = [found for row in range(inputs.rows) for found in say(inputs.alone(row), request.of(row))]
-    return _same(fed, inputs, say(inputs, request), alone, _at_the_first_difference)
+    request = _request(inputs, search)
+    alone = [found for row in range(inputs.rows) for found in search(inputs.alone(row), request.of(row))]
+    return _same(adapter, inputs, search(inputs, request), alone, _at_the_first_difference)
 
 
 @law("beam of one = greedy", Decodes)
-def beam_of_one_is_greedy(fed: Decodes, inputs: Inputs) -> Apart:
+def beam_of_one_is_greedy(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """Beam search with one hypothesis finds what greedy search finds."""
-    fed = _exact(fed)
-    backend = runner_for(fed.model)
-    request = _limits(inputs, partial(_greedy, backend))
+    adapter = _exact(adapter)
+    backend = runner_for(adapter.model)
+    request = _request(inputs, partial(_greedy, backend))
     one = beam_search(backend, inputs.source, inputs.source_lengths, request, beam=1, length_penalty=0.0)
-    return _same(fed, inputs, one, _greedy(backend, inputs, request), _at_the_first_difference)
+    return _same(adapter, inputs, one, _greedy(backend, inputs, request), _at_the_first_difference)
 
 
 @law("batched beam = single beam", Decodes)
-def batched_beam_is_single(fed: Decodes, inputs: Inputs) -> Apart:
+def batched_beam_is_single(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """Beam search on a ragged batch, whose texts end at different times, finds what it finds on each alone."""
-    fed = _exact(fed)
-    backend = runner_for(fed.model)
-    request = _limits(inputs, partial(_greedy, backend))
+    adapter = _exact(adapter)
+    backend = runner_for(adapter.model)
+    request = _request(inputs, partial(_greedy, backend))
     batch = _beams(backend, inputs, request)
     alone = [found for row in range(inputs.rows) for found in _beams(backend, inputs.alone(row), request.of(row))]
-    return _same(fed, inputs, batch, alone, _in_all)
+    return _same(adapter, inputs, batch, alone, _in_all)
 
 
 @law("found = scored", Decodes)
-def found_is_scored(fed: Decodes, inputs: Inputs) -> Apart:
+def found_is_scored(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """The log-probability that beam search reports is what one forward pass gives for those tokens, and so is the score
     by which it chose them."""
-    fed = _exact(fed)
-    backend = runner_for(fed.model)
-    request = _limits(inputs, partial(_greedy, backend))
+    adapter = _exact(adapter)
+    backend = runner_for(adapter.model)
+    request = _request(inputs, partial(_greedy, backend))
     found = _beams(backend, inputs, request)
     error = 0.0
     for row, hypotheses in enumerate(found):
         outs = [hypothesis.tokens + [*request.end_ids] * hypothesis.complete for hypothesis in hypotheses]
         target, _ = padded([[request.first[row], *out[:-1]] for out in outs], 0, inputs.target.device)
-        logits = fed.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
+        logits = adapter.answer(replace(inputs.alone(row).repeated(len(outs)), target=target))
         for hypothesis, out, logs in zip(hypotheses, outs, logits.double().log_softmax(-1), strict=True):
             total = logs[torch.arange(len(out)), torch.tensor(out)].sum().item()
             for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
                 error = max(error, abs(claimed - total) / len(out) / _size(logits))
-    return Apart(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(fed))
+    return Discrepancy(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(adapter))
 
 
 def _greedy(backend: DecoderBackend[DecoderState], inputs: Inputs, request: DecodeRequest) -> Results:
@@ -99,34 +99,34 @@ def _beams(backend: DecoderBackend[DecoderState], inputs: Inputs, request: Decod
     return beam_search(backend, inputs.source, inputs.source_lengths, request, beam=BEAM, length_penalty=1.0)
 
 
-def _exact(fed: Decodes) -> Decodes:
+def _exact(adapter: Decodes) -> Decodes:
     """The model in float32 at least: in half precision tokens tie, and either of them is right."""
-    half = next(fed.model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    return replace(fed, model=copy.deepcopy(fed.model).float()) if half else fed
+    half = next(adapter.model.parameters()).dtype in (torch.float16, torch.bfloat16)
+    return replace(adapter, model=copy.deepcopy(adapter.model).float()) if half else adapter
 
 
-def _coarse(fed: Feeding) -> float:
+def _coarse(adapter: ModelAdapter) -> float:
     """Search adds up log-probabilities in float32, whatever the model computes in."""
-    return max(tolerance(fed.model), 1e-5)
+    return max(tolerance(adapter.model), 1e-5)
 
 
-def _limits(inputs: Inputs, say: Callable[[Inputs, DecodeRequest], Results]) -> DecodeRequest:
+def _request(inputs: Inputs, search: Callable[[Inputs, DecodeRequest], Results]) -> DecodeRequest:
     """Ragged limits, and as the end a token that comes up: the law holds for any, and shows more where some end early.
 
     Which token is the model's own end is not asked, because an untrained model may never say it.
 
     Args:
-        say: a search.
+        search: greedy or beam search.
     """
     size = inputs.target.shape[1]
     # The first end first, so that those that stay move up in the batch.
     steps = [max(1, size - row) for row in reversed(range(inputs.rows))]
     endless = DecodeRequest(first=[0] * inputs.rows, end_ids=frozenset(), steps=steps)
-    said = say(inputs.alone(0), endless.of(0))[0][0].tokens
-    return replace(endless, end_ids=frozenset({said[len(said) // 2]}))
+    found = search(inputs.alone(0), endless.of(0))[0][0].tokens
+    return replace(endless, end_ids=frozenset({found[len(found) // 2]}))
 
 
-def _same(fed: Decodes, inputs: Inputs, found: Results, expected: Results, tie: Tie) -> Apart:
+def _same(adapter: Decodes, inputs: Inputs, found: Results, expected: Results, tie: Tie) -> Discrepancy:
     """Equal tokens, and log-probabilities that agree.
 
     Other tokens of the same probability are a tie, of which either may come first.
@@ -136,16 +136,16 @@ def _same(fed: Decodes, inputs: Inputs, found: Results, expected: Results, tie: 
     """
     pairs = [(a, b) for left, right in zip(found, expected, strict=True) for a, b in zip(left, right, strict=False)]
     other = [(a, b) for a, b in pairs if (a.tokens, a.complete) != (b.tokens, b.complete)]
-    size = _size(fed.answer(inputs))
-    nats = allowed(fed, inputs, _coarse(fed)) * size if other else 0.0
+    size = _size(adapter.answer(inputs))
+    nats = allowed(adapter, inputs, _coarse(adapter)) * size if other else 0.0
     ties = sum(tie(a, b, nats) for a, b in other)
     different = sum(len(left) != len(right) for left, right in zip(found, expected, strict=True)) + len(other) - ties
     gaps = [abs(a.log_probability - b.log_probability) / _length(a) for a, b in pairs if (a, b) not in other]
-    return Apart(
+    return Discrepancy(
         max(gaps, default=0.0) / size,
         f"tokens of {len(pairs)} texts" + (f", {ties} of them up to a tie" if ties else ""),
         f"{different} of {len(pairs)} texts differ" if different else "",
-        tolerance=_coarse(fed),
+        tolerance=_coarse(adapter),
     )
 
 

@@ -41,14 +41,15 @@ class Encoder(Stack):
         tokens: Tensor,
         lengths: Tensor | None = None,
         *,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> Memory:
         """Shape: tokens [B, S] int64, lengths [B] int64 (padding on the right) -> states [B, S, D].
 
         Args:
-            types: kind of each token, [B, S] int64. segments: number of each token's text, [B, S] int64, where several
-                texts are packed in a row: they do not see each other, and positions begin anew.
+            token_type_ids: kind of each token, [B, S] int64.
+            segments: number of each token's text, [B, S] int64, where several texts are packed in a row: they do not
+                see each other, and positions begin anew.
         """
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
@@ -57,7 +58,7 @@ class Encoder(Stack):
         context = Context(
             positions,
             self.resolve(mask, positions, dtype=self.dtype, lengths=lengths),
-            token_types=types,
+            token_type_ids=token_type_ids,
             texts=None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments),
         )
         return Memory(self.through(tokens, context), lengths)

@@ -52,19 +52,20 @@ class EncoderOnly(nn.Module):
         self,
         tokens: Tensor,
         lengths: Tensor | None = None,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> Tensor:
         """The encoder's output.
 
         Args:
-            lengths: real tokens of each row (padding on the right). types: kind of each token, where the embedding
-                knows kinds. segments: number of each token's text, where several are packed in a row.
+            lengths: real tokens of each row (padding on the right).
+            token_type_ids: kind of each token, where the embedding knows kinds.
+            segments: number of each token's text, where several are packed in a row.
 
-        Shape: tokens [B, S], lengths [B], types and segments [B, S] int64 -> [B, S, D].
+        Shape: tokens [B, S], lengths [B], token_type_ids and segments [B, S] int64 -> [B, S, D].
         """
         require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
-        return self.encoder(tokens, lengths, types=types, segments=segments).states
+        return self.encoder(tokens, lengths, token_type_ids=token_type_ids, segments=segments).states
 
     def pooled(self, hidden: Tensor) -> Tensor | None:
         """What the pooler makes of the first token: tanh(W x + b), or None where there is no pooler.
@@ -97,11 +98,11 @@ class EncoderOnly(nn.Module):
         self,
         tokens: Tensor,
         lengths: Tensor | None = None,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> Tensor:
         """Shape: as in `hidden`; the result as the table above says."""
-        found = self.read(self.hidden(tokens, lengths, types, segments), lengths)
+        found = self.read(self.hidden(tokens, lengths, token_type_ids, segments), lengths)
         return self.logits(found) if self.output is None else self.project(found)
 
 

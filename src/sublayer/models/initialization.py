@@ -33,7 +33,7 @@ def initialize(model: nn.Module) -> None:
     """Fill every parameter of a model by the table above.
 
     Raises:
-        Unsaid: a part does not say how its weights begin.
+        NotProvided: a part does not say how its weights begin.
     """
     for module in model.modules():
         if isinstance(module, Part):

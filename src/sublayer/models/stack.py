@@ -22,7 +22,7 @@ from sublayer.nn.positions import Position, Rotation, build_position
 
 
 class Stack(nn.Module):
-    """Embedding, N blocks, and a last norm where the wiring leaves the stream unnormalized.
+    """Embedding, N blocks, and a last norm where the norm placement leaves the stream unnormalized.
 
     What the layers need to know of positions and masks is worked out once for all layers that are alike in it.
 
@@ -35,7 +35,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         attention = c.block.attention
-        self.causal, self.wiring = causal, c.block.wiring
+        self.causal, self.norm_placement = causal, c.block.norm_placement
         self.max_length = max_length
         self.embedding = embedding
 
@@ -52,7 +52,7 @@ class Stack(nn.Module):
         self.position = position(c.position)
         blocks = c.blocks
         self.layers = nn.ModuleList(Block(block, dim, cross=cross) for block in blocks)
-        self.norm = nn.Identity() if c.block.wiring == "post" else build_norm(c.block.norm, dim)
+        self.norm = nn.Identity() if c.block.norm_placement == "post" else build_norm(c.block.norm, dim)
         # Layers of a kind share their window and their positions; most stacks have one kind.
         kinds = [(block.attention.window, block.position) for block in blocks]
         self.kinds = list(dict.fromkeys(kinds))
@@ -62,7 +62,7 @@ class Stack(nn.Module):
 
     def quieten(self) -> None:
         """Scale down what each sub-layer writes to the stream, where no norm undoes it."""
-        if self.wiring not in ("pre", "parallel", "parallel-shared"):
+        if self.norm_placement not in ("pre", "parallel", "parallel-shared"):
             return
         writers = [weight for layer in self.layers for weight in cast("Block", layer).stream_writers()]
         for weight in writers:

@@ -98,7 +98,7 @@ class MultiHead(Part):
         if norm is not None:
             program.lower(norm, x, heads if self.norm_each_head else 1, True)
 
-    def _written(self, mixed: Tensor) -> Tensor:
+    def _projected(self, mixed: Tensor) -> Tensor:
         """[B, S, H, d] -> [B, S, D]."""
         return self.output(self.heads(mixed).flatten(2))
 
@@ -130,7 +130,7 @@ class SelfAttention(MultiHead):
             query, key = context.rotation.apply(query), context.rotation.apply(key)
         if context.cache is not None:
             key, value = context.cache.append(key, value)
-        return self._written(self._attend(query, key, value, context.mask))
+        return self._projected(self._attend(query, key, value, context.mask))
 
     def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
         heads, groups, width = self.head_count, self.groups, self.width
@@ -180,7 +180,7 @@ class CrossAttention(MultiHead):
             # [B * r, H, S, d] -> [B, H, r * S, d]
             query = query.view(-1, shared, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         mixed = self._attend(query, key, value, context.memory_mask)  # [B, r * S, H, d]
-        return self._written(mixed if shared == 1 else mixed.reshape(rows, -1, *mixed.shape[2:]))
+        return self._projected(mixed if shared == 1 else mixed.reshape(rows, -1, *mixed.shape[2:]))
 
     def lower(self, program: fast.Program, x: fast.Buffer, layer: fast.Layer) -> fast.Buffer:
         query = program.lower(self.query, x)

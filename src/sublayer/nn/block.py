@@ -33,8 +33,8 @@ class Block(nn.Module):
         self.cross_attention_sublayer = SubLayer(c, dim) if cross else None
         self.feed_forward = build_feed_forward(c.feed_forward, dim)
         self.feed_forward_sublayer = SubLayer(c, dim)
-        self.parallel = c.wiring.startswith("parallel")
-        self.shared_norm = build_norm(c.norm, dim) if c.wiring == "parallel-shared" else None
+        self.parallel = c.norm_placement.startswith("parallel")
+        self.shared_norm = build_norm(c.norm, dim) if c.norm_placement == "parallel-shared" else None
         self.stream = Tap()
 
     def stream_writers(self) -> list[Tensor]:
@@ -47,8 +47,8 @@ class Block(nn.Module):
         attend = partial(self.self_attention, context=context)
         if self.parallel:
             read = x if self.shared_norm is None else self.shared_norm(x)
-            mixed = self.self_attention_sublayer.written(read, attend)
-            return self.stream(x + mixed + self.feed_forward_sublayer.written(read, self.feed_forward))
+            mixed = self.self_attention_sublayer.residual_branch(read, attend)
+            return self.stream(x + mixed + self.feed_forward_sublayer.residual_branch(read, self.feed_forward))
         x = self.self_attention_sublayer(x, attend)
         if self.cross_attention is not None and self.cross_attention_sublayer is not None:
             x = self.cross_attention_sublayer(x, partial(self.cross_attention, context=context))
@@ -64,8 +64,8 @@ class Block(nn.Module):
 
         if self.parallel:
             read = x if self.shared_norm is None else program.lower(self.shared_norm, x)
-            mixed = self.self_attention_sublayer.lower_written(program, read, attend)
-            fed = self.feed_forward_sublayer.lower_written(program, read, feed)
+            mixed = self.self_attention_sublayer.lower_branch(program, read, attend)
+            fed = self.feed_forward_sublayer.lower_branch(program, read, feed)
             program.add(x, fed)
             program.add(x, mixed)
             return x

@@ -44,13 +44,14 @@ class Context:
     """What all layers of a stack have in common in one pass.
 
     positions: of the new tokens, int64 [S] or [B, S]. kinds: for each kind of layer who may attend to whom, and how
-    queries and keys are turned. token_types: int64 [B, S], or None. texts: number of the text that each token belongs
-    to, int64 [B, S], where somebody asks for it. cache: what was fed before. memory: the source, for each layer.
+    queries and keys are turned. token_type_ids: int64 [B, S], or None.
+    texts: number of the text that each token belongs to, int64 [B, S], where somebody asks for it.
+    cache: what was fed before. memory: the source, for each layer.
     """
 
     positions: Tensor
     kinds: Sequence[tuple[ResolvedMask, Rotation | None]]
-    token_types: Tensor | None = None
+    token_type_ids: Tensor | None = None
     texts: Tensor | None = None
     cache: KeyValueCache | None = None
     memory: Sequence[KeysValues] = ()

@@ -16,7 +16,7 @@ from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import Norm, build_norm
-from sublayer.nn.part import Part, Unsaid, under
+from sublayer.nn.part import NotProvided, Part, under
 from sublayer.nn.positions import Position
 from sublayer.nn.tap import Tap
 
@@ -32,7 +32,7 @@ class Embedding(Part):
         super().__init__()
         self.width = dim if c.width is None else c.width
         self.tokens = nn.Embedding(vocab_size, self.width)
-        self.types = nn.Embedding(c.types, self.width) if c.types else None
+        self.types = nn.Embedding(c.token_types, self.width) if c.token_types else None
         self.scale = math.sqrt(dim) if c.scale else 1.0
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
@@ -49,7 +49,7 @@ class Embedding(Part):
 
     def stream_axes(self) -> Mapping[str, int]:
         if not isinstance(self.widen, nn.Identity) or self.convolution is not None:
-            raise Unsaid(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
+            raise NotProvided(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
         norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
         return {"tokens.weight": 1, "types.weight": 1, **norm}
 
@@ -63,12 +63,12 @@ class Embedding(Part):
         if self.scale != 1.0:
             x = x * self.scale
         if self.types is not None:
-            x = x + (self.types.weight[0] if context.token_types is None else self.types(context.token_types))
+            x = x + (self.types.weight[0] if context.token_type_ids is None else self.types(context.token_type_ids))
         x = self.widen(self.dropout(self.norm(position.add(x, context.positions))))
         return self.stream(x if self.convolution is None else self.convolution(x, context.texts))
 
     def lower(self, program: fast.Program, positions: fast.Positions) -> fast.Buffer:
-        if self.types is not None or self.convolution is not None or self.tokens.max_norm is not None:
+        if self.token_types is not None or self.convolution is not None or self.tokens.max_norm is not None:
             raise fast.NotLowered("an embedding with types, a convolution or vectors that are rescaled")
         x = program.embed(self.tokens.weight, self.scale, positions)
         return program.lower(self.widen, program.lower(self.norm, x))

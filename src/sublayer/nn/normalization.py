@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sublayer import config, fast
-from sublayer.nn.part import Part, Unsaid
+from sublayer.nn.part import NotProvided, Part
 from sublayer.nn.tap import HookPoint
 
 
@@ -30,7 +30,7 @@ class Norm(Part, HookPoint):
 
         Shape: whole [..., D]; the map's argument and result the same.
         """
-        raise Unsaid(self, "what is linear of it at its scale", "Use the logit lens.")
+        raise NotProvided(self, "what is linear of it at its scale", "Use the logit lens.")
 
 
 class LayerNorm(Norm):

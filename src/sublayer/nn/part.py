@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sublayer.errors import InputError
 
 
-class Unsaid(InputError):
+class NotProvided(InputError):
     """A part does not say of itself what it was asked for."""
 
     def __init__(self, part: nn.Module, what: str, remedy: str) -> None:
@@ -31,18 +31,18 @@ class Part(nn.Module):
 
     def reset_parameters(self) -> None:
         """Fill the part's weights anew; those of the parts in it are filled by themselves, after."""
-        raise Unsaid(self, "how its weights begin", "Give it a method reset_parameters.")
+        raise NotProvided(self, "how its weights begin", "Give it a method reset_parameters.")
 
     def stream_axes(self) -> Mapping[str, int]:
         """For each parameter that reads from the residual stream or writes to it, which of its axes is the stream's.
 
         The parts in this one are asked for theirs here too.
         """
-        raise Unsaid(self, "which of its axes are the stream's", "Give it a method stream_axes.")
+        raise NotProvided(self, "which of its axes are the stream's", "Give it a method stream_axes.")
 
     def stream_writers(self) -> Sequence[Tensor]:
         """The weights whose products are added to the residual stream."""
-        raise Unsaid(self, "with which weights it writes to the stream", "Give it a method stream_writers.")
+        raise NotProvided(self, "with which weights it writes to the stream", "Give it a method stream_writers.")
 
 
 def under(name: str, axes: Mapping[str, int]) -> dict[str, int]:

@@ -23,47 +23,47 @@ from sublayer.nn.tap import Tap
 class SubLayer(nn.Module):
     """Joins a function to the residual stream: outer(x + dropout(after(f(before(x))))).
 
-    Each of the three norms is there or not; which are is all that the wiring says. The tap `output` sees what is
-    about to be added to the stream.
+    Each of the three norms is there or not; which are is all that the norm placement says. The tap `output` sees what
+    is about to be added to the stream.
 
     Args:
-        reads_norm: False where this sub-layer reads the stream as it is though its wiring has a norm before.
+        reads_norm: False where this sub-layer reads the stream as it is though its norm placement has a norm before.
     """
 
     def __init__(self, c: config.Block, dim: int, *, reads_norm: bool = True) -> None:
         super().__init__()
-        before = reads_norm and c.wiring in ("pre", "sandwich", "parallel")
+        before = reads_norm and c.norm_placement in ("pre", "sandwich", "parallel")
         self.before = build_norm(c.norm, dim) if before else None
-        self.after = build_norm(c.norm, dim) if c.wiring in ("sandwich", "output") else None
-        self.outer = build_norm(c.norm, dim) if c.wiring == "post" else None
+        self.after = build_norm(c.norm, dim) if c.norm_placement in ("sandwich", "output") else None
+        self.outer = build_norm(c.norm, dim) if c.norm_placement == "post" else None
         self.dropout = c.dropout
         self.output = Tap()
 
     def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]; `function` maps [B, S, D] to [B, S, D]."""
-        x = x + self.written(x, function)
+        x = x + self.residual_branch(x, function)
         return x if self.outer is None else self.outer(x)
 
-    def written(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What is to be added to the stream x. Shape: as in `forward`."""
-        written = function(x if self.before is None else self.before(x))
+    def residual_branch(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """The residual branch: what is to be added to the stream x. Shape: as in `forward`."""
+        branch = function(x if self.before is None else self.before(x))
         if self.after is not None:
-            written = self.after(written)
-        written = self.output(written)
+            branch = self.after(branch)
+        branch = self.output(branch)
         if self.dropout and self.training:
-            written = F.dropout(written, self.dropout)
-        return written
+            branch = F.dropout(branch, self.dropout)
+        return branch
 
     def lower(
         self, program: fast.Program, x: fast.Buffer, function: Callable[[fast.Buffer], fast.Buffer]
     ) -> fast.Buffer:
         """`forward`, on the stream x itself."""
-        program.add(x, self.lower_written(program, x, function))
+        program.add(x, self.lower_branch(program, x, function))
         return x if self.outer is None else program.lower(self.outer, x, 1, True)
 
-    def lower_written(
+    def lower_branch(
         self, program: fast.Program, x: fast.Buffer, function: Callable[[fast.Buffer], fast.Buffer]
     ) -> fast.Buffer:
-        """`written`."""
+        """`residual_branch`."""
         found = function(x if self.before is None else program.lower(self.before, x))
         return found if self.after is None else program.lower(self.after, found)

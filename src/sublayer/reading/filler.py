@@ -146,11 +146,13 @@ def _in_place(between: Sequence[str], word: str, tokenizer: Tokenizer) -> Tokens
         whole += word + part
     (tokens,) = tokenizer.tokens([whole])
     ids: list[int] = []
-    types: list[int] = []
+    token_type_ids: list[int] = []
     places: list[tuple[int, int]] = []
     texts: list[int | None] = []
     masked = [False] * len(spans)
-    for identifier, kind, (begin, end), part in zip(tokens.ids, tokens.types, tokens.spans, tokens.texts, strict=True):
+    for identifier, kind, (begin, end), part in zip(
+        tokens.ids, tokens.token_type_ids, tokens.spans, tokens.texts, strict=True
+    ):
         here = None
         # A space that is a token of its own stays, as it does before a word in training.
         if part is not None and tokenizer.pieces([identifier])[0].strip(SPACE):
@@ -163,9 +165,9 @@ def _in_place(between: Sequence[str], word: str, tokenizer: Tokenizer) -> Tokens
                 continue
             masked[here], identifier = True, mask
         ids.append(identifier)
-        types.append(kind)
+        token_type_ids.append(kind)
         places.append((begin, end))
         texts.append(part)
     if not all(masked):
         return None
-    return Tokens(ids, types, places, [None] * len(ids), texts)
+    return Tokens(ids, token_type_ids, places, [None] * len(ids), texts)

@@ -51,10 +51,10 @@ class Reader(Generic[Head]):
             if not any(text is not None for text in tokens.texts):
                 raise InputError(f"{what} {number} is empty", "Leave it out, or give it words.")
         for rows in by_length([len(tokens) for tokens in texts], batch_tokens):
-            ids, types, lengths = self._padded([texts[row] for row in rows])
+            ids, token_type_ids, lengths = self._padded([texts[row] for row in rows])
             ragged = None if int(lengths.min()) == ids.shape[1] else lengths
             with torch.inference_mode():
-                yield rows, self.model(ids, ragged, types), lengths
+                yield rows, self.model(ids, ragged, token_type_ids), lengths
             if progress is not None:
                 progress(len(rows))
 
@@ -62,9 +62,9 @@ class Reader(Generic[Head]):
         """Ids, kinds (where the model knows any) and lengths. Shape: [B, S], [B, S], [B] int64."""
         # What pads is masked, so any id does where the tokenizer has none for it.
         ids, lengths = padded([tokens.ids for tokens in texts], self.tokenizer.specials.pad or 0, self.model.device)
-        if not self.model.config.embedding.types:
+        if not self.model.config.embedding.token_types:
             return ids, None, lengths
-        return ids, padded([tokens.types for tokens in texts], 0, self.model.device)[0], lengths
+        return ids, padded([tokens.token_type_ids for tokens in texts], 0, self.model.device)[0], lengths
 
 
 def require_list(texts: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class AnswerScores:
     """Parts of `count` answers: those that are as expected, and those that are but for case and what stands around."""
 
     exact: float
@@ -67,12 +67,12 @@ def answers(
     return [Answer(*each) for each in zip(asked, expected, (one.text for one in made), cut, strict=True)]
 
 
-def judge(found: Sequence[str], expected: Sequence[str]) -> Judgement:
+def score_answers(found: Sequence[str], expected: Sequence[str]) -> AnswerScores:
     """How many are the same. A text that only begins with what was expected is another one."""
     pairs = list(zip(found, expected, strict=True))
     exact = sum(one == other for one, other in pairs)
     folded = sum(_folded(one) == _folded(other) for one, other in pairs)
-    return Judgement(exact / len(pairs), folded / len(pairs), len(pairs))
+    return AnswerScores(exact / len(pairs), folded / len(pairs), len(pairs))
 
 
 def _folded(text: str) -> str:

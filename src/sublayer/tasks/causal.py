@@ -20,7 +20,7 @@ from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
 from sublayer.tasks.objective import Objective, evaluating
-from sublayer.tasks.task import Encoding, Material, Task, begun
+from sublayer.tasks.task import Encoding, Material, Task, start_template
 from sublayer.text import Affixes, Specials, Tokenizer
 
 
@@ -113,9 +113,9 @@ class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
     def read_plain(self, path: Path) -> Rows[Document]:
         return read_plain_documents(path)
 
-    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+    def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """A language model's text begins with `<s>`."""
-        return plain.replace(template=begun(plain.start_id))
+        return plain.replace(template=start_template(plain.start_id))
 
     def examples(self, table: Rows[Document], how: Encoding) -> PackedDocuments:
         return packed_documents(

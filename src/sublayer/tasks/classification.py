@@ -53,7 +53,7 @@ def scores(model: EncoderOnly, batch: TextBatch) -> Tensor:
     there = batch.to(model.device)
     full = int(batch.lengths.min()) == batch.tokens.shape[1]
     lengths = None if full else there.lengths
-    return model.read(model.hidden(there.tokens, lengths, there.types), lengths).float()
+    return model.read(model.hidden(there.tokens, lengths, there.token_type_ids), lengths).float()
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Classifying(Objective[TextBatch]):
         measured = {"accuracy": confusion.accuracy, "macro_f1": confusion.macro_f1}
         return {"loss": nats / confusion.count, **measured}
 
-    def illustrate(self, folder: Path) -> None:
+    def plot(self, folder: Path) -> None:
         """The confusion matrix of the last evaluation, as confusion.png."""
         if self._last:
             confusion, picture = self._last[0], folder / "confusion.png"

@@ -35,14 +35,16 @@ def read_rows(task: Task[Any, T, Any], path: Path) -> T:
         DataError: the file is missing or without rows, or a row is not what the task asks of.
     """
     if not path.is_file():
-        raise DataError(f"there is no {path}", "Give --data FILE: text to judge the model on.")
+        raise DataError(f"there is no {path}", "Give --data FILE: text to evaluate the model on.")
     if path.suffix == ".jsonl":
         return task.read_plain(path)
     known = task.settings.sources
     source = config.Tsv if path.suffix == ".tsv" and "tsv" in known else SOURCES.get(path.suffix)
     if source is None or source.model_fields["type"].default not in known:
         suffixes = ", ".join(sorted({f".{kind}" for kind in _suffixes(task)}))
-        raise DataError(f"{path} is not what a model for the task '{task.name()}' is judged on", f"Give it {suffixes}.")
+        raise DataError(
+            f"{path} is not what a model for the task '{task.name()}' is evaluated on", f"Give it {suffixes}."
+        )
     made: dict[str, Any] = {"document": "file"} if source is config.PlainText else {}
     return task.read(source(path=path.name, **made), path.parent)
 

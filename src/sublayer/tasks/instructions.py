@@ -19,11 +19,11 @@ from sublayer.data.loader import validation
 from sublayer.data.tables.conversations import Conversation, read_conversations
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
-from sublayer.tasks.answers import answers, judge
+from sublayer.tasks.answers import answers, score_answers
 from sublayer.tasks.causal import Likelihood, Modelling
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.objective import evaluating
-from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, begun
+from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, start_template
 from sublayer.text import Specials, Tokenizer
 
 CHAT = (
@@ -91,8 +91,8 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedText
     def read_plain(self, path: Path) -> Rows[Conversation]:
         return read_conversations(config.Chat(path=path.name), path.parent)
 
-    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
-        return plain.replace(template=begun(plain.start_id), chat_template=CHAT)
+    def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+        return plain.replace(template=start_template(plain.start_id), chat_template=CHAT)
 
     def adopt(self, tokenizer: Tokenizer) -> Tokenizer:
         """Where it knows no form of a conversation, with ours."""
@@ -112,12 +112,12 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedText
         found = answers(loaded, table.rows, progress=how.progress(len(table)))
         seconds = time.perf_counter() - started
         cut = sum(each.cut for each in found)
-        judged = judge([each.answer for each in found], [each.expected for each in found])
+        scores = score_answers([each.answer for each in found], [each.expected for each in found])
         return Scored(
             {
-                "conversations": f"{judged.count:,} ({seconds:.1f} s)",
-                "exact": f"{judged.exact:.4f}   the answer, word for word",
-                "folded": f"{judged.folded:.4f}   but for case, and marks and spaces around it",
+                "conversations": f"{scores.count:,} ({seconds:.1f} s)",
+                "exact": f"{scores.exact:.4f}   the answer, word for word",
+                "folded": f"{scores.folded:.4f}   but for case, and marks and spaces around it",
             },
             warnings=[f"{cut} conversations are longer than the model's context: they lost their beginnings"]
             if cut

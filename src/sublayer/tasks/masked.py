@@ -59,7 +59,7 @@ class Unmasking(Objective[TextBatch]):
 def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
     """What the projection reads at the hidden places, and what stood there. Shape: [1, N, D], [1, N]."""
     there = batch.to(model.device)
-    hidden = model.hidden(there.tokens, there.lengths, there.types).flatten(0, 1)
+    hidden = model.hidden(there.tokens, there.lengths, there.token_type_ids).flatten(0, 1)
     target = there.target.flatten()
     asked = (target != IGNORE).nonzero().squeeze(1)
     return model.read(hidden.index_select(0, asked).unsqueeze(0)), target[asked].unsqueeze(0)

@@ -51,9 +51,9 @@ class Objective(ABC, Generic[B_contra]):
 
     @abstractmethod
     def evaluate(self, model: Any) -> dict[str, float]:
-        """The model as it stands, judged on the validation text, without dropout; the keys are of `config.MEASURES`."""
+        """Evaluate the model as it stands on the validation text, without dropout; keys as in `config.MEASURES`."""
 
-    def illustrate(self, folder: Path) -> None:  # Where the numbers say it all, nothing is drawn.
+    def plot(self, folder: Path) -> None:  # Where the numbers say it all, nothing is drawn.
         """Draw what the last evaluation found, where a number does not say it all."""
 
 

@@ -65,7 +65,7 @@ class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
     def read_plain(self, path: Path) -> Rows[Document]:
         return read_plain_documents(path)
 
-    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+    def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""
         return plain.replace(specials=specials)
 

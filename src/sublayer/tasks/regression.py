@@ -1,4 +1,4 @@
-"""Regression: a number for a text, or for two texts together, judged by how well it goes with the right ones.
+"""Regression: a number for a text, or for two texts together, evaluated by how well it goes with the right ones.
 
     loss = mean over the texts of (score - number)^2
 

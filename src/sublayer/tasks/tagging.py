@@ -1,4 +1,4 @@
-"""Tagging: a tag for each word, judged by whole spans."""
+"""Tagging: a tag for each word, evaluated by whole spans."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a task is: all that anybody asks about what a model is trained to do, as one value.
 
 A file of this folder holds one task: how its text is read, what stands around it, what a model is shown, what it is
-asked, how it is judged, and what is said of it. Whoever trains, judges or describes a model asks the task and knows no
-other way of telling one from another.
+asked, how it is evaluated, and what is said of it. Whoever trains, evaluates or describes a model asks the task and
+knows no other way of telling one from another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Encoding:
     """How text becomes examples.
 
     max_length: tokens of a row. labels: in the order of the model's head. decoding: what an encoder-decoder's texts
-    begin with. positions: those of a model that is judged on the examples, which then leave no row out: one that is
+    begin with. positions: those of a model that is evaluated on the examples, which then leave no row out: one that is
     longer is cut there. Unset in training, where rows over `max_length` are left out.
     """
 
@@ -44,15 +44,15 @@ class Encoding:
     positions: int | None = None
 
     @classmethod
-    def of(cls, recipe: config.Recipe, tokenizer: Tokenizer, *, judged: bool) -> Encoding:
-        """As a recipe says it whose labels are filled in; to train on the examples, or to judge a model."""
-        positions = recipe.model.max_length if judged else None
+    def of(cls, recipe: config.Recipe, tokenizer: Tokenizer, *, evaluation: bool) -> Encoding:
+        """As a recipe says it whose labels are filled in; to train on the examples, or to evaluate a model."""
+        positions = recipe.model.max_length if evaluation else None
         return cls(tokenizer, recipe.data.max_length, head_labels(recipe.model), recipe.decoding, positions)
 
 
 @dataclass(frozen=True)
 class Material(Generic[T, E]):
-    """What a model is judged on, while it is trained or afterwards.
+    """What a model is evaluated on, while it is trained or afterwards.
 
     recipe: with the labels filled in. table: the text as it was read. examples: the same, as the task shows it to a
     model. training: what is trained on; None where nothing is.
@@ -140,7 +140,7 @@ class Task(ABC, Generic[C, T, E]):
 
     @classmethod
     def without_recipe(cls, room: int) -> dict[str, Any]:
-        """The settings, as plain data, where a model is judged whose recipe nobody knows.
+        """The settings, as plain data, where a model is evaluated whose recipe nobody knows.
 
         Args:
             room: tokens of a row.
@@ -163,13 +163,13 @@ class Task(ABC, Generic[C, T, E]):
         """The special tokens that the task needs beside those that every tokenizer has."""
         return ()
 
-    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+    def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """A tokenizer trained here, with what the task wants around texts; an encoder reads `<s> text </s>`.
 
         Args:
             specials: those of `plain`, the extra ones among them.
         """
-        return plain.replace(template=framed(plain.start_id, plain.end_id), specials=specials)
+        return plain.replace(template=start_end_template(plain.start_id, plain.end_id), specials=specials)
 
     def adopt(self, tokenizer: Tokenizer) -> Tokenizer:
         """The tokenizer of a model to begin with."""
@@ -183,7 +183,7 @@ class Task(ABC, Generic[C, T, E]):
         plain = Tokenizer.train(training.spelled(ends=ends), recipe, extra)
         mask = plain.special_id(MASK)
         others = tuple(found for token in extra if (found := plain.special_id(token)) is not None and found != mask)
-        return self.dress(plain, Specials.of({**plain.specials.roles, "mask": mask}, others))
+        return self.with_template(plain, Specials.of({**plain.specials.roles, "mask": mask}, others))
 
     # --- what a model is shown, and asked ------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Task(ABC, Generic[C, T, E]):
             ConfigError: the model's head means something else than the task does.
         """
 
-    # --- how a model is judged -----------------------------------------------------------------------------------
+    # --- how a model is evaluated -----------------------------------------------------------------------------------
 
     def measure(self, model: Any, recipe: config.Recipe, table: T, tokenizer: Tokenizer) -> Measured:
         """What the training was watched with, on all rows of `table`; nothing is changed in the model.
@@ -219,7 +219,7 @@ class Task(ABC, Generic[C, T, E]):
         Raises:
             DataError: a row has a label that the model does not know.
         """
-        examples = self.examples(table, Encoding.of(recipe, tokenizer, judged=True))
+        examples = self.examples(table, Encoding.of(recipe, tokenizer, evaluation=True))
         found = self.objective(Material(recipe, table, examples, tokenizer)).evaluate(model)
         report = examples.report
         return Measured(found, report.kept, report.noun, tuple(map(str, report.noted)))
@@ -270,12 +270,12 @@ def head_labels(model: config.Model) -> tuple[str, ...]:
     return head.labels if isinstance(head, config.Classification | config.Tagging) else ()
 
 
-def framed(start: int, end: int) -> Template:
+def start_end_template(start: int, end: int) -> Template:
     """`start text end`, and `start text end second end` with the second text's part of type 1."""
     first = (Slot(start), Slot(text=0), Slot(end))
     return Template(first, (*first, Slot(text=1, type=1), Slot(end, type=1)))
 
 
-def begun(start: int) -> Template:
+def start_template(start: int) -> Template:
     """`start text`: what a language model goes on from."""
     return Template.around((start,), ())

@@ -1,4 +1,4 @@
-"""Translation: the loss of section 5.4, judged by BLEU of greedy translations."""
+"""Translation: the loss of section 5.4, evaluated by BLEU of greedy translations."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
     def read_plain(self, path: Path) -> Pairs:
         return sources.read_plain(path)
 
-    def dress(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
+    def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""
         return plain.replace(specials=specials)
 

@@ -20,7 +20,7 @@ def export(
     folder: Path,
     *,
     max_length: int | None = None,
-    types: bool = True,
+    token_type_ids: bool = True,
     side: Literal["left", "right"] = "right",
 ) -> None:
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat_template.jinja if there is one.
@@ -32,7 +32,7 @@ def export(
 
     Args:
         max_length: the longest text that the model takes, in tokens.
-        types: whether the model reads kinds of tokens (`token_type_ids`); one that does not refuses them.
+        token_type_ids: whether the model reads kinds of tokens; one that does not refuses them.
         side: on which side shorter texts are filled up; of a model that goes on from texts, the left.
 
     Raises:
@@ -63,7 +63,7 @@ def export(
         **named,
         "added_tokens_decoder": _added(backend),
         "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"],
+        "model_input_names": ["input_ids", *(["token_type_ids"] if token_type_ids else []), "attention_mask"],
         "padding_side": side,
     }
     if max_length is not None:

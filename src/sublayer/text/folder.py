@@ -44,8 +44,8 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|__[a-z]{2,3}__|>>[A-Za-z_
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a folder says beside its vocabulary."""
+class _FolderSettings:
+    """The settings of a tokenizer folder, all but its vocabulary."""
 
     config: Mapping[str, Any]
     extra: tuple[str, ...]
@@ -77,61 +77,61 @@ def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -
         CheckpointError: there are no files of a tokenizer, they are damaged or contradict each other, their kind is not
             known, or `sentencepiece` is needed and not installed.
     """
-    said = _read_said(folder)
+    settings = _read_settings(folder)
     with library_errors(f"{folder} has no tokenizer that can be read", ANEW):
-        return _built(folder, said, side)
+        return _built(folder, settings, side)
 
 
-def _built(folder: Path, said: _Said, side: Literal["source", "target"]) -> Tokenizer:
+def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "target"]) -> Tokenizer:
     size: int | None = None
     if (folder / "tokenizer.json").is_file():
-        family = _family_if_known(said)
+        family = _family_if_known(settings)
         backend = read_backend(folder / "tokenizer.json")
-        _settle(backend, said, family)
+        _settle(backend, settings, family)
         template = None
     elif (folder / "vocab.txt").is_file():
-        _, family = family_of(said.class_name, said.architecture, "vocab.txt")
-        backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), said.config)
-        template = family.placed(said.config)
+        _, family = family_of(settings.class_name, settings.architecture, "vocab.txt")
+        backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), settings.config)
+        template = family.placed(settings.config)
     elif (folder / "source.spm").is_file():
         family = _family("Marian")
-        backend, size = _marian(folder, said, side)
-        template = family.placed(said.config)
+        backend, size = _marian(folder, settings, side)
+        template = family.placed(settings.config)
     elif any((folder / name).is_file() for name in _PIECE_MODELS):
         path = next(folder / name for name in _PIECE_MODELS if (folder / name).is_file())
-        name, family = family_of(said.class_name, said.architecture, path.name)
-        backend, size = _pieces(path, name, family, said)
-        template = family.placed(said.config)
+        name, family = family_of(settings.class_name, settings.architecture, path.name)
+        backend, size = _pieces(path, name, family, settings)
+        template = family.placed(settings.config)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        _, family = family_of(said.class_name, said.architecture, "vocab.json and merges.txt")
+        _, family = family_of(settings.class_name, settings.architecture, "vocab.json and merges.txt")
         backend = byte_level(
             read_vocab_json(folder / "vocab.json"),
             read_merges(folder / "merges.txt"),
             words=family.words,
-            prefix_space=bool(said.config.get("add_prefix_space", False)),
+            prefix_space=bool(settings.config.get("add_prefix_space", False)),
             compose=family.compose,
             trims=family.trims,
         )
-        template = family.placed(said.config)
+        template = family.placed(settings.config)
     else:
         others = [name for name in ("tekken.json", "tokenizer.tiktoken") if (folder / name).exists()]
         raise CheckpointError(
             f"{folder} has no tokenizer that is read here" + (f", only {others[0]}" if others else ""),
             "It needs a tokenizer.json, a vocab.txt, a vocab.json with merges.txt, or a SentencePiece model.",
         )
-    _add_tokens(backend, said, family, folder)
-    specials = _specials(backend, said, family)
+    _add_tokens(backend, settings, family, folder)
+    specials = _specials(backend, settings, family)
     if template is None and "language" in family.around and specials.languages:
         # Which language stands there, and on which side, is a matter of the configuration too.
-        template = family.placed(said.config)
-    _put_marks(backend, said, specials, template, family, whole=(folder / "tokenizer.json").is_file())
-    return Tokenizer(backend, specials, chat_template=said.chat_template, size=size)
+        template = family.placed(settings.config)
+    _put_marks(backend, settings, specials, template, family, whole=(folder / "tokenizer.json").is_file())
+    return Tokenizer(backend, specials, chat_template=settings.chat_template, size=size)
 
 
 # --- what the folder says --------------------------------------------------------------------------------------------
 
 
-def _read_said(folder: Path) -> _Said:
+def _read_settings(folder: Path) -> _FolderSettings:
     def read(name: str) -> dict[str, Any]:
         return read_object(folder / name, remedy=ANEW) if (folder / name).is_file() else {}
 
@@ -146,7 +146,7 @@ def _read_said(folder: Path) -> _Said:
     for token, identifier in read("added_tokens.json").items():
         require(identifier, repr(token), "token", str(folder / "added_tokens.json"))
         added.setdefault(identifier, {"content": token})
-    return _Said(
+    return _FolderSettings(
         config,
         tuple(filter(None, map(_content, extra))),
         added,
@@ -179,14 +179,14 @@ def _family(name: str) -> Family:
     return family_of(name, None, "")[1]
 
 
-def _family_if_known(said: _Said) -> Family:
-    name = name_of(said.class_name, said.architecture)
-    if said.class_name in {"PreTrainedTokenizerFast", "TokenizersBackend"} or name is None:
+def _family_if_known(settings: _FolderSettings) -> Family:
+    name = name_of(settings.class_name, settings.architecture)
+    if settings.class_name in {"PreTrainedTokenizerFast", "TokenizersBackend"} or name is None:
         return Family()
     return _family(name)
 
 
-def _settle(backend: Backend, said: _Said, family: Family) -> None:
+def _settle(backend: Backend, settings: _FolderSettings, family: Family) -> None:
     """What the configuration decides, whatever tokenizer.json says: the rule of the class that it names.
 
     Parts of another kind than the class has are left as they are.
@@ -194,14 +194,14 @@ def _settle(backend: Backend, said: _Said, family: Family) -> None:
     normal = described(backend.normalizer)
     if family.normalizes and normal.get("type") == "BertNormalizer":
         normal |= {
-            "handle_chinese_chars": said.config.get("tokenize_chinese_chars", True),
-            "strip_accents": said.config.get("strip_accents"),
-            "lowercase": said.config.get("do_lower_case", True),
+            "handle_chinese_chars": settings.config.get("tokenize_chinese_chars", True),
+            "strip_accents": settings.config.get("strip_accents"),
+            "lowercase": settings.config.get("do_lower_case", True),
         }
         backend.normalizer = _part("normalizer", normal)
     if family.prefixes is None:
         return
-    given = said.config.get("add_prefix_space")
+    given = settings.config.get("add_prefix_space")
     spaced = family.prefixes if given is None else bool(given)
     for name in ("pre_tokenizer", "post_processor"):
         before = described(getattr(backend, name))
@@ -226,11 +226,11 @@ def _part(name: str, plain: Mapping[str, Any]) -> Any:
 # --- special tokens --------------------------------------------------------------------------------------------------
 
 
-def _add_tokens(backend: Backend, said: _Said, family: Family, folder: Path) -> None:
+def _add_tokens(backend: Backend, settings: _FolderSettings, family: Family, folder: Path) -> None:
     """The tokens that the configuration adds to the vocabulary, in the order of their ids."""
     from tokenizers import AddedToken
 
-    for identifier, token in sorted(said.added.items()):
+    for identifier, token in sorted(settings.added.items()):
         content = str(token["content"])
         flags = {
             key: bool(token[key])
@@ -247,19 +247,19 @@ def _add_tokens(backend: Backend, said: _Said, family: Family, folder: Path) -> 
                 "Copy the folder anew: its files do not belong together.",
             )
     marked = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    named = [said.token(role, family) for role in ROLES]
-    tokens = [cast("dict[str, Any]", token) for token in said.config.values() if isinstance(token, dict)]
+    named = [settings.token(role, family) for role in ROLES]
+    tokens = [cast("dict[str, Any]", token) for token in settings.config.values() if isinstance(token, dict)]
     spaced = {token.get("content") for token in tokens if token.get("lstrip")}
-    for content in dict.fromkeys([*named, *said.extra]):
+    for content in dict.fromkeys([*named, *settings.extra]):
         if content and content not in marked:
             # "<mask>" stands for a word and the space before it (RoBERTa and its kin).
             left = content == "<mask>" or content in spaced
             backend.add_special_tokens([AddedToken(content, lstrip=left, normalized=False, special=True)])
 
 
-def _specials(backend: Backend, said: _Said, family: Family) -> Specials:
+def _specials(backend: Backend, settings: _FolderSettings, family: Family) -> Specials:
     parts = {
-        field: backend.token_to_id(token) if (token := said.token(role, family)) else None
+        field: backend.token_to_id(token) if (token := settings.token(role, family)) else None
         for role, field in ROLES.items()
     }
     languages = {
@@ -274,7 +274,7 @@ def _specials(backend: Backend, said: _Said, family: Family) -> Specials:
 
 def _put_marks(
     backend: Backend,
-    said: _Said,
+    settings: _FolderSettings,
     specials: Specials,
     template: tuple[str, str] | None,
     family: Family,
@@ -282,14 +282,14 @@ def _put_marks(
 ) -> None:
     """What is put around texts: the family's way where the file has none, and what the configuration says of ends."""
     if template is not None:
-        language = _first_language(said, specials) if "language" in template[0] else None
+        language = _first_language(settings, specials) if "language" in template[0] else None
         put_around(backend, Template(*(_slots(backend, each, language) for each in template)))
-    starts, ends = said.config.get("add_bos_token"), said.config.get("add_eos_token")
+    starts, ends = settings.config.get("add_bos_token"), settings.config.get("add_eos_token")
     # Where there is a tokenizer.json, it says what stands around a text, and these do not count.
     if whole or (starts is None and ends is None):
         return
-    start = f"{said.token('bos_token', family)} " if starts and specials.start is not None else ""
-    end = f" {said.token('eos_token', family)}" if ends and specials.end is not None else ""
+    start = f"{settings.token('bos_token', family)} " if starts and specials.start is not None else ""
+    end = f" {settings.token('eos_token', family)}" if ends and specials.end is not None else ""
     second = f" {start.strip()}:1" * bool(start) + " B:1" + f"{end}:1" * bool(end)
     put_around(
         backend, Template(*(_slots(backend, each, None) for each in (f"{start}A{end}", f"{start}A{end}{second}")))
@@ -307,7 +307,7 @@ def _slots(backend: Backend, written: str, language: int | None) -> tuple[Slot, 
     return tuple(slots)
 
 
-def _first_language(said: _Said, specials: Specials) -> int:
+def _first_language(settings: _FolderSettings, specials: Specials) -> int:
     """The language that the configuration names, else English, else the first one."""
     known = dict(specials.languages)
     if not known:
@@ -315,7 +315,7 @@ def _first_language(said: _Said, specials: Specials) -> int:
             "the tokenizer is one of several languages, and its files name none",
             "Copy the folder whole: special_tokens_map.json or tokenizer_config.json lists them.",
         )
-    named = str(said.config.get("src_lang"))
+    named = str(settings.config.get("src_lang"))
     wanted = (named, f"__{named}__", "en_XX", "eng_Latn", "__en__", next(iter(known)))
     return next(known[code] for code in wanted if code in known)
 
@@ -323,11 +323,11 @@ def _first_language(said: _Said, specials: Specials) -> int:
 # --- SentencePiece ---------------------------------------------------------------------------------------------------
 
 
-def _pieces(path: Path, name: str, family: Family, said: _Said) -> tuple[Backend, int | None]:
+def _pieces(path: Path, name: str, family: Family, settings: _FolderSettings) -> tuple[Backend, int | None]:
     model = read_piece_model(path)
     if name == "Llama":
-        model = replace(model, only_first=said.config.get("legacy") is False)
-    languages = said.languages or list(family.languages)
+        model = replace(model, only_first=settings.config.get("legacy") is False)
+    languages = settings.languages or list(family.languages)
     if name == "M2M100":
         ids = read_vocab_json(path.with_name("vocab.json"))
         ids |= {language: len(ids) + place for place, language in enumerate(languages)}
@@ -335,8 +335,8 @@ def _pieces(path: Path, name: str, family: Family, said: _Said) -> tuple[Backend
     return backend_of(model.with_pieces(family.layout(model.pieces, languages))), None
 
 
-def _marian(folder: Path, said: _Said, side: str) -> tuple[Backend, int | None]:
-    separate = bool(said.config.get("separate_vocabs"))
+def _marian(folder: Path, settings: _FolderSettings, side: str) -> tuple[Backend, int | None]:
+    separate = bool(settings.config.get("separate_vocabs"))
     vocabulary = "target_vocab.json" if separate and side == "target" else "vocab.json"
     return _renumbered(read_piece_model(folder / f"{side}.spm"), read_vocab_json(folder / vocabulary))
 

@@ -63,8 +63,8 @@ def _built(metadata: Mapping[str, Any]) -> Tokenizer:
             f"the GGUF file's tokenizer is of the kind {kind!r} (tokenizer.ggml.model)", 'Read are "gpt2" and "llama".'
         )
     specials = _specials(metadata, backend)
-    before = _if_said(metadata, "add_bos_token", starts, specials.start)
-    after = _if_said(metadata, "add_eos_token", False, specials.end)
+    before = _affix(metadata, "add_bos_token", starts, specials.start)
+    after = _affix(metadata, "add_eos_token", False, specials.end)
     put_around(backend, Template.around(before, after, [*after, *before]))
     return Tokenizer(backend, specials, chat_template=_chat_template(metadata))
 
@@ -170,5 +170,5 @@ def _specials(metadata: Mapping[str, Any], backend: Backend) -> Specials:
     return Specials.of(parts, [i for i in marked if i not in parts.values()])
 
 
-def _if_said(metadata: Mapping[str, Any], key: str, otherwise: bool, identifier: int | None) -> list[int]:
+def _affix(metadata: Mapping[str, Any], key: str, otherwise: bool, identifier: int | None) -> list[int]:
     return [identifier] if metadata.get(f"tokenizer.ggml.{key}", otherwise) and identifier is not None else []

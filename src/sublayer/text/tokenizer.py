@@ -126,12 +126,12 @@ class Tokenizer:
         try:
             if not beside.is_file():
                 return cls(backend)
-            unsaid = read_object(beside, remedy="Copy the folder anew.")
+            extras = read_object(beside, remedy="Copy the folder anew.")
             return cls(
                 backend,
-                Specials.read(unsaid["specials"]),
-                chat_template=unsaid["chat_template"],
-                size=unsaid["size"],
+                Specials.read(extras["specials"]),
+                chat_template=extras["chat_template"],
+                size=extras["size"],
             )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error.what}", error.remedy) from None
@@ -148,13 +148,13 @@ class Tokenizer:
             StorageError: the disk refused; what was there before is untouched.
         """
         files.write_text(path, self._backend.to_str(pretty=True))
-        unsaid = self._unsaid()
-        if unsaid is None:
+        extras = self._extras()
+        if extras is None:
             _beside(path).unlink(missing_ok=True)  # of another tokenizer that stood here
         else:
-            files.write_json(_beside(path), unsaid)
+            files.write_json(_beside(path), extras)
 
-    def _unsaid(self) -> dict[str, Any] | None:
+    def _extras(self) -> dict[str, Any] | None:
         """What `tokenizer.json` does not say; None where it goes without saying."""
         whole = None not in (self._own.pad, self._own.start, self._own.end, self._own.unknown)
         if whole and self.specials == self._own and self.chat_template is None and self._size is None:
@@ -191,9 +191,9 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
         plain = json.loads(self._backend.to_str(), parse_float=_single)
-        unsaid = self._unsaid()
-        if unsaid is not None:
-            plain = {"tokenizer": plain, "unsaid": unsaid}
+        extras = self._extras()
+        if extras is not None:
+            plain = {"tokenizer": plain, "unsaid": extras}
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 

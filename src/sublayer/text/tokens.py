@@ -13,7 +13,7 @@ class Tokens:
 
     Attributes:
         ids: token ids.
-        types: token types (BERT's segments): 0, or 1 for the second text and what belongs to it.
+        token_type_ids: token types (BERT's segments): 0, or 1 for the second text and what belongs to it.
         spans: the characters of its own text that each token stands for, from (included) to (excluded); (0, 0) for a
             token that no text has.
         words: the number of the word that each token is of, counted from 0 in each text; None for what no text has.
@@ -21,7 +21,7 @@ class Tokens:
     """
 
     ids: list[int]
-    types: list[int]
+    token_type_ids: list[int]
     spans: list[tuple[int, int]]
     words: list[int | None]
     texts: list[int | None]
@@ -42,7 +42,7 @@ class Tokens:
         kept = [place for place in range(len(self)) if place not in left_out]
         return Tokens(
             [self.ids[place] for place in kept],
-            [self.types[place] for place in kept],
+            [self.token_type_ids[place] for place in kept],
             [self.spans[place] for place in kept],
             [self.words[place] for place in kept],
             [self.texts[place] for place in kept],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.training.learned import learned
+from sublayer.training.trainable import trainable_parameters
 
 
 class Average:
@@ -19,7 +19,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._live = learned(model)
+        self._live = trainable_parameters(model)
 
     def update(self, step: int) -> None:
         """Take the weights after `step` (from 1) into account."""

@@ -24,12 +24,13 @@ import torch
 
 from sublayer import config
 from sublayer.config.difference import differences
+from sublayer.config.former_names import with_present_names
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
 from sublayer.tasks.held_out import write_rows
 from sublayer.training.progress import Reporter
-from sublayer.training.work import Work
+from sublayer.training.task_data import TaskData
 
 FILE = "conditions.json"
 
@@ -47,10 +48,10 @@ class Conditions:
     machine: Mapping[str, str]
 
     @staticmethod
-    def here(recipe: config.Recipe, work: Work, device: torch.device) -> Conditions:
+    def here(recipe: config.Recipe, data: TaskData, device: torch.device) -> Conditions:
         """Those of this moment."""
-        held = (("validation", work.splits.validation), ("test", work.splits.test))
-        text = {"training": work.digest, **{name: _digest(write_rows(table)) for name, table in held}}
+        held = (("validation", data.splits.validation), ("test", data.splits.test))
+        text = {"training": data.digest, **{name: _digest(write_rows(table)) for name, table in held}}
         return Conditions(json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device))
 
 
@@ -74,7 +75,7 @@ def read_conditions(folder: Path) -> Conditions | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         recipe, text, machine = (dict(held[name]) for name in ("recipe", "text", "machine"))
-        return Conditions(recipe, text, int(held["threads"]), machine)
+        return Conditions(with_present_names(recipe), text, int(held["threads"]), machine)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", "Put it back, or remove it to go on without comparing."

@@ -1,4 +1,4 @@
-"""A trained model judged on text that was held out: what `sublayer evaluate` does."""
+"""A trained model evaluated on text that was held out: what `sublayer evaluate` does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sublayer.tasks.held_out import read_rows
 from sublayer.tasks.task import Scored, Scoring
 
 CONTEXT = 1024
-"""Tokens that a language model is judged in at most, where no recipe says how many it was trained with."""
+"""Tokens that a language model is evaluated in at most, where no recipe says how many it was trained with."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model that is judged. recipe: how it came about; or, of one from elsewhere, what its shape is for."""
+class EvaluatedModel:
+    """A model that is evaluated. recipe: how it came about; or, of one from elsewhere, what its shape is for."""
 
     folder: Path
     loaded: Any
@@ -28,35 +28,35 @@ class Subject:
 
     @property
     def task(self) -> AnyTask:
-        """What it is judged at."""
+        """What it is evaluated at."""
         return task_of(self.recipe.task)
 
 
-def read_subject(path: Path, device: Any, asked: str | None = None) -> Subject:
+def read_model(path: Path, device: Any, asked: str | None = None) -> EvaluatedModel:
     """The model in a folder, read once, with its recipe.
 
     Args:
-        asked: the task that it is judged at, where no recipe says it.
+        asked: the task that it is evaluated at, where no recipe says it.
 
     Raises:
         CheckpointError: there is no whole model. ConfigError: no recipe says what the model is for, and nor does its
             shape; or it does not do what is asked.
     """
-    contents = model_folder.read(path, device)
+    bundle = model_folder.read(path, device)
     folder = model_folder.find(path)
-    loaded = model_folder.ready(contents, path)
-    recipe = recipe_of(folder, contents.model.config, asked)
-    return Subject(folder, loaded, recipe.model_copy(update={"model": contents.model.config}))
+    loaded = model_folder.ready(bundle, path)
+    recipe = recipe_of(folder, bundle.model.config, asked)
+    return EvaluatedModel(folder, loaded, recipe.model_copy(update={"model": bundle.model.config}))
 
 
-def evaluate(subject: Subject, data: Path | None, how: Scoring) -> Scored:
+def evaluate(evaluated: EvaluatedModel, data: Path | None, how: Scoring) -> Scored:
     """The scores of a model on what was held out when it was trained, or on a file (`held_out.read_rows`).
 
     Raises:
         DataError: the text cannot be read, or no row of it fits. ConfigError: as in `Task.score`.
     """
-    path = subject.folder / "test.jsonl" if data is None else data
-    return subject.task.score(subject.loaded, subject.recipe, read_rows(subject.task, path), how)
+    path = evaluated.folder / "test.jsonl" if data is None else data
+    return evaluated.task.score(evaluated.loaded, evaluated.recipe, read_rows(evaluated.task, path), how)
 
 
 def recipe_of(folder: Path, model: config.Model, asked: str | None = None) -> config.Recipe:
@@ -76,11 +76,11 @@ def recipe_of(folder: Path, model: config.Model, asked: str | None = None) -> co
     if task is None:
         raise ConfigError(f"nothing says what {folder} is for", "Train it for a task.")
     room, kind = min(model.max_length, CONTEXT), task.kind.sources[0]
-    # Nothing is read from it: whoever judges the model names a file.
+    # Nothing is read from it: whoever evaluates the model names a file.
     source = {"type": kind, "name" if kind == "corpus" else "path": "none"}
     return config.Recipe.parse(
         {
-            "name": "judged",
+            "name": "evaluated",
             "task": task.without_recipe(room),
             "data": {"source": source, "max_length": room},
             "model": model.plain(),

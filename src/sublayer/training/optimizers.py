@@ -20,16 +20,16 @@ from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
-from sublayer.training.learned import learned
 from sublayer.training.muon import Muon
 from sublayer.training.schedules import paper_peak
+from sublayer.training.trainable import trainable_parameters
 
 
 class Optimizers:
     """One or two optimizers that share the parameters, driven as one."""
 
     def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in learned(model).items()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in trainable_parameters(model).items()}
         self.parts = _build(model, training, dim)
         grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
         assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
@@ -89,7 +89,7 @@ class Optimizers:
 
 def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimizer]:
     choice = training.optimizer
-    everything = list(learned(model).values())
+    everything = list(trainable_parameters(model).values())
     # By what a parameter does, not by its shape: tables of positions and of relative biases have two dimensions too,
     # and a projection to the vocabulary that is tied is an embedding.
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}

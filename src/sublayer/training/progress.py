@@ -43,7 +43,7 @@ class _Long(ProgressColumn):
         self._busy = busy
 
     def render(self, task: Task) -> Text:
-        return Text(self._busy.said() or "")
+        return Text(self._busy.message() or "")
 
 
 class Busy:
@@ -57,7 +57,7 @@ class Busy:
         """Something else begins; nothing, where `what` is empty."""
         self._what, self._since = what, time.monotonic()
 
-    def said(self) -> str | None:
+    def message(self) -> str | None:
         """How long it is taking, where that is long."""
         what, seconds = self._what, time.monotonic() - self._since
         return f"{what} is taking {seconds:.0f} s" if what and seconds >= self.quiet else None
@@ -149,7 +149,7 @@ class Lines:
     def _beat(self) -> None:
         """Until the end: where no line has been said for long, say what takes so long."""
         while not self._ended.wait(self._every / 10):
-            long = self._busy.said()
+            long = self._busy.message()
             if long is not None and time.monotonic() - self._said >= self._every:
                 self.say(long)
 

@@ -17,10 +17,10 @@ from sublayer.models import Model
 from sublayer.tasks.held_out import write_rows
 from sublayer.tasks.objective import Objective
 from sublayer.tasks.scores import UNLEARNED
-from sublayer.training.card import model_card
-from sublayer.training.learned import learned
+from sublayer.training.model_card import model_card
 from sublayer.training.progress import Reporter
-from sublayer.training.work import Start, Work
+from sublayer.training.task_data import Start, TaskData
+from sublayer.training.trainable import trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Result:
     """
 
     out: Path
-    work: Work
+    data: TaskData
     model: Model
     objective: Objective[AnyBatch]
     start: Start | None
@@ -39,7 +39,7 @@ class Result:
     def write(self) -> None:
         """The model folder with its card and the held-out rows; beside it, what the last evaluation looks like."""
         self._write(self.out / "model")
-        self.objective.illustrate(self.out)
+        self.objective.plot(self.out)
 
     def write_unfinished(self, step: int) -> None:
         """The same of a run that has not ended, in a folder of its own; nothing where an earlier end left a model."""
@@ -48,33 +48,33 @@ class Result:
             write_json(self.out / UNFINISHED / model_folder.STEP, {"step": step})
 
     def _write(self, folder: Path) -> None:
-        recipe = self.work.recipe
-        contents = model_folder.Contents(self.model, self.work.tokenizer)
+        recipe = self.data.recipe
+        bundle = model_folder.ModelBundle(self.model, self.data.tokenizer)
         if self.start is not None:
-            contents = replace(contents, decoding=self.start.decoding, imported=self.start.imported)
+            bundle = replace(bundle, decoding=self.start.decoding, imported=self.start.imported)
             if recipe.adapter is not None:
-                adapted = Adapted(recipe.adapter, self.start.base, learned(self.model))
-                contents = replace(contents, adapted=adapted)
+                adapted = Adapted(recipe.adapter, self.start.base, trainable_parameters(self.model))
+                bundle = replace(bundle, adapted=adapted)
         if isinstance(recipe.model, config.EncoderDecoder | config.RecurrentEncoderDecoder):
-            contents = replace(contents, decoding=recipe.decoding.plain())
-        card = model_card(recipe, self.work.splits, self.model, self.out)
-        model_folder.write(folder, contents, model_folder.Papers(dump_toml(recipe), card))
-        write_text(folder / "test.jsonl", write_rows(self.work.splits.test))
+            bundle = replace(bundle, decoding=recipe.decoding.plain())
+        card = model_card(recipe, self.data.splits, self.model, self.out)
+        model_folder.write(folder, bundle, model_folder.ModelCard(dump_toml(recipe), card))
+        write_text(folder / "test.jsonl", write_rows(self.data.splits.test))
 
-    def judge(self, reporter: Reporter) -> None:
+    def evaluate(self, reporter: Reporter) -> None:
         """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
-        folder, table = self.out / "model", self.work.splits.test
+        folder, table = self.out / "model", self.data.splits.test
         try:
             model = model_folder.read(folder, self.model.device).model
-            found = self.work.task.measure(model, self.work.recipe, table, self.work.tokenizer)
+            found = self.data.task.measure(model, self.data.recipe, table, self.data.tokenizer)
         except DataError as error:
-            reporter.say(f"not judged on what was held out: {error}")
+            reporter.say(f"not evaluated on what was held out: {error}")
             return
         reporter.say(f"held out: {found}")
         # A BLEU of 0.0 alone may be that of short texts that are all right; their loss is then low.
         guessing = found.scores["loss"] > math.log(self.model.config.vocab_size) / 2
         if round(found.scores.get("bleu", 1.0), 1) == 0 and guessing:
             reporter.say(UNLEARNED)
-        card = model_card(self.work.recipe, self.work.splits, self.model, self.out, found)
+        card = model_card(self.data.recipe, self.data.splits, self.model, self.out, found)
         write_text(folder / "README.md", card)
         write_json(folder / "scores.json", {"held_out": found.scores, found.noun: found.count})

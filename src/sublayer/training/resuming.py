@@ -17,7 +17,7 @@ from sublayer.training.conditions import Conditions, changes, read_conditions, r
 from sublayer.training.progress import Reporter
 from sublayer.training.run_folder import remove_all_but_recipe
 from sublayer.training.runtime import resolve_precision
-from sublayer.training.work import Work
+from sublayer.training.task_data import TaskData
 
 
 def begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Recipe:
@@ -37,7 +37,9 @@ MAY_CHANGE = ("steps", "minutes", "validate_every", "checkpoint_every", "keep_ch
 """Settings of the training that may be others when it goes on: how long it is, and what does not change its steps."""
 
 
-def resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device, reporter: Reporter) -> config.Recipe:
+def resumed(
+    recipe: config.Recipe, out: Path, data: TaskData, device: torch.device, reporter: Reporter
+) -> config.Recipe:
     """The resolved recipe that the run in `out` began with, with what may change as it is in `recipe`.
 
     Raises:
@@ -60,7 +62,7 @@ def resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device, 
         )
     began = read_conditions(out)
     if began is not None:
-        here = Conditions.here(before, work, device)
+        here = Conditions.here(before, data, device)
         require_same(began, before, here, out, {f"training.{name}" for name in MAY_CHANGE})
         say_what_differs(began, here, reporter)
     if new != old:
@@ -70,7 +72,7 @@ def resumed(recipe: config.Recipe, out: Path, work: Work, device: torch.device, 
     return before
 
 
-def last_checkpoint(out: Path, work: Work) -> Checkpoint | None:
+def last_checkpoint(out: Path, data: TaskData) -> Checkpoint | None:
     """The last checkpoint of the run in `out`, if there is one.
 
     Raises:
@@ -78,7 +80,7 @@ def last_checkpoint(out: Path, work: Work) -> Checkpoint | None:
     """
     last = checkpoint.listed(out / "checkpoints")
     saved = checkpoint.read(last[-1]) if last else None
-    if saved is not None and saved.progress.text != work.digest:
+    if saved is not None and saved.progress.text != data.digest:
         raise DataError(
             f"the training text or the tokenizer is not what {out} began with",
             "Put back the text and tokenizer.json as they were, or start another run.",

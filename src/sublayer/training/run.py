@@ -35,15 +35,15 @@ from sublayer.training import checkpoint, conditions
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.conditions import Conditions, threads_of_run, write_conditions
 from sublayer.training.curves import draw_curves
-from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, require_tensorboard, seconds_after
 from sublayer.training.progress import Reporter
 from sublayer.training.result import Result
 from sublayer.training.resuming import begun, going_on, last_checkpoint, mark_stale, resumed
 from sublayer.training.run_folder import alone, check_folder
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.trainer import SHARE, Surroundings, Trainer
-from sublayer.training.work import Start, Work, begin_from, objective, prepare
+from sublayer.training.task_data import Start, TaskData, begin_from, objective, prepare
+from sublayer.training.trainable import trainable_parameters
+from sublayer.training.trainer import SHARE, Trainer, TrainerContext
 
 
 def train(
@@ -64,24 +64,24 @@ def train(
 
 
 def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
-    work = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
-    recipe = _with_paths(work.recipe, loaded.folder)
+    data = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
+    recipe = _with_paths(data.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model).to(device)
     start = None if recipe.start is None else _begin(model, recipe, recipe.start, out, reporter)
     if start is not None:
         recipe = recipe.model_copy(update={"start": start.begun})
-    loader = Loader(work.training, recipe.training.batches, recipe.seed)
+    loader = Loader(data.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
-    recipe = resumed(recipe, out, work, device, reporter) if resume else begun(recipe, out, device)
-    work = replace(work, recipe=recipe)
-    _furnish(out, work, device)
-    saved = last_checkpoint(out, work) if resume else None
+    recipe = resumed(recipe, out, data, device, reporter) if resume else begun(recipe, out, device)
+    data = replace(data, recipe=recipe)
+    _furnish(out, data, device)
+    saved = last_checkpoint(out, data) if resume else None
     if saved is not None and recipe.training.early_stopping is None:
         mark_stale(out / "model", recipe.training, saved.progress)
-    result = Result(out, work, model, objective(work), start)
+    result = Result(out, data, model, objective(data), start)
     trainer = _trainer(result, loader, saved, device, reporter)
     finished = _trained(trainer, saved, partial(_draw, out, recipe.name))
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
@@ -89,7 +89,7 @@ def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.devic
             result.write()
     if finished:
         remove_parts(out / UNFINISHED, model_folder.PARTS)
-        result.judge(reporter)
+        result.evaluate(reporter)
     return finished
 
 
@@ -109,24 +109,24 @@ def _begin(model: Model, recipe: config.Recipe, asked: config.Checkpoint, out: P
     return start
 
 
-def _furnish(out: Path, work: Work, device: torch.device) -> None:
+def _furnish(out: Path, data: TaskData, device: torch.device) -> None:
     """Write what stands beside recipe.toml, which makes a folder a run; also for a run that was killed before this."""
     for written in (out, out / "checkpoints", out / "model"):
         clear_leftovers(written)
-    checkpoint.prune(out / "checkpoints", work.recipe.training.keep_checkpoints)
+    checkpoint.prune(out / "checkpoints", data.recipe.training.keep_checkpoints)
     if device.type == "cpu" and not (out / "machine.json").is_file():
         write_machine(machine(), out / "machine.json")
     if not (out / conditions.FILE).is_file() and not checkpoint.listed(out / "checkpoints"):
-        write_conditions(out, Conditions.here(work.recipe, work, device))
-    work.tokenizer.save(out / "tokenizer.json")
+        write_conditions(out, Conditions.here(data.recipe, data, device))
+    data.tokenizer.save(out / "tokenizer.json")
 
 
 def _trainer(
     result: Result, loader: Loader[AnyBatch], saved: Checkpoint | None, device: torch.device, reporter: Reporter
 ) -> Trainer[AnyBatch]:
     """What trains `result`; from a checkpoint the log goes on where that was written."""
-    out, work, model = result.out, result.work, result.model
-    c, examples = work.recipe.training, work.training
+    out, data, model = result.out, result.data, result.model
+    c, examples = data.recipe.training, data.training
     precision = resolve_precision(c.precision, device)
     products = str(precision).removeprefix("torch.")
     count = f"{len(examples):,} {examples.report.noun}"
@@ -134,7 +134,7 @@ def _trainer(
     kept_bytes = saved.progress.metrics_bytes if saved else 0
     # Before the log is opened, which then ends there.
     replayed = seconds_after(out / "metrics.jsonl", kept_bytes)
-    around = Surroundings(
+    context = TrainerContext(
         log=MetricsLog(out / "metrics.jsonl", kept_bytes=kept_bytes, tensorboard=c.tensorboard),
         reporter=reporter,
         checkpoints=out / "checkpoints",
@@ -143,8 +143,8 @@ def _trainer(
         replayed=replayed,
         from_scratch=result.start is None,
     )
-    trainer = Trainer(model, loader, result.objective, c, precision=precision, around=around)
-    trainer.progress = replace(trainer.progress, text=work.digest)
+    trainer = Trainer(model, loader, result.objective, c, precision=precision, context=context)
+    trainer.progress = replace(trainer.progress, text=data.digest)
     if c.minutes is not None:
         reporter.say(_how_long(c.minutes))
     return trainer
@@ -165,13 +165,15 @@ def _how_long(minutes: float) -> str:
 
 def _counted(model: Model) -> str:
     """How many parameters there are, and how many of them learn where not all do."""
-    every, learning = (sum(p.numel() for p in some) for some in (model.parameters(), learned(model).values()))
+    every, learning = (
+        sum(p.numel() for p in some) for some in (model.parameters(), trainable_parameters(model).values())
+    )
     return f"{every:,} parameters" if every == learning else f"{learning:,} of {every:,} parameters learn,"
 
 
 def _trained(trainer: Trainer[AnyBatch], saved: Checkpoint | None, draw: Callable[[], None]) -> bool:
     """Train, from the checkpoint where there is one, and draw the curves whatever happens."""
-    log, reporter = trainer.around.log, trainer.around.reporter
+    log, reporter = trainer.context.log, trainer.context.reporter
     try:
         if saved is not None:
             trainer.restore(saved)

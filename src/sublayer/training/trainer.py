@@ -26,11 +26,11 @@ from sublayer.training import checkpoint, clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
 from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
-from sublayer.training.doubts import Doubts
-from sublayer.training.learned import learned
 from sublayer.training.metrics import MetricsLog, RunningMean
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.progress import Reporter
+from sublayer.training.trainable import trainable_parameters
+from sublayer.training.training_warnings import TrainingWarnings
 
 SHARE = 0.1
 """The most of the training's time that validations take in a run in minutes, the last one apart; and so for saving."""
@@ -39,7 +39,7 @@ B = TypeVar("B", bound=AnyBatch)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainerContext:
     """What the loop talks to.
 
     checkpoints: folder to write them to. improved: called when early stopping's metric is the best so far, saved: after
@@ -72,9 +72,9 @@ class Trainer(Generic[B]):
         c: config.Training,
         *,
         precision: torch.dtype,
-        around: Surroundings,
+        context: TrainerContext,
     ) -> None:
-        self.model, self.loader, self.objective, self.c, self.around = model, loader, objective, c, around
+        self.model, self.loader, self.objective, self.c, self.context = model, loader, objective, c, context
         self.precision = precision
         self.optimizers = Optimizers(model, c, model.config.dim)
         self.average = build_average(model, c.averaging)
@@ -84,14 +84,14 @@ class Trainer(Generic[B]):
         self._validation = self._saving = 0.0
         self._still = 0
         """Steps since the clock moved."""
-        self._compiled = _WithHidden(model, _compiled(model.hidden, around.reporter)) if c.compile else model
-        self._parameters = list(learned(model).values())
+        self._compiled = _WithHidden(model, _compiled(model.hidden, context.reporter)) if c.compile else model
+        self._parameters = list(trainable_parameters(model).values())
 
     @cached_property
-    def _doubts(self) -> Doubts:
+    def _warnings(self) -> TrainingWarnings:
         """Asked only where somebody is told of the steps."""
-        least = self.objective.least if self.around.from_scratch else 0
-        return Doubts(self.c, self.objective.unit, least, self.objective.choices(self.model.config))
+        least = self.objective.least if self.context.from_scratch else 0
+        return TrainingWarnings(self.c, self.objective.unit, least, self.objective.choices(self.model.config))
 
     def train(self) -> bool:
         """Train to the end. Returns False where the user interrupted; the state is saved either way.
@@ -105,7 +105,7 @@ class Trainer(Generic[B]):
         with interruptible() as interrupted:
             while not self._finished():
                 group = list(islice(batches, self.c.accumulate))
-                self.around.reporter.busy(f"step {self.progress.step + 1:,}")
+                self.context.reporter.busy(f"step {self.progress.step + 1:,}")
                 started = time.perf_counter()
                 place = clock.place(self.c, self.progress.step, self.progress.time)
                 loss, norm, tokens = self._step([batch for _, batch in group], place.factor)
@@ -125,21 +125,21 @@ class Trainer(Generic[B]):
 
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
-        self.around.reporter.busy("saving")
+        self.context.reporter.busy("saving")
         started = time.perf_counter()
-        self.progress = replace(self.progress, metrics_bytes=self.around.log.bytes)
+        self.progress = replace(self.progress, metrics_bytes=self.context.log.bytes)
         tensors = {
-            "model": learned(self.model),
+            "model": trainable_parameters(self.model),
             "optimizer": self.optimizers.state(),
             "average": self.average.state(),
             "random": checkpoint.random_state(self.model.device),
         }
         path = checkpoint.write(
-            self.around.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints
+            self.context.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints
         )
         if not self._finished():
             with self.average.applied():
-                self.around.saved(self.progress.step)
+                self.context.saved(self.progress.step)
         self._saving = time.perf_counter() - started
         self.progress = replace(self.progress, saving=round(self.progress.saving + self._saving, 3))
         return path
@@ -150,7 +150,7 @@ class Trainer(Generic[B]):
         Raises:
             CheckpointError: it is of another model.
         """
-        own = learned(self.model)
+        own = trainable_parameters(self.model)
         weights = saved.tensors["model"]
         other = {name for name in {*own, *weights} if name not in own or name not in weights}
         other |= {name for name in {*own} - other if own[name].shape != weights[name].shape}
@@ -211,7 +211,7 @@ class Trainer(Generic[B]):
     def _count(self, cursor: Cursor, took: float, place: clock.Place) -> None:
         """The step is done: count it, and its time; of one that was done before, the time that it took then."""
         p = self.progress
-        seconds = self.around.replayed.get(p.step + 1)
+        seconds = self.context.replayed.get(p.step + 1)
         if seconds is None:
             seconds = clock.counted(self.c, p.time, took)
         time = p.time.after(seconds, warmed=place.warmed)
@@ -248,19 +248,19 @@ class Trainer(Generic[B]):
         return not near and spent + takes <= SHARE * p.seconds
 
     def _validate(self) -> None:
-        self.around.reporter.busy("validation")
+        self.context.reporter.busy("validation")
         started = time.perf_counter()
         with self.average.applied():
             found = self.objective.evaluate(self.model)
             better = self._judge(found)
             if better and self.c.early_stopping is not None:
-                self.around.improved()
+                self.context.improved()
         self._validation = time.perf_counter() - started
         spent = round(self.progress.validating + self._validation, 3)
         self.progress = p = replace(self.progress, validating=spent)
         measured = {f"valid/{name}": value for name, value in found.items()}
-        self.around.log.write({"step": p.step, "seconds": round(p.seconds, 3), **measured})
-        self.around.reporter.say(f"validation at step {p.step} ({p.seconds / 60:.1f} min): {shown(found)}")
+        self.context.log.write({"step": p.step, "seconds": round(p.seconds, 3), **measured})
+        self.context.reporter.say(f"validation at step {p.step} ({p.seconds / 60:.1f} min): {shown(found)}")
 
     def _judge(self, found: Mapping[str, float]) -> bool:
         """Whether this validation is the best so far; counts those that are not."""
@@ -275,7 +275,7 @@ class Trainer(Generic[B]):
 
     def _report(self, loss: float, norm: float, tokens: int, seconds: float) -> None:
         p = self.progress
-        self.around.log.write(
+        self.context.log.write(
             {
                 "step": p.step,
                 "epoch": p.epoch,
@@ -292,9 +292,9 @@ class Trainer(Generic[B]):
         # A clock that stands still, or goes by a coarse tick, must not end a run.
         seconds = max(seconds, 1e-6)
         speed = f"{tokens / seconds:,.0f} {self.objective.unit}/s"
-        self.around.reporter.step(p.step, last, mean, speed, left)
-        for doubt in self._doubts.after(p, mean, tokens):
-            self.around.reporter.say(doubt)
+        self.context.reporter.step(p.step, last, mean, speed, left)
+        for warning in self._warnings.after(p, mean, tokens):
+            self.context.reporter.say(warning)
 
     def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
         p = self.progress

@@ -12,15 +12,15 @@ from sublayer.config.model.norm import LayerNorm, Norm
 from sublayer.config.model.position import NoPosition, Position, Rotary
 from sublayer.config.part import FLOAT32, Part, Probability
 
-__all__ = ["Block", "Wiring"]
+__all__ = ["Block", "NormPlacement"]
 
-Wiring = Literal["post", "pre", "sandwich", "output", "parallel", "parallel-shared"]
+NormPlacement = Literal["post", "pre", "sandwich", "output", "parallel", "parallel-shared"]
 
 
 class Block(Part):
     """One layer of a stack: its sub-layers and how they are joined to the residual stream.
 
-    wiring: "post" is norm(x + f(x)), the paper's; "pre" is x + f(norm(x)); "sandwich" is x + norm(f(norm(x)));
+    norm_placement: "post" is norm(x + f(x)), the paper's; "pre" is x + f(norm(x)); "sandwich" is x + norm(f(norm(x)));
     "output" is x + norm(f(x)) (OLMo-2). "parallel" is x + attention(norm(x)) + feed_forward(norm'(x)) (GPT-NeoX);
     "parallel-shared" the same with one norm for both (GPT-J, Falcon).
     cross_attention: a decoder's attention to the encoder; unset means the same as `attention`, without a window.
@@ -34,14 +34,16 @@ class Block(Part):
     feed_forward: FeedForward
     norm: Norm = LayerNorm()
     attention_norm: bool = True
-    wiring: Wiring = "post"
+    norm_placement: NormPlacement = "post"
     position: Annotated[Rotary | NoPosition, Field(discriminator="type")] | None = None
     dropout: Probability = 0.0
 
     @model_validator(mode="after")
     def _norm_can_be_left_out(self) -> Self:
-        if not self.attention_norm and self.wiring != "pre":
-            raise ValueError(f"attention_norm = false with wiring = '{self.wiring}': only 'pre' can leave it out")
+        if not self.attention_norm and self.norm_placement != "pre":
+            raise ValueError(
+                f"attention_norm = false with norm_placement = '{self.norm_placement}': only 'pre' can leave it out"
+            )
         return self
 
     @property
@@ -53,12 +55,12 @@ class Block(Part):
     @property
     def parallel(self) -> bool:
         """Whether both sub-layers read the same stream."""
-        return self.wiring.startswith("parallel")
+        return self.norm_placement.startswith("parallel")
 
     @property
     def leaves_norm(self) -> bool:
         """Whether the stream that leaves is normalized."""
-        return self.wiring == "post"
+        return self.norm_placement == "post"
 
     # --- arithmetic, with D the width of the stream; cross: whether there is attention to an encoder
 
@@ -67,9 +69,9 @@ class Block(Part):
 
     def norms(self, *, cross: bool) -> int:
         """Norms over D: one a sub-layer, two in sandwich form, or one for all."""
-        if self.wiring == "parallel-shared":
+        if self.norm_placement == "parallel-shared":
             return 1
-        return self.sublayers(cross=cross) * (2 if self.wiring == "sandwich" else 1) - (not self.attention_norm)
+        return self.sublayers(cross=cross) * (2 if self.norm_placement == "sandwich" else 1) - (not self.attention_norm)
 
     def parameters(self, dim: int, *, cross: bool, active: bool) -> dict[str, int]:
         """By part. active: only those that one token meets."""

@@ -60,14 +60,14 @@ class Embedding(Part):
     """Token embeddings (section 3.4).
 
     scale: multiply by sqrt(dim). width: of the table, where it is not dim; a linear map leads to dim (ELECTRA).
-    types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
+    token_types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
     norm: on the sum. dropout: on the sum with the positions. convolution: after that, over neighbouring tokens of an
     encoder-only model; unset means none.
     """
 
     scale: bool = True
     width: Size | None = None
-    types: Count = 0
+    token_types: Count = 0
     norm: Norm | None = None
     dropout: Probability = 0.0
     convolution: Convolution | None = None
@@ -90,7 +90,7 @@ class Embedding(Part):
         """By part. tables: the names of those that are matrices of their own. sides: how many such embeddings stand."""
         width = self.table_width(dim)
         rest = {
-            "embedding_types": self.types * width,
+            "embedding_types": self.token_types * width,
             "embedding_norms": 0 if self.norm is None else self.norm.parameters(width),
             "embedding_widening": 0 if self.width is None else (self.width + 1) * dim,
             "embedding_convolution": 0 if self.convolution is None else self.convolution.parameters(dim),

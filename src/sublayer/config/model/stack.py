@@ -23,7 +23,7 @@ class OtherLayers(Part):
 class Stack(Part):
     """`layers` blocks, all like `block` but those that `others` name.
 
-    A stack whose wiring leaves the stream unnormalized ends with a norm of its own, of the kind that `block` has.
+    A stack whose blocks leave the stream unnormalized ends with a norm of its own, of the kind that `block` has.
     """
 
     layers: Layers
@@ -47,7 +47,7 @@ class Stack(Part):
                         f"attention.{name} is {own} in some layers and {usual} in others; one cache holds all"
                     )
             if other.block.leaves_norm != self.block.leaves_norm:
-                raise ValueError("wiring is 'post' in some layers and not in others")
+                raise ValueError("norm_placement is 'post' in some layers and not in others")
         return self
 
     @property
@@ -71,7 +71,9 @@ class Stack(Part):
             elif block.cross_attention is not None:
                 raise ValueError(f"{name}.block.cross_attention is set, but there is nothing to attend to")
             if cross and block.parallel:
-                raise ValueError(f"{name}.block.wiring = '{block.wiring}' is not for a decoder with cross-attention")
+                raise ValueError(
+                    f"{name}.block.norm_placement = '{block.norm_placement}' is not for a decoder with cross-attention"
+                )
             for label, attention in attentions.items():
                 where = f"{name}.block.{label}"
                 if label == "cross_attention" and attention.window is not None:

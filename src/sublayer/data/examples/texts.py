@@ -1,8 +1,8 @@
 """Texts whose targets are given: a label for each text, a tag for each word, an answer in each conversation.
 
 All three are rows of tokens with something beside them. Texts longer than a row are left out of training, and counted.
-Where a model is judged none is: `positions` says how many tokens it can read, and a longer text is read as far as that
-goes (a tagged one in several rows), which is noted.
+Where a model is evaluated none is: `positions` says how many tokens it can read, and a longer text is read as far as
+that goes (a tagged one in several rows), which is noted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class EncodedTexts:
     """N texts as tokens, markers included.
 
     target: what is to be said, one number for each token (`IGNORE`: nothing), or int64 [N], one for each text.
-    types: of each token, as the tokenizer numbers the texts of a pair, or None where there is one text a row.
+    token_type_ids: of each token, as the tokenizer numbers the texts of a pair, or None where there is one text a row.
     kept: int64 [N], where each text stands in what was read; a tagged text that is read in several rows stands there
     as often. report: what was left out or cut, and why.
     """
@@ -43,7 +43,7 @@ class EncodedTexts:
     kept: Integers
     report: Report
     pad_id: int
-    types: Ragged | None = None
+    token_type_ids: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -77,14 +77,16 @@ class EncodedTexts:
             targets = int((target != IGNORE).sum())
         else:
             target, targets = self.target[rows], len(rows)
-        types = None if self.types is None else self.types.padded(rows, width=width, offset=0, fill=0)
+        token_type_ids = (
+            None if self.token_type_ids is None else self.token_type_ids.padded(rows, width=width, offset=0, fill=0)
+        )
         return TextBatch(
             tokens=as_tensor(chosen.padded(every, width=width, offset=0, fill=self.pad_id)),
             lengths=as_tensor(lengths),
             target=as_tensor(target),
             rows=rows,
             targets=targets,
-            types=None if types is None else as_tensor(types),
+            token_type_ids=None if token_type_ids is None else as_tensor(token_type_ids),
         )
 
 
@@ -119,7 +121,7 @@ def encode_read(
     pairs = [(text.text, text.second) for text in table if text.second is not None]
     if pairs and len(pairs) < len(table):
         raise DataError(f"{len(pairs)} of {len(table)} texts have a second text", "Give all of them one, or none.")
-    types = None
+    token_type_ids = None
     if pairs:
         encoded = tokenizer.encode_pairs(pairs)
         tokens = Ragged.of([one.ids for one in encoded])
@@ -127,14 +129,14 @@ def encode_read(
         if positions is not None:
             encoded = [one.cut(positions) for one in encoded]
             tokens = Ragged.of([one.ids for one in encoded])
-        types = Ragged.of([one.types for one in encoded]).take(kept)
+        token_type_ids = Ragged.of([one.token_type_ids for one in encoded]).take(kept)
     else:
         affixes, inner = Affixes.of(tokenizer), encode_texts([text.text for text in table], tokenizer)
         tokens = inner.within(affixes.before, affixes.after)
         kept, report = _fitting(table, tokens, max_length, positions)
         if positions is not None:
             tokens = inner.cut(positions - affixes.length).within(affixes.before, affixes.after)
-    return EncodedTexts(tokens.take(kept), target[kept], kept, report, tokenizer.padding_id, types)
+    return EncodedTexts(tokens.take(kept), target[kept], kept, report, tokenizer.padding_id, token_type_ids)
 
 
 def encode_tagged(

@@ -42,7 +42,7 @@ TRAINING = (
 class Form:
     """What sets one of them apart.
 
-    name: `model_type`. architecture: its class. wiring: "post" or "pre"; with "pre" there is a last norm.
+    name: `model_type`. architecture: its class. norm_placement: "post" or "pre"; with "pre" there is a last norm.
     position: "learned" has the offset of fairseq; "counted" are sinusoids that count from past the padding's number.
     embedding_norm, logits_bias: whether there is one. table: whether fixed tables of positions are stored.
     defaults: what its config has where a key is missing, beside those of all.
@@ -50,7 +50,7 @@ class Form:
 
     name: str
     architecture: str
-    wiring: Literal["post", "pre"]
+    norm_placement: Literal["post", "pre"]
     position: Literal["learned", "sinusoidal", "counted"]
     embedding_norm: bool
     logits_bias: bool
@@ -109,8 +109,8 @@ def _require(settings: Settings, form: Form) -> None:
     settings.only("tie_word_embeddings", True)
     settings.only("share_encoder_decoder_embeddings", True)
     settings.only("decoder_vocab_size", settings.need("vocab_size"))
-    settings.only("normalize_before", form.wiring == "pre")
-    settings.only("add_final_layer_norm", form.wiring == "pre")
+    settings.only("normalize_before", form.norm_placement == "pre")
+    settings.only("add_final_layer_norm", form.norm_placement == "pre")
     settings.only("normalize_embedding", form.embedding_norm)
     settings.only("static_position_embeddings", form.position != "learned")
     settings.only("do_blenderbot_90_layernorm", False)
@@ -139,7 +139,7 @@ def _read_stack(settings: Settings, form: Form, side: str, position: config.Posi
             dropout=float(settings.need("activation_dropout")),
         ),
         norm=NORM,
-        wiring=form.wiring,
+        norm_placement=form.norm_placement,
         dropout=float(settings.need("dropout")),
     )
     return config.Stack(layers=settings.need(f"{side}_layers"), block=block, position=position)
@@ -203,7 +203,7 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
         found.append(same("position.weight", "embed_positions.weight"))
     if tree.embedding.norm is not None:
         found += norm_rules("embedding.norm", "layernorm_embedding", tree.embedding.norm)
-    if stack.block.wiring == "pre":
+    if stack.block.norm_placement == "pre":
         found += norm_rules("norm", "layer_norm", stack.block.norm)
     for index, block in enumerate(stack.blocks):
         found += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block, tree.dim, cross=cross))
@@ -212,7 +212,7 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
 
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
     """[D, D] of queries, keys and values are one matrix of ours, [3 D, D]; in cross-attention [D, D] and [2 D, D]."""
-    norm = "outer" if block.wiring == "post" else "before"
+    norm = "outer" if block.norm_placement == "post" else "before"
     found = [
         *affine_joined("self_attention.qkv", [f"self_attn.{name}_proj" for name in "qkv"], [dim] * 3),
         *affine("self_attention.output", "self_attn.out_proj"),

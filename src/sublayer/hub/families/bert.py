@@ -64,7 +64,7 @@ def read_frame(settings: Settings, *, offset: int = 0, width: int | None = None)
             hidden=settings.need("intermediate_size"), activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu")
         ),
         norm=norm,
-        wiring="post",
+        norm_placement="post",
         dropout=dropout,
     )
     return {
@@ -72,7 +72,7 @@ def read_frame(settings: Settings, *, offset: int = 0, width: int | None = None)
         "vocab_size": settings.need("vocab_size"),
         "max_length": settings.need("max_position_embeddings") - offset,
         "embedding": config.Embedding(
-            scale=False, width=width, types=settings.need("type_vocab_size"), norm=norm, dropout=dropout
+            scale=False, width=width, token_types=settings.need("type_vocab_size"), norm=norm, dropout=dropout
         ),
         "encoder": config.Stack(
             layers=settings.need("num_hidden_layers"), block=block, position=config.Learned(offset=offset)
@@ -106,7 +106,7 @@ def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
         "hidden_dropout_prob": block.dropout,
         "attention_probs_dropout_prob": attention.dropout,
         "max_position_embeddings": tree.max_length + (position.offset if isinstance(position, config.Learned) else 0),
-        "type_vocab_size": max(tree.embedding.types, 1),
+        "type_vocab_size": max(tree.embedding.token_types, 1),
         "layer_norm_eps": norm.eps,
         "position_embedding_type": "absolute",
         **write_labels(tree.head),
@@ -123,7 +123,7 @@ def encoder_rules(tree: Tree, prefix: str) -> list[Rule]:
         same("embedding.tokens.weight", "embeddings.word_embeddings.weight"),
         same("position.weight", "embeddings.position_embeddings.weight"),
     ]
-    if tree.embedding.types:
+    if tree.embedding.token_types:
         found.append(same("embedding.types.weight", "embeddings.token_type_embeddings.weight"))
     if tree.embedding.norm is not None:
         found += norm_rules("embedding.norm", "embeddings.LayerNorm", tree.embedding.norm)

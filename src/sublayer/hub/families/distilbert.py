@@ -49,7 +49,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
             dropout=0.0,
         ),
         norm=NORM,
-        wiring="post",
+        norm_placement="post",
         dropout=dropout,
     )
     of_texts = float(settings.need("seq_classif_dropout"))

@@ -32,7 +32,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "falcon", "FalconForCausalLM", DEFAULTS)
     settings.only("alibi", False)
     settings.only("partial_rotary_factor", 1.0)
-    groups, wiring = _form(settings)
+    groups, norm_placement = _form(settings)
     biased = settings.get("bias", False)
     block = config.Block(
         attention=config.Attention(
@@ -47,13 +47,13 @@ def _read(values: Mapping[str, Any]) -> Tree:
             bias=biased,
         ),
         norm=config.LayerNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        wiring=wiring,
+        norm_placement=norm_placement,
         dropout=float(settings.get("hidden_dropout", 0.0)),
     )
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_rotary(settings))
 
 
-def _form(settings: Settings) -> tuple[int, config.Wiring]:
+def _form(settings: Settings) -> tuple[int, config.NormPlacement]:
     """Heads of keys and values, and how the sub-layers are joined."""
     heads, groups = settings.need("num_attention_heads"), settings.get("num_kv_heads")
     side_by_side, single = settings.get("parallel_attn", True), settings.get("multi_query", True)
@@ -74,7 +74,9 @@ def _write(tree: Tree) -> dict[str, Any] | None:
     attention, part, norm = block.attention, block.feed_forward, block.norm
     if rotary is None or not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
         return None
-    old = block.wiring == "pre" or (block.wiring == "parallel-shared" and attention.key_value_heads == 1)
+    old = block.norm_placement == "pre" or (
+        block.norm_placement == "parallel-shared" and attention.key_value_heads == 1
+    )
     return {
         "architectures": ["FalconForCausalLM"],
         "model_type": "falcon",
@@ -91,16 +93,16 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "attention_dropout": attention.dropout,
         "hidden_dropout": block.dropout,
         "alibi": False,
-        "parallel_attn": block.wiring != "pre",
+        "parallel_attn": block.norm_placement != "pre",
         "multi_query": old and attention.key_value_heads == 1,
         "new_decoder_architecture": not old,
-        "num_ln_in_parallel_attn": None if old else 2 if block.wiring == "parallel" else 1,
+        "num_ln_in_parallel_attn": None if old else 2 if block.norm_placement == "parallel" else 1,
         "tie_word_embeddings": tree.tied,
         **rotary,
     }
 
 
-NORMS: Mapping[config.Wiring, Mapping[str, str]] = {
+NORMS: Mapping[config.NormPlacement, Mapping[str, str]] = {
     "pre": {
         "self_attention_sublayer.before": "input_layernorm",
         "feed_forward_sublayer.before": "post_attention_layernorm",
@@ -131,7 +133,7 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     return [
         *(permuted(f"self_attention.qkv.{kind}", f"self_attention.query_key_value.{kind}", order) for kind in kinds),
         *affine("self_attention.output", "self_attention.dense", bias=biased),
-        *(rule for ours, theirs in NORMS[block.wiring].items() for rule in affine(ours, theirs)),
+        *(rule for ours, theirs in NORMS[block.norm_placement].items() for rule in affine(ours, theirs)),
         *affine("feed_forward.up", "mlp.dense_h_to_4h", bias=biased),
         *affine("feed_forward.down", "mlp.dense_4h_to_h", bias=biased),
     ]

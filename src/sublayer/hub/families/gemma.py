@@ -80,7 +80,7 @@ def _read_gemma(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings),
         feed_forward=_gated(settings, settings.one_of("hidden_act", activations, "gelu_pytorch_tanh")),
         norm=read_norm(settings, plus_one=True),
-        wiring="pre",
+        norm_placement="pre",
     )
     blocks = [block] * settings.need("num_hidden_layers")
     return decoder_only(settings, blocks, read_plain_rotary(settings), embedding=SCALED)
@@ -99,7 +99,7 @@ def _sandwich(settings: Settings, **attention: Any) -> config.Block:
         attention=read_attention(settings, scale=settings.need("query_pre_attn_scalar") ** -0.5, **attention),
         feed_forward=_gated(settings, activation),
         norm=read_norm(settings, plus_one=True),
-        wiring="sandwich",
+        norm_placement="sandwich",
     )
 
 

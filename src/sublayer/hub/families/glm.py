@@ -39,7 +39,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings, output_bias=False),
         feed_forward=read_gated(settings),
         norm=read_norm(settings),
-        wiring="sandwich",
+        norm_placement="sandwich",
     )
     rotary = read_rotary(settings).model_copy(update={"layout": "interleaved"})
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), rotary)

@@ -42,7 +42,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
             activation=settings.one_of("activation_function", ACTIVATIONS, "gelu_new"),
         ),
         norm=config.LayerNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        wiring="pre",
+        norm_placement="pre",
         dropout=float(settings.need("resid_pdrop")),
     )
     return decoder_only(

@@ -38,7 +38,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
             hidden=settings.need("intermediate_size"), activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu")
         ),
         norm=config.LayerNorm(eps=float(settings.need("layer_norm_eps"))),
-        wiring="parallel" if settings.get("use_parallel_residual", True) else "pre",
+        norm_placement="parallel" if settings.get("use_parallel_residual", True) else "pre",
         dropout=dropout,
     )
     return decoder_only(
@@ -70,7 +70,7 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "attention_bias": block.attention.bias,
         "attention_dropout": block.attention.dropout,
         "hidden_dropout": block.dropout,
-        "use_parallel_residual": block.wiring == "parallel",
+        "use_parallel_residual": block.norm_placement == "parallel",
         "rotary_pct": tree.decoder.position.fraction,
         "rotary_emb_base": rotary["rope_theta"],
         "rope_scaling": rotary["rope_scaling"],

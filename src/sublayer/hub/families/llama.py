@@ -137,7 +137,7 @@ def attention_rules(attention: config.Attention, dim: int) -> list[Rule]:
     return found
 
 
-NORMS: Mapping[config.Wiring, Mapping[str, str]] = {
+NORMS: Mapping[config.NormPlacement, Mapping[str, str]] = {
     "pre": {
         "self_attention_sublayer.before": "input_layernorm",
         "feed_forward_sublayer.before": "post_attention_layernorm",
@@ -156,7 +156,7 @@ NORMS: Mapping[config.Wiring, Mapping[str, str]] = {
 
 
 def norm_rules(block: config.Block) -> list[Rule]:
-    return [rule for ours, theirs in NORMS[block.wiring].items() for rule in affine(ours, theirs, bias=False)]
+    return [rule for ours, theirs in NORMS[block.norm_placement].items() for rule in affine(ours, theirs, bias=False)]
 
 
 def gated_rules(part: config.FeedForward) -> list[Rule]:
@@ -204,7 +204,7 @@ def _read_llama(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings),
         feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
         norm=read_norm(settings),
-        wiring="pre",
+        norm_placement="pre",
     )
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
@@ -220,7 +220,7 @@ def _read_mistral(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
         feed_forward=read_gated(settings),
         norm=read_norm(settings),
-        wiring="pre",
+        norm_placement="pre",
     )
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
@@ -244,7 +244,7 @@ def _read_smollm3(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings),
         feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
         norm=read_norm(settings),
-        wiring="pre",
+        norm_placement="pre",
     )
     blocks = [
         block if turns else block.model_copy(update={"position": config.NoPosition()})

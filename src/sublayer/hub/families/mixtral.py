@@ -99,7 +99,7 @@ def _read_mixtral(values: Mapping[str, Any]) -> Tree:
             activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
         ),
         norm=read_norm(settings),
-        wiring="pre",
+        norm_placement="pre",
     )
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
@@ -136,7 +136,7 @@ def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings, query_key_norm=norm, window=window),
         feed_forward=part,
         norm=norm,
-        wiring="pre",
+        norm_placement="pre",
     )
     dense = sparse.model_copy(update={"feed_forward": read_gated(settings)})
     step, without = settings.need("decoder_sparse_step"), settings.get("mlp_only_layers", [])

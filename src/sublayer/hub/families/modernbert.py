@@ -93,7 +93,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
             feed_forward=part,
             norm=norm,
             attention_norm=layer > 0,
-            wiring="pre",
+            norm_placement="pre",
             position=None if kind == GLOBAL else fast,
             dropout=0.0,
         )

@@ -36,7 +36,7 @@ def _block(settings: Settings) -> config.Block:
         attention=read_attention(settings, query_key_norm=norm, query_key_norm_over="all"),
         feed_forward=read_gated(settings),
         norm=norm,
-        wiring="output",
+        norm_placement="output",
     )
 
 

@@ -47,7 +47,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
         attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
         feed_forward=read_gated(settings),
         norm=read_norm(settings),
-        wiring="pre",
+        norm_placement="pre",
         dropout=float(settings.get("resid_pdrop", 0.0)),
     )
     embedding = config.Embedding(scale=False, dropout=float(settings.get("embd_pdrop", 0.0)))

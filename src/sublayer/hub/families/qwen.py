@@ -45,7 +45,9 @@ def _read_qwen3(values: Mapping[str, Any]) -> Tree:
 
 
 def _tree(settings: Settings, attention: config.Attention) -> Tree:
-    usual = config.Block(attention=attention, feed_forward=read_gated(settings), norm=read_norm(settings), wiring="pre")
+    usual = config.Block(
+        attention=attention, feed_forward=read_gated(settings), norm=read_norm(settings), norm_placement="pre"
+    )
     narrow = settings.get("use_sliding_window", False)
     window = settings.get("sliding_window") if narrow else None
     first = settings.need("max_window_layers")

@@ -68,7 +68,7 @@ def _read_stack(settings: Settings, layers: int) -> config.Stack:
         ),
         feed_forward=_read_feed_forward(settings, dropout),
         norm=config.RMSNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        wiring="pre",
+        norm_placement="pre",
         dropout=dropout,
     )
     position = config.RelativeBias(

@@ -32,7 +32,7 @@ HEADS = ("head", "output", "pooler")
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskData:
     """A recipe and its text.
 
     recipe: with the vocabulary's size and the labels filled in. splits: the text as it was read. training, validation:
@@ -59,7 +59,7 @@ class Work:
         return digest.hexdigest()
 
 
-def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> Work:
+def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> TaskData:
     """Read, split and encode the text.
 
     Args:
@@ -80,17 +80,17 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[AnyBatch]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
-        examples = task.examples(part, Encoding.of(recipe, tokenizer, judged=name == "validation"))
+        examples = task.examples(part, Encoding.of(recipe, tokenizer, evaluation=name == "validation"))
         if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
-    return Work(recipe, splits, tokenizer, *encoded)
+    return TaskData(recipe, splits, tokenizer, *encoded)
 
 
-def objective(work: Work) -> Objective[AnyBatch]:
+def objective(data: TaskData) -> Objective[AnyBatch]:
     """What the task asks of a model."""
-    material = Material(work.recipe, work.splits.validation, work.validation, work.tokenizer, work.training)
-    return work.task.objective(material)
+    material = Material(data.recipe, data.splits.validation, data.validation, data.tokenizer, data.training)
+    return data.task.objective(material)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Start:
 
     begun: the recipe's `start`, with the sum of the weights that stood there. base: their folder.
     fresh: the names of its parameters that are not from there. unlike: what the recipe's tree says otherwise though the
-    weights fit (heads, rotations): meant or not, it is said. decoding, imported: as in `hub.folder.Contents`.
+    weights fit (heads, rotations): meant or not, it is said. decoding, imported: as in `hub.folder.ModelBundle`.
     """
 
     begun: config.Checkpoint
@@ -125,8 +125,8 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
             f"the weights in {path} have the SHA-256 {held[:12]}…, and start.sha256 is {start.sha256[:12]}…",
             "Put back the model that was there, or start another run.",
         )
-    contents = model_folder.read(folder)
-    found = contents.model
+    bundle = model_folder.read(folder)
+    found = bundle.model
     theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
     # A layer of another head may have the name and the shape of one of ours, and means something else.
     same_head = _head(found.config) == _head(model.config)
@@ -146,7 +146,7 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
             own[name].copy_(theirs[name])
     begun = start.model_copy(update={"sha256": held})
     unlike = _unlike(found.config, model.config)
-    return Start(begun, Base(str(folder), held), fresh, unlike, contents.decoding, contents.imported)
+    return Start(begun, Base(str(folder), held), fresh, unlike, bundle.decoding, bundle.imported)
 
 
 def _unlike(one: config.Model, other: config.Model) -> list[str]:

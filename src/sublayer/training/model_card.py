@@ -17,7 +17,7 @@ from sublayer.training.metrics import read_metrics
 
 
 def model_card(
-    recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, judged: Measured | None = None
+    recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, evaluated: Measured | None = None
 ) -> str:
     """Markdown: what it is, how to run it, what it was trained on, and how it did."""
     c, noun, task = recipe.model, splits.train.report.noun, task_of(recipe.task)
@@ -36,7 +36,7 @@ sublayer {version("sublayer")} for the task "{task.name()}".{_start(recipe)}
 
 ## Scores
 
-{_last(run)}{_scored(task, judged)}
+{_last(run)}{_scored(task, evaluated)}
 
 `recipe.toml` holds every setting.
 """
@@ -101,8 +101,8 @@ def _last(run: Path) -> str:
     )
 
 
-def _scored(task: AnyTask, judged: Measured | None) -> str:
-    said = "" if judged is None else f"On what was held out: {judged}.\n"
+def _scored(task: AnyTask, evaluated: Measured | None) -> str:
+    said = "" if evaluated is None else f"On what was held out: {evaluated}.\n"
     return f"{said}{task.held_out()}"
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from sublayer import config
 from sublayer.training.checkpoint import Progress
-from sublayer.training.doubts import PATIENCE, Doubts
 from sublayer.training.metrics import RunningMean
 from sublayer.training.progress import Bar, Busy, Lines
+from sublayer.training.training_warnings import PATIENCE, TrainingWarnings
 
 
 def minutes(**over: object) -> config.Training:
@@ -22,37 +22,39 @@ def minutes(**over: object) -> config.Training:
     return config.Training.parse(settings, "test")
 
 
-def said(doubts: Doubts, seconds: float, targets: int, steps: int, loss: float = 1.0) -> list[tuple[int, str]]:
+def said(
+    warnings: TrainingWarnings, seconds: float, targets: int, steps: int, loss: float = 1.0
+) -> list[tuple[int, str]]:
     """What is said, with the step after which."""
     found: list[tuple[int, str]] = []
     p = Progress()
     for step in range(1, steps + 1):
         warm = 4 * seconds if step >= 4 else None
         p = replace(p, step=step, seconds=step * seconds, pace=seconds, warm=warm)
-        found += [(step, text) for text in doubts.after(p, loss, targets)]
+        found += [(step, text) for text in warnings.after(p, loss, targets)]
     return found
 
 
 def test_too_little_time_is_said_when_the_warm_up_is_over() -> None:
     """60 steps of 1,000 tokens in a minute, where 100,000 are needed: 1.7 minutes."""
-    [(step, text)] = said(Doubts(minutes(), "tokens", 100_000, 50), 1.0, 1000, 20)
+    [(step, text)] = said(TrainingWarnings(minutes(), "tokens", 100_000, 50), 1.0, 1000, 20)
     assert step == 4
     assert "1 minutes are 60 steps and 60,000 tokens of the target" in text
     assert "about 100,000" in text
     assert "--set training.minutes=1.7 or more" in text
-    assert said(Doubts(minutes(), "tokens", 60_000, 50), 1.0, 1000, 20) == []
-    assert said(Doubts(minutes(), "tokens", 0, 50), 1.0, 1000, 20) == []
-    assert said(Doubts(minutes(minutes="none", steps=60), "tokens", 100_000, 50), 1.0, 1000, 20) == []
+    assert said(TrainingWarnings(minutes(), "tokens", 60_000, 50), 1.0, 1000, 20) == []
+    assert said(TrainingWarnings(minutes(), "tokens", 0, 50), 1.0, 1000, 20) == []
+    assert said(TrainingWarnings(minutes(minutes="none", steps=60), "tokens", 100_000, 50), 1.0, 1000, 20) == []
 
 
 def test_a_loss_above_that_of_knowing_nothing_is_said_once() -> None:
     nothing = math.log(50)
-    [(step, text)] = said(Doubts(minutes(), "tokens", 0, 50), 1.0, 1, 200, loss=nothing + 0.1)
+    [(step, text)] = said(TrainingWarnings(minutes(), "tokens", 0, 50), 1.0, 1, 200, loss=nothing + 0.1)
     assert step == 4 + PATIENCE - 1
     assert "has diverged" in text
     assert f"({nothing:.2f})" in text
-    assert said(Doubts(minutes(), "tokens", 0, 50), 1.0, 1, 200, loss=nothing - 0.1) == []
-    assert said(Doubts(minutes(), "tokens", 0, None), 1.0, 1, 200, loss=99.0) == []
+    assert said(TrainingWarnings(minutes(), "tokens", 0, 50), 1.0, 1, 200, loss=nothing - 0.1) == []
+    assert said(TrainingWarnings(minutes(), "tokens", 0, None), 1.0, 1, 200, loss=99.0) == []
 
 
 def test_the_running_mean_is_right_from_the_first_value() -> None:
@@ -92,8 +94,8 @@ def test_a_bar_says_what_takes_long() -> None:
 def test_what_is_short_is_not_said() -> None:
     busy = Busy(quiet=60)
     busy.begin("step 3")
-    assert busy.said() is None
+    assert busy.message() is None
     busy = Busy(quiet=0)
-    assert busy.said() is None
+    assert busy.message() is None
     busy.begin("step 3")
-    assert busy.said() == "step 3 is taking 0 s"
+    assert busy.message() == "step 3 is taking 0 s"

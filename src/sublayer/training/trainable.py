@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def learned(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name, those that are tied once: all that a gradient is wanted of.
 
     Optimizers, averages and checkpoints hold these and no others. To train a part of a model, call

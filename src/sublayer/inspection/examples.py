@@ -1,7 +1,7 @@
 """Texts as a model of any shape reads them, and what it is asked to say of them.
 
 Whoever looks into a model asks it the same thing, whatever its shape: read these texts, and say how likely the right
-answer was. What is read and what is right stand in a `Passage`.
+answer was. What is read and what is right stand in an `Example`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sublayer.text import PairAffixes, Tokenizer
 
 
 @dataclass(frozen=True)
-class Passage:
+class Example:
     """One text, or a text and its translation.
 
-    tokens: S ids that the encoder, or a decoder alone, reads, markers included. types: their kinds, or none.
+    tokens: S ids that the encoder, or a decoder alone, reads, markers included. token_type_ids: their kinds, or none.
     fed: T ids that a decoder beside an encoder is fed, the start marker first; none in other shapes.
     wanted: the id (or, of a tagger, the label) to be said at each place of `fed`, or of `tokens` where nothing is fed;
     `IGNORE` where nothing is asked. label: of the whole text, for a classifier.
     """
 
     tokens: tuple[int, ...]
-    types: tuple[int, ...] = ()
+    token_type_ids: tuple[int, ...] = ()
     fed: tuple[int, ...] = ()
     wanted: tuple[int, ...] = ()
     label: int | None = None
@@ -50,7 +50,7 @@ class Passage:
 
 def of_texts(
     model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Sequence[str], *, most: int | None = None
-) -> list[Passage]:
+) -> list[Example]:
     """Texts for a model of one stack. A language model is asked for each next token, an encoder for nothing yet.
 
     Args:
@@ -61,22 +61,22 @@ def of_texts(
         InputError: a text is empty, or longer than the model's positions; it is named by its number, from 1.
     """
     longest = model.config.max_length
-    found: list[Passage] = []
+    found: list[Example] = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise InputError(f"text {number} is empty", "Leave it out, or give it words.")
         if isinstance(model, DecoderOnly):
             [tokens] = tokenizer.encode_with_special_tokens([text])
-            types = list[int]()
+            token_type_ids = list[int]()
         else:
             [encoded] = tokenizer.tokens([text])
             encoded = encoded if most is None else encoded.cut(min(most, longest))
-            tokens, types = encoded.ids, encoded.types if model.config.embedding.types else []
+            tokens, token_type_ids = encoded.ids, encoded.token_type_ids if model.config.embedding.token_types else []
         if most is not None:
             tokens = tokens[: min(most, longest)]
         _require_length("text", number, len(tokens), longest)
         wanted = (*tokens[1:], IGNORE) if isinstance(model, DecoderOnly) else ()
-        found.append(Passage(tuple(tokens), tuple(types), wanted=tuple(wanted)))
+        found.append(Example(tuple(tokens), tuple(token_type_ids), wanted=tuple(wanted)))
     return found
 
 
@@ -87,7 +87,7 @@ def of_pairs(
     pairs: Sequence[tuple[str, str]],
     *,
     most: int | None = None,
-) -> list[Passage]:
+) -> list[Example]:
     """Sources with translations; the decoder is asked for each next token of the translation, the end included.
 
     Args:
@@ -114,39 +114,39 @@ def of_pair_ids(
     targets: Sequence[Sequence[int]],
     *,
     most: int | None = None,
-) -> list[Passage]:
+) -> list[Example]:
     """As `of_pairs`, from what the encoder reads, affixes included, and what the decoder says but for the end token."""
     longest = model.config.max_length
-    found: list[Passage] = []
+    found: list[Example] = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         size = max(len(source), 1 + len(target))
         if most is not None and size > min(most, longest):
             continue
         _require_length("pair", number, size, longest)
-        found.append(Passage(tuple(source), fed=(affixes.start, *target), wanted=(*target, affixes.end)))
+        found.append(Example(tuple(source), fed=(affixes.start, *target), wanted=(*target, affixes.end)))
     return found
 
 
 def hidden_behind_masks(
-    passages: Sequence[Passage], tokenizer: Tokenizer, *, share: float = 0.15, seed: int = 0
-) -> list[Passage]:
+    examples: Sequence[Example], tokenizer: Tokenizer, *, share: float = 0.15, seed: int = 0
+) -> list[Example]:
     """The same texts with a share of their tokens behind masks, which a masked-language head is asked for.
 
     At least one token of each text; markers never. Every one becomes a mask: the random and unchanged tokens of BERT's
     training are there for training's sake.
     """
     draw = random.Random(seed)
-    found: list[Passage] = []
-    for passage in passages:
-        own = [place for place, token in enumerate(passage.tokens) if token not in tokenizer.special_ids]
+    found: list[Example] = []
+    for example in examples:
+        own = [place for place, token in enumerate(example.tokens) if token not in tokenizer.special_ids]
         hidden = set(draw.sample(own, min(len(own), max(1, round(share * len(own))))))
-        tokens = tuple(tokenizer.mask_id if at in hidden else token for at, token in enumerate(passage.tokens))
-        wanted = tuple(token if at in hidden else IGNORE for at, token in enumerate(passage.tokens))
-        found.append(replace(passage, tokens=tokens, wanted=wanted))
+        tokens = tuple(tokenizer.mask_id if at in hidden else token for at, token in enumerate(example.tokens))
+        wanted = tuple(token if at in hidden else IGNORE for at, token in enumerate(example.tokens))
+        found.append(replace(example, tokens=tokens, wanted=wanted))
     return found
 
 
-def with_labels(model: EncoderOnly, passages: Sequence[Passage], labels: Sequence[str]) -> list[Passage]:
+def with_labels(model: EncoderOnly, examples: Sequence[Example], labels: Sequence[str]) -> list[Example]:
     """The same texts, which a classifier is asked the labels of.
 
     Raises:
@@ -158,7 +158,7 @@ def with_labels(model: EncoderOnly, passages: Sequence[Passage], labels: Sequenc
     for label in labels:
         if label not in head.labels:
             raise InputError(f"the model knows no label '{label}'", f"Its labels are {', '.join(head.labels)}.")
-    return [replace(passage, label=head.labels.index(label)) for passage, label in zip(passages, labels, strict=True)]
+    return [replace(example, label=head.labels.index(label)) for example, label in zip(examples, labels, strict=True)]
 
 
 def of_tagged(
@@ -167,7 +167,7 @@ def of_tagged(
     sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
     *,
     most: int | None = None,
-) -> list[Passage]:
+) -> list[Example]:
     """Words with their tags, which a tagger is asked for at the first token of each word.
 
     Args:
@@ -179,7 +179,7 @@ def of_tagged(
     head = model.config.head
     if not isinstance(head, config.Tagging):
         raise InputError(f"this model's head is '{head.type}', which tags no words", "Leave the tags out.")
-    found: list[Passage] = []
+    found: list[Example] = []
     for number, (words, tags) in enumerate(sentences, start=1):
         for tag in tags:
             if tag not in head.labels:
@@ -193,8 +193,8 @@ def of_tagged(
             asked = word is not None and word not in seen
             wanted.append(head.labels.index(tags[word]) if asked and word is not None else IGNORE)
             seen |= {word} if word is not None else set()
-        types = tuple(tokens.types) if model.config.embedding.types else ()
-        found.append(Passage(tuple(tokens.ids), types, wanted=tuple(wanted)))
+        token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
+        found.append(Example(tuple(tokens.ids), token_type_ids, wanted=tuple(wanted)))
     return found
 
 
@@ -211,16 +211,16 @@ def _require_length(what: str, number: int, size: int, longest: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """Passages as the tensors that a model is given: `rows` are their places in the list.
+class ExampleBatch:
+    """Examples as the tensors that a model is given: `rows` are their places in the list.
 
-    Shape: tokens and types [B, S], lengths [B], fed [B, T], int64; lengths is None where all are full.
+    Shape: tokens and token_type_ids [B, S], lengths [B], fed [B, T], int64; lengths is None where all are full.
     """
 
     rows: list[int]
     tokens: Tensor
     lengths: Tensor | None
-    types: Tensor | None
+    token_type_ids: Tensor | None
     fed: Tensor | None
 
     def hidden(self, model: Model) -> Tensor:
@@ -232,56 +232,56 @@ class Given:
             case DecoderOnly():
                 return model.hidden(self.tokens)
             case EncoderOnly():
-                return model.hidden(self.tokens, self.lengths, self.types)
+                return model.hidden(self.tokens, self.lengths, self.token_type_ids)
 
 
-def given(model: Model, passages: Sequence[Passage], rows: Sequence[int]) -> Given:
-    """Some of the passages, padded at the right. What pads is masked or unread: any id does."""
-    device, some = model.device, [passages[row] for row in rows]
+def batch_of(model: Model, examples: Sequence[Example], rows: Sequence[int]) -> ExampleBatch:
+    """Some of the examples, padded at the right. What pads is masked or unread: any id does."""
+    device, some = model.device, [examples[row] for row in rows]
     tokens, lengths = padded([one.tokens for one in some], 0, device)
-    types = padded([one.types for one in some], 0, device)[0] if some[0].types else None
+    token_type_ids = padded([one.token_type_ids for one in some], 0, device)[0] if some[0].token_type_ids else None
     fed = padded([one.fed for one in some], 0, device)[0] if some[0].fed else None
     full = min(len(one.tokens) for one in some) == tokens.shape[1]
-    return Given(list(rows), tokens, None if full else lengths, types, fed)
+    return ExampleBatch(list(rows), tokens, None if full else lengths, token_type_ids, fed)
 
 
-def batches(model: Model, passages: Sequence[Passage], tokens: int = 1024) -> Iterator[Given]:
-    """All passages, those of like length together, so many tokens (padding included) at a time."""
-    for rows in by_length([len(one.tokens) + len(one.fed) for one in passages], tokens):
-        yield given(model, passages, rows)
+def batches(model: Model, examples: Sequence[Example], tokens: int = 1024) -> Iterator[ExampleBatch]:
+    """All examples, those of like length together, so many tokens (padding included) at a time."""
+    for rows in by_length([len(one.tokens) + len(one.fed) for one in examples], tokens):
+        yield batch_of(model, examples, rows)
 
 
 @torch.no_grad()
-def losses(model: Model, passages: Sequence[Passage], *, tokens: int = 1024) -> Tensor:
-    """The negative log-likelihood of what is wanted of each passage, in nats: cross-entropy without smoothing.
+def losses(model: Model, examples: Sequence[Example], *, tokens: int = 1024) -> Tensor:
+    """The negative log-likelihood of what is wanted of each example, in nats: cross-entropy without smoothing.
 
     The model should be in evaluation.
 
     Shape: -> [N], float64 on the CPU.
 
     Raises:
-        InputError: a passage asks for nothing, or the model's head gives no probabilities.
+        InputError: an example asks for nothing, or the model's head gives no probabilities.
     """
     if isinstance(model, EncoderOnly) and isinstance(model.config.head, config.NoHead | config.SentenceEmbedding):
         raise InputError(
             f"a model whose head is '{model.config.head.type}' gives no probabilities, so it has no loss on a text",
             "Look at its attention, or give it a head.",
         )
-    for number, passage in enumerate(passages, start=1):
-        if not passage.targets:
+    for number, example in enumerate(examples, start=1):
+        if not example.targets:
             raise InputError(f"nothing is asked of text {number}", "Give it more than one token, or a label.")
-    found = torch.zeros(len(passages), dtype=torch.float64)
-    for some in batches(model, passages, tokens):
+    found = torch.zeros(len(examples), dtype=torch.float64)
+    for some in batches(model, examples, tokens):
         hidden = some.hidden(model)
-        if passages[some.rows[0]].label is not None:
+        if examples[some.rows[0]].label is not None:
             assert isinstance(model, EncoderOnly)
-            target = torch.tensor([passages[row].label for row in some.rows], device=model.device)
+            target = torch.tensor([examples[row].label for row in some.rows], device=model.device)
             nats = F.cross_entropy(_wide(model.read(hidden, some.lengths)), target, reduction="none")
             found[some.rows] = nats.double().cpu()
             continue
         wanted = torch.full(hidden.shape[:2], IGNORE)
         for place, row in enumerate(some.rows):
-            wanted[place, : len(passages[row].wanted)] = torch.tensor(passages[row].wanted)
+            wanted[place, : len(examples[row].wanted)] = torch.tensor(examples[row].wanted)
         row, at = (wanted != IGNORE).nonzero(as_tuple=True)
         nats = _each(model, hidden[row.to(model.device), at.to(model.device)], wanted[row, at].to(model.device))
         found.index_add_(0, torch.tensor(some.rows)[row], nats.double().cpu())
@@ -296,11 +296,11 @@ def _each(model: Model, hidden: Tensor, wanted: Tensor, piece: int = 256) -> Ten
     found: list[Tensor] = []
     for start in range(0, len(wanted), piece):
         states, ids = hidden[start : start + piece], wanted[start : start + piece]
-        found.append(F.cross_entropy(_wide(said(model, states.unsqueeze(0)).squeeze(0)), ids, reduction="none"))
+        found.append(F.cross_entropy(_wide(logits_of(model, states.unsqueeze(0)).squeeze(0)), ids, reduction="none"))
     return torch.cat(found)
 
 
-def said(model: Model, hidden: Tensor) -> Tensor:
+def logits_of(model: Model, hidden: Tensor) -> Tensor:
     """What a model says at each place of its last stack's output. Shape: [B, S, D] -> [B, S, V], or labels [B, S, C].
 
     Raises:

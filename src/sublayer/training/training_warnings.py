@@ -13,7 +13,7 @@ PATIENCE = 50
 """Steps after the warm-up over which the mean loss must stay above that of knowing nothing, before it is said."""
 
 
-class Doubts:
+class TrainingWarnings:
     """Watches the steps of a run, and says each thing once.
 
     unit: what targets are called. least: targets that a model must see before it does anything sensible, 0 where that

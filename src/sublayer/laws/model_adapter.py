@@ -1,11 +1,11 @@
-"""How each shape is fed, behind the same few calls: every law is written once, over these.
+"""Model adapters: every shape behind the same few calls, over which each law is written once.
 
 A law names the least that it asks for, and a shape derives from what it can give:
 
-                      Feeding   Decodes   Encodes   Packs   Prompts
-    encoder-decoder   yes       yes       yes
-    decoder-only      yes       yes                 yes     yes
-    encoder-only      yes                 yes       yes
+                      ModelAdapter   Decodes   Encodes   Packs   Prompts
+    encoder-decoder   yes            yes       yes
+    decoder-only      yes            yes                 yes     yes
+    encoder-only      yes                      yes       yes
 
 Those of the three that are Transformers are `Stacked` too; recurrent networks have no layers of attention.
 
@@ -43,7 +43,7 @@ from sublayer.nn.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)
-class Feeding(ABC):
+class ModelAdapter(ABC):
     """What can be asked of any shape."""
 
     model: Model
@@ -87,7 +87,7 @@ class Feeding(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Stacked(Feeding):
+class Stacked(ModelAdapter):
     """A shape whose tokens look at one another in layers."""
 
     absent: ClassVar[str] = "the model has no layers of attention"
@@ -99,7 +99,7 @@ class Stacked(Feeding):
 
 
 @dataclass(frozen=True, eq=False)
-class Decodes(Feeding):
+class Decodes(ModelAdapter):
     """A shape that goes on with a text, token after token: it has `start` and `step`.
 
     Its answers are the logits of what follows each token of the target.
@@ -141,7 +141,7 @@ class Attends(Decodes, Stacked):
 
 
 @dataclass(frozen=True, eq=False)
-class Encodes(Feeding):
+class Encodes(ModelAdapter):
     """A shape with an encoder."""
 
     model: SequenceToSequence | EncoderOnly
@@ -157,7 +157,7 @@ class Encodes(Feeding):
 
 
 @dataclass(frozen=True, eq=False)
-class Packs(Feeding):
+class Packs(ModelAdapter):
     """A shape that takes several texts in one row."""
 
     model: CausalModel | EncoderOnly
@@ -248,14 +248,14 @@ class Texts(Encodes, Packs, Stacked):
         return [self.model.encoder]
 
     def answer(self, inputs: Inputs) -> Tensor:
-        said = self.model(inputs.source, inputs.source_lengths, inputs.types)
+        said = self.model(inputs.source, inputs.source_lengths, inputs.token_type_ids)
         return said.unsqueeze(1) if self._of_whole_texts else said
 
     def real(self, inputs: Inputs) -> Tensor:
         return torch.ones_like(inputs.source[:, :1], dtype=torch.bool) if self._of_whole_texts else inputs.source_real
 
     def states(self, inputs: Inputs) -> Tensor:
-        return self.model.hidden(inputs.source, inputs.source_lengths, inputs.types)
+        return self.model.hidden(inputs.source, inputs.source_lengths, inputs.token_type_ids)
 
     def reading(self, inputs: Inputs) -> Tensor:
         # Not through the head, which may look at the first token alone.
@@ -265,7 +265,7 @@ class Texts(Encodes, Packs, Stacked):
         return [inputs.alone(row) for row in range(inputs.rows)]
 
     def hidden(self, text: Inputs, segments: Tensor | None = None) -> Tensor:
-        return self.model.hidden(text.source, text.source_lengths, text.types, segments)
+        return self.model.hidden(text.source, text.source_lengths, text.token_type_ids, segments)
 
     @property
     def _of_whole_texts(self) -> bool:
@@ -294,8 +294,8 @@ class StackedPrompts(Prompts, Attends):
         return [self.model.decoder]
 
 
-def feeding(model: Model) -> Pairs | Prompts | Texts:
-    """How `model` is fed."""
+def adapt(model: Model) -> Pairs | Prompts | Texts:
+    """How `model` is adapter."""
     match model:
         case EncoderDecoder():
             return StackedPairs(model)
@@ -313,8 +313,8 @@ def packed(rows: Sequence[Sequence[Inputs]]) -> tuple[Inputs, Tensor]:
     """Several texts in each row, all rows of one length, and the number of each token's text: [R, S] int64."""
     tokens = side_by_side([[text.source for text in row] for row in rows])
     segments = side_by_side([[torch.full_like(text.source, n) for n, text in enumerate(row)] for row in rows])
-    types = [[text.types for text in row if text.types is not None] for row in rows]
-    return _text(tokens, rows[0][0].vocab_size, side_by_side(types) if types[0] else None), segments
+    token_type_ids = [[text.token_type_ids for text in row if text.token_type_ids is not None] for row in rows]
+    return _text(tokens, rows[0][0].vocab_size, side_by_side(token_type_ids) if token_type_ids[0] else None), segments
 
 
 def side_by_side(rows: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -322,6 +322,6 @@ def side_by_side(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.cat([torch.cat(list(row), dim=1) for row in rows])
 
 
-def _text(tokens: Tensor, vocab_size: int, types: Tensor | None = None) -> Inputs:
+def _text(tokens: Tensor, vocab_size: int, token_type_ids: Tensor | None = None) -> Inputs:
     """Whole texts and nothing else, [B, S]."""
-    return Inputs(tokens, None, tokens[:, :0], None, vocab_size, types)
+    return Inputs(tokens, None, tokens[:, :0], None, vocab_size, token_type_ids)

@@ -11,8 +11,8 @@ from readers import HEADS, encoder, word_tokenizer
 from sublayer import config
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
-from sublayer.hub.folder import Contents
-from sublayer.inspection.subject import Subject
+from sublayer.hub.folder import ModelBundle
+from sublayer.inspection.loaded_model import LoadedModel
 from sublayer.models import DecoderOnly, DecoderState, EncoderDecoder, EncoderOnly
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
@@ -35,7 +35,7 @@ def tokenizer() -> Tokenizer:
 
 def stack(layers: int = 2, heads: int = 4) -> config.Stack:
     block = config.Block(
-        attention=config.Attention(heads=heads), feed_forward=config.PositionWise(hidden=32), wiring="pre"
+        attention=config.Attention(heads=heads), feed_forward=config.PositionWise(hidden=32), norm_placement="pre"
     )
     return config.Stack(layers=layers, block=block, position=config.Rotary())
 
@@ -81,12 +81,12 @@ def embedder() -> Embedder:
     return Embedder(encoder(HEADS["minilm"]), word_tokenizer())
 
 
-def bare() -> Contents:
+def bare() -> ModelBundle:
     model = encoder(HEADS["minilm"])
     tree = model.config.model_copy(update={"head": config.NoHead()})
     other = EncoderOnly(tree).double().eval()
     other.load_state_dict(model.state_dict())
-    return Contents(other, word_tokenizer())
+    return ModelBundle(other, word_tokenizer())
 
 
 READERS = {"fill": filler, "classify": classifier, "tag": tagger, "embed": embedder, "encode": bare}
@@ -97,7 +97,7 @@ ALL: dict[str, tuple[object, str]] = {
 }
 
 
-def made(name: str) -> tuple[Subject, str]:
-    """A subject by its task, and a text for it."""
+def made(name: str) -> tuple[LoadedModel, str]:
+    """A loaded by its task, and a text for it."""
     make, text = ALL[name]
     return make(), text  # type: ignore[operator]

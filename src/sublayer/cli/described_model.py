@@ -15,7 +15,7 @@ from sublayer.untrusted import expanded, is_file, is_folder, read_object
 
 
 @dataclass(frozen=True)
-class Subject:
+class DescribedModel:
     """A model with what it is trained and used with.
 
     name: what the user called it. tree: the whole configuration behind it.
@@ -38,8 +38,8 @@ class Bare(Part):
     decoding: Decoding = Decoding()
 
 
-def find_subject(what: str, overrides: Sequence[str]) -> Subject:
-    """The subject called `what`: a preset's name first, then a model folder, then a recipe.
+def find_model(what: str, overrides: Sequence[str]) -> DescribedModel:
+    """The model called `what`: a preset's name first, then a model folder, then a recipe.
 
     Raises:
         ConfigError: there is no such thing, or it is wrong. CheckpointError: a folder that holds no model.
@@ -63,10 +63,10 @@ def find_subject(what: str, overrides: Sequence[str]) -> Subject:
     else:
         note = f" (with the tokenizer's vocabulary of {size:,})"
     model = recipe.model.model_copy(update={"vocab_size": size})
-    return Subject(what, recipe, model, recipe.training, recipe.decoding, note)
+    return DescribedModel(what, recipe, model, recipe.training, recipe.decoding, note)
 
 
-def _folder(what: str, path: Path, overrides: Sequence[str]) -> Subject:
+def _folder(what: str, path: Path, overrides: Sequence[str]) -> DescribedModel:
     path = find_folder(path)
     file = path / "config.json"
     if not is_file(file):
@@ -89,8 +89,8 @@ def find_folder(path: Path) -> Path:
     return path if file is None else file.parent
 
 
-def _bare(what: str, where: str, data: dict[str, Any], overrides: Sequence[str]) -> Subject:
+def _bare(what: str, where: str, data: dict[str, Any], overrides: Sequence[str]) -> DescribedModel:
     resolved, problems = resolve(data, overrides)
     where = " ".join([where, *(f"--set {override}" for override in overrides)])
     bare = Bare.parse(resolved, where, problems)
-    return Subject(what, bare.model, bare.model, bare.training, bare.decoding)
+    return DescribedModel(what, bare.model, bare.model, bare.training, bare.decoding)

@@ -23,7 +23,7 @@ MOST_WEIGHTS = 48_000_000
 
 
 @runtime_checkable
-class Subject(Protocol):
+class LoadedModel(Protocol):
     """Whatever `sublayer.load` gives, or `hub.folder.read` of an encoder without a head."""
 
     @property
@@ -33,21 +33,21 @@ class Subject(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
 
-def model_of(subject: Subject) -> Model:
+def model_of(loaded: LoadedModel) -> Model:
     """The model, if there is attention in it.
 
     Raises:
         InputError: it is something else.
     """
-    if not isinstance(subject, Subject):  # pyright: ignore[reportUnnecessaryIsInstance] (anything may be given)
-        raise InputError(f"{type(subject).__name__} is no model with a tokenizer", "Give what sublayer.load returned.")
-    model = subject.model
+    if not isinstance(loaded, LoadedModel):  # pyright: ignore[reportUnnecessaryIsInstance] (anything may be given)
+        raise InputError(f"{type(loaded).__name__} is no model with a tokenizer", "Give what sublayer.load returned.")
+    model = loaded.model
     if not isinstance(model, EncoderDecoder | DecoderOnly | EncoderOnly):
         raise InputError(f"{type(model).__name__} has no attention to look at", "Name a Transformer.")
     return model
 
 
-def describe(subject: Subject, name: str = "", examples: Sequence[str] = ()) -> About:
+def describe(loaded: LoadedModel, name: str = "", examples: Sequence[str] = ()) -> About:
     """The model in a few words.
 
     Args:
@@ -56,7 +56,7 @@ def describe(subject: Subject, name: str = "", examples: Sequence[str] = ()) -> 
     Raises:
         InputError: it has no attention to look at.
     """
-    model = model_of(subject)
+    model = model_of(loaded)
     kinds = groups(model)
     # What a translation looks at comes first.
     maps: tuple[tuple[MapName, str, int, int], ...] = tuple(
@@ -71,7 +71,7 @@ def describe(subject: Subject, name: str = "", examples: Sequence[str] = ()) -> 
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=model.config.vocab_size,
         longest=min(model.config.max_length, math.isqrt(MOST_WEIGHTS // heads)),
-        chat=isinstance(model, DecoderOnly) and subject.tokenizer.chat_template is not None,
+        chat=isinstance(model, DecoderOnly) and loaded.tokenizer.chat_template is not None,
         maps=maps,
         examples=tuple(examples) or _EXAMPLES[_task(model)],
     )

@@ -1,4 +1,4 @@
-"""A sheet to draw on: its fonts and colours, text and axes placed in inches, and the file that it becomes."""
+"""A canvas to draw on: its fonts and colours, text and axes placed in inches, and the file that it becomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".svg")
 INK, QUIET = "#1a1a1a", "#6b6b6b"
 
 MARGIN, LINE = 0.30, 0.24
-"""Inches around the sheet, and of a line of its title."""
+"""Inches around the canvas, and of a line of its title."""
 _MAX_PIXELS = 60e6  # and no side over 2 ** 16, which is all that Agg draws
 
 

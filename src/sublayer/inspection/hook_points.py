@@ -1,4 +1,4 @@
-"""The places of a model that can be listened to and edited: its taps, and its norms.
+"""Hook points: the places of a model that can be listened to and edited: its taps, and its norms.
 
 Their names are the modules' own, so `decoder.layers.2.self_attention.heads` is where it says. A pattern is a shell
 pattern over these names; `*` crosses dots. (B batch, S queries, T keys, H heads, d width of a head, D width of the
@@ -10,7 +10,7 @@ stream, V vocabulary)
     STACK.layers.N.self_attention.heads                 [B, S, H, d]    what each head has found, before the output map
     STACK.layers.N.self_attention_sublayer.output       [B, S, D]       what is about to be added to the stream
     STACK.layers.N.feed_forward_sublayer.output         [B, S, D]
-    ....before, ....after, ....outer, STACK.norm        [B, S, D]       the norms, those that the wiring has
+    ....before, ....after, ....outer, STACK.norm        [B, S, D]       the norms, those that the norm placement has
     ....query_norm, ....key_norm                        [B, H, S, d]
     logits                                              [B, S, V]       or whatever an encoder's head says
 
@@ -35,7 +35,7 @@ from sublayer.errors import InputError
 from sublayer.nn.tap import HookPoint
 
 
-def points(model: nn.Module) -> dict[str, nn.Module]:
+def hook_points(model: nn.Module) -> dict[str, nn.Module]:
     """Every tap and norm of a model by its name, in the model's order."""
     # torch leaves the type of the names open.
     modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
@@ -43,7 +43,7 @@ def points(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def matching(model: nn.Module, patterns: Sequence[str], asked_by: str) -> dict[str, nn.Module]:
-    """The points that the patterns name, in the model's order.
+    """The hook points that the patterns name, in the model's order.
 
     Args:
         asked_by: who was given the patterns, for the error.
@@ -51,7 +51,7 @@ def matching(model: nn.Module, patterns: Sequence[str], asked_by: str) -> dict[s
     Raises:
         InputError: there is no pattern, or one that names nothing; says the nearest names.
     """
-    known = points(model)
+    known = hook_points(model)
     if not patterns:
         raise InputError(f"{asked_by} was given no pattern", f"Name taps: {_alike('', known)}.")
     matched: set[str] = set()
