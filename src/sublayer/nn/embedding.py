@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -68,7 +69,12 @@ class Embedding(Part):
         return self.stream(x if self.convolution is None else self.convolution(x, context.texts))
 
     def lower(self, program: fast.Program, positions: fast.Positions) -> fast.Buffer:
-        if self.token_types is not None or self.convolution is not None or self.tokens.max_norm is not None:
-            raise fast.NotLowered("an embedding with types, a convolution or vectors that are rescaled")
+        if self.convolution is not None or self.tokens.max_norm is not None:
+            raise fast.NotLowered("an embedding with a convolution, or with vectors that are rescaled")
+        if self.types is not None:
+            # Of the first type, as where no types are given: it is added wherever a position is.
+            first = self.types.weight[0]
+            added = first.expand(positions.length, -1) if positions.added is None else positions.added + first
+            positions = replace(positions, added=added)
         x = program.embed(self.tokens.weight, self.scale, positions)
         return program.lower(self.widen, program.lower(self.norm, x))
