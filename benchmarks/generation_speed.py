@@ -2,7 +2,7 @@
 
     python benchmarks/generation_speed.py                        # float32, bfloat16 and int8
     python benchmarks/generation_speed.py --threads 1            # one thread for all
-    python benchmarks/generation_speed.py --compile              # beside it both of them through torch.compile
+    python benchmarks/generation_speed.py --compile              # beside transformers through torch.compile
     python benchmarks/generation_speed.py --shapes gpt2 --batches 1 --contenders "sublayer" "transformers"
 
 Greedy search from prompts of 32 tokens (of a batch called "ragged": of 17 to 47), as many new tokens for all. GPT-2
@@ -35,7 +35,6 @@ CONTENDERS: Mapping[str, Message] = {
     "transformers, bfloat16": {"library": "transformers", "dtype": "bfloat16"},
     "sublayer, int8": {"library": "sublayer", "weights": "int8"},
     "transformers, quantize_dynamic": {"library": "transformers", "int8": True},
-    "sublayer, compiled": {"library": "sublayer", "compile": True},
     "transformers, compiled": {"library": "transformers", "compile": True},
 }
 """By name, what the worker is told. GPT-2's maps are no `torch.nn.Linear`, so `quantize_dynamic` does little there."""
@@ -182,7 +181,7 @@ def _options() -> argparse.Namespace:
         metavar="NAME",
         help=f"unset: all but the compiled, bfloat16 only where it is fast ({'; '.join(CONTENDERS)})",
     )
-    parser.add_argument("--compile", action="store_true", help="eager and compiled side by side, in float32")
+    parser.add_argument("--compile", action="store_true", help="transformers eager and compiled, in float32")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")
     parser.add_argument("--rounds", type=int, default=5)
     quick = {

@@ -26,8 +26,7 @@ class Contender(Protocol):
 class Sublayer:
     """As `Generator` does, without the text.
 
-    settings: "weights" is the argument of `Generator`; "compile": its step is one that torch.compile has
-    made (`compiled_step.py`).
+    settings: "weights" is the argument of `Generator`.
     """
 
     def __init__(self, settings: Message) -> None:
@@ -36,10 +35,6 @@ class Sublayer:
 
         model: Any = import_folder(Path(settings["folder"])).model.eval()
         self.model, self.backend = model, Runner(model, settings.get("weights"))
-        if settings.get("compile"):
-            from compiled_step import CompiledBackend
-
-            self.backend = CompiledBackend(model, settings.get("weights"))
 
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:
