@@ -13,9 +13,9 @@ Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences. Default:
 BatchOfLines = Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed of sampling.")]
 WeightFormat = Annotated[
-    Literal["float32", "bfloat16", "int8"] | None,
+    Literal["float32", "bfloat16", "int8", "int4"] | None,
     typer.Option(
-        help="Weight format for decoding on a CPU; narrower formats are approximate.", show_default="as they are"
+        help="Weight format on a CPU; narrower formats are faster and approximate.", show_default="as they are"
     ),
 ]
 Translation = Annotated[

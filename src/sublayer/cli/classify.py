@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -16,6 +16,7 @@ def classify(
     texts: Texts = None,
     best: Annotated[int, typer.Option(min=1, help="Number of labels to print for each text.")] = 1,
     batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Classify texts. Prints label, probability and text, separated by tabs.
@@ -28,7 +29,7 @@ def classify(
     """
     from sublayer.reading import Classifier
 
-    classifier = load_reader(model, device, Classifier, "classify texts")
+    classifier = load_reader(model, device, Classifier, "classify texts", weights)
     for text, one in answered(texts, batch, classifier.classify):
         ranked = [] if one is None else list(one.probabilities.items())[:best]
         say("\t".join([*(f"{label}\t{probability:.4f}" for label, probability in ranked), text]) if one else "")

@@ -26,13 +26,13 @@ def load_generator(path: Path, device: str, weights: config.Weights | None = Non
     from sublayer.generation.generator import Generator
     from sublayer.hub.folder import load
 
-    found: object = load(path, _device(device, weights), weights=weights)
+    found: object = load(path, device_for(device, weights), weights=weights)
     if not isinstance(found, Generator):
         raise CheckpointError(f"{path} does not go on from a prompt", "Name a decoder-only model.")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def _device(asked: str, weights: config.Weights | None) -> torch.device:
+def device_for(asked: str, weights: config.Weights | None) -> torch.device:
     """Weights of a type of their own are for a CPU, so nobody who asks for them has to say that too."""
     from sublayer.training.runtime import pick_device
 

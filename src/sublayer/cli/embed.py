@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 from sublayer.untrusted import to_json
@@ -19,6 +19,7 @@ def embed(
         bool, typer.Option("--similar", help="Print the cosine similarity of each pair of texts instead of vectors.")
     ] = False,
     batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Embed texts. Prints one JSON object per text: {"text": …, "vector": [ … ]}.
@@ -32,7 +33,7 @@ def embed(
 
     from sublayer.reading import Embedder
 
-    embedder = load_reader(model, device, Embedder, "turn texts into vectors")
+    embedder = load_reader(model, device, Embedder, "turn texts into vectors", weights)
     found: list[torch.Tensor] = []
     seen: list[str] = []
     for text, vector in answered(texts, batch, lambda chunk: list(embedder.embed(chunk))):

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from sublayer.cli import terminal
-from sublayer.cli.arguments import Device, ModelFolder
+from sublayer.cli.arguments import Device, ModelFolder, WeightFormat
+from sublayer.cli.decoding import device_for
 from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Decoding
@@ -46,6 +47,7 @@ def evaluate(
             show_default="the recipe's, or by the target language",
         ),
     ] = None,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Score a model on its held-out text, or on a file.
@@ -64,10 +66,9 @@ def evaluate(
 
     from sublayer.tasks.task import Scoring
     from sublayer.training import evaluation
-    from sublayer.training.runtime import pick_device
 
     Decoding.parse(decoding, "evaluate")
-    evaluated = evaluation.read_model(model, pick_device(device), task)
+    evaluated = evaluation.read_model(model, device_for(device, weights), task, weights)
     with ExitStack() as running:
 
         def progress(count: int) -> Callable[[int], None]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -18,6 +18,7 @@ def fill(
     ] = None,
     best: Annotated[int, typer.Option(min=1, help="Number of candidates to print for each mask.")] = 5,
     batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Predict the token at each [MASK]. Prints probability, token and completed text, separated by tabs, best first.
@@ -28,7 +29,7 @@ def fill(
     """
     from sublayer.reading import Filler
 
-    filler = load_reader(model, device, Filler, "fill masks")
+    filler = load_reader(model, device, Filler, "fill masks", weights)
     for _, masks in answered(texts, batch, lambda chunk: filler.fill(chunk, best=best)):
         if masks is None:
             say("")

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
+
+if TYPE_CHECKING:
+    from sublayer import config
 
 R = TypeVar("R")
 Answer = TypeVar("Answer")
 
 
-def load_reader(path: Path, device: str, kind: type[R], asked: str) -> R:
+def load_reader(path: Path, device: str, kind: type[R], asked: str, weights: config.Weights | None = None) -> R:
     """The model at `path`, if it is one that does what is `asked` of it.
 
     Raises:
-        CheckpointError: it is another kind of model, or none.
+        CheckpointError: it is another kind of model, or none. InputError: it cannot read with such weights.
     """
     from sublayer.errors import CheckpointError
     from sublayer.hub.folder import load
-    from sublayer.training.runtime import pick_device
 
-    found: object = load(path, pick_device(device))
+    found: object = load(path, device_for(device, weights), weights=weights)
     if not isinstance(found, kind):
         model = cast("object", getattr(found, "model", None))
         tree = getattr(model, "config", None)

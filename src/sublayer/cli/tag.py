@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -11,6 +11,7 @@ def tag(
     model: ModelFolder,
     sentences: Sentences = None,
     batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Tag each word of a sentence. Words are separated by spaces.
@@ -22,7 +23,7 @@ def tag(
     """
     from sublayer.reading import Tagger
 
-    tagger = load_reader(model, device, Tagger, "tag words")
+    tagger = load_reader(model, device, Tagger, "tag words", weights)
     for _, one in answered(sentences, batch, tagger.tag):
         if one is not None:
             for word, label, probability in zip(one.words, one.tags, one.probabilities, strict=True):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, WeightFormat
+from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
@@ -45,6 +46,7 @@ def translate(
         bool, typer.Option("--scores", help="Print score and log-probability first, separated by tabs.")
     ] = False,
     batch: BatchOfLines = 64,
+    weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
     """Translate the given sentences, or standard input line by line, in order.
@@ -58,9 +60,8 @@ def translate(
     Example: sublayer translate models/nllb --from eng_Latn --to spa_Latn "Where are my keys?"
     """
     from sublayer.hub.folder import load_translator
-    from sublayer.training.runtime import pick_device
 
-    translator = load_translator(model, pick_device(device))
+    translator = load_translator(model, device_for(device, weights), weights)
     Decoding.parse({**translator.decoding.plain(), **decoding}, "translate")
     constraints = {**translator.decoding.constraints.plain(), **limits}
     if only is not None:

@@ -148,7 +148,7 @@ def load(
     Args:
         backend: what steps a decoder: "auto" (the fastest that there is), "modules", "fixed-shapes", or a function that
             makes a decoder backend of the model (`models/backend.py`).
-        weights: weight format for decoding, for a `Generator` on a CPU; default: as stored.
+        weights: weight format of the matrices, on a CPU; default: as stored.
 
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
@@ -163,15 +163,10 @@ def ready(
     """Wrap what was read from `path`, ready to use. Raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
-    if weights is not None and not isinstance(model, DecoderOnly):
-        raise InputError(
-            f"weights = '{weights}', but {path} holds a model of the kind '{model.config.kind}'",
-            "Leave weights out: they are for models that go on from a prompt.",
-        )
     match model:
         case EncoderDecoder() | RecurrentEncoderDecoder():
             # Its own where nothing was asked for: that follows the model, should another be put in its place.
-            steps = None if backend == "auto" else decoder_backend(model, backend)
+            steps = None if backend == "auto" and weights is None else decoder_backend(model, backend, weights)
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where), backend=steps)
         case DecoderOnly() | RecurrentDecoderOnly():
             steps = decoder_backend(model, backend, weights)
@@ -181,16 +176,18 @@ def ready(
                 f"backend = {backend!r}, but {path} holds an encoder, which decodes nothing", "Leave backend out."
             )
         case EncoderOnly():
-            return _reader(model, tokenizer, path)
+            return _reader(model, tokenizer, path, weights)
 
 
-def load_translator(path: str | Path, device: str | torch.device = "cpu") -> Translator:
+def load_translator(
+    path: str | Path, device: str | torch.device = "cpu", weights: config.Weights | None = None
+) -> Translator:
     """Load a model that translates.
 
     Raises:
-        CheckpointError: as in `load`, or the model is of another shape.
+        CheckpointError: as in `load`, or the model is of another shape. InputError: as in `load`.
     """
-    found = load(path, device)
+    found = load(path, device, weights=weights)
     if not isinstance(found, Translator):
         kind = found.model.config.kind if not isinstance(found, Generator) else "decoder-only"
         raise CheckpointError(
@@ -199,16 +196,18 @@ def load_translator(path: str | Path, device: str | torch.device = "cpu") -> Tra
     return found
 
 
-def _reader(model: EncoderOnly, tokenizer: Tokenizer, path: str | Path) -> Classifier | Tagger | Embedder | Filler:
+def _reader(
+    model: EncoderOnly, tokenizer: Tokenizer, path: str | Path, weights: config.Weights | None
+) -> Classifier | Tagger | Embedder | Filler:
     match model.config.head:
         case config.Classification():
-            return Classifier(model, tokenizer)
+            return Classifier(model, tokenizer, weights)
         case config.Tagging():
-            return Tagger(model, tokenizer)
+            return Tagger(model, tokenizer, weights)
         case config.SentenceEmbedding():
-            return Embedder(model, tokenizer)
+            return Embedder(model, tokenizer, weights)
         case config.MaskedLanguage():
-            return Filler(model, tokenizer)
+            return Filler(model, tokenizer, weights)
         case config.NoHead():
             raise CheckpointError(
                 f"{path} is an encoder without a head: there is nothing to ask it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, fast
 from sublayer.errors import ConfigError
 from sublayer.models.encoder import Encoder
 from sublayer.models.heads import Classification, MaskedLanguage, SentenceEmbedding, Tagging
@@ -64,7 +64,7 @@ class EncoderOnly(nn.Module):
 
         Shape: tokens [B, S], lengths [B], token_type_ids and segments [B, S] int64 -> [B, S, D].
         """
-        require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
+        self.require_length(tokens, segments)
         return self.encoder(tokens, lengths, token_type_ids=token_type_ids, segments=segments).states
 
     def pooled(self, hidden: Tensor) -> Tensor | None:
@@ -102,8 +102,26 @@ class EncoderOnly(nn.Module):
         segments: Tensor | None = None,
     ) -> Tensor:
         """Shape: as in `hidden`; the result as the table above says."""
-        found = self.read(self.hidden(tokens, lengths, token_type_ids, segments), lengths)
+        return self.answer(self.hidden(tokens, lengths, token_type_ids, segments), lengths)
+
+    def answer(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What `forward` gives, of the encoder's output. Shape: hidden [B, S, D], lengths [B]."""
+        found = self.read(hidden, lengths)
         return self.logits(found) if self.output is None else self.project(found)
+
+    def require_length(self, tokens: Tensor, segments: Tensor | None = None) -> None:
+        """Raise `InputError` where a text has more tokens than the model has positions."""
+        require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
+
+    def lower(self) -> fast.Program:
+        """The program of `hidden`: mark `states`. Of token types it knows the first.
+
+        Raises:
+            NotLowered: a part does not say how it is lowered.
+        """
+        program = fast.Program()
+        program.mark("states", program.lower(self.encoder))
+        return program
 
 
 def _build_head(c: config.EncoderOnly) -> MaskedLanguage | Classification | Tagging | SentenceEmbedding | None:

@@ -33,8 +33,8 @@ class Classified:
 class Classifier(Reader[config.Classification]):
     """A model with a classification head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer, config.Classification)
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
+        super().__init__(model, tokenizer, config.Classification, weights)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from sublayer.text import Tokenizer
 class Embedder(Reader[config.SentenceEmbedding]):
     """A model with a sentence-embedding head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer, config.SentenceEmbedding)
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
+        super().__init__(model, tokenizer, config.SentenceEmbedding, weights)
 
     def embed(self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None) -> Tensor:
         """The vectors of texts, in order. A text is cut to the head's `longest` tokens, if it names a length.

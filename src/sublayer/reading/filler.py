@@ -36,8 +36,8 @@ class Filled:
 class Filler(Reader[config.MaskedLanguage]):
     """A model with a masked-language head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer, config.MaskedLanguage)
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
+        super().__init__(model, tokenizer, config.MaskedLanguage, weights)
 
     def fill(
         self, texts: Sequence[str], *, best: int = 5, batch_tokens: int = 8000, progress: Progress | None = None

@@ -8,7 +8,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sublayer import config
 from sublayer.errors import InputError
+from sublayer.fast.decoding.encoder import EncoderRunner
 from sublayer.models import EncoderOnly
 from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
@@ -22,15 +24,19 @@ class Reader(Generic[Head]):
     """An encoder-only model with its tokenizer; the subclasses say what its head's output means.
 
     Args:
-        head: the head that is needed, by its part of the configuration.
+        head: the head that is needed, by its part of the configuration. weights: weight format of the layers, on a CPU;
+            default: as they are.
     """
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, head: type[Head]) -> None:
+    def __init__(
+        self, model: EncoderOnly, tokenizer: Tokenizer, head: type[Head], weights: config.Weights | None = None
+    ) -> None:
         if not isinstance(model.config.head, head):
             raise InputError(
                 f"this model's head is '{model.config.head.type}'", "Name a model with the head that this asks for."
             )
         self.model, self.tokenizer, self.head = model.eval(), tokenizer, model.config.head
+        self._read = EncoderRunner(model, weights)
 
     def _each(
         self, texts: Sequence[Tokens], *, batch_tokens: int, progress: Progress | None, what: str = "text"
@@ -54,7 +60,7 @@ class Reader(Generic[Head]):
             ids, token_type_ids, lengths = self._padded([texts[row] for row in rows])
             ragged = None if int(lengths.min()) == ids.shape[1] else lengths
             with torch.inference_mode():
-                yield rows, self.model(ids, ragged, token_type_ids), lengths
+                yield rows, self._read(ids, ragged, token_type_ids), lengths
             if progress is not None:
                 progress(len(rows))
 

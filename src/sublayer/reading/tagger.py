@@ -26,8 +26,8 @@ class Tagged:
 class Tagger(Reader[config.Tagging]):
     """A model with a tagging head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer, config.Tagging)
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
+        super().__init__(model, tokenizer, config.Tagging, weights)
 
     def tag(
         self,

@@ -32,11 +32,13 @@ class EvaluatedModel:
         return task_of(self.recipe.task)
 
 
-def read_model(path: Path, device: Any, asked: str | None = None) -> EvaluatedModel:
+def read_model(
+    path: Path, device: Any, asked: str | None = None, weights: config.Weights | None = None
+) -> EvaluatedModel:
     """The model in a folder, read once, with its recipe.
 
     Args:
-        asked: the task that it is evaluated at, where no recipe says it.
+        asked: the task that it is evaluated at, where no recipe says it. weights: as in `load`.
 
     Raises:
         CheckpointError: there is no whole model. ConfigError: no recipe says what the model is for, and nor does its
@@ -44,7 +46,7 @@ def read_model(path: Path, device: Any, asked: str | None = None) -> EvaluatedMo
     """
     bundle = model_folder.read(path, device)
     folder = model_folder.find(path)
-    loaded = model_folder.ready(bundle, path)
+    loaded = model_folder.ready(bundle, path, weights=weights)
     recipe = recipe_of(folder, bundle.model.config, asked)
     return EvaluatedModel(folder, loaded, recipe.model_copy(update={"model": bundle.model.config}))
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
+
+from sublayer.fast.engine.program import NotLowered
 
 
 class Guard:
@@ -76,9 +79,37 @@ class Guard:
         return self._listened
 
     @property
+    def may_step(self) -> bool:
+        """Whether copies may compute in the modules' place: no gradient, no listener, no training, the same weights."""
+        return (
+            not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and not self._modules[0].training
+            and not self.listened
+            and self.unwritten
+        )
+
+    @property
     def training(self) -> bool:
         """Whether any module is in training."""
         return True in [module.training for module in self._modules]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Guard:
+        """Over a whole model, all of whose weights are copied.
+
+        Raises:
+            NotLowered: nothing can be copied of it, as it is now.
+        """
+        if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in model.parameters()):
+            raise NotLowered("the model is not in float32 on a CPU")
+        try:
+            guard = cls(model, copied=lambda module: True)
+        except ValueError as error:
+            raise NotLowered(str(error)) from error
+        if guard.training:
+            raise NotLowered("the model is in training")
+        return guard
 
     def _seen(self) -> tuple[list[int], list[int]]:
         return (

@@ -11,8 +11,6 @@ logits.
 
 from __future__ import annotations
 
-import sys
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -22,7 +20,7 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.guard import Guard
 from sublayer.fast.engine.engine import Engine, Inputs, Matrices
-from sublayer.fast.engine.library import Unavailable
+from sublayer.fast.engine.library import Unavailable, say_once
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
@@ -85,7 +83,7 @@ class Runner:
                 self._programs = None
             except Unavailable as reason:
                 self._programs = None
-                _say_once(str(reason))
+                say_once(str(reason))
         elif programs.threads != torch.get_num_threads():
             programs.make_engines()
         return self._programs is not None
@@ -98,7 +96,7 @@ class Runner:
         programs = self._programs
         if isinstance(self.model, DecoderOnly):
             return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity, read=self._read)
-        if isinstance(self.model, EncoderDecoder) and programs is not None and programs.may_step:
+        if isinstance(self.model, EncoderDecoder) and programs is not None and programs.guard.may_step:
             return programs.start(self.model, source, source_lengths, num_beams, capacity)
         return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity)
 
@@ -108,7 +106,7 @@ class Runner:
         Shape: tokens [B * num_beams, n] int64 -> [B * num_beams, n, V].
         """
         programs = self._programs
-        if programs is None or not isinstance(state, DecoderState) or not programs.may_step:
+        if programs is None or not isinstance(state, DecoderState) or not programs.guard.may_step:
             return cast("DecoderBackend[AnyState]", self.model).step(tokens, state)
         return programs.decoding.run(tokens, "logits", programs.inputs(state, tokens)).view(*tokens.shape, -1)
 
@@ -119,7 +117,7 @@ class Runner:
         tokens, largest first, and the tokens.
         """
         programs = self._programs
-        if programs is None or not isinstance(state, DecoderState) or not programs.may_step:
+        if programs is None or not isinstance(state, DecoderState) or not programs.guard.may_step:
             return None
         return programs.decoding.best(tokens, "logits", programs.inputs(state, tokens), count)
 
@@ -127,7 +125,7 @@ class Runner:
         """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
         assert isinstance(self.model, DecoderOnly)
         programs = self._programs
-        if programs is None or not programs.may_step:
+        if programs is None or not programs.guard.may_step:
             self.model.decoder.step(tokens, state)
         else:
             programs.decoding.run(tokens, "hidden", programs.inputs(state, tokens))
@@ -137,11 +135,6 @@ class Runner:
         return Runner, (self.model, self.weights)
 
 
-@lru_cache(maxsize=1)
-def _say_once(reason: str) -> None:
-    sys.stderr.write(f"sublayer: models are decoded by their modules, which is slower: {reason}\n")
-
-
 class _Programs:
     """The programs of one model, for as long as its `guard` says that they are right."""
 
@@ -149,7 +142,7 @@ class _Programs:
         if type(model) not in (EncoderDecoder, DecoderOnly):
             raise NotLowered(f"{type(model).__name__} is not lowered")
         assert isinstance(model, EncoderDecoder | DecoderOnly)
-        self.model, self.decoder, self.guard = model, model.decoder, _guard(model)
+        self.model, self.decoder, self.guard = model, model.decoder, Guard.of(model)
         self.matrices = Matrices(weights)
         self.make_engines()
 
@@ -160,17 +153,6 @@ class _Programs:
             self.decoding = Engine(model.lower(), self.matrices, self.threads)
             encoder = model.lower_encoder() if isinstance(model, EncoderDecoder) else None
             self.encoding = None if encoder is None else Engine(encoder, self.matrices, self.threads)
-
-    @property
-    def may_step(self) -> bool:
-        """Whether the next step is one for the engine: no gradient, no listener, the same weights."""
-        return (
-            not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and not self.model.training
-            and not self.guard.listened
-            and self.guard.unwritten
-        )
 
     def start(
         self, model: EncoderDecoder, source: Tensor, lengths: Tensor | None, num_beams: int, capacity: int | None
@@ -208,15 +190,3 @@ class _Programs:
             memory=[part for pair in state.memory for part in pair],
             source_lengths=state.memory_lengths,
         )
-
-
-def _guard(model: EncoderDecoder | DecoderOnly) -> Guard:
-    if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in model.parameters()):
-        raise NotLowered("the model is not in float32 on a CPU")
-    try:
-        guard = Guard(model, copied=lambda module: True)
-    except ValueError as error:
-        raise NotLowered(str(error)) from error
-    if guard.training:
-        raise NotLowered("the model is in training")
-    return guard

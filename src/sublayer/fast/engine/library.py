@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import lru_cache
@@ -77,6 +78,12 @@ class CCall(Structure):
 
 class Unavailable(Exception):
     """The engine cannot be loaded here; the message says why."""
+
+
+@lru_cache(maxsize=1)
+def say_once(reason: str) -> None:
+    """Say on standard error that the engine is not used, and why."""
+    sys.stderr.write(f"sublayer: models run as modules, which is slower: {reason}\n")
 
 
 @lru_cache(maxsize=1)
