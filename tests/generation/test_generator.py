@@ -14,7 +14,8 @@ from generation.prompted import generator, tokenizer
 from sublayer import config
 from sublayer.errors import ConfigError, InputError
 from sublayer.generation.completion import Completion
-from sublayer.generation.generator import Generator, Speculation
+from sublayer.generation.generator import Generator
+from sublayer.generation.plan import Speculation
 from sublayer.generation.speculative import PromptLookup
 
 SAMPLING = config.Sampling(temperature=1.5, top_k=40)

@@ -14,7 +14,8 @@ from generation.language_models import LONGEST, TREES, VOCABULARY
 from generation.prompted import tokenizer
 from sublayer import config
 from sublayer.fast.decoding.runner import Runner
-from sublayer.generation.generator import Generator, Speculation
+from sublayer.generation.generator import Generator
+from sublayer.generation.plan import Speculation
 from sublayer.generation.prefix_cache import PrefixCache
 from sublayer.generation.speculative import PromptLookup
 from sublayer.laws import relative_error

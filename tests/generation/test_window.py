@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from generation.prompted import tokenizer
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.generator import Generator, PromptLookup, Speculation
+from sublayer.generation.generator import Generator
+from sublayer.generation.plan import Speculation
+from sublayer.generation.speculative import PromptLookup
 from sublayer.generation.window import window_start
 from sublayer.models import build_model
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from sublayer import config
-    from sublayer.generation.generator import Generator, Speculation
+    from sublayer.generation.generator import Generator
+    from sublayer.generation.plan import Speculation
 
 
 def load_generator(path: Path, device: str, weights: config.Weights | None = None) -> Generator[Any]:
@@ -73,7 +74,7 @@ def speculation_of(draft: Path | None, lookup: bool, guesses: int, device: str) 
         ConfigError: both ways were asked for. CheckpointError: there is no such draft model.
     """
     from sublayer.errors import ConfigError
-    from sublayer.generation.generator import Speculation
+    from sublayer.generation.plan import Speculation
     from sublayer.generation.speculative import PromptLookup
 
     if draft is not None and lookup:

@@ -19,7 +19,8 @@ from sublayer.config.part import MOST_BEAMS
 from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
-    from sublayer.generation.generator import Completion, Generated, Generator
+    from sublayer.generation.completion import Completion, Generated
+    from sublayer.generation.generator import Generator
 
 
 @from_tree(

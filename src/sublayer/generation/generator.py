@@ -5,9 +5,7 @@ Prompts are sorted by length and batched internally. Results come back in the or
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, Protocol, cast
 
@@ -19,9 +17,9 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding import decoder_backend
 from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
-from sublayer.generation.constraints import Constraint, constraints_of
 from sublayer.generation.loop import Step, decode, most_probable
 from sublayer.generation.partial_completion import PartialCompletion
+from sublayer.generation.plan import Asked, LanguageModel, Plan, Speculation
 from sublayer.generation.prefix_cache import PrefixCache
 from sublayer.generation.randomness import Uniforms, stream
 from sublayer.generation.request import DecodeRequest
@@ -32,60 +30,11 @@ from sublayer.models.backend import DecoderBackend, S
 from sublayer.models.batching import by_length, padded
 from sublayer.text import Tokenizer
 
-PAST_CONTEXT = "; greedy search and sampling without speculation go on past the context"
-
-
-class Sizes(Protocol):
-    """What a generator asks of a model's configuration. max_length: prompt and text together, in tokens."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-
-class LanguageModel(DecoderBackend[S], Protocol[S]):
-    """A decoder-only model behind the step contract: eager, compiled or native."""
-
-    @property
-    def config(self) -> Sizes: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def eval(self) -> Any: ...
-
 
 class ChatTokenizer(Protocol):
     """A tokenizer that knows how a conversation is written."""
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class Speculation(Generic[S]):
-    """Speculative decoding: a draft model with the same vocabulary, or prompt lookup, proposes `guesses` tokens a step.
-
-    Greedy texts are the same as without it. Samples have the same distribution, but for a given seed another text.
-    """
-
-    draft: LanguageModel[S] | PromptLookup
-    guesses: int = 4
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """All that was asked for, settled and checked."""
-
-    c: config.Generation
-    n: int
-    seed: int
-    first: int
-    scored: bool
-    constraints: tuple[Constraint, ...]
-    end_ids: frozenset[int]
-    speculation: Speculation[Any] | None
 
 
 class Generator(Generic[S]):
@@ -150,10 +99,11 @@ class Generator(Generic[S]):
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts = {prompts!r} is one string", "Give a list: generate([prompt]).")
-        plan = self._plan(search, constraints, max_tokens, stop, n, seed, log_probabilities, speculation, first)
+        asked = Asked(search, constraints, max_tokens, stop, n, seed, log_probabilities, speculation, first)
+        plan = self._plan(asked)
         sources = [self.encode(prompt, first + row + 1) for row, prompt in enumerate(prompts)]
-        steps = [self._room(ids, max_tokens, plan, first + row + 1) for row, ids in enumerate(sources)]
-        _require_draft_room(plan, max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
+        steps = [plan.room(ids, first + row + 1) for row, ids in enumerate(sources)]
+        plan.require_draft_room(max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
         texts = [[PartialCompletion(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
         width = plan.c.search.size if isinstance(plan.c.search, config.Beam) else n
         context = self.model.config.max_length
@@ -191,10 +141,11 @@ class Generator(Generic[S]):
         Raises:
             InputError, ConfigError: as `generate`, at once.
         """
-        plan = self._plan(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
+        asked = Asked(search, constraints, max_tokens, stop, 1, seed, log_probabilities, speculation, first)
+        plan = self._plan(asked)
         ids = self.encode(prompt, first + 1)
-        new = self._room(ids, max_tokens, plan, first + 1)
-        _require_draft_room(plan, len(ids) + new)
+        new = plan.room(ids, first + 1)
+        plan.require_draft_room(len(ids) + new)
         text = PartialCompletion(self.tokenizer, ids, plan.c.stop, at_once=True)
         return Stream(self._generate([ids], [new], [[text]], [0], plan), text, log_probabilities)
 
@@ -249,55 +200,9 @@ class Generator(Generic[S]):
         """
         return cast("ChatTokenizer", self.tokenizer).encode_chat(messages)
 
-    def _plan(
-        self,
-        search: config.Search | None,
-        constraints: config.Constraints | None,
-        max_tokens: int | None,
-        stop: Sequence[str] | None,
-        n: int,
-        seed: int | None,
-        scored: bool,
-        speculation: Speculation[Any] | None,
-        first: int,
-    ) -> _Plan:
-        told: dict[str, Any] = {}
-        if search is not None:
-            told["search"] = search.plain()
-        if constraints is not None:
-            told["constraints"] = constraints.plain()
-        if max_tokens is not None:
-            told["max_tokens"] = max_tokens
-        if stop is not None:
-            told["stop"] = list(stop)
-        c = config.Generation.parse({**self.decoding.plain(), **told}, "generate")
-        _require_n(n, c.search)
-        if speculation is not None:
-            self._require_guessing(speculation, c.search)
-        ends = frozenset({self.tokenizer.end_id, *c.end_ids})
-        return _Plan(
-            c=c,
-            n=n,
-            seed=secrets.randbits(63) if seed is None else seed,
-            first=first,
-            scored=scored,
-            constraints=constraints_of(c.constraints, ends, self.model.config.vocab_size),
-            end_ids=ends,
-            speculation=speculation,
-        )
-
-    def _require_guessing(self, speculation: Speculation[Any], search: config.Search) -> None:
-        if isinstance(search, config.Beam):
-            raise InputError("speculation goes with greedy search and sampling, not with a beam", "Choose one of them.")
-        if speculation.guesses < 1:
-            raise InputError(f"guesses = {speculation.guesses}", "Guess 1 token or more at a time.")
-        if not isinstance(speculation.draft, PromptLookup):
-            own, other = self.model.config.vocab_size, speculation.draft.config.vocab_size
-            if own != other:
-                raise InputError(
-                    f"the draft model has a vocabulary of {other} tokens, the model one of {own}",
-                    "Take a draft model with the same tokenizer.",
-                )
+    def _plan(self, asked: Asked) -> Plan:
+        model, end_id = self.model.config, self.tokenizer.end_id
+        return Plan.of(asked, self.decoding, model, end_id, context_shift=self._context_shift)
 
     def _alike(self, rows: list[int], sources: list[list[int]], steps: list[int]) -> list[list[int]]:
         """A batch in parts: texts that outgrow the context move their windows at the same steps, so only those that go
@@ -310,28 +215,6 @@ class Generator(Generic[S]):
             return list(alike.values())
         return [rows]
 
-    def _room(self, ids: list[int], asked: int | None, plan: _Plan, number: int) -> int:
-        """How many tokens may be added to a prompt."""
-        context = self.model.config.max_length
-        left = context - len(ids)
-        if left < 1:
-            raise InputError(
-                f"prompt {number} has {len(ids)} tokens, which leaves no room in the model's context of {context}",
-                "Shorten the prompt.",
-            )
-        c = plan.c
-        if asked is not None and asked > left:
-            if self._context_shift and plan.speculation is None and not isinstance(c.search, config.Beam):
-                return asked
-            raise InputError(
-                f"max_tokens = {asked}, but after the {len(ids)} tokens of prompt {number} only {left} remain of the "
-                f"model's context of {context}",
-                f"Ask for {left} at most, or shorten the prompt{'' if not self._context_shift else PAST_CONTEXT}.",
-            )
-        if c.max_tokens is not None:
-            return min(left, c.max_tokens)
-        return left if c.max_length is None else max(1, min(left, c.max_length - len(ids)))
-
     @torch.inference_mode()
     def _generate(
         self,
@@ -339,7 +222,7 @@ class Generator(Generic[S]):
         steps: list[int],
         texts: list[list[PartialCompletion]],
         rows: list[int],
-        plan: _Plan,
+        plan: Plan,
     ) -> Iterator[None]:
         """Make the texts of one batch, whichever way they are searched; comes back whenever some have grown.
 
@@ -347,17 +230,17 @@ class Generator(Generic[S]):
             rows: the places of the prompts in the list that was given.
         """
         request = DecodeRequest([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
-        search = plan.c.search
+        search, asked = plan.c.search, plan.asked
         if isinstance(search, config.Beam):
             self._beams(request, search, plan, texts)
             yield
             return
         flat = [text for some in texts for text in some]
         context = self.model.config.max_length
-        streams = [stream(plan.seed, plan.first + row, sample) for row in rows for sample in range(plan.n)]
-        if plan.speculation is not None:
+        streams = [stream(plan.seed, asked.first + row, sample) for row in rows for sample in range(asked.n)]
+        if asked.speculation is not None:
             for row, (text, random_stream) in enumerate(zip(flat, streams, strict=True)):
-                for step in self._speculated(request.of(row // plan.n), random_stream, plan, plan.speculation, text):
+                for step in self._speculated(request.of(row // asked.n), random_stream, plan, asked.speculation, text):
                     _take(step, [text])
                     yield
             return
@@ -366,9 +249,9 @@ class Generator(Generic[S]):
             *self._source(request),
             request,
             Sampler(search, streams) if isinstance(search, config.Sampling) else most_probable,
-            samples=plan.n,
+            samples=asked.n,
             constraints=plan.constraints,
-            scored=plan.scored,
+            scored=asked.log_probabilities,
             stopped=lambda row, token: flat[row].append(token),
             context=context if any(len(ids) + new > context for ids, new in zip(prompts, steps, strict=True)) else None,
         ):
@@ -379,7 +262,7 @@ class Generator(Generic[S]):
         self,
         request: DecodeRequest,
         random_stream: int,
-        plan: _Plan,
+        plan: Plan,
         speculation: Speculation[Any],
         text: PartialCompletion,
     ) -> Iterator[Step]:
@@ -400,12 +283,12 @@ class Generator(Generic[S]):
             sampling=sampling,
             uniforms=Uniforms(stream(random_stream, 0)),
             constraints=plan.constraints,
-            scored=plan.scored,
+            scored=plan.asked.log_probabilities,
             stopped=lambda _, token: text.append(token),
         )
 
     def _beams(
-        self, request: DecodeRequest, search: config.Beam, plan: _Plan, texts: list[list[PartialCompletion]]
+        self, request: DecodeRequest, search: config.Beam, plan: Plan, texts: list[list[PartialCompletion]]
     ) -> None:
         found = beam_search(
             self.backend,
@@ -440,24 +323,3 @@ def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:
         texts[row].log_probabilities.append(gain)
         if ending is not None:
             texts[row].finish(ending)
-
-
-def _require_draft_room(plan: _Plan, longest: int) -> None:
-    draft = None if plan.speculation is None else plan.speculation.draft
-    if draft is None or isinstance(draft, PromptLookup):
-        return
-    context = draft.config.max_length
-    if longest > context:
-        raise InputError(
-            f"the draft model's context of {context} tokens is too short: prompt and text may come to {longest}",
-            "Ask for fewer tokens, or take another draft model.",
-        )
-
-
-def _require_n(n: int, search: config.Search) -> None:
-    if n < 1:
-        raise InputError(f"n = {n}", "Ask for 1 text or more.")
-    if n > 1 and isinstance(search, config.Greedy):
-        raise InputError(f"n = {n}, but greedy search has only one answer", "Choose sampling or a beam.")
-    if isinstance(search, config.Beam) and n > search.size:
-        raise InputError(f"n = {n} with a beam of {search.size}", "Ask for as many texts as the beam has at most.")

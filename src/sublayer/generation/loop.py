@@ -44,6 +44,17 @@ class Step:
     log_probabilities: list[float]
     endings: list[Ending | None]
 
+    def add(self, row: int, token: int, log_probability: float, ending: Ending | None) -> None:
+        self.rows.append(row)
+        self.tokens.append(token)
+        self.log_probabilities.append(log_probability)
+        self.endings.append(ending)
+
+    @property
+    def ended(self) -> list[int]:
+        """The rows that ended with this token."""
+        return [row for row, ending in zip(self.rows, self.endings, strict=True) if ending is not None]
+
 
 def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
     """Greedy choice."""
@@ -112,24 +123,12 @@ def decode(
             refuse(model, source, source_lengths, request, number)
         step = Step([], [], [], [])
         for place, row in enumerate(rows):
-            if row not in running:
-                continue
-            if not allowed[place]:
-                raise nothing_left()
-            token = picked[place]
-            ending: Ending | None = None
-            if token in request.end_ids:
-                ending = "end"
-            elif stopped is not None and stopped(row, token):
-                ending = "stop"
-            elif number + 1 >= request.steps[row // samples]:
-                ending = "length"
-            if ending is not None:
-                running.remove(row)
-            step.rows.append(row)
-            step.tokens.append(token)
-            step.log_probabilities.append(gained[place])
-            step.endings.append(ending)
+            if row in running:
+                if not allowed[place]:
+                    raise nothing_left()
+                ending = _ending(picked[place], row, number, request, samples, stopped)
+                step.add(row, picked[place], gained[place], ending)
+        running.difference_update(step.ended)
         yield step
         if not running:
             return
@@ -139,15 +138,34 @@ def decode(
         if context is not None:
             for row, token in zip(rows, picked, strict=True):
                 texts[row].append(token)
-        sentences = [range(place, place + width) for place in range(0, len(rows), width)]
-        staying = [one for one, some in enumerate(sentences) if any(rows[place] in running for place in some)]
-        if len(staying) < len(sentences):
+        staying = [one for one in range(len(rows) // width) if running.intersection(_rows_of(one, rows, width))]
+        if len(staying) * width < len(rows):
             state.keep(torch.tensor(staying, device=device))
-            places = [place for one in staying for place in sentences[one]]
-            index = torch.tensor(places, device=device)
-            feed, rows = feed[index], [rows[place] for place in places]
+            index = torch.tensor([one * width + each for one in staying for each in range(width)], device=device)
+            feed, rows = feed[index], [row for one in staying for row in _rows_of(one, rows, width)]
             if history is not None:
                 history.select(index)
+
+
+def _rows_of(sentence: int, rows: list[int], width: int) -> list[int]:
+    """The rows of a sentence of the state."""
+    return rows[sentence * width : (sentence + 1) * width]
+
+
+def _ending(
+    token: int,
+    row: int,
+    number: int,
+    request: DecodeRequest,
+    samples: int,
+    stopped: Callable[[int, int], bool] | None,
+) -> Ending | None:
+    """Why a row ends with its token of step `number`; None where it goes on."""
+    if token in request.end_ids:
+        return "end"
+    if stopped is not None and stopped(row, token):
+        return "stop"
+    return "length" if number + 1 >= request.steps[row // samples] else None
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:
