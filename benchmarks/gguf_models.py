@@ -1,7 +1,8 @@
 """A language model's folder as a GGUF file, in a weight format of llama.cpp: what `engine_speed.py` gives to it.
 
 The numbers are those of the folder: float32, or rounded by the `gguf` library, which rounds as llama.cpp does. Q4_K
-alone is rounded here, more simply than there (`q4_k`). All matrices are in the format, that of embedding and output too, as in the engine's formats; `llama-quantize` would keep the latter wider, and llama.cpp would be slower.
+alone is rounded here, more simply than there (`q4_k`). All matrices are in the format, the output's too, as in the
+engine's formats: `llama-quantize` would keep that one wider, and llama.cpp would be slower.
 
 The tokenizer inside is a stand-in: piece number 17 is the text " 17", so that whoever feeds ids gets ids back.
 """
