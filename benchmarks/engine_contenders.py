@@ -9,6 +9,8 @@ from importlib.util import find_spec
 
 from gguf_models import bits
 
+from sublayer.fast.engine.library import Unavailable, instruction_set
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -66,8 +68,12 @@ PRECISIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def installed() -> dict[str, str | None]:
-    """The version of each rival, and of llama.cpp what its build is able to."""
+    """The version of each library; the instructions that the engine has chosen, and that llama.cpp was built with."""
     found = {one.library: None if one.missing else version(one.package) for one in CONTENDERS.values()}
+    try:
+        found["sublayer's instruction set"] = instruction_set()
+    except Unavailable as reason:
+        found["sublayer's instruction set"] = f"none ({reason})"
     if found[LLAMA_CPP]:
         import xllamacpp
 

@@ -40,7 +40,7 @@ class Sublayer:
         if threads != self._threads:
             torch.set_num_threads(threads)
             # What is prepared is prepared for a number of threads.
-            self._own.stepper = Runner(self._own.model, self._settings.get("weights"))
+            self._own.backend = Runner(self._own.model, self._settings.get("weights"))
             self._threads = threads
 
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:

@@ -42,7 +42,7 @@ class Sublayer:
         from sublayer.fast.decoding.runner import Runner
 
         torch.set_num_threads(threads)
-        self._stepper = Runner(self.model, self._weights)
+        self._backend = Runner(self.model, self._weights)
 
     def translate(self, sources: list[Ids], beam: int, steps: int, fixed: bool) -> list[Ids]:
         import torch
@@ -50,19 +50,19 @@ class Sublayer:
 
         from sublayer.generation.beam import beam_search
         from sublayer.generation.greedy import greedy
-        from sublayer.generation.step import Limits
+        from sublayer.generation.request import DecodeRequest
         from sublayer.models.batching import padded
 
         source, lengths = padded(sources, PAD, self.model.device)
         # As `Translator` does: equal lengths need no mask.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         ends = frozenset[int]() if fixed else frozenset({END})
-        limits = Limits([START] * len(sources), ends, [steps] * len(sources))
+        request = DecodeRequest([START] * len(sources), ends, [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
-                found = greedy(self._stepper, source, ragged, limits)
+                found = greedy(self._backend, source, ragged, request)
             else:
-                found = beam_search(self._stepper, source, ragged, limits, beam=beam, length_penalty=1.0)
+                found = beam_search(self._backend, source, ragged, request, beam=beam, length_penalty=1.0)
         return [hypotheses[0].tokens for hypotheses in found]
 
     def score(self, source: Ids, target: Ids, fixed: bool) -> float:
