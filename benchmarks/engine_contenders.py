@@ -31,6 +31,11 @@ class Contender:
             return f"{self.package} is not installed: pip install 'sublayer[bench]'"
         return None
 
+    @property
+    def precision(self) -> str:
+        """Whom it is compared with."""
+        return {"F32": "float32", "Q8_0": "int8", "Q4_0": "int4", "Q4_K": "int4"}.get(self.weights, self.weights)
+
     def bytes_of(self, matrices: Sequence[tuple[int, int]]) -> float:
         """Bytes of these matrices (rows, columns) in its format, the scales of small groups included."""
         return sum(rows * columns * self._bits(columns) / 8 for rows, columns in matrices)

@@ -56,10 +56,10 @@ def ours_beside(name: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def line(row: Row) -> str:
-    """What is printed as soon as a row is there."""
-    speeds = ", ".join(f"{n} {_number(c['tokens_per_second']['median'])}" for n, c in row["contenders"].items())
-    return f"{row['title']}: tokens/s {speeds}"
+def line(title: str, contenders: Mapping[str, Any]) -> str:
+    """What is printed as soon as some contenders have been measured."""
+    speeds = [f"{name} {_number(one['tokens_per_second']['median'])}" for name, one in contenders.items()]
+    return f"{title}: tokens/s {', '.join(speeds)}"
 
 
 def tables(rows: Sequence[Row], bandwidth: float) -> str:
@@ -127,7 +127,7 @@ def _equal(held: Mapping[str, Any], libraries: Sequence[str]) -> str:
         if found is None:
             shown.append("–")
             continue
-        ties = f" ({found['near_ties']} of {len(found['score_gaps'])} near ties)" if "near_ties" in found else ""
+        ties = f" ({found['near_ties']} of {len(found['score_gaps'])} near ties)" if found.get("score_gaps") else ""
         shown.append(f"{100 * found['equal_tokens']:.0f}%{ties}")
     return " / ".join(shown)
 

@@ -22,9 +22,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,8 @@ import engine_report as report
 import language_models
 import machine
 import options as options_of
-import translation_models
-from engine_contenders import CONTENDERS, CTRANSLATE2, EXACT, LLAMA_CPP, OURS, installed
+import translation_models as models
+from engine_contenders import CONTENDERS, CTRANSLATE2, EXACT, LLAMA_CPP, installed
 from gguf_models import gguf_file
 from sentence_model import trained
 from summary import Summary, write
@@ -49,9 +52,10 @@ LONG = 0.2
 """Seconds that a round should last for the fastest contender, if twenty times the same are enough for that."""
 Ids = list[int]
 Ask = Callable[[int], Message]
-TIE = {"translation": 1e-4, "language": 1e-2}
-"""Two translations are a near tie if their scores per token are so close; two tokens, if their logits are, relative to
-the standard deviation of all logits."""
+SEED = 1
+TIE = {True: 1e-4, False: 1e-2}
+"""Two translations are a near tie if their scores per token are so close. Two tokens of a language model are, if their
+logits are, relative to the standard deviation of all."""
 
 
 def main() -> None:
@@ -81,131 +85,168 @@ def main() -> None:
 # --- what is measured ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Case:
+    """A line: what is asked in each round, of a batch of so many, and the numbers of threads to choose from."""
+
+    part: str
+    shape: str
+    title: str
+    batch: int
+    ask: Ask
+    threads: list[int]
+
+
 def _translation(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for shape in options.translators:
-        model = translation_models.random_translator(shape)
-        folder = translation_models.forms_of(f"random-{shape}", model)
-
-        def sources(count: int, shape: str = shape) -> list[Ids]:
-            return translation_models.random_sources(shape, count)
-
-        rows += _translated(options, f"{shape}, {options.new} tokens", folder, sources, fixed=True)
+        folder = models.forms_of(f"random-{shape}", models.random_translator(shape))
+        cases = [
+            _translated(options, shape, beam, batch, threads, models.random_sources(shape, 1000), fixed=True)
+            for beam, batch, threads in _searches(options)
+        ]
+        rows += _measured(options, folder, cases)
     for shape in options.held_out:
         data = corpus.example() if options.quick else corpus.load()
         path = trained(data, shape, options.train_steps, "cpu")
         translator = sublayer.load(path)
-        folder = translation_models.forms_of(path.name, translator.model)
-        held_out = translator.encode(grouped(data.splits.test)[0])
-
-        def real(count: int, held_out: list[Ids] = held_out) -> list[Ids]:
-            return [held_out[number % len(held_out)] for number in range(count)]
-
-        rows += _translated(options, f"{shape}, held-out sentences", folder, real, fixed=False)
+        sources = translator.encode(grouped(data.splits.test)[0])
+        # A corpus may come in the order of its lengths.
+        random.Random(SEED).shuffle(sources)
+        cases = [
+            _translated(options, shape, beam, batch, threads, sources, fixed=False)
+            for beam, batch, threads in _searches(options)
+        ]
+        rows += _measured(options, models.forms_of(path.name, translator.model), cases)
     return rows
+
+
+def _searches(options: argparse.Namespace) -> Iterator[tuple[int, int, list[int]]]:
+    return product(options.beams, options.batches or (1, 8, 32), _threads(options))
 
 
 def _translated(
-    options: argparse.Namespace, title: str, folder: Path, sources: Callable[[int], list[Ids]], *, fixed: bool
-) -> list[dict[str, Any]]:
-    matrices = translation_models.step_matrices(translation_models.read_translator(folder).config)
-    rows: list[dict[str, Any]] = []
-    names = [name for name in options.contenders if CONTENDERS[name].library != LLAMA_CPP]
-    with ExitStack() as stack:
-        workers, refused = _workers(stack, "engine_translation_worker.py", names, {"folder": str(folder)})
-        for beam in options.beams:
-            for batch in options.batches or (1, 8, 32):
-                count = options.sentences or (max(8, batch) if fixed else 32 if batch == 1 else 4 * batch)
-                given = sources(count * (options.rounds + 1))
+    options: argparse.Namespace,
+    shape: str,
+    beam: int,
+    batch: int,
+    threads: list[int],
+    sources: list[Ids],
+    *,
+    fixed: bool,
+) -> Case:
+    """fixed: all translations have as many tokens."""
+    count = options.sentences or (max(8, batch) if fixed else 32 if batch == 1 else 4 * batch)
+    steps = options.new if fixed else options.steps
 
-                def ask(
-                    number: int, given: list[Ids] = given, count: int = count, beam: int = beam, batch: int = batch
-                ):
-                    steps = options.new if fixed else options.steps
-                    picked = given[number * count : (number + 1) * count]
-                    return {"sources": picked, "batch": batch, "beam": beam, "steps": steps, "fixed": fixed}
+    def ask(number: int) -> Message:
+        picked = [sources[place % len(sources)] for place in range(number * count, (number + 1) * count)]
+        return {"sources": picked, "batch": batch, "beam": beam, "steps": steps, "fixed": fixed}
 
-                for threads in _threads(options):
-                    answers, chosen = _rounds(workers, ask, options.rounds, threads)
-                    rows.append(
-                        {
-                            "part": "translation",
-                            "title": f"{title}, {'greedy' if beam == 1 else f'beam {beam}'}, batch {batch}",
-                            "shape": title.partition(",")[0],
-                            "batch": batch,
-                            "refused": refused,
-                            "contenders": _contenders(answers, chosen, matrices, batch, _tokens_of_translations),
-                        }
-                    )
-                    _compare_translations(rows[-1], workers, answers, ask, fixed)
-                    print(report.line(rows[-1]), flush=True)
-    return rows
+    what = f"{options.new} tokens" if fixed else "held-out sentences"
+    title = f"{shape}, {what}, {'greedy' if beam == 1 else f'beam {beam}'}, batch {batch}"
+    return Case("translation", shape, title, batch, ask, threads)
 
 
 def _language(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for shape in options.models:
         folder = language_models.folder_of(shape)
-        matrices = report.step_matrices(folder)
-        with ExitStack() as stack:
-            workers, refused = _workers(
-                stack, "engine_language_worker.py", options.contenders, {"folder": str(folder)}, language=True
+        decoding = [(batch, options.prompt, options.new) for batch in options.batches or (1, 16)]
+        cases = [
+            _written(options, shape, folder, *what, threads)
+            for what, threads in product(
+                [*decoding, *([(1, options.first, 1)] if options.first else [])], _threads(options)
             )
-            decoding = [(batch, options.prompt, options.new) for batch in options.batches or (1, 16)]
-            for batch, length, new in [*decoding, *([(1, options.first, 1)] if options.first else [])]:
-                prompts = language_models.prompts(shape, folder, batch * (options.rounds + 1), [length])
-
-                def ask(number: int, prompts: list[Ids] = prompts, batch: int = batch, new: int = new) -> Message:
-                    return {"prompts": prompts[number * batch : (number + 1) * batch], "new": new}
-
-                for threads in _threads(options):
-                    answers, chosen = _rounds(workers, ask, options.rounds, threads)
-                    rows.append(
-                        {
-                            "part": "language" if new > 1 else "first token",
-                            "title": f"{shape}, batch {batch}" if new > 1 else f"{shape}, prompt of {length}",
-                            "shape": shape,
-                            "batch": batch,
-                            "refused": refused,
-                            "contenders": _contenders(answers, chosen, matrices, batch, _tokens_after_the_first),
-                        }
-                    )
-                    _compare_texts(rows[-1], workers, answers, ask)
-                    print(report.line(rows[-1]), flush=True)
+        ]
+        rows += _measured(options, folder, cases)
     return rows
 
 
-def _workers(
-    stack: ExitStack, script: str, names: list[str], common: Message, *, language: bool = False
-) -> tuple[dict[str, Worker], dict[str, str]]:
-    """A process for each contender; and of those that this machine or this model cannot have, why."""
-    workers: dict[str, Worker] = {}
-    refused: dict[str, str] = {}
-    for name in names:
-        one = CONTENDERS[name]
-        settings = common | {"contender": name, "library": one.library, "weights": one.weights}
-        if one.library == OURS and one.weights == "float32":
-            # As the model is, so that it is all the same who steps.
-            settings["weights"] = None
-        if language and one.library == LLAMA_CPP:
-            settings["file"] = str(gguf_file(Path(common["folder"]), one.weights))
-        if language and one.library == CTRANSLATE2:
-            from ctranslate2_models import generator_folder
+def _written(
+    options: argparse.Namespace, shape: str, folder: Path, batch: int, length: int, new: int, threads: list[int]
+) -> Case:
+    prompts = language_models.prompts(shape, folder, batch * (options.rounds + 1), [length])
 
-            generator_folder(Path(common["folder"]), one.weights)
-        worker = Worker(HERE / script, settings)
-        if why := worker.started.get("refused"):
-            refused[name] = why
-            print(f"{name}: left out. {why}", flush=True)
-            worker.close()
-        else:
-            workers[name] = stack.enter_context(worker)
-    return workers, refused
+    def ask(number: int) -> Message:
+        return {"prompts": prompts[number * batch : (number + 1) * batch], "new": new}
+
+    if new == 1:
+        return Case("first token", shape, f"{shape}, prompt of {length}", batch, ask, threads)
+    return Case("language", shape, f"{shape}, batch {batch}", batch, ask, threads)
 
 
 def _threads(options: argparse.Namespace) -> list[list[int]]:
     """Numbers of threads to choose from, once; or each of them alone."""
     return [[number] for number in options.threads] if options.each_threads else [options.threads]
+
+
+def _measured(options: argparse.Namespace, folder: Path, cases: list[Case]) -> list[dict[str, Any]]:
+    """A row for each case. Contenders of one precision after those of another: not all models are in memory at once."""
+    rows = [
+        {
+            "part": case.part,
+            "shape": case.shape,
+            "title": case.title,
+            "batch": case.batch,
+            "contenders": {},
+            "refused": {},
+        }
+        for case in cases
+    ]
+    translates = cases[0].part == "translation"
+    matrices = models.step_matrices(folder) if translates else report.step_matrices(folder)
+    exact: list[list[Ids]] = [[] for _ in cases]
+    for precision in dict.fromkeys(CONTENDERS[name].precision for name in options.contenders):
+        names = [name for name in options.contenders if CONTENDERS[name].precision == precision]
+        if translates:
+            names = [name for name in names if CONTENDERS[name].library != LLAMA_CPP]
+        with ExitStack() as stack:
+            workers, refused = _workers(stack, names, folder, translates)
+            for place, (case, row) in enumerate(zip(cases, rows, strict=True)):
+                answers, chosen = _rounds(workers, case.ask, options.rounds, case.threads)
+                found = _contenders(answers, chosen, matrices, case.batch)
+                if EXACT in answers:
+                    exact[place] = _texts(answers[EXACT])
+                for name, given in answers.items():
+                    if exact[place]:
+                        found[name]["equal"] = _equal(exact[place], _texts(given))
+                    if EXACT in workers:
+                        gaps = _gaps(workers[EXACT], case.ask, answers[EXACT], given, translates)
+                        ties = sum(abs(gap) < TIE[translates] for gap in gaps)
+                        found[name]["equal"] |= {"score_gaps": gaps, "near_ties": ties}
+                print(report.line(case.title, found), flush=True)
+                row["contenders"].update(found)
+                row["refused"].update(refused)
+    return rows
+
+
+def _workers(
+    stack: ExitStack, names: list[str], folder: Path, translates: bool
+) -> tuple[dict[str, Worker], dict[str, str]]:
+    """A process for each contender; and of those that this machine or this model cannot have, why."""
+    script = HERE / f"engine_{'translation' if translates else 'language'}_worker.py"
+    workers: dict[str, Worker] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        one = CONTENDERS[name]
+        settings: Message = {"contender": name, "library": one.library, "weights": one.weights, "folder": str(folder)}
+        if name == EXACT:
+            # As the model is, so that it is all the same who steps.
+            settings["weights"] = None
+        if not translates and one.library == LLAMA_CPP:
+            settings["file"] = str(gguf_file(folder, one.weights))
+        if not translates and one.library == CTRANSLATE2:
+            from ctranslate2_models import generator_folder
+
+            generator_folder(folder, one.weights)
+        worker = stack.enter_context(Worker(script, settings))
+        if why := worker.started.get("refused"):
+            refused[name] = why
+            print(f"{name}: left out. {why}", flush=True)
+        else:
+            workers[name] = worker
+    return workers, refused
 
 
 def _rounds(
@@ -236,28 +277,11 @@ def _rounds(
     return answers, chosen
 
 
-def _tokens_of_translations(answer: Message) -> tuple[int, float]:
-    """Tokens, and in how many seconds."""
-    return answer["tokens"], answer["seconds"]
-
-
-def _tokens_after_the_first(answer: Message) -> tuple[int, float]:
-    new = len(answer["texts"][0])
-    if new == 1:
-        return len(answer["texts"]), answer["seconds"]
-    # On a shape for trying out noise may be longer than a step.
-    return len(answer["texts"]) * (new - 1), max(answer["seconds"] - answer["first_seconds"], 1e-6)
-
-
 def _contenders(
-    answers: dict[str, list[Message]],
-    threads: dict[str, int],
-    matrices: list[tuple[int, int]],
-    batch: int,
-    read: Callable[[Message], tuple[int, float]],
+    answers: dict[str, list[Message]], threads: dict[str, int], matrices: list[tuple[int, int]], batch: int
 ) -> dict[str, dict[str, Any]]:
     """How fast each contender was; and beside each rival, round by round, how much faster sublayer was."""
-    took = {name: [read(answer) for answer in given] for name, given in answers.items()}
+    took = {name: [_took(answer) for answer in given] for name, given in answers.items()}
     # Of one token.
     seconds = {name: [passed / tokens for tokens, passed in given] for name, given in took.items()}
     return {
@@ -277,31 +301,26 @@ def _contenders(
     }
 
 
+def _took(answer: Message) -> tuple[int, float]:
+    """Tokens, and in how many seconds."""
+    if "tokens" in answer:
+        return answer["tokens"], answer["seconds"]
+    rows, new = len(answer["texts"]), len(answer["texts"][0])
+    if new == 1:
+        return rows, answer["seconds"]
+    # Those after the first. On a shape for trying out noise may be longer than a step.
+    return rows * (new - 1), max(answer["seconds"] - answer["first_seconds"], 1e-6)
+
+
 # --- equal work ----------------------------------------------------------------------------------------------------
 
 
-def _compare_translations(
-    row: dict[str, Any], workers: dict[str, Worker], answers: dict[str, list[Message]], ask: Ask, fixed: bool
-) -> None:
-    if EXACT not in answers:
-        return
-    sources = [source for number in range(len(answers[EXACT])) for source in ask(number)["sources"]]
-    expected = [text for answer in answers[EXACT] for text in answer["texts"]]
-    for name, given in answers.items():
-        said = [text for answer in given for text in answer["texts"]]
-        different = [triple for triple in zip(sources, expected, said, strict=True) if triple[1] != triple[2]]
-        found = _equal(expected, said)
-        if CONTENDERS[name].weights == "float32" and different:
-            asked, one, other = map(list, zip(*different, strict=True))
-            scored = workers[EXACT].ask({"sources": asked * 2, "targets": [*one, *other], "fixed": fixed})["scores"]
-            gaps = [a - b for a, b in zip(scored[: len(one)], scored[len(one) :], strict=True)]
-            found["score_gaps"] = gaps
-            found["near_ties"] = sum(abs(gap) < TIE["translation"] for gap in gaps)
-        row["contenders"][name]["equal"] = found
+def _texts(given: list[Message]) -> list[Ids]:
+    return [text for answer in given for text in answer["texts"]]
 
 
 def _equal(expected: list[Ids], said: list[Ids]) -> dict[str, Any]:
-    """How many texts are equal, and how many tokens up to the first that is not."""
+    """How many texts are equal, and what share of the tokens, up to the first that is not."""
     pairs = list(zip(expected, said, strict=True))
     return {
         "texts": len(pairs),
@@ -315,25 +334,25 @@ def _alike(one: Ids, other: Ids) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _compare_texts(
-    row: dict[str, Any], workers: dict[str, Worker], answers: dict[str, list[Message]], ask: Ask
-) -> None:
-    if EXACT not in answers:
-        return
-    prompts = [prompt for number in range(len(answers[EXACT])) for prompt in ask(number)["prompts"]]
-    expected = [text for answer in answers[EXACT] for text in answer["texts"]]
-    for name, given in answers.items():
-        said = [text for answer in given for text in answer["texts"]]
-        found = _equal(expected, said)
-        different = [triple for triple in zip(prompts, expected, said, strict=True) if triple[1] != triple[2]]
-        if CONTENDERS[name].weights in ("float32", "F32") and different:
-            # How near a tie was it where they part?
-            places = [_alike(one, other) for _, one, other in different]
-            pairs = zip(places, different, strict=True)
-            asked = [[[*prompt, *one[:at]], one[at], other[at]] for at, (prompt, one, other) in pairs]
-            found["score_gaps"] = workers[EXACT].ask({"gaps": asked})["gaps"]
-            found["near_ties"] = sum(abs(gap) < TIE["language"] for gap in found["score_gaps"])
-        row["contenders"][name]["equal"] = found
+def _gaps(worker: Worker, ask: Ask, expected: list[Message], given: list[Message], translates: bool) -> list[float]:
+    """By how much the model prefers what was expected, where something else was said; in float32, by the modules."""
+    rounds = [ask(number) for number in range(len(expected))]
+    asked = [text for one in rounds for text in one["sources" if translates else "prompts"]]
+    triples = zip(asked, _texts(expected), _texts(given), strict=True)
+    different = [(before, one, other) for before, one, other in triples if one != other]
+    if not different:
+        return []
+    if not translates:
+        # Where they part.
+        places = [_alike(one, other) for _, one, other in different]
+        pairs = zip(places, different, strict=True)
+        return worker.ask({"gaps": [[[*before, *one[:at]], one[at], other[at]] for at, (before, one, other) in pairs]})[
+            "gaps"
+        ]
+    sources, one, other = map(list, zip(*different, strict=True))
+    message = {"sources": sources * 2, "targets": [*one, *other], "fixed": rounds[0]["fixed"]}
+    scores = worker.ask(message)["scores"]
+    return [a - b for a, b in zip(scores[: len(one)], scores[len(one) :], strict=True)]
 
 
 def _options() -> argparse.Namespace:
@@ -364,6 +383,8 @@ def _options() -> argparse.Namespace:
         "held_out": ["tiny"],
         "train_steps": 2,
         "models": ["mini-lm"],
+        # A process each: the other formats run in `generation_accuracy.py --quick`.
+        "contenders": [*(name for name, one in CONTENDERS.items() if one.precision == "float32"), "llama.cpp, Q4_K"],
         "beams": [1, 2],
         "batches": [2],
         "sentences": 2,

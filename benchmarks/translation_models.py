@@ -71,8 +71,7 @@ def forms_of(name: str, model: EncoderDecoder) -> Path:
 
 def read_translator(folder: Path) -> EncoderDecoder:
     """The model of a folder that `forms_of` made."""
-    tree = config.EncoderDecoder.model_validate_json((folder / "tree.json").read_text(encoding="utf-8"))
-    model = EncoderDecoder(tree).eval()
+    model = EncoderDecoder(_tree(folder)).eval()
     held = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -80,8 +79,13 @@ def read_translator(folder: Path) -> EncoderDecoder:
     return model
 
 
-def step_matrices(c: config.EncoderDecoder) -> list[tuple[int, int]]:
-    """Rows and columns of the matrices that a decoding step reads, whatever the number of rows."""
+def _tree(folder: Path) -> config.EncoderDecoder:
+    return config.EncoderDecoder.model_validate_json((folder / "tree.json").read_text(encoding="utf-8"))
+
+
+def step_matrices(folder: Path) -> list[tuple[int, int]]:
+    """Rows and columns of the matrices that a decoding step of this model reads, whatever the number of rows."""
+    c = _tree(folder)
     with torch.device("meta"):
         model = EncoderDecoder(c)
     found = [

@@ -149,12 +149,17 @@ def test_random_translators_say_many_things_and_never_want_to_end() -> None:
     assert len({frozenset(tokens) for tokens in said}) == 3
 
 
-def test_a_step_of_a_translator_reads_what_the_paper_counts() -> None:
-    c = translation_models.random_translator("tiny").config
+def test_a_step_of_a_translator_reads_what_the_paper_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBLAYER_CACHE", str(tmp_path))
+    model = translation_models.random_translator("tiny")
+    c = model.config
     block = c.decoder.block.feed_forward
     # Self-attention: 4 D^2; cross-attention without its keys and values: 2 D^2; feed-forward; the output.
     layer = 6 * c.dim**2 + 2 * c.dim * block.hidden
-    read = sum(rows * columns for rows, columns in translation_models.step_matrices(c))
+    read = sum(
+        rows * columns
+        for rows, columns in translation_models.step_matrices(translation_models.forms_of("trial", model))
+    )
     assert read == c.decoder.layers * layer + c.vocab_size * c.dim
 
 
