@@ -34,6 +34,7 @@ CONTENDERS: Mapping[str, Message] = {
     "sublayer, bfloat16": {"library": "sublayer", "weights": "bfloat16"},
     "transformers, bfloat16": {"library": "transformers", "dtype": "bfloat16"},
     "sublayer, int8": {"library": "sublayer", "weights": "int8"},
+    "sublayer, int4": {"library": "sublayer", "weights": "int4"},
     "transformers, quantize_dynamic": {"library": "transformers", "int8": True},
     "transformers, compiled": {"library": "transformers", "compile": True},
 }

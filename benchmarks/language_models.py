@@ -1,4 +1,4 @@
-"""The language models of `generation_speed.py`: folders that `transformers` and sublayer both load, and prompts."""
+"""The language models of the benchmarks: folders that `transformers` and sublayer both load, and prompts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from sublayer import config
 from sublayer.data import corpora
 from sublayer.hub.exporting import export
+from sublayer.hub.importing import find_family, read_tree
 from sublayer.hub.pulling import read_elsewhere
 from sublayer.hub.resolving import resolve
 from sublayer.models import build_model
@@ -21,8 +22,29 @@ from sublayer.text.folder import load_folder
 
 Ids = list[int]
 
-PRESETS = {"gpt2": "gpt2", "llama-15m": "llama", "mini-lm": "llama"}
-"""Presets with random weights, and the family that they are written as. The last is for `--quick`."""
+PRESETS = {"gpt2": "gpt2", "llama-15m": "llama", "qwen2.5-0.5b": "qwen2", "mini-lm": "llama"}
+"""Shapes with random weights, and the family that they are written as. The last is for `--quick`."""
+
+FOREIGN = {
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "vocab_size": 151_936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32_768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": True,
+    }
+}
+"""Shapes that are no presets, as config.json says them."""
+
+LONGER = {"llama-15m": 1024}
+"""A longer context than the preset's, so that long prompts fit. Rotary positions have no weights."""
 
 PULLED = ("smollm2",)
 """Models with weights of their own."""
@@ -32,7 +54,8 @@ SEED = 1
 
 def folder_of(shape: str) -> Path:
     """The model's folder, in `transformers`' form and in float32, unless the cache has it already."""
-    path = cache_folder() / f"language-model-{shape}"
+    length = f"-{LONGER[shape]}" if shape in LONGER else ""
+    path = cache_folder() / f"language-model-{shape}{length}"
     if (path / "config.json").is_file():
         return path
     if shape in PULLED:
@@ -46,10 +69,19 @@ def folder_of(shape: str) -> Path:
     return path
 
 
+def tree_of(shape: str) -> config.DecoderOnly:
+    """What the model of a shape with random weights is made of."""
+    if shape in FOREIGN:
+        found = read_tree(find_family(FOREIGN[shape], shape), FOREIGN[shape])
+    else:
+        found = config.preset(shape)
+    assert isinstance(found, config.DecoderOnly)
+    return found.model_copy(update={"max_length": LONGER.get(shape, found.max_length)})
+
+
 def without_dropout(shape: str) -> config.DecoderOnly:
-    """The preset, so that both sides of a training do the same."""
-    c = config.preset(shape)
-    assert isinstance(c, config.DecoderOnly)
+    """The shape, so that both sides of a training do the same."""
+    c = tree_of(shape)
     block = c.decoder.block
     quiet = block.model_copy(
         update={"dropout": 0.0, "attention": block.attention.model_copy(update={"dropout": 0.0})},
@@ -91,8 +123,8 @@ def text(shape: str, folder: Path, count: int) -> Ids:
 
 
 def random_tokens(shape: str, count: int, number: int = 0) -> Ids:
-    """`count` tokens of the preset's vocabulary, the same ones for a `number`."""
-    draw, size = random.Random(SEED * 1_000_003 + number), config.preset(shape).vocab_size
+    """`count` tokens of the shape's vocabulary, the same ones for a `number`."""
+    draw, size = random.Random(SEED * 1_000_003 + number), tree_of(shape).vocab_size
     return [draw.randrange(size) for _ in range(count)]
 
 

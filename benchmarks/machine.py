@@ -14,9 +14,16 @@ from typing import Any
 import torch
 
 SIMULATED: Mapping[str, Mapping[str, str]] = {
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "SUBLAYER_ISA": "avx2",
+        "CT2_FORCE_CPU_ISA": "AVX2",
+    },
 }
-"""Kinds of processor, and the variables that hold torch, oneDNN and MKL to the instructions of that kind."""
+"""Kinds of processor, and the variables that hold torch, oneDNN, MKL, the engine and CTranslate2 to the instructions of
+that kind. (llama.cpp is built with AVX2 in the package that `engine_speed.py` takes.)"""
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
