@@ -17,6 +17,7 @@ from sublayer.config import PRESETS
 from sublayer.config.schema import recipe_schema
 from sublayer.errors import CheckpointError, ConfigError, SublayerError
 from sublayer.fast.facts import Machine
+from sublayer.fast.engine.library import instruction_set
 from sublayer.fast.machine import machine_is
 
 app = typer.Typer()
@@ -196,6 +197,7 @@ def test_describe_machine() -> None:
         assert Machine.model_validate_json(run("describe", "--machine", "--json")) == machine
     said = " ".join(page.split())
     assert machine.identity.processor in said
+    assert f"engine: {instruction_set()} (of " in said
     for words in ("training.precision = auto", "Muon", "bfloat16", "oneDNN 120 GFLOP/s"):
         assert words in said
 

@@ -36,6 +36,7 @@ def print_machine() -> None:
         f"memory is copied at {here.bandwidth / 1e9:.1f} GB/s (read and write)",
         highlight=False,
     )
+    console.print(f"engine: {_engine()}", highlight=False)
     for title, table in (
         ("Products of one core, in GFLOP/s (int8: GOP/s)", _speeds(here)),
         ("Square products in float32 by number of threads, in GFLOP/s", _threads(here)),
@@ -50,6 +51,16 @@ def print_machine() -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _engine() -> str:
+    """What the engine uses of the processor, or why there is none."""
+    from sublayer.fast.engine.library import ISA, Unavailable, instruction_set, instruction_sets
+
+    try:
+        return f"{instruction_set()} (of {', '.join(instruction_sets())}; {ISA} forces one)"
+    except Unavailable as reason:
+        return f"not there, so models run as modules: {reason}"
 
 
 def _speeds(here: Machine) -> Table:
