@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -92,6 +93,29 @@ def test_a_listener_hears_and_a_change_is_noticed(passes: list[int]) -> None:
     after = answers(read, inputs)
     assert laws.relative_error(after, before) > 1e-3
     assert laws.relative_error(after, answers(model, inputs)) < 1e-5
+
+
+def test_a_copy_reads_its_own_model() -> None:
+    model = encoder(LOWERED[0])
+    inputs = laws.Inputs.draw(model)
+    read = EncoderRunner(model)
+    before = answers(read, inputs)
+    other = copy.deepcopy(read)
+    with torch.no_grad():
+        other.model.encoder.embedding.tokens.weight.mul_(-1)
+    assert torch.equal(answers(read, inputs), before)
+    assert laws.relative_error(answers(other, inputs), before) > 1e-3
+
+
+def test_threads_of_python_do_not_disturb_one_another() -> None:
+    model = encoder(LOWERED[0])
+    read = EncoderRunner(model)
+    batches = [laws.Inputs.draw(model, seed=seed, rows=2 + seed) for seed in range(8)]
+    alone = [answers(read, inputs) for inputs in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            together = pool.map(lambda inputs: answers(read, inputs), batches)
+            assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
 def test_gradients_are_left_to_the_modules() -> None:

@@ -49,6 +49,10 @@ class EncoderRunner:
         states = engine.run(tokens, "states", Inputs(lengths=lengths))
         return self.model.answer(states.view(*tokens.shape, -1), lengths)
 
+    def __reduce__(self) -> tuple[type[EncoderRunner], tuple[EncoderOnly, config.Weights | None]]:
+        # What is made belongs to this very model: a copy makes its own.
+        return EncoderRunner, (self.model, self.weights)
+
     def _prepared(self) -> tuple[Guard, int, Engine] | None:
         """What is made, where it is still right, or else made anew; None where the modules read."""
         made = self._made

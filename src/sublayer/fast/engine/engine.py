@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -97,6 +98,8 @@ class Engine:
 
     def __init__(self, program: Program, matrices: Matrices, threads: int) -> None:
         self._held: list[Tensor] = []
+        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile.
+        self._one_at_a_time = Lock()
         self._tables, widths = placed(program)
         structs: list[CMatrix] = []
         self._ops = (COp * len(program.operations))(
@@ -165,7 +168,9 @@ class Engine:
             result=table,
             **results,
         )
-        match library().engine_run(self._engine, ctypes.byref(call)):
+        with self._one_at_a_time:
+            done = library().engine_run(self._engine, ctypes.byref(call))
+        match done:
             case 0:
                 return
             case -2:
