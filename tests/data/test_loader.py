@@ -111,19 +111,19 @@ def test_from_any_cursor_the_loader_goes_on_as_though_never_stopped(buckets: boo
 
 def test_an_epoch_holds_every_pair_once_and_then_the_next_begins() -> None:
     loader = Loader(ENCODED, BATCHING, seed=3)
-    count = loader.batches_per_epoch(0)
+    count = len(loader.plan(0))
     stream = loader.batches()
     first = [next(stream) for _ in range(count)]
     assert sorted(row for _, batch in first for row in batch.rows.tolist()) == list(range(len(ENCODED)))
     assert [cursor for cursor, _ in first] == [*(Cursor(0, step) for step in range(1, count)), Cursor(1, 0)]
     # Asking for another epoch's plan meanwhile changes nothing.
-    loader.batches_per_epoch(7)
+    loader.plan(7)
     assert same(next(stream)[1], next(Loader(ENCODED, BATCHING, seed=3).batches(Cursor(1, 0)))[1])
 
 
 def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
     loader = Loader(ENCODED, BATCHING, seed=3)
-    end = Cursor(0, loader.batches_per_epoch(0))
+    end = Cursor(0, len(loader.plan(0)))
     assert same(next(loader.batches(end))[1], next(loader.batches(Cursor(1, 0)))[1])
     with pytest.raises(DataError, match="there is no batch"):
         next(loader.batches(Cursor(0, end.step + 1)))

@@ -108,8 +108,8 @@ def test_the_same_lines_give_the_same_tokenizer_in_another_process(kind: str, tm
     (tmp_path / "lines.txt").write_text("\n".join(LINES), encoding="utf-8")
     program = (
         "import sys; from pathlib import Path; from sublayer.config import Subwords;"
-        "from sublayer.text import Tokenizer;"
-        "print(Tokenizer.train_from_files([Path(sys.argv[1])],"
+        "from sublayer.text import Tokenizer; from sublayer.text.lines import read_lines;"
+        "print(Tokenizer.train(read_lines(Path(sys.argv[1])),"
         "Subwords(type=sys.argv[2], vocab_size=400)).fingerprint)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "lines.txt"), kind]

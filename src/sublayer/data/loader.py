@@ -41,12 +41,8 @@ class Loader(Generic[BatchT]):
         self._seed = seed
         self._number, self._epoch, self._plan = 0, *self._make(0)
 
-    def batches_per_epoch(self, epoch: int) -> int:
-        """How many batches the plan of `epoch` has; it may differ a little from epoch to epoch."""
-        return len(self.plan(epoch))
-
     def plan(self, epoch: int) -> list[Rows]:
-        """The rows of each batch of `epoch`."""
+        """The rows of each batch of `epoch`; how many batches there are may differ a little from epoch to epoch."""
         return self._at(epoch)[1]
 
     def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, BatchT]]:

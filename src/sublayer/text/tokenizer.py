@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sublayer import files
 from sublayer.config import TokenizerRecipe
-from sublayer.errors import CheckpointError, InputError, nearest
+from sublayer.errors import CheckpointError, InputError
 from sublayer.text.forking import quiet_fork
 from sublayer.text.incremental_detokenizer import IncrementalDetokenizer
-from sublayer.text.lines import read_lines
-from sublayer.text.pieces import byte_level_piece, shown
 from sublayer.text.quoting import Quoting
-from sublayer.text.specials import ROLES, Specials, Template, described, put_around, template_of
+from sublayer.text.specials import ROLES, Specials, Template, put_around, template_of
 from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
 from sublayer.text.training import SPECIALS, train_backend
 from sublayer.text.vocabularies import read_backend
+from sublayer.text.vocabulary import Vocabulary
 from sublayer.untrusted import read_object
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from sublayer.text.chat import ChatSource, ChatTemplate, Message, Rendered
 
 
-class Tokenizer:
-    """A `tokenizers.Tokenizer` with its special tokens as data.
+class Tokenizer(Vocabulary):
+    """A `tokenizers.Tokenizer`: its vocabulary, and text to ids and back.
 
     One trained here is byte-level BPE or unigram, without loss: decode(encode(x)) is x for any Unicode text, spaces
     and all; no normalization is done (no NFC, no lower-casing); its four special tokens have the first ids, `<pad>` 0,
@@ -59,8 +58,7 @@ class Tokenizer:
         Args:
             specials: which ids are special; None for the four of a tokenizer trained here.
             chat_template: the Jinja source that makes a text of a conversation, if there is one; or several by name.
-            size: how many of the backend's ids the model knows, where not all: the others only cut the text, as
-                Marian's pieces outside its vocabulary do, and become the unknown token.
+            size: as in `Vocabulary`.
 
         Raises:
             CheckpointError: `specials` is None, and `backend` lacks one of the four.
@@ -75,20 +73,14 @@ class Tokenizer:
                 "Train one with sublayer: it needs these special tokens. One from elsewhere is imported by its folder.",
             )
         self._own = Specials.of(dict(zip(("pad", "start", "end", "unknown"), own, strict=True)))
-        specials = self._own if specials is None else specials
-        self._backend = backend
+        super().__init__(backend, self._own if specials is None else specials, size)
         # Text of users is data: "</s>" in it must not end a sentence. The setting is not part of the saved file.
         backend.encode_special_tokens = True
         # A file from elsewhere may ask for either; lengths and batches are the loader's business.
         backend.no_padding()
         backend.no_truncation()
-        self.specials = specials
         self.chat_template = chat_template
-        self._size = size
-        decoder = json.dumps(described(backend.decoder))
-        self._byte_level = "ByteLevel" in decoder
-        self._falls_back_to_bytes = "ByteFallback" in decoder
-        self._quoting = Quoting(backend, specials.ids)
+        self._quoting = Quoting(backend, self.specials.ids)
         self._reader = self._quoting.reader
 
     @classmethod
@@ -103,15 +95,6 @@ class Tokenizer:
             DataError: there is no text in `lines`.
         """
         return cls(train_backend(lines, recipe, extra))
-
-    @classmethod
-    def train_from_files(cls, paths: Sequence[Path], recipe: TokenizerRecipe) -> Self:
-        """A tokenizer trained on the lines of plain UTF-8 files, in the order given; see `train`.
-
-        Raises:
-            DataError: a file is missing, a line is not UTF-8 (file and line are named), or there is no text.
-        """
-        return cls.train((line for path in paths for line in read_lines(path)), recipe)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -161,32 +144,6 @@ class Tokenizer:
             return None
         return {"specials": self.specials.plain(), "chat_template": self.chat_template, "size": self._size}
 
-    # --- what it is -----------------------------------------------------------------------------------------------
-
-    @property
-    def backend(self) -> Backend:
-        """The `tokenizers.Tokenizer` inside; to be read, not to be changed."""
-        return self._backend
-
-    @cached_property
-    def vocab_size(self) -> int:
-        """How many ids there are, special tokens included: the ids are 0 .. vocab_size - 1."""
-        if self._size is not None:
-            return self._size
-        # Not the number of tokens: some vocabularies leave ids out.
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """The ids of all special tokens: never made from text, left out of decoded text."""
-        added = self._backend.get_added_tokens_decoder()
-        return frozenset(identifier for identifier, token in added.items() if token.special)
-
-    def special_id(self, token: str) -> int | None:
-        """The id of a special token, or None where there is no such token."""
-        found = self._backend.token_to_id(token)
-        return found if found in self.special_ids else None
-
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the tokenizer as canonical JSON (sorted keys): the same before saving and after."""
@@ -196,56 +153,6 @@ class Tokenizer:
             plain = {"tokenizer": plain, "unsaid": extras}
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
-
-    @property
-    def pad_id(self) -> int:
-        """The id that fills rows up to one length; this and the next ones raise an InputError where there is none."""
-        return self._role("pad", "padding")
-
-    @property
-    def start_id(self) -> int:
-        """The id that begins a text."""
-        return self._role("start", "start")
-
-    @property
-    def end_id(self) -> int:
-        """The id that ends a text."""
-        return self._role("end", "end")
-
-    @property
-    def unknown_id(self) -> int:
-        """The id of what the vocabulary cannot spell."""
-        return self._role("unknown", "unknown")
-
-    @property
-    def mask_id(self) -> int:
-        """The id that hides a token from a masked language model."""
-        return self._role("mask", "mask")
-
-    @property
-    def separator_id(self) -> int:
-        """The id that stands between two texts and after them."""
-        return self._role("separator", "separator")
-
-    @property
-    def class_id(self) -> int:
-        """The id that begins a text for a classifier."""
-        return self._role("class_", "class")
-
-    @property
-    def padding_id(self) -> int:
-        """What fills rows up where it is masked, so that any id does: the padding token, or 0 where there is none."""
-        return self.specials.pad or 0
-
-    def _role(self, name: str, label: str) -> int:
-        identifier: int | None = getattr(self.specials, name)
-        if identifier is None:
-            has = ", ".join(f"{role.rstrip('_')} {self.token(i)!r}" for role, i in self.specials.roles.items())
-            raise InputError(
-                f"this tokenizer has no {label} token (it has: {has or 'none'})",
-                "Use a model whose tokenizer has one.",
-            )
-        return identifier
 
     @cached_property
     def template(self) -> Template:
@@ -286,31 +193,6 @@ class Tokenizer:
             return self.replace(template=self.template.exchanging(dict.fromkeys(now, told)))
         return self.replace(template=Template.around([told, *self.template.before], self.template.after))
 
-    def language_id(self, code: str) -> int:
-        """The id of the token that names a language.
-
-        Raises:
-            InputError: the tokenizer has no such language.
-        """
-        known = dict(self.specials.languages)
-        # M2M100 writes __es__ and Marian >>spa<<.
-        known |= {name.strip("_<>"): identifier for name, identifier in known.items()}
-        if code not in known:
-            remedy = nearest(code, known) if known else "This tokenizer names no languages."
-            raise InputError(f"there is no language {code!r}", remedy)
-        return known[code]
-
-    def token(self, identifier: int) -> str:
-        """An id as the vocabulary spells it.
-
-        Raises:
-            IndexError: there is no such id.
-        """
-        token = self._backend.id_to_token(identifier)
-        if token is None:
-            raise IndexError(f"token id {identifier} is not in 0 .. {self.vocab_size - 1}")
-        return token
-
     # --- text to ids ----------------------------------------------------------------------------------------------
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -319,7 +201,7 @@ class Tokenizer:
         Raises:
             InputError: a text holds half of a surrogate pair, as Python makes of bytes that are not UTF-8.
         """
-        return [self._known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=False, spans=False)]
+        return [self.known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=False, spans=False)]
 
     def encode_with_special_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text with what the template puts around it, as the model was trained to see it.
@@ -327,7 +209,7 @@ class Tokenizer:
         Raises:
             InputError: as in `encode`.
         """
-        return [self._known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=True, spans=False)]
+        return [self.known(encoding.ids) for encoding in self._encoded(texts, add_special_tokens=True, spans=False)]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
         """Each pair of texts with what the template puts around and between them.
@@ -404,17 +286,12 @@ class Tokenizer:
 
     def _tokens(self, encoding: Encoding) -> Tokens:
         return Tokens(
-            self._known(encoding.ids),
+            self.known(encoding.ids),
             encoding.type_ids,
             encoding.offsets,
             encoding.word_ids,
             encoding.sequence_ids,
         )
-
-    def _known(self, ids: list[int]) -> list[int]:
-        if self._size is None:
-            return ids
-        return [identifier if identifier < self._size else self.unknown_id for identifier in ids]
 
     # --- ids to text ----------------------------------------------------------------------------------------------
 
@@ -441,29 +318,10 @@ class Tokenizer:
         return IncrementalDetokenizer(
             decode,
             self._backend.id_to_token,
-            falls_back_to_bytes=self._falls_back_to_bytes,
-            skipped=self._left_out if skip_special else frozenset(),
+            falls_back_to_bytes="ByteFallback" in self._decoder,
+            skipped=self.left_out if skip_special else frozenset(),
             before=before,
         )
-
-    @cached_property
-    def _left_out(self) -> frozenset[int]:
-        marked = {i for i, added in self._backend.get_added_tokens_decoder().items() if added.special}
-        return self.specials.ids | marked
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as a human reads it: a leading space as "▁", a part of a character as "<0xC3>", and "[50300]" where a
-        model has a row for an id that the vocabulary does not know. For pictures."""
-        return [self._piece(int(identifier)) for identifier in ids]
-
-    def _piece(self, identifier: int) -> str:
-        token = self._backend.id_to_token(identifier)
-        if token is None:
-            # Many a model has more rows than its tokenizer has tokens, and may say one of them: it has no text.
-            return f"[{identifier}]"
-        if identifier in self.specials.ids:
-            return token
-        return shown(byte_level_piece(token) if self._byte_level else token)
 
     # --- conversations --------------------------------------------------------------------------------------------
 
@@ -483,7 +341,7 @@ class Tokenizer:
             )
         parts = self.specials.roles
         variables = {name: self.token(parts[part]) for name, part in ROLES.items() if part in parts}
-        return ChatTemplate(self.chat_template, variables, sorted(map(self.token, self._left_out)))
+        return ChatTemplate(self.chat_template, variables, sorted(map(self.token, self.left_out)))
 
     def encode_chat(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
