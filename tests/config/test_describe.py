@@ -16,8 +16,8 @@ from sublayer.cli.schema import schema
 from sublayer.config import PRESETS
 from sublayer.config.schema import recipe_schema
 from sublayer.errors import CheckpointError, ConfigError, SublayerError
-from sublayer.fast.facts import Machine
 from sublayer.fast.engine.library import instruction_set
+from sublayer.fast.facts import Machine
 from sublayer.fast.machine import machine_is
 
 app = typer.Typer()

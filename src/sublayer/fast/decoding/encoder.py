@@ -26,7 +26,8 @@ class EncoderRunner:
     """
 
     def __init__(self, model: EncoderOnly, weights: config.Weights | None = None) -> None:
-        self.model, self.weights = model, weights
+        self.model = model
+        self.weights: config.Weights | None = weights
         self._made: tuple[Guard, int, Engine] | None = None
         if weights is not None:
             try:
