@@ -76,9 +76,12 @@ class KeyValueCache:
         """
         held = self.buffer[:, :, :, :, : self.length]
         if rows.shape[0] == self.buffer.shape[2]:
+            # Of beams the best often goes on in its own row: only what changes is copied.
+            (changed,) = (rows != torch.arange(rows.shape[0], device=rows.device)).nonzero(as_tuple=True)
+            taken = rows[changed]
             # A layer at a time, which stays in a processor's cache between the two copies.
             for layer in held.unbind(0):
-                layer.copy_(layer.index_select(1, rows))
+                layer.index_copy_(1, changed, layer.index_select(1, taken))
         else:
             other = self._like(rows.shape[0], self.capacity)
             other[:, :, :, :, : self.length] = held.index_select(2, rows)
