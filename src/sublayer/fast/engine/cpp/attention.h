@@ -10,8 +10,8 @@ inline void sums_of_four(const Floats* of, float* to) {
     __m256 half[4];
     for (int i = 0; i < 4; i++) {
 #if defined(__AVX512F__)
-        half[i] = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)of[i], 0),
-                                _mm512_maskz_extractf32x8_ps(0xff, (__m512)of[i], 1));
+        half[i] = _mm256_add_ps(_mm512_extractf32x8_ps((__m512)of[i], 0),
+                                _mm512_extractf32x8_ps((__m512)of[i], 1));
 #else
         half[i] = (__m256)of[i];
 #endif

@@ -29,8 +29,6 @@ FLAGS = (
     # A product and a sum are fused where the code says so, so that a number is the same in every tile.
     "-ffp-contract=off",
     "-fno-math-errno", "-fno-trapping-math",
-    # GCC warns of its own header for AVX-512.
-    "-Wno-unknown-warning-option", "-Wno-maybe-uninitialized", "-Wno-uninitialized",
 )  # fmt: skip
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1")
 

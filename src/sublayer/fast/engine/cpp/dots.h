@@ -1,18 +1,20 @@
 // Products of whole numbers, exact: sums of four columns' products, for as many rows of a matrix as a vector has lanes.
 //
-// `Input` is four numbers of an input, in every lane. `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers
+// `Input` is four numbers of an input, in every lane; STEP is how far apart in memory those of the next four columns are. `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers
 // from 0 to 15, which are 8 too large; what that adds is known from the sum of the input's numbers. The instructions of
 // VNNI want one factor without a sign, so int8 is 128 too large there. A group is 32 columns: 8 steps of `add`.
 #pragma once
 #include "kernels.h"
+#include "matrix.h"
 #include "simd.h"
 
 namespace {
 
-inline int32_t four_bytes(const void* from) {
+// Four bytes, in every lane.
+inline Ints four_bytes(const int8_t* from) {
     int32_t found;
     memcpy(&found, from, 4);
-    return found;
+    return all(found);
 }
 
 #if defined(__AVX512F__)
@@ -46,9 +48,11 @@ inline Bytes high_halves(Bytes b) { return (Bytes)((Ints)b >> 4 & all((int32_t)0
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
+constexpr int STEP = 16;
+
 struct Input {
     Bytes numbers;
-    Input(const Rounded& x, int64_t at) : numbers((Bytes)all(four_bytes(x.numbers + at))) {}
+    explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)) {}
 };
 
 template <int SURPLUS>
@@ -73,23 +77,20 @@ typedef VnniSums<8> Int4Sums;
 #elif defined(__AVX2__)
 
 // Two products are added in 16 bits, which saturate: never here, as 2 * 127 * 127 < 2^15.
+constexpr int STEP = 32;
+
+struct Input {
+    Bytes numbers, sizes;
+    explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)), sizes((Bytes)four_bytes(at + 16)) {}
+    // The signs of the numbers times what is given.
+    Bytes signs_times(Bytes by) const {
 #if defined(__AVX512F__)
-struct Input {
-    Bytes numbers, sizes;
-    __mmask64 negative;
-    Input(const Rounded& x, int64_t at)
-        : numbers((Bytes)all(four_bytes(x.numbers + at))), sizes((Bytes)all(four_bytes(x.sizes + at))),
-          negative(_mm512_movepi8_mask(numbers)) {}
-    Bytes sign_to(Bytes by) const { return _mm512_mask_sub_epi8(by, negative, _mm512_setzero_si512(), by); }
-};
+        return _mm512_mask_sub_epi8(by, _mm512_movepi8_mask(numbers), _mm512_setzero_si512(), by);
 #else
-struct Input {
-    Bytes numbers, sizes;
-    Input(const Rounded& x, int64_t at)
-        : numbers((Bytes)all(four_bytes(x.numbers + at))), sizes((Bytes)all(four_bytes(x.sizes + at))) {}
-    Bytes sign_to(Bytes by) const { return _mm256_sign_epi8(by, numbers); }
-};
+        return _mm256_sign_epi8(by, numbers);
 #endif
+    }
+};
 
 // x w = |x| (w with the sign of x): the first factor has no sign, as the instruction wants it.
 struct Int8Sums {
@@ -97,7 +98,7 @@ struct Int8Sums {
     static Bytes prepared(Bytes by) { return by; }
     static Sums start(int32_t) { return Sums{}; }
     static Sums add(Sums sums, Bytes by, const Input& x) {
-        return sums + pairs_added(products_of_two(x.sizes, x.sign_to(by)));
+        return sums + pairs_added(products_of_two(x.sizes, x.signs_times(by)));
     }
     static Ints finish(Sums sums, int32_t) { return sums; }
 };
@@ -112,9 +113,11 @@ struct Int4Sums {
 
 #else
 
+constexpr int STEP = 16;
+
 struct Input {
     Bytes numbers;
-    Input(const Rounded& x, int64_t at) : numbers((Bytes)all(four_bytes(x.numbers + at))) {}
+    explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)) {}
 };
 
 struct Int8Sums {
@@ -140,5 +143,25 @@ struct Int4Sums : Int8Sums {
 };
 
 #endif
+
+// 32 whole numbers from -127 to 127 as bytes, and their magnitudes where they are wanted.
+inline void to_bytes(const Ints* numbers, int8_t* to, int8_t* sizes) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i* const n = (const __m256i*)numbers;
+    // Each packs the halves of its vectors apart; the last puts them in order again.
+    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
+    const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_store_si256((__m256i*)to, bytes);
+    if (STEP > 16) _mm256_store_si256((__m256i*)sizes, _mm256_abs_epi8(bytes));
+#else
+    typedef int8_t LanesOfBytes __attribute__((vector_size(LANES)));
+    for (int i = 0; i < GROUP / LANES; i++) {
+        const LanesOfBytes bytes = __builtin_convertvector(numbers[i], LanesOfBytes);
+        const LanesOfBytes magnitudes = bytes < 0 ? -bytes : bytes;
+        memcpy(to + i * LANES, &bytes, LANES);
+        if (STEP > 16) memcpy(sizes + i * LANES, &magnitudes, LANES);
+    }
+#endif
+}
 
 }  // namespace

@@ -2,23 +2,25 @@
 #pragma once
 #include "engine.h"
 
-// Rows of an input rounded to int8, a scale for each 32 numbers.
+// Rows of an input rounded to int8, a scale for each 32 numbers. Four rows lie side by side, so that a tile of rows reads
+// from few places: numbers [rows / 4][in / 4][4][4], where some instruction sets have their magnitudes behind each 16 of
+// them; scales and the sums of 32 numbers [rows / 4][in / 32][4].
 struct Rounded {
-    int64_t in;       // numbers of a row, a multiple of 32
-    int8_t* numbers;  // [rows, in]
-    int8_t* sizes;    // [rows, in]: their magnitudes
-    float* scales;    // [rows, in / 32]
-    int32_t* sums;    // [rows, in / 32]: of the 32 numbers
+    int64_t in;  // numbers of a row, a multiple of 32
+    int8_t* numbers;
+    float* scales;
+    int32_t* sums;
 };
 
-inline int64_t rounded_bytes(int64_t rows, int64_t in) { return rows * (in * 2 + in / 32 * 8); }
+// Bytes for so many rows, whatever the instruction set.
+inline int64_t rounded_bytes(int64_t rows, int64_t in) { return (rows + 3) / 4 * 4 * (2 * in + in / 32 * 8); }
 
-// How a block of memory of that size is divided; aligned to 64 bytes or to what a float needs.
+// How such a block of memory is divided.
 inline Rounded rounded_in(void* memory, int64_t rows, int64_t in) {
+    const int64_t groups = (rows + 3) / 4 * 4 * (in / 32);
     float* const scales = (float*)memory;
-    int32_t* const sums = (int32_t*)(scales + rows * (in / 32));
-    int8_t* const numbers = (int8_t*)(sums + rows * (in / 32));
-    return Rounded{in, numbers, numbers + rows * in, scales, sums};
+    int32_t* const sums = (int32_t*)(scales + groups);
+    return Rounded{in, (int8_t*)(sums + groups), scales, sums};
 }
 
 // out = activation(x matrix^T + bias), out or out += of it; of the rounded rows where the matrix is INT8 or INT4.
@@ -53,7 +55,7 @@ struct Kernels {
     const char* name;
     // A row of x to row `row` of the rounded.
     void (*round)(const float* x, int64_t row, const Rounded* to);
-    // Some rows and some panels (matrix.h) of a product.
+    // Some rows and some panels (matrix.h) of a product; the first row is a multiple of 4.
     void (*product)(const Product* product, int64_t row, int64_t end, int64_t panel, int64_t panel_end);
     // Of one row. `op` has the settings.
     void (*norm)(const Op* op, const float* in, float* out);

@@ -75,9 +75,11 @@ static uint16_t round_group(const float* numbers, uint8_t* rounded) {
         const float scale = half_to_float(half);
         if (scale == 0 || isinf(scale) || best == 0) break;
         const float inverse = 1.0f / scale;
-        float error = 0, tried[GROUP];
+        float errors[8] = {}, tried[GROUP];  // several sums, of which a compiler makes a vector
         for (int i = 0; i < GROUP; i++) tried[i] = nearest(within(numbers[i] * inverse, -8.0f, 7.0f));
-        for (int i = 0; i < GROUP; i++) error += (numbers[i] - scale * tried[i]) * (numbers[i] - scale * tried[i]);
+        for (int i = 0; i < GROUP; i++) errors[i % 8] += (numbers[i] - scale * tried[i]) * (numbers[i] - scale * tried[i]);
+        float error = 0;
+        for (int i = 0; i < 8; i++) error += errors[i];
         if (!(error < best)) continue;
         best = error;
         chosen = half;

@@ -26,9 +26,27 @@ constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 6, MOST_PANELS = 4;
 constexpr int SUMS = 8, INT_SUMS = 4, MOST_ROWS = 2, MOST_PANELS = 2;
 #endif
 
+// Few rows wait for the memory, so they say what they want a little later. Wide vectors lose more by the instructions.
+template <int ROWS, int PANELS>
+constexpr bool few() {
+    return ROWS <= 4 && ROWS * PANELS * VECTORS <= 8 && LANES <= 8;
+}
+
+inline void prefetch(const void* at) { __builtin_prefetch((const char*)at + 1024); }
+
+// The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
+inline int panels_for(int64_t rows, int64_t most_rows, int most_sums) {
+    const int64_t tall = rows < most_rows ? rows : most_rows;
+    int panels = MOST_PANELS;
+    while (panels > 1 && tall * panels * VECTORS > most_sums) panels /= 2;
+    return panels;
+}
+
 // Tiles of float32, for products and for attention. Where `weights` is packed, `row_step` is 16.
 struct FloatTiles {
-    static constexpr int MOST = SUMS;
+    static constexpr int MOST = SUMS, ROWS_AT_ONCE = MOST_ROWS;
+    static constexpr int fewer(int rows) { return rows > 8 ? 8 : rows > 6 ? 4 : rows - 1; }
+    static int panels_at_once(int64_t rows) { return panels_for(rows, ROWS_AT_ONCE, MOST); }
     const float* x;
     int64_t x_step;
     const float* weights;  // 16 columns of the product side by side; a row of them for each column of x
@@ -43,7 +61,12 @@ struct FloatTiles {
         const float* at = weights + first * row_step;
         for (int64_t k = 0; k < columns; k++, at += row_step) {
             Floats by[PANELS * VECTORS];
-            for (int v = 0; v < PANELS * VECTORS; v++) by[v] = load(at + v / VECTORS * panel_step + v % VECTORS * LANES);
+            for (int v = 0; v < PANELS * VECTORS; v++) {
+                by[v] = load(at + v / VECTORS * panel_step + v % VECTORS * LANES);
+                if (ROWS > 1 && ROWS <= 4) in_register(by[v]);
+            }
+            if (few<ROWS, PANELS>() && row == 0)
+                for (int panel = 0; panel < PANELS; panel++) prefetch(at + panel * panel_step);
             for (int r = 0; r < ROWS; r++) {
                 const Floats number = all(from[r * x_step + k]);
                 for (int v = 0; v < PANELS * VECTORS; v++) found[r][v] = fma(number, by[v], found[r][v]);
@@ -59,7 +82,12 @@ struct FloatTiles {
 
 // The same of bfloat16, for few rows.
 struct Bfloat16Tiles {
-    static constexpr int MOST = SUMS < 16 ? SUMS : 16;
+    static constexpr int MOST = SUMS < 16 ? SUMS : 16, ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : 4;
+    static constexpr int64_t MANY = 12;  // from so many rows on, a chunk is made float32 first
+    static constexpr int fewer(int rows) { return rows / 2; }
+    static int panels_at_once(int64_t rows) {
+        return rows < MANY ? panels_for(rows, ROWS_AT_ONCE, MOST) : FloatTiles::panels_at_once(rows);
+    }
     const float* x;
     int64_t x_step;
     const uint16_t* weights;
@@ -103,7 +131,7 @@ struct Bfloat16Tiles {
 
 inline Floats halves_at(const uint16_t* from) {
 #if defined(__AVX512F__)
-    return (Floats)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)from));
+    return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
 #elif defined(__AVX2__)
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
 #elif defined(__ARM_NEON)
@@ -116,42 +144,53 @@ inline Floats halves_at(const uint16_t* from) {
 // Tiles of Int8 or Int4.
 template <class Whole>
 struct IntTiles {
-    static constexpr int MOST = INT_SUMS;
+    static constexpr int MOST = INT_SUMS, ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : MOST_ROWS < 8 ? 4 : 8;
+    static constexpr int fewer(int rows) { return rows / 2; }
+    static int panels_at_once(int64_t rows) { return panels_for(rows, ROWS_AT_ONCE, MOST); }
     Rounded x;
     const char* weights;
     int64_t panel_step;
     float* sums;
     int64_t sum_step;
 
+    // `row` is a multiple of 4, or the rows are in the four of it.
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
         constexpr int WIDTH = PANELS * VECTORS;
-        const int64_t groups = x.in / GROUP;
+        const int64_t groups = x.in / GROUP, begin = first / GROUP;
+        const int64_t fours = x.in / 4 * STEP;  // from four rows to the next four
+        const int8_t* numbers = x.numbers + row / 4 * fours + begin * 8 * STEP + row % 4 * 4;
+        const int64_t place = (row / 4 * groups + begin) * 4 + row % 4;
+        const float* scales = x.scales + place;
+        const int32_t* totals = x.sums + place;
+        const char* at = weights + begin * Whole::GROUP_BYTES;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) found[r][v] = load(sums + (row + r) * sum_step + v * LANES);
-        for (int64_t group = first / GROUP; group < (first + columns) / GROUP; group++) {
+        for (int64_t group = begin; group < (first + columns) / GROUP; group++, scales += 4, totals += 4) {
             typename Whole::Sums whole[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++)
-                for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::start(x.sums[(row + r) * groups + group]);
+                for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::start(totals[r / 4 * 4 * groups + r % 4]);
 #pragma GCC unroll 4
-            for (int eight = 0; eight < GROUP / 8; eight++) {
-                const char* const at = weights + group * Whole::GROUP_BYTES + eight * Whole::GROUP_BYTES / 4;
+            for (int eight = 0; eight < GROUP / 8; eight++, at += Whole::GROUP_BYTES / 4, numbers += 2 * STEP) {
                 Bytes by[2][WIDTH];  // the first four columns, and the next four
+                if (few<ROWS, PANELS>() && ROWS < 4 && row == 0)
+                    for (int panel = 0; panel < PANELS; panel++)
+                        for (int line = 0; line < Whole::GROUP_BYTES / 4; line += 64) prefetch(at + panel * panel_step + line);
                 for (int v = 0; v < WIDTH; v++)
                     Whole::weights(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
                 for (int part = 0; part < 2; part++)
                     for (int r = 0; r < ROWS; r++) {
-                        const Input input(x, (row + r) * x.in + group * GROUP + eight * 8 + part * 4);
+                        const Input input(numbers + r / 4 * fours + part * STEP + r % 4 * 4);
                         for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::add(whole[r][v], by[part][v], input);
                     }
             }
             for (int v = 0; v < WIDTH; v++) {
                 const Floats own = Whole::scale(weights + v / VECTORS * panel_step, x.in, group, v % VECTORS * LANES);
                 for (int r = 0; r < ROWS; r++) {
-                    const Ints exact = Whole::finish(whole[r][v], x.sums[(row + r) * groups + group]);
-                    const Floats scale = own * all(x.scales[(row + r) * groups + group]);
-                    found[r][v] = fma(to_floats(exact), scale, found[r][v]);
+                    const int64_t other = r / 4 * 4 * groups + r % 4;
+                    const Ints exact = Whole::finish(whole[r][v], totals[other]);
+                    found[r][v] = fma(to_floats(exact), own * all(scales[other]), found[r][v]);
                 }
             }
         }
@@ -182,29 +221,24 @@ struct Int4 : Int4Sums {
     }
 };
 
-// Tiles of ROWS rows, and of fewer for what is left.
+// Tiles of ROWS rows, where these are no more than `height`, then of fewer for what is left.
 template <int ROWS, int PANELS, class Tiles>
-inline void over_rows(const Tiles& tiles, int64_t row, int64_t rows, int64_t first, int64_t columns) {
+inline void over_rows(const Tiles& tiles, int64_t row, int64_t rows, int64_t height, int64_t first, int64_t columns) {
     if constexpr (ROWS == 1 || ROWS * PANELS * VECTORS <= Tiles::MOST)
-        for (; row + ROWS <= rows; row += ROWS) tiles.template tile<ROWS, PANELS>(row, first, columns);
+        if (ROWS <= height)
+            for (; row + ROWS <= rows; row += ROWS) tiles.template tile<ROWS, PANELS>(row, first, columns);
     if constexpr (ROWS > 1)
-        over_rows<(ROWS > 8 ? 8 : ROWS > 4 ? 4 : ROWS / 2), PANELS>(tiles, row, rows, first, columns);
+        over_rows<Tiles::fewer(ROWS), PANELS>(tiles, row, rows, height, first, columns);
 }
 
-// All rows of PANELS panels, a chunk of columns after the other.
+// All rows of PANELS panels, a chunk of columns after the other. Rows are divided evenly: few take as long as some more.
 template <int PANELS, class Tiles>
 inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64_t chunk) {
-    for (int64_t first = 0; first < columns; first += chunk)
-        over_rows<MOST_ROWS, PANELS>(tiles, 0, rows, first, columns - first < chunk ? columns - first : chunk);
-}
-
-// The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
-template <class Tiles>
-inline int panels_at_once(int64_t rows) {
-    const int64_t tall = rows < MOST_ROWS ? rows : MOST_ROWS;
-    int panels = MOST_PANELS;
-    while (panels > 1 && tall * panels * VECTORS > Tiles::MOST) panels /= 2;
-    return panels;
+    const int64_t height = in_steps(rows, in_steps(rows, Tiles::ROWS_AT_ONCE));
+    for (int64_t first = 0; first < columns; first += chunk) {
+        const int64_t count = columns - first < chunk ? columns - first : chunk;
+        over_rows<Tiles::ROWS_AT_ONCE, PANELS>(tiles, 0, rows, height, first, count);
+    }
 }
 
 inline Floats activated(int32_t activation, Floats x) {
@@ -256,8 +290,7 @@ inline void sum_block(const FloatTiles& tiles, int64_t rows, int64_t columns) {
 
 template <int PANELS>
 inline void sum_block(const Bfloat16Tiles& t, int64_t rows, int64_t columns) {
-    if (rows < 8) return over_chunks<PANELS>(t, rows, columns, CHUNK);
-    // For many rows a chunk is made float32 once.
+    if (rows < Bfloat16Tiles::MANY) return over_chunks<PANELS>(t, rows, columns, CHUNK);
     alignas(64) float wide[PANELS * CHUNK * PANEL];
     for (int64_t first = 0; first < columns; first += CHUNK) {
         const int64_t count = columns - first < CHUNK ? columns - first : CHUNK;
@@ -268,7 +301,7 @@ inline void sum_block(const Bfloat16Tiles& t, int64_t rows, int64_t columns) {
                 store(to + PANEL, Bfloat16Tiles::odd(t.pairs(first + k, v)));
             }
         const FloatTiles tiles = {t.x + first, t.x_step, wide, CHUNK * PANEL, PANEL, t.sums, t.sum_step};
-        over_rows<MOST_ROWS, PANELS>(tiles, 0, rows, 0, count);
+        over_chunks<PANELS>(tiles, rows, count, CHUNK);
     }
 }
 
@@ -292,11 +325,10 @@ inline Bfloat16Tiles tiles_of(const Bfloat16Tiles*, const Product* p, int64_t ro
 template <class Whole>
 inline IntTiles<Whole> tiles_of(const IntTiles<Whole>*, const Product* p, int64_t row, int64_t panel, float* sums,
                                 int64_t step) {
-    const Rounded& all_rows = p->rounded;
-    const int64_t in = all_rows.in, groups = in / GROUP;
-    const Rounded x = {in, all_rows.numbers + row * in, all_rows.sizes + row * in, all_rows.scales + row * groups,
-                       all_rows.sums + row * groups};
-    return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, in), sums, step};
+    const Rounded& r = p->rounded;
+    const int64_t groups = r.in / GROUP;
+    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / 4 * STEP), r.scales + row * groups, r.sums + row * groups};
+    return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step};
 }
 
 // The panels from `panel` on, PANELS at once, then fewer.
@@ -305,7 +337,7 @@ inline void over_panels(const Product* p, int64_t row, int64_t rows, int64_t pan
     alignas(64) float sums[BLOCK * 2 * PANEL];
     constexpr int64_t STEP = PANELS * PANEL;
     if constexpr (PANELS > 1) {
-        if (panels_at_once<Tiles>(rows) < PANELS) return over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
+        if (Tiles::panels_at_once(rows) < PANELS) return over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
     }
     for (; panel + PANELS <= end; panel += PANELS) {
         memset(sums, 0, 4 * (size_t)(rows * STEP));
@@ -330,9 +362,12 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
     }
 }
 
-// A row of x, rounded: 127 is the largest magnitude of each 32 numbers.
+// A row of x, rounded: the largest magnitude of each 32 numbers becomes 127.
 inline void round_row(const float* x, int64_t row, const Rounded* to) {
     const int64_t groups = to->in / GROUP;
+    int8_t* numbers = to->numbers + row / 4 * (to->in / 4 * STEP) + row % 4 * 4;
+    float* const scales = to->scales + row / 4 * 4 * groups + row % 4;
+    int32_t* const sums = to->sums + row / 4 * 4 * groups + row % 4;
     for (int64_t group = 0; group < groups; group++, x += GROUP) {
         // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
         Ints most = {};
@@ -340,30 +375,24 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
             const Ints size = (Ints)magnitude(load(x + i));
             most = size > most ? size : most;
         }
-        int32_t bits = most[0];
-        for (int lane = 1; lane < LANES; lane++) bits = most[lane] > bits ? most[lane] : bits;
-        float largest;
-        memcpy(&largest, &bits, 4);
+        const int32_t bits = largest(most);
+        float size;
+        memcpy(&size, &bits, 4);
         // Below, the inverse would be no number: such an input is as good as zeros.
-        const bool tiny = largest < 1e-30f;
-        const Floats inverse = all(tiny ? 0.0f : 127.0f / largest);
-        Ints total = {};
-        int8_t* const numbers = to->numbers + row * to->in + group * GROUP;
-        int8_t* const sizes = to->sizes + row * to->in + group * GROUP;
-        for (int i = 0; i < GROUP; i += LANES) {
-            // Infinity and NaN become something, and the scale makes the result NaN.
-            const Floats scaled = larger(all(-127.0f), smaller(all(127.0f), load(x + i) * inverse));
-            const Ints rounded = to_ints(nearest(scaled));
-            total += rounded;
-            for (int lane = 0; lane < LANES; lane++) {
-                numbers[i + lane] = (int8_t)rounded[lane];
-                sizes[i + lane] = (int8_t)(rounded[lane] < 0 ? -rounded[lane] : rounded[lane]);
-            }
+        const bool tiny = size < 1e-30f;
+        const Floats inverse = all(tiny ? 0.0f : 127.0f / size);
+        Ints rounded[GROUP / LANES], total = {};
+        for (int i = 0; i < GROUP / LANES; i++) {
+            // Infinity and NaN become 127, and the scale makes the result NaN.
+            rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
+            total += rounded[i];
         }
-        int32_t whole = 0;
-        for (int lane = 0; lane < LANES; lane++) whole += total[lane];
-        to->scales[row * groups + group] = tiny ? 0.0f : largest / 127.0f;
-        to->sums[row * groups + group] = whole;
+        alignas(32) int8_t bytes[2][GROUP];
+        to_bytes(rounded, bytes[0], bytes[1]);
+        for (int i = 0; i < GROUP; i += 4, numbers += STEP)
+            for (int part = 0; part < STEP / 16; part++) memcpy(numbers + 16 * part, bytes[part] + i, 4);
+        scales[group * 4] = tiny ? 0.0f : size / 127.0f;
+        sums[group * 4] = sum(total);
     }
 }
 

@@ -6,6 +6,11 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC warns of what its own headers leave open.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -43,17 +48,41 @@ inline Floats load_part(const float* from, int64_t count) {
 
 inline void store_part(float* to, Floats numbers, int64_t count) { memcpy(to, &numbers, 4 * (size_t)count); }
 
+// Lets a compiler not read it from memory again for each use, as some think is cheaper.
+template <class Vector>
+inline void in_register(Vector& vector) {
+#if defined(__x86_64__)
+    __asm__("" : "+v"(vector));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(vector));
+#endif
+}
+
 inline Ints to_ints(Floats numbers) { return __builtin_convertvector(numbers, Ints); }
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
 
+// The nearest integers, halves to the even one; `largest` of numbers that are not negative, and `sum`: of the lanes.
 #if defined(__AVX512F__)
+inline Ints to_nearest(Floats x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
+inline int32_t largest(Ints numbers) { return _mm512_reduce_max_epi32((__m512i)numbers); }
+inline int32_t sum(Ints numbers) { return _mm512_reduce_add_epi32((__m512i)numbers); }
 inline Floats all(float number) { return (Floats)_mm512_set1_ps(number); }
 inline Ints all(int32_t number) { return (Ints)_mm512_set1_epi32(number); }
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-// With masks, though they are full: GCC warns of what its header leaves open without them.
-inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
-inline Floats smaller(Floats a, Floats b) { return (Floats)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+inline Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 #elif defined(__AVX2__)
+inline Ints to_nearest(Floats x) { return (Ints)_mm256_cvtps_epi32((__m256)x); }
+inline int32_t largest(Ints numbers) {
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128((__m256i)numbers), _mm256_extracti128_si256((__m256i)numbers, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+inline int32_t sum(Ints numbers) {
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128((__m256i)numbers), _mm256_extracti128_si256((__m256i)numbers, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
 inline Floats all(float number) { return (Floats)_mm256_set1_ps(number); }
 inline Ints all(int32_t number) { return (Ints)_mm256_set1_epi32(number); }
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
@@ -62,6 +91,16 @@ inline Floats smaller(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256
 #else
 inline Floats all(float number) { return Floats{number, number, number, number}; }
 inline Ints all(int32_t number) { return Ints{number, number, number, number}; }
+inline Ints to_nearest(Floats x) {
+    const Floats large = all(12582912.0f);  // 1.5 * 2^23: behind it no bits are left for a fraction
+    return to_ints((x + large) - large);
+}
+inline int32_t largest(Ints numbers) {
+    int32_t found = 0;
+    for (int lane = 0; lane < LANES; lane++) found = numbers[lane] > found ? numbers[lane] : found;
+    return found;
+}
+inline int32_t sum(Ints numbers) { return numbers[0] + numbers[1] + numbers[2] + numbers[3]; }
 #if defined(__ARM_NEON)
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 #else
@@ -87,12 +126,6 @@ inline float largest(Floats numbers) {
     return found;
 }
 
-// To the nearest integer, halves to the even one. Exact below 2^22 in magnitude.
-inline Floats nearest(Floats x) {
-    const Floats large = all(12582912.0f);  // 1.5 * 2^23: behind it no bits are left for a fraction
-    return (x + large) - large;
-}
-
 inline Floats magnitude(Floats x) { return (Floats)((Ints)x & all((int32_t)0x7fffffff)); }
 
 // x with the sign of `of`.
@@ -103,7 +136,8 @@ inline Floats exponential(Floats x) {
     const Floats lowest = all(-87.0f);
     // NaN stays: it is the second argument.
     const Floats within = smaller(all(88.0f), larger(lowest, x));
-    const Floats n = nearest(within * all(1.44269504088896341f));
+    const Ints power = to_nearest(within * all(1.44269504088896341f));
+    const Floats n = to_floats(power);
     // ln 2 in two parts, the first of which has few bits, so that n times it is exact.
     const Floats r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), within));
     Floats p = all(1.9875691500e-4f);
@@ -113,8 +147,7 @@ inline Floats exponential(Floats x) {
     p = fma(p, r, all(1.6666665459e-1f));
     p = fma(p, r, all(5.0000001201e-1f));
     p = fma(p, r * r, r) + all(1.0f);
-    const Floats power = (Floats)((to_ints(n) + all((int32_t)127)) << 23);
-    return x < lowest ? Floats{} : p * power;
+    return x < lowest ? Floats{} : p * (Floats)((power + all((int32_t)127)) << 23);
 }
 
 // As in Cephes: a polynomial about 0, where 1 - 2 / (e^2x + 1) would lose its last digits.
