@@ -100,7 +100,7 @@ def find_compiler() -> list[str]:
     """
     found = system_compiler()
     if found is None and importlib.util.find_spec("ziglang"):
-        found = [sys.executable, "-m", "ziglang", "c++"]
+        found = [sys.executable, "-P", "-m", "ziglang", "c++"]
     if found is None:
         raise RuntimeError("there is no C++ compiler: set CXX, install one, or pip install ziglang")
     return found
