@@ -88,9 +88,9 @@ def test_unequal_line_counts_are_named_both(tmp_path: Path, source: str, target:
         (JSONL, '{"source": "a", "target": 5}\n', r"line 1: field 'target' is 5, not a string"),
         (JSONL, '{"source": "a", "target": null}\n', r"line 1: field 'target' is None"),
         (JSONL, '{"source": "a", "target": "\\ud800"}\n', r"line 1: it has half of a surrogate"),
-        (TSV, "", r"a\.tsv is empty"),
-        (TSV, "\n\n", r"a\.tsv has no pair with text on both sides \(2 lines\)"),
-        (TSV, "a\t\n\tb\n", r"has no pair with text on both sides"),
+        (TSV, "", r"a\.tsv has no pairs"),
+        (TSV, "\n\n", r"a\.tsv has no pairs\. Check the path"),
+        (TSV, "a\t\n\tb\n", r"has no pairs"),
     ],
 )
 def test_what_cannot_be_read_is_named_by_line(

@@ -17,7 +17,8 @@ from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder
-from sublayer.tasks.scores import bleu_metric, bleu_tokenizer, score, validation_loss
+from sublayer.tasks.scores import bleu_metric, bleu_tokenizer, score
+from sublayer.tasks.translation import validation_loss
 from sublayer.text import PairAffixes, Tokenizer
 
 HYPOTHESES = [

@@ -12,11 +12,11 @@ from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Tsv
 from sublayer.data import corpora
 from sublayer.data.jsonl import read_objects, text_of, value_of
 from sublayer.data.report import Report
+from sublayer.data.tables.table import Reader, gathered
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
-# A row of a file that is blank as a whole has neither side.
-_Row = tuple[str, str] | None
+_Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,19 @@ def read_plain(path: Path) -> Pairs:
         DataError: the file has no sentences, or a line is not {"source", "references"}.
     """
     remedy = 'Write {"source": "...", "references": ["..."]}.'
-    sources: list[str] = []
-    targets: list[str] = []
-    lines: list[int] = []
-    for number, table in read_objects(path):
-        if table is None:
-            continue
-        where = f"{path}, line {number}"
-        source, several = text_of(table, "source", where, remedy), value_of(table, "references", where, remedy)
-        if not isinstance(several, list) or not several:
-            raise DataError(f"{where}: references is not a filled list", remedy)
-        for target in cast("list[Any]", several):
-            sources.append(source)
-            targets.append(str(target))
-            lines.append(number)
-    if not sources:
-        raise DataError(f"{path} has no sentences", remedy)
-    return Pairs(sources, targets, Report(len(sources), len(sources)), lines)
+
+    def found() -> Iterator[tuple[int, _Pair | str]]:
+        for number, table in read_objects(path):
+            if table is None:
+                yield number, "blank line"
+                continue
+            where = f"{path}, line {number}"
+            source, several = text_of(table, "source", where, remedy), value_of(table, "references", where, remedy)
+            if not isinstance(several, list) or not several:
+                raise DataError(f"{where}: references is not a filled list", remedy)
+            yield from ((number, (source, str(target))) for target in cast("list[Any]", several))
+
+    return _collect(found(), path)
 
 
 def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:
@@ -124,44 +120,34 @@ def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] 
             row = corpora.find(text.name)
             row.require("parallel", text.part)
             path = corpora.fetch(text.name, progress)
-            return _collect(_tsv(path, row.source_column, row.target_column), path)
+            return _collect(_filled(_tsv(path, row.source_column, row.target_column)), path)
         case LineAligned():
             source, target = folder / text.source, folder / text.target
-            return _collect(_aligned(source, target), source)
+            return _collect(_filled(_aligned(source, target)), source)
         case Tsv():
             path = folder / text.path
-            return _collect(_tsv(path, text.source_column, text.target_column), path)
+            return _collect(_filled(_tsv(path, text.source_column, text.target_column)), path)
         case Jsonl():
             path = folder / text.path
-            return _collect(_jsonl(path, text.source_field, text.target_field), path)
+            return _collect(_filled(_jsonl(path, text.source_field, text.target_field)), path)
         case _:
             assert_never(text)
 
 
-def _collect(rows: Iterable[_Row], path: Path) -> Pairs:
-    sources: list[str] = []
-    targets: list[str] = []
-    lines: list[int] = []
-    empty: dict[str, list[int]] = {"empty source": [], "empty target": [], "blank line": []}
-    total = 0
-    for total, row in enumerate(rows, start=1):
+def _collect(found: Iterable[tuple[int, _Pair | str]], path: Path) -> Pairs:
+    pairs, report, lines = gathered(found, path, "pairs")
+    return Pairs([source for source, _ in pairs], [target for _, target in pairs], report, lines)
+
+
+def _filled(rows: Iterable[_Pair | None]) -> Iterator[tuple[int, _Pair | str]]:
+    """The number of each row, from 1, and the row where neither side is empty."""
+    for number, row in enumerate(rows, start=1):
         source, target = ("", "") if row is None else (row[0].strip(), row[1].strip())
-        if source and target:
-            sources.append(source)
-            targets.append(target)
-            lines.append(total)
-        else:
-            empty["empty target" if source else "empty source" if target else "blank line"].append(total)
-    if not sources:
-        why = "is empty" if total == 0 else f"has no pair with text on both sides ({total} lines)"
-        raise DataError(f"{path} {why}", "Check the path, the columns, and which file is which.")
-    report = Report(read=total, kept=total)
-    for reason, where in empty.items():
-        report = report.leave_out(reason, where)
-    return Pairs(sources, targets, report, lines)
+        filled = (source, target) if source and target else ""
+        yield number, filled or ("empty target" if source else "empty source" if target else "blank line")
 
 
-def _aligned(source: Path, target: Path) -> Iterator[_Row]:
+def _aligned(source: Path, target: Path) -> Iterator[_Pair | None]:
     one, other = read_lines(source), read_lines(target)
     number = 0
     for number, (left, right) in enumerate(zip_longest(one, other), start=1):
@@ -175,7 +161,7 @@ def _aligned(source: Path, target: Path) -> Iterator[_Row]:
         yield left, right
 
 
-def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Row]:
+def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Pair | None]:
     """Columns between tabs; quotes are ordinary characters, as in the corpora that come in this form."""
     needed = max(source_column, target_column)
     for number, line in enumerate(read_lines(path), start=1):
@@ -191,7 +177,7 @@ def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Row]:
             yield columns[source_column], columns[target_column]
 
 
-def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Row]:
+def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Pair | None]:
     remedy = "Set source_field and target_field."
     for number, table in read_objects(path):
         if table is None:
@@ -199,3 +185,6 @@ def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Row]:
         else:
             where = f"{path}, line {number}"
             yield text_of(table, source_field, where, remedy), text_of(table, target_field, where, remedy)
+
+
+PAIRS = Reader(read, read_plain)

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder, SequenceToSequence
-from sublayer.models.batching import padded
+from sublayer.models.batching import by_length, padded
 from sublayer.models.evaluating import evaluating
 from sublayer.nn.tap import Tap
+
+TOKENS = 4000
+"""Of sources and targets together, read at a time."""
 
 
 def alignments(
@@ -56,7 +59,7 @@ def alignments(
 
     with evaluating(model), ExitStack() as hooks:
         hooks.callback(weights_of.register_forward_hook(keep).remove)
-        for rows in _batches([len(source) + len(target) for source, target in zip(sources, fed, strict=True)]):
+        for rows in by_length([len(source) + len(target) for source, target in zip(sources, fed, strict=True)], TOKENS):
             # What pads is masked or unread: any id does.
             source, lengths = padded([sources[row] for row in rows], 0, model.device)
             target, _ = padded([fed[row] for row in rows], 0, model.device)
@@ -86,9 +89,3 @@ def _weights(model: SequenceToSequence, layer: int | None) -> Tap:
 def _require_layer(asked: int | None, chosen: int, layers: int) -> None:
     if not -layers <= chosen < layers:
         raise InputError(f"layer = {asked}, but the decoder's layers are 0 to {layers - 1}")
-
-
-def _batches(lengths: list[int], pairs: int = 32) -> list[list[int]]:
-    """Rows by length, so that little is padding."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[start : start + pairs] for start in range(0, len(order), pairs)]

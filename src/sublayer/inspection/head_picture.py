@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sublayer.drawing import drawing
 from sublayer.errors import InputError
+from sublayer.inspection import canvas
 from sublayer.inspection.ablation import Ablation
-from sublayer.inspection.canvas import (
-    INK,
-    LINE,
-    MARGIN,
-    QUIET,
-    axes_at,
-    printable,
-    require_picture_path,
-    save,
-    wrapped,
-    write,
-)
 from sublayer.inspection.heads import MEASURES, SHARES, HeadScores
 
 if TYPE_CHECKING:
@@ -55,14 +44,14 @@ def draw_heads(scores: Sequence[HeadScores], path: Path, *, ablation: Ablation |
     Raises:
         InputError: the suffix is another, or there is nothing to draw. StorageError: the disk refused.
     """
-    require_picture_path(path)
+    canvas.require_picture_path(path)
     if not scores:
         raise InputError("there are no scores to draw", "Score at least one kind of attention.")
     changes = [] if ablation is None else [one.change for one in ablation.importance]
     most = max((float(change.abs().max()) for change in changes), default=0.0) or 1.0
     sections = [(one, _maps(one, changes[place] if changes else None, most)) for place, one in enumerate(scores)]
     with drawing():
-        save(_draw(sections, printable(title)), path)
+        canvas.save(_draw(sections, canvas.printable(title)), path)
 
 
 def _maps(one: HeadScores, change: Tensor | None, most: float) -> list[_Map]:
@@ -85,29 +74,29 @@ def _draw(sections: Sequence[tuple[HeadScores, list[_Map]]], title: str) -> Figu
 
     sizes = [_size(one) for one, _ in sections]
     rows = [[maps[at : at + _ACROSS] for at in range(0, len(maps), _ACROSS)] for _, maps in sections]
-    width = 2 * MARGIN + 0.25 + max(
+    width = 2 * canvas.MARGIN + 0.25 + max(
         max(len(row) for row in some) * (across + _BETWEEN) - _BETWEEN
         for (across, _), some in zip(sizes, rows, strict=True)
     )  # fmt: skip
     width = max(width, 5.0)
-    lines = wrapped(title, width - 2 * MARGIN) if title else []
-    titled = LINE * len(lines) + (0.1 if lines else 0.0)
+    lines = canvas.wrapped(title, width - 2 * canvas.MARGIN) if title else []
+    titled = canvas.LINE * len(lines) + (0.1 if lines else 0.0)
     heights = [
         0.45 + len(some) * (_HEADING - 0.3 + down + _CAPTION) for (_, down), some in zip(sizes, rows, strict=True)
     ]
-    height = 2 * MARGIN + titled + sum(heights) + _SECTIONS * (len(heights) - 1)
+    height = 2 * canvas.MARGIN + titled + sum(heights) + _SECTIONS * (len(heights) - 1)
     page = Figure(figsize=(width, height), facecolor="white")
-    top = height - MARGIN
+    top = height - canvas.MARGIN
     for place, line in enumerate(lines):
-        write(page, MARGIN, top - place * LINE, line, fontsize=12)
+        canvas.write(page, canvas.MARGIN, top - place * canvas.LINE, line, fontsize=12)
     top -= titled
     for (one, _), size, some, high in zip(sections, sizes, rows, heights, strict=True):
-        write(page, MARGIN, top, one.group.title, fontsize=11, weight="bold")
-        write(page, MARGIN, top - 0.21, _NOTE, fontsize=7.5, color=QUIET)
+        canvas.write(page, canvas.MARGIN, top, one.group.title, fontsize=11, weight="bold")
+        canvas.write(page, canvas.MARGIN, top - 0.21, _NOTE, fontsize=7.5, color=canvas.QUIET)
         below = top - 0.45
         for row in some:
             for place, each in enumerate(row):
-                left = MARGIN + 0.25 + place * (size[0] + _BETWEEN)
+                left = canvas.MARGIN + 0.25 + place * (size[0] + _BETWEEN)
                 _draw_map(page, each, left, below, size)
             below -= _HEADING - 0.3 + size[1] + _CAPTION
         top -= high + _SECTIONS
@@ -128,19 +117,19 @@ def _draw_map(page: Figure, each: _Map, left: float, top: float, size: tuple[flo
     across, down = size
     layers, heads = each.values.shape
     bottom = top - (_HEADING - 0.3) - down
-    axes = axes_at(page, left, bottom, across, down)
+    axes = canvas.axes_at(page, left, bottom, across, down)
     low, high = each.span
     colours = colormaps["RdBu_r" if each.both else "Blues"]
     scale = PowerNorm(0.5, low, high) if each.name in SHARES else Normalize(low, high)
     axes.imshow(each.values.numpy(), colours, scale, aspect="auto", interpolation="none")
     for spine in axes.spines.values():
         spine.set(linewidth=0.5, color="#b0b0b0")
-    look: dict[str, Any] = {"fontsize": 6, "color": QUIET}
+    look: dict[str, Any] = {"fontsize": 6, "color": canvas.QUIET}
     axes.tick_params(length=0, pad=1.5)
     # So many numbers that they do not run into each other.
     every = max(1, -(-heads // max(1, int(across / 0.16))))
     axes.set_xticks(range(0, heads, every), [str(head) for head in range(0, heads, every)], **look)
     step = max(1, -(-layers // max(1, int(down / 0.12))))
     axes.set_yticks(range(0, layers, step), [str(layer) for layer in range(0, layers, step)], **look)
-    axes.set_title(each.name, fontsize=8.5, color=INK, pad=3)
-    write(page, left, bottom - 0.16, each.caption, fontsize=6.5, color=QUIET)
+    axes.set_title(each.name, fontsize=8.5, color=canvas.INK, pad=3)
+    canvas.write(page, left, bottom - 0.16, each.caption, fontsize=6.5, color=canvas.QUIET)

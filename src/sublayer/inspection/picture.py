@@ -11,19 +11,8 @@ import numpy as np
 
 from sublayer.drawing import drawing
 from sublayer.errors import InputError
+from sublayer.inspection import canvas
 from sublayer.inspection.attention import AttentionMaps, TextMaps
-from sublayer.inspection.canvas import (
-    INK,
-    LINE,
-    MARGIN,
-    QUIET,
-    axes_at,
-    printable,
-    require_picture_path,
-    save,
-    wrapped,
-    write,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,13 +62,13 @@ def draw_attention(
         InputError: the suffix is another, a layer does not exist, or the pieces are not as many as the maps say.
         StorageError: the disk refused; what was under `path` is untouched.
     """
-    require_picture_path(path)
+    canvas.require_picture_path(path)
     _require_size("source_pieces", source_pieces, maps.encoder.shape[-1])
     _require_size("target_pieces", target_pieces, maps.decoder.shape[-1] - 1)
     sources, targets = labels(source_pieces), labels(target_pieces)
     fed, predicted = [start, *targets], [*targets, end]
     drawn = _require_layers(layers, maps)
-    title = [printable(text) for text in (source, f"→ {translation}") if source or translation]
+    title = [canvas.printable(text) for text in (source, f"→ {translation}") if source or translation]
     with drawing():
         encoder, decoder = drawn
         sections = [
@@ -90,7 +79,7 @@ def draw_attention(
             _Section("Cross-attention", "row: the token being predicted · columns: the source tokens it attends to",
                      maps.cross, predicted, sources, decoder),
         ]  # fmt: skip
-        save(_draw(sections, title), path)
+        canvas.save(_draw(sections, title), path)
 
 
 def draw_text_attention(
@@ -104,7 +93,7 @@ def draw_text_attention(
     Raises:
         InputError, StorageError: as `draw_attention`.
     """
-    require_picture_path(path)
+    canvas.require_picture_path(path)
     _require_size("pieces", pieces, maps.weights.shape[-1])
     shown = labels(pieces)
     count = maps.weights.shape[0]
@@ -117,7 +106,7 @@ def draw_text_attention(
     note = "row: a token · columns: the tokens it attends to" + (" (grey: to come)" if maps.causal else "")
     with drawing():
         section = _Section(maps.title, note, maps.weights, shown, shown, drawn, causal=maps.causal)
-        save(_draw([section], [printable(title)] if title else []), path)
+        canvas.save(_draw([section], [canvas.printable(title)] if title else []), path)
 
 
 def labels(pieces: Sequence[str]) -> list[str]:
@@ -135,7 +124,7 @@ def labels(pieces: Sequence[str]) -> list[str]:
             shown.append(f"·{piece}")
         else:
             shown.append(piece)
-    return [_clipped(printable(piece)) for piece in shown]
+    return [_clipped(canvas.printable(piece)) for piece in shown]
 
 
 def _clipped(label: str, most: int = 16) -> str:
@@ -213,16 +202,16 @@ def _draw(sections: Sequence[_Section], title: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
     sections = [section for section in sections if section.layers]
-    left = MARGIN + max(section.words_beside for section in sections)
-    width = max(6.0, left + max(section.width for section in sections) + _BAR_ROOM + MARGIN)
-    lines = [line for text in title for line in wrapped(text, width - 2 * MARGIN)]
-    titled = LINE * len(lines) + (0.12 if lines else 0)
-    height = 2 * MARGIN + titled + sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
+    left = canvas.MARGIN + max(section.words_beside for section in sections)
+    width = max(6.0, left + max(section.width for section in sections) + _BAR_ROOM + canvas.MARGIN)
+    lines = [line for text in title for line in canvas.wrapped(text, width - 2 * canvas.MARGIN)]
+    titled = canvas.LINE * len(lines) + (0.12 if lines else 0)
+    height = 2 * canvas.MARGIN + titled + sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
     page = Figure(figsize=(width, height), facecolor="white")
     # From the top down; matplotlib counts from the bottom up.
-    top = height - MARGIN
+    top = height - canvas.MARGIN
     for place, line in enumerate(lines):
-        write(page, MARGIN, top - place * LINE, line, fontsize=12)
+        canvas.write(page, canvas.MARGIN, top - place * canvas.LINE, line, fontsize=12)
     top -= titled
     for place, section in enumerate(sections):
         _draw_section(page, section, left, top, bar=place == 0)
@@ -231,20 +220,22 @@ def _draw(sections: Sequence[_Section], title: Sequence[str]) -> Figure:
 
 
 def _draw_section(page: Figure, section: _Section, left: float, top: float, *, bar: bool) -> None:
-    write(page, MARGIN, top, section.title, fontsize=11, weight="bold")
-    write(page, MARGIN, top - 0.21, section.note, fontsize=7.5, color=QUIET)
+    canvas.write(page, canvas.MARGIN, top, section.title, fontsize=11, weight="bold")
+    canvas.write(page, canvas.MARGIN, top - 0.21, section.note, fontsize=7.5, color=canvas.QUIET)
     image: AxesImage | None = None
     for row, layer in enumerate(section.layers):
         bottom = top - _HEADING - section.panel_height - row * (section.panel_height + _GAP)
         middle = bottom + section.panel_height / 2
-        write(page, MARGIN, middle, f"layer {layer}", fontsize=8, rotation=90, va="center", color=QUIET)
+        canvas.write(
+            page, canvas.MARGIN, middle, f"layer {layer}", fontsize=8, rotation=90, va="center", color=canvas.QUIET
+        )
         for head in range(section.heads):
             place = left + head * (section.panel_width + _GAP)
-            axes = axes_at(page, place, bottom, section.panel_width, section.panel_height)
+            axes = canvas.axes_at(page, place, bottom, section.panel_width, section.panel_height)
             image = _draw_panel(axes, section, layer, head)
             _label(axes, section, rows=head == 0, columns=layer == section.layers[-1])
             if row == 0:
-                axes.set_title(f"head {head}", fontsize=8, color=QUIET, pad=3)
+                axes.set_title(f"head {head}", fontsize=8, color=canvas.QUIET, pad=3)
     if bar and image is not None:
         _draw_bar(page, section, image, left + section.width + 0.15, top)
 
@@ -266,7 +257,7 @@ def _draw_panel(axes: Axes, section: _Section, layer: int, head: int) -> AxesIma
 
 def _label(axes: Axes, section: _Section, *, rows: bool, columns: bool) -> None:
     """The words, at the outer panels alone: below the last layer, and left of the first head."""
-    look: dict[str, Any] = {"fontsize": section.font, "color": INK, "parse_math": False}
+    look: dict[str, Any] = {"fontsize": section.font, "color": canvas.INK, "parse_math": False}
     axes.tick_params(length=0, pad=2)
     every = section.every
     below = section.columns[::every] if columns else []
@@ -279,9 +270,9 @@ def _draw_bar(page: Figure, section: _Section, image: AxesImage, left: float, to
     """The colour scale, right of the first section."""
     panels = len(section.layers) * (section.panel_height + _GAP) - _GAP
     height = min(panels, 1.8)
-    axes = axes_at(page, left, top - _HEADING - height, 0.12, height)
+    axes = canvas.axes_at(page, left, top - _HEADING - height, 0.12, height)
     bar = page.colorbar(image, cax=axes, ticks=_TICKS)
     axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    axes.tick_params(length=2, width=0.5, labelsize=7, labelcolor=QUIET)
-    axes.set_title("weight", fontsize=7, color=QUIET, pad=4)
+    axes.tick_params(length=2, width=0.5, labelsize=7, labelcolor=canvas.QUIET)
+    axes.set_title("weight", fontsize=7, color=canvas.QUIET, pad=4)
     bar.outline.set_linewidth(0.5)  # pyright: ignore

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import PackedDocuments, packed_documents
 from sublayer.data.loader import validation
-from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
@@ -100,18 +99,13 @@ class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
     """Each token from those before it."""
 
     kind: ClassVar = config.CausalTask
+    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer generate {model} "..."'
 
     @classmethod
     def without_recipe(cls, room: int) -> dict[str, Any]:
         """Half a row of context for every token, where there is as much."""
         return {"type": cls.name(), "evaluation_stride": max(room // 2, 1)}
-
-    def read(self, source: Any, folder: Path) -> Rows[Document]:
-        return read_documents(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Document]:
-        return read_plain_documents(path)
 
     def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """A language model's text begins with `<s>`."""

@@ -19,7 +19,7 @@ from sublayer.data.encoding import Ragged
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_labelled
 from sublayer.data.loader import validation
-from sublayer.data.tables.labelled import Labelled, read_labelled, read_plain_labelled
+from sublayer.data.tables.labelled import LABELLED_TEXTS, Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.drawing import attempt
 from sublayer.errors import ConfigError, DataError
@@ -112,13 +112,8 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled], EncodedText
     """A label for a text, or for two texts together."""
 
     kind: ClassVar = config.ClassificationTask
+    reader: ClassVar = LABELLED_TEXTS
     command: ClassVar = 'sublayer classify {model} "..."'
-
-    def read(self, source: Any, folder: Path) -> Rows[Labelled]:
-        return read_labelled(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Labelled]:
-        return read_plain_labelled(path)
 
     def labels(self, table: Rows[Labelled]) -> tuple[str, ...]:
         return sorted_labels({row.label for row in table})

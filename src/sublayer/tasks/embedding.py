@@ -10,19 +10,17 @@ accumulated do not see each other's texts. Texts that are equal to the right ans
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sublayer import config
-from sublayer.data import sources
 from sublayer.data.batch import SimilarBatch
 from sublayer.data.examples.similar import SimilarPairs, similar_pairs
 from sublayer.data.loader import validation
-from sublayer.data.sources import Pairs
+from sublayer.data.sources import PAIRS, Pairs
 from sublayer.models import EncoderOnly
 from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task
@@ -85,13 +83,8 @@ class Embedding(Task[config.EmbeddingTask, Pairs, SimilarPairs]):
     """Vectors that are near for texts that belong together."""
 
     kind: ClassVar = config.EmbeddingTask
+    reader: ClassVar = PAIRS
     command: ClassVar = 'sublayer embed {model} "..."'
-
-    def read(self, source: Any, folder: Path) -> Pairs:
-        return sources.read(source, folder)
-
-    def read_plain(self, path: Path) -> Pairs:
-        return sources.read_plain(path)
 
     def examples(self, table: Pairs, how: Encoding) -> SimilarPairs:
         return similar_pairs(table, how.tokenizer, how.max_length, positions=how.positions)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.corrupted import CorruptedText, Masking
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
-from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids
 from sublayer.models import EncoderOnly
@@ -69,13 +68,8 @@ class Masked(Task[config.MaskedTask, Rows[Document], CorruptedText[TextBatch]]):
     """Hidden tokens from those around them."""
 
     kind: ClassVar = config.MaskedTask
+    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer fill {model} "... [MASK] ..."'
-
-    def read(self, source: Any, folder: Path) -> Rows[Document]:
-        return read_documents(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Document]:
-        return read_plain_documents(path)
 
     def extra_tokens(self) -> tuple[str, ...]:
         return (MASK,)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from sublayer import config
 from sublayer.data.batch import Batch
 from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.corrupted import CorruptedText, Noise
 from sublayer.data.examples.interface import Examples
-from sublayer.data.loader import validation
-from sublayer.data.tables.documents import Document, read_documents, read_plain_documents
+from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import SequenceToSequence
 from sublayer.tasks.losses import CrossEntropy
-from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Task
-from sublayer.tasks.translation import PairLoss, pair_loss
+from sublayer.tasks.translation import PairLoss, validation_loss
 from sublayer.text import PairAffixes, Specials, Tokenizer
 
 
@@ -34,13 +31,8 @@ class Reconstructing(PairLoss):
     unit: ClassVar = "tokens"
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
-        plain = CrossEntropy(label_smoothing=0.0)
-        total, targets = 0.0, 0
-        with evaluating(model):
-            for batch in validation(self.examples, self.batching):
-                total += pair_loss(model, batch, 1, plain).item()
-                targets += batch.targets
-        return {"loss": total / targets, "perplexity": math.exp(total / targets)}
+        loss = validation_loss(model, self.examples, self.batching)
+        return {"loss": loss, "perplexity": math.exp(loss)}
 
 
 C = TypeVar("C", bound=config.TaskSettings)
@@ -49,6 +41,7 @@ C = TypeVar("C", bound=config.TaskSettings)
 class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
     """Restores what noise took from a text."""
 
+    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer translate {model} "..."'
 
     @abstractmethod
@@ -58,12 +51,6 @@ class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
         Raises:
             ConfigError: the tokenizer lacks a special token.
         """
-
-    def read(self, source: Any, folder: Path) -> Rows[Document]:
-        return read_documents(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Document]:
-        return read_plain_documents(path)
 
     def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""

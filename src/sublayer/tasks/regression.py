@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -25,7 +24,7 @@ from sublayer.data.batch import TextBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_read
 from sublayer.data.loader import validation
-from sublayer.data.tables.labelled import Labelled, read_labelled, read_plain_labelled
+from sublayer.data.tables.labelled import LABELLED_TEXTS, Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.errors import DataError
 from sublayer.models import EncoderOnly
@@ -86,13 +85,8 @@ class Regression(Task[RegressionTask, Rows[Labelled], EncodedTexts]):
     """A number for a text, or for two texts together."""
 
     kind: ClassVar = RegressionTask
+    reader: ClassVar = LABELLED_TEXTS
     command: ClassVar = 'sublayer classify {model} "..."'
-
-    def read(self, source: Any, folder: Path) -> Rows[Labelled]:
-        return read_labelled(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Labelled]:
-        return read_plain_labelled(path)
 
     def labels(self, table: Rows[Labelled]) -> tuple[str, ...]:
         return (NAME,)

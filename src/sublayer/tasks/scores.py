@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sublayer import config
-from sublayer.data.encoding import EncodedPairs
-from sublayer.data.loader import validation
 from sublayer.errors import InputError
-from sublayer.models import SequenceToSequence
-from sublayer.tasks.losses import CrossEntropy
 
 UNLEARNED = (
     "the model has not learned to translate yet: its translations share nothing with the references. "
@@ -137,19 +131,3 @@ def cut_to_fit(translator: Translator, sources: Sequence[str]) -> tuple[list[str
         cut += kept is not source
         found.append(kept)
     return found, cut
-
-
-def validation_loss(model: SequenceToSequence, encoded: EncodedPairs, batching: config.Batching) -> float:
-    """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
-    loss = CrossEntropy(label_smoothing=0.0)
-    total, tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for batch in validation(encoded, batching):
-            there = batch.to(model.device)
-            hidden = model.hidden(there.source, there.source_lengths, there.target_in)
-            total += loss(model.output, hidden, there.target_out, 1).item()
-            tokens += batch.target_tokens
-    model.train(was_training)
-    return total / tokens

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +14,7 @@ from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.examples.texts import EncodedTexts, encode_tagged
 from sublayer.data.loader import validation
 from sublayer.data.tables.table import Rows
-from sublayer.data.tables.tagged import Tagged, read_plain_tagged, read_tagged
+from sublayer.data.tables.tagged import TAGGED_SENTENCES, Tagged
 from sublayer.models import EncoderOnly
 from sublayer.tasks.classification import scores, sorted_labels
 from sublayer.tasks.objective import Objective, evaluating
@@ -82,13 +81,8 @@ class Tagging(Task[config.TaggingTask, Rows[Tagged], EncodedTexts]):
     """A tag for each word."""
 
     kind: ClassVar = config.TaggingTask
+    reader: ClassVar = TAGGED_SENTENCES
     command: ClassVar = 'sublayer tag {model} "..."'
-
-    def read(self, source: Any, folder: Path) -> Rows[Tagged]:
-        return read_tagged(source, folder)
-
-    def read_plain(self, path: Path) -> Rows[Tagged]:
-        return read_plain_tagged(path)
 
     def labels(self, table: Rows[Tagged]) -> tuple[str, ...]:
         return sorted_labels({tag for row in table for tag in row.tags})

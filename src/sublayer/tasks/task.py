@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sublayer import config
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
-from sublayer.data.tables.table import Table
+from sublayer.data.tables.table import Reader, Table
 from sublayer.data.vocabulary import MASK
 from sublayer.errors import ConfigError
 from sublayer.tasks.objective import Objective, shown
@@ -123,13 +123,14 @@ class Scored:
 class Task(ABC, Generic[C, T, E]):
     """A task with its settings in a recipe, the table that its text is, and the examples that a model is shown.
 
-    kind: of these settings. command: what uses a model that has learned it, with {model} for the model's folder.
-    python: the same in Python, where a call on `model` says it.
+    kind: of these settings. reader: of the text. command: what uses a model that has learned it, with {model} for the
+    model's folder. python: the same in Python, where a call on `model` says it.
     """
 
     settings: C
 
     kind: ClassVar[type[config.TaskSettings]]
+    reader: ClassVar[Reader[Any]]
     command: ClassVar[str]
     python: ClassVar[str] = ""
 
@@ -149,13 +150,13 @@ class Task(ABC, Generic[C, T, E]):
 
     # --- text ----------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def read(self, source: Any, folder: Path) -> T:
         """The text of a source, which is one of `settings.sources`; relative paths start at `folder`."""
+        return self.reader.read(source, folder)
 
-    @abstractmethod
     def read_plain(self, path: Path) -> T:
         """What `Table.plain_rows` gives, from a file of JSON lines: the form in which text is held out."""
+        return self.reader.read_plain(path)
 
     # --- tokenizer -----------------------------------------------------------------------------------------------
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sublayer import config
-from sublayer.data import sources
 from sublayer.data.batch import Batch
 from sublayer.data.encoding import EncodedPairs, encode
-from sublayer.data.sources import Pairs, grouped
+from sublayer.data.examples.interface import Examples
+from sublayer.data.loader import validation
+from sublayer.data.sources import PAIRS, Pairs, grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
+from sublayer.models.evaluating import evaluating as in_evaluation_mode
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective
-from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score, validation_loss
+from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
 from sublayer.text import PairAffixes, Specials, Tokenizer
 
@@ -50,6 +51,17 @@ def pair_loss(model: SequenceToSequence, batch: Batch, total: int, loss: CrossEn
     return projected(model, loss, hidden, there.target_out, total)
 
 
+def validation_loss(model: SequenceToSequence, pairs: Examples[Batch], batching: config.Batching) -> float:
+    """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
+    plain = CrossEntropy(label_smoothing=0.0)
+    total, targets = 0.0, 0
+    with evaluating(model):
+        for batch in validation(pairs, batching):
+            total += pair_loss(model, batch, 1, plain).item()
+            targets += batch.targets
+    return total / targets
+
+
 @dataclass(frozen=True)
 class Translating(PairLoss):
     """Pairs as they were read and as they were encoded, to validate on. tokenize: how BLEU cuts texts into words."""
@@ -66,11 +78,9 @@ class Translating(PairLoss):
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
-        was_training = model.training
-        model.eval()
-        loss = validation_loss(model, self.encoded, self.batching)
-        bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
-        model.train(was_training)
+        with in_evaluation_mode(model):
+            loss = validation_loss(model, self.encoded, self.batching)
+            bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
         return {"loss": loss, "bleu": bleu}
 
     def _bleu(self, translator: Translator, sources: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -83,14 +93,9 @@ class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
     """One text into another."""
 
     kind: ClassVar = config.TranslationTask
+    reader: ClassVar = PAIRS
     command: ClassVar = 'sublayer translate {model} "..."'
     python: ClassVar = 'model.translate(["..."])[0].text'
-
-    def read(self, source: Any, folder: Path) -> Pairs:
-        return sources.read(source, folder)
-
-    def read_plain(self, path: Path) -> Pairs:
-        return sources.read_plain(path)
 
     def with_template(self, plain: Tokenizer, specials: Specials) -> Tokenizer:
         """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""

@@ -5,7 +5,7 @@ D width of the stream, F hidden width, E experts, K of them active.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,84 +17,84 @@ Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
 
 
 class _Dense(Part):
-    """Every token goes through the same matrices."""
+    """Every token goes through the same matrices.
+
+    maps: how many there are; all but the last lead to the hidden layer.
+    """
+
+    maps: ClassVar[int]
+
+    if TYPE_CHECKING:  # Each kind declares its fields itself, so that a tree is written in their order.
+        hidden: Size
+        bias: bool
+        dropout: Probability
 
     def matrices(self, dim: int) -> int:
         """Numbers in the matrices of two dimensions, which are those that Muon takes."""
-        raise NotImplementedError(type(self).__name__)
+        return self.maps * dim * self.hidden
+
+    def parameters(self, dim: int) -> int:
+        return self.matrices(dim) + self.bias * ((self.maps - 1) * self.hidden + dim)
 
     def active_parameters(self, dim: int) -> int:
         """Numbers that one token meets."""
         return self.parameters(dim)
 
-    def parameters(self, dim: int) -> int:
-        raise NotImplementedError(type(self).__name__)
-
     def flops(self, dim: int) -> int:
         """Operations a token in the matrix products."""
         return 2 * self.matrices(dim)
+
+    def kept(self, dim: int) -> int:
+        """Numbers kept a token for the backward pass."""
+        return dim + (self.kept_hidden() + (2 if self.dropout else 0)) * self.hidden
+
+    def kept_hidden(self) -> int:
+        """Of those, in widths of the hidden layer, what there is without dropout."""
+        raise NotImplementedError(type(self).__name__)
 
 
 class PositionWise(_Dense):
     """max(0, x W1 + b1) W2 + b2, or with another activation (section 3.3, equation 2)."""
 
+    maps: ClassVar = 2
     type: Literal["position-wise"] = "position-wise"
     hidden: Size
     activation: Activation = "relu"
     bias: bool = True
     dropout: Probability = 0.0
 
-    def matrices(self, dim: int) -> int:
-        return 2 * dim * self.hidden
-
-    def parameters(self, dim: int) -> int:
-        return self.matrices(dim) + self.bias * (self.hidden + dim)
-
-    def kept(self, dim: int) -> int:
-        """Numbers kept a token for the backward pass."""
+    def kept_hidden(self) -> int:
         # ReLU's gradient needs only its result, which is the next product's input; other activations need both.
-        return dim + ((1 if self.activation == "relu" else 2) + (2 if self.dropout else 0)) * self.hidden
+        return 1 if self.activation == "relu" else 2
 
 
 class Gated(_Dense):
     """(act(x Wg) * x Wu) Wd: SwiGLU with silu, GEGLU with gelu (Shazeer 2020)."""
 
+    maps: ClassVar = 3
     type: Literal["gated"] = "gated"
     hidden: Size
     activation: Activation = "silu"
     bias: bool = False
     dropout: Probability = 0.0
 
-    def matrices(self, dim: int) -> int:
-        return 3 * dim * self.hidden
-
-    def parameters(self, dim: int) -> int:
-        return self.matrices(dim) + self.bias * (2 * self.hidden + dim)
-
-    def kept(self, dim: int) -> int:
-        """Numbers kept a token for the backward pass."""
-        return dim + (4 + (2 if self.dropout else 0)) * self.hidden
+    def kept_hidden(self) -> int:
+        return 4
 
 
 class Squared(_Dense):
     """act(x W1 + b1) ** 2 W2 + b2: the squared ReLU of Primer (So et al. 2021)."""
 
+    maps: ClassVar = 2
     type: Literal["squared"] = "squared"
     hidden: Size
     activation: Activation = "relu"
     bias: bool = False
     dropout: Probability = 0.0
 
-    def matrices(self, dim: int) -> int:
-        return 2 * dim * self.hidden
-
-    def parameters(self, dim: int) -> int:
-        return self.matrices(dim) + self.bias * (self.hidden + dim)
-
-    def kept(self, dim: int) -> int:
-        """Numbers kept a token for the backward pass."""
+    def kept_hidden(self) -> int:
         # The activation's result and its square; what the activation read, where it is not ReLU.
-        return dim + ((2 if self.activation == "relu" else 3) + (2 if self.dropout else 0)) * self.hidden
+        return 2 if self.activation == "relu" else 3
 
 
 class MixtureOfExperts(Part):

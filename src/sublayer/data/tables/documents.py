@@ -15,7 +15,7 @@ from sublayer.data.download import Progress
 from sublayer.data.jsonl import text_of
 from sublayer.data.report import Report
 from sublayer.data.tables.labelled import read_labelled
-from sublayer.data.tables.table import Rows, collect, collect_plain
+from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
@@ -206,3 +206,6 @@ def _articles(path: Path) -> _Found:
     bounds = [0, *starts[1:], len(lines)]
     for begin, end in pairwise(bounds):
         yield _document(begin + 1, "".join(f"{line}\n" for line in lines[begin:end]))
+
+
+DOCUMENTS = Reader(read_documents, read_plain_documents)

@@ -13,7 +13,7 @@ from sublayer.data import corpora
 from sublayer.data.corpora import Corpus, Part
 from sublayer.data.download import Progress
 from sublayer.data.jsonl import read_objects, text_of, value_of
-from sublayer.data.tables.table import Rows, collect, collect_plain
+from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
@@ -134,3 +134,6 @@ def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int
             if any(kept in rows for rows in wanted):
                 yield _row(reader.line_num, row[columns.text], columns.labels[int(row[columns.label])])
             kept += 1
+
+
+LABELLED_TEXTS = Reader(read_labelled, read_plain_labelled)

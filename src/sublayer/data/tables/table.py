@@ -65,6 +65,8 @@ class Row(Protocol):
 
 
 RowT = TypeVar("RowT", bound=Row)
+R = TypeVar("R")
+TableT = TypeVar("TableT", bound=Table)
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ class Rows(Generic[RowT]):
         return [self.lines[row] for row in rows] if self.lines else []
 
 
-def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> Rows[RowT]:
-    """A table of what a reader yields: a line and its row, or a line and why there is no row.
+def gathered(found: Iterable[tuple[int, R | str]], path: Path, noun: str) -> tuple[list[R], Report, list[int]]:
+    """The rows of what a reader yields (a line and its row, or a line and why there is no row), a report, their lines.
 
     Raises:
         DataError: there is no row.
     """
-    rows: list[RowT] = []
+    rows: list[R] = []
     lines: list[int] = []
     empty: dict[str, list[int]] = {}
     for line, row in found:
@@ -119,12 +121,25 @@ def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> R
             rows.append(row)
             lines.append(line)
     if not rows:
-        raise DataError(f"{path} has no {noun}", "Check the path, and which columns or fields are which.")
+        raise DataError(f"{path} has no {noun}", "Check the path, and which columns, fields or files are which.")
     total = len(rows) + sum(map(len, empty.values()))
     report = Report(read=total, kept=total, noun=noun)
     for reason, where in empty.items():
         report = report.leave_out(reason, where)
-    return Rows(rows, report, lines)
+    return rows, report, lines
+
+
+def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> Rows[RowT]:
+    """A table of what a reader yields, as in `gathered`."""
+    return Rows(*gathered(found, path, noun))
+
+
+@dataclass(frozen=True)
+class Reader(Generic[TableT]):
+    """How text of one kind is read: from a source that a recipe names, and from the form in which it is held out."""
+
+    read: Callable[[Any, Path], TableT]
+    read_plain: Callable[[Path], TableT]
 
 
 def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT], noun: str) -> Rows[RowT]:

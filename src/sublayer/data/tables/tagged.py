@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from sublayer.config import Conll
 from sublayer.data.jsonl import value_of
-from sublayer.data.tables.table import Rows, collect, collect_plain
+from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import columns, read_lines
 
@@ -80,3 +80,6 @@ def _column(columns: list[str], place: int, name: str, path: Path, number: int) 
             f"Check that tabs (or, in a line without any, spaces) separate the columns, and {name}.",
         )
     return columns[place]
+
+
+TAGGED_SENTENCES = Reader(read_tagged, read_plain_tagged)
