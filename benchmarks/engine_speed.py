@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,12 @@ def main() -> None:
     }
     print("; ".join(f"{name}: {speed / 1e9:.1f} GB/s" for name, speed in bandwidth.items()) + "\n", flush=True)
     rows: list[dict[str, Any]] = []
-    if "translation" in options.parts:
-        rows += _translation(options)
-    if "language" in options.parts:
-        rows += _language(options)
     found = {"installed": versions, "left_out": left_out, "bandwidth": bandwidth, "rows": rows}
+    parts = {"translation": _translation, "language": _language}
+    for measured in chain.from_iterable(parts[part](options) for part in options.parts):
+        rows += measured
+        # After each model: the whole takes long.
+        write(options, found)
     print("\n" + report.tables(rows, max(bandwidth.values())))
     print(f"\nWritten to {write(options, found)}")
 
@@ -97,15 +98,15 @@ class Case:
     threads: list[int]
 
 
-def _translation(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _translation(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one model after another."""
     for shape in options.translators:
         folder = models.forms_of(f"random-{shape}", models.random_translator(shape))
         cases = [
             _translated(options, shape, beam, batch, threads, models.random_sources(shape, 1000), fixed=True)
             for beam, batch, threads in _searches(options)
         ]
-        rows += _measured(options, folder, cases)
+        yield _measured(options, folder, cases)
     for shape in options.held_out:
         data = corpus.example() if options.quick else corpus.load()
         path = trained(data, shape, options.train_steps, "cpu")
@@ -117,8 +118,7 @@ def _translation(options: argparse.Namespace) -> list[dict[str, Any]]:
             _translated(options, shape, beam, batch, threads, sources, fixed=False)
             for beam, batch, threads in _searches(options)
         ]
-        rows += _measured(options, models.forms_of(path.name, translator.model), cases)
-    return rows
+        yield _measured(options, models.forms_of(path.name, translator.model), cases)
 
 
 def _searches(options: argparse.Namespace) -> Iterator[tuple[int, int, list[int]]]:
@@ -148,8 +148,8 @@ def _translated(
     return Case("translation", shape, title, batch, ask, threads)
 
 
-def _language(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _language(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one model after another."""
     for shape in options.models:
         folder = language_models.folder_of(shape)
         decoding = [(batch, options.prompt, options.new) for batch in options.batches or (1, 16)]
@@ -159,8 +159,7 @@ def _language(options: argparse.Namespace) -> list[dict[str, Any]]:
                 [*decoding, *([(1, options.first, 1)] if options.first else [])], _threads(options)
             )
         ]
-        rows += _measured(options, folder, cases)
-    return rows
+        yield _measured(options, folder, cases)
 
 
 def _written(
