@@ -56,7 +56,7 @@ def main() -> None:
     refused: dict[str, str] = {}
     expected: list[Tensor] = []
     greedy: list[Ids] = []
-    for name in COMPARED:
+    for name in options.contenders:
         try:
             contender: Any = MAKERS[CONTENDERS[name]["library"]]({"folder": str(folder), **CONTENDERS[name]})
         except InputError as reason:
@@ -128,7 +128,7 @@ def _translated(options: argparse.Namespace) -> list[dict[str, Any]]:
     assert isinstance(loaded, Translator), f"{path} does not translate"
     rows: list[dict[str, Any]] = []
     expected: dict[int, list[str]] = {}
-    for name in (name for name in COMPARED if CONTENDERS[name]["library"] == "sublayer"):
+    for name in (name for name in options.contenders if CONTENDERS[name]["library"] == "sublayer"):
         try:
             backend = Runner(loaded.model, CONTENDERS[name].get("weights"))
         except InputError:
@@ -198,6 +198,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=16, help="gone on from greedily")
     parser.add_argument("--new", type=int, default=64, help="tokens of a greedy text")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        default=COMPARED,
+        choices=COMPARED,
+        metavar="NAME",
+        help="the others are compared with the first (default: %(default)s)",
+    )
     parser.add_argument("--translator", type=Path, help="a model folder or a run that translates: its BLEU, too")
     quick = {"shape": "mini-lm", "texts": 1, "length": 16, "prompts": 1, "new": 2, "threads": 1}
     return options_of.read(parser, quick=quick)
