@@ -24,8 +24,7 @@ HERE = Path(__file__).parent
 COMMON = ("engine.cpp", "isa.cpp", "matrix.cpp", "pool.cpp")
 KERNELS = "kernels.cpp"
 FLAGS = (
-    "-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fno-exceptions",
-    "-fno-rtti",
+    "-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
     # A product and a sum are fused where the code says so, so that a number is the same in every tile.
     "-ffp-contract=off",
     "-fno-math-errno", "-fno-trapping-math",
@@ -65,7 +64,9 @@ def build(out: Path, compiler: Sequence[str] | None = None, sanitize: bool = Fal
 
 def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more: Sequence[Path] = ()) -> list[str]:
     """Compile the engine's files, and `more`, into `folder`, and return the objects."""
-    command = [*(compiler or find_compiler()), *FLAGS, *_kind(sanitize)]
+    # A warning is an error where we would see it; a compiler of tomorrow must not stop an installation.
+    strict = ("-Werror",) if os.environ.get("CI") or sanitize else ()
+    command = [*(compiler or find_compiler()), *FLAGS, *strict, *_kind(sanitize)]
     sources = [(HERE / name, Path(name).stem, ()) for name in COMMON]
     sources += [(path, path.stem, ()) for path in more]
     sources += [
