@@ -14,6 +14,8 @@ from config.covering import covering
 from laws.models import build
 from sublayer import config, fast, laws
 from sublayer.fast.decoding.runner import Runner
+from sublayer.fast.engine.engine import Engine, Matrices
+from sublayer.fast.engine.library import FORMATS
 from sublayer.fast.engine.program import placed
 from sublayer.models import DecoderOnly, EncoderDecoder
 from sublayer.nn.feed_forward import PositionWise
@@ -97,3 +99,14 @@ def test_a_product_that_is_added_to_the_stream_is_one_operation() -> None:
     # Of the stream itself nothing may be added before all of it has been read.
     program.add(stream, program.linear(stream, weight))
     assert [operation.code for operation in program.operations][-2:] == ["linear", "add"]
+
+
+def test_four_bits_leave_the_vocabulary_in_int8_and_what_does_not_come_in_32s_in_float32() -> None:
+    program = fast.Program()
+    table, square, odd = torch.randn(40, 32), torch.randn(32, 32), torch.randn(32, 24)
+    x = program.embed(table, 1.0, fast.Positions(4))
+    x = program.linear(x, square)
+    program.linear(x.columns(0, 24), odd)
+    program.mark("logits", program.linear(x, table))
+    formats = [each.format for each in Engine(program, Matrices("int4"), 1)._matrices]
+    assert formats == [FORMATS[name] for name in ("int8", "int4", "float32", "int8")]

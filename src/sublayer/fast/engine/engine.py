@@ -102,6 +102,8 @@ class Engine:
         self._one_at_a_time = Lock()
         self._tables, widths = placed(program)
         structs: list[CMatrix] = []
+        _, logits = program.marks.get("logits", (0, None))
+        self._of_vocabulary = {id(o) for o in program.operations if o.code == "embed" or o.out is logits}
         self._ops = (COp * len(program.operations))(
             *(self._op(operation, matrices, structs) for operation in program.operations)
         )
@@ -191,8 +193,10 @@ class Engine:
             "out_column": operation.out.column,
             "matrix": len(structs),
         }
+        # Four bits are too few to tell the tokens of a vocabulary apart; llama.cpp keeps them in more, too.
+        kept_as = "int8" if matrices.kept_as == "int4" and id(operation) in self._of_vocabulary else matrices.kept_as
         for index, matrix in enumerate(operation.matrices):
-            structs.append(matrices.pack(matrix, "float32" if index < operation.precise else matrices.kept_as))
+            structs.append(matrices.pack(matrix, "float32" if index < operation.precise else kept_as))
         for name, value in operation.settings.items():
             if isinstance(value, Tensor):
                 self._held.append(numbers(value))
