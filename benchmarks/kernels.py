@@ -21,7 +21,7 @@ from summary import table, write
 from sublayer.fast.engine.library import CODES, FORMATS, CCall, CMatrix, COp, instruction_sets, library
 
 SHAPES = ((1024, 256), (256, 1024), (8000, 256), (768, 3072), (2048, 512), (49152, 576))
-"""Columns of the product and of its input: of a small translation model, GPT-2, a base one, and SmolLM2's vocabulary."""
+"""Columns of the product and of its input: of translation models, GPT-2, and the vocabulary of SmolLM2."""
 
 
 def main() -> None:
