@@ -29,7 +29,8 @@ FLAGS = (
     "-ffp-contract=off",
     "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1")
+# Not optimized, as that takes the compiler a minute.
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O0")
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
@@ -59,6 +60,14 @@ def build(out: Path, compiler: Sequence[str] | None = None, sanitize: bool = Fal
     with tempfile.TemporaryDirectory() as folder:
         objects = compiled(Path(folder), compiler, sanitize)
         _run([*(compiler or find_compiler()), "-shared", "-pthread", *_kind(sanitize), *objects, "-o", str(out)])
+    return out
+
+
+def build_program(source: Path, out: Path, compiler: Sequence[str] | None = None, sanitize: bool = False) -> Path:
+    """Compile a program together with the engine to `out`, and return its path; otherwise as `build`."""
+    with tempfile.TemporaryDirectory() as folder:
+        objects = compiled(Path(folder), compiler, sanitize, [source])
+        _run([*(compiler or find_compiler()), "-pthread", *_kind(sanitize), *objects, "-lm", "-o", str(out)])
     return out
 
 

@@ -228,30 +228,32 @@ void seen(const Op* op, const Call* call, int64_t row, int64_t place, int64_t* f
     if (op->window) *first = larger_of(*first, place - op->window + 1);
 }
 
-// The queries of a key-value head of a row, or of all rows of a source, from one of them on.
+// The queries of a key-value head of a row, or of all rows of a source, from one of them on: those of a token side by
+// side, then its row's next token, then the next row.
 void attend_some(const Engine* engine, const Op* op, const Call* call, int64_t row, int64_t group, int64_t query,
                  int64_t count, float* scratch) {
-    const int64_t sharing = op->heads / op->groups, fresh = call->fresh, step = step_of(engine, op->in);
+    const int64_t sharing = op->heads / op->groups, fresh = call->fresh, size = op->head;
+    const int64_t source = op->code == CROSS ? row / (call->rows / call->sources) : 0;
+    const float* const table = op->code == ATTEND ? op->table : NULL;
     Queries q;
-    q.head = op->head, q.scale = op->a, q.cap = op->cap, q.count = count, q.many = fresh * sharing >= MANY;
+    q.head = size, q.scale = op->a, q.cap = op->cap, q.count = count, q.many = fresh * sharing >= MANY;
     int64_t begin = INT64_MAX, end = 0;
+    int64_t turn = query % sharing, token = query / sharing % fresh;
+    row += query / sharing / fresh;
     for (int64_t i = 0; i < count; i++) {
-        // Those of a token side by side; then its row's next token; then the next row.
-        const int64_t head = group * sharing + (query + i) % sharing, token = row * fresh + (query + i) / sharing;
-        const int64_t place = call->held + token % fresh;
-        q.query[i] = row_of(engine, op->in, token, op->column + head * op->head);
-        q.out[i] = row_of(engine, op->out, token, op->out_column + head * op->head);
-        q.bias[i] = op->code == ATTEND && op->table
-                        ? op->table + head * (2 * op->positions - 1) + op->positions - 1 - place : NULL;
+        const int64_t head = group * sharing + turn, place = call->held + token;
+        q.query[i] = row_of(engine, op->in, row * fresh + token, op->column + head * size);
+        q.out[i] = row_of(engine, op->out, row * fresh + token, op->out_column + head * size);
+        q.bias[i] = table ? table + head * (2 * op->positions - 1) + op->positions - 1 - place : NULL;
         if (op->code == ATTEND) {
             seen(op, call, row, place, &q.first[i], &q.last[i]);
         } else {
-            q.first[i] = 0;
-            q.last[i] = call->source_lengths ? call->source_lengths[row / (call->rows / call->sources)] : call->source_length;
+            q.first[i] = 0, q.last[i] = call->source_lengths ? call->source_lengths[source] : call->source_length;
         }
-        if (q.first[i] >= q.last[i]) continue;
-        begin = smaller_of(begin, q.first[i]);
-        end = larger_of(end, q.last[i]);
+        if (q.first[i] < q.last[i]) begin = smaller_of(begin, q.first[i]), end = larger_of(end, q.last[i]);
+        if (i + 1 == count || ++turn < sharing) continue;
+        turn = 0;
+        if (++token == fresh) token = 0, row++;
     }
     // Sums go over 16 keys together; where these begin is the row's own, whatever queries are beside it.
     const int64_t padding = op->code == ATTEND && call->padding ? call->padding[row] : 0;
@@ -262,13 +264,13 @@ void attend_some(const Engine* engine, const Op* op, const Call* call, int64_t r
         if (q.bias[i]) q.bias[i] += begin;
     }
     if (op->code == CROSS) {
-        const int64_t at = (row / (call->rows / call->sources) * op->groups + group) * call->source_length * op->head;
-        q.key = call->memory[2 * op->layer] + at, q.value = call->memory[2 * op->layer + 1] + at, q.step = op->head;
+        const int64_t at = (source * op->groups + group) * call->source_length * size;
+        q.key = call->memory[2 * op->layer] + at, q.value = call->memory[2 * op->layer + 1] + at, q.step = size;
     } else if (op->flags & CACHED) {
-        q.key = cache_of(op, call, 0, row, group), q.value = cache_of(op, call, 1, row, group), q.step = op->head;
+        q.key = cache_of(op, call, 0, row, group), q.value = cache_of(op, call, 1, row, group), q.step = size;
     } else {
-        q.key = row_of(engine, op->in, row * fresh, op->column + (op->heads + group) * op->head);
-        q.value = q.key + op->groups * op->head, q.step = step;
+        q.key = row_of(engine, op->in, row * fresh, op->column + (op->heads + group) * size);
+        q.value = q.key + op->groups * size, q.step = step_of(engine, op->in);
     }
     q.key += begin * q.step, q.value += begin * q.step;
     engine->kernels->attend(&q, scratch);

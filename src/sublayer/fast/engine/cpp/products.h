@@ -26,13 +26,12 @@ constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 6, MOST_PANELS = 4;
 constexpr int SUMS = 8, INT_SUMS = 4, MOST_ROWS = 2, MOST_PANELS = 2;
 #endif
 
-// Few rows wait for the memory, so they say what they want a little later. Wide vectors lose more by the instructions.
-template <int ROWS, int PANELS>
-constexpr bool few() {
-    return ROWS <= 4 && ROWS * PANELS * VECTORS <= 8 && LANES <= 8;
-}
+// What the first rows that go over some weights fetch, this far ahead: with few rows, what they themselves would wait for.
+// Wide vectors lose more by the instructions.
+constexpr bool FETCHES = LANES <= 8;
+constexpr int64_t NEAR = 1024;
 
-inline void prefetch(const void* at) { __builtin_prefetch((const char*)at + 1024); }
+inline void fetch(const void* at, int64_t ahead) { __builtin_prefetch((const char*)at + ahead); }
 
 // The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
 inline int panels_for(int64_t rows, int64_t most_rows, int most_sums) {
@@ -59,14 +58,15 @@ struct FloatTiles {
         Floats found[ROWS][PANELS * VECTORS] = {};
         const float* from = x + row * x_step + first;
         const float* at = weights + first * row_step;
+        const int64_t ahead = ROWS <= 4 ? NEAR : 4 * row_step * columns;  // many: the next chunk
         for (int64_t k = 0; k < columns; k++, at += row_step) {
             Floats by[PANELS * VECTORS];
             for (int v = 0; v < PANELS * VECTORS; v++) {
                 by[v] = load(at + v / VECTORS * panel_step + v % VECTORS * LANES);
                 if (ROWS > 1 && ROWS <= 4) in_register(by[v]);
             }
-            if (few<ROWS, PANELS>() && row == 0)
-                for (int panel = 0; panel < PANELS; panel++) prefetch(at + panel * panel_step);
+            if (FETCHES && row == 0)
+                for (int panel = 0; panel < PANELS; panel++) fetch(at + panel * panel_step, ahead);
             for (int r = 0; r < ROWS; r++) {
                 const Floats number = all(from[r * x_step + k]);
                 for (int v = 0; v < PANELS * VECTORS; v++) found[r][v] = fma(number, by[v], found[r][v]);
@@ -174,9 +174,9 @@ struct IntTiles {
 #pragma GCC unroll 4
             for (int eight = 0; eight < GROUP / 8; eight++, at += Whole::GROUP_BYTES / 4, numbers += 2 * STEP) {
                 Bytes by[2][WIDTH];  // the first four columns, and the next four
-                if (few<ROWS, PANELS>() && ROWS < 4 && row == 0)
+                if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
-                        for (int line = 0; line < Whole::GROUP_BYTES / 4; line += 64) prefetch(at + panel * panel_step + line);
+                        for (int line = 0; line < Whole::GROUP_BYTES / 4; line += 64) fetch(at + panel * panel_step + line, NEAR);
                 for (int v = 0; v < WIDTH; v++)
                     Whole::weights(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
                 for (int part = 0; part < 2; part++)

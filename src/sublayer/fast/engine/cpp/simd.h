@@ -61,11 +61,14 @@ inline void in_register(Vector& vector) {
 inline Ints to_ints(Floats numbers) { return __builtin_convertvector(numbers, Ints); }
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
 
-// The nearest integers, halves to the even one; `largest` of numbers that are not negative, and `sum`: of the lanes.
+// The nearest integers, halves to the even one. `sum` and `largest` are of the lanes; largest integers of those that are not
+// negative.
 #if defined(__AVX512F__)
 inline Ints to_nearest(Floats x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
 inline int32_t largest(Ints numbers) { return _mm512_reduce_max_epi32((__m512i)numbers); }
 inline int32_t sum(Ints numbers) { return _mm512_reduce_add_epi32((__m512i)numbers); }
+inline float largest(Floats numbers) { return _mm512_reduce_max_ps((__m512)numbers); }
+inline float sum(Floats numbers) { return _mm512_reduce_add_ps((__m512)numbers); }
 inline Floats all(float number) { return (Floats)_mm512_set1_ps(number); }
 inline Ints all(int32_t number) { return (Ints)_mm512_set1_epi32(number); }
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -73,16 +76,26 @@ inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)
 inline Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 #elif defined(__AVX2__)
 inline Ints to_nearest(Floats x) { return (Ints)_mm256_cvtps_epi32((__m256)x); }
-inline int32_t largest(Ints numbers) {
-    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128((__m256i)numbers), _mm256_extracti128_si256((__m256i)numbers, 1));
-    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+// Halves are put together until one lane is left.
+#define REDUCED(together, numbers, low, high, turned, first)              \
+    const auto four = together(low(numbers), high(numbers, 1));           \
+    const auto two = together(four, turned(four, four, 0x4e));            \
+    return first(together(two, turned(two, two, 0xb1)))
+#define TURNED(x, same, order) _mm_shuffle_epi32(x, order)
+inline int32_t largest(Ints x) {
+    REDUCED(_mm_max_epi32, (__m256i)x, _mm256_castsi256_si128, _mm256_extracti128_si256, TURNED, _mm_cvtsi128_si32);
 }
-inline int32_t sum(Ints numbers) {
-    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128((__m256i)numbers), _mm256_extracti128_si256((__m256i)numbers, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+inline int32_t sum(Ints x) {
+    REDUCED(_mm_add_epi32, (__m256i)x, _mm256_castsi256_si128, _mm256_extracti128_si256, TURNED, _mm_cvtsi128_si32);
 }
+inline float largest(Floats x) {
+    REDUCED(_mm_max_ps, (__m256)x, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm_shuffle_ps, _mm_cvtss_f32);
+}
+inline float sum(Floats x) {
+    REDUCED(_mm_add_ps, (__m256)x, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm_shuffle_ps, _mm_cvtss_f32);
+}
+#undef REDUCED
+#undef TURNED
 inline Floats all(float number) { return (Floats)_mm256_set1_ps(number); }
 inline Ints all(int32_t number) { return (Ints)_mm256_set1_epi32(number); }
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
@@ -95,12 +108,15 @@ inline Ints to_nearest(Floats x) {
     const Floats large = all(12582912.0f);  // 1.5 * 2^23: behind it no bits are left for a fraction
     return to_ints((x + large) - large);
 }
-inline int32_t largest(Ints numbers) {
-    int32_t found = 0;
-    for (int lane = 0; lane < LANES; lane++) found = numbers[lane] > found ? numbers[lane] : found;
-    return found;
+template <class Number, class Vector>
+inline Number largest_of(Vector x) {
+    const Number low = x[0] > x[2] ? x[0] : x[2], high = x[1] > x[3] ? x[1] : x[3];
+    return low > high ? low : high;
 }
-inline int32_t sum(Ints numbers) { return numbers[0] + numbers[1] + numbers[2] + numbers[3]; }
+inline int32_t largest(Ints x) { return largest_of<int32_t>(x); }
+inline int32_t sum(Ints x) { return x[0] + x[2] + (x[1] + x[3]); }
+inline float largest(Floats x) { return largest_of<float>(x); }
+inline float sum(Floats x) { return x[0] + x[2] + (x[1] + x[3]); }
 #if defined(__ARM_NEON)
 inline Floats fma(Floats a, Floats b, Floats c) { return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 #else
@@ -110,21 +126,6 @@ inline Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 #endif
-
-// The sum of the lanes: halves are added until one is left.
-inline float sum(Floats numbers) {
-    float lanes[LANES];
-    store(lanes, numbers);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
-    return lanes[0];
-}
-
-inline float largest(Floats numbers) {
-    float found = numbers[0];
-    for (int lane = 1; lane < LANES; lane++) found = numbers[lane] > found ? numbers[lane] : found;
-    return found;
-}
 
 inline Floats magnitude(Floats x) { return (Floats)((Ints)x & all((int32_t)0x7fffffff)); }
 
