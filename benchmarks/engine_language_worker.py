@@ -98,8 +98,10 @@ class CTranslate2:
 class LlamaCpp:
     """llama.cpp's server, called in the process: a slot for every row, all rows in one batch, nothing kept of a prompt.
 
-    Its keys and values are in float16, as they are unless one says otherwise.
+    Its keys and values are in float16, as they are unless one says otherwise. timings: its own, of the last answer.
     """
+
+    timings: Message
 
     def __init__(self, settings: Message) -> None:
         self._path, self._made, self._server = settings["file"], None, None
@@ -135,6 +137,7 @@ class LlamaCpp:
         )
         if "choices" not in found:
             raise RuntimeError(f"llama.cpp answers: {found}")
+        self.timings = found["timings"]
         texts = sorted(found["choices"], key=lambda choice: choice["index"])
         # The pieces of the stand-in vocabulary are the numbers of the tokens.
         return [list(map(int, text["text"].split())) for text in texts]
@@ -171,7 +174,8 @@ def start(settings: Message) -> tuple[Message, Callable[[Message], Message]]:
             whole, found = _timed(contender, prompts, new, ask["repeats"])
         if any(len(text) != new for text in found):
             raise RuntimeError(f"texts of {[len(text) for text in found]} tokens, where {new} were asked for")
-        return {"first_seconds": first, "seconds": whole, "texts": found}
+        own = {"timings": contender.timings} if isinstance(contender, LlamaCpp) else {}
+        return {"first_seconds": first, "seconds": whole, "texts": found, **own}
 
     return {}, answer
 

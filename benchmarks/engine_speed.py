@@ -283,7 +283,7 @@ def _contenders(
     took = {name: [_took(answer) for answer in given] for name, given in answers.items()}
     # Of one token.
     seconds = {name: [passed / tokens for tokens, passed in given] for name, given in took.items()}
-    return {
+    found: dict[str, dict[str, Any]] = {
         name: {
             "threads": threads[name],
             "tokens_per_second": Summary.of([1 / passed for passed in seconds[name]]).plain(),
@@ -298,6 +298,11 @@ def _contenders(
         }
         for name in answers
     }
+    for name, given in answers.items():
+        if "timings" in given[0]:
+            # Of one row, for who wants to compare: what llama.cpp itself says.
+            found[name]["own_timing"] = Summary.of([one["timings"]["predicted_per_second"] for one in given]).plain()
+    return found
 
 
 def _took(answer: Message) -> tuple[int, float]:
