@@ -21,9 +21,13 @@ from sublayer.generation.constraints import (
     Allowed,
     Banned,
     Constraint,
+    ForcedEnd,
     ForcedStart,
+    LogitBias,
     MinLength,
     NoRepeatNGram,
+    OccurrencePenalty,
+    Renormalize,
     RepetitionPenalty,
     TokenHistory,
     constrain,
@@ -64,12 +68,9 @@ def test_against_transformers(name: str, seed: int, lengths: list[int], new: int
     draw = random.Random(seed)
     # Few tokens, so that they come again.
     prompts = [[draw.randrange(4) for _ in range(length)] for length in lengths]
-    history = TokenHistory(prompts, new, CPU)
-    for _ in range(new):
-        tokens = torch.tensor([draw.randrange(4) for _ in prompts])
-        history.append(tokens)
-        for prompt, token in zip(prompts, tokens.tolist()):
-            prompt.append(token)
+    for prompt in prompts:
+        prompt += [draw.randrange(4) for _ in range(new)]
+    history = TokenHistory(prompts, [new] * len(prompts), CPU)
     logits = torch.randn(len(prompts), V, generator=torch.Generator().manual_seed(seed)) * 5
     before = logits.clone()
     found = ours(logits, history)
@@ -80,42 +81,59 @@ def test_against_transformers(name: str, seed: int, lengths: list[int], new: int
 
 
 def test_forced_tokens_come_first_and_cost_nothing() -> None:
-    history = TokenHistory([[0], [3]], 3, CPU)
     logits = torch.randn(2, V)
     expected = theirs.ForcedBOSTokenLogitsProcessor(5)(torch.tensor([[0], [3]]), logits)
-    assert torch.equal(ForcedStart((5, 2))(logits, history), expected)
-    history.append(torch.tensor([5, 5]))
-    second = ForcedStart((5, 2))(logits, history)
+    forced = ForcedStart((5, 2))
+    assert torch.equal(forced(logits, TokenHistory([[0], [3]], [0, 0], CPU)), expected)
+    second = forced(logits, TokenHistory([[0, 5], [3, 5]], [1, 1], CPU))
     assert second.argmax(-1).tolist() == [2, 2]
     assert (second > float("-inf")).sum() == 2
-    history.append(torch.tensor([2, 2]))
-    assert torch.equal(ForcedStart((5, 2))(logits, history), logits)
+    assert torch.equal(forced(logits, TokenHistory([[0, 5, 2], [3, 5, 2]], [2, 2], CPU)), logits)
 
 
-@given(seed=st.integers(0, 10**6), moves=st.lists(st.sampled_from(["append", "select", "truncate"]), max_size=12))
-def test_the_history_is_kept(seed: int, moves: list[str]) -> None:
-    """Against lists, whatever happens to the rows."""
+EVERY = [
+    RepetitionPenalty(1.7),
+    NoRepeatNGram(2),
+    Banned((1, 3)),
+    MinLength(2, frozenset({0, 4})),
+    Allowed((1, 2, 5)),
+    ForcedStart((5, 2)),
+    ForcedEnd(3, 6),
+    LogitBias(((2, 4.0), (5, -3.0))),
+    OccurrencePenalty(0.7, -0.4),
+    Renormalize(),
+]
+
+
+@pytest.mark.parametrize("constraint", EVERY, ids=lambda one: type(one).__name__)
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=5),
+)
+def test_rows_at_different_steps_are_constrained_as_each_alone(constraint, seed: int, rows: list[tuple[int, int]]) -> None:
+    """As in a running batch, where some texts have just begun."""
     draw = random.Random(seed)
-    rows = [[draw.randrange(9) for _ in range(draw.randint(1, 5))] for _ in range(draw.randint(1, 4))]
-    history = TokenHistory(rows, len(moves), CPU)
-    width, new = max(map(len, rows)), 0
-    for move in moves:
-        if move == "append":
-            tokens = [draw.randrange(9) for _ in rows]
-            rows = [[*row, token] for row, token in zip(rows, tokens)]
-            history.append(torch.tensor(tokens))
-            new += 1
-        elif move == "select":
-            order = draw.choices(range(len(rows)), k=draw.randint(1, len(rows)))
-            rows = [rows[place] for place in order]
-            history.select(torch.tensor(order))
-        else:
-            fewer = draw.randint(0, new)
-            rows = [row[: len(row) - (new - fewer)] for row in rows]
-            history.truncate(fewer)
-            new = fewer
-    assert history.new == new
-    assert history.tokens.tolist() == [[-1] * (width + new - len(row)) + row for row in rows]
+    new = [count for _, count in rows]
+    texts = [[draw.randrange(4) for _ in range(prompt + count)] for prompt, count in rows]
+    logits = torch.randn(len(rows), V, generator=torch.Generator().manual_seed(seed)) * 5
+    before = logits.clone()
+    found = constraint(logits, TokenHistory(texts, new, CPU))
+    assert torch.equal(logits, before), "a constraint is a function"
+    for row, (text, count) in enumerate(zip(texts, new, strict=True)):
+        assert torch.equal(found[row : row + 1], constraint(logits[row : row + 1], TokenHistory([text], [count], CPU)))
+
+
+@given(seed=st.integers(0, 10**6), frequency=st.floats(-2, 2), presence=st.floats(-2, 2))
+def test_what_was_said_is_penalized_as_openai_defines_it(seed: int, frequency: float, presence: float) -> None:
+    draw = random.Random(seed)
+    prompt, said = [draw.randrange(V) for _ in range(4)], [draw.randrange(3) for _ in range(draw.randint(0, 6))]
+    logits = torch.randn(1, V, generator=torch.Generator().manual_seed(seed))
+    biased = LogitBias(((1, 2.5), (4, -100.0)))(logits, TokenHistory([prompt], [0], CPU))
+    found = OccurrencePenalty(frequency, presence)(biased, TokenHistory([[*prompt, *said]], [len(said)], CPU))
+    for token in range(V):
+        expected = logits[0, token].item() + {1: 2.5, 4: -100.0}.get(token, 0.0)
+        expected -= frequency * said.count(token) + presence * (token in said)
+        assert found[0, token].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_configuration_makes_the_constraints_in_transformers_order() -> None:

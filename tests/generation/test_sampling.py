@@ -143,10 +143,10 @@ def texts(
     model: Any, source: torch.Tensor, lengths: Any, request: DecodeRequest, streams: list[int], **more: Any
 ) -> Any:
     """What sampling says in each row, with log-probabilities."""
-    sampler = Sampler(config.Sampling(temperature=0.9, top_k=12, top_p=0.95), streams)
+    sampler = Sampler(config.Sampling(temperature=0.9, top_k=12, top_p=0.95))
     said: list[list[tuple[int, float]]] = [[] for _ in streams]
     with torch.no_grad():
-        for step in decode(model, source, lengths, request, sampler, **more):
+        for step in decode(model, source, lengths, request, sampler, streams=streams, **more):
             for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities, strict=True):
                 said[row].append((token, gain))
     return said
@@ -188,8 +188,8 @@ def test_samples_have_the_models_distribution() -> None:
         second = c.process_logits(table.after((3, token)).unsqueeze(0))[0].softmax(-1).tolist()
         expected |= {(token, other): probability * another for other, another in enumerate(second)}
     said: list[tuple[int, ...]] = [()] * count
-    sampler = Sampler(c, [stream(4, 0, sample) for sample in range(count)])
-    for step in decode(table, torch.tensor([[2]]), None, request, sampler, samples=count):
+    streams = [stream(4, 0, sample) for sample in range(count)]
+    for step in decode(table, torch.tensor([[2]]), None, request, Sampler(c), samples=count, streams=streams):
         for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities):
             own = table.memo[(2, 3, *said[row])[-2:]].log_softmax(-1)[token]
             assert abs(gain - own.item()) < 1e-5

@@ -27,6 +27,7 @@ from sublayer.cli.merge import merge
 from sublayer.cli.process import run
 from sublayer.cli.pull import pull
 from sublayer.cli.schema import schema
+from sublayer.cli.serve import serve
 from sublayer.cli.tag import tag
 from sublayer.cli.terminal import log_to_terminal, one_line, say
 from sublayer.cli.train import train
@@ -54,6 +55,7 @@ COMMANDS = (
     evaluate,
     attend,
     inspect,
+    serve,
     heads,
     lens,
     describe,

@@ -21,15 +21,74 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
+from sublayer.errors import SublayerError
+from sublayer.generation.batch import Batch, Offer
 from sublayer.generation.constraints import Constraint, TokenHistory, constrain, nothing_left
-from sublayer.generation.finite import any_nan, refuse
+from sublayer.generation.finite import NotFinite, any_nan, refuse
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.generation.top import top
-from sublayer.models.backend import DecoderBackend, S, State, ranked
+from sublayer.models.backend import DecoderBackend, S
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
 Path: TypeAlias = "tuple[Path, int, float] | None"
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """The search that keeps the `beam` best beginnings of each text.
+
+    end_ids: the tokens that end a text. length_penalty, early_stopping: as above.
+    """
+
+    beam: int
+    length_penalty: float
+    end_ids: frozenset[int]
+    early_stopping: bool = True
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.beam
+
+    @property
+    def looked_at(self) -> int:
+        """Continuations of a text that are looked at in a step."""
+        return max(2, 1 + len(self.end_ids)) * self.beam
+
+    @property
+    def ranks(self) -> int | None:
+        return None if self.constraints else self.looked_at
+
+    def advance(self, offer: Offer, texts: Sequence[BeamText]) -> None:
+        if offer.ranked is None:
+            assert offer.logits is not None
+            gained, own, candidates = self._best_of_rows(offer.logits, texts)
+        else:
+            gained, candidates = (part[:, : self.looked_at] for part in offer.ranked)
+            own = gained
+        scores = torch.tensor([text.totals for text in texts], device=gained.device)
+        found = _continuations(gained, own, candidates, scores, self.looked_at)
+        for text, *continuations in zip(texts, *found, strict=True):
+            if not text.done:
+                text.advance(*continuations)
+
+    def _best_of_rows(self, logits: Tensor, texts: Sequence[BeamText]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the best continuations of each row gain under the constraints and without, and their tokens.
+
+        Shape: logits [B * beam, V] -> [B * beam, count at most] each.
+        """
+        count = min(self.looked_at, logits.shape[-1])
+        # On a CPU the log-softmax of everything, a single kernel, is twice as fast as the logsumexp that would do.
+        every = logits.log_softmax(dim=-1)
+        if self.constraints:
+            rows = [row for text in texts for row in text.so_far()]
+            history = TokenHistory(rows, [text.length for text in texts for _ in range(self.beam)], logits.device)
+            gained, token = constrain(every, self.constraints, history).topk(count, dim=-1)
+            return gained, every.gather(1, token), token
+        _, token = top(logits, count)
+        own = every.gather(1, token)
+        return own, own, token
 
 
 @torch.no_grad()
@@ -51,78 +110,18 @@ def beam_search(
     Raises:
         InputError: the constraints leave all beginnings of a sentence without a token.
     """
-    state = model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps))
-    device = source.device
-    sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in request.steps]
-    alive = list(range(len(sentences)))
-    feed = torch.tensor(request.first, device=device).repeat_interleave(beam).unsqueeze(1)
-    history = None
-    if constraints:
-        history = TokenHistory([one for one in request.prompts for _ in range(beam)], max(request.steps), device)
-    looked_at = max(2, 1 + len(request.end_ids)) * beam
-    # Every hypothesis begins alike: all but the first are out of the race until they differ.
-    scores = torch.full((len(alive), beam), float("-inf"), device=device)
-    scores[:, 0] = 0.0
-    while True:
-        best = None if constraints else ranked(model, feed, state, looked_at)
-        if best is None:
-            logits = model.step(feed, state)[:, -1].float()
-            gained, own, candidates = _best_of_rows(logits, looked_at, constraints, history)
-        else:
-            gained, candidates = best
-            own = gained
-        totals, origins, tokens, gains = _continuations(gained, own, candidates, scores, looked_at)
-        if any(map(any_nan, gains)):
-            refuse(model, source, source_lengths, request, sentences[alive[0]].length)
-        rows: list[int] = []
-        next_tokens: list[int] = []
-        next_scores: list[list[float]] = []
-        staying: list[int] = []
-        for place, index in enumerate(alive):
-            going_on = sentences[index].advance(
-                totals[place], origins[place], tokens[place], gains[place], request.end_ids
-            )
-            rows += [place * beam + origin for origin, _, _ in going_on]
-            next_tokens += [token for _, token, _ in going_on]
-            next_scores.append([total for _, _, total in going_on])
-            if not sentences[index].done:
-                staying.append(place)
-        if not staying:
-            break
-        feed = torch.tensor(next_tokens, device=device).unsqueeze(1)
-        scores = torch.tensor(next_scores, device=device)
-        if rows != list(range(len(rows))):
-            _reorder(state, history, torch.tensor(rows, device=device))
-        if history is not None:
-            history.append(feed.squeeze(1))
+    search = BeamSearch(beam, length_penalty, request.end_ids, early_stopping, tuple(constraints))
+    texts = [BeamText(search, prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True)]
+    batch = Batch(model, source.device, rows=beam)
+    batch.join(model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps)), texts)
+    while batch.texts:
+        batch.step()
+        for text in batch.texts:
+            if isinstance(text.error, NotFinite):
+                refuse(model, source, source_lengths, request, text.error.step)
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
-        if len(staying) <= 0.75 * len(alive):
-            kept = torch.tensor(staying, device=device)
-            state.keep(kept)
-            places = (kept.unsqueeze(1) * beam + torch.arange(beam, device=device)).flatten()
-            feed, scores = feed[places], scores[kept]
-            if history is not None:
-                history.select(places)
-            alive = [alive[place] for place in staying]
-    return [sentence.ranked() for sentence in sentences]
-
-
-def _best_of_rows(
-    logits: Tensor, count: int, constraints: Sequence[Constraint], history: TokenHistory | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the best continuations of each row gain under the constraints and without, and their tokens.
-
-    Shape: logits [B * beam, V] -> [B * beam, count at most] each.
-    """
-    count = min(count, logits.shape[-1])
-    # On a CPU the log-softmax of everything, a single kernel, is twice as fast as the logsumexp that would do.
-    every = logits.log_softmax(dim=-1)
-    if constraints:
-        gained, token = constrain(every, constraints, history).topk(count, dim=-1)
-        return gained, every.gather(1, token), token
-    _, token = top(logits, count)
-    own = every.gather(1, token)
-    return own, own, token
+        batch.drop(most=0.75)
+    return [text.ranked() for text in texts]
 
 
 def _continuations(
@@ -145,82 +144,100 @@ def _continuations(
     )
 
 
-def _reorder(state: State, history: TokenHistory | None, rows: Tensor) -> None:
-    state.reorder(rows)
-    if history is not None:
-        history.select(rows)
+@dataclass(eq=False)
+class BeamText:
+    """One sentence's running beginnings and finished texts.
 
+    prompt: what stands before the first new token, as constraints see it. limit: tokens at most. totals: the scores of
+    the beginnings. length: tokens of each.
+    """
 
-@dataclass
-class _Sentence:
-    """One sentence's running beginnings and finished texts."""
-
+    search: BeamSearch
+    prompt: Sequence[int]
     limit: int
-    beam: int
-    length_penalty: float
-    early_stopping: bool = True
-    paths: list[Path] = field(default_factory=lambda: list[Path]())
     finished: list[Hypothesis] = field(default_factory=lambda: list[Hypothesis]())
     length: int = 0
     done: bool = False
+    error: SublayerError | None = None
+    origins: list[int] | None = None
 
-    def advance(
-        self,
-        totals: list[float],
-        origins: list[int],
-        tokens: list[int],
-        gains: list[float],
-        end_ids: frozenset[int],
-    ) -> list[tuple[int, int, float]]:
-        """Take one step's continuations; return `beam` of (hypothesis, token, total) that go on.
+    def __post_init__(self) -> None:
+        beam = self.search.beam
+        self.feed = [self.prompt[-1]] * beam
+        # Every hypothesis begins alike: all but the first are out of the race until they differ.
+        self.totals = [0.0] + [float("-inf")] * (beam - 1)
+        self.paths: list[Path] = [None] * beam
 
-        A sentence that is done returns its rows unchanged: they are computed until the batch is next made smaller.
-        """
-        if self.done:
-            return [(row, 0, 0.0) for row in range(self.beam)]
-        paths = self.paths or [None] * self.beam
+    def so_far(self) -> list[list[int]]:
+        """The prompt and the tokens since, of each beginning."""
+        texts: list[list[int]] = []
+        for path, fed in zip(self.paths, self.feed, strict=True):
+            tokens = _along(path)[0]
+            # A beginning that is out of the race has no path of its own.
+            texts.append([*self.prompt, *(tokens if len(tokens) == self.length else [fed] * self.length)])
+        return texts
+
+    def advance(self, totals: list[float], origins: list[int], tokens: list[int], gains: list[float]) -> None:
+        """Take one step's continuations, best first."""
+        if any_nan(gains):
+            self.fail(NotFinite(self.length))
+            return
         self.length += 1
         last = self.length >= self.limit
+        beam, end_ids = self.search.beam, self.search.end_ids
         going_on: list[tuple[int, int, float]] = []
         longer: list[Path] = []
         for rank, (total, origin, token, gain) in enumerate(zip(totals, origins, tokens, gains, strict=True)):
             if total == float("-inf"):
                 continue
             if token in end_ids or last:
-                if rank < self.beam:
-                    self._finish((paths[origin], token, gain), total, complete=token in end_ids)
-            elif len(going_on) < self.beam:
+                if rank < beam:
+                    self._finish((self.paths[origin], token, gain), total, complete=token in end_ids)
+            elif len(going_on) < beam:
                 going_on.append((origin, token, total))
-                longer.append((paths[origin], token, gain))
+                longer.append((self.paths[origin], token, gain))
         self.done = last or not going_on or self._settled(going_on[0][2])
-        self.paths = longer
         # A tiny vocabulary may offer fewer than `beam`: the missing ones stay out of the race.
-        while len(going_on) < self.beam:
-            self.paths.append(None)
-            going_on.append((0, 0, float("-inf")))
-        return going_on
+        missing = beam - len(going_on)
+        self.paths = [*longer, *[None] * missing]
+        self.origins = [origin for origin, _, _ in going_on] + [0] * missing
+        self.feed = [token for _, token, _ in going_on] + [0] * missing
+        self.totals = [total for _, _, total in going_on] + [float("-inf")] * missing
+
+    def fail(self, error: SublayerError) -> None:
+        self.error, self.done = error, True
+
+    def ranked(self) -> list[Hypothesis]:
+        """What was found, best first.
+
+        Raises:
+            InputError: nothing was.
+        """
+        if not self.finished:
+            raise nothing_left()
+        return sorted(self.finished, key=lambda hypothesis: -hypothesis.score)[: self.search.beam]
 
     def _settled(self, best: float) -> bool:
         """Whether no more texts are looked for; `best` is the highest total of what is running."""
-        if len(self.finished) < self.beam:
+        if len(self.finished) < self.search.beam:
             return False
-        if self.early_stopping:
+        if self.search.early_stopping:
             return True
-        worst = sorted((text.score for text in self.finished), reverse=True)[self.beam - 1]
-        return best / self.length**self.length_penalty <= worst
-
-    def ranked(self) -> list[Hypothesis]:
-        if not self.finished:
-            raise nothing_left()
-        return sorted(self.finished, key=lambda hypothesis: -hypothesis.score)[: self.beam]
+        worst = sorted((text.score for text in self.finished), reverse=True)[self.search.beam - 1]
+        return best / self.length**self.search.length_penalty <= worst
 
     def _finish(self, path: Path, total: float, *, complete: bool) -> None:
-        tokens: list[int] = []
-        gains: list[float] = []
-        while path is not None:
-            path, token, gain = path
-            tokens.append(token)
-            gains.append(gain)
-        tokens, gains = tokens[::-1], gains[::-1]
-        score = total / self.length**self.length_penalty
+        tokens, gains = _along(path)
+        score = total / self.length**self.search.length_penalty
         self.finished.append(Hypothesis(tokens[:-1] if complete else tokens, sum(gains), score, complete, gains))
+
+
+def _along(path: Path) -> tuple[list[int], list[float]]:
+    """The tokens of a beginning and their log-probabilities."""
+    tokens: list[int] = []
+    gains: list[float] = []
+    while path is not None:
+        path, token, gain = path
+        tokens.append(token)
+        gains.append(gain)
+    return tokens[::-1], gains[::-1]

@@ -12,9 +12,9 @@ Shapes: R rows, V vocabulary, L tokens so far.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import torch
@@ -31,38 +31,26 @@ NEVER = float("-inf")
 class TokenHistory:
     """The tokens of each row so far: the prompt (or the start marker), and what has been added since.
 
-    tokens: [R, L] int64; rows end together at the right, and `NOTHING` stands before the shorter ones.
-    new: how many tokens have been added, the same in every row.
+    new: for each row, how many have been added.
     """
 
-    def __init__(self, prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]], new: Sequence[int], device: torch.device) -> None:
         """
         Args:
-            prompts: what each row begins with, at least one token. room: tokens that will be added at most.
+            rows: all tokens of each row, at least one.
         """
-        width = max(map(len, prompts))
-        begun = [[NOTHING] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        self._buffer = torch.full((len(prompts), width + room), NOTHING, dtype=torch.int64, device=device)
-        self._buffer[:, :width] = torch.tensor(begun, dtype=torch.int64, device=device)
-        self._width = width
-        self.new = 0
+        self._rows, self.new, self._device = rows, new, device
 
-    @property
+    @cached_property
     def tokens(self) -> Tensor:
-        return self._buffer[:, : self._width + self.new]
+        """[R, L] int64; rows end together at the right, and `NOTHING` stands before the shorter ones."""
+        width = max(map(len, self._rows))
+        table = [[*[NOTHING] * (width - len(row)), *row] for row in self._rows]
+        return torch.tensor(table, dtype=torch.int64, device=self._device)
 
-    def append(self, tokens: Tensor) -> None:
-        """Shape: tokens [R] int64."""
-        self._buffer[:, self._width + self.new] = tokens
-        self.new += 1
-
-    def select(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; there may be fewer rows than before."""
-        self._buffer = self._buffer[rows]
-
-    def truncate(self, new: int) -> None:
-        """Forget all new tokens but the first `new`."""
-        self.new = new
+    def rows_with(self, holds: Callable[[int], bool]) -> list[int]:
+        """The rows whose number of new tokens has this property."""
+        return [row for row, new in enumerate(self.new) if holds(new)]
 
 
 class Constraint(Protocol):
@@ -127,9 +115,9 @@ class MinLength:
     end_ids: frozenset[int]
 
     def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
-        if history.new >= self.length:
-            return scores
-        return scores.index_fill(1, _index(tuple(sorted(self.end_ids)), scores.device), NEVER)
+        index = _index(tuple(sorted(self.end_ids)), scores.device)
+        early = history.rows_with(lambda new: new < self.length)
+        return _changed(scores, early, lambda some: some.index_fill(1, index, NEVER))
 
 
 @dataclass(frozen=True)
@@ -150,11 +138,9 @@ class ForcedStart:
     ids: tuple[int, ...]
 
     def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
-        if history.new >= len(self.ids):
-            return scores
-        forced = torch.full_like(scores, NEVER)
-        forced[:, self.ids[history.new]] = 0.0
-        return forced
+        for place, token in enumerate(self.ids):
+            scores = _changed(scores, history.rows_with(lambda new, at=place: new == at), lambda s, t=token: _only(s, t))
+        return scores
 
 
 @dataclass(frozen=True)
@@ -165,11 +151,43 @@ class ForcedEnd:
     id: int
 
     def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
-        if history.new != self.place:
-            return scores
-        forced = torch.full_like(scores, NEVER)
-        forced[:, self.id] = 0.0
-        return forced
+        last = history.rows_with(lambda new: new == self.place)
+        return _changed(scores, last, lambda some: _only(some, self.id))
+
+
+@dataclass(frozen=True)
+class LogitBias:
+    """Add a number to the scores of some tokens, as OpenAI's `logit_bias`: pairs of token and number."""
+
+    biases: tuple[tuple[int, float], ...]
+
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        index = _index(tuple(token for token, _ in self.biases), scores.device)
+        added = torch.tensor([bias for _, bias in self.biases], dtype=scores.dtype, device=scores.device)
+        return scores.index_add(1, index, added.expand(len(scores), -1))
+
+
+@dataclass(frozen=True)
+class OccurrencePenalty:
+    """Lower the score of a new token's further occurrences, as OpenAI's `frequency_penalty` and `presence_penalty`:
+
+        score(t) - frequency * count(t) - presence * [count(t) > 0]
+
+    where count(t) is how often t is among the new tokens; the prompt does not count.
+    """
+
+    frequency: float
+    presence: float
+
+    def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
+        said = history.tokens
+        place = torch.arange(said.shape[1], device=said.device)
+        begun = said.shape[1] - torch.tensor(history.new, device=said.device).unsqueeze(1)
+        index = _or_spare(said.where(place >= begun, NOTHING), scores.shape[1])
+        count = scores.new_zeros(scores.shape[0], scores.shape[1] + 1)
+        count.scatter_add_(1, index, torch.ones_like(index, dtype=scores.dtype))
+        count = count[:, :-1]
+        return scores - self.frequency * count - self.presence * (count > 0)
 
 
 @dataclass(frozen=True)
@@ -230,6 +248,23 @@ def nothing_left() -> InputError:
     return InputError(
         "the constraints leave no token that could come next", "Allow more tokens, or a longer no_repeat_ngram."
     )
+
+
+def _changed(scores: Tensor, rows: Sequence[int], change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`scores` with `change` made to some rows."""
+    if not rows:
+        return scores
+    if len(rows) == len(scores):
+        return change(scores)
+    index = torch.tensor(rows, device=scores.device)
+    return scores.index_copy(0, index, change(scores[index]))
+
+
+def _only(scores: Tensor, token: int) -> Tensor:
+    """One token that costs nothing, and no other."""
+    forced = torch.full_like(scores, NEVER)
+    forced[:, token] = 0.0
+    return forced
 
 
 def _or_spare(tokens: Tensor, spare: int) -> Tensor:

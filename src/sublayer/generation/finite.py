@@ -14,9 +14,22 @@ from sublayer.generation.request import DecodeRequest
 from sublayer.models.backend import DecoderBackend
 
 
-def is_finite(logits: Tensor) -> bool:
-    """Return whether every row can be chosen from: no NaN and no positive infinity. Shape: [..., V]."""
-    return bool((logits.amax(dim=-1) < math.inf).all())  # a maximum of numbers among which is NaN is NaN
+_REMEDY = "Use it in a type with more range: float32, or bfloat16 (`sublayer pull MODEL OUT --dtype float32`)."
+
+
+class NotFinite(InputError):
+    """The model's logits are not finite; where that began, `refuse` finds."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"the model's numbers are not finite: its logits are NaN or infinite after {step} tokens", _REMEDY
+        )
+        self.step = step
+
+
+def is_finite(logits: Tensor) -> list[bool]:
+    """Return for each row whether it can be chosen from: no NaN and no positive infinity. Shape: [R, V]."""
+    return (logits.amax(dim=-1) < math.inf).tolist()  # a maximum of numbers among which is NaN is NaN
 
 
 def any_nan(gains: Sequence[float]) -> bool:
@@ -42,7 +55,7 @@ def refuse(
     what = f"{where} gives NaN or infinity" if where else f"the logits are NaN or infinite after {step} tokens"
     raise InputError(
         f"the model's numbers are not finite in {dtype}: {what}",
-        "Use it in a type with more range: float32, or bfloat16 (`sublayer pull MODEL OUT --dtype float32`).",
+        _REMEDY,
     )
 
 

@@ -1,64 +1,167 @@
-"""The decoding loop of greedy search and sampling: feed tokens, choose the next, drop finished sentences.
+"""Greedy search and sampling: at every step one token is chosen for each text.
 
-It is a generator that yields the tokens of every step, so that a text can be streamed.
+`decode` is a generator that yields the tokens of every step, so that a text can be streamed. The loop itself, which
+feeds tokens and drops what is finished, is that of all searches (`batch.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from sublayer.errors import SublayerError
+from sublayer.generation.batch import Batch, Offer
 from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
-from sublayer.generation.finite import any_nan, is_finite, refuse
+from sublayer.generation.finite import NotFinite, any_nan, is_finite, refuse
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.top import top
 from sublayer.generation.window import window_start
-from sublayer.models.backend import DecoderBackend, S, ranked
+from sublayer.models.backend import DecoderBackend, S
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
 
 
-class Choice(Protocol):
-    """How a token is chosen: logits [R, V], the numbers of their rows and of the step -> tokens [R]."""
+@dataclass(frozen=True)
+class Chosen:
+    """The token that a text went on with.
 
-    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor: ...
+    log_probability: natural log, of the model's distribution before constraints and sampling changed it; 0 unless asked
+    for. ending: why the text ends with it, or None where it goes on. best: the most probable tokens by the same
+    distribution and their log-probabilities, as many as were asked for.
+    """
+
+    token: int
+    log_probability: float
+    ending: Ending | None
+    best: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(eq=False)
+class ChosenText:
+    """A text to which one token is added at a time.
+
+    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at most.
+    stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says whether
+    the text ends with it. tokens: those that were chosen, end tokens included. last: the newest.
+    """
+
+    search: Choosing
+    prompt: Sequence[int]
+    limit: int
+    end_ids: frozenset[int]
+    stream: int = 0
+    stopped: Callable[[int], bool] | None = None
+    tokens: list[int] = field(default_factory=lambda: list[int]())
+    last: Chosen | None = None
+    done: bool = False
+    error: SublayerError | None = None
+    origins: None = None
+
+    def __post_init__(self) -> None:
+        self.feed = [self.prompt[-1]]
+
+    def append(self, token: int, log_probability: float, best: tuple[tuple[int, float], ...]) -> None:
+        self.tokens.append(token)
+        self.feed = [token]
+        ending: Ending | None = "length" if len(self.tokens) >= self.limit else None
+        if token in self.end_ids:
+            ending = "end"
+        elif self.stopped is not None and self.stopped(token):
+            ending = "stop"
+        self.last = Chosen(token, log_probability, ending, best)
+        self.done = ending is not None
+
+    def fail(self, error: SublayerError) -> None:
+        self.error, self.done, self.last = error, True, None
+
+
+class Choice(Protocol):
+    """How tokens are chosen: logits [R, V] and the texts that they are of -> tokens [R]."""
+
+    def __call__(self, logits: Tensor, texts: Sequence[ChosenText]) -> Tensor: ...
+
+
+def most_probable(logits: Tensor, texts: Sequence[ChosenText]) -> Tensor:
+    """Greedy choice."""
+    return top(logits, 1)[1].squeeze(1)
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The search that chooses one token at a time.
+
+    scored: give log-probabilities. best: how many of the most probable tokens to tell at each step.
+    """
+
+    choose: Choice
+    constraints: tuple[Constraint, ...] = ()
+    scored: bool = True
+    best: int = 0
+
+    rows = 1
+
+    @property
+    def ranks(self) -> int | None:
+        return max(1, self.best) if self.choose is most_probable and not self.constraints else None
+
+    def advance(self, offer: Offer, texts: Sequence[ChosenText]) -> None:
+        if offer.ranked is not None:
+            gains, tokens = offer.ranked
+            self._take(texts, tokens[:, 0], gains[:, 0].tolist(), offer.ranked)
+            return
+        assert offer.logits is not None
+        logits = offer.logits
+        if not all(text.tokens for text in texts):
+            for text, finite in zip(texts, is_finite(logits), strict=True):
+                if not finite and not text.done:
+                    text.fail(NotFinite(0))
+        offered = logits
+        if self.constraints:
+            rows = [[*text.prompt, *text.tokens] for text in texts]
+            history = TokenHistory(rows, [len(text.tokens) for text in texts], logits.device)
+            offered = constrain(logits, self.constraints, history)
+        chosen = self.choose(offered, texts)
+        if self.constraints:
+            for text, score in zip(texts, _gathered(offered, chosen), strict=True):
+                if not score > NEVER and not text.done:
+                    text.fail(nothing_left())
+        known = logits.log_softmax(dim=-1) if self.scored or self.best else None
+        ranked = None if known is None or not self.best else top(known, min(self.best, known.shape[-1]))
+        self._take(texts, chosen, [0.0] * len(texts) if known is None else _gathered(known, chosen), ranked)
+
+    def _take(
+        self, texts: Sequence[ChosenText], chosen: Tensor, gains: list[float], ranked: tuple[Tensor, Tensor] | None
+    ) -> None:
+        best: list[tuple[tuple[int, float], ...]] = [()] * len(texts)
+        if self.best and ranked is not None:
+            values, tokens = (part[:, : self.best].tolist() for part in ranked)
+            best = [tuple(zip(*row, strict=True)) for row in zip(tokens, values, strict=True)]
+        for text, token, gain, others in zip(texts, cast("list[int]", chosen.tolist()), gains, best, strict=True):
+            if text.done:
+                continue
+            if any_nan([gain]):
+                text.fail(NotFinite(len(text.tokens)))
+            else:
+                text.append(token, gain, others)
 
 
 @dataclass(frozen=True)
 class Step:
     """One new token of each row that was running, in lists of equal length.
 
-    rows: which; row b * samples + s is sample s of sentence b. tokens: end tokens included.
-    log_probabilities: natural logs, of the model's distribution before constraints and sampling changed it; zeros
-    unless asked for. endings: why a row ended with this token, or None where it goes on.
+    rows: which; row b * samples + s is sample s of sentence b. tokens, log_probabilities, endings: as `Chosen`.
     """
 
     rows: list[int]
     tokens: list[int]
     log_probabilities: list[float]
     endings: list[Ending | None]
-
-    def add(self, row: int, token: int, log_probability: float, ending: Ending | None) -> None:
-        self.rows.append(row)
-        self.tokens.append(token)
-        self.log_probabilities.append(log_probability)
-        self.endings.append(ending)
-
-    @property
-    def ended(self) -> list[int]:
-        """The rows that ended with this token."""
-        return [row for row, ending in zip(self.rows, self.endings, strict=True) if ending is not None]
-
-
-def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
-    """Greedy choice."""
-    return top(logits, 1)[1].squeeze(1)
 
 
 def decode(
@@ -69,6 +172,7 @@ def decode(
     choose: Choice,
     *,
     samples: int = 1,
+    streams: Sequence[int] = (),
     constraints: Sequence[Constraint] = (),
     scored: bool = True,
     stopped: Callable[[int, int], bool] | None = None,
@@ -79,7 +183,8 @@ def decode(
     Shape: source [B, S] int64, source_lengths [B].
 
     Args:
-        samples: rows a sentence. scored: give log-probabilities. stopped: told each row's new token unless it is an
+        samples: rows a sentence. streams: for each row what its randomness comes from, where any is needed.
+            scored: give log-probabilities. stopped: told each row's new token unless it is an
             end token; says whether the row ends with it. context: tokens that the model reads at once; texts that
             grow longer go on from their end (`window_start`), and must begin with prompts of one length. Left out:
             all of each text fits.
@@ -88,84 +193,49 @@ def decode(
         InputError: the constraints leave a row no token, or the logits are not finite.
     """
     device, longest = source.device, max(request.steps)
-    state = model.start(source, source_lengths, num_beams=samples, capacity=longest)
-    width = samples  # rows that a sentence of the state has
+    search = Choosing(choose, tuple(constraints), scored)
+    texts = [
+        ChosenText(
+            search,
+            prompt,
+            limit,
+            request.end_ids,
+            streams[row] if streams else 0,
+            None if stopped is None else lambda token, row=row: stopped(row, token),
+        )
+        for row, (prompt, limit) in enumerate(
+            (prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True) for _ in range(samples)
+        )
+    ]
+    batch = Batch(model, device, width=samples)
+    batch.join(model.start(source, source_lengths, num_beams=samples, capacity=longest), texts)
     begun = 0  # where in the texts the state begins
-    texts = [list(one) for one in request.prompts for _ in range(samples)] if context is not None else []
-    rows = list(range(len(request.first) * samples))
-    running = set(rows)
-    feed = torch.tensor(request.first, device=device).repeat_interleave(samples).unsqueeze(1)
-    history = None
-    if constraints:
-        history = TokenHistory([one for one in request.prompts for _ in range(samples)], longest, device)
     for number in count():
-        if context is not None:
-            start = window_start(len(texts[rows[0]]), context)
-            if start > begun:
-                # What was one prompt's samples are texts of their own by now.
-                again = torch.tensor([texts[row][start:-1] for row in rows], dtype=torch.int64, device=device)
-                state, begun, width = model.start(again, capacity=longest - number), start, 1
-        best = ranked(model, feed, state, 1) if choose is most_probable and not constraints else None
-        if best is not None:
-            gained, chosen = cast("list[float]", best[0].flatten().tolist()), best[1].flatten()
-            picked = cast("list[int]", chosen.tolist())
-            allowed = [True] * len(picked)
-        else:
-            logits = model.step(feed, state)[:, -1].float()
-            if number == 0 and not is_finite(logits):
-                refuse(model, source, source_lengths, request, number)
-            offered = constrain(logits, constraints, history)
-            chosen = choose(offered, rows, number)
-            picked = cast("list[int]", chosen.tolist())
-            gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
-            allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
-        if any_nan(gained):
-            refuse(model, source, source_lengths, request, number)
-        step = Step([], [], [], [])
-        for place, row in enumerate(rows):
-            if row in running:
-                if not allowed[place]:
-                    raise nothing_left()
-                ending = _ending(picked[place], row, number, request, samples, stopped)
-                step.add(row, picked[place], gained[place], ending)
-        running.difference_update(step.ended)
-        yield step
-        if not running:
+        running = [row for row, text in enumerate(texts) if not text.done]
+        start = 0 if context is None else window_start(len(texts[running[0]].prompt) + number, context)
+        if start > begun:
+            # What was one prompt's samples are texts of their own by now.
+            several = [texts[row] for row in running]
+            again = [[*text.prompt, *text.tokens][start:-1] for text in several]
+            state = model.start(torch.tensor(again, dtype=torch.int64, device=device), capacity=longest - number)
+            batch, begun = Batch(model, device), start
+            batch.join(state, several)
+        batch.step()
+        for row in running:
+            if isinstance(error := texts[row].error, NotFinite):
+                refuse(model, source, source_lengths, request, error.step)
+            if error is not None:
+                raise error
+        made = [chosen for row in running if (chosen := texts[row].last) is not None]
+        yield Step(
+            running,
+            [chosen.token for chosen in made],
+            [chosen.log_probability for chosen in made],
+            [chosen.ending for chosen in made],
+        )
+        batch.drop()
+        if not batch.texts:
             return
-        feed = chosen.unsqueeze(1)
-        if history is not None:
-            history.append(chosen)
-        if context is not None:
-            for row, token in zip(rows, picked, strict=True):
-                texts[row].append(token)
-        staying = [one for one in range(len(rows) // width) if running.intersection(_rows_of(one, rows, width))]
-        if len(staying) * width < len(rows):
-            state.keep(torch.tensor(staying, device=device))
-            index = torch.tensor([one * width + each for one in staying for each in range(width)], device=device)
-            feed, rows = feed[index], [row for one in staying for row in _rows_of(one, rows, width)]
-            if history is not None:
-                history.select(index)
-
-
-def _rows_of(sentence: int, rows: list[int], width: int) -> list[int]:
-    """The rows of a sentence of the state."""
-    return rows[sentence * width : (sentence + 1) * width]
-
-
-def _ending(
-    token: int,
-    row: int,
-    number: int,
-    request: DecodeRequest,
-    samples: int,
-    stopped: Callable[[int, int], bool] | None,
-) -> Ending | None:
-    """Why a row ends with its token of step `number`; None where it goes on."""
-    if token in request.end_ids:
-        return "end"
-    if stopped is not None and stopped(row, token):
-        return "stop"
-    return "length" if number + 1 >= request.steps[row // samples] else None
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:

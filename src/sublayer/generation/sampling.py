@@ -10,12 +10,14 @@ Shapes: R rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sublayer import config
+from sublayer.generation.loop import ChosenText
 from sublayer.generation.randomness import uniform
 
 BLOCK = 256
@@ -50,17 +52,12 @@ def _passed(weights: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     return place.squeeze(1), into.clamp(0.0, 1.0 - 2.0**-52).squeeze(1)
 
 
+@dataclass(frozen=True)
 class Sampler:
-    """Chooses tokens by sampling.
+    """Chooses tokens by sampling, each with the number of its text's own stream."""
 
-    Args:
-        streams: for each row of the search, what its randomness comes from (`randomness.stream`).
-    """
+    config: config.Sampling
 
-    def __init__(self, c: config.Sampling, streams: Sequence[int]) -> None:
-        self.config = c
-        self.streams = streams
-
-    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
-        """Shape: logits [R, V] of these rows -> [R] int64."""
-        return sample(self.config.process_logits(logits), [uniform(self.streams[row], step) for row in rows])
+    def __call__(self, logits: Tensor, texts: Sequence[ChosenText]) -> Tensor:
+        """Shape: logits [R, V] of these texts -> [R] int64."""
+        return sample(self.config.process_logits(logits), [uniform(text.stream, len(text.tokens)) for text in texts])

@@ -146,24 +146,19 @@ def speculate(
     state = model.start(source, None, num_beams=1, capacity=limit)
     text = list(request.prompts[0])
     begun = len(text)
-    history = TokenHistory([text], limit, device) if constraints else None
     while True:
         # One token comes from the check itself, so no more is ever fed than plain decoding would.
         room = limit - (len(text) - begun)
         guess = drafter.guess(text, min(guesses, room - 1))
         fed = state.length
         logits = model.step(torch.tensor([[text[-1], *guess.tokens]], device=device), state)[0].float()
-        offered = logits if history is None else _constrained(logits, constraints, history, guess.tokens)
+        offered = _constrained(logits, constraints, text, begun, guess.tokens) if constraints else logits
         if sampling is not None:
             offered = sampling.process_logits(offered)
         kept, last = _checked(offered, guess, sampling, uniforms)
         state.truncate(fed + 1 + kept)
         tokens = [*guess.tokens[:kept], last]
         possible = [score > NEVER for score in _gathered(offered, tokens)]
-        if history is not None:
-            history.truncate(len(text) - begun)
-            for token in tokens:
-                history.append(torch.tensor([token], device=device))
         gains = _gathered(logits.log_softmax(dim=-1), tokens) if scored else [0.0] * len(tokens)
         for token, gain, allowed in zip(tokens, gains, possible, strict=True):
             if not allowed:
@@ -216,15 +211,13 @@ def _choice(logits: Tensor, sampling: config.Sampling | None, uniforms: Uniforms
 
 
 def _constrained(
-    logits: Tensor, constraints: Sequence[Constraint], history: TokenHistory, guessed: Sequence[int]
+    logits: Tensor, constraints: Sequence[Constraint], text: Sequence[int], begun: int, guessed: Sequence[int]
 ) -> Tensor:
-    """Each row constrained by what would have come before it: the text, and the guesses up to there."""
-    rows: list[Tensor] = []
-    for place in range(len(logits)):
-        rows.append(constrain(logits[place : place + 1], constraints, history))
-        if place < len(guessed):
-            history.append(torch.tensor(guessed[place : place + 1], device=logits.device))
-    return torch.cat(rows)
+    """Each row constrained by what would have come before it: the text, of which the prompt is `begun` tokens, and the
+    guesses up to there."""
+    before = [[*text, *guessed[:place]] for place in range(len(logits))]
+    history = TokenHistory(before, [len(row) - begun for row in before], logits.device)
+    return constrain(logits, constraints, history)
 
 
 def _gathered(scores: Tensor, tokens: list[int]) -> list[float]:

@@ -18,7 +18,7 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding import decoder_backend
 from sublayer.generation.alignment import alignments as align
 from sublayer.generation.beam import beam_search
-from sublayer.generation.constraints import ForcedEnd, constraints_of
+from sublayer.generation.constraints import Constraint, ForcedEnd, constraints_of
 from sublayer.generation.greedy import greedy
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import SequenceToSequence
@@ -209,22 +209,28 @@ class Translator:
         for rows in by_length([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
-    def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+    def request(self, sources: Sequence[Sequence[int]], c: config.Decoding) -> DecodeRequest:
+        """Where the translations of these sources begin and end, by these settings."""
         affixes, longest = self.affixes, self.model.config.max_length
-        source, lengths = padded(sources, affixes.pad, self.model.device)
-        ends = frozenset({affixes.end, *c.end_ids})
-        most = longest if c.max_tokens is None else min(longest, c.max_tokens)
-        last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
-        request = DecodeRequest(
+        return DecodeRequest(
             first=[affixes.start] * len(sources),
-            end_ids=ends,
+            end_ids=frozenset({affixes.end, *c.end_ids}),
             steps=[min(longest, c.room(len(ids))) for ids in sources],
         )
-        constraints = c.constraints.model_copy(update={"forced": affixes.forced})
-        options: dict[str, Any] = {
-            "length_penalty": c.length_penalty,
-            "constraints": constraints_of(constraints, ends, self.model.config.vocab_size, last),
-        }
+
+    def constraints(self, c: config.Decoding) -> tuple[Constraint, ...]:
+        """What may be said in a translation, by these settings."""
+        longest = self.model.config.max_length
+        most = longest if c.max_tokens is None else min(longest, c.max_tokens)
+        last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
+        constraints = c.constraints.model_copy(update={"forced": self.affixes.forced})
+        ends = frozenset({self.affixes.end, *c.end_ids})
+        return constraints_of(constraints, ends, self.model.config.vocab_size, last)
+
+    def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+        source, lengths = padded(sources, self.affixes.pad, self.model.device)
+        request = self.request(sources, c)
+        options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": self.constraints(c)}
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():

@@ -20,8 +20,12 @@ SENDING = 30.0
 
 
 class Connection(H11Protocol):
-    """A connection that ends where nothing is asked in time, or the reply is not taken."""
+    """A connection that ends where nothing is asked in time, or the reply is not taken.
 
+    most: connections at once.
+    """
+
+    most: int = CONNECTIONS
     since: float = 0.0
     asking: asyncio.TimerHandle | None = None
     sending: asyncio.TimerHandle | None = None
@@ -29,8 +33,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._mind()
-        if len(self.connections) > CONNECTIONS:
+        if len(self.connections) > self.most:
             mine: list[Any] = list(self.connections)  # all of this class; typed as of any that uvicorn has
+            # This one at least has asked nothing yet.
             min((one for one in mine if one.asks()), key=lambda one: one.since).transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -20,8 +21,11 @@ class State(Protocol):
     """What a model remembers between steps. Rows belong to sentences: row b * num_beams + r is hypothesis r of b.
 
     length: tokens fed, padding included, the same for all rows. reorder(rows): row i goes on from what row rows[i] was.
-    keep(sentences): go on with these only. join(other): go on with the sentences of another state of this model too,
-    after one's own, whatever their lengths; as many rows a sentence. truncate(length): forget the tokens from there on.
+    keep(sentences): go on with these only; one may be named several times, and goes on in as many ways. join(other): go
+    on with the sentences of another state of this model too, after one's own, whatever their lengths; as many rows a
+    sentence. replace(sentences, other): the same, but its sentences take the places of these, which are over.
+    truncate(length): forget the tokens from there on. expand(num_beams): a row a sentence becomes as many,
+    which begin alike.
     """
 
     @property
@@ -33,7 +37,11 @@ class State(Protocol):
 
     def join(self, other: Self) -> None: ...
 
+    def replace(self, sentences: Tensor, other: Self) -> None: ...
+
     def truncate(self, length: int) -> None: ...
+
+    def expand(self, num_beams: int) -> None: ...
 
 
 S = TypeVar("S", bound=State)
@@ -61,6 +69,40 @@ class Ranks(Protocol):
         ...
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A backend that can be fed tokens without computing logits of them."""
+
+    def read(self, tokens: Tensor, state: Any) -> None:
+        """Feed tokens. Shape: [R, n] int64."""
+        ...
+
+
+@runtime_checkable
+class Forks(Protocol):
+    """A state of which another can be made that goes on from the same beginning, as those of attention can."""
+
+    def fork(self, length: int, capacity: int) -> Self:
+        """Another state, of the first `length` tokens, with room for `capacity` more; this one stays as it is."""
+        ...
+
+
+def read(model: DecoderBackend[S], tokens: Tensor, state: S) -> None:
+    """Feed tokens whose logits nobody needs. Shape: [R, n] int64."""
+    if isinstance(model, Reads):
+        model.read(tokens, state)
+    else:
+        model.step(tokens, state)
+
+
 def ranked(model: DecoderBackend[S], tokens: Tensor, state: S, count: int) -> tuple[Tensor, Tensor] | None:
     """What the backend says is most probable, as `Ranks.best`; None where it does not rank."""
     return model.best(tokens, state, count) if isinstance(model, Ranks) else None
+
+
+def replace_by_joining(state: S, count: int, sentences: Tensor, other: S) -> None:
+    """`State.replace` by `join` and `keep`. count: sentences of the state."""
+    order = torch.arange(count, device=sentences.device)
+    order[sentences] = count + torch.arange(len(sentences), device=sentences.device)
+    state.join(other)
+    state.keep(order)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from sublayer import config, fast
+from sublayer.models.backend import replace_by_joining
 from sublayer.models.encoder import Memory
-from sublayer.models.stack import Stack, compute_dtype, restarting
+from sublayer.models.stack import Stack, compute_dtype, require_length, restarting
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
@@ -63,11 +64,19 @@ class DecoderState:
         Raises:
             InputError: they do not fit.
         """
-        if self.padding is not None and self.cache.length + count > self.cache.capacity:
-            unused = int(self.padding.min())
+        if self.cache.length + count > self.cache.capacity:
+            self._drop_padding()
+        if self.cache.length + count > self.max_length:
+            longest = self.cache.length - (0 if self.padding is None else int(self.padding.min()))
+            require_length("text", longest + count, self.max_length)
+        self.cache.require_room(count)
+
+    def _drop_padding(self) -> None:
+        """Forget the columns that are padding in every row."""
+        unused = 0 if self.padding is None else int(self.padding.min())
+        if self.padding is not None and unused:
             self.cache.drop(unused)
             self.padding = self.padding - unused
-        self.cache.require_room(count)
 
     def join(self, other: DecoderState) -> None:
         """Go on with the sentences of `other` too, after one's own. `other` must not be used any more.
@@ -82,8 +91,10 @@ class DecoderState:
             raise ValueError(
                 f"a state of {self.num_beams} rows a sentence cannot be joined by one of {other.num_beams}"
             )
+        # So that the cache does not grow for as long as texts come and go.
+        self._drop_padding()
         sizes = self.cache.buffer.shape[2], other.cache.buffer.shape[2]
-        moved = self.cache.join(other.cache, self.max_length)
+        moved = self.cache.join(other.cache)
         if any(moved) or self.padding is not None or other.padding is not None:
             device = self.cache.buffer.device
             self.padding = torch.cat(
@@ -97,6 +108,46 @@ class DecoderState:
         )
         self._memory_mask = None
 
+    def replace(self, sentences: Tensor, other: DecoderState) -> None:
+        """Go on with the sentences of `other` in the places of these, which are over. `other` must not be used any more.
+
+        Where there is room for them nothing else is copied. Shape: sentences [B'], integer.
+
+        Raises:
+            ValueError: as `join`.
+        """
+        own, new = self.cache, other.cache
+        wider = bool(self.memory) and other.memory[0][0].shape[2] > self.memory[0][0].shape[2]
+        if self.num_beams != other.num_beams or wider or new.length > own.length or _room(new) > _room(own):
+            replace_by_joining(self, own.buffer.shape[2] // self.num_beams, sentences, other)
+            return
+        rows = self._rows_of(sentences)
+        moved = own.put(rows, new)
+        if self.padding is None:
+            self.padding = torch.zeros(own.buffer.shape[2], dtype=torch.int64, device=rows.device)
+        self.padding[rows] = moved if other.padding is None else other.padding + moved
+        if self.memory:
+            self._replace_memory(sentences, other)
+
+    def _replace_memory(self, sentences: Tensor, other: DecoderState) -> None:
+        """Put another source, which is no longer than the longest here, in the place of some sentences'."""
+        (key, _), (new_key, _) = self.memory[0], other.memory[0]
+        size = new_key.shape[2]
+        for own, new in zip(self.memory, other.memory, strict=True):
+            for part, new_part in zip(own, new, strict=True):
+                part[sentences, :, :size] = new_part
+        if self.memory_lengths is None:
+            self.memory_lengths = torch.full((len(key),), key.shape[2], device=key.device)
+        else:
+            # It may be the caller's own.
+            self.memory_lengths = self.memory_lengths.clone()
+        self.memory_lengths[sentences] = size if other.memory_lengths is None else other.memory_lengths
+        self._memory_mask = None
+
+    def _rows_of(self, sentences: Tensor) -> Tensor:
+        offsets = torch.arange(self.num_beams, device=sentences.device)
+        return (sentences.unsqueeze(1) * self.num_beams + offsets).flatten()
+
     def reorder(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
 
@@ -109,8 +160,7 @@ class DecoderState:
 
         Shape: sentences [B'], integer.
         """
-        offsets = torch.arange(self.num_beams, device=sentences.device)
-        rows = (sentences.unsqueeze(1) * self.num_beams + offsets).flatten()
+        rows = self._rows_of(sentences)
         self.cache.reorder(rows)
         self.padding = None if self.padding is None else self.padding[rows]
         self.memory = [(key[sentences], value[sentences]) for key, value in self.memory]
@@ -120,6 +170,24 @@ class DecoderState:
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         self.cache.truncate(length)
+
+    def expand(self, num_beams: int) -> None:
+        """Go on with so many rows a sentence, which begin alike; there must be one.
+
+        Raises:
+            ValueError: there are more.
+        """
+        if self.num_beams != 1:
+            raise ValueError(f"a state of {self.num_beams} rows a sentence cannot be expanded")
+        rows = torch.arange(self.cache.buffer.shape[2], device=self.cache.buffer.device).repeat_interleave(num_beams)
+        if num_beams > 1:
+            self.cache.reorder(rows)
+            self.padding = None if self.padding is None else self.padding[rows]
+            self.num_beams = num_beams
+
+    def fork(self, length: int, capacity: int) -> DecoderState:
+        """Another state, of the first `length` tokens, with room for `capacity` more; this one stays as it is."""
+        return replace(self, cache=self.cache.fork(length, length + capacity))
 
 
 class Decoder(Stack):
@@ -227,6 +295,11 @@ class Decoder(Stack):
             device=like.device,
             fixed=fixed,
         )
+
+
+def _room(cache: KeyValueCache) -> int:
+    """Positions that still fit."""
+    return cache.capacity - cache.length
 
 
 def _from(keys: Tensor, first: Tensor, count: int) -> Tensor:

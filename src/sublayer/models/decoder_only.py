@@ -95,12 +95,12 @@ class DecoderOnly(nn.Module):
         state = self.decoder.start_alone(count, capacity=size + capacity, padding=padding, fixed=fixed)
         if size:
             (self.decoder.step if read is None else read)(source, state)
-        if num_beams > 1:
-            each = torch.arange(count, device=source.device).repeat_interleave(num_beams)
-            state.cache.reorder(each)
-            state.padding = None if padding is None else padding[each]
-            state.num_beams = num_beams
+        state.expand(num_beams)
         return state
+
+    def read(self, tokens: Tensor, state: DecoderState) -> None:
+        """Feed tokens whose logits nobody needs. Shape: [R, n] int64."""
+        self.decoder.step(tokens, state)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The step contract: feed tokens, get the logits of what follows each; the state moves on.

@@ -11,6 +11,7 @@ Shapes: L layers, B rows, G key-value heads, C capacity, T positions held, d wid
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -87,11 +88,19 @@ class KeyValueCache:
             other[:, :, :, :, : self.length] = held.index_select(2, rows)
             self.buffer = other
 
-    def join(self, other: KeyValueCache, most: int) -> tuple[int, int]:
-        """Take the rows of `other`, below one's own; the shorter are moved to the right, to end where the longer end.
+    def fork(self, length: int, capacity: int) -> KeyValueCache:
+        """Another cache that holds the first `length` positions of this one, with so large a capacity."""
+        other = copy(self)
+        other.buffer = self._like(self.buffer.shape[2], capacity)
+        other.buffer[:, :, :, :, :length] = self.buffer[:, :, :, :, :length]
+        other.position = None if self.position is None else torch.zeros_like(self.position)
+        other._move_to(length)
+        return other
 
-        Args:
-            most: of the capacity, which is otherwise as large as leaves all rows the room that they had.
+    def join(self, other: KeyValueCache) -> tuple[int, int]:
+        """Take the rows of `other`, below one's own; the shorter are moved to the right, to end where the longer end.
+        The capacity leaves all rows the room that they had, and half as much again, so that others can be `put` in
+        place of some for a while.
 
         Returns:
             by how many positions one's own rows, and the other's, were moved.
@@ -99,7 +108,7 @@ class KeyValueCache:
         length = max(self.length, other.length)
         room = max(self.capacity - self.length, other.capacity - other.length)
         own = self.buffer.shape[2]
-        buffer = self._like(own + other.buffer.shape[2], min(length + room, most))
+        buffer = self._like(own + other.buffer.shape[2], (length + room) * 3 // 2)
         # What stands before a row that was moved is masked, and so must be finite.
         buffer[:, :, :, :, :length] = 0
         buffer[:, :, :own, :, length - self.length : length] = self.buffer[:, :, :, :, : self.length]
@@ -107,6 +116,17 @@ class KeyValueCache:
         moved = length - self.length, length - other.length
         self.buffer = buffer
         self._move_to(length)
+        return moved
+
+    def put(self, rows: Tensor, other: KeyValueCache) -> int:
+        """Row rows[i] becomes what row i of `other` is, which holds no more positions and needs no more room.
+
+        Returns:
+            by how many positions it was moved to the right.
+        """
+        moved = self.length - other.length
+        for own, new in zip(self.buffer.unbind(0), other.buffer.unbind(0), strict=True):
+            own[:, rows, :, moved : self.length] = new[:, :, :, : other.length]
         return moved
 
     def drop(self, count: int) -> None:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.errors import InputError
 from sublayer.models import EncoderOnly
 from sublayer.reading.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
+from sublayer.text.tokens import Tokens
 
 
 class Embedder(Reader[config.SentenceEmbedding]):
@@ -19,8 +21,11 @@ class Embedder(Reader[config.SentenceEmbedding]):
     def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
         super().__init__(model, tokenizer, config.SentenceEmbedding, weights)
 
-    def embed(self, texts: Sequence[str], *, batch_tokens: int = 8000, progress: Progress | None = None) -> Tensor:
-        """The vectors of texts, in order. A text is cut to the head's `longest` tokens, if it names a length.
+    def embed(
+        self, texts: Sequence[str | Sequence[int]], *, batch_tokens: int = 8000, progress: Progress | None = None
+    ) -> Tensor:
+        """The vectors of texts, in order. A text, or its token ids with the special ones around them, is cut to the
+        head's `longest` tokens, if it names a length.
 
         Shape: -> [N, D], float32 on the CPU.
 
@@ -28,7 +33,7 @@ class Embedder(Reader[config.SentenceEmbedding]):
             InputError: a text is empty or longer than the model's positions.
         """
         require_list(texts)
-        encoded = self.tokenizer.tokens(texts)
+        encoded = self.encode(texts)
         head = self.model.config.head
         if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
             encoded = [tokens.cut(head.longest) for tokens in encoded]
@@ -36,3 +41,20 @@ class Embedder(Reader[config.SentenceEmbedding]):
         for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             vectors[rows] = found.float().cpu()
         return vectors
+
+    def encode(self, texts: Sequence[str | Sequence[int]]) -> list[Tokens]:
+        """Texts as the model reads them.
+
+        Raises:
+            InputError: there is no such token.
+        """
+        words = iter(self.tokenizer.tokens([text for text in texts if isinstance(text, str)]))
+        return [next(words) if isinstance(text, str) else self._of_ids(text) for text in texts]
+
+    def _of_ids(self, ids: Sequence[int]) -> Tokens:
+        size = self.model.config.vocab_size
+        unknown = next((token for token in ids if not 0 <= token < size), None)
+        if unknown is not None:
+            raise InputError(f"there is no token {unknown}", f"The vocabulary is 0 to {size - 1}.")
+        count = len(ids)
+        return Tokens(list(ids), [0] * count, [(0, 0)] * count, [None] * count, [0] * count)

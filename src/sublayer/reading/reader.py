@@ -73,7 +73,7 @@ class Reader(Generic[Head]):
         return ids, padded([tokens.token_type_ids for tokens in texts], 0, self.model.device)[0], lengths
 
 
-def require_list(texts: Sequence[str]) -> None:
+def require_list(texts: Sequence[object]) -> None:
     """Raise where one string was given for a list of them: it would be read letter by letter."""
     if isinstance(texts, str):
         raise InputError(f"texts = {texts!r} is one string", "Give a list: [text].")

@@ -42,6 +42,11 @@ class Vocabulary:
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens are bytes, each written as a letter, as GPT-2's are."""
+        return "ByteLevel" in self._decoder
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """The ids of all special tokens: never made from text, left out of decoded text."""
         added = self._backend.get_added_tokens_decoder()
@@ -151,4 +156,4 @@ class Vocabulary:
             return f"[{identifier}]"
         if identifier in self.specials.ids:
             return token
-        return shown(byte_level_piece(token) if "ByteLevel" in self._decoder else token)
+        return shown(byte_level_piece(token) if self.is_byte_level else token)

@@ -95,7 +95,7 @@ class Runner:
         self.prepare()
         programs = self._programs
         if isinstance(self.model, DecoderOnly):
-            return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity, read=self._read)
+            return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity, read=self.read)
         if isinstance(self.model, EncoderDecoder) and programs is not None and programs.guard.may_step:
             return programs.start(self.model, source, source_lengths, num_beams, capacity)
         return self.model.start(source, source_lengths, num_beams=num_beams, capacity=capacity)
@@ -121,14 +121,15 @@ class Runner:
             return None
         return programs.decoding.best(tokens, "logits", programs.inputs(state, tokens), count)
 
-    def _read(self, tokens: Tensor, state: DecoderState) -> None:
+    def read(self, tokens: Tensor, state: AnyState) -> None:
         """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
-        assert isinstance(self.model, DecoderOnly)
         programs = self._programs
-        if programs is None or not programs.guard.may_step:
-            self.model.decoder.step(tokens, state)
-        else:
+        if programs is not None and isinstance(state, DecoderState) and programs.guard.may_step:
             programs.decoding.run(tokens, "hidden", programs.inputs(state, tokens))
+        elif isinstance(self.model, DecoderOnly) and isinstance(state, DecoderState):
+            self.model.read(tokens, state)
+        else:
+            self.step(tokens, state)
 
     def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, config.Weights | None]]:
         # What is prepared belongs to this very model: a copy of the runner prepares for its own.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sublayer.errors import InputError
+from sublayer.models.backend import replace_by_joining
 from sublayer.nn.context import joined_sources
 from sublayer.nn.mask import Mask, ResolvedMask
 from sublayer.nn.recurrence import States
@@ -138,6 +139,10 @@ class RecurrentState:
         length = max(self._length, other._length)
         self.__init__(states, read=length, capacity=length + room, num_beams=self.num_beams, source=source)
 
+    def replace(self, sentences: Tensor, other: RecurrentState) -> None:
+        """Go on with the sentences of `other` in the places of these, which are over. Raises as `join`."""
+        replace_by_joining(self, self.states[0].shape[1] // self.num_beams, sentences, other)
+
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         if not self._read <= length <= self._length:
@@ -150,6 +155,18 @@ class RecurrentState:
         if self._held > length:
             mark = self._marks[-1]
             self._held, self.states = mark.length, mark.today
+
+    def expand(self, num_beams: int) -> None:
+        """Go on with so many rows a sentence, which begin alike; there must be one.
+
+        Raises:
+            ValueError: there are more.
+        """
+        if self.num_beams != 1:
+            raise ValueError(f"a state of {self.num_beams} rows a sentence cannot be expanded")
+        rows = torch.arange(self.states[0].shape[1], device=self.states[0].device)
+        self.reorder(rows.repeat_interleave(num_beams))
+        self.num_beams = num_beams
 
     def feed(self, tokens: Tensor) -> Tensor:
         """Take tokens in: what is to be read from `states` on, which may begin with tokens that are read again.

@@ -1,0 +1,102 @@
+"""`sublayer serve`: models behind HTTP, for anyone's client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sublayer.cli.arguments import Device, WeightFormat
+from sublayer.cli.terminal import say
+
+PORT = 8643
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model folders, or NAME=FOLDER. The name en-es says the languages too.", metavar="MODEL…"),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = PORT,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys, one a line. Default: anyone may ask.", metavar="FILE")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Host name by which the server may be asked, besides localhost.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=4096, help="Sequences decoded together; each beam counts.")] = 32,
+    cache_tokens: Annotated[
+        int, typer.Option(min=64, max=2**24, help="Size of the key-value cache of a model, in tokens.")
+    ] = 32_768,
+    chunk: Annotated[int, typer.Option(min=1, max=65536, help="Prompt tokens read between two decoding steps.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, max=65536, help="Texts that may wait; more are answered 429.")] = 512,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit for one request, in seconds.")] = 300.0,
+    grace: Annotated[float, typer.Option(min=0, help="Time to finish running requests on SIGTERM, in seconds.")] = 30.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log no line for each request.")] = False,
+    weights: WeightFormat = None,
+    device: Device = "auto",
+) -> None:
+    """Serve models over HTTP: OpenAI's API (completions, chat, embeddings), LibreTranslate's API, and /classify, /tag and
+    /fill. Requests are decoded together (continuous batching). The page at / tries the models out.
+
+    Stop it with Ctrl-C or SIGTERM: requests that run are finished, new ones are refused.
+
+    Example: sublayer serve runs/demo
+
+    Example: sublayer serve en-es=runs/en-es es-en=runs/es-en chat=models/smollm2 --weights int8 --keys keys.txt
+    """
+    from importlib.util import find_spec
+
+    from sublayer.errors import ConfigError
+
+    for package in ("starlette", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed", "pip install 'sublayer[serve]'.")
+
+    from sublayer.cli.decoding import device_for
+    from sublayer.hub.folder import find, load
+    from sublayer.inspection import listening as network
+    from sublayer.serving import logs
+    from sublayer.serving.app import application
+    from sublayer.serving.keys import Keys
+    from sublayer.serving.limits import BatchLimits, RequestLimits
+    from sublayer.serving.metrics import Metrics
+    from sublayer.serving.running import serve as run
+    from sublayer.serving.served import Models, ServedModel, parse
+    from sublayer.serving.server import Server
+
+    named = parse(models)
+    let_in = Keys() if keys is None else Keys.read(keys)
+    # Before the models are loaded: a port that is taken should not cost that time.
+    listening = network.bound(host, port)
+    with listening:
+        metrics = Metrics()
+        limits = BatchLimits(rows=rows, cache_tokens=cache_tokens, chunk=chunk, waiting=queue)
+        served: list[ServedModel] = []
+        for title, path in named:
+            loaded = load(path, device_for(device, weights), weights=weights)
+            created = int((find(path) / "config.json").stat().st_mtime)
+            served.append(ServedModel.of(title, loaded, metrics, limits, folder=path, created=created))
+        server = Server(Models(served), metrics, RequestLimits(seconds=seconds), let_in)
+        app = application(server, names=frozenset({host.lower(), *(each.lower() for each in name or ())}))
+        where = network.addresses(listening)
+        say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
+        if network.is_exposed(listening):
+            who = "whoever has a key" if let_in.needed else "whoever can reach this machine's network address"
+            say(
+                f"sublayer: warning: {who} can use the models. Nothing is encrypted, so that texts and keys can be read "
+                "on their way: put a proxy with TLS before it. Without --host, only this machine is let in.",
+                err=True,
+            )
+        sys.stdout.flush()
+        logs.to_standard_error(requests=not quiet)
+        run(app, server, listening, grace)
+        if not server.close(0.0):
+            # A model's thread still computes, and Python cannot end a thread that is inside of a product.
+            say("sublayer: what still ran was given up", err=True)
+            sys.stdout.flush()
+            os._exit(1)
