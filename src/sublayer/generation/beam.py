@@ -16,23 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from sublayer.generation.constraints import Constraint, TokenHistory, constrain, nothing_left
-from sublayer.generation.finite import any_nan, refuse
-from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.generation.top import top
-from sublayer.models.backend import DecoderBackend, S, State, ranked
+from sublayer.generation.batch import Batch, Places, Ranked, Scores
+from sublayer.generation.request import DecodeRequest, Hypothesis, nothing_left
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models.backend import DecoderBackend, S
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
 Path: TypeAlias = "tuple[Path, int, float] | None"
 
 
-@torch.no_grad()
 def beam_search(
     model: DecoderBackend[S],
     source: Tensor,
@@ -51,31 +52,33 @@ def beam_search(
     Raises:
         InputError: the constraints leave all beginnings of a sentence without a token.
     """
-    state = model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps))
-    device = source.device
+    import torch
+
+    from sublayer.generation.model_batch import ModelBatch
+
+    with torch.no_grad():
+        batch = ModelBatch(model, source, source_lengths, request, num_beams=beam, constraints=constraints)
+        return best_texts(batch, request, beam=beam, length_penalty=length_penalty, early_stopping=early_stopping)
+
+
+def best_texts(
+    batch: Batch, request: DecodeRequest, *, beam: int, length_penalty: float, early_stopping: bool = True
+) -> list[list[Hypothesis]]:
+    """Search a batch that has begun with `beam` rows a sentence; as `beam_search`."""
     sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in request.steps]
     alive = list(range(len(sentences)))
-    feed = torch.tensor(request.first, device=device).repeat_interleave(beam).unsqueeze(1)
-    history = None
-    if constraints:
-        history = TokenHistory([one for one in request.prompts for _ in range(beam)], max(request.steps), device)
+    feed = [first for first in request.first for _ in range(beam)]
     looked_at = max(2, 1 + len(request.end_ids)) * beam
     # Every hypothesis begins alike: all but the first are out of the race until they differ.
-    scores = torch.full((len(alive), beam), float("-inf"), device=device)
+    scores = np.full((len(alive), beam), -np.inf, np.float32)
     scores[:, 0] = 0.0
     while True:
-        best = None if constraints else ranked(model, feed, state, looked_at)
-        if best is None:
-            logits = model.step(feed, state)[:, -1].float()
-            gained, own, candidates = _best_of_rows(logits, looked_at, constraints, history)
-        else:
-            gained, candidates = best
-            own = gained
-        totals, origins, tokens, gains = _continuations(gained, own, candidates, scores, looked_at)
-        if any(map(any_nan, gains)):
-            refuse(model, source, source_lengths, request, sentences[alive[0]].length)
+        ranked = batch.rank(feed, looked_at)
+        if np.isnan(ranked.own).any():
+            batch.refuse(sentences[alive[0]].length)
+        totals, origins, tokens, gains = _continuations(ranked, scores, looked_at)
         rows: list[int] = []
-        next_tokens: list[int] = []
+        feed = []
         next_scores: list[list[float]] = []
         staying: list[int] = []
         for place, index in enumerate(alive):
@@ -83,72 +86,51 @@ def beam_search(
                 totals[place], origins[place], tokens[place], gains[place], request.end_ids
             )
             rows += [place * beam + origin for origin, _, _ in going_on]
-            next_tokens += [token for _, token, _ in going_on]
+            feed += [token for _, token, _ in going_on]
             next_scores.append([total for _, _, total in going_on])
             if not sentences[index].done:
                 staying.append(place)
         if not staying:
             break
-        feed = torch.tensor(next_tokens, device=device).unsqueeze(1)
-        scores = torch.tensor(next_scores, device=device)
+        scores = np.array(next_scores, np.float32)
         if rows != list(range(len(rows))):
-            _reorder(state, history, torch.tensor(rows, device=device))
-        if history is not None:
-            history.append(feed.squeeze(1))
+            batch.reorder(rows)
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
         if len(staying) <= 0.75 * len(alive):
-            kept = torch.tensor(staying, device=device)
-            state.keep(kept)
-            places = (kept.unsqueeze(1) * beam + torch.arange(beam, device=device)).flatten()
-            feed, scores = feed[places], scores[kept]
-            if history is not None:
-                history.select(places)
+            batch.keep(staying)
+            feed = [token for place in staying for token in feed[place * beam : (place + 1) * beam]]
+            scores = scores[staying]
             alive = [alive[place] for place in staying]
     return [sentence.ranked() for sentence in sentences]
 
 
-def _best_of_rows(
-    logits: Tensor, count: int, constraints: Sequence[Constraint], history: TokenHistory | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the best continuations of each row gain under the constraints and without, and their tokens.
-
-    Shape: logits [B * beam, V] -> [B * beam, count at most] each.
-    """
-    count = min(count, logits.shape[-1])
-    # On a CPU the log-softmax of everything, a single kernel, is twice as fast as the logsumexp that would do.
-    every = logits.log_softmax(dim=-1)
-    if constraints:
-        gained, token = constrain(every, constraints, history).topk(count, dim=-1)
-        return gained, every.gather(1, token), token
-    _, token = top(logits, count)
-    own = every.gather(1, token)
-    return own, own, token
-
-
 def _continuations(
-    gained: Tensor, own: Tensor, token: Tensor, scores: Tensor, count: int
+    ranked: Ranked, scores: Scores, count: int
 ) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[float]]]:
     """The best continuations of each sentence, best first: total score, hypothesis, token, and its log-probability.
 
-    The best of a sentence are among the best of its rows.
+    The best of a sentence are among the best of its rows; of equal ones the first comes first.
 
-    Shape: gained, own, token [B * beam, n], scores [B, beam].
+    Shape: scores [B, beam].
     """
-    batch, count_a_row = scores.shape[0], token.shape[1]
-    offered = (scores.view(-1, 1) + gained).view(batch, -1)
-    total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
+    batch, each = scores.shape[0], ranked.tokens.shape[1]
+    offered = (scores.reshape(-1, 1) + ranked.gained).reshape(batch, -1)
+    place, row = _highest(offered, count), np.arange(batch)[:, None]
     return (
-        cast("list[list[float]]", total.tolist()),
-        cast("list[list[int]]", (place // count_a_row).tolist()),
-        cast("list[list[int]]", token.view(batch, -1).gather(1, place).tolist()),
-        cast("list[list[float]]", own.view(batch, -1).gather(1, place).tolist()),
+        offered[row, place].tolist(),
+        (place // each).tolist(),
+        ranked.tokens.reshape(batch, -1)[row, place].tolist(),
+        ranked.own.reshape(batch, -1)[row, place].tolist(),
     )
 
 
-def _reorder(state: State, history: TokenHistory | None, rows: Tensor) -> None:
-    state.reorder(rows)
-    if history is not None:
-        history.select(rows)
+def _highest(offered: Scores, count: int) -> Places:
+    """Where the highest of each row stand, highest first. Shape: [B, n] -> [B, count at most]."""
+    if offered.shape[1] <= 4 * count:
+        return np.argsort(-offered, axis=1, kind="stable")[:, :count]
+    some = np.sort(np.argpartition(-offered, count, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(offered, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
 
 
 @dataclass

@@ -225,13 +225,6 @@ def constrain(scores: Tensor, constraints: Sequence[Constraint], history: TokenH
     return scores
 
 
-def nothing_left() -> InputError:
-    """What is raised where every token has been ruled out."""
-    return InputError(
-        "the constraints leave no token that could come next", "Allow more tokens, or a longer no_repeat_ngram."
-    )
-
-
 def _or_spare(tokens: Tensor, spare: int) -> Tensor:
     """`tokens` with column `spare` for those that are none, or none of the vocabulary."""
     return tokens.where((tokens >= 0) & (tokens < spare), spare)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -17,11 +16,6 @@ from sublayer.models.backend import DecoderBackend
 def is_finite(logits: Tensor) -> bool:
     """Return whether every row can be chosen from: no NaN and no positive infinity. Shape: [..., V]."""
     return bool((logits.amax(dim=-1) < math.inf).all())  # a maximum of numbers among which is NaN is NaN
-
-
-def any_nan(gains: Sequence[float]) -> bool:
-    """Return whether log-probabilities are NaN, as they all are where one logit of the row is not finite."""
-    return any(map(math.isnan, gains))
 
 
 def refuse(

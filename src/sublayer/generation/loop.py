@@ -5,20 +5,21 @@ It is a generator that yields the tokens of every step, so that a text can be st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
-
-from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
-from sublayer.generation.finite import any_nan, is_finite, refuse
-from sublayer.generation.request import DecodeRequest
-from sublayer.generation.top import top
+from sublayer.generation.batch import Batch
+from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.window import window_start
-from sublayer.models.backend import DecoderBackend, S, ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models.backend import DecoderBackend, S
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -58,6 +59,8 @@ class Step:
 
 def most_probable(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
     """Greedy choice."""
+    from sublayer.generation.top import top
+
     return top(logits, 1)[1].squeeze(1)
 
 
@@ -87,40 +90,40 @@ def decode(
     Raises:
         InputError: the constraints leave a row no token, or the logits are not finite.
     """
-    device, longest = source.device, max(request.steps)
-    state = model.start(source, source_lengths, num_beams=samples, capacity=longest)
-    width = samples  # rows that a sentence of the state has
-    begun = 0  # where in the texts the state begins
+    from sublayer.generation.model_batch import ModelBatch
+
+    batch = ModelBatch(
+        model, source, source_lengths, request,
+        num_beams=samples, constraints=constraints, choice=choose, scored=scored,
+    )  # fmt: skip
+    yield from steps(batch, request, samples=samples, stopped=stopped, context=context)
+
+
+def steps(
+    batch: Batch,
+    request: DecodeRequest,
+    *,
+    samples: int = 1,
+    stopped: Callable[[int, int], bool] | None = None,
+    context: int | None = None,
+) -> Iterator[Step]:
+    """Decode a batch that has begun with `samples` rows a sentence; as `decode`."""
+    width = samples  # rows that a sentence of the batch has
+    begun = 0  # where in the texts the batch begins
     texts = [list(one) for one in request.prompts for _ in range(samples)] if context is not None else []
     rows = list(range(len(request.first) * samples))
     running = set(rows)
-    feed = torch.tensor(request.first, device=device).repeat_interleave(samples).unsqueeze(1)
-    history = None
-    if constraints:
-        history = TokenHistory([one for one in request.prompts for _ in range(samples)], longest, device)
+    feed = [first for first in request.first for _ in range(samples)]
     for number in count():
         if context is not None:
             start = window_start(len(texts[rows[0]]), context)
             if start > begun:
                 # What was one prompt's samples are texts of their own by now.
-                again = torch.tensor([texts[row][start:-1] for row in rows], dtype=torch.int64, device=device)
-                state, begun, width = model.start(again, capacity=longest - number), start, 1
-        best = ranked(model, feed, state, 1) if choose is most_probable and not constraints else None
-        if best is not None:
-            gained, chosen = cast("list[float]", best[0].flatten().tolist()), best[1].flatten()
-            picked = cast("list[int]", chosen.tolist())
-            allowed = [True] * len(picked)
-        else:
-            logits = model.step(feed, state)[:, -1].float()
-            if number == 0 and not is_finite(logits):
-                refuse(model, source, source_lengths, request, number)
-            offered = constrain(logits, constraints, history)
-            chosen = choose(offered, rows, number)
-            picked = cast("list[int]", chosen.tolist())
-            gained = _gathered(logits.log_softmax(dim=-1), chosen) if scored else [0.0] * len(picked)
-            allowed = [score > NEVER for score in _gathered(offered, chosen)] if constraints else [True] * len(picked)
-        if any_nan(gained):
-            refuse(model, source, source_lengths, request, number)
+                batch.restart([texts[row][start:-1] for row in rows], max(request.steps) - number)
+                begun, width = start, 1
+        picked, gained, allowed = batch.choose(feed, rows, number)
+        if any(map(math.isnan, gained)):
+            batch.refuse(number)
         step = Step([], [], [], [])
         for place, row in enumerate(rows):
             if row in running:
@@ -132,19 +135,15 @@ def decode(
         yield step
         if not running:
             return
-        feed = chosen.unsqueeze(1)
-        if history is not None:
-            history.append(chosen)
+        feed = picked
         if context is not None:
             for row, token in zip(rows, picked, strict=True):
                 texts[row].append(token)
         staying = [one for one in range(len(rows) // width) if running.intersection(_rows_of(one, rows, width))]
         if len(staying) * width < len(rows):
-            state.keep(torch.tensor(staying, device=device))
-            index = torch.tensor([one * width + each for one in staying for each in range(width)], device=device)
-            feed, rows = feed[index], [row for one in staying for row in _rows_of(one, rows, width)]
-            if history is not None:
-                history.select(index)
+            batch.keep(staying)
+            places = [one * width + each for one in staying for each in range(width)]
+            feed, rows = [feed[place] for place in places], [rows[place] for place in places]
 
 
 def _rows_of(sentence: int, rows: list[int], width: int) -> list[int]:
@@ -166,7 +165,3 @@ def _ending(
     if stopped is not None and stopped(row, token):
         return "stop"
     return "length" if number + 1 >= request.steps[row // samples] else None
-
-
-def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:
-    return cast("list[float]", scores.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist())
