@@ -75,9 +75,13 @@ class EngineDecoder:
     """
 
     def __init__(self, file: EngineFile) -> None:
-        self.file, self.geometry, self.threads = file, file.geometry, threads()
-        self._decoding = Engine(file.programs["decoding"], self.threads)
-        self._encoding = Engine(file.programs["encoding"], self.threads)
+        self.file, self.geometry = file, file.geometry
+        self._make_engines()
+
+    def _make_engines(self) -> None:
+        self.threads = threads()
+        self._decoding = Engine(self.file.programs["decoding"], self.threads)
+        self._encoding = Engine(self.file.programs["encoding"], self.threads)
 
     def start(self, sources: Sequence[Sequence[int]], pad: int, *, num_beams: int, capacity: int) -> EngineState:
         """Read the sources, of which none is longer than the model's positions, and begin.
@@ -85,6 +89,8 @@ class EngineDecoder:
         Args:
             pad: a token to fill up shorter ones. capacity: tokens that will be fed at most.
         """
+        if self.threads != threads():
+            self._make_engines()
         g, count, size = self.geometry, len(sources), max(map(len, sources))
         if not 0 < min(map(len, sources)) <= size <= g.max_length:
             raise ValueError(f"a source has {size} tokens, and the model {g.max_length} positions")
