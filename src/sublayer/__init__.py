@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sublayer.errors import SublayerError
-    from sublayer.hub.folder import load
+    from sublayer.hub.loading import load
     from sublayer.inspection.editing import edit, patched, scaled, zero_ablate
     from sublayer.inspection.notebook import view
     from sublayer.inspection.recording import record
@@ -22,7 +22,7 @@ __all__ = ["SublayerError", "__version__", "edit", "load", "patched", "record", 
 
 # Imported when first used: `import sublayer` stays light, and lower floors may import the package itself.
 _HOMES = {
-    "load": "sublayer.hub.folder",
+    "load": "sublayer.hub.loading",
     "record": "sublayer.inspection.recording",
     "view": "sublayer.inspection.notebook",
     **dict.fromkeys(("edit", "patched", "scaled", "zero_ablate"), "sublayer.inspection.editing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,26 @@ def load_generator(path: Path, device: str, weights: config.Weights | None = Non
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def device_for(asked: str, weights: config.Weights | None) -> torch.device:
-    """Weights of a type of their own are for a CPU, so nobody who asks for them has to say that too."""
+def device_for(asked: str, weights: config.Weights | None) -> torch.device | str:
+    """Return the device that is asked for; "auto" takes CUDA, then MPS, then the CPU.
+
+    Weights of a type of their own are for a CPU, so nobody who asks for them has to say that too. Where there can be
+    nothing but a CPU, torch is not imported to say so.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if asked == "cpu" or (asked == "auto" and (weights is not None or not _may_have_gpu())):
+        return "cpu"
     from sublayer.training.runtime import pick_device
 
-    return pick_device("cpu" if asked == "auto" and weights is not None else asked)
+    return pick_device(asked)
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch may find a GPU here; only Linux tells by the files of its drivers."""
+    drivers = "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"
+    return not sys.platform.startswith("linux") or any(Path(driver).exists() for driver in drivers)
 
 
 SAMPLING = Fields(Sampling, more={"temperature": "0 is greedy search."})

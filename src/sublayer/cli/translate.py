@@ -59,7 +59,7 @@ def translate(
 
     Example: sublayer translate models/nllb --from eng_Latn --to spa_Latn "Where are my keys?"
     """
-    from sublayer.hub.folder import load_translator
+    from sublayer.hub.loading import load_translator
 
     translator = load_translator(model, device_for(device, weights), weights)
     Decoding.parse({**translator.decoding.plain(), **decoding}, "translate")

@@ -2,16 +2,19 @@
 
 Here is the door that the parts of a model (`sublayer.nn`) and the losses come through. They say what is to be computed,
 and get the numbers of the plain way, but for the last bits. What steps a whole decoder without its modules stands above
-the models, in `fast/decoding/`.
+the models, in `fast/decoding/`; what runs without torch, in `fast/engine/`, so the door is opened when it is first used.
 """
 
 from __future__ import annotations
 
-from sublayer.fast.choices import attention_by_products
-from sublayer.fast.engine.program import Activation, Buffer, Layer, NotLowered, Positions, Program
-from sublayer.fast.onednn_linear import fastest_products, linear
-from sublayer.fast.prepared import PreparedLinear
-from sublayer.fast.rms_norm import rms_norm
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sublayer.fast.choices import attention_by_products
+    from sublayer.fast.engine.program import Activation, Buffer, Layer, NotLowered, Positions, Program
+    from sublayer.fast.onednn_linear import fastest_products, linear
+    from sublayer.fast.prepared import PreparedLinear
+    from sublayer.fast.root_mean_square import rms_norm
 
 __all__ = [
     "Activation",
@@ -26,3 +29,21 @@ __all__ = [
     "linear",
     "rms_norm",
 ]
+
+_HOMES = {
+    "attention_by_products": "choices",
+    **dict.fromkeys(("Activation", "Buffer", "Layer", "NotLowered", "Positions", "Program"), "engine.program"),
+    **dict.fromkeys(("fastest_products", "linear"), "onednn_linear"),
+    "PreparedLinear": "prepared",
+    "rms_norm": "root_mean_square",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sublayer.fast' has no attribute '{name}'")
+    from importlib import import_module
+
+    found = getattr(import_module(f"sublayer.fast.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

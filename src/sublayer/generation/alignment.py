@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder, SequenceToSequence
-from sublayer.models.batching import by_length, padded
+from sublayer.models.batching import padded
+from sublayer.text.batching import by_length
 from sublayer.models.evaluating import evaluating
 from sublayer.nn.tap import Tap
 

@@ -4,6 +4,9 @@ A batch of fixed texts (`loop.decode`, `beam.beam_search`) and the running batch
 done with a step's scores is the text's own: each has a `Search`, and those that have the same one are handled together.
 So the model's step is shared, and a text is decoded in company as it is alone.
 
+What computes a step is spoken to in lists of numbers (`Steps`), so that nothing here needs torch: a decoder backend
+(`model_steps.py`), or the engine alone (`engine_steps.py`).
+
 Shapes: R rows, V vocabulary.
 """
 
@@ -11,32 +14,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from sublayer.errors import SublayerError
-from sublayer.models.backend import DecoderBackend, S, ranked
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.errors import SublayerError
+
+StateT = TypeVar("StateT")
+
+
+class Ranked(NamedTuple):
+    """The most probable tokens of each row, most probable first.
+
+    logs: their log-probabilities, float32 [R, n]. tokens: int64 [R, n].
+    """
+
+    logs: NDArray[np.float32]
+    tokens: NDArray[np.int64]
+
+    def of(self, rows: list[int], count: int) -> Ranked:
+        """The first `count` of some rows."""
+        return Ranked(self.logs[rows, :count], self.tokens[rows, :count])
 
 
 @dataclass(frozen=True, eq=False)
 class Offer:
     """What the model says of what may follow in some rows, in one of two ways.
 
-    logits: float32 [R, V]. ranked: the log-probabilities of the most probable tokens, largest first, and the tokens,
-    [R, n] each; for searches that ask for no more.
+    logits: float32 [R, V]. ranked: for searches that ask for no more.
     """
 
     logits: Tensor | None = None
-    ranked: tuple[Tensor, Tensor] | None = None
+    ranked: Ranked | None = None
 
-    def of(self, rows: Tensor) -> Offer:
-        """That of some rows."""
-        return Offer(
-            None if self.logits is None else self.logits[rows],
-            None if self.ranked is None else (self.ranked[0][rows], self.ranked[1][rows]),
-        )
+
+class Steps(Protocol[StateT]):
+    """What computes the steps of a batch, and what a batch does to a state; see `State` in `models/backend.py`.
+
+    rank: feed a token a row, and say what is most probable, `count` tokens a row at most; None, and nothing fed, where
+    only logits can be had. logits: feed a token a row; float32 [R, V].
+    """
+
+    def rank(self, tokens: list[int], state: StateT, count: int) -> Ranked | None: ...
+
+    def logits(self, tokens: list[int], state: StateT) -> Tensor: ...
+
+    def reorder(self, state: StateT, rows: list[int]) -> None: ...
+
+    def keep(self, state: StateT, sentences: list[int]) -> None: ...
+
+    def replace(self, state: StateT, sentences: list[int], other: StateT) -> None: ...
+
+    def join(self, state: StateT, other: StateT) -> None: ...
 
 
 class Search(Protocol):
@@ -60,20 +93,27 @@ class Search(Protocol):
 class Text(Protocol):
     """One text of a batch, as far as the batch asks.
 
-    feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it goes on
-    from. error: why it cannot go on; it is done then.
+    feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it goes
+    on from. error: why it cannot go on; it is done then.
     """
 
-    search: Any
-    feed: list[int]
-    origins: Sequence[int] | None
-    error: SublayerError | None
+    @property
+    def search(self) -> Any: ...
+
+    @property
+    def feed(self) -> list[int]: ...
+
+    @property
+    def origins(self) -> Sequence[int] | None: ...
+
+    @property
+    def error(self) -> SublayerError | None: ...
 
     @property
     def done(self) -> bool: ...
 
 
-class Batch(Generic[S]):
+class Batch(Generic[StateT]):
     """Texts that are decoded together, with as many rows each.
 
     Args:
@@ -81,13 +121,13 @@ class Batch(Generic[S]):
             its rows stay until all of them are done.
     """
 
-    def __init__(self, model: DecoderBackend[S], device: torch.device, *, rows: int = 1, width: int | None = None) -> None:
-        self.model, self.device = model, device
+    def __init__(self, steps: Steps[StateT], *, rows: int = 1, width: int | None = None) -> None:
+        self.steps = steps
         self.rows, self.width = rows, rows if width is None else width
         self.texts: list[Any] = []
-        self._state: S | None = None
+        self._state: StateT | None = None
 
-    def join(self, state: S, texts: Sequence[Text]) -> None:
+    def join(self, state: StateT, texts: Sequence[Text]) -> None:
         """Go on with these texts too, in the places of some that are done where there are enough. The state is theirs,
         in order, and must not be used any more."""
         each = self.width // self.rows
@@ -96,13 +136,13 @@ class Batch(Generic[S]):
         if self._state is None:
             self._state, self.texts = state, list(texts)
         elif count <= len(over):
-            self._state.replace(torch.tensor(over[:count], device=self.device), state)
+            self.steps.replace(self._state, over[:count], state)
             for place, one in enumerate(over[:count]):
                 self.texts[one * each : (one + 1) * each] = texts[place * each : (place + 1) * each]
         else:
             self.drop()
-            if self.texts:
-                self._state.join(state)
+            if self._state is not None:
+                self.steps.join(self._state, state)
                 self.texts += texts
             else:
                 self._state, self.texts = state, list(texts)
@@ -110,9 +150,7 @@ class Batch(Generic[S]):
     def _over(self) -> list[bool]:
         """Whether all texts of a sentence are done, for each sentence."""
         each = self.width // self.rows
-        return [
-            all(text.done for text in self.texts[at : at + each]) for at in range(0, len(self.texts), each)
-        ]
+        return [all(text.done for text in self.texts[at : at + each]) for at in range(0, len(self.texts), each)]
 
     @property
     def running(self) -> list[Any]:
@@ -122,17 +160,22 @@ class Batch(Generic[S]):
     def step(self) -> None:
         """Feed every row its next token, and let every text go on. Rows of texts that are done are computed too."""
         assert self._state is not None
-        feed = torch.tensor([token for text in self.texts for token in text.feed], device=self.device).unsqueeze(1)
+        feed = [token for text in self.texts for token in text.feed]
         groups = self._alike()
         ranks = [search.ranks for search, _ in groups]
-        best = None
+        ranked = None
         if None not in ranks:
-            best = ranked(self.model, feed, self._state, max(rank for rank in ranks if rank is not None))
-        logits = self.model.step(feed, self._state)[:, -1].float() if best is None else None
-        offer = Offer(logits, best)
+            ranked = self.steps.rank(feed, self._state, max(rank for rank in ranks if rank is not None))
+        logits = self.steps.logits(feed, self._state) if ranked is None else None
         for search, places in groups:
-            own = offer if len(groups) == 1 else offer.of(self._rows_of(places))
-            search.advance(own, [self.texts[at] for at in places])
+            rows = [at * self.rows + row for at in places for row in range(self.rows)]
+            if ranked is not None:
+                assert search.ranks is not None
+                offer = Offer(ranked=ranked.of(rows, search.ranks))
+            else:
+                assert logits is not None
+                offer = Offer(logits if len(groups) == 1 else logits[rows])
+            search.advance(offer, [self.texts[at] for at in places])
         self._reorder()
 
     def drop(self, most: float = 1.0) -> None:
@@ -148,7 +191,7 @@ class Batch(Generic[S]):
             self.texts, self._state = [], None
         elif len(staying) < count and len(staying) <= most * count:
             assert self._state is not None
-            self._state.keep(torch.tensor(staying, device=self.device))
+            self.steps.keep(self._state, staying)
             self.texts = [text for one in staying for text in self.texts[one * each : (one + 1) * each]]
 
     def _alike(self) -> list[tuple[Search, list[int]]]:
@@ -157,9 +200,6 @@ class Batch(Generic[S]):
         for place, text in enumerate(self.texts):
             groups.setdefault(id(text.search), (text.search, []))[1].append(place)
         return list(groups.values())
-
-    def _rows_of(self, places: Sequence[int]) -> Tensor:
-        return torch.tensor([at * self.rows + row for at in places for row in range(self.rows)], device=self.device)
 
     def _reorder(self) -> None:
         if all(text.origins is None or text.done for text in self.texts):
@@ -172,4 +212,4 @@ class Batch(Generic[S]):
         ]
         if rows != list(range(len(rows))):
             assert self._state is not None
-            self._state.reorder(torch.tensor(rows, device=self.device))
+            self.steps.reorder(self._state, rows)

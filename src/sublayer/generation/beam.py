@@ -16,18 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from sublayer.errors import SublayerError
 from sublayer.generation.batch import Batch, Offer
-from sublayer.generation.constraints import Constraint, TokenHistory, constrain, nothing_left
 from sublayer.generation.finite import NotFinite, any_nan, refuse
-from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.generation.top import top
-from sublayer.models.backend import DecoderBackend, S
+from sublayer.generation.request import DecodeRequest, Hypothesis, nothing_left
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models.backend import DecoderBackend, S
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 # A beginning shares its own beginning with others: (what stood before, last token, its log-probability), None at the
 # start.
@@ -65,19 +71,22 @@ class BeamSearch:
             assert offer.logits is not None
             gained, own, candidates = self._best_of_rows(offer.logits, texts)
         else:
-            gained, candidates = (part[:, : self.looked_at] for part in offer.ranked)
+            gained, candidates = offer.ranked
             own = gained
-        scores = torch.tensor([text.totals for text in texts], device=gained.device)
+        scores = np.array([text.totals for text in texts], np.float32)
         found = _continuations(gained, own, candidates, scores, self.looked_at)
-        for text, *continuations in zip(texts, *found, strict=True):
+        for text, (totals, origins, tokens, gains) in zip(texts, found, strict=True):
             if not text.done:
-                text.advance(*continuations)
+                text.advance(totals, origins, tokens, gains)
 
-    def _best_of_rows(self, logits: Tensor, texts: Sequence[BeamText]) -> tuple[Tensor, Tensor, Tensor]:
+    def _best_of_rows(self, logits: Tensor, texts: Sequence[BeamText]) -> tuple[Floats, Floats, Integers]:
         """What the best continuations of each row gain under the constraints and without, and their tokens.
 
         Shape: logits [B * beam, V] -> [B * beam, count at most] each.
         """
+        from sublayer.generation.constraints import TokenHistory, constrain
+        from sublayer.generation.top import top
+
         count = min(self.looked_at, logits.shape[-1])
         # On a CPU the log-softmax of everything, a single kernel, is twice as fast as the logsumexp that would do.
         every = logits.log_softmax(dim=-1)
@@ -85,13 +94,13 @@ class BeamSearch:
             rows = [row for text in texts for row in text.so_far()]
             history = TokenHistory(rows, [text.length for text in texts for _ in range(self.beam)], logits.device)
             gained, token = constrain(every, self.constraints, history).topk(count, dim=-1)
-            return gained, every.gather(1, token), token
-        _, token = top(logits, count)
-        own = every.gather(1, token)
-        return own, own, token
+        else:
+            _, token = top(logits, count)
+            gained = None
+        own = every.gather(1, token).numpy(force=True)
+        return own if gained is None else gained.numpy(force=True), own, token.numpy(force=True)
 
 
-@torch.no_grad()
 def beam_search(
     model: DecoderBackend[S],
     source: Tensor,
@@ -110,38 +119,69 @@ def beam_search(
     Raises:
         InputError: the constraints leave all beginnings of a sentence without a token.
     """
+    import torch
+
+    from sublayer.generation.model_steps import ModelSteps
+
     search = BeamSearch(beam, length_penalty, request.end_ids, early_stopping, tuple(constraints))
+    with torch.no_grad():
+        batch = Batch(ModelSteps(model, source.device), rows=beam)
+        state = model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps))
+        try:
+            return best_texts(batch, state, search, request)
+        except NotFinite as error:
+            refuse(model, source, source_lengths, request, error.step)
+
+
+def best_texts(batch: Batch[Any], state: Any, search: BeamSearch, request: DecodeRequest) -> list[list[Hypothesis]]:
+    """Search with an empty batch; as `beam_search`.
+
+    Args:
+        state: of the sources, with `search.beam` rows each.
+
+    Raises:
+        NotFinite: the model's numbers are not finite.
+    """
     texts = [BeamText(search, prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True)]
-    batch = Batch(model, source.device, rows=beam)
-    batch.join(model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps)), texts)
+    batch.join(state, texts)
     while batch.texts:
         batch.step()
         for text in batch.texts:
-            if isinstance(text.error, NotFinite):
-                refuse(model, source, source_lengths, request, text.error.step)
+            if text.error is not None:
+                raise text.error
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
         batch.drop(most=0.75)
     return [text.ranked() for text in texts]
 
 
 def _continuations(
-    gained: Tensor, own: Tensor, token: Tensor, scores: Tensor, count: int
-) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[float]]]:
-    """The best continuations of each sentence, best first: total score, hypothesis, token, and its log-probability.
+    gained: Floats, own: Floats, token: Integers, scores: Floats, count: int
+) -> list[tuple[list[float], list[int], list[int], list[float]]]:
+    """The best continuations of each sentence, best first: total scores, hypotheses, tokens, their log-probabilities.
 
-    The best of a sentence are among the best of its rows.
+    The best of a sentence are among the best of its rows; of equal ones the first comes first.
 
     Shape: gained, own, token [B * beam, n], scores [B, beam].
     """
-    batch, count_a_row = scores.shape[0], token.shape[1]
-    offered = (scores.view(-1, 1) + gained).view(batch, -1)
-    total, place = offered.topk(min(count, offered.shape[1]), dim=-1)
-    return (
-        cast("list[list[float]]", total.tolist()),
-        cast("list[list[int]]", (place // count_a_row).tolist()),
-        cast("list[list[int]]", token.view(batch, -1).gather(1, place).tolist()),
-        cast("list[list[float]]", own.view(batch, -1).gather(1, place).tolist()),
+    batch, each = scores.shape[0], token.shape[1]
+    offered = (scores.reshape(-1, 1) + gained).reshape(batch, -1)
+    place = _highest(offered, count)
+    found = (
+        np.take_along_axis(offered, place, axis=1),
+        place // each,
+        np.take_along_axis(token.reshape(batch, -1), place, axis=1),
+        np.take_along_axis(own.reshape(batch, -1), place, axis=1),
     )
+    return list(zip(*(part.tolist() for part in found), strict=True))
+
+
+def _highest(offered: Floats, count: int) -> Integers:
+    """Where the highest of each row stand, highest first. Shape: [B, n] -> [B, count at most]."""
+    if offered.shape[1] <= 4 * count:
+        return np.argsort(-offered, axis=1, kind="stable")[:, :count]
+    some = np.sort(np.argpartition(-offered, count, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(offered, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
 
 
 @dataclass(eq=False)

@@ -139,7 +139,9 @@ class ForcedStart:
 
     def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         for place, token in enumerate(self.ids):
-            scores = _changed(scores, history.rows_with(lambda new, at=place: new == at), lambda s, t=token: _only(s, t))
+            scores = _changed(
+                scores, history.rows_with(lambda new, at=place: new == at), lambda s, t=token: _only(s, t)
+            )
         return scores
 
 
@@ -241,13 +243,6 @@ def constrain(scores: Tensor, constraints: Sequence[Constraint], history: TokenH
         assert history is not None
         scores = constraint(scores, history)
     return scores
-
-
-def nothing_left() -> InputError:
-    """What is raised where every token has been ruled out."""
-    return InputError(
-        "the constraints leave no token that could come next", "Allow more tokens, or a longer no_repeat_ngram."
-    )
 
 
 def _changed(scores: Tensor, rows: Sequence[int], change: Callable[[Tensor], Tensor]) -> Tensor:

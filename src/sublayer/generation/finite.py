@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from sublayer.errors import InputError
 from sublayer.generation.request import DecodeRequest
-from sublayer.models.backend import DecoderBackend
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sublayer.models.backend import DecoderBackend
 
 _REMEDY = "Use it in a type with more range: float32, or bfloat16 (`sublayer pull MODEL OUT --dtype float32`)."
 
@@ -29,7 +29,8 @@ class NotFinite(InputError):
 
 def is_finite(logits: Tensor) -> list[bool]:
     """Return for each row whether it can be chosen from: no NaN and no positive infinity. Shape: [R, V]."""
-    return (logits.amax(dim=-1) < math.inf).tolist()  # a maximum of numbers among which is NaN is NaN
+    finite = logits.amax(dim=-1) < math.inf  # a maximum of numbers among which is NaN is NaN
+    return cast("list[bool]", finite.tolist())
 
 
 def any_nan(gains: Sequence[float]) -> bool:
@@ -49,6 +50,8 @@ def refuse(
         InputError: names the first part of the model whose output is not finite, where one step from the beginning
             shows it.
     """
+    from torch import nn
+
     module = model if isinstance(model, nn.Module) else getattr(model, "model", None)
     where = _first(module, source, source_lengths, request) if isinstance(module, nn.Module) else None
     dtype = next((str(p.dtype).removeprefix("torch.") for p in module.parameters()), "?") if module is not None else "?"
@@ -59,9 +62,11 @@ def refuse(
     )
 
 
-@torch.no_grad()
 def _first(module: Any, source: Tensor, source_lengths: Tensor | None, request: DecodeRequest) -> str | None:
     """The name of the module whose output is the first that is not finite, in one step from the beginning."""
+    import torch
+    from torch import Tensor
+
     found: list[str] = []
     handles: list[Any] = []
 
@@ -77,8 +82,9 @@ def _first(module: Any, source: Tensor, source_lengths: Tensor | None, request: 
 
     try:
         handles += [each.register_forward_hook(watch(name)) for name, each in module.named_modules() if name]
-        state = module.start(source, source_lengths, num_beams=1, capacity=1)
-        module.step(torch.tensor(request.first, device=source.device).unsqueeze(1), state)
+        with torch.no_grad():
+            state = module.start(source, source_lengths, num_beams=1, capacity=1)
+            module.step(torch.tensor(request.first, device=source.device).unsqueeze(1), state)
     finally:
         for handle in handles:
             handle.remove()

@@ -27,7 +27,8 @@ from sublayer.generation.sampling import Sampler
 from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
 from sublayer.models import DecoderOnly
 from sublayer.models.backend import DecoderBackend, S
-from sublayer.models.batching import by_length, padded
+from sublayer.models.batching import padded
+from sublayer.text.batching import by_length
 from sublayer.text import Tokenizer
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from sublayer.generation.constraints import Constraint
-from sublayer.generation.loop import decode, most_probable
+from sublayer.generation.batch import Batch
+from sublayer.generation.loop import Choosing, Step, decode, most_probable, one_step, texts_of
 from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.models.backend import DecoderBackend, S
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models.backend import DecoderBackend, S
 
 
-@torch.no_grad()
 def greedy(
     model: DecoderBackend[S],
     source: Tensor,
@@ -29,10 +31,40 @@ def greedy(
 
     Shape: source [B, S] int64, source_lengths [B].
     """
+    import torch
+
+    with torch.no_grad():
+        made = decode(model, source, source_lengths, request, most_probable, constraints=constraints)
+        return _texts(made, request, length_penalty)
+
+
+def greedy_texts(
+    batch: Batch[Any], state: Any, request: DecodeRequest, *, length_penalty: float = 0.0
+) -> list[list[Hypothesis]]:
+    """Search with an empty batch; as `greedy`.
+
+    Args:
+        state: of the sources, with a row each.
+
+    Raises:
+        NotFinite: the model's numbers are not finite.
+    """
+    texts = texts_of(request, Choosing(most_probable))
+    batch.join(state, texts)
+
+    def steps() -> Iterator[Step]:
+        while batch.texts:
+            yield one_step(batch, texts)
+            batch.drop()
+
+    return _texts(steps(), request, length_penalty)
+
+
+def _texts(made: Iterable[Step], request: DecodeRequest, length_penalty: float) -> list[list[Hypothesis]]:
     tokens: list[list[int]] = [[] for _ in request.first]
     gained: list[list[float]] = [[] for _ in request.first]
     complete = [False for _ in request.first]
-    for step in decode(model, source, source_lengths, request, most_probable, constraints=constraints):
+    for step in made:
         for row, token, gain, ending in zip(step.rows, step.tokens, step.log_probabilities, step.endings, strict=True):
             gained[row].append(gain)
             if ending == "end":

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
-from typing import Literal, Protocol, TypeAlias, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from sublayer.errors import SublayerError
 from sublayer.generation.batch import Batch, Offer
-from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
 from sublayer.generation.finite import NotFinite, any_nan, is_finite, refuse
-from sublayer.generation.request import DecodeRequest
-from sublayer.generation.top import top
+from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.window import window_start
-from sublayer.models.backend import DecoderBackend, S
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models.backend import DecoderBackend, S
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -46,9 +47,9 @@ class Chosen:
 class ChosenText:
     """A text to which one token is added at a time.
 
-    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at most.
-    stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says whether
-    the text ends with it. tokens: those that were chosen, end tokens included. last: the newest.
+    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at
+    most. stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says
+    whether the text ends with it. tokens: those that were chosen, end tokens included. last: the newest.
     """
 
     search: Choosing
@@ -89,6 +90,8 @@ class Choice(Protocol):
 
 def most_probable(logits: Tensor, texts: Sequence[ChosenText]) -> Tensor:
     """Greedy choice."""
+    from sublayer.generation.top import top
+
     return top(logits, 1)[1].squeeze(1)
 
 
@@ -112,11 +115,16 @@ class Choosing:
 
     def advance(self, offer: Offer, texts: Sequence[ChosenText]) -> None:
         if offer.ranked is not None:
-            gains, tokens = offer.ranked
-            self._take(texts, tokens[:, 0], gains[:, 0].tolist(), offer.ranked)
+            logs, tokens = (part.tolist() for part in offer.ranked)
+            self._take(texts, [row[0] for row in tokens], [row[0] for row in logs], tokens, logs)
             return
         assert offer.logits is not None
-        logits = offer.logits
+        self._choose(offer.logits, texts)
+
+    def _choose(self, logits: Tensor, texts: Sequence[ChosenText]) -> None:
+        from sublayer.generation.constraints import NEVER, TokenHistory, constrain
+        from sublayer.generation.top import top
+
         if not all(text.tokens for text in texts):
             for text, finite in zip(texts, is_finite(logits), strict=True):
                 if not finite and not text.done:
@@ -132,17 +140,29 @@ class Choosing:
                 if not score > NEVER and not text.done:
                     text.fail(nothing_left())
         known = logits.log_softmax(dim=-1) if self.scored or self.best else None
-        ranked = None if known is None or not self.best else top(known, min(self.best, known.shape[-1]))
-        self._take(texts, chosen, [0.0] * len(texts) if known is None else _gathered(known, chosen), ranked)
+        gains = [0.0] * len(texts) if known is None else _gathered(known, chosen)
+        tokens, values = list[list[int]](), list[list[float]]()
+        if known is not None and self.best:
+            logs, places = top(known, min(self.best, known.shape[-1]))
+            tokens, values = cast("list[list[int]]", places.tolist()), cast("list[list[float]]", logs.tolist())
+        self._take(texts, cast("list[int]", chosen.tolist()), gains, tokens, values)
 
     def _take(
-        self, texts: Sequence[ChosenText], chosen: Tensor, gains: list[float], ranked: tuple[Tensor, Tensor] | None
+        self,
+        texts: Sequence[ChosenText],
+        chosen: list[int],
+        gains: list[float],
+        tokens: list[list[int]],
+        values: list[list[float]],
     ) -> None:
+        """tokens, values: the most probable of each text, and their log-probabilities."""
         best: list[tuple[tuple[int, float], ...]] = [()] * len(texts)
-        if self.best and ranked is not None:
-            values, tokens = (part[:, : self.best].tolist() for part in ranked)
-            best = [tuple(zip(*row, strict=True)) for row in zip(tokens, values, strict=True)]
-        for text, token, gain, others in zip(texts, cast("list[int]", chosen.tolist()), gains, best, strict=True):
+        if self.best:
+            best = [
+                tuple(zip(row[: self.best], logs[: self.best], strict=True))
+                for row, logs in zip(tokens, values, strict=True)
+            ]
+        for text, token, gain, others in zip(texts, chosen, gains, best, strict=True):
             if text.done:
                 continue
             if any_nan([gain]):
@@ -192,50 +212,75 @@ def decode(
     Raises:
         InputError: the constraints leave a row no token, or the logits are not finite.
     """
-    device, longest = source.device, max(request.steps)
-    search = Choosing(choose, tuple(constraints), scored)
-    texts = [
+    from sublayer.generation.model_steps import ModelSteps
+
+    longest, steps = max(request.steps), ModelSteps(model, source.device)
+    texts = texts_of(request, Choosing(choose, tuple(constraints), scored), samples, streams, stopped)
+    batch = Batch(steps, width=samples)
+    batch.join(model.start(source, source_lengths, num_beams=samples, capacity=longest), texts)
+    begun = 0  # where in the texts the state begins
+    for number in count():
+        running = [text for text in texts if not text.done]
+        start = 0 if context is None else window_start(len(running[0].prompt) + number, context)
+        if start > begun:
+            # What was one prompt's samples are texts of their own by now.
+            again = [[*text.prompt, *text.tokens][start:-1] for text in running]
+            batch, begun = Batch(steps), start
+            batch.join(model.start(_tensor(again, source), capacity=longest - number), running)
+        try:
+            made = one_step(batch, texts)
+        except NotFinite as error:
+            refuse(model, source, source_lengths, request, error.step)
+        yield made
+        batch.drop()
+        if not batch.texts:
+            return
+
+
+def texts_of(
+    request: DecodeRequest,
+    search: Choosing,
+    samples: int = 1,
+    streams: Sequence[int] = (),
+    stopped: Callable[[int, int], bool] | None = None,
+) -> list[ChosenText]:
+    """The texts of a request, not begun; arguments as of `decode`."""
+    every = [each for each in zip(request.prompts, request.steps, strict=True) for _ in range(samples)]
+    return [
         ChosenText(
             search,
             prompt,
             limit,
             request.end_ids,
             streams[row] if streams else 0,
-            None if stopped is None else lambda token, row=row: stopped(row, token),
+            None if stopped is None else partial(stopped, row),
         )
-        for row, (prompt, limit) in enumerate(
-            (prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True) for _ in range(samples)
-        )
+        for row, (prompt, limit) in enumerate(every)
     ]
-    batch = Batch(model, device, width=samples)
-    batch.join(model.start(source, source_lengths, num_beams=samples, capacity=longest), texts)
-    begun = 0  # where in the texts the state begins
-    for number in count():
-        running = [row for row, text in enumerate(texts) if not text.done]
-        start = 0 if context is None else window_start(len(texts[running[0]].prompt) + number, context)
-        if start > begun:
-            # What was one prompt's samples are texts of their own by now.
-            several = [texts[row] for row in running]
-            again = [[*text.prompt, *text.tokens][start:-1] for text in several]
-            state = model.start(torch.tensor(again, dtype=torch.int64, device=device), capacity=longest - number)
-            batch, begun = Batch(model, device), start
-            batch.join(state, several)
-        batch.step()
-        for row in running:
-            if isinstance(error := texts[row].error, NotFinite):
-                refuse(model, source, source_lengths, request, error.step)
-            if error is not None:
-                raise error
-        made = [chosen for row in running if (chosen := texts[row].last) is not None]
-        yield Step(
-            running,
-            [chosen.token for chosen in made],
-            [chosen.log_probability for chosen in made],
-            [chosen.ending for chosen in made],
-        )
-        batch.drop()
-        if not batch.texts:
-            return
+
+
+def one_step(batch: Batch[Any], texts: Sequence[ChosenText]) -> Step:
+    """Let a batch take a step, and return what it added to `texts`, of which those that are not done run in it.
+
+    Raises:
+        NotFinite: the model's numbers are not finite. InputError: the constraints leave a text no token.
+    """
+    running = [row for row, text in enumerate(texts) if not text.done]
+    batch.step()
+    for row in running:
+        if (error := texts[row].error) is not None:
+            raise error
+    made = [chosen for row in running if (chosen := texts[row].last) is not None]
+    return Step(
+        running,
+        [chosen.token for chosen in made],
+        [chosen.log_probability for chosen in made],
+        [chosen.ending for chosen in made],
+    )
+
+
+def _tensor(rows: list[list[int]], like: Tensor) -> Tensor:
+    return like.new_tensor(rows)
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sublayer.errors import InputError
+
 
 @dataclass(frozen=True)
 class DecodeRequest:
@@ -46,3 +48,10 @@ class Hypothesis:
     score: float
     complete: bool
     log_probabilities: list[float] = field(default_factory=lambda: list[float]())
+
+
+def nothing_left() -> InputError:
+    """What is raised where every token has been ruled out."""
+    return InputError(
+        "the constraints leave no token that could come next", "Allow more tokens, or a longer no_repeat_ngram."
+    )

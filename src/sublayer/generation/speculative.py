@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sublayer import config
-from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain, nothing_left
+from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain
 from sublayer.generation.loop import Ending, Step
 from sublayer.generation.randomness import Uniforms
-from sublayer.generation.request import DecodeRequest
+from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.sampling import sample
 from sublayer.models.backend import DecoderBackend, S
 

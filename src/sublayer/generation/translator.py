@@ -8,23 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.fast.decoding import decoder_backend
-from sublayer.generation.alignment import alignments as align
-from sublayer.generation.beam import beam_search
-from sublayer.generation.constraints import Constraint, ForcedEnd, constraints_of
-from sublayer.generation.greedy import greedy
+from sublayer.fast.engine.decoder import EngineDecoder
+from sublayer.generation.batch import Batch
+from sublayer.generation.beam import BeamSearch, beam_search, best_texts
+from sublayer.generation.engine_steps import EngineSteps
+from sublayer.generation.finite import NotFinite
+from sublayer.generation.greedy import greedy, greedy_texts
 from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.models import SequenceToSequence
-from sublayer.models.backend import DecoderBackend
-from sublayer.models.batching import by_length, padded
 from sublayer.text import PairAffixes, Tokenizer
+from sublayer.text.batching import by_length
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sublayer.generation.constraints import Constraint
+    from sublayer.models import SequenceToSequence
+    from sublayer.models.backend import DecoderBackend
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,25 @@ class Translation:
         return self.best.complete
 
 
+class Deferred:
+    """A model that is read when somebody asks for it. Until then the engine answers alone, without torch.
+
+    Args:
+        read: makes the translator that has the model.
+    """
+
+    def __init__(self, engine: EngineDecoder, read: Callable[[], Translator]) -> None:
+        self.engine: EngineDecoder | None = engine
+        self._read = read
+        self._made: Translator | None = None
+
+    def translator(self) -> Translator:
+        """The translator that has the model. From now on there may be changes in it that the engine knows nothing of."""
+        if self._made is None:
+            self._made, self.engine = self._read(), None
+        return self._made
+
+
 class Translator:
     """A trained encoder-decoder and its tokenizer.
 
@@ -91,11 +113,54 @@ class Translator:
         *,
         backend: DecoderBackend[Any] | None = None,
     ) -> None:
-        self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoding = decoding
-        self._given = backend
-        self._own = (self.model, decoder_backend(self.model))
+        self._deferred: Deferred | None = None
+        self._take(model.eval(), backend)
+
+    @classmethod
+    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: config.Decoding) -> Translator:
+        """A translator whose model is not read yet; it gives the same translations as with its model."""
+        made = cls.__new__(cls)
+        made.tokenizer, made.decoding, made._deferred = tokenizer, decoding, found
+        return made
+
+    def _take(
+        self, model: SequenceToSequence, given: DecoderBackend[Any] | None,
+        own: tuple[SequenceToSequence, DecoderBackend[Any]] | None = None,
+    ) -> None:  # fmt: skip
+        """given: the backend that was asked for. own: a model, and the fastest for it."""
+        from sublayer.fast.decoding import decoder_backend
+
+        self._model, self._given, self._deferred = model, given, None
+        self._own = (model, decoder_backend(model)) if own is None else own
+
+    def _resolve(self) -> None:
+        if self._deferred is not None:
+            full = self._deferred.translator()
+            self._take(full._model, full._given, full._own)
+
+    @property
+    def model(self) -> SequenceToSequence:
+        """The modules, read now if nothing has asked for them yet; from then on what is changed in them counts."""
+        self._resolve()
+        return self._model
+
+    @model.setter
+    def model(self, model: SequenceToSequence) -> None:
+        self._resolve()
+        self._model = model
+
+    @property
+    def _alone(self) -> EngineDecoder | None:
+        """The engine, while nobody has asked for the modules."""
+        return None if self._deferred is None else self._deferred.engine
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the model reads, and writes, at most."""
+        alone = self._alone
+        return self.model.config.max_length if alone is None else alone.geometry.max_length
 
     def with_decoding(self, **changes: Any) -> Translator:
         """Return a translator of the same model with other defaults, fields of `config.Decoding`.
@@ -104,8 +169,11 @@ class Translator:
             ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
         decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
-        other = Translator(self.model, self.tokenizer, decoding, backend=self._given)
-        other._own = self._own
+        if self._deferred is not None:
+            return Translator.deferred(self._deferred, self.tokenizer, decoding)
+        other = Translator.__new__(Translator)
+        other.tokenizer, other.decoding = self.tokenizer, decoding
+        other._take(self._model, self._given, self._own)
         return other
 
     @cached_property
@@ -116,13 +184,16 @@ class Translator:
     @property
     def backend(self) -> DecoderBackend[Any]:
         """What is searched."""
+        from sublayer.fast.decoding import decoder_backend
+
+        model = self.model
         if self._given is not None:
             return self._given
         of, made = self._own
-        if of is not self.model:
+        if of is not model:
             # Another model has been put in the place of the first.
-            made = decoder_backend(self.model)
-            self._own = (self.model, made)
+            made = decoder_backend(model)
+            self._own = (model, made)
         return made
 
     def translate(
@@ -175,7 +246,7 @@ class Translator:
         Raises:
             InputError: a sentence is empty, or longer than the model's positions.
         """
-        longest = self.model.config.max_length
+        longest = self.max_length
         sources = [self.affixes.source.added_to(ids) for ids in self.tokenizer.encode(sentences)]
         for number, (sentence, ids) in enumerate(zip(sentences, sources, strict=True), start=1):
             if not sentence.strip():
@@ -211,7 +282,7 @@ class Translator:
 
     def request(self, sources: Sequence[Sequence[int]], c: config.Decoding) -> DecodeRequest:
         """Where the translations of these sources begin and end, by these settings."""
-        affixes, longest = self.affixes, self.model.config.max_length
+        affixes, longest = self.affixes, self.max_length
         return DecodeRequest(
             first=[affixes.start] * len(sources),
             end_ids=frozenset({affixes.end, *c.end_ids}),
@@ -220,16 +291,40 @@ class Translator:
 
     def constraints(self, c: config.Decoding) -> tuple[Constraint, ...]:
         """What may be said in a translation, by these settings."""
-        longest = self.model.config.max_length
-        most = longest if c.max_tokens is None else min(longest, c.max_tokens)
+        from sublayer.generation.constraints import ForcedEnd, constraints_of
+
+        most = self.max_length if c.max_tokens is None else min(self.max_length, c.max_tokens)
         last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
-        constraints = c.constraints.model_copy(update={"forced": self.affixes.forced})
         ends = frozenset({self.affixes.end, *c.end_ids})
-        return constraints_of(constraints, ends, self.model.config.vocab_size, last)
+        return constraints_of(self._forced(c), ends, self.model.config.vocab_size, last)
+
+    def _forced(self, c: config.Decoding) -> config.Constraints:
+        """The constraints that are asked for, and those of the languages."""
+        return c.constraints.model_copy(update={"forced": self.affixes.forced})
 
     def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+        request, alone = self.request(sources, c), self._alone
+        # Constraints are functions of torch's tensors.
+        if alone is not None and c.forced_end is None and self._forced(c) == config.Constraints():
+            batch = Batch(EngineSteps(alone), rows=c.beam)
+            state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps))
+            try:
+                if c.beam == 1:
+                    return greedy_texts(batch, state, request, length_penalty=c.length_penalty)
+                search = BeamSearch(c.beam, c.length_penalty, request.end_ids, c.early_stopping)
+                return best_texts(batch, state, search, request)
+            except NotFinite:
+                pass  # the modules can tell where that begins
+        return self._search_model(sources, request, c)
+
+    def _search_model(
+        self, sources: list[Sequence[int]], request: DecodeRequest, c: config.Decoding
+    ) -> list[list[Hypothesis]]:
+        import torch
+
+        from sublayer.models.batching import padded
+
         source, lengths = padded(sources, self.affixes.pad, self.model.device)
-        request = self.request(sources, c)
         options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": self.constraints(c)}
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
@@ -241,6 +336,8 @@ class Translator:
             )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:
+        from sublayer.generation.alignment import alignments as align
+
         maps = align(
             self.model,
             sources,

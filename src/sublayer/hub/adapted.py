@@ -20,14 +20,12 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import CheckpointError, ConfigError
 from sublayer.files import sha256
+from sublayer.hub.location import ADAPTERS, WEIGHTS
 from sublayer.hub.tensors import read_tensors
 from sublayer.hub.weights import fill, untied
 from sublayer.models import Model, build_model
 from sublayer.models.empty import without_memory
 from sublayer.nn.adapter import adapt, load_adapters, merge
-
-WEIGHTS = "model.safetensors"
-ADAPTERS = "adapter.safetensors"
 
 
 @dataclass(frozen=True)

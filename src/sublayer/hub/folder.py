@@ -6,29 +6,28 @@
     tokenizer.json       as the `tokenizers` library writes it
     recipe.toml          how the model came about
     README.md            the model card
+    engine.bin           what the engine runs of it without torch (hub/engine_file.py): made when needed
 
 Never a pickle, never code.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sublayer import config
-from sublayer.config.load import UNFINISHED, model_file
 from sublayer.errors import CheckpointError, InputError, SublayerError
 from sublayer.fast.decoding import Backend, decoder_backend
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
-from sublayer.hub.adapted import ADAPTERS, WEIGHTS, Adapted, put_on
+from sublayer.hub.adapted import Adapted, put_on
+from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, STEP, WEIGHTS, find, read_description
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
 from sublayer.models import (
@@ -45,25 +44,6 @@ from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
-from sublayer.untrusted import exists, is_file, read_object
-
-FORMAT = 1
-LONGEST_NAME = 120
-"""Letters of a folder's name that are shown where there is no such folder."""
-PARTS = (
-    "config.json",
-    WEIGHTS,
-    ADAPTERS,
-    "tokenizer.json",
-    "sublayer_tokenizer.json",
-    "recipe.toml",
-    "README.md",
-    "test.jsonl",
-    "scores.json",
-    "step.json",
-)
-"""What a model folder may consist of; what else stands in it is the user's, and is never removed."""
-
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -236,7 +216,7 @@ def _read(
     folder: Path, device: str | torch.device, *, merged: bool, allow_nonfinite: bool, above: tuple[Path, ...] = ()
 ) -> ModelBundle:
     """above: the adapters whose base is read."""
-    description = _description(folder)
+    description = read_description(folder)
     try:
         tree = _tree(description["model"], f"{folder / 'config.json'}: model")
         decoding, imported = dict(description["decoding"]), dict(description.get("imported", {}))
@@ -302,56 +282,3 @@ def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Re
     if kind not in config.KINDS:
         raise CheckpointError(f"{where}.kind = {kind!r} is unknown", f"Known: {', '.join(config.KINDS)}.")
     return config.KINDS[kind].parse(data, where)
-
-
-def find(path: Path) -> Path:
-    """Return the model folder at `path`, or the one inside the run folder at `path`.
-
-    For an unfinished run this is the model of the last checkpoint or of an earlier end; the logger "sublayer" warns
-    about it.
-    """
-    file = model_file(path)
-    if file is not None:
-        if file.parent.name == UNFINISHED or is_file(file.parent / STEP):
-            _warn_unfinished(file.parent)
-        return file.parent
-    if exists(path):
-        raise CheckpointError(
-            f"{path} holds no model: there is no config.json in it",
-            "Give a model folder, or a run that has been trained to its end or to a checkpoint.",
-        )
-    shown = str(path)
-    if len(shown) > LONGEST_NAME:
-        # A text where the model should stand; as a path it would be too long for the file system.
-        raise CheckpointError(
-            f"there is no folder {shown[:LONGEST_NAME]!r}…", "A model's folder goes before the text: MODEL TEXT."
-        )
-    raise CheckpointError(f"there is no folder {path}", "Train a model first (`sublayer train RECIPE --out FOLDER`).")
-
-
-@cache
-def _warn_unfinished(folder: Path) -> None:
-    """Say, once for each folder, of which step its model is."""
-    try:
-        step = f"{read_object(folder / STEP)['step']:,}"
-    except (OSError, ValueError, KeyError, TypeError):
-        step = "its last save"
-    if folder.name == UNFINISHED:
-        said, where = "from the checkpoint of step %s; the training has not finished", folder.parent
-    else:
-        said, where = "the model of step %s; its training has gone on since, and has not finished", folder
-    logging.getLogger("sublayer").warning(f"%s: {said}", where, step)
-
-
-STEP = "step.json"
-"""In the model folder of a run that has not ended: {"step": of the model}."""
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    description = read_object(path, remedy="Copy the folder again, whole.")
-    if description.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is not of sublayer's format {FORMAT}", "Update sublayer, or import the checkpoint first."
-        )
-    return description

@@ -12,9 +12,11 @@ from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError
 from sublayer.hub import catalogue, generation_config
 from sublayer.hub.destination import require_apart
+from sublayer.hub.engine_file import write_engine
 from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.hub.gguf import import_gguf
 from sublayer.hub.importing import import_folder
+from sublayer.hub.location import read_description
 from sublayer.hub.resolving import resolve
 from sublayer.tasks import usual_task
 from sublayer.text import Tokenizer
@@ -46,6 +48,9 @@ def pull(
     require_apart(out, [path])
     bundle = read_elsewhere(path, dtype=dtype, unsafe_pickle=unsafe_pickle, allow_nonfinite=allow_nonfinite)
     write(out, bundle, _model_card(what, path, out, bundle))
+    if not allow_nonfinite:
+        bundle.model.eval()
+        write_engine(out, read_description(out), bundle.model)
     return bundle
 
 

@@ -1,8 +1,8 @@
-"""Rows of tokens put together for a model: by length, and padded."""
+"""Rows of tokens put together for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,15 +17,3 @@ def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> 
     width = max(lengths)
     table = [[*row, *[pad_id] * (width - len(row))] for row in rows]
     return torch.tensor(table, dtype=torch.int64, device=device), torch.tensor(lengths, device=device)
-
-
-def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows by falling length, as many at a time as `tokens` allow: what needs most memory comes first."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

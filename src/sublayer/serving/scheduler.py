@@ -21,6 +21,7 @@ import torch
 
 from sublayer.generation.batch import Batch
 from sublayer.generation.loop import ChosenText
+from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, read
 from sublayer.models.batching import padded
@@ -64,6 +65,7 @@ class Scheduler(Generic[S]):
     ) -> None:
         self.limits = BatchLimits() if limits is None else limits
         self._backend, self._device, self._metrics, self._encodes = backend, device, metrics, encodes
+        self._steps = ModelSteps(backend, device)
         self._prefixes = Prefixes(self.limits.prefixes)
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -288,7 +290,7 @@ class Scheduler(Generic[S]):
             for number, text in enumerate(job.texts):
                 self._owners[text] = job, number
         if key not in self._batches:
-            self._batches[key] = Batch(self._backend, self._device, rows=key[0])
+            self._batches[key] = Batch(self._steps, rows=key[0])
         self._batches[key].join(state, texts)
 
     def _step(self, key: Key, batch: Batch[S]) -> None:
@@ -327,7 +329,8 @@ class Scheduler(Generic[S]):
             self._send(job.ticket, Grown(job, number, text.last))
         if text.done:
             self._owners.pop(text)
-            if all(each.done for each in job.texts):
+            job.left -= 1
+            if not job.left:
                 self._finish(job)
 
     def _finish(self, job: Job) -> None:

@@ -118,7 +118,7 @@ def cut_to_fit(translator: Translator, sources: Sequence[str]) -> tuple[list[str
 
     A score of a test set counts every sentence of it: what cannot be read whole is read as far as it can be.
     """
-    room = translator.model.config.max_length - translator.affixes.source.length
+    room = translator.max_length - translator.affixes.source.length
     found: list[str] = []
     cut = 0
     for source, ids in zip(sources, translator.tokenizer.encode(sources), strict=True):

@@ -13,6 +13,8 @@ from sublayer.errors import DataError
 from sublayer.files import write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
+from sublayer.hub.engine_file import write_engine
+from sublayer.hub.location import read_description
 from sublayer.models import Model
 from sublayer.tasks.held_out import write_rows
 from sublayer.tasks.objective import Objective
@@ -62,10 +64,14 @@ class Result:
         write_text(folder / "test.jsonl", write_rows(self.data.splits.test))
 
     def evaluate(self, reporter: Reporter) -> None:
-        """The model in the folder on what was held out; its card says it, and `scores.json` for programs."""
+        """The model in the folder on what was held out; its card says it, and `scores.json` for programs.
+
+        What the engine runs of the model is put beside it.
+        """
         folder, table = self.out / "model", self.data.splits.test
         try:
             model = model_folder.read(folder, self.model.device).model
+            write_engine(folder, read_description(folder), model)
             found = self.data.task.measure(model, self.data.recipe, table, self.data.tokenizer)
         except DataError as error:
             reporter.say(f"not evaluated on what was held out: {error}")

@@ -9,7 +9,7 @@ import twins
 from laws.models import build
 from sublayer.errors import InputError
 from sublayer.fast.decoding.runner import Runner, runner_for
-from sublayer.fast.engine import engine, library
+from sublayer.fast.engine import engine, executable, library
 from sublayer.models import EncoderDecoder
 
 SOURCE = torch.tensor([[2, 3, 4, 5]])
@@ -55,7 +55,8 @@ def test_without_the_engine_modules_run_and_one_line_says_so(
 
     own = model()
     expected = logits(own)
-    monkeypatch.setattr(engine, "library", missing)
+    for asking in (engine, executable):
+        monkeypatch.setattr(asking, "library", missing)
     library.say_once.cache_clear()
     runner = Runner(own)
     assert torch.equal(logits(runner), expected)

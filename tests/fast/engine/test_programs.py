@@ -14,8 +14,7 @@ from config.covering import covering
 from laws.models import build
 from sublayer import config, fast, laws
 from sublayer.fast.decoding.runner import Runner
-from sublayer.fast.engine.engine import Engine, Matrices
-from sublayer.fast.engine.library import FORMATS
+from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.fast.engine.program import placed
 from sublayer.models import DecoderOnly, EncoderDecoder
 from sublayer.nn.feed_forward import PositionWise
@@ -108,5 +107,5 @@ def test_four_bits_leave_the_vocabulary_in_int8_and_what_does_not_come_in_32s_in
     x = program.linear(x, square)
     program.linear(x.columns(0, 24), odd)
     program.mark("logits", program.linear(x, table))
-    formats = [each.format for each in Engine(program, Matrices("int4"), 1)._matrices]
-    assert formats == [FORMATS[name] for name in ("int8", "int4", "float32", "int8")]
+    formats = [matrix.kept_as for matrix in executable(program, Matrices("int4")).matrices]
+    assert formats == ["int8", "int4", "float32", "int8"]

@@ -8,8 +8,10 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.guard import Guard
-from sublayer.fast.engine.engine import Engine, Inputs, Matrices
+from sublayer.fast.decoding.tensors import Inputs, run
+from sublayer.fast.engine.engine import Engine
 from sublayer.fast.engine.library import Unavailable, say_once
+from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import EncoderOnly
 
@@ -47,7 +49,7 @@ class EncoderRunner:
         if guard is None or engine is None or not guard.may_step:
             return self.model(tokens, lengths, token_type_ids)
         self.model.require_length(tokens)
-        states = engine.run(tokens, "states", Inputs(lengths=lengths))
+        states = run(engine, tokens, "states", Inputs(lengths=lengths))
         return self.model.answer(states.view(*tokens.shape, -1), lengths)
 
     def __reduce__(self) -> tuple[type[EncoderRunner], tuple[EncoderOnly, config.Weights | None]]:
@@ -70,5 +72,5 @@ class EncoderRunner:
     def _make(self, guard: Guard) -> tuple[Guard, int, Engine]:
         threads = torch.get_num_threads()
         with torch.no_grad():
-            engine = Engine(self.model.lower(), Matrices(self.weights or "float32"), threads)
+            engine = Engine(executable(self.model.lower(), Matrices(self.weights or "float32")), threads)
         return guard, threads, engine

@@ -19,8 +19,10 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.guard import Guard
-from sublayer.fast.engine.engine import Engine, Inputs, Matrices
+from sublayer.fast.decoding.tensors import Inputs, best, run
+from sublayer.fast.engine.engine import Engine
 from sublayer.fast.engine.library import Unavailable, say_once
+from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
@@ -108,7 +110,7 @@ class Runner:
         programs = self._programs
         if programs is None or not isinstance(state, DecoderState) or not programs.guard.may_step:
             return cast("DecoderBackend[AnyState]", self.model).step(tokens, state)
-        return programs.decoding.run(tokens, "logits", programs.inputs(state, tokens)).view(*tokens.shape, -1)
+        return run(programs.decoding, tokens, "logits", programs.inputs(state, tokens)).view(*tokens.shape, -1)
 
     def best(self, tokens: Tensor, state: AnyState, count: int) -> tuple[Tensor, Tensor] | None:
         """Feed a token a row as `step` does; what may follow, or None where the modules step, which feeds nothing.
@@ -119,13 +121,13 @@ class Runner:
         programs = self._programs
         if programs is None or not isinstance(state, DecoderState) or not programs.guard.may_step:
             return None
-        return programs.decoding.best(tokens, "logits", programs.inputs(state, tokens), count)
+        return best(programs.decoding, tokens, "logits", programs.inputs(state, tokens), count)
 
     def read(self, tokens: Tensor, state: AnyState) -> None:
         """Feed tokens without asking for logits. Shape: tokens [B, n] int64."""
         programs = self._programs
         if programs is not None and isinstance(state, DecoderState) and programs.guard.may_step:
-            programs.decoding.run(tokens, "hidden", programs.inputs(state, tokens))
+            run(programs.decoding, tokens, "hidden", programs.inputs(state, tokens))
         elif isinstance(self.model, DecoderOnly) and isinstance(state, DecoderState):
             self.model.read(tokens, state)
         else:
@@ -151,9 +153,9 @@ class _Programs:
         """Make the engines, for the number of threads that torch has now. Matrices that are packed already stay so."""
         model, self.threads = self.model, torch.get_num_threads()
         with torch.no_grad():
-            self.decoding = Engine(model.lower(), self.matrices, self.threads)
+            self.decoding = Engine(executable(model.lower(), self.matrices), self.threads)
             encoder = model.lower_encoder() if isinstance(model, EncoderDecoder) else None
-            self.encoding = None if encoder is None else Engine(encoder, self.matrices, self.threads)
+            self.encoding = None if encoder is None else Engine(executable(encoder, self.matrices), self.threads)
 
     def start(
         self, model: EncoderDecoder, source: Tensor, lengths: Tensor | None, num_beams: int, capacity: int | None
@@ -167,7 +169,7 @@ class _Programs:
         memory: list[KeysValues] = [(torch.empty(shape), torch.empty(shape)) for shape in shapes]
         assert self.encoding is not None
         parts = [part for pair in memory for part in pair]
-        self.encoding.run(source, None, Inputs(lengths=lengths, memory=parts))
+        run(self.encoding, source, None, Inputs(lengths=lengths, memory=parts))
         capacity = most if capacity is None else min(capacity, most)
         cache = KeyValueCache(
             layers=len(decoder.layers), rows=count * num_beams, heads=decoder.cache_heads, capacity=capacity,

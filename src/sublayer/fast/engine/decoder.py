@@ -1,0 +1,130 @@
+"""An encoder-decoder that the engine runs alone, from its file: the step contract over numpy, without torch.
+
+What a step computes is what `fast/decoding/runner.py` has the engine compute, to the bit; the state keeps the same
+arrays (`nn/cache.py`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sublayer.fast.engine.engine import Addresses, Engine, addresses_of
+from sublayer.fast.engine.file import EngineFile
+from sublayer.fast.engine.threads import threads
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class EngineState:
+    """What is remembered between two steps; see `DecoderState`.
+
+    cache: [layers, 2, B * num_beams, G, C, d]. memory: keys, then values, of each layer's source, [B, G, S, d].
+    lengths: of the sources, [B]; None where all are as long as the longest.
+    """
+
+    def __init__(self, cache: Floats, memory: list[Floats], lengths: Integers | None, num_beams: int) -> None:
+        self.cache, self.memory, self.lengths, self.num_beams = cache, memory, lengths, num_beams
+        self.length = 0
+        self._look()
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Row i goes on from what row `rows[i]` was; both must belong to the same sentence."""
+        # Of beams the best often goes on in its own row: only what changes is copied.
+        changed = [row for row, taken in enumerate(rows) if row != taken]
+        taken = [rows[row] for row in changed]
+        for layer in self.cache:
+            held = layer[:, :, :, : self.length]
+            held[:, changed] = held[:, taken]
+
+    def keep(self, sentences: Sequence[int]) -> None:
+        """Go on with these sentences only."""
+        rows = [sentence * self.num_beams + each for sentence in sentences for each in range(self.num_beams)]
+        self.cache = self.cache[:, :, rows]
+        self.memory = [part[list(sentences)] for part in self.memory]
+        self.lengths = None if self.lengths is None else self.lengths[list(sentences)]
+        self._look()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the next step reads and writes."""
+        self._addresses.held = self.length
+        return self._addresses
+
+    def _look(self) -> None:
+        self._pointers = addresses_of([part.ctypes.data for part in self.memory])
+        self._addresses = Addresses(
+            cache=self.cache.ctypes.data,
+            capacity=self.cache.shape[4],
+            memory=ctypes.addressof(self._pointers),
+            sources=self.memory[0].shape[0],
+            source_length=self.memory[0].shape[2],
+            source_lengths=None if self.lengths is None else self.lengths.ctypes.data,
+        )
+
+
+class EngineDecoder:
+    """Runs the programs of a file.
+
+    Raises:
+        Unavailable: there is no engine here. InputError: the instruction set that is asked for is not to be had.
+    """
+
+    def __init__(self, file: EngineFile) -> None:
+        self.file, self.geometry = file, file.geometry
+        self._make_engines()
+
+    def _make_engines(self) -> None:
+        self.threads = threads()
+        self._decoding = Engine(self.file.programs["decoding"], self.threads)
+        self._encoding = Engine(self.file.programs["encoding"], self.threads)
+
+    def start(self, sources: Sequence[Sequence[int]], pad: int, *, num_beams: int, capacity: int) -> EngineState:
+        """Read the sources, of which none is longer than the model's positions, and begin.
+
+        Args:
+            pad: a token to fill up shorter ones. capacity: tokens that will be fed at most.
+        """
+        if self.threads != threads():
+            self._make_engines()
+        g, count, size = self.geometry, len(sources), max(map(len, sources))
+        if not 0 < min(map(len, sources)) <= size <= g.max_length:
+            raise ValueError(f"a source has {size} tokens, and the model {g.max_length} positions")
+        tokens = np.full((count, size), pad, np.int64)
+        for row, source in zip(tokens, sources, strict=True):
+            row[: len(source)] = source
+        lengths = np.array([len(source) for source in sources], np.int64)
+        # Equal lengths need no mask.
+        ragged = lengths if lengths.min() < size else None
+        memory = [np.empty((count, groups, size, width), np.float32) for groups, width in g.sources for _ in range(2)]
+        pointers = addresses_of([part.ctypes.data for part in memory])
+        given = Addresses(
+            lengths=None if ragged is None else ragged.ctypes.data,
+            memory=ctypes.addressof(pointers),
+            sources=count,
+            source_length=size,
+        )
+        self._encoding.call(tokens.ctypes.data, count, size, None, given)
+        shape = g.layers, 2, count * num_beams, g.groups, min(capacity, g.max_length), g.width
+        return EngineState(np.empty(shape, np.float32), memory, ragged, num_beams)
+
+    def best(self, tokens: Sequence[int], state: EngineState, count: int) -> tuple[Floats, Integers]:
+        """Feed a token a row; what may follow.
+
+        Shape: -> the log-probabilities [R, count] of the most probable tokens, largest first, and the tokens.
+        """
+        fed, count = np.array(tokens, np.int64), min(count, self.geometry.vocabulary)
+        rows, capacity = state.cache.shape[2], state.cache.shape[4]
+        if len(fed) != rows or state.length >= capacity:
+            raise ValueError(f"{len(fed)} tokens after {state.length}, and the cache has {rows} rows of {capacity}")
+        logs, places = np.empty((len(fed), count), np.float32), np.empty((len(fed), count), np.int64)
+        self._decoding.call(
+            fed.ctypes.data, rows, 1, "logits", state.addresses,
+            best=count, best_columns=places.ctypes.data, best_logs=logs.ctypes.data,
+        )  # fmt: skip
+        state.length += 1
+        return logs, places

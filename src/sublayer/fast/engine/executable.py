@@ -1,0 +1,74 @@
+"""A program in the form that the engine runs and a file keeps: numbers, packed matrices and tables. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sublayer.fast.engine.library import FORMATS, library
+
+ALIGNED = 64
+"""Bytes that matrices begin at multiples of."""
+TABLES = "weight", "bias", "table", "table2"
+"""The settings of an operation that point to numbers."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Matrix:
+    """A matrix [out, columns] in the format `kept_as`, as the products read it. data: uint8, aligned."""
+
+    kept_as: str
+    out: int
+    columns: int
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a program may be left: after `count` operations, with what stands in the table of `width` columns."""
+
+    count: int
+    table: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Executable:
+    """A program, its buffers placed in tables of these widths.
+
+    operations: of each the fields of `Op` (`cpp/engine.h`) by name: code, activation and flags by their names; `matrix`
+    counts in `matrices`, and what points to numbers counts in `arrays`, of float32.
+    """
+
+    operations: Sequence[Mapping[str, Any]]
+    matrices: Sequence[Matrix]
+    arrays: Sequence[NDArray[np.float32]]
+    widths: Sequence[int]
+    marks: Mapping[str, Mark]
+
+
+def bytes_of(kept_as: str, out: int, columns: int) -> int:
+    """What a matrix takes once packed; 0 where it cannot be kept so."""
+    return library().matrix_bytes(FORMATS[kept_as], out, columns)
+
+
+def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
+    """Round and lay out a matrix. Whole numbers have a scale for 32 columns, so one whose columns do not come in 32s
+    stays in float32: only the smallest have such.
+
+    Shape: numbers [out, columns], side by side.
+    """
+    out, columns = numbers.shape
+    size = bytes_of(kept_as, out, columns)
+    if not size:
+        kept_as = "float32"
+        size = bytes_of(kept_as, out, columns)
+    memory = np.empty(size + ALIGNED, np.uint8)
+    begin = -memory.ctypes.data % ALIGNED
+    data = memory[begin : begin + size]
+    library().matrix_pack(FORMATS[kept_as], out, columns, numbers.ctypes.data, data.ctypes.data)
+    return Matrix(kept_as, out, columns, data)

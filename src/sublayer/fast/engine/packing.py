@@ -1,0 +1,94 @@
+"""From what a model lowers itself to, to what the engine runs: matrices packed in a weight format, buffers placed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sublayer.fast.engine.executable import Executable, Mark, Matrix, packed
+from sublayer.fast.engine.program import Operation, Program, numbers, placed
+
+
+class Matrices:
+    """The packed matrices of the programs of one model; one that several operations use is packed once.
+
+    Args:
+        kept_as: the weight format of those that need not be precise.
+    """
+
+    def __init__(self, kept_as: str) -> None:
+        self.kept_as = kept_as
+        self._packed: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Matrix]] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(matrix.data.nbytes for _, matrix in self._packed.values())
+
+    def pack(self, weight: Tensor, kept_as: str) -> Matrix:
+        key = weight.data_ptr(), tuple(weight.shape), kept_as
+        if key not in self._packed:
+            self._packed[key] = weight, packed(numbers(weight).numpy(), kept_as)
+        return self._packed[key][1]
+
+
+def executable(program: Program, matrices: Matrices) -> Executable:
+    """The program with its matrices packed in `matrices`.
+
+    Raises:
+        Unavailable: there is no engine here.
+    """
+    return _Executables(program, matrices).made()
+
+
+class _Executables:
+    def __init__(self, program: Program, matrices: Matrices) -> None:
+        self.program, self.kept = program, matrices
+        self.tables, self.widths = placed(program)
+        self.matrices: list[Matrix] = []
+        self.arrays: list[NDArray[np.float32]] = []
+        self.place_of: dict[tuple[int, tuple[int, ...]], int] = {}
+        _, logits = program.marks.get("logits", (0, None))
+        self.of_vocabulary = {id(o) for o in program.operations if o.code == "embed" or o.out is logits}
+
+    def made(self) -> Executable:
+        operations = [self.operation(each) for each in self.program.operations]
+        marks = {
+            name: Mark(count, self.tables[x.number], self.widths[self.tables[x.number]])
+            for name, (count, x) in self.program.marks.items()
+        }
+        return Executable(operations, self.matrices, self.arrays, self.widths, marks)
+
+    def operation(self, operation: Operation) -> dict[str, Any]:
+        source = operation.source if operation.source is not None else operation.out
+        fields: dict[str, Any] = {
+            "code": operation.code,
+            "flags": sorted(operation.flags),
+            "activation": operation.activation,
+            "in_": self.tables[source.number],
+            "out": self.tables[operation.out.number],
+            "column": source.column,
+            "width": source.width,
+            "out_column": operation.out.column,
+            "matrix": len(self.matrices),
+        }
+        # Four bits are too few to tell the tokens of a vocabulary apart; llama.cpp keeps them in more, too.
+        kept_as = "int8" if self.kept.kept_as == "int4" and id(operation) in self.of_vocabulary else self.kept.kept_as
+        for index, matrix in enumerate(operation.matrices):
+            self.matrices.append(self.kept.pack(matrix, "float32" if index < operation.precise else kept_as))
+        for name, value in operation.settings.items():
+            if isinstance(value, Tensor):
+                fields[name] = self.array(value)
+            elif value is not None:
+                fields[name] = value
+        return fields
+
+    def array(self, tensor: Tensor) -> int:
+        """The place of its numbers; tables that layers share are there once."""
+        key = tensor.data_ptr(), tuple(tensor.shape)
+        if key not in self.place_of:
+            self.place_of[key] = len(self.arrays)
+            self.arrays.append(numbers(tensor).numpy())
+        return self.place_of[key]

@@ -1,0 +1,46 @@
+"""The steps of a decoder backend, with torch: lists to tensors, and the numbers back."""
+
+from __future__ import annotations
+
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from sublayer.generation.batch import Ranked
+from sublayer.models.backend import DecoderBackend, S, ranked
+
+
+class ModelSteps(Generic[S]):
+    """See `Steps`. device: where the backend's tensors are."""
+
+    def __init__(self, model: DecoderBackend[S], device: torch.device) -> None:
+        self.model, self.device = model, device
+
+    def rank(self, tokens: list[int], state: S, count: int) -> Ranked | None:
+        """See `Steps`."""
+        best = ranked(self.model, self._tensor(tokens).unsqueeze(1), state, count)
+        return None if best is None else Ranked(*(part.numpy(force=True) for part in best))
+
+    def logits(self, tokens: list[int], state: S) -> Tensor:
+        """See `Steps`."""
+        return self.model.step(self._tensor(tokens).unsqueeze(1), state)[:, -1].float()
+
+    def reorder(self, state: S, rows: list[int]) -> None:
+        """See `Steps`."""
+        state.reorder(self._tensor(rows))
+
+    def keep(self, state: S, sentences: list[int]) -> None:
+        """See `Steps`."""
+        state.keep(self._tensor(sentences))
+
+    def replace(self, state: S, sentences: list[int], other: S) -> None:
+        """See `Steps`."""
+        state.replace(self._tensor(sentences), other)
+
+    def join(self, state: S, other: S) -> None:
+        """See `Steps`."""
+        state.join(other)
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.device)
