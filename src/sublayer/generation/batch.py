@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sublayer.errors import SublayerError
 
 StateT = TypeVar("StateT")
+Taken = TypeVar("Taken", contravariant=True)
+"""A state, as who computes steps takes it."""
 
 
 class Ranked(NamedTuple):
@@ -52,24 +54,24 @@ class Offer:
     ranked: Ranked | None = None
 
 
-class Steps(Protocol[StateT]):
+class Steps(Protocol[Taken]):
     """What computes the steps of a batch, and what a batch does to a state; see `State` in `models/backend.py`.
 
     rank: feed a token a row, and say what is most probable, `count` tokens a row at most; None, and nothing fed, where
     only logits can be had. logits: feed a token a row; float32 [R, V].
     """
 
-    def rank(self, tokens: list[int], state: StateT, count: int) -> Ranked | None: ...
+    def rank(self, tokens: list[int], state: Taken, count: int) -> Ranked | None: ...
 
-    def logits(self, tokens: list[int], state: StateT) -> Tensor: ...
+    def logits(self, tokens: list[int], state: Taken) -> Tensor: ...
 
-    def reorder(self, state: StateT, rows: list[int]) -> None: ...
+    def reorder(self, state: Taken, rows: list[int]) -> None: ...
 
-    def keep(self, state: StateT, sentences: list[int]) -> None: ...
+    def keep(self, state: Taken, sentences: list[int]) -> None: ...
 
-    def replace(self, state: StateT, sentences: list[int], other: StateT) -> None: ...
+    def replace(self, state: Taken, sentences: list[int], other: Taken) -> None: ...
 
-    def join(self, state: StateT, other: StateT) -> None: ...
+    def join(self, state: Taken, other: Taken) -> None: ...
 
 
 class Search(Protocol):
