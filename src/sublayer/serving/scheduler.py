@@ -327,7 +327,8 @@ class Scheduler(Generic[S]):
             self._send(job.ticket, Grown(job, number, text.last))
         if text.done:
             self._owners.pop(text)
-            if all(each.done for each in job.texts):
+            job.left -= 1
+            if not job.left:
                 self._finish(job)
 
     def _finish(self, job: Job) -> None:
