@@ -24,7 +24,8 @@ class Job:
     marker. source: what an encoder reads, where there is one. search, limit, end_ids: how it goes on, for how many
     tokens at most, and which tokens end it. streams: what the randomness of each of its texts comes from; as many texts
     are made. stopped: told the text's number and its new token; says whether it ends there. scored: also tell the
-    log-probabilities of the prompt's own tokens, with so many of the most probable.
+    log-probabilities of the prompt's own tokens, with so many of the most probable. left: of its texts, those whose end
+    was not told yet.
     """
 
     prompt: list[int]
@@ -37,6 +38,7 @@ class Job:
     scored: int | None = None
     ticket: Ticket = field(init=False, repr=False)
     texts: Sequence[BeamText | ChosenText] = field(default=(), repr=False)
+    left: int = 0
 
     @property
     def rows(self) -> int:
@@ -55,7 +57,7 @@ class Job:
 
     def make_texts(self) -> Sequence[BeamText | ChosenText]:
         """Its texts, as a batch takes them."""
-        search = self.search
+        self.left, search = len(self.streams), self.search
         if isinstance(search, BeamSearch):
             self.texts = [BeamText(search, self.prompt, self.limit)]
             return self.texts
