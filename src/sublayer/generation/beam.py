@@ -67,18 +67,18 @@ def best_texts(
     """Search a batch that has begun with `beam` rows a sentence; as `beam_search`."""
     sentences = [_Sentence(limit, beam, length_penalty, early_stopping) for limit in request.steps]
     alive = list(range(len(sentences)))
-    feed = [first for first in request.first for _ in range(beam)]
+    fed: list[int] = [first for first in request.first for _ in range(beam)]
     looked_at = max(2, 1 + len(request.end_ids)) * beam
     # Every hypothesis begins alike: all but the first are out of the race until they differ.
     scores = np.full((len(alive), beam), -np.inf, np.float32)
     scores[:, 0] = 0.0
     while True:
-        ranked = batch.rank(feed, looked_at)
+        ranked = batch.rank(fed, looked_at)
         if np.isnan(ranked.own).any():
             batch.refuse(sentences[alive[0]].length)
         totals, origins, tokens, gains = _continuations(ranked, scores, looked_at)
         rows: list[int] = []
-        feed = []
+        following: list[int] = []
         next_scores: list[list[float]] = []
         staying: list[int] = []
         for place, index in enumerate(alive):
@@ -86,7 +86,7 @@ def best_texts(
                 totals[place], origins[place], tokens[place], gains[place], request.end_ids
             )
             rows += [place * beam + origin for origin, _, _ in going_on]
-            feed += [token for _, token, _ in going_on]
+            following += [token for _, token, _ in going_on]
             next_scores.append([total for _, _, total in going_on])
             if not sentences[index].done:
                 staying.append(place)
@@ -98,9 +98,10 @@ def best_texts(
         # Dropping a sentence copies the cache, so it waits until a quarter are done.
         if len(staying) <= 0.75 * len(alive):
             batch.keep(staying)
-            feed = [token for place in staying for token in feed[place * beam : (place + 1) * beam]]
+            following = [token for place in staying for token in following[place * beam : (place + 1) * beam]]
             scores = scores[staying]
             alive = [alive[place] for place in staying]
+        fed = following
     return [sentence.ranked() for sentence in sentences]
 
 
@@ -115,7 +116,8 @@ def _continuations(
     """
     batch, each = scores.shape[0], ranked.tokens.shape[1]
     offered = (scores.reshape(-1, 1) + ranked.gained).reshape(batch, -1)
-    place, row = _highest(offered, count), np.arange(batch)[:, None]
+    place: Places = _highest(offered, count)
+    row: Places = np.arange(batch).reshape(-1, 1)
     return (
         offered[row, place].tolist(),
         (place // each).tolist(),

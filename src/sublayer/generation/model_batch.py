@@ -16,6 +16,7 @@ from sublayer.generation.request import DecodeRequest
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, ranked
 
+
 class ModelBatch(Generic[S]):
     """The sentences of a request, begun: see `Batch`.
 

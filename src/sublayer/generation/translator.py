@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sublayer import config
+from sublayer.config.decoding import Constraints, Decoding
 from sublayer.errors import InputError
 from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.generation.beam import beam_search, best_texts
@@ -89,7 +89,7 @@ class Deferred:
         self._made: Translator | None = None
 
     def translator(self) -> Translator:
-        """The translator that has the model. From now on there may be changes in it that the engine knows nothing of."""
+        """The translator that has the model, which may be changed from now on: the engine answers no more."""
         if self._made is None:
             self._made, self.engine = self._read(), None
         return self._made
@@ -106,7 +106,7 @@ class Translator:
         self,
         model: SequenceToSequence,
         tokenizer: Tokenizer,
-        decoding: config.Decoding,
+        decoding: Decoding,
         *,
         backend: DecoderBackend[Any] | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class Translator:
         self._take(model.eval(), backend)
 
     @classmethod
-    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: config.Decoding) -> Translator:
+    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: Decoding) -> Translator:
         """A translator whose model is not read yet; it gives the same translations as with its model."""
         made = cls.__new__(cls)
         made.tokenizer, made.decoding, made._deferred = tokenizer, decoding, found
@@ -160,12 +160,12 @@ class Translator:
         return self.model.config.max_length if alone is None else alone.geometry.max_length
 
     def with_decoding(self, **changes: Any) -> Translator:
-        """Return a translator of the same model with other defaults, fields of `config.Decoding`.
+        """Return a translator of the same model with other defaults, fields of `Decoding`.
 
         Raises:
             ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
-        decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
+        decoding = Decoding.parse({**self.decoding.plain(), **changes}, "translate")
         if self._deferred is not None:
             return Translator.deferred(self._deferred, self.tokenizer, decoding)
         other = Translator.__new__(Translator)
@@ -266,18 +266,18 @@ class Translator:
                 found[row] = best
         return found
 
-    def _decoding(self, beam: int | None, length_penalty: float | None) -> config.Decoding:
+    def _decoding(self, beam: int | None, length_penalty: float | None) -> Decoding:
         given = {"beam": beam, "length_penalty": length_penalty}
         told = {name: value for name, value in given.items() if value is not None}
-        return config.Decoding.parse({**self.decoding.plain(), **told}, "translate")
+        return Decoding.parse({**self.decoding.plain(), **told}, "translate")
 
     def _searched(
-        self, sources: Sequence[Sequence[int]], decoding: config.Decoding, batch_tokens: int
+        self, sources: Sequence[Sequence[int]], decoding: Decoding, batch_tokens: int
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
         for rows in by_length([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
-    def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+    def _search_batch(self, sources: list[Sequence[int]], c: Decoding) -> list[list[Hypothesis]]:
         affixes, longest = self.affixes, self.max_length
         request = DecodeRequest(
             first=[affixes.start] * len(sources),
@@ -287,7 +287,7 @@ class Translator:
         constraints = c.constraints.model_copy(update={"forced": affixes.forced})
         alone = self._alone
         # Constraints are functions of torch's tensors.
-        if alone is not None and c.forced_end is None and constraints == config.Constraints():
+        if alone is not None and c.forced_end is None and constraints == Constraints():
             try:
                 batch = EngineBatch(alone, sources, affixes.pad, request, num_beams=c.beam)
                 if c.beam == 1:
@@ -300,7 +300,7 @@ class Translator:
         return self._search_model(sources, request, constraints, c)
 
     def _search_model(
-        self, sources: list[Sequence[int]], request: DecodeRequest, constraints: config.Constraints, c: config.Decoding
+        self, sources: list[Sequence[int]], request: DecodeRequest, constraints: Constraints, c: Decoding
     ) -> list[list[Hypothesis]]:
         import torch
 
