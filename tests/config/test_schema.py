@@ -12,8 +12,9 @@ import pytest
 
 from config.fitting import fitted
 from sublayer.config import KINDS, PRESETS, Attention, Recipe
+from sublayer.config.descriptions import field_descriptions
 from sublayer.config.load import dump_toml, recipes_folder, shipped_recipes
-from sublayer.config.schema import field_descriptions, recipe_schema
+from sublayer.config.schema import recipe_schema
 
 SCHEMA = recipe_schema()
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from sublayer.config import PRESETS, Decoding, Model, Training
-from sublayer.config.load import load_recipe, model_file, read_toml, resolve, shipped_recipes
+from sublayer.config.folders import model_file
+from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
 from sublayer.errors import CheckpointError, ConfigError, nearest
 from sublayer.untrusted import expanded, is_file, is_folder, read_object

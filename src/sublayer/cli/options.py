@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from sublayer.config.descriptions import field_descriptions
 from sublayer.config.part import Part
-from sublayer.config.schema import field_descriptions
 
 OWN = "the model's own"
 Told = dict[str, Any]

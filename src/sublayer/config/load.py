@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import tomli_w
 
+from sublayer.config.folders import model_file
 from sublayer.config.former_names import with_present_names
 from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
@@ -20,9 +21,6 @@ from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_ki
 from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
 from sublayer.untrusted import expanded, is_file, is_folder, read_bytes, read_object
-
-UNFINISHED = "unfinished"
-"""Folder in a run's folder that holds the model of its last checkpoint, as long as the run has not ended."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,6 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
     expanded, problems = _expanded(with_tokenizer_type(overridden(data, chosen[-1:])))
     return overridden(expanded, read), problems
-
-
-def model_file(path: Path) -> Path | None:
-    """The config.json of the model folder `path`, or of the run folder `path`; None where there is none."""
-    files = (path / folder / "config.json" for folder in ("", "model", UNFINISHED))
-    return next((file for file in files if is_file(file)), None)
 
 
 def dump_toml(recipe: Part) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from sublayer.config.cost import total_parameters
+from sublayer.config.descriptions import field_descriptions
 from sublayer.config.model import (
     CELLS,
     KINDS,
@@ -102,21 +101,6 @@ def _describe(schema: dict[str, Any], part: type[BaseModel]) -> None:
     """Give every field what the docstring of `part` says of it."""
     for name, text in field_descriptions(part.__doc__ or "", part.model_fields).items():
         schema["properties"][name].setdefault("description", text)
-
-
-def field_descriptions(doc: str, names: Iterable[str]) -> dict[str, str]:
-    """What a docstring says of each field in the form "name: text" or "name, other: text".
-
-    A text ends where the next field's begins, or at an empty line.
-    """
-    name = "|".join(f"`?{name}`?" for name in sorted(names, key=len, reverse=True))
-    found: dict[str, str] = {}
-    for paragraph in re.split(r"\n\s*\n", doc):
-        marks = list(re.finditer(rf"(?:(?<=\s)|^)((?:{name})(?:, (?:{name}))*):\s", paragraph))
-        for mark, following in zip(marks, [*marks, None][1:], strict=True):
-            text = " ".join(paragraph[mark.end() : following.start() if following else None].split())
-            found |= dict.fromkeys((each.strip("`") for each in mark[1].split(", ")), text)
-    return found
 
 
 def _relaxed(node: Any, names: set[str]) -> Any:

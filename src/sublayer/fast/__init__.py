@@ -2,7 +2,8 @@
 
 Here is the door that the parts of a model (`sublayer.nn`) and the losses come through. They say what is to be computed,
 and get the numbers of the plain way, but for the last bits. What steps a whole decoder without its modules stands above
-the models, in `fast/decoding/`; what runs without torch, in `fast/engine/`, so the door is opened when it is first used.
+the models, in `fast/decoding/`. The engine (`fast/engine/`) runs without torch, so the door is opened when it is first
+used.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder, SequenceToSequence
 from sublayer.models.batching import padded
-from sublayer.text.batching import by_length
 from sublayer.models.evaluating import evaluating
 from sublayer.nn.tap import Tap
+from sublayer.text.batching import by_length
 
 TOKENS = 4000
 """Of sources and targets together, read at a time."""

@@ -28,8 +28,8 @@ from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, s
 from sublayer.models import DecoderOnly
 from sublayer.models.backend import DecoderBackend, S
 from sublayer.models.batching import padded
-from sublayer.text.batching import by_length
 from sublayer.text import Tokenizer
+from sublayer.text.batching import by_length
 
 
 class ChatTokenizer(Protocol):

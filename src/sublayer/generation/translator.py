@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sublayer import config
+from sublayer.config.decoding import Constraints, Decoding
 from sublayer.errors import InputError
 from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.generation.batch import Batch
@@ -92,7 +92,7 @@ class Deferred:
         self._made: Translator | None = None
 
     def translator(self) -> Translator:
-        """The translator that has the model. From now on there may be changes in it that the engine knows nothing of."""
+        """The translator that has the model, which may be changed from now on: the engine answers no more."""
         if self._made is None:
             self._made, self.engine = self._read(), None
         return self._made
@@ -109,7 +109,7 @@ class Translator:
         self,
         model: SequenceToSequence,
         tokenizer: Tokenizer,
-        decoding: config.Decoding,
+        decoding: Decoding,
         *,
         backend: DecoderBackend[Any] | None = None,
     ) -> None:
@@ -119,7 +119,7 @@ class Translator:
         self._take(model.eval(), backend)
 
     @classmethod
-    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: config.Decoding) -> Translator:
+    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: Decoding) -> Translator:
         """A translator whose model is not read yet; it gives the same translations as with its model."""
         made = cls.__new__(cls)
         made.tokenizer, made.decoding, made._deferred = tokenizer, decoding, found
@@ -163,12 +163,12 @@ class Translator:
         return self.model.config.max_length if alone is None else alone.geometry.max_length
 
     def with_decoding(self, **changes: Any) -> Translator:
-        """Return a translator of the same model with other defaults, fields of `config.Decoding`.
+        """Return a translator of the same model with other defaults, fields of `Decoding`.
 
         Raises:
             ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
-        decoding = config.Decoding.parse({**self.decoding.plain(), **changes}, "translate")
+        decoding = Decoding.parse({**self.decoding.plain(), **changes}, "translate")
         if self._deferred is not None:
             return Translator.deferred(self._deferred, self.tokenizer, decoding)
         other = Translator.__new__(Translator)
@@ -269,18 +269,18 @@ class Translator:
                 found[row] = best
         return found
 
-    def _decoding(self, beam: int | None, length_penalty: float | None) -> config.Decoding:
+    def _decoding(self, beam: int | None, length_penalty: float | None) -> Decoding:
         given = {"beam": beam, "length_penalty": length_penalty}
         told = {name: value for name, value in given.items() if value is not None}
-        return config.Decoding.parse({**self.decoding.plain(), **told}, "translate")
+        return Decoding.parse({**self.decoding.plain(), **told}, "translate")
 
     def _searched(
-        self, sources: Sequence[Sequence[int]], decoding: config.Decoding, batch_tokens: int
+        self, sources: Sequence[Sequence[int]], decoding: Decoding, batch_tokens: int
     ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
         for rows in by_length([len(ids) for ids in sources], max(1, batch_tokens // decoding.beam)):
             yield rows, self._search_batch([sources[row] for row in rows], decoding)
 
-    def request(self, sources: Sequence[Sequence[int]], c: config.Decoding) -> DecodeRequest:
+    def request(self, sources: Sequence[Sequence[int]], c: Decoding) -> DecodeRequest:
         """Where the translations of these sources begin and end, by these settings."""
         affixes, longest = self.affixes, self.max_length
         return DecodeRequest(
@@ -289,7 +289,7 @@ class Translator:
             steps=[min(longest, c.room(len(ids))) for ids in sources],
         )
 
-    def constraints(self, c: config.Decoding) -> tuple[Constraint, ...]:
+    def constraints(self, c: Decoding) -> tuple[Constraint, ...]:
         """What may be said in a translation, by these settings."""
         from sublayer.generation.constraints import ForcedEnd, constraints_of
 
@@ -298,14 +298,14 @@ class Translator:
         ends = frozenset({self.affixes.end, *c.end_ids})
         return constraints_of(self._forced(c), ends, self.model.config.vocab_size, last)
 
-    def _forced(self, c: config.Decoding) -> config.Constraints:
+    def _forced(self, c: Decoding) -> Constraints:
         """The constraints that are asked for, and those of the languages."""
         return c.constraints.model_copy(update={"forced": self.affixes.forced})
 
-    def _search_batch(self, sources: list[Sequence[int]], c: config.Decoding) -> list[list[Hypothesis]]:
+    def _search_batch(self, sources: list[Sequence[int]], c: Decoding) -> list[list[Hypothesis]]:
         request, alone = self.request(sources, c), self._alone
         # Constraints are functions of torch's tensors.
-        if alone is not None and c.forced_end is None and self._forced(c) == config.Constraints():
+        if alone is not None and c.forced_end is None and self._forced(c) == Constraints():
             batch = Batch(EngineSteps(alone), rows=c.beam)
             state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps))
             try:
@@ -318,7 +318,7 @@ class Translator:
         return self._search_model(sources, request, c)
 
     def _search_model(
-        self, sources: list[Sequence[int]], request: DecodeRequest, c: config.Decoding
+        self, sources: list[Sequence[int]], request: DecodeRequest, c: Decoding
     ) -> list[list[Hypothesis]]:
         import torch
 

@@ -70,9 +70,7 @@ def write_engine(
     return False
 
 
-def _write(
-    folder: Path, description: Mapping[str, Any], model: EncoderDecoder, weights: config.Weights | None
-) -> None:
+def _write(folder: Path, description: Mapping[str, Any], model: EncoderDecoder, weights: config.Weights | None) -> None:
     import torch
 
     from sublayer.fast.decoding.guard import Guard
@@ -101,9 +99,7 @@ def _write(
         write_file(aside, programs, geometry, made_of)
 
 
-def _belongs(
-    found: EngineFile, folder: Path, description: Mapping[str, Any], weights: config.Weights | None
-) -> bool:
+def _belongs(found: EngineFile, folder: Path, description: Mapping[str, Any], weights: config.Weights | None) -> bool:
     told, here = found.about, _made_of(folder, description, weights)
     if any(told.get(name) != value for name, value in here.items() if name != "changed"):
         return False

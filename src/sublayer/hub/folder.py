@@ -27,7 +27,7 @@ from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import Adapted, put_on
-from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, STEP, WEIGHTS, find, read_description
+from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, WEIGHTS, find, read_description
 from sublayer.hub.tensors import read_tensors, write_tensors
 from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
 from sublayer.models import (
@@ -44,6 +44,7 @@ from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.text import Tokenizer
+
 
 @dataclass(frozen=True)
 class ModelCard:

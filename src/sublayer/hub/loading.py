@@ -71,7 +71,8 @@ def load_translator(
     if not isinstance(found, Translator):
         tree = found.model.config
         raise CheckpointError(
-            f"{path} holds a model of the kind '{tree.kind}', which does not translate", "Name an encoder-decoder model."
+            f"{path} holds a model of the kind '{tree.kind}', which does not translate",
+            "Name an encoder-decoder model.",
         )
     return found
 
@@ -87,7 +88,7 @@ def _alone(path: Path, weights: config.Weights | None) -> Translator | None:
         return None
     if engine is None:
         return None
-    from sublayer.config import Decoding
+    from sublayer.config.decoding import Decoding
     from sublayer.text import Tokenizer
 
     try:

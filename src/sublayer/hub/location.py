@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sublayer.config.load import UNFINISHED, model_file
+from sublayer.config.folders import UNFINISHED, model_file
 from sublayer.errors import CheckpointError
 from sublayer.untrusted import exists, is_file, read_object
 

@@ -20,8 +20,8 @@ from sublayer.errors import InputError
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.models.batching import padded
-from sublayer.text.batching import by_length
 from sublayer.text import PairAffixes, Tokenizer
+from sublayer.text.batching import by_length
 
 
 @dataclass(frozen=True)

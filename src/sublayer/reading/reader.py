@@ -13,8 +13,8 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding.encoder import EncoderRunner
 from sublayer.models import EncoderOnly
 from sublayer.models.batching import padded
-from sublayer.text.batching import by_length
 from sublayer.text import Tokenizer
+from sublayer.text.batching import by_length
 from sublayer.text.tokens import Tokens
 
 Head = TypeVar("Head")

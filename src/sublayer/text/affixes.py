@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from sublayer.config import Decoding
+from sublayer.config.decoding import Decoding
 from sublayer.errors import InputError
 from sublayer.text.tokenizer import Tokenizer
 

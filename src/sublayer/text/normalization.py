@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sublayer.config import Normalization
+from sublayer.config.tokenizer import Normalization
 
 
 def normalizers_of(c: Normalization) -> list[Any]:

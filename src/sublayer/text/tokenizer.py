@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sublayer import files
-from sublayer.config import TokenizerRecipe
+from sublayer.config.tokenizer import TokenizerRecipe
 from sublayer.errors import CheckpointError, InputError
 from sublayer.text.forking import quiet_fork
 from sublayer.text.incremental_detokenizer import IncrementalDetokenizer

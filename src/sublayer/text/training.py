@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from sublayer.config import Bytes, Characters, Subwords, TokenizerRecipe, Words
+from sublayer.config.tokenizer import Bytes, Characters, Subwords, TokenizerRecipe, Words
 from sublayer.errors import ConfigError, DataError
 from sublayer.text.normalization import normalizer
 from sublayer.text.pieces import byte_level_alphabet

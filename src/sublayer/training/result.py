@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sublayer import config
-from sublayer.config.load import UNFINISHED, dump_toml
+from sublayer.config.folders import UNFINISHED
+from sublayer.config.load import dump_toml
 from sublayer.data.batch import AnyBatch
 from sublayer.errors import DataError
 from sublayer.files import write_json, write_text
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Adapted
 from sublayer.hub.engine_file import write_engine
-from sublayer.hub.location import read_description
+from sublayer.hub.location import STEP, read_description
 from sublayer.models import Model
 from sublayer.tasks.held_out import write_rows
 from sublayer.tasks.objective import Objective
@@ -47,7 +48,7 @@ class Result:
         """The same of a run that has not ended, in a folder of its own; nothing where an earlier end left a model."""
         if not (self.out / "model").is_dir():
             self._write(self.out / UNFINISHED)
-            write_json(self.out / UNFINISHED / model_folder.STEP, {"step": step})
+            write_json(self.out / UNFINISHED / STEP, {"step": step})
 
     def _write(self, folder: Path) -> None:
         recipe = self.data.recipe

@@ -10,7 +10,7 @@ from sublayer import config
 from sublayer.config.load import dump_toml, load_recipe
 from sublayer.errors import ConfigError, DataError
 from sublayer.files import write_json, write_text
-from sublayer.hub import folder as model_folder
+from sublayer.hub.location import STEP
 from sublayer.training import checkpoint, clock
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.conditions import Conditions, changes, read_conditions, require_same, say_what_differs
@@ -91,8 +91,8 @@ def last_checkpoint(out: Path, data: TaskData) -> Checkpoint | None:
 def mark_stale(folder: Path, c: config.Training, p: checkpoint.Progress) -> None:
     """Write the step of the model that a run had come to, where the run now goes on from there: until it ends again,
     whoever reads the model is told. With early stopping it is the best so far, wherever the run is."""
-    if folder.is_dir() and not clock.over(c, p.step, p.time) and not (folder / model_folder.STEP).exists():
-        write_json(folder / model_folder.STEP, {"step": p.step})
+    if folder.is_dir() and not clock.over(c, p.step, p.time) and not (folder / STEP).exists():
+        write_json(folder / STEP, {"step": p.step})
 
 
 def going_on(c: config.Training, p: checkpoint.Progress) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from sublayer import config
-from sublayer.config.load import UNFINISHED, LoadedRecipe
+from sublayer.config.folders import UNFINISHED
+from sublayer.config.load import LoadedRecipe
 from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Loader
 from sublayer.drawing import attempt

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from sublayer.config.load import UNFINISHED
+from sublayer.config.folders import UNFINISHED
 from sublayer.errors import CheckpointError, ConfigError
 from sublayer.files import remove_parts, require_name, storage_error
 from sublayer.hub import folder as model_folder

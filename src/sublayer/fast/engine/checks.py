@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sublayer.fast.engine.executable import TABLES, Executable, Matrix
 from sublayer.fast.engine.library import ACTIVATIONS, CODES, FLAGS
@@ -75,8 +75,9 @@ class _Operation:
         _require(fields.keys() <= known, f"has an operation with {sorted(fields.keys() - known)}")
         _require(fields.get("code") in CODES, f"has an operation {fields.get('code')!r}")
         _require(fields.get("activation") in ACTIVATIONS, f"has an activation {fields.get('activation')!r}")
-        flags = fields.get("flags")
-        _require(isinstance(flags, list) and all(flag in FLAGS for flag in flags), f"has flags {flags!r}")
+        flags: Any = fields.get("flags")
+        named = isinstance(flags, list) and all(flag in FLAGS for flag in cast("list[Any]", flags))
+        _require(named, f"has flags {flags!r}")
         for name in INTEGERS:
             value = fields.get(name, 0)
             _require(type(value) is int and 0 <= value <= MOST, f"has {name} = {value!r}")
@@ -123,7 +124,7 @@ class _Operation:
             _require(optional, f"has an operation without its {name}")
             return
         _require(number < len(self.program.arrays), f"has a {name} that is not there")
-        found = self.program.arrays[number].size
+        found = int(self.program.arrays[number].size)
         _require(found == size, f"has a {name} of {found} numbers and not {size}")
 
     def _nowhere(self, *names: str) -> None:
@@ -210,7 +211,9 @@ class _Operation:
 
     def _heads(self) -> tuple[int, int, int]:
         heads, groups, head = self["heads"], self["groups"], self["head"]
-        _require(heads > 0 and groups > 0 and head > 0 and heads % groups == 0, f"shares {groups} keys among {heads} heads")
+        _require(
+            heads > 0 and groups > 0 and head > 0 and heads % groups == 0, f"shares {groups} keys among {heads} heads"
+        )
         return heads, groups, head
 
     def _of_source(self, groups: int, head: int, *, reads: bool) -> None:
@@ -219,9 +222,7 @@ class _Operation:
         fits = self["layer"] < len(sources) and tuple(sources[self["layer"]]) == (groups, head)
         _require(fits, "has a source of another form")
 
-    def _reaches(
-        self, name: str, each: int, positions: int, *, optional: bool = True, size: int | None = None
-    ) -> None:
+    def _reaches(self, name: str, each: int, positions: int, *, optional: bool = True, size: int | None = None) -> None:
         """An array over positions goes as far as texts may."""
         self._array(name, positions * each if size is None else size, optional=optional)
         if self.fields.get(name) is not None:

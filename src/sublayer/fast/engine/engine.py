@@ -1,6 +1,6 @@
-"""What runs a program: its structures where C++ reads them, and its calls. Knows no array library: arrays are addresses.
+"""What runs a program: its structures where C++ reads them, and its calls. Arrays are addresses.
 
-Whoever calls holds the arrays: `fast/decoding/tensors.py` of torch, `translator.py` of numpy.
+Whoever calls holds the arrays: `fast/decoding/tensors.py` of torch, `decoder.py` of numpy.
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ from threading import Lock
 from typing import Any
 
 from sublayer.fast.engine.executable import TABLES, Executable
-from sublayer.fast.engine.library import ACTIVATIONS, CODES, FLAGS, FORMATS, CCall, CMatrix, COp, instruction_set, library
+from sublayer.fast.engine.library import (
+    ACTIVATIONS,
+    CODES,
+    FLAGS,
+    FORMATS,
+    CCall,
+    CMatrix,
+    COp,
+    instruction_set,
+    library,
+)
 
 
 @dataclass(slots=True)
 class Addresses:
-    """What a run reads and writes besides its tokens: the fields of `Call` (`cpp/engine.h`) that say so, by their names.
+    """What a run reads and writes besides its tokens, as fields of `Call` (`cpp/engine.h`).
 
     cache: [layers, 2, R, G, capacity, d], which holds `held` positions. padding: [R]. lengths: [R]. memory: an array of
     addresses: keys, then values, of each layer, [sources, G, source_length, d]. source_lengths: [sources].
@@ -54,12 +64,20 @@ class Engine:
         self._one_at_a_time = Lock()
         self.program = program
         self._ops = (COp * len(program.operations))(*(_op(program, each) for each in program.operations))
-        structs = [CMatrix(FORMATS[one.kept_as], one.out, one.columns, one.data.ctypes.data) for one in program.matrices]
+        structs = [
+            CMatrix(FORMATS[one.kept_as], one.out, one.columns, one.data.ctypes.data) for one in program.matrices
+        ]
         self._matrices = (CMatrix * max(len(structs), 1))(*structs)
         self._widths = (ctypes.c_int64 * len(program.widths))(*program.widths)
         self.count = len(program.operations)
         self._engine = library().engine_new(
-            instruction_set().encode(), self._ops, self.count, self._matrices, self._widths, len(program.widths), threads
+            instruction_set().encode(),
+            self._ops,
+            self.count,
+            self._matrices,
+            self._widths,
+            len(program.widths),
+            threads,
         )
         if not self._engine:
             raise MemoryError("the engine has no memory")

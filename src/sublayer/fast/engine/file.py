@@ -49,9 +49,7 @@ class EngineFile:
     about: Mapping[str, Any]
 
 
-def write_file(
-    path: Path, programs: Mapping[str, Executable], geometry: Geometry, about: Mapping[str, Any]
-) -> None:
+def write_file(path: Path, programs: Mapping[str, Executable], geometry: Geometry, about: Mapping[str, Any]) -> None:
     """Write the file of these programs, "encoding" and "decoding".
 
     Raises:
@@ -107,8 +105,9 @@ def _read(held: mmap.mmap) -> EngineFile:
     numbers = np.frombuffer(held, np.uint8)[_up(first + length, PAGE) :]
     matrices = [_matrix(numbers, *each) for each in header["matrices"]]
     arrays = [_slice(numbers, offset, 4 * count).view(np.float32) for count, offset in header["arrays"]]
-    told = header["geometry"]
-    geometry = Geometry(**{**told, "sources": tuple((groups, width) for groups, width in told["sources"])})
+    told: dict[str, Any] = dict(header["geometry"])
+    told["sources"] = tuple((groups, width) for groups, width in told["sources"])
+    geometry = Geometry(**told)
     programs: dict[str, Executable] = {}
     for name, decodes in PROGRAMS.items():
         plain = header["programs"][name]

@@ -7,7 +7,7 @@ import sys
 
 
 def threads() -> int:
-    """The number that `--threads`, torch, or OMP_NUM_THREADS says; else one for each processor that this process has."""
+    """The number that torch or OMP_NUM_THREADS says; else one for each processor that this process has."""
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
         return int(torch.get_num_threads())
