@@ -14,15 +14,6 @@ from sublayer.fast.prepared import PreparedLinear
 from sublayer.fast.rms_norm import rms_norm
 
 __all__ = [
-    "Activation",
-    "Buffer",
-    "Layer",
-    "NotLowered",
-    "Positions",
-    "PreparedLinear",
-    "Program",
-    "attention_by_products",
-    "fastest_products",
-    "linear",
-    "rms_norm",
-]
+    "Activation", "Buffer", "Layer", "NotLowered", "Positions", "PreparedLinear", "Program", "attention_by_products",
+    "fastest_products", "linear", "rms_norm",
+]  # fmt: skip
