@@ -6,10 +6,9 @@ build alone. Where neither can build it, the package is installed without: model
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 import sysconfig
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -17,27 +16,23 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ENGINE = Path(__file__).parent / "src/sublayer/fast/engine"
 
 
-def _builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_engine", ENGINE / "cpp/build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _builder() -> dict[str, Any]:
+    """What `build.py` defines: it is read by its path, since the package is not there yet."""
+    return runpy.run_path(str(ENGINE / "cpp/build.py"))
 
 
 class EngineBuildHook(BuildHookInterface[Any]):
     """The hook that hatchling calls; see above."""
 
     def dependencies(self) -> list[str]:
-        return [] if self.target_name != "wheel" or _builder().system_compiler() else ["ziglang>=0.15,<0.18"]
+        return [] if self.target_name != "wheel" or _builder()["system_compiler"]() else ["ziglang>=0.15,<0.18"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
         library = ENGINE / "libengine.so"
         try:
-            _builder().build(library)
+            _builder()["build"](library)
         except (RuntimeError, OSError) as error:
             library.unlink(missing_ok=True)
             self.app.display_warning(f"the engine was not built, so models run as modules: {error}")

@@ -13,7 +13,6 @@ from shapes import common_shape
 
 from sublayer import config
 from sublayer.data.loader import Batch, Loader
-from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
 from sublayer.tasks.losses import CrossEntropy
@@ -28,8 +27,8 @@ def trained(corpus: Corpus, shape: str, steps: int, device: str) -> Path:
     path = cache_folder() / f"marian-{shape}-{steps}-{corpus.tokenizer.fingerprint[:12]}"
     if not (path / "config.json").is_file():
         model = _train(corpus, shape, steps, device)
-        translator = Translator(model.cpu(), corpus.tokenizer, config.Decoding())
-        model_folder.save(path, translator, model_folder.ModelCard(recipe="", text="A model for benchmarks.\n"))
+        bundle = model_folder.ModelBundle(model.cpu(), corpus.tokenizer, config.Decoding().plain())
+        model_folder.write(path, bundle, model_folder.ModelCard(recipe="", text="A model for benchmarks.\n"))
     return path
 
 

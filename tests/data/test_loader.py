@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sublayer.config import Batching, Decoding, Subwords
-from sublayer.data.batch import IGNORE
+from sublayer.data.batch import IGNORE, Batch
 from sublayer.data.encoding import EncodedPairs, encode
-from sublayer.data.loader import Batch, Cursor, Loader, collate, validation
+from sublayer.data.loader import Cursor, Loader, validation
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
@@ -62,7 +62,7 @@ def test_batches_hold_what_the_tokenizer_says() -> None:
 
 @given(rows=st.lists(st.integers(0, len(ENCODED) - 1), min_size=1, max_size=9))
 def test_any_rows_in_any_order_make_a_batch(rows: list[int]) -> None:
-    check(collate(ENCODED, torch.tensor(rows).numpy()), ENCODED)
+    check(ENCODED.collate(torch.tensor(rows).numpy()), ENCODED)
 
 
 def test_lengths_count_the_end_marker() -> None:

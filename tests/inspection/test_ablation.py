@@ -150,7 +150,7 @@ def test_what_cannot_be_read():
     with pytest.raises(InputError, match="text 1 has 22 tokens, but this model's positions end at 12"):
         of_texts(model, tokenizer, ["cat " * 20])
     [cut] = of_texts(model, tokenizer, ["cat " * 20], most=99)
-    assert (len(cut.tokens), cut.tokens[-1]) == (12, tokenizer.separator_id)
+    assert (len(cut.tokens), cut.tokens[-1]) == (12, tokenizer.specials.separator)
     with pytest.raises(InputError, match="no text"):
         ablate(model, [])
     assert isinstance(MAKERS["encoder-decoder"](), EncoderDecoder)

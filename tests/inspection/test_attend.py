@@ -10,8 +10,7 @@ import torch
 from sublayer import config
 from sublayer.cli.attend import attend
 from sublayer.errors import InputError
-from sublayer.generation.translator import Translator
-from sublayer.hub.folder import ModelCard, save
+from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.models import EncoderDecoder
 from sublayer.text import Tokenizer
 
@@ -22,9 +21,9 @@ def folder(tmp_path_factory) -> Path:
     lines = ["Where are my keys?", "The keys are on the table.", "¿Dónde están mis llaves?"] * 4
     tokenizer = Tokenizer.train(lines, config.Subwords(vocab_size=300))
     tree = config.preset("tiny").model_copy(update={"vocab_size": tokenizer.vocab_size, "max_length": 48})
-    translator = Translator(EncoderDecoder(tree), tokenizer, config.Decoding(beam=2))
+    bundle = ModelBundle(EncoderDecoder(tree), tokenizer, config.Decoding(beam=2).plain())
     path = tmp_path_factory.mktemp("model") / "tiny"
-    save(path, translator, ModelCard(recipe="", text=""))
+    write(path, bundle, ModelCard(recipe="", text=""))
     return path
 
 

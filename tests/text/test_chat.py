@@ -185,7 +185,7 @@ def test_answers_are_found_by_position(name: str) -> None:
     }
     if name == "thinking":  # it asks for an answer with words that it does not keep
         return
-    rendered = ours(TEMPLATES[name]).render_answers(TALK)
+    rendered = next(ours(TEMPLATES[name]).render_answers_of([TALK]))
     found = [rendered.text[begin:end] for begin, end in rendered.answers]
     said = [TALK[1]["content"], TALK[3]["content"]]
     if name in {"llama3", "gemma"}:
@@ -198,7 +198,7 @@ def test_answers_are_found_by_position(name: str) -> None:
 def test_an_answer_that_is_a_question_too_is_still_found_by_position() -> None:
     """By content, the first "same" would be taken."""
     talk = [{"role": "user", "content": "same"}, {"role": "assistant", "content": "same"}]
-    rendered = ours(MISTRAL).render_answers(talk)
+    rendered = next(ours(MISTRAL).render_answers_of([talk]))
     assert rendered.answers == ((len("<s>[INST] same [/INST]"), len(rendered.text)),)
 
 
@@ -208,15 +208,15 @@ def test_templates_that_rewrite_what_was_said_are_refused() -> None:
         "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    assert len(ours(thoughts).render_answers(TALK[:2]).answers) == 1
+    assert len(next(ours(thoughts).render_answers_of([TALK[:2]])).answers) == 1
     with pytest.raises(InputError, match="message 1 in another way when more follows"):
-        ours(thoughts).render_answers(TALK)
+        next(ours(thoughts).render_answers_of([TALK]))
     with pytest.raises(InputError, match="nobody answers"):
-        ours(CHATML).render_answers(TALK[:1])
+        next(ours(CHATML).render_answers_of([TALK[:1]]))
 
 
 def test_the_mask_covers_the_answers_and_their_ends(tokenizer: Tokenizer) -> None:
-    ids, learned = tokenizer.encode_answers(TALK)
+    ids, learned = next(tokenizer.encode_answers_of([TALK]))
     rendered = tokenizer.chat.render(TALK).text
     assert ids == tokenizer.encode_template(rendered).ids
     runs: list[list[int]] = [[]]
@@ -548,7 +548,7 @@ def conversations(count: int) -> list[list[dict[str, str]]]:
 
 def test_several_conversations_are_what_each_is_alone(tokenizer: Tokenizer) -> None:
     given = conversations(TOGETHER + 9)
-    alone = [tokenizer.encode_answers(each) for each in given]
+    alone = [next(tokenizer.encode_answers_of([each])) for each in given]
     assert list(tokenizer.encode_answers_of(given)) == alone
     assert any(any(answers) for _, answers in alone)
     assert list(tokenizer.encode_answers_of([])) == []
@@ -569,10 +569,10 @@ def test_several_conversations_are_what_each_is_alone(tokenizer: Tokenizer) -> N
 def test_a_bad_conversation_is_met_in_its_place(tokenizer: Tokenizer, bad: list[dict[str, Any]]) -> None:
     """What stands before it is encoded, and it says what it says alone."""
     with pytest.raises(InputError) as alone:
-        tokenizer.encode_answers(bad)
+        next(tokenizer.encode_answers_of([bad]))
     good = conversations(5)
     found = tokenizer.encode_answers_of([*good, bad, *good])
-    assert [next(found) for _ in good] == [tokenizer.encode_answers(each) for each in good]
+    assert [next(found) for _ in good] == [next(tokenizer.encode_answers_of([each])) for each in good]
     with pytest.raises(InputError) as met:
         next(found)
     assert str(met.value) == str(alone.value)

@@ -180,8 +180,6 @@ def test_what_a_tokenizer_has_not_is_named(tmp_path: Path) -> None:
     for part, name in (
         ("pad_id", "padding"),
         ("mask_id", "mask"),
-        ("class_id", "class"),
-        ("separator_id", "separator"),
     ):
         with pytest.raises(InputError, match=rf"no {name} token \(it has: start '<\|endoftext\|>', end"):
             getattr(ours, part)
@@ -201,7 +199,7 @@ def test_folders_that_are_not_understood_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not known for the tokenizer 'WhatTokenizer'"):
         load_folder(folder)
     write(folder, "config.json", {"model_type": "bert"})
-    assert load_folder(folder).class_id == 3
+    assert load_folder(folder).specials.class_ == 3
     folder = vocabularies.gpt2(tmp_path / "merges")
     write(folder, "merges.txt", "#version: 0.2\nT o m\n")
     with pytest.raises(CheckpointError, match="line 2: 'T o m' is not two tokens"):

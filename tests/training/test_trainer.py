@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 
 from small_run import processes, same, sublayer, tree, write
 from sublayer import config
+from sublayer.data.batch import Batch
 from sublayer.data.encoding import EncodedPairs, Ragged
-from sublayer.data.loader import Batch, Cursor, Loader, collate
+from sublayer.data.loader import Cursor, Loader
 from sublayer.data.report import Report
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.generation.greedy import greedy
@@ -155,7 +156,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path: Path, op
         torch.manual_seed(1)
         model = EncoderDecoder(tree(VOCABULARY)).double()
         c = recipe(steps=3, accumulate=accumulate, optimizer={"type": optimizer}, clip_norm=0.5, label_smoothing=0.1)
-        made = build(tmp_path / name, c, Given([collate(data, part) for part in batches]), model=model)
+        made = build(tmp_path / name, c, Given([data.collate(part) for part in batches]), model=model)
         train(made)
         parameters.append(dict(model.named_parameters()))
         lines = read_metrics(tmp_path / name / "metrics.jsonl")
@@ -192,7 +193,7 @@ def test_it_learns_to_reverse(tmp_path: Path) -> None:
     assert losses[0] > 2.0
     assert np.mean(losses[-20:]) < 0.05
     unseen = reversals(100, longest=4, seed=9)
-    batch = collate(unseen, np.arange(100))
+    batch = unseen.collate(np.arange(100))
     with made.average.applied(), torch.no_grad():
         model.eval()
         request = DecodeRequest([START] * 100, frozenset({END}), [7] * 100)
@@ -554,9 +555,9 @@ def test_of_several_gradients_the_one_nearest_the_output_is_named(tmp_path: Path
 
 def test_the_batch_that_is_named_is_the_bad_one_of_a_group(tmp_path: Path) -> None:
     data = reversals(9)
-    bad = collate(data, np.array([7, 8]))
+    bad = data.collate(np.array([7, 8]))
     bad = replace(bad, source=bad.source.fill_(VOCABULARY - 1))
-    fine = collate(encoded([([4, 5], [5, 4])] * 3), np.arange(3))
+    fine = encoded([([4, 5], [5, 4])] * 3).collate(np.arange(3))
     made = build(
         tmp_path, recipe(accumulate=2), Given([fine, bad]), model=EncoderDecoder(tree(VOCABULARY, tied="none"))
     )

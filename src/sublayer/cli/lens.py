@@ -103,12 +103,10 @@ def _labels_text(found: TransformerBundle) -> bool:
 
 def _names(found: TransformerBundle, ids: Sequence[int]) -> list[str]:
     """Tokens, or labels where the model's head has those, as they stand in a table."""
-    from sublayer import config
-    from sublayer.models import EncoderOnly
+    from sublayer.tasks.task import head_labels
 
-    head = found.model.config.head if isinstance(found.model, EncoderOnly) else None
-    if isinstance(head, config.Classification | config.Tagging):
-        return [head.labels[one] for one in ids]
+    if labels := head_labels(found.model.config):
+        return [labels[one] for one in ids]
     # A model may have room for more tokens than its tokenizer knows.
     size = found.tokenizer.vocab_size
     return [spelled(found, [one])[0] if one < size else f"<{one}>" for one in ids]
@@ -120,15 +118,13 @@ def _named(found: TransformerBundle, name: str) -> int:
     Raises:
         InputError: there is none, or the spelling stands for several tokens.
     """
-    from sublayer import config
     from sublayer.errors import InputError, nearest
-    from sublayer.models import EncoderOnly
+    from sublayer.tasks.task import head_labels
 
-    head = found.model.config.head if isinstance(found.model, EncoderOnly) else None
-    if isinstance(head, config.Classification | config.Tagging):
-        if name not in head.labels:
-            raise InputError(f"the model has no label '{name}'", nearest(name, head.labels))
-        return head.labels.index(name)
+    if labels := head_labels(found.model.config):
+        if name not in labels:
+            raise InputError(f"the model has no label '{name}'", nearest(name, labels))
+        return labels.index(name)
     tokenizer = found.tokenizer
     for identifier in tokenizer.special_ids:
         if tokenizer.token(identifier) == name:

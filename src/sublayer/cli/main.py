@@ -44,28 +44,9 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 COMMANDS = (
-    train,
-    translate,
-    generate,
-    chat,
-    classify,
-    tag,
-    embed,
-    fill,
-    evaluate,
-    attend,
-    inspect,
-    serve,
-    heads,
-    lens,
-    describe,
-    check,
-    compare,
-    schema,
-    pull,
-    merge,
-    export,
-)
+    train, translate, generate, chat, classify, tag, embed, fill, evaluate, attend, inspect, serve, heads, lens, describe,
+    check, compare, schema, pull, merge, export,
+)  # fmt: skip
 
 
 def _version(asked: bool) -> None:

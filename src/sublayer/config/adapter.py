@@ -6,6 +6,8 @@ from typing import Literal
 
 from sublayer.config.part import Factor, Part, Probability, Size
 
+__all__ = ["LowRank"]
+
 
 class LowRank(Part):
     """LoRA (Hu et al. 2021): beside each chosen matrix W a product of two thin ones is learnt, and W stays as it is.

@@ -8,6 +8,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sublayer.config.part import Part, Seed
 
+__all__ = [
+    "Chat", "Conll", "Data", "GivenSplit", "Jsonl", "LabelledJsonl", "LabelledTsv", "LineAligned", "NamedCorpus",
+    "ParallelText", "PlainText", "RandomSplit", "SeveralCorpora", "Source", "Split", "TailSplit", "Tsv",
+]  # fmt: skip
+
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # --- two texts a row ---------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from pydantic import Field
 from sublayer.config.part import Beams, Count, Factor, LengthPenalty, Part, Size
 from sublayer.config.sampling import Sampling
 
+__all__ = ["Beam", "Constraints", "Decoding", "Generation", "Greedy", "Search", "Weights"]
+
 TokenId = Count
 
 Weights = Literal["float32", "bfloat16", "int8", "int4"]

@@ -29,6 +29,8 @@ from sublayer.config.part import fitted
 from sublayer.config.shape import Shape
 from sublayer.errors import ConfigError, nearest
 
+__all__ = ["PRESETS", "preset"]
+
 # --- encoder-decoders ---------------------------------------------------------------------------------------------
 
 

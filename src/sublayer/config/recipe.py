@@ -21,6 +21,8 @@ from sublayer.config.task import Task, TranslationTask
 from sublayer.config.tokenizer import Subwords, TokenizerRecipe
 from sublayer.config.training import Training
 
+__all__ = ["Checkpoint", "Recipe"]
+
 
 class Checkpoint(Part):
     """Weights, vocabulary and tokenizer of a model folder, or of the run that made it.

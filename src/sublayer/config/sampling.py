@@ -19,6 +19,8 @@ from sublayer.config.part import Factor, Part, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["Sampling"]
+
 NEVER = float("-inf")
 
 

@@ -17,6 +17,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from sublayer.config.data import Data
 from sublayer.config.part import Part
 
+__all__ = [
+    "BalancedWeights", "BleuTokenizer", "CausalTask", "ClassificationTask", "DenoisingTask", "EmbeddingTask",
+    "EqualWeights", "GivenWeights", "InstructionsTask", "MEASURES", "MaskedTask", "Measure", "Messages", "Metric",
+    "SpanCorruptionTask", "TaggingTask", "Task", "TaskSettings", "TranslationTask",
+]  # fmt: skip
+
 Metric = Literal[
     "loss",
     "bleu",

@@ -11,6 +11,8 @@ from pydantic import Field, PositiveInt
 
 from sublayer.config.part import Part
 
+__all__ = ["Bytes", "Characters", "Normalization", "Subwords", "TokenizerRecipe", "Words"]
+
 SMALLEST = 5
 """The fewest tokens of a vocabulary: the four special tokens that every tokenizer has, and one of the text."""
 

@@ -9,6 +9,11 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from sublayer.config.part import Part, Probability
 from sublayer.config.task import Metric
 
+__all__ = [
+    "Adam", "AdamW", "Averaging", "Batching", "Cosine", "EarlyStopping", "Ema", "InverseSquareRoot",
+    "LastCheckpoints", "Linear", "Muon", "NoAveraging", "Schedule", "Training",
+]  # fmt: skip
+
 
 class Adam(Part):
     """The paper's Adam (section 5.3). learning_rate: the peak; unset means the paper's, (dim * warmup) ** -0.5."""

@@ -1,137 +1,15 @@
-"""All that the tree has, put together. Import it as `from sublayer import config`."""
+"""All that the tree has, put together. Import it as `from sublayer import config`.
 
-from sublayer.config.adapter import LowRank
-from sublayer.config.data import (
-    Chat,
-    Conll,
-    Data,
-    GivenSplit,
-    Jsonl,
-    LabelledJsonl,
-    LabelledTsv,
-    LineAligned,
-    NamedCorpus,
-    ParallelText,
-    PlainText,
-    RandomSplit,
-    SeveralCorpora,
-    Source,
-    Split,
-    TailSplit,
-    Tsv,
-)
-from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Search, Weights
+Each file says by its `__all__` what of it the tree has.
+"""
+
+from sublayer.config.adapter import *
+from sublayer.config.data import *
+from sublayer.config.decoding import *
 from sublayer.config.model import *
-from sublayer.config.presets import PRESETS, preset
-from sublayer.config.recipe import Checkpoint, Decoding, Recipe
-from sublayer.config.sampling import Sampling
-from sublayer.config.task import (
-    MEASURES,
-    BalancedWeights,
-    BleuTokenizer,
-    CausalTask,
-    ClassificationTask,
-    DenoisingTask,
-    EmbeddingTask,
-    EqualWeights,
-    GivenWeights,
-    InstructionsTask,
-    MaskedTask,
-    Measure,
-    Messages,
-    Metric,
-    SpanCorruptionTask,
-    TaggingTask,
-    Task,
-    TaskSettings,
-    TranslationTask,
-)
-from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
-from sublayer.config.training import (
-    Adam,
-    AdamW,
-    Averaging,
-    Batching,
-    Cosine,
-    EarlyStopping,
-    Ema,
-    InverseSquareRoot,
-    LastCheckpoints,
-    Linear,
-    Muon,
-    NoAveraging,
-    Schedule,
-    Training,
-)
-
-__all__ = [
-    "MEASURES",
-    "Measure",
-    "TaskSettings",
-    "BleuTokenizer",
-    "Adam",
-    "AdamW",
-    "Averaging",
-    "BalancedWeights",
-    "Batching",
-    "Beam",
-    "Bytes",
-    "CausalTask",
-    "Characters",
-    "Chat",
-    "Checkpoint",
-    "ClassificationTask",
-    "Conll",
-    "Constraints",
-    "Cosine",
-    "Data",
-    "Decoding",
-    "DenoisingTask",
-    "EarlyStopping",
-    "Ema",
-    "EmbeddingTask",
-    "EqualWeights",
-    "Generation",
-    "GivenSplit",
-    "GivenWeights",
-    "Greedy",
-    "InstructionsTask",
-    "InverseSquareRoot",
-    "Jsonl",
-    "LabelledJsonl",
-    "LabelledTsv",
-    "LastCheckpoints",
-    "LineAligned",
-    "Linear",
-    "LowRank",
-    "MaskedTask",
-    "Messages",
-    "Metric",
-    "Muon",
-    "NamedCorpus",
-    "NoAveraging",
-    "Normalization",
-    "PRESETS",
-    "ParallelText",
-    "PlainText",
-    "RandomSplit",
-    "Recipe",
-    "Sampling",
-    "Schedule",
-    "Search",
-    "SeveralCorpora",
-    "Source",
-    "SpanCorruptionTask",
-    "Split",
-    "Subwords",
-    "TaggingTask",
-    "TailSplit",
-    "Task",
-    "TokenizerRecipe",
-    "Training",
-    "TranslationTask",
-    "Tsv",
-    "Weights",
-    "Words",
-    "preset",
-]
+from sublayer.config.presets import *
+from sublayer.config.recipe import *
+from sublayer.config.sampling import *
+from sublayer.config.task import *
+from sublayer.config.tokenizer import *
+from sublayer.config.training import *

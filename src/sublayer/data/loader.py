@@ -6,16 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sublayer.config import Batching
-from sublayer.data.batch import AnyBatch, Batch
+from sublayer.data.batch import AnyBatch
 from sublayer.data.batching import Rows, in_order, plan
 from sublayer.data.examples.interface import Epoch, Examples
 from sublayer.errors import DataError
-
-__all__ = ["Batch", "Cursor", "Loader", "collate", "validation"]
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
 
@@ -87,8 +82,3 @@ def validation(examples: Examples[BatchT], batching: Batching) -> Iterator[Batch
     longest = int((source + target).max(initial=0))
     for rows in in_order(source, target, batching.model_copy(update={"tokens": max(batching.tokens, longest)})):
         yield fixed.collate(rows)
-
-
-def collate(examples: Examples[BatchT], rows: NDArray[np.int64]) -> BatchT:
-    """The tensors of `rows`, padded to the longest."""
-    return examples.fixed().collate(rows)

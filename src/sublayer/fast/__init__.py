@@ -18,18 +18,9 @@ if TYPE_CHECKING:
     from sublayer.fast.root_mean_square import rms_norm
 
 __all__ = [
-    "Activation",
-    "Buffer",
-    "Layer",
-    "NotLowered",
-    "Positions",
-    "PreparedLinear",
-    "Program",
-    "attention_by_products",
-    "fastest_products",
-    "linear",
-    "rms_norm",
-]
+    "Activation", "Buffer", "Layer", "NotLowered", "Positions", "PreparedLinear", "Program", "attention_by_products",
+    "fastest_products", "linear", "rms_norm",
+]  # fmt: skip
 
 _HOMES = {
     "attention_by_products": "choices",

@@ -1,6 +1,6 @@
 """A float32 weight in the layouts that a product reads faster: oneDNN's own, or transposed.
 
-    y = activation(x W^T + b)        x [R, in] and y [R, out], float32
+    y = x W^T + b        x [R, in] and y [R, out], float32
 
 Both are copies, made once for a weight that stays the same. The numbers differ in the last bits only.
 """
@@ -8,7 +8,7 @@ Both are copies, made once for a weight that stays the same. The numbers differ 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,23 +18,8 @@ from sublayer.fast.products import ONE_DNN
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """[R, in] -> [R, out]. The result is the caller's own, to be written over."""
-
-
-class Fused(NamedTuple):
-    """An activation within a product: oneDNN's name and algorithm for it, and the same as a function of its own."""
-
-    name: str
-    algorithm: str
-    function: Function | None
-
-
-PLAIN = Fused("none", "", None)
-
-
-class Layout(Protocol):
-    """How a weight [out, in] becomes a function; weight and bias are in float32, the weight is copied."""
-
-    def __call__(self, weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> Function: ...
+Layout: TypeAlias = Callable[[Tensor, Tensor | None], Function]
+"""How a weight [out, in] with its bias [out], or None, becomes a function; both in float32, the weight is copied."""
 
 
 def one_dnn() -> bool:
@@ -42,34 +27,18 @@ def one_dnn() -> bool:
     return ONE_DNN is not None and bool(torch.backends.mkldnn.enabled)
 
 
-def pack(weight: Tensor) -> Tensor:
-    """Return the weight [out, in], float32 or bfloat16, in oneDNN's own layout, for `multiply`."""
+def packed(weight: Tensor, bias: Tensor | None) -> Function:
+    """Return the product with the weight in oneDNN's layout."""
+    operators: Any = torch.ops.mkldnn
+    multiply = operators._linear_pointwise
     # The layout is chosen for so many rows at a time; it is right, and near the best, for any number.
-    packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, 32)
-    return packed
+    held = operators._reorder_linear_weight(weight, 32)
+    return lambda x: multiply(x, held, bias, "none", [], "")
 
 
-multiply: Any = torch.ops.mkldnn._linear_pointwise if ONE_DNN is not None else None
-"""(x [R, in], packed weight, bias or None, activation, [], its algorithm) -> activation(x W^T + b) [R, out]."""
-
-
-def packed(weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> Function:
-    """Return the product with the weight in oneDNN's layout, the activation within it."""
-    name, algorithm, _ = activation
-    held = pack(weight)
-
-    def apply(x: Tensor) -> Tensor:
-        y: Tensor = multiply(x, held, bias, name, [], algorithm)
-        return y
-
-    return apply
-
-
-def transposed(weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> Function:
+def transposed(weight: Tensor, bias: Tensor | None) -> Function:
     """Return torch's own product with W^T as a matrix of its own."""
-    held, finish = weight.t().contiguous(), activation.function
-    if finish is not None:
-        return lambda x: finish(x.mm(held) if bias is None else torch.addmm(bias, x, held))
+    held = weight.t().contiguous()
     return lambda x: x.mm(held) if bias is None else torch.addmm(bias, x, held)
 
 

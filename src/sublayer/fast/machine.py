@@ -17,15 +17,9 @@ from sublayer.fast.measure import measure
 from sublayer.files import cache_folder, write_text
 
 __all__ = [
-    "Machine",
-    "machine",
-    "machine_file",
-    "machine_is",
-    "machine_of_run",
-    "multiply_dtype",
-    "read_machine",
+    "Machine", "machine", "machine_file", "machine_is", "machine_of_run", "multiply_dtype", "read_machine",
     "write_machine",
-]
+]  # fmt: skip
 
 _known: Machine | None = None
 _log = logging.getLogger("sublayer")

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sublayer.fast.choices import FEW, SMALL, prepared_way
 from sublayer.fast.facts import Way
-from sublayer.fast.layouts import LAYOUTS, PLAIN, Function, Fused, one_dnn
+from sublayer.fast.layouts import LAYOUTS, Function, one_dnn
 
 
-def prepared(weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> Function:
-    """Return activation(x W^T + b) as a function of x [R, in], float32 on a CPU.
+def prepared(weight: Tensor, bias: Tensor | None) -> Function:
+    """Return x W^T + b as a function of x [R, in], float32 on a CPU.
 
     Args:
         weight: [out, in], without a gradient; it must not be written to as long as the function is used.
@@ -24,7 +24,7 @@ def prepared(weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> 
     # Of a large weight no copy is held for single rows alone.
     one = prepared_way(1, weight.numel()) if weight.numel() <= SMALL else few
     if one == few == many:
-        return LAYOUTS[few](weight, bias, activation)
+        return LAYOUTS[few](weight, bias)
     made: dict[Way, Function] = {}
 
     def apply(x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def prepared(weight: Tensor, bias: Tensor | None, activation: Fused = PLAIN) -> 
         way = one if rows == 1 else few if rows < FEW else many
         function = made.get(way)
         if function is None:
-            function = made[way] = LAYOUTS[way](weight, bias, activation)
+            function = made[way] = LAYOUTS[way](weight, bias)
         return function(x)
 
     return apply

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.config.part import Part as Node
 from sublayer.hub.family import Tree
-from sublayer.hub.weights import retie, untied
+from sublayer.hub.weights import settle, untied
 from sublayer.models import Transformer, build_model
 from sublayer.nn.part import NotProvided, Part, under
 from sublayer.nn.positions import Position
 
-Equivalent = Callable[[Transformer], "Transformer | None"]
 State = Mapping[str, Tensor]
 
 
@@ -46,11 +45,7 @@ def _rebuilt(tree: Tree, state: State, like: Transformer) -> Transformer:
         model = build_model(tree).to(parameter.dtype)
     _, ties = untied(model)
     model.load_state_dict(state, strict=True, assign=True)
-    retie(model, ties)
-    for module in model.modules():
-        reset = getattr(module, "reset_buffers", None)
-        if reset is not None:
-            reset(parameter.device)
+    settle(model, ties, parameter.device)
     return model.eval()
 
 
@@ -118,10 +113,11 @@ def tabulated(model: Transformer) -> Transformer | None:
     tree = model.config
     if isinstance(tree, config.EncoderDecoder):
         return None
-    [name] = tree.stacks
-    table = cast("Position", model.get_submodule(f"{name}.position")).added_table()
-    if table is None:
+    [(name, (stack, _))] = tree.stacks.items()
+    if not isinstance(stack.position, config.Sinusoidal):
         return None
+    table = cast("Position", model.get_submodule(f"{name}.position")).lower(tree.max_length).added
+    assert table is not None, "sinusoids are added"
     state = {**model.state_dict(), f"{name}.position.weight": table.to(next(model.parameters()))}
     changed = _with_stacks(tree, lambda each: each.model_copy(update={"position": config.Learned()}))
     return _rebuilt(changed, state, model)

@@ -70,11 +70,6 @@ class ModelBundle:
     adapted: Adapted | None = None
 
 
-def save(folder: Path, translator: Translator, card: ModelCard) -> None:
-    """Write the model folder of a translator, whole or not at all."""
-    write(folder, ModelBundle(translator.model, translator.tokenizer, translator.decoding.plain()), card)
-
-
 def write(folder: Path, bundle: ModelBundle, card: ModelCard) -> None:
     """Write the model folder, whole or not at all; what else stands in it is kept."""
     model, tokenizer = bundle.model, bundle.tokenizer

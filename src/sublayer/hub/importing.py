@@ -28,7 +28,7 @@ from sublayer.hub.rules import Rule
 from sublayer.hub.sentences import read_modules, with_head
 from sublayer.hub.sources import AGAIN, Source, open_source
 from sublayer.hub.tokens import SpecialTokens
-from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, retie, untied
+from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, settle, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
 from sublayer.untrusted import is_file, read_object
@@ -209,11 +209,7 @@ def import_tensors(
         for name, tensor in moved:
             _assign(model, ties.get(name, name), tensor)
     refuse_nonfinite(infinite, source.name)
-    retie(model, ties)
-    for module in model.modules():
-        reset = getattr(module, "reset_buffers", None)
-        if reset is not None:
-            reset(device)
+    settle(model, ties, device)
     return model.eval()
 
 

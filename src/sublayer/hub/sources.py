@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sublayer.errors import CheckpointError
-from sublayer.untrusted import read_object
+from sublayer.untrusted import first_line, read_object
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -168,7 +168,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing", AGAIN) from None
     except Exception as error:  # the unpickler raises whatever the file makes it stumble over
-        raise CheckpointError(f"{path} is damaged, or holds more than tensors ({_first_line(error)})", AGAIN) from None
+        raise CheckpointError(f"{path} is damaged, or holds more than tensors ({first_line(error)})", AGAIN) from None
     if isinstance(found, dict) and isinstance(cast("dict[str, Any]", found).get("state_dict"), dict):
         found = cast("dict[str, Any]", found)["state_dict"]
     if not isinstance(found, dict) or not all(
@@ -182,7 +182,3 @@ def _is_zip(path: Path) -> bool:
     """Today's format can be mapped into memory; that of torch before 1.6 cannot."""
     with path.open("rb") as handle:
         return handle.read(4) == b"PK\x03\x04"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -87,16 +87,17 @@ def fill(model: torch.nn.Module, tensors: dict[str, Tensor], ties: dict[str, str
         raise CheckpointError(f"{path} does not fit its config.json: " + "; ".join(wrong), "Copy the folder again.")
     complete = {**tensors, **{name: tensors[source] for name, source in ties.items()}}
     model.load_state_dict(complete, strict=True, assign=True)
-    retie(model, ties)
+    settle(model, ties)
     model.requires_grad_(True)
-    for module in model.modules():
-        reset = getattr(module, "reset_buffers", None)
-        if reset is not None:
-            reset()
 
 
-def retie(model: torch.nn.Module, ties: dict[str, str]) -> None:
-    """Make the names of a tied weight one parameter again."""
+def settle(model: torch.nn.Module, ties: dict[str, str], device: str | torch.device | None = None) -> None:
+    """Make a model whole whose weights have been assigned: the names of a tied weight are one parameter again, and the
+    fixed tables, which no checkpoint has, are computed (`Position.reset_buffers`)."""
     for name, source in ties.items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
+    for module in model.modules():
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset(device)

@@ -29,7 +29,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.editing import edit
-from sublayer.inspection.examples import Example, batch_of, logits_of
+from sublayer.inspection.examples import Example, batch_of, logits_of, wide
 from sublayer.inspection.groups import groups
 from sublayer.inspection.lens import require_position
 from sublayer.inspection.recording import record
@@ -50,8 +50,7 @@ def rollout(model: Model, example: Example) -> Tensor:
     [size] = {seen[tap][0].shape[-1] for tap in taps}
     flow: Tensor | None = None
     for tap in taps:
-        mean = seen[tap][0][0].mean(0)
-        mean = mean.to(torch.promote_types(mean.dtype, torch.float32)).cpu()
+        mean = wide(seen[tap][0][0].mean(0)).cpu()
         mixed = (mean + torch.eye(size, dtype=mean.dtype)) / 2
         flow = mixed if flow is None else mixed @ flow
     assert flow is not None
@@ -105,12 +104,8 @@ def gradient_times_input(model: Model, example: Example, token: int, position: i
             raise InputError(f"there is no token (or label) {token}", f"They are 0 to {scores.shape[0] - 1}.")
         gradients = torch.autograd.grad(scores[token], list(begins.values()))
     found = {
-        name: _wide((gradient[0] * value.detach()[0]).sum(-1))
+        name: wide((gradient[0] * value.detach()[0]).sum(-1)).cpu()
         for gradient, (name, value) in zip(gradients, begins.items(), strict=True)
     }
     first, *others = (found[name] for name in sorted(found, reverse=True))  # "encoder..." before "decoder..."
     return Attribution(scores[token].item(), first, others[0] if others else None)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32)).cpu()

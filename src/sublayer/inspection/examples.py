@@ -277,7 +277,7 @@ def losses(model: Model, examples: Sequence[Example], *, tokens: int = 1024) -> 
         if examples[some.rows[0]].label is not None:
             assert isinstance(model, EncoderOnly)
             target = torch.tensor([examples[row].label for row in some.rows], device=model.device)
-            nats = F.cross_entropy(_wide(model.read(hidden, some.lengths)), target, reduction="none")
+            nats = F.cross_entropy(wide(model.read(hidden, some.lengths)), target, reduction="none")
             found[some.rows] = nats.double().cpu()
             continue
         wanted = torch.full(hidden.shape[:2], IGNORE)
@@ -297,7 +297,7 @@ def _each(model: Model, hidden: Tensor, wanted: Tensor, piece: int = 256) -> Ten
     found: list[Tensor] = []
     for start in range(0, len(wanted), piece):
         states, ids = hidden[start : start + piece], wanted[start : start + piece]
-        found.append(F.cross_entropy(_wide(logits_of(model, states.unsqueeze(0)).squeeze(0)), ids, reduction="none"))
+        found.append(F.cross_entropy(wide(logits_of(model, states.unsqueeze(0)).squeeze(0)), ids, reduction="none"))
     return torch.cat(found)
 
 
@@ -318,5 +318,6 @@ def logits_of(model: Model, hidden: Tensor) -> Tensor:
             raise InputError(f"the head '{head.type}' says nothing of a single token", "Ask another model.")
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def wide(x: Tensor) -> Tensor:
+    """In float32, or wider where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.inspection.examples import Example, batch_of, logits_of
+from sublayer.inspection.examples import Example, batch_of, logits_of, wide
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
@@ -72,8 +72,8 @@ def logit_lens(model: Model, example: Example, positions: Sequence[int] | None =
             logits = model.read(normed).unsqueeze(1)
         else:
             logits = logits_of(model, normed if chosen is None else normed[:, chosen])
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu()
-    return Lens(["embedding", *(f"layer {layer}" for layer in range(len(stack.layers)))], logits)
+    names = ["embedding", *(f"layer {layer}" for layer in range(len(stack.layers)))]
+    return Lens(names, wide(logits).cpu())
 
 
 def last_stack(model: Model) -> tuple[Stack, str]:

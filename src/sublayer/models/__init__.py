@@ -41,19 +41,7 @@ def build_model(c: config.Transformer | config.Recurrent) -> Model:
 
 
 __all__ = [
-    "CausalModel",
-    "Decoder",
-    "DecoderOnly",
-    "DecoderState",
-    "Encoder",
-    "EncoderDecoder",
-    "EncoderOnly",
-    "Memory",
-    "Model",
-    "RecurrentDecoderOnly",
-    "RecurrentEncoderDecoder",
-    "RecurrentState",
-    "SequenceToSequence",
-    "Transformer",
+    "CausalModel", "Decoder", "DecoderOnly", "DecoderState", "Encoder", "EncoderDecoder", "EncoderOnly", "Memory",
+    "Model", "RecurrentDecoderOnly", "RecurrentEncoderDecoder", "RecurrentState", "SequenceToSequence", "Transformer",
     "build_model",
-]
+]  # fmt: skip

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sublayer import config, fast
 from sublayer.models.decoder import Decoder, DecoderState
-from sublayer.models.initialization import initialize
+from sublayer.models.projection import Projected
 from sublayer.models.stack import longest, require_length
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.linear import Linear
-from sublayer.nn.tap import Tap
 
 
-class DecoderOnly(nn.Module):
+class DecoderOnly(Projected):
     """Tokens in, logits of the next token out.
 
     The same ways in as an encoder-decoder has, so that losses and searches ask both alike: `forward` and `hidden` for
@@ -30,15 +28,7 @@ class DecoderOnly(nn.Module):
         self.config = c
         embedding = Embedding(c.embedding, c.vocab_size, c.dim)
         self.decoder = Decoder(c.decoder, embedding, c.dim, c.max_length, cross=False)
-        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
-        if c.tied:
-            self.output.weight = embedding.tokens.weight
-        self.logits = Tap()
-        initialize(self)
-
-    @property
-    def device(self) -> torch.device:
-        return self.output.weight.device
+        self._finish(c, embedding if c.tied else None)
 
     def hidden(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """The decoder's output before the projection.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sublayer import config, fast
 from sublayer.models.decoder import Decoder, DecoderState
 from sublayer.models.encoder import Encoder, Memory
-from sublayer.models.initialization import initialize
+from sublayer.models.projection import Projected
 from sublayer.models.stack import require_length
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.linear import Linear
-from sublayer.nn.tap import Tap
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Projected):
     """Source tokens and target tokens in, logits of the next target token out.
 
     Three ways in: `forward` for all positions at once, `hidden` for the same without the projection (a loss may then
@@ -31,15 +28,7 @@ class EncoderDecoder(nn.Module):
             source.tokens = target.tokens
         self.encoder = Encoder(c.encoder, source, c.dim, c.max_length)
         self.decoder = Decoder(c.decoder, target, c.dim, c.max_length, cross=True)
-        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
-        if c.tied in ("all", "target"):
-            self.output.weight = target.tokens.weight
-        self.logits = Tap()
-        initialize(self)
-
-    @property
-    def device(self) -> torch.device:
-        return self.output.weight.device
+        self._finish(c, target if c.tied in ("all", "target") else None)
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Memory:
         """Shape: source [B, S] int64, source_lengths [B] int64 (padding on the right) -> states [B, S, D]."""
@@ -53,10 +42,6 @@ class EncoderDecoder(nn.Module):
         """
         require_length("target", target.shape[1], self.config.max_length)
         return self._scaled(self.decoder(target, self.encode(source, source_lengths)))
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Shape: hidden [..., D] -> logits [..., V]."""
-        return self.logits(self.output(hidden))
 
     def forward(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
         """Logits of the token after each target position.

@@ -49,13 +49,10 @@ class LowRank(Linear):
         read = F.dropout(input, self.dropout, self.training) if self.dropout else input
         return super().forward(input) + F.linear(F.linear(read, self.down), self.up) * self.scale
 
-    @torch.no_grad()
     def merged(self) -> Linear:
         """The plain map that computes the same: W + (alpha / r) B A."""
         plain = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")  # pyright: ignore[reportUnnecessaryComparison]
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        change = (self.up.to(wide) @ self.down.to(wide)) * self.scale
-        plain.weight = nn.Parameter((self.weight.to(wide) + change).to(self.weight.dtype))
+        plain.weight = _merged(self.weight, self)
         plain.bias = self.bias
         return plain
 
@@ -77,12 +74,13 @@ class LowRankExperts(nn.Module):
         read = F.dropout(tokens, self.dropout, self.training) if self.dropout else tokens
         return F.linear(F.linear(read, self.down[number]), self.up[number]) * self.scale
 
-    @torch.no_grad()
-    def merged(self, matrices: nn.Parameter) -> nn.Parameter:
-        """The matrices that compute the same alone: W + (alpha / r) B A of each expert."""
-        wide = torch.promote_types(matrices.dtype, torch.float32)
-        change = (self.up.to(wide) @ self.down.to(wide)) * self.scale
-        return nn.Parameter((matrices.to(wide) + change).to(matrices.dtype))
+
+@torch.no_grad()
+def _merged(weight: Tensor, beside: LowRank | LowRankExperts) -> nn.Parameter:
+    """The matrix, or the matrix of each expert, that computes the same alone: W + (alpha / r) B A."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    change = (beside.up.to(wide) @ beside.down.to(wide)) * beside.scale
+    return nn.Parameter((weight.to(wide) + change).to(weight.dtype))
 
 
 class AdaptedExperts(MixtureOfExperts):
@@ -113,7 +111,7 @@ class AdaptedExperts(MixtureOfExperts):
         plain.router = self.router
         for matrices in MATRICES:
             adapter, kept = self.adapter(matrices), getattr(self, matrices)
-            setattr(plain, matrices, kept if adapter is None else adapter.merged(kept))
+            setattr(plain, matrices, kept if adapter is None else _merged(kept, adapter))
         return plain
 
 
@@ -168,12 +166,8 @@ def left_out(model: nn.Module) -> list[str]:
     plain = [name for name, module in _modules(model) if isinstance(module, Linear) and not isinstance(module, LowRank)]
     for name, module in _modules(model):
         if isinstance(module, MixtureOfExperts):
-            adapted = isinstance(module, AdaptedExperts)
-            plain += [
-                f"{name}.{each}"
-                for each in MATRICES
-                if not (adapted and cast("AdaptedExperts", module).adapter(each) is not None)
-            ]
+            own = module if isinstance(module, AdaptedExperts) else None
+            plain += [f"{name}.{each}" for each in MATRICES if own is None or own.adapter(each) is None]
     return plain
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from sublayer import config
-from sublayer.models import EncoderOnly
 from sublayer.models.heads import meaning
 from sublayer.reading.reader import Progress, Reader, require_list
-from sublayer.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,12 @@ class Classified:
 class Classifier(Reader[config.Classification]):
     """A model with a classification head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
-        super().__init__(model, tokenizer, config.Classification, weights)
+    needs: ClassVar = config.Classification
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What a text may be, in the order of the head's scores."""
-        assert isinstance(self.model.config.head, config.Classification)
-        return self.model.config.head.labels
+        return self.head.labels
 
     def classify(
         self,
@@ -58,15 +54,14 @@ class Classifier(Reader[config.Classification]):
             InputError: a text is empty or longer than the model's positions.
         """
         require_list(texts)  # pyright: ignore[reportArgumentType]
-        head, labels = self.model.config.head, self.labels
-        assert isinstance(head, config.Classification)
+        labels = self.labels
         encoded = [
             self.tokenizer.encode_pairs([text])[0] if isinstance(text, tuple) else self.tokenizer.tokens([text])[0]
             for text in texts
         ]
         found: list[Classified | None] = [None] * len(texts)
         for rows, scores, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
-            probabilities = cast("list[list[float]]", meaning(head, scores.float()).tolist())
+            probabilities = cast("list[list[float]]", meaning(self.head, scores.float()).tolist())
             for row, probability in zip(rows, probabilities, strict=True):
                 ranked = sorted(range(len(labels)), key=lambda label, p=probability: -p[label])
                 found[row] = Classified(texts[row], {labels[label]: probability[label] for label in ranked})

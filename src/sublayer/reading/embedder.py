@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.errors import InputError
-from sublayer.models import EncoderOnly
 from sublayer.reading.reader import Progress, Reader, require_list
-from sublayer.text import Tokenizer
 from sublayer.text.tokens import Tokens
 
 
 class Embedder(Reader[config.SentenceEmbedding]):
     """A model with a sentence-embedding head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
-        super().__init__(model, tokenizer, config.SentenceEmbedding, weights)
+    needs: ClassVar = config.SentenceEmbedding
 
     def embed(
         self, texts: Sequence[str | Sequence[int]], *, batch_tokens: int = 8000, progress: Progress | None = None
@@ -34,9 +31,8 @@ class Embedder(Reader[config.SentenceEmbedding]):
         """
         require_list(texts)
         encoded = self.encode(texts)
-        head = self.model.config.head
-        if isinstance(head, config.SentenceEmbedding) and head.longest is not None:
-            encoded = [tokens.cut(head.longest) for tokens in encoded]
+        if self.head.longest is not None:
+            encoded = [tokens.cut(self.head.longest) for tokens in encoded]
         vectors = torch.empty(len(texts), self.model.config.dim)
         for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             vectors[rows] = found.float().cpu()

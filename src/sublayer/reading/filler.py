@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import cast
+from typing import ClassVar, cast
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.models import EncoderOnly
 from sublayer.reading.reader import Progress, Reader, require_list
 from sublayer.text import Tokenizer
 from sublayer.text.pieces import SPACE
@@ -36,8 +35,7 @@ class Filled:
 class Filler(Reader[config.MaskedLanguage]):
     """A model with a masked-language head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
-        super().__init__(model, tokenizer, config.MaskedLanguage, weights)
+    needs: ClassVar = config.MaskedLanguage
 
     def fill(
         self, texts: Sequence[str], *, best: int = 5, batch_tokens: int = 8000, progress: Progress | None = None

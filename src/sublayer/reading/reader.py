@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,19 +24,20 @@ Progress = Callable[[int], None]
 class Reader(Generic[Head]):
     """An encoder-only model with its tokenizer; the subclasses say what its head's output means.
 
+    needs: the head that is needed, by its part of the configuration.
+
     Args:
-        head: the head that is needed, by its part of the configuration. weights: weight format of the layers, on a CPU;
-            default: as they are.
+        weights: weight format of the layers, on a CPU; default: as they are.
     """
 
-    def __init__(
-        self, model: EncoderOnly, tokenizer: Tokenizer, head: type[Head], weights: config.Weights | None = None
-    ) -> None:
-        if not isinstance(model.config.head, head):
+    needs: ClassVar[type[Any]]
+
+    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
+        if not isinstance(model.config.head, self.needs):
             raise InputError(
                 f"this model's head is '{model.config.head.type}'", "Name a model with the head that this asks for."
             )
-        self.model, self.tokenizer, self.head = model.eval(), tokenizer, model.config.head
+        self.model, self.tokenizer, self.head = model.eval(), tokenizer, cast("Head", model.config.head)
         self._read = EncoderRunner(model, weights)
 
     def _each(

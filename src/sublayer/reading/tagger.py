@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.models import EncoderOnly
 from sublayer.reading.reader import Progress, Reader
-from sublayer.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,7 @@ class Tagged:
 class Tagger(Reader[config.Tagging]):
     """A model with a tagging head and its tokenizer."""
 
-    def __init__(self, model: EncoderOnly, tokenizer: Tokenizer, weights: config.Weights | None = None) -> None:
-        super().__init__(model, tokenizer, config.Tagging, weights)
+    needs: ClassVar = config.Tagging
 
     def tag(
         self,
@@ -42,8 +39,7 @@ class Tagger(Reader[config.Tagging]):
         Raises:
             InputError: a sentence has no word, a word has no token, or a sentence is too long for the model.
         """
-        assert isinstance(self.model.config.head, config.Tagging)
-        labels = self.model.config.head.labels
+        labels = self.head.labels
         words = [
             [word for word in re.split("[\t\n ]", sentence) if word] if isinstance(sentence, str) else list(sentence)
             for sentence in sentences

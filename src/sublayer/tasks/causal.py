@@ -13,12 +13,11 @@ from sublayer.data.batch import TextBatch
 from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import PackedDocuments, packed_documents
-from sublayer.data.loader import validation
 from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import Objective, nats_and_targets
 from sublayer.tasks.task import Encoding, Material, Task, start_template
 from sublayer.text import Affixes, Specials, Tokenizer
 
@@ -56,13 +55,7 @@ def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: conf
     A document longer than a row is read in overlapping rows, each token a target in the first row that has it: how far
     the rows are apart (`evaluation_stride`) says how much context a token has at least.
     """
-    loss = CrossEntropy(label_smoothing=0.0)
-    nats, tokens = 0.0, 0
-    with evaluating(model):
-        for batch in validation(examples, batching):
-            nats += causal_loss(model, batch, 1, loss).item()
-            tokens += batch.targets
-    return Likelihood(nats, tokens)
+    return Likelihood(*nats_and_targets(model, examples, batching, causal_loss))
 
 
 @dataclass(frozen=True)

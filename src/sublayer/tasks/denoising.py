@@ -20,4 +20,4 @@ class Denoising(Reconstruction[config.DenoisingTask]):
         return (MASK,)
 
     def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.Denoising:
-        return corrupted.Denoising(self.settings, max_length, affixes, mask_id(tokenizer), sentence_ends(tokenizer))
+        return corrupted.Denoising(max_length, affixes, self.settings, mask_id(tokenizer), sentence_ends(tokenizer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.data.batch import AnyBatch
+from sublayer.data.examples.interface import Examples
+from sublayer.data.loader import validation
 from sublayer.models.evaluating import evaluating as in_evaluation_mode
+from sublayer.tasks.losses import CrossEntropy
 
 
 def shown(found: Mapping[str, float]) -> str:
@@ -55,6 +58,29 @@ class Objective(ABC, Generic[B_contra]):
 
     def plot(self, folder: Path) -> None:  # Where the numbers say it all, nothing is drawn.
         """Draw what the last evaluation found, where a number does not say it all."""
+
+
+B = TypeVar("B", bound=AnyBatch)
+
+
+def nats_and_targets(
+    model: nn.Module,
+    examples: Examples[B],
+    batching: config.Batching,
+    loss: Callable[[Any, B, int, CrossEntropy], Tensor],
+) -> tuple[float, int]:
+    """The cross-entropy of all examples, without label smoothing or dropout, and of how many targets it is.
+
+    Args:
+        loss: that of a batch, given the model, the batch, what to divide by, and the cross-entropy.
+    """
+    plain = CrossEntropy(label_smoothing=0.0)
+    nats, targets = 0.0, 0
+    with evaluating(model):
+        for batch in validation(examples, batching):
+            nats += loss(model, batch, 1, plain).item()
+            targets += batch.targets
+    return nats, targets
 
 
 @contextmanager

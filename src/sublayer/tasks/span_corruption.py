@@ -21,4 +21,4 @@ class SpanCorruption(Reconstruction[config.SpanCorruptionTask]):
 
     def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.SpanCorruption:
         sentinels = sentinel_ids(tokenizer, self.settings.sentinels)
-        return corrupted.SpanCorruption(self.settings, max_length, affixes, sentinels)
+        return corrupted.SpanCorruption(max_length, affixes, self.settings, sentinels)

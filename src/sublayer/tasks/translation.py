@@ -13,13 +13,12 @@ from sublayer import config
 from sublayer.data.batch import Batch
 from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.examples.interface import Examples
-from sublayer.data.loader import validation
 from sublayer.data.sources import PAIRS, Pairs, grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
 from sublayer.models.evaluating import evaluating as in_evaluation_mode
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import Objective, nats_and_targets
 from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
 from sublayer.text import PairAffixes, Specials, Tokenizer
@@ -53,13 +52,8 @@ def pair_loss(model: SequenceToSequence, batch: Batch, total: int, loss: CrossEn
 
 def validation_loss(model: SequenceToSequence, pairs: Examples[Batch], batching: config.Batching) -> float:
     """Mean cross-entropy per target token in nats, without label smoothing or dropout."""
-    plain = CrossEntropy(label_smoothing=0.0)
-    total, targets = 0.0, 0
-    with evaluating(model):
-        for batch in validation(pairs, batching):
-            total += pair_loss(model, batch, 1, plain).item()
-            targets += batch.targets
-    return total / targets
+    nats, targets = nats_and_targets(model, pairs, batching, pair_loss)
+    return nats / targets
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Rendered:
         quoted: the runs of characters that a message, a tool or another value brought, from (included) to (excluded):
             no special token is made of one of these.
         answers: the characters that the assistant has to say, from (included) to (excluded), end token included; only
-            from `render_answers`.
+            from `render_answers_of`.
     """
 
     text: str
@@ -93,20 +93,6 @@ class ChatTemplate:
         answer = self._checked(name, self._process.ask(request))
         return Rendered(answer["text"], _pairs(answer["user"]))
 
-    def render_answers(
-        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None, **more: Any
-    ) -> Rendered:
-        """The whole conversation as text, and where in it the assistant's answers stand, end tokens included.
-
-        Each answer is found by rendering the conversation up to it, and with it: what came before must be rendered the
-        same whatever follows. What the template puts behind an end token, such as a line feed, is not the assistant's.
-
-        Raises:
-            InputError: as in `render`; nobody answers; or a turn is rendered in another way once more turns follow, as
-                by templates that drop the thoughts of earlier answers.
-        """
-        return next(self.render_answers_of([messages], tools=tools, **more))
-
     def render_answers_of(
         self,
         conversations: Iterable[Sequence[Message]],
@@ -114,10 +100,15 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **more: Any,
     ) -> Iterator[Rendered]:
-        """What `render_answers` makes of each conversation, in their order and sooner than one by one.
+        """Whole conversations as text, and where in each the assistant's answers stand, end tokens included.
+
+        Each answer is found by rendering the conversation up to it, and with it: what came before must be rendered the
+        same whatever follows. What the template puts behind an end token, such as a line feed, is not the assistant's.
+        Many at once are sooner made than one by one.
 
         Raises:
-            InputError: as `render_answers`, when the conversation at fault is reached.
+            InputError: when the conversation at fault is reached: as in `render`; nobody answers; or a turn is rendered
+                in another way once more turns follow, as by templates that drop the thoughts of earlier answers.
         """
         name = self._chosen(tools)
         common = self._common(name, tools, more)

@@ -13,66 +13,20 @@ from typing import Any
 from sublayer.errors import CheckpointError
 from sublayer.text.sentencepiece import Piece
 
-# Both in the order of the ids.
-MBART_LANGUAGES = [
-    "ar_AR",
-    "cs_CZ",
-    "de_DE",
-    "en_XX",
-    "es_XX",
-    "et_EE",
-    "fi_FI",
-    "fr_XX",
-    "gu_IN",
-    "hi_IN",
-    "it_IT",
-    "ja_XX",
-    "kk_KZ",
-    "ko_KR",
-    "lt_LT",
-    "lv_LV",
-    "my_MM",
-    "ne_NP",
-    "nl_XX",
-    "ro_RO",
-    "ru_RU",
-    "si_LK",
-    "tr_TR",
-    "vi_VN",
-    "zh_CN",
-]
-MBART_50_LANGUAGES = [
+# Both in the order of the ids. Lists of so many words would be a page each.
+MBART_LANGUAGES = tuple(
+    """
+    ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP
+    nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN
+    """.split()  # noqa: SIM905
+)
+MBART_50_LANGUAGES = (
     *MBART_LANGUAGES,
-    *[
-        "af_ZA",
-        "az_AZ",
-        "bn_IN",
-        "fa_IR",
-        "he_IL",
-        "hr_HR",
-        "id_ID",
-        "ka_GE",
-        "km_KH",
-        "mk_MK",
-        "ml_IN",
-        "mn_MN",
-        "mr_IN",
-        "pl_PL",
-        "ps_AF",
-        "pt_XX",
-        "sv_SE",
-        "sw_KE",
-        "ta_IN",
-        "te_IN",
-        "th_TH",
-        "tl_XX",
-        "uk_UA",
-        "ur_PK",
-        "xh_ZA",
-        "gl_ES",
-        "sl_SI",
-    ],
-]
+    *"""
+    af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE
+    ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
+    """.split(),  # noqa: SIM905
+)
 
 Layout = Callable[[Sequence[Piece], Sequence[str]], list[Piece]]
 
@@ -176,10 +130,8 @@ FAMILIES: dict[str, Family] = {
     "T5": Family(_ENDS, "A </s>", "A </s> B </s>", layout=_t5),
     "Pegasus": Family(_ENDS | {"mask_token": "<mask_2>"}, "A </s>", "A B </s>", layout=_pegasus),
     "XLMRoberta": Family(_XLM_R_TOKENS, _ROBERTA.around, _ROBERTA.pair, layout=_fairseq, prefixes=True),
-    "MBart": Family(_XLM_R_TOKENS, "A </s> language", "A B </s> language", tuple(MBART_LANGUAGES), layout=_fairseq),
-    "MBart50": Family(
-        _XLM_R_TOKENS, "language A </s>", "language A B </s>", tuple(MBART_50_LANGUAGES), layout=_fairseq
-    ),
+    "MBart": Family(_XLM_R_TOKENS, "A </s> language", "A B </s> language", MBART_LANGUAGES, layout=_fairseq),
+    "MBart50": Family(_XLM_R_TOKENS, "language A </s>", "language A B </s>", MBART_50_LANGUAGES, layout=_fairseq),
     "Nllb": Family(_XLM_R_TOKENS, "language A </s>", "language A B </s>", layout=_fairseq),
     "M2M100": Family(_ENDS | {"bos_token": "<s>", "sep_token": "</s>"}, "language A </s>", "language A B </s>"),
     "Marian": Family(_ENDS, "A </s>", "A B </s>"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sublayer.config.foreign import GGUF, require_all
 from sublayer.errors import CheckpointError, nearest
 from sublayer.text.chat import ChatSource
-from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
+from sublayer.text.pieces import SPACE
+from sublayer.text.sentencepiece import KINDS, Kind, Piece, PieceModel, backend_of
 from sublayer.text.specials import Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer
 from sublayer.text.vocabularies import byte_level
@@ -16,8 +17,6 @@ from sublayer.untrusted import library_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
-
-_KINDS: dict[int, Kind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
 
 # `tokenizer.ggml.pre` names how words are cut: which of `vocabularies.WORDS` that is.
 _WORDS = {
@@ -138,9 +137,9 @@ def _add(backend: Backend, tokens: Sequence[str], *, special: bool) -> None:
 def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[Kind]]:
     tokens: list[str] = list(_listed(metadata, "tokens"))
     numbers: Sequence[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    if len(numbers) != len(tokens) or not set(numbers) <= set(_KINDS):
+    if len(numbers) != len(tokens) or not set(numbers) <= set(KINDS):
         raise CheckpointError("the GGUF file's token_type does not fit its tokens", "Fetch the file anew.")
-    return tokens, [_KINDS[number] for number in numbers]
+    return tokens, [KINDS[number] for number in numbers]
 
 
 def _listed(metadata: Mapping[str, Any], key: str) -> Sequence[Any]:

@@ -117,6 +117,17 @@ class Quoting:
         return copy
 
 
+def refuse_surrogates(texts: Sequence[str]) -> None:
+    """Raise `InputError` where a text holds half of a surrogate pair, as Python makes of bytes that are not UTF-8."""
+    for place, text in enumerate(texts):
+        for column, character in enumerate(text):
+            if "\ud800" <= character <= "\udfff":
+                raise InputError(
+                    f"text {place} is not Unicode: character {column} is the lone surrogate {character!a}",
+                    "Give UTF-8 text.",
+                )
+
+
 def _before(spans: Sequence[tuple[int, int]], inserted: Sequence[int]) -> list[tuple[int, int]]:
     """Where `spans` were before `_PREFIX` was put in at each of `inserted` (places counted afterwards)."""
     places = np.array(spans, dtype=np.int64).reshape(-1, 2)

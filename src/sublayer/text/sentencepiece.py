@@ -13,14 +13,14 @@ import numpy as np
 
 from sublayer.config.part import LARGEST_COUNT
 from sublayer.errors import CheckpointError
+from sublayer.text.pieces import SPACE
 from sublayer.untrusted import library_errors, read_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-SPACE = "▁"
 Kind = Literal["normal", "unknown", "control", "user", "unused", "byte"]
-_KINDS: dict[int, Kind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
+KINDS: dict[int, Kind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
 _MODELS: dict[int, str] = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
@@ -106,7 +106,7 @@ def _understood(proto: Any, path: Path) -> PieceModel:
     _require_sound(proto, path)
     return PieceModel(
         "unigram" if algorithm == "unigram" else "bpe",
-        tuple(Piece(piece.piece, piece.score, _KINDS[piece.type]) for piece in proto.pieces),
+        tuple(Piece(piece.piece, piece.score, KINDS[piece.type]) for piece in proto.pieces),
         unknown=next((place for place, piece in enumerate(proto.pieces) if piece.type == 2), 0),
         charsmap=bytes(normalizer.precompiled_charsmap),
         prefix=normalizer.add_dummy_prefix,

@@ -17,7 +17,7 @@ from sublayer.config.tokenizer import TokenizerRecipe
 from sublayer.errors import CheckpointError, InputError
 from sublayer.text.forking import quiet_fork
 from sublayer.text.incremental_detokenizer import IncrementalDetokenizer
-from sublayer.text.quoting import Quoting
+from sublayer.text.quoting import Quoting, refuse_surrogates
 from sublayer.text.specials import ROLES, Specials, Template, put_around, template_of
 from sublayer.text.templates.process import TOGETHER
 from sublayer.text.tokens import Tokens, by_words, joined
@@ -111,10 +111,7 @@ class Tokenizer(Vocabulary):
                 return cls(backend)
             extras = read_object(beside, remedy="Copy the folder anew.")
             return cls(
-                backend,
-                Specials.read(extras["specials"]),
-                chat_template=extras["chat_template"],
-                size=extras["size"],
+                backend, Specials.read(extras["specials"]), chat_template=extras["chat_template"], size=extras["size"]
             )
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error.what}", error.remedy) from None
@@ -263,7 +260,7 @@ class Tokenizer(Vocabulary):
     ) -> Iterator[Tokens]:
         """Each text and what is quoted in it, as in `encode_template`; an error is raised where it is reached."""
         try:
-            _refuse_surrogates([text for text, _ in texts])
+            refuse_surrogates([text for text, _ in texts])
             parsed = self._quoting.parse(texts, add_special_tokens=add_special_tokens)
         except InputError:
             if len(texts) == 1:
@@ -281,16 +278,12 @@ class Tokenizer(Vocabulary):
         try:
             return method(list(texts), add_special_tokens=add_special_tokens)
         except TypeError:
-            _refuse_surrogates([part for each in texts for part in ([each] if isinstance(each, str) else each)])
+            refuse_surrogates([part for each in texts for part in ([each] if isinstance(each, str) else each)])
             raise
 
     def _tokens(self, encoding: Encoding) -> Tokens:
         return Tokens(
-            self.known(encoding.ids),
-            encoding.type_ids,
-            encoding.offsets,
-            encoding.word_ids,
-            encoding.sequence_ids,
+            self.known(encoding.ids), encoding.type_ids, encoding.offsets, encoding.word_ids, encoding.sequence_ids
         )
 
     # --- ids to text ----------------------------------------------------------------------------------------------
@@ -357,29 +350,19 @@ class Tokenizer(Vocabulary):
         rendered = self.chat.render(messages, add_generation_prompt=True, tools=tools)
         return self.encode_template(rendered.text, rendered.quoted).ids
 
-    def encode_answers(
-        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> tuple[list[int], list[bool]]:
-        """A whole conversation as ids, and for each whether the assistant has to learn to say it, end tokens included.
+    def encode_answers_of(
+        self, conversations: Iterable[Sequence[Message]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> Iterator[tuple[list[int], list[bool]]]:
+        """Whole conversations as ids, and for each id whether the assistant learns to say it, end tokens included.
 
-        By position: a token counts if it begins inside an answer.
+        By position: a token counts if it begins inside an answer. Many at once are sooner made than one by one.
 
         Args:
             tools: JSON schemas of functions that the model may call.
 
         Raises:
-            InputError: there is no chat template, it knows no tools, it refuses the conversation, or it renders a turn
-                in another way once more turns follow.
-        """
-        return next(self.encode_answers_of([messages], tools=tools))
-
-    def encode_answers_of(
-        self, conversations: Iterable[Sequence[Message]], *, tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> Iterator[tuple[list[int], list[bool]]]:
-        """What `encode_answers` makes of each conversation, in their order and sooner than one by one.
-
-        Raises:
-            InputError: as `encode_answers`, when the conversation at fault is reached.
+            InputError: when the conversation at fault is reached: there is no chat template, it knows no tools, it
+                refuses the conversation, or it renders a turn in another way once more turns follow.
         """
         rendered = self.chat.render_answers_of(conversations, tools=tools)
         fault: InputError | None = None
@@ -406,16 +389,6 @@ def _single(written: str) -> float:
 
 def _beside(path: Path) -> Path:
     return path.with_name("sublayer_tokenizer.json")
-
-
-def _refuse_surrogates(texts: Sequence[str]) -> None:
-    for place, text in enumerate(texts):
-        for column, character in enumerate(text):
-            if "\ud800" <= character <= "\udfff":
-                raise InputError(
-                    f"text {place} is not Unicode: character {column} is the lone surrogate {character!a}",
-                    "Give UTF-8 text.",
-                )
 
 
 quiet_fork()

@@ -83,16 +83,6 @@ class Vocabulary:
         return self._role("mask", "mask")
 
     @property
-    def separator_id(self) -> int:
-        """The id that stands between two texts and after them."""
-        return self._role("separator", "separator")
-
-    @property
-    def class_id(self) -> int:
-        """The id that begins a text for a classifier."""
-        return self._role("class_", "class")
-
-    @property
     def padding_id(self) -> int:
         """What fills rows up where it is masked, so that any id does: the padding token, or 0 where there is none."""
         return self.specials.pad or 0
@@ -141,8 +131,7 @@ class Vocabulary:
     @cached_property
     def left_out(self) -> frozenset[int]:
         """Ids that decoding leaves out."""
-        marked = {i for i, added in self._backend.get_added_tokens_decoder().items() if added.special}
-        return self.specials.ids | marked
+        return self.specials.ids | self.special_ids
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Each id as a human reads it: a leading space as "▁", a part of a character as "<0xC3>", and "[50300]" where a

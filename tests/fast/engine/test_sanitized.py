@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import runpy
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,18 +14,10 @@ from sublayer.fast import engine
 CPP = Path(engine.__file__).parent / "cpp"
 
 
-def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_engine", CPP / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_nothing_is_read_or_written_where_it_should_not_be(tmp_path: Path) -> None:
-    program = builder().build_program(CPP / "tests/drive.cpp", tmp_path / "drive", sanitize=True)
+    build_program = runpy.run_path(str(CPP / "build.py"))["build_program"]
+    program = build_program(CPP / "tests/drive.cpp", tmp_path / "drive", sanitize=True)
     done = subprocess.run(
         [program, "30"], env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}, capture_output=True, text=True,
         check=False,

@@ -15,15 +15,8 @@ from sublayer.config.model.norm import LayerNorm, Norm
 from sublayer.config.part import Part, Probability, Size
 
 __all__ = [
-    "Classification",
-    "Head",
-    "MaskedLanguage",
-    "NoHead",
-    "Pooling",
-    "Problem",
-    "SentenceEmbedding",
-    "Tagging",
-]
+    "Classification", "Head", "MaskedLanguage", "NoHead", "Pooling", "Problem", "SentenceEmbedding", "Tagging",
+]  # fmt: skip
 
 Pooling = Literal["class", "mean", "max", "last"]
 

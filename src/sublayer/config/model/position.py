@@ -10,21 +10,9 @@ from pydantic import Field, model_validator
 from sublayer.config.part import LARGEST_COUNT, Count, Factor, Part, Size
 
 __all__ = [
-    "Alibi",
-    "Kerple",
-    "Learned",
-    "LinearScaling",
-    "Llama3Scaling",
-    "NoPosition",
-    "NtkScaling",
-    "Position",
-    "RelativeBias",
-    "Rotary",
-    "RotaryScaling",
-    "Sinusoidal",
-    "Unscaled",
-    "YarnScaling",
-]
+    "Alibi", "Kerple", "Learned", "LinearScaling", "Llama3Scaling", "NoPosition", "NtkScaling", "Position",
+    "RelativeBias", "Rotary", "RotaryScaling", "Sinusoidal", "Unscaled", "YarnScaling",
+]  # fmt: skip
 
 LARGEST_TABLE = 2**28
 """Numbers in a table of positions: 1,048,576 positions of heads of 128."""

@@ -14,16 +14,9 @@ from pydantic import Field
 from sublayer.config.part import Layers, Part, Probability, Size
 
 __all__ = [
-    "CELLS",
-    "Additive",
-    "Cell",
-    "Multiplicative",
-    "NoAttention",
-    "Recurrence",
-    "RecurrentAttention",
-    "RecurrentDecoder",
-    "RecurrentEncoder",
-]
+    "CELLS", "Additive", "Cell", "Multiplicative", "NoAttention", "Recurrence", "RecurrentAttention",
+    "RecurrentDecoder", "RecurrentEncoder",
+]  # fmt: skip
 
 Cell = Literal["lstm", "gru", "rnn"]
 """Long short-term memory (Hochreiter and Schmidhuber 1997), the gated recurrent unit (Cho et al. 2014), and the plain
@@ -68,7 +61,8 @@ class _Scored(Part):
         raise NotImplementedError(type(self).__name__)
 
     def query_parameters(self, dim: int) -> int:
-        raise NotImplementedError(type(self).__name__)
+        """Numbers in what the query alone goes through."""
+        return 0
 
     def parameters(self, dim: int) -> dict[str, int]:
         """The map of keys, what the query goes through, and the map of what was found and the state, 2 D to D."""
@@ -79,7 +73,7 @@ class _Scored(Part):
         return 2 * dim * self.score_width(dim)
 
     def query_flops(self, dim: int) -> int:
-        raise NotImplementedError(type(self).__name__)
+        return 0
 
     def flops(self, dim: int, source_length: int) -> int:
         """Operations a target token: for each of the source's a product of width A and one of width D."""
@@ -101,12 +95,6 @@ class Multiplicative(_Scored):
 
     def score_width(self, dim: int) -> int:
         return dim
-
-    def query_parameters(self, dim: int) -> int:
-        return 0
-
-    def query_flops(self, dim: int) -> int:
-        return 0
 
 
 class Additive(_Scored):

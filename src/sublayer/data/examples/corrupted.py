@@ -64,8 +64,7 @@ class CorruptedText(Generic[BatchT]):
         return CorruptedRows(self.texts, pieces, self.noise, (0, 0))
 
     def arrays(self) -> Iterator[NDArray[np.generic]]:
-        yield self.texts.starts
-        yield self.texts.tokens
+        return self.texts.arrays()
 
 
 @dataclass(frozen=True)
@@ -133,17 +132,26 @@ class Masking:
 
 
 @dataclass(frozen=True)
-class SpanCorruption:
-    """Text with sentinels in, what they stand for out."""
+class _Pairs:
+    """What is left of a text in, what is to be restored out."""
 
-    c: SpanCorruptionTask
     max_length: int
     affixes: PairAffixes
-    sentinels: Integers
 
     @property
     def room(self) -> int:
         return self.max_length - max(self.affixes.source.length, self.affixes.target_length)
+
+    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
+        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.affixes)
+
+
+@dataclass(frozen=True)
+class SpanCorruption(_Pairs):
+    """Text with sentinels in, what they stand for out."""
+
+    c: SpanCorruptionTask
+    sentinels: Integers
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
         distinct, place = np.unique(lengths, return_inverse=True)
@@ -154,29 +162,17 @@ class SpanCorruption:
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return corrupt_spans(tokens, self.c, random, sentinels=self.sentinels)
 
-    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.affixes)
-
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(_Pairs):
     """Text with masks and its sentences out of order in, the text out. ends: bool [V], tokens that end a sentence."""
 
     c: DenoisingTask
-    max_length: int
-    affixes: PairAffixes
     mask_id: int
     ends: NDArray[np.bool_]
-
-    @property
-    def room(self) -> int:
-        return self.max_length - max(self.affixes.source.length, self.affixes.target_length)
 
     def sizes(self, lengths: Integers) -> tuple[Integers, Integers]:
         return lengths + self.affixes.source.length, lengths + self.affixes.target_length
 
     def apply(self, tokens: Integers, random: np.random.Generator) -> tuple[Integers, Integers]:
         return infill(tokens, self.c, random, ends=self.ends[tokens], mask_id=self.mask_id)
-
-    def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> Batch:
-        return pair_batch(Ragged.of(given), Ragged.of(target), rows, self.affixes)

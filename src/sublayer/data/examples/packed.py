@@ -48,8 +48,7 @@ class PackedDocuments:
         return self._rows(self.evaluation_stride, None)
 
     def arrays(self) -> Iterator[NDArray[np.generic]]:
-        yield self.texts.starts
-        yield self.texts.tokens
+        return self.texts.arrays()
 
     def _rows(self, stride: int, random: np.random.Generator | None) -> PackedRows:
         pieces = cut(self.texts.lengths - 1, self.room, stride, random)

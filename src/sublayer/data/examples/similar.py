@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sublayer.data.batch import SimilarBatch, as_tensor
-from sublayer.data.encoding import Ragged, encode_texts, fitting
+from sublayer.data.encoding import Ragged, Unchanging, encode_texts, fitting
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.text import Affixes, Tokenizer
@@ -19,7 +20,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class SimilarPairs:
+class SimilarPairs(Unchanging):
     """N pairs, both sides with their affixes. same_left, same_right: int64 [N], equal for equal texts."""
 
     left: Ragged
@@ -40,17 +41,8 @@ class SimilarPairs:
     def target_lengths(self) -> Integers:
         return self.right.lengths
 
-    def epoch(self, seed: int, number: int) -> SimilarPairs:
-        """The pairs are the same in every epoch; whom they meet in a batch is not."""
-        return self
-
-    def fixed(self) -> SimilarPairs:
-        return self
-
     def arrays(self) -> Iterator[NDArray[np.generic]]:
-        for side in (self.left, self.right):
-            yield side.starts
-            yield side.tokens
+        return chain(self.left.arrays(), self.right.arrays())
 
     def collate(self, rows: Integers) -> SimilarBatch:
         left, right = self.left.take(rows), self.right.take(rows)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
-from sublayer.data.encoding import Ragged, encode_texts
+from sublayer.data.encoding import Ragged, Unchanging, encode_texts
 from sublayer.data.packing import cut
 from sublayer.data.report import Report
 from sublayer.data.tables.conversations import Conversation
@@ -29,7 +29,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class EncodedTexts:
+class EncodedTexts(Unchanging):
     """N texts as tokens, markers included.
 
     target: what is to be said, one number for each token (`IGNORE`: nothing), or int64 [N], one for each text.
@@ -56,16 +56,8 @@ class EncodedTexts:
     def target_lengths(self) -> Integers:
         return np.zeros(len(self.tokens), dtype=np.int64)
 
-    def epoch(self, seed: int, number: int) -> EncodedTexts:
-        """The texts are the same in every epoch."""
-        return self
-
-    def fixed(self) -> EncodedTexts:
-        return self
-
     def arrays(self) -> Iterator[NDArray[np.generic]]:
-        yield self.tokens.starts
-        yield self.tokens.tokens
+        yield from self.tokens.arrays()
         yield self.target.tokens if isinstance(self.target, Ragged) else self.target
 
     def collate(self, rows: Integers) -> TextBatch:
@@ -77,16 +69,14 @@ class EncodedTexts:
             targets = int((target != IGNORE).sum())
         else:
             target, targets = self.target[rows], len(rows)
-        token_type_ids = (
-            None if self.token_type_ids is None else self.token_type_ids.padded(rows, width=width, offset=0, fill=0)
-        )
+        types = self.token_type_ids
         return TextBatch(
             tokens=as_tensor(chosen.padded(every, width=width, offset=0, fill=self.pad_id)),
             lengths=as_tensor(lengths),
             target=as_tensor(target),
             rows=rows,
             targets=targets,
-            token_type_ids=None if token_type_ids is None else as_tensor(token_type_ids),
+            token_type_ids=None if types is None else as_tensor(types.padded(rows, width=width, offset=0, fill=0)),
         )
 
 

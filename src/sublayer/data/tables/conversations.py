@@ -10,10 +10,10 @@ from typing import Any, cast
 from sublayer.config import Chat, LabelledJsonl, LabelledTsv, Messages, NamedCorpus, Source
 from sublayer.config.task import fields_of
 from sublayer.data import corpora, sources
-from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.jsonl import text_of, value_of
 from sublayer.data.report import Report
 from sublayer.data.tables.labelled import read_labelled
-from sublayer.data.tables.table import Rows, collect
+from sublayer.data.tables.table import Rows, collect_plain
 from sublayer.errors import DataError, nearest
 
 ROLES = ("system", "user", "assistant")
@@ -65,7 +65,7 @@ def read_conversations(source: Source, folder: Path, made: Messages | None = Non
     """
     if isinstance(source, Chat):
         path = folder / source.path
-        return collect(_conversations(path), path, "conversations")
+        return collect_plain(path, _conversation, "conversations")
     assert made is not None, "the recipe has been checked"
     rows, report, lines = _fields(source, folder)
     templates = {name: template for name in ROLES if (template := getattr(made, name)) is not None}
@@ -94,25 +94,20 @@ def _fields(source: Any, folder: Path) -> tuple[list[dict[str, str]], Report, li
     return [{"source": one, "target": other} for one, other in both], pairs.report, pairs.lines
 
 
-def _conversations(path: Path) -> Iterator[tuple[int, Conversation | str]]:
+def _conversation(table: dict[str, Any], where: str) -> Conversation | str:
     remedy = 'Write {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
-    for number, table in read_objects(path):
-        if table is None:
-            yield number, "blank line"
-            continue
-        where = f"{path}, line {number}"
-        said: Any = value_of(table, "messages", where, remedy)
-        if not isinstance(said, list):
-            raise DataError(f"{where}: field 'messages' is not a list", remedy)
-        messages: list[Message] = []
-        for place, one in enumerate(cast("list[Any]", said), start=1):
-            here = f"{where}, message {place}"
-            if not isinstance(one, dict):
-                raise DataError(f"{here}: not an object", remedy)
-            message = cast("dict[str, Any]", one)
-            role = text_of(message, "role", here, remedy)
-            if role not in ROLES:
-                raise DataError(f"{here}: no role is called '{role}'", nearest(role, ROLES))
-            messages.append(Message(role, text_of(message, "content", here, remedy)))
-        answered = any(message.role == ANSWERS and message.content for message in messages)
-        yield number, Conversation(tuple(messages)) if answered else "without an answer"
+    said: Any = value_of(table, "messages", where, remedy)
+    if not isinstance(said, list):
+        raise DataError(f"{where}: field 'messages' is not a list", remedy)
+    messages: list[Message] = []
+    for place, one in enumerate(cast("list[Any]", said), start=1):
+        here = f"{where}, message {place}"
+        if not isinstance(one, dict):
+            raise DataError(f"{here}: not an object", remedy)
+        message = cast("dict[str, Any]", one)
+        role = text_of(message, "role", here, remedy)
+        if role not in ROLES:
+            raise DataError(f"{here}: no role is called '{role}'", nearest(role, ROLES))
+        messages.append(Message(role, text_of(message, "content", here, remedy)))
+    answered = any(message.role == ANSWERS and message.content for message in messages)
+    return Conversation(tuple(messages)) if answered else "without an answer"

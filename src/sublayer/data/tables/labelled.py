@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sublayer.config import LabelledJsonl, LabelledTsv, NamedCorpus
 from sublayer.data import corpora
 from sublayer.data.corpora import Corpus, Part
 from sublayer.data.download import Progress
-from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.jsonl import text_of, value_of
 from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
@@ -71,15 +72,15 @@ def read_labelled(
             return collect(_tsv(path, source), path, "texts")
         case LabelledJsonl():
             path = folder / source.path
-            return collect(_jsonl(path, source), path, "texts")
+            return collect_plain(path, partial(_object, source), "texts")
 
 
-def _row(line: int, text: str, label: str, second: str | None = None) -> tuple[int, Labelled | str]:
+def _row(text: str, label: str, second: str | None = None) -> Labelled | str:
     text, label = text.strip(), label.strip()
     second = None if second is None else second.strip()
     if not text or second == "":
-        return line, "empty text"
-    return line, Labelled(text, label, second) if label else "empty label"
+        return "empty text"
+    return Labelled(text, label, second) if label else "empty label"
 
 
 def _tsv(path: Path, source: LabelledTsv) -> Iterator[tuple[int, Labelled | str]]:
@@ -100,24 +101,19 @@ def _tsv(path: Path, source: LabelledTsv) -> Iterator[tuple[int, Labelled | str]
                     f"Check that tabs separate the columns, and {name}.",
                 )
         second = None if source.second_column is None else columns[source.second_column]
-        yield _row(number, columns[source.text_column], columns[source.label_column], second)
+        yield number, _row(columns[source.text_column], columns[source.label_column], second)
 
 
-def _jsonl(path: Path, source: LabelledJsonl) -> Iterator[tuple[int, Labelled | str]]:
+def _object(source: LabelledJsonl, table: dict[str, Any], where: str) -> Labelled | str:
     remedy = "Set text_field, second_field and label_field."
-    for number, table in read_objects(path):
-        if table is None:
-            yield number, "blank line"
-            continue
-        where = f"{path}, line {number}"
-        label = value_of(table, source.label_field, where, remedy)
-        # A whole number is a label too (true is not one: JSON's, and Python's, is another kind of thing).
-        if not isinstance(label, str) and (not isinstance(label, int) or isinstance(label, bool)):
-            raise DataError(
-                f"{where}: field '{source.label_field}' is {label!r}, not a string or a whole number", "Write a label."
-            )
-        second = None if source.second_field is None else text_of(table, source.second_field, where, remedy)
-        yield _row(number, text_of(table, source.text_field, where, remedy), str(label), second)
+    label = value_of(table, source.label_field, where, remedy)
+    # A whole number is a label too (true is not one: JSON's, and Python's, is another kind of thing).
+    if not isinstance(label, str) and (not isinstance(label, int) or isinstance(label, bool)):
+        raise DataError(
+            f"{where}: field '{source.label_field}' is {label!r}, not a string or a whole number", "Write a label."
+        )
+    second = None if source.second_field is None else text_of(table, source.second_field, where, remedy)
+    return _row(text_of(table, source.text_field, where, remedy), str(label), second)
 
 
 def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int, Labelled | str]]:
@@ -132,7 +128,7 @@ def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int
             if columns.only is not None and row[columns.only[0]] != columns.only[1]:
                 continue
             if any(kept in rows for rows in wanted):
-                yield _row(reader.line_num, row[columns.text], columns.labels[int(row[columns.label])])
+                yield reader.line_num, _row(row[columns.text], columns.labels[int(row[columns.label])])
             kept += 1
 
 

@@ -142,11 +142,11 @@ class Reader(Generic[TableT]):
     read_plain: Callable[[Path], TableT]
 
 
-def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT], noun: str) -> Rows[RowT]:
+def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT | str], noun: str) -> Rows[RowT]:
     """A table of what `Rows.plain_rows` gives, from a file of JSON lines.
 
     Args:
-        row: makes a row of an object and of the place where it stands.
+        row: makes a row of an object and of the place where it stands, or says why it makes none.
 
     Raises:
         DataError: there is no row, or a line is not an object.

@@ -1,6 +1,6 @@
 """Decoder backends: what steps a model's decoder, behind the step contract (`models/backend.py`).
 
-auto           plain functions over prepared weights where there are any for the model (`runner.py`), else its modules
+auto           the engine where the model is lowered (`runner.py`), else its modules
 modules        the modules of the model, at every step
 fixed-shapes   the modules, in steps whose shapes do not change as a text grows, as compiling or capturing wants them
 """

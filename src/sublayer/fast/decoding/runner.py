@@ -17,12 +17,10 @@ import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.errors import InputError
-from sublayer.fast.decoding.guard import Guard
+from sublayer.fast.decoding.prepared import Prepared, Programs
 from sublayer.fast.decoding.tensors import Inputs, best, run
 from sublayer.fast.engine.engine import Engine
-from sublayer.fast.engine.library import Unavailable, say_once
-from sublayer.fast.engine.packing import Matrices, executable
+from sublayer.fast.engine.packing import executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
@@ -45,7 +43,7 @@ def runner_for(model: Decodes, weights: config.Weights | None = None) -> Decoder
     return runner if runner.prepare() else model
 
 
-class Runner:
+class Runner(Prepared[Decodes, "_Programs"]):
     """Decodes for `model`; see above.
 
     What it prepares is made at `start`, and anew where the model is no longer the same. Weights that are written to
@@ -61,34 +59,6 @@ class Runner:
     Raises:
         InputError: `weights` were asked for, and this model cannot be decoded with by the engine.
     """
-
-    def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
-        self.model = model
-        self.weights: config.Weights | None = weights
-        self._programs: _Programs | None = None
-        if weights is not None:
-            try:
-                self._programs = _Programs(model, weights)
-            except (NotLowered, Unavailable) as reason:
-                raise InputError(
-                    f"weights = '{weights}' cannot be had here: {reason}",
-                    "Leave it out, to decode with the weights as they are.",
-                ) from None
-
-    def prepare(self) -> bool:
-        """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
-        programs = self._programs
-        if programs is None or programs.guard.training or not programs.guard.unchanged:
-            try:
-                self._programs = _Programs(self.model, "float32" if self.weights is None else self.weights)
-            except NotLowered:
-                self._programs = None
-            except Unavailable as reason:
-                self._programs = None
-                say_once(str(reason))
-        elif programs.threads != torch.get_num_threads():
-            programs.make_engines()
-        return self._programs is not None
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
@@ -133,29 +103,24 @@ class Runner:
         else:
             self.step(tokens, state)
 
-    def __reduce__(self) -> tuple[type[Runner], tuple[Decodes, config.Weights | None]]:
-        # What is prepared belongs to this very model: a copy of the runner prepares for its own.
-        return Runner, (self.model, self.weights)
+    def _make(self, weights: config.Weights) -> _Programs:
+        if type(self.model) not in (EncoderDecoder, DecoderOnly):
+            raise NotLowered(f"{type(self.model).__name__} is not lowered")
+        assert isinstance(self.model, EncoderDecoder | DecoderOnly)
+        return _Programs(self.model, weights)
 
 
-class _Programs:
-    """The programs of one model, for as long as its `guard` says that they are right."""
+class _Programs(Programs):
+    """The programs of one decoder, and of the encoder where it has one."""
 
-    def __init__(self, model: Decodes, weights: config.Weights) -> None:
-        if type(model) not in (EncoderDecoder, DecoderOnly):
-            raise NotLowered(f"{type(model).__name__} is not lowered")
-        assert isinstance(model, EncoderDecoder | DecoderOnly)
-        self.model, self.decoder, self.guard = model, model.decoder, Guard.of(model)
-        self.matrices = Matrices(weights)
-        self.make_engines()
+    def __init__(self, model: EncoderDecoder | DecoderOnly, weights: config.Weights) -> None:
+        self.model, self.decoder = model, model.decoder
+        super().__init__(model, weights)
 
     def make_engines(self) -> None:
-        """Make the engines, for the number of threads that torch has now. Matrices that are packed already stay so."""
-        model, self.threads = self.model, torch.get_num_threads()
-        with torch.no_grad():
-            self.decoding = Engine(executable(model.lower(), self.matrices), self.threads)
-            encoder = model.lower_encoder() if isinstance(model, EncoderDecoder) else None
-            self.encoding = None if encoder is None else Engine(executable(encoder, self.matrices), self.threads)
+        self.decoding = Engine(executable(self.model.lower(), self.matrices), self.threads)
+        encoder = self.model.lower_encoder() if isinstance(self.model, EncoderDecoder) else None
+        self.encoding = None if encoder is None else Engine(executable(encoder, self.matrices), self.threads)
 
     def start(
         self, model: EncoderDecoder, source: Tensor, lengths: Tensor | None, num_beams: int, capacity: int | None

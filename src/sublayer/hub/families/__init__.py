@@ -25,38 +25,13 @@ from sublayer.hub.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     # decoder-only
-    LLAMA,
-    MISTRAL,
-    SMOLLM3,
-    QWEN2,
-    QWEN3,
-    MIXTRAL,
-    QWEN3_MOE,
-    GEMMA,
-    GEMMA2,
-    GEMMA3,
-    PHI3,
-    OLMO2,
-    OLMO3,
-    GLM4,
-    GPT2,
-    GPT_NEOX,
-    FALCON,
+    LLAMA, MISTRAL, SMOLLM3, QWEN2, QWEN3, MIXTRAL, QWEN3_MOE, GEMMA, GEMMA2, GEMMA3, PHI3, OLMO2, OLMO3, GLM4, GPT2,
+    GPT_NEOX, FALCON,
     # encoder-only
-    BERT,
-    ROBERTA,
-    XLM_ROBERTA,
-    DISTILBERT,
-    ELECTRA,
-    MODERNBERT,
+    BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MODERNBERT,
     # encoder-decoder
-    MARIAN,
-    PEGASUS,
-    BART,
-    MBART,
-    M2M100,
-    T5,
-)
+    MARIAN, PEGASUS, BART, MBART, M2M100, T5,
+)  # fmt: skip
 
 REFUSED: Mapping[str, str] = {
     "gemma3": "a Gemma 3 that also reads images; its text model alone (gemma3_text) can be read",

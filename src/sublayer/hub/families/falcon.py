@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, causal_settings, decoder_only, fused_heads
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, causal_settings, decoder_only, fused_heads
 from sublayer.hub.families.rope import read_rotary, write_rotary
 from sublayer.hub.family import Family, Settings, Tree
-from sublayer.hub.rules import Rule, affine, permuted, prefixed, same
+from sublayer.hub.rules import Rule, affine, permuted
 
 DEFAULTS = {
     "vocab_size": 65_024,
@@ -112,18 +112,7 @@ NORMS: Mapping[config.NormPlacement, Mapping[str, str]] = {
 }
 
 
-def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.DecoderOnly)
-    found = [
-        same("decoder.embedding.tokens.weight", "transformer.word_embeddings.weight"),
-        *affine("decoder.norm", "transformer.ln_f"),
-    ]
-    if not tree.tied:
-        found.append(same("output.weight", "lm_head.weight"))
-    for index, block in enumerate(tree.decoder.blocks):
-        layer = _layer_rules(block, tree.dim)
-        found += prefixed(f"decoder.layers.{index}.", f"transformer.h.{index}.", layer)
-    return found
+NAMES = Names("transformer.word_embeddings", "transformer.ln_f", "lm_head", "transformer.h")
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
@@ -139,16 +128,11 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-def _ties(tree: Tree) -> dict[str, str]:
-    assert isinstance(tree, config.DecoderOnly)
-    return {"lm_head.weight": "transformer.word_embeddings.weight"} if tree.tied else {}
-
-
 FALCON = Family(
     name="falcon",
     read=_read,
     write=_write,
-    rules=_rules,
-    ties=_ties,
+    rules=lambda tree: NAMES.rules(tree, _layer_rules),
+    ties=NAMES.ties,
     ignored=(r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq",),
 )

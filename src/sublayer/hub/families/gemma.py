@@ -8,22 +8,19 @@ positions in the layers with a window (https://arxiv.org/abs/2503.19786).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
-    blocks_of,
     llama_like,
     read_attention,
+    read_block,
     read_norm,
     read_plain_rotary,
-    write_frame,
 )
 from sublayer.hub.families.parts import (
     ACTIVATION_NAMES,
     ACTIVATIONS,
-    causal_settings,
     decoder_only,
     read_windows,
     with_windows,
@@ -66,47 +63,34 @@ GEMMA3_DEFAULTS = GEMMA2_DEFAULTS | {
 SCALED = config.Embedding(scale=True)
 
 
-def _gated(settings: Settings, activation: config.Activation) -> config.Gated:
-    return config.Gated(hidden=settings.need("intermediate_size"), activation=activation)
+def _block(
+    settings: Settings, attention: config.Attention, activation: config.Activation, **fields: Any
+) -> config.Block:
+    gated = config.Gated(hidden=settings.need("intermediate_size"), activation=activation)
+    return read_block(settings, attention, gated, norm=read_norm(settings, plus_one=True), **fields)
 
 
-def _read_gemma(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "gemma", "GemmaForCausalLM", GEMMA_DEFAULTS)
+def _read_gemma(settings: Settings) -> Tree:
     settings.only("use_bidirectional_attention", False)
     settings.only("hidden_activation", None, "gelu_pytorch_tanh")
     # The first releases say "gelu" and mean the approximation.
     activations = {**ACTIVATIONS, "gelu": "gelu_tanh"}
-    block = config.Block(
-        attention=read_attention(settings),
-        feed_forward=_gated(settings, settings.one_of("hidden_act", activations, "gelu_pytorch_tanh")),
-        norm=read_norm(settings, plus_one=True),
-        norm_placement="pre",
-    )
+    activation = settings.one_of("hidden_act", activations, "gelu_pytorch_tanh")
+    block = _block(settings, read_attention(settings), activation)
     blocks = [block] * settings.need("num_hidden_layers")
     return decoder_only(settings, blocks, read_plain_rotary(settings), embedding=SCALED)
 
 
-def _write_gemma(tree: Tree) -> dict[str, Any] | None:
-    return write_frame(tree, "gemma", "GemmaForCausalLM")
-
-
-def _sandwich(settings: Settings, **attention: Any) -> config.Block:
+def _sandwich(settings: Settings, **fields: Any) -> config.Block:
     """What a layer of Gemma 2 and 3 is, but for its window."""
     settings.only("use_bidirectional_attention", False)
     settings.skip("hidden_act")  # without effect beside `hidden_activation`
     activation = settings.one_of("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    return config.Block(
-        attention=read_attention(settings, scale=settings.need("query_pre_attn_scalar") ** -0.5, **attention),
-        feed_forward=_gated(settings, activation),
-        norm=read_norm(settings, plus_one=True),
-        norm_placement="sandwich",
-    )
+    attention = read_attention(settings, scale=settings.need("query_pre_attn_scalar") ** -0.5, **fields)
+    return _block(settings, attention, activation, norm_placement="sandwich")
 
 
-def _write_sandwich(tree: Tree, name: str, architecture: str) -> dict[str, Any] | None:
-    frame = write_frame(tree, name, architecture)
-    if frame is None or not isinstance(tree, config.DecoderOnly):
-        return None
+def _write_sandwich(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     attention, part = tree.decoder.blocks[0].attention, tree.decoder.blocks[0].feed_forward
     del frame["hidden_act"]
     return frame | {
@@ -115,12 +99,11 @@ def _write_sandwich(tree: Tree, name: str, architecture: str) -> dict[str, Any] 
         "attn_logit_softcapping": attention.softcap,
         "final_logit_softcapping": tree.logit_softcap,
         # Even a model whose layers have no window is asked for its size.
-        **write_windows(blocks_of(tree), unused=4096),
+        **write_windows(tree.decoder.blocks, unused=4096),
     }
 
 
-def _read_gemma2(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "gemma2", "Gemma2ForCausalLM", GEMMA2_DEFAULTS)
+def _read_gemma2(settings: Settings) -> Tree:
     window = settings.get("sliding_window")
     settings.only("sliding_window_size", None, window)
     every_second = [layer % 2 == 0 for layer in range(settings.need("num_hidden_layers"))]
@@ -134,12 +117,7 @@ def _read_gemma2(values: Mapping[str, Any]) -> Tree:
     )
 
 
-def _write_gemma2(tree: Tree) -> dict[str, Any] | None:
-    return _write_sandwich(tree, "gemma2", "Gemma2ForCausalLM")
-
-
-def _read_gemma3(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "gemma3_text", "Gemma3ForCausalLM", GEMMA3_DEFAULTS)
+def _read_gemma3(settings: Settings) -> Tree:
     settings.only("attn_logit_softcapping", None)
     pattern = settings.get("sliding_window_pattern", settings.get("_sliding_window_pattern", 6))
     narrow = [(layer + 1) % pattern != 0 for layer in range(settings.need("num_hidden_layers"))]
@@ -161,12 +139,8 @@ def _read_nearby(settings: Settings) -> config.Rotary:
     return config.Rotary(base=float(settings.get("rope_local_base_freq")))
 
 
-def _write_gemma3(tree: Tree) -> dict[str, Any] | None:
-    found = _write_sandwich(tree, "gemma3_text", "Gemma3ForCausalLM")
-    if found is None:
-        return None
-    assert isinstance(tree, config.DecoderOnly)
-    windowed = [block for block in blocks_of(tree) if block.attention.window is not None]
+def _write_gemma3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
+    windowed = [block for block in tree.decoder.blocks if block.attention.window is not None]
     nearby = windowed[0].position if windowed else None
     if isinstance(nearby, config.Rotary) and nearby.scaling != config.Unscaled():
         # The older keys scale only the others; the newer ones have a table for each kind.
@@ -174,9 +148,9 @@ def _write_gemma3(tree: Tree) -> dict[str, Any] | None:
     usual = tree.decoder.position
     assert isinstance(usual, config.Rotary)
     base = nearby.base if isinstance(nearby, config.Rotary) else usual.base
-    return found | (write_rotary(usual) or {}) | {"rope_local_base_freq": base}
+    return _write_sandwich(tree, frame) | (write_rotary(usual) or {}) | {"rope_local_base_freq": base}
 
 
-GEMMA = llama_like("gemma", _read_gemma, _write_gemma)
-GEMMA2 = llama_like("gemma2", _read_gemma2, _write_gemma2)
-GEMMA3 = llama_like("gemma3_text", _read_gemma3, _write_gemma3)
+GEMMA = llama_like("gemma", "GemmaForCausalLM", GEMMA_DEFAULTS, _read_gemma)
+GEMMA2 = llama_like("gemma2", "Gemma2ForCausalLM", GEMMA2_DEFAULTS, _read_gemma2, _write_sandwich)
+GEMMA3 = llama_like("gemma3_text", "Gemma3ForCausalLM", GEMMA3_DEFAULTS, _read_gemma3, _write_gemma3)

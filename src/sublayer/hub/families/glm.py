@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    LLAMA_DEFAULTS,
-    attention_rules,
-    llama_like,
-    read_attention,
-    read_gated,
-    read_norm,
-    write_frame,
-)
-from sublayer.hub.families.parts import causal_settings, decoder_only
+from sublayer.hub.families.llama import LLAMA_DEFAULTS, attention_rules, llama_like, read_attention, read_block
+from sublayer.hub.families.parts import decoder_only
 from sublayer.hub.families.rope import read_rotary
-from sublayer.hub.family import Tree
+from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine
 
 GLM4_DEFAULTS = LLAMA_DEFAULTS | {
@@ -33,22 +24,13 @@ GLM4_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "glm4", "Glm4ForCausalLM", GLM4_DEFAULTS)
-    block = config.Block(
-        attention=read_attention(settings, output_bias=False),
-        feed_forward=read_gated(settings),
-        norm=read_norm(settings),
-        norm_placement="sandwich",
-    )
+def _read(settings: Settings) -> Tree:
+    block = read_block(settings, read_attention(settings, output_bias=False), norm_placement="sandwich")
     rotary = read_rotary(settings).model_copy(update={"layout": "interleaved"})
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), rotary)
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "glm4", "Glm4ForCausalLM")
-    if frame is None or not isinstance(tree, config.DecoderOnly):
-        return None
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     assert isinstance(tree.decoder.position, config.Rotary)
     return frame | {"partial_rotary_factor": tree.decoder.position.fraction}
 
@@ -66,4 +48,4 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-GLM4 = llama_like("glm4", _read, _write, _layer_rules)
+GLM4 = llama_like("glm4", "Glm4ForCausalLM", GLM4_DEFAULTS, _read, _write, _layer_rules)

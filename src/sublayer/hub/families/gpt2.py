@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATIONS, causal_settings, decoder_only
+from sublayer.hub.families.parts import ACTIVATIONS, Names, causal_settings, decoder_only
 from sublayer.hub.family import Family, Tree
-from sublayer.hub.rules import Rule, affine, prefixed, same, transposed
+from sublayer.hub.rules import Rule, affine, same, transposed
 
 DEFAULTS = {
     "vocab_size": 50_257,
@@ -21,7 +21,7 @@ DEFAULTS = {
     "embd_pdrop": 0.1,
     "attn_pdrop": 0.1,
 }
-NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": "gelu_new", "silu": "silu"}
+ACTIVATION_NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": "gelu_new", "silu": "silu"}
 
 
 def _read(values: Mapping[str, Any]) -> Tree:
@@ -71,7 +71,7 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "n_layer": tree.decoder.layers,
         "n_head": block.attention.heads,
         "n_inner": part.hidden,
-        "activation_function": NAMES[part.activation],
+        "activation_function": ACTIVATION_NAMES[part.activation],
         "layer_norm_epsilon": norm.eps,
         "scale_attn_weights": block.attention.scale is None,
         "attn_pdrop": block.attention.dropout,
@@ -81,21 +81,14 @@ def _write(tree: Tree) -> dict[str, Any] | None:
     }
 
 
+NAMES = Names("transformer.wte", "transformer.ln_f", "lm_head", "transformer.h")
+
+
 def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.DecoderOnly)
-    found = [
-        same("decoder.embedding.tokens.weight", "transformer.wte.weight"),
-        same("decoder.position.weight", "transformer.wpe.weight"),
-        *affine("decoder.norm", "transformer.ln_f"),
-    ]
-    if not tree.tied:
-        found.append(same("output.weight", "lm_head.weight"))
-    for layer in range(tree.decoder.layers):
-        found += prefixed(f"decoder.layers.{layer}.", f"transformer.h.{layer}.", _layer_rules())
-    return found
+    return [same("decoder.position.weight", "transformer.wpe.weight"), *NAMES.rules(tree, _layer_rules)]
 
 
-def _layer_rules() -> list[Rule]:
+def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     """The order of queries, keys and values is ours."""
     matrices = {
         "self_attention.qkv": "attn.c_attn",
@@ -109,17 +102,12 @@ def _layer_rules() -> list[Rule]:
     return found
 
 
-def _ties(tree: Tree) -> dict[str, str]:
-    assert isinstance(tree, config.DecoderOnly)
-    return {"lm_head.weight": "transformer.wte.weight"} if tree.tied else {}
-
-
 GPT2 = Family(
     name="gpt2",
     read=_read,
     write=_write,
     rules=_rules,
-    ties=_ties,
+    ties=NAMES.ties,
     # The files of the first release leave out the prefix.
     older=((r"^(?=(h\.\d|wte\.|wpe\.|ln_f\.))", "transformer."),),
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, causal_settings, decoder_only, fused_heads
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, causal_settings, decoder_only, fused_heads
 from sublayer.hub.families.rope import read_rotary, write_rotary
 from sublayer.hub.family import Family, Tree
-from sublayer.hub.rules import Rule, affine, permuted, prefixed, same
+from sublayer.hub.rules import Rule, affine, permuted
 
 DEFAULTS = {
     "vocab_size": 50_432,
@@ -78,21 +78,11 @@ def _write(tree: Tree) -> dict[str, Any] | None:
     }
 
 
-def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.DecoderOnly)
-    found = [
-        same("decoder.embedding.tokens.weight", "gpt_neox.embed_in.weight"),
-        *affine("decoder.norm", "gpt_neox.final_layer_norm"),
-    ]
-    if not tree.tied:
-        found.append(same("output.weight", "embed_out.weight"))
-    for index, block in enumerate(tree.decoder.blocks):
-        layer = _layer_rules(block.attention, tree.dim)
-        found += prefixed(f"decoder.layers.{index}.", f"gpt_neox.layers.{index}.", layer)
-    return found
+NAMES = Names("gpt_neox.embed_in", "gpt_neox.final_layer_norm", "embed_out", "gpt_neox.layers")
 
 
-def _layer_rules(attention: config.Attention, dim: int) -> list[Rule]:
+def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
+    attention = block.attention
     order = fused_heads(attention, dim)
     kinds = ("weight", "bias") if attention.bias else ("weight",)
     qkv = [permuted(f"self_attention.qkv.{kind}", f"attention.query_key_value.{kind}", order) for kind in kinds]
@@ -106,17 +96,12 @@ def _layer_rules(attention: config.Attention, dim: int) -> list[Rule]:
     ]
 
 
-def _ties(tree: Tree) -> dict[str, str]:
-    assert isinstance(tree, config.DecoderOnly)
-    return {"embed_out.weight": "gpt_neox.embed_in.weight"} if tree.tied else {}
-
-
 GPT_NEOX = Family(
     name="gpt_neox",
     read=_read,
     write=_write,
-    rules=_rules,
-    ties=_ties,
+    rules=lambda tree: NAMES.rules(tree, _layer_rules),
+    ties=NAMES.ties,
     older=((r"^lm_head\.", "embed_out."),),
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
 )

@@ -7,13 +7,15 @@ positions. What reads and writes the keys that all such families share stands he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.parts import (
     ACTIVATION_NAMES,
     ACTIVATIONS,
+    LayerRules,
+    Names,
     causal_settings,
     decoder_only,
     read_windows,
@@ -22,7 +24,7 @@ from sublayer.hub.families.parts import (
 )
 from sublayer.hub.families.rope import read_rotary, write_rotary
 from sublayer.hub.family import Family, Settings, Tree
-from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+from sublayer.hub.rules import Rule, affine, affine_joined
 
 OLD_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 """Frequencies that transformers before 4.32 stored; they follow from the config."""
@@ -55,6 +57,21 @@ def read_norm(settings: Settings, **fields: Any) -> config.RMSNorm:
     return config.RMSNorm(eps=float(settings.need("rms_norm_eps")), **fields)
 
 
+def read_block(
+    settings: Settings,
+    attention: config.Attention | None = None,
+    feed_forward: config.FeedForward | None = None,
+    **fields: Any,
+) -> config.Block:
+    """A layer by the usual keys, pre-norm."""
+    common: dict[str, Any] = {"norm": read_norm(settings), "norm_placement": "pre"}
+    return config.Block(
+        attention=attention or read_attention(settings),
+        feed_forward=feed_forward or read_gated(settings),
+        **(common | fields),
+    )
+
+
 def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention") -> config.Rotary:
     """Rotary positions of the whole head."""
     settings.only("partial_rotary_factor", 1.0)
@@ -64,10 +81,8 @@ def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention")
     return rotary
 
 
-def write_frame(tree: Tree, name: str, architecture: str) -> dict[str, Any] | None:
+def _write_frame(tree: config.DecoderOnly, name: str, architecture: str) -> dict[str, Any] | None:
     """The keys that all of them share, from the first block; None where the tree has another form of parts."""
-    if not isinstance(tree, config.DecoderOnly):
-        return None
     block, position = tree.decoder.blocks[0], tree.decoder.position
     attention, norm = block.attention, block.norm
     if not isinstance(norm, config.RMSNorm) or not isinstance(position, config.Rotary):
@@ -98,25 +113,7 @@ def write_frame(tree: Tree, name: str, architecture: str) -> dict[str, Any] | No
 
 # --- tensors -----------------------------------------------------------------------------------------------------
 
-LayerRules = Callable[[config.Block, int], Sequence[Rule]]
-
-
-def model_rules(tree: Tree, layer: LayerRules) -> list[Rule]:
-    """All tensors of such a model; `layer` gives those of a layer, in a model of width D, without prefixes."""
-    assert isinstance(tree, config.DecoderOnly)
-    found = [same("decoder.embedding.tokens.weight", "model.embed_tokens.weight")]
-    found += affine("decoder.norm", "model.norm", bias=False)
-    if not tree.tied:
-        found += affine("output", "lm_head", bias=tree.output_bias)
-    for index, block in enumerate(tree.decoder.blocks):
-        found += prefixed(f"decoder.layers.{index}.", f"model.layers.{index}.", layer(block, tree.dim))
-    return found
-
-
-def tied_output(tree: Tree) -> dict[str, str]:
-    """A checkpoint may hold the projection even where it is the embedding."""
-    assert isinstance(tree, config.DecoderOnly)
-    return {"lm_head.weight": "model.embed_tokens.weight"} if tree.tied else {}
+NAMES = Names("model.embed_tokens", "model.norm", "lm_head", "model.layers")
 
 
 def layer_rules(block: config.Block, dim: int) -> list[Rule]:
@@ -198,40 +195,25 @@ SMOLLM3_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read_llama(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "llama", "LlamaForCausalLM", LLAMA_DEFAULTS)
-    block = config.Block(
-        attention=read_attention(settings),
-        feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
-        norm=read_norm(settings),
-        norm_placement="pre",
-    )
+def _read_llama(settings: Settings) -> Tree:
+    block = read_block(settings, feed_forward=_gated_with_bias(settings))
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
 
-def _write_llama(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "llama", "LlamaForCausalLM")
-    return None if frame is None else frame | {"mlp_bias": _mlp_bias(tree)}
+def _write_llama(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    return frame | {"mlp_bias": _mlp_bias(tree)}
 
 
-def _read_mistral(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "mistral", "MistralForCausalLM", MISTRAL_DEFAULTS)
-    block = config.Block(
-        attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
-        feed_forward=read_gated(settings),
-        norm=read_norm(settings),
-        norm_placement="pre",
-    )
+def _read_mistral(settings: Settings) -> Tree:
+    block = read_block(settings, read_attention(settings, bias=False, window=settings.get("sliding_window")))
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
 
-def _write_mistral(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "mistral", "MistralForCausalLM")
-    return None if frame is None else frame | {"sliding_window": blocks_of(tree)[0].attention.window}
+def _write_mistral(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    return frame | {"sliding_window": tree.decoder.blocks[0].attention.window}
 
 
-def _read_smollm3(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "smollm3", "SmolLM3ForCausalLM", SMOLLM3_DEFAULTS)
+def _read_smollm3(settings: Settings) -> Tree:
     settings.skip("max_window_layers")  # without effect: the layers with a window are those without positions
     layers, interval = settings.need("num_hidden_layers"), settings.need("no_rope_layer_interval")
     rotated = settings.get("no_rope_layers", [(layer + 1) % interval for layer in range(layers)])
@@ -240,12 +222,7 @@ def _read_smollm3(values: Mapping[str, Any]) -> Tree:
     window = settings.get("sliding_window")
     narrow = settings.get("use_sliding_window", False) and window is not None
     windows = read_windows(settings, window, [narrow and not turns for turns in rotated])
-    usual = config.Block(
-        attention=read_attention(settings),
-        feed_forward=read_gated(settings, bias=settings.get("mlp_bias", False)),
-        norm=read_norm(settings),
-        norm_placement="pre",
-    )
+    usual = read_block(settings, feed_forward=_gated_with_bias(settings))
     blocks = [
         block if turns else block.model_copy(update={"position": config.NoPosition()})
         for block, turns in zip(with_windows(usual, windows), rotated, strict=True)
@@ -253,11 +230,8 @@ def _read_smollm3(values: Mapping[str, Any]) -> Tree:
     return decoder_only(settings, blocks, read_plain_rotary(settings))
 
 
-def _write_smollm3(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "smollm3", "SmolLM3ForCausalLM")
-    if frame is None:
-        return None
-    blocks = blocks_of(tree)
+def _write_smollm3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    blocks = tree.decoder.blocks
     windows = write_windows(blocks)
     return frame | {
         "mlp_bias": _mlp_bias(tree),
@@ -267,34 +241,46 @@ def _write_smollm3(tree: Tree) -> dict[str, Any] | None:
     }
 
 
-def blocks_of(tree: Tree) -> tuple[config.Block, ...]:
-    """The blocks of a decoder-only tree."""
-    assert isinstance(tree, config.DecoderOnly)
-    return tree.decoder.blocks
+def _gated_with_bias(settings: Settings) -> config.Gated:
+    return read_gated(settings, bias=settings.get("mlp_bias", False))
 
 
-def _mlp_bias(tree: Tree) -> bool:
-    part = blocks_of(tree)[0].feed_forward
+def _mlp_bias(tree: config.DecoderOnly) -> bool:
+    part = tree.decoder.blocks[0].feed_forward
     return isinstance(part, config.Gated) and part.bias
 
 
 def llama_like(
     name: str,
-    read: Callable[[Mapping[str, Any]], Tree],
-    write: Callable[[Tree], dict[str, Any] | None],
+    architecture: str,
+    defaults: Mapping[str, Any],
+    read: Callable[[Settings], Tree],
+    write: Callable[[config.DecoderOnly, dict[str, Any]], dict[str, Any] | None] = lambda _, frame: frame,
     layer: LayerRules = layer_rules,
 ) -> Family:
-    """A family whose tensors are named as Llama's, but for what `layer` says of a layer's."""
+    """A family whose settings and tensors are called as Llama's, but for what it says otherwise.
+
+    Args:
+        architecture: the class of its models. defaults: what its library takes where a key is missing.
+        read: its config -> the tree. write: the tree and the keys that all share -> its config, or None where the
+            family has no words for one of the parts. layer: the tensors of a layer.
+    """
+
+    def written(tree: Tree) -> dict[str, Any] | None:
+        if not isinstance(tree, config.DecoderOnly) or (frame := _write_frame(tree, name, architecture)) is None:
+            return None
+        return write(tree, frame)
+
     return Family(
         name=name,
-        read=read,
-        write=write,
-        rules=lambda tree: model_rules(tree, layer),
-        ties=tied_output,
+        read=lambda values: read(causal_settings(values, name, architecture, defaults)),
+        write=written,
+        rules=lambda tree: NAMES.rules(tree, layer),
+        ties=NAMES.ties,
         ignored=OLD_BUFFERS,
     )
 
 
-LLAMA = llama_like("llama", _read_llama, _write_llama)
-MISTRAL = llama_like("mistral", _read_mistral, _write_mistral)
-SMOLLM3 = llama_like("smollm3", _read_smollm3, _write_smollm3)
+LLAMA = llama_like("llama", "LlamaForCausalLM", LLAMA_DEFAULTS, _read_llama, _write_llama)
+MISTRAL = llama_like("mistral", "MistralForCausalLM", MISTRAL_DEFAULTS, _read_mistral, _write_mistral)
+SMOLLM3 = llama_like("smollm3", "SmolLM3ForCausalLM", SMOLLM3_DEFAULTS, _read_smollm3, _write_smollm3)

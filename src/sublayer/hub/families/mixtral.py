@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
     MISTRAL_DEFAULTS,
-    LayerRules,
     attention_rules,
-    blocks_of,
     gated_rules,
     llama_like,
     norm_rules,
     read_attention,
+    read_block,
     read_gated,
     read_norm,
     read_plain_rotary,
-    write_frame,
 )
-from sublayer.hub.families.parts import ACTIVATIONS, causal_settings, decoder_only
+from sublayer.hub.families.parts import ACTIVATIONS, LayerRules, decoder_only
 from sublayer.hub.families.qwen import QWEN3_DEFAULTS
 from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, same, stacked, stacked_joined
@@ -74,53 +72,53 @@ def _pass_over_the_routers_training(settings: Settings) -> None:
         settings.skip(key)
 
 
-def _write(tree: Tree, name: str, architecture: str) -> tuple[dict[str, Any], config.MixtureOfExperts] | None:
-    frame = write_frame(tree, name, architecture)
-    parts = [block.feed_forward for block in blocks_of(tree)] if frame is not None else []
-    experts = next((part for part in parts if isinstance(part, config.MixtureOfExperts)), None)
-    if frame is None or experts is None:
-        return None
-    # All layers, or none, here.
-    return frame | {"sliding_window": blocks_of(tree)[0].attention.window}, experts
+def _experts(tree: config.DecoderOnly) -> config.MixtureOfExperts | None:
+    """The experts of the first layer that has some."""
+    parts = (block.feed_forward for block in tree.decoder.blocks)
+    return next((part for part in parts if isinstance(part, config.MixtureOfExperts)), None)
+
+
+def _window(tree: config.DecoderOnly) -> int | None:
+    return tree.decoder.blocks[0].attention.window  # all layers have it here, or none
 
 
 # --- Mixtral -----------------------------------------------------------------------------------------------------
 
 
-def _read_mixtral(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "mixtral", "MixtralForCausalLM", MIXTRAL_DEFAULTS)
+def _read_mixtral(settings: Settings) -> Tree:
     _pass_over_the_routers_training(settings)
-    block = config.Block(
-        attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
-        feed_forward=config.MixtureOfExperts(
-            experts=settings.need("num_local_experts"),
-            active=settings.need("num_experts_per_tok"),
-            hidden=settings.need("intermediate_size"),
-            activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
-        ),
-        norm=read_norm(settings),
-        norm_placement="pre",
+    attention = read_attention(settings, bias=False, window=settings.get("sliding_window"))
+    part = config.MixtureOfExperts(
+        experts=settings.need("num_local_experts"),
+        active=settings.need("num_experts_per_tok"),
+        hidden=settings.need("intermediate_size"),
+        activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
     )
+    block = read_block(settings, attention, part)
     return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
 
 
-def _write_mixtral(tree: Tree) -> dict[str, Any] | None:
-    found = _write(tree, "mixtral", "MixtralForCausalLM")
-    if found is None:
+def _write_mixtral(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
+    part = _experts(tree)
+    if part is None:
         return None
-    frame, part = found
-    return frame | {"num_local_experts": part.experts, "num_experts_per_tok": part.active}
+    experts = {"num_local_experts": part.experts, "num_experts_per_tok": part.active}
+    return frame | {"sliding_window": _window(tree), **experts}
 
 
 MIXTRAL = llama_like(
-    "mixtral", _read_mixtral, _write_mixtral, _layer_rules("block_sparse_moe", "gate", ("w1", "w3"), "w2")
+    "mixtral",
+    "MixtralForCausalLM",
+    MIXTRAL_DEFAULTS,
+    _read_mixtral,
+    _write_mixtral,
+    _layer_rules("block_sparse_moe", "gate", ("w1", "w3"), "w2"),
 )
 
 # --- Qwen3-MoE ---------------------------------------------------------------------------------------------------
 
 
-def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "qwen3_moe", "Qwen3MoeForCausalLM", QWEN3_MOE_DEFAULTS)
+def _read_qwen3_moe(settings: Settings) -> Tree:
     _pass_over_the_routers_training(settings)
     settings.skip("max_window_layers")  # without effect: a window is for all layers
     window = settings.get("sliding_window") if settings.get("use_sliding_window", False) else None
@@ -131,13 +129,7 @@ def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
         activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
         normalize=settings.get("norm_topk_prob", False),
     )
-    norm = read_norm(settings)
-    sparse = config.Block(
-        attention=read_attention(settings, query_key_norm=norm, window=window),
-        feed_forward=part,
-        norm=norm,
-        norm_placement="pre",
-    )
+    sparse = read_block(settings, read_attention(settings, query_key_norm=read_norm(settings), window=window), part)
     dense = sparse.model_copy(update={"feed_forward": read_gated(settings)})
     step, without = settings.need("decoder_sparse_step"), settings.get("mlp_only_layers", [])
     settings.skip("num_experts")
@@ -148,12 +140,11 @@ def _read_qwen3_moe(values: Mapping[str, Any]) -> Tree:
     return decoder_only(settings, blocks, read_plain_rotary(settings))
 
 
-def _write_qwen3_moe(tree: Tree) -> dict[str, Any] | None:
-    found = _write(tree, "qwen3_moe", "Qwen3MoeForCausalLM")
-    if found is None:
+def _write_qwen3_moe(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
+    part, window = _experts(tree), _window(tree)
+    if part is None:
         return None
-    frame, part = found
-    dense = {i: block.feed_forward for i, block in enumerate(blocks_of(tree)) if block.feed_forward != part}
+    dense = {i: block.feed_forward for i, block in enumerate(tree.decoder.blocks) if block.feed_forward != part}
     return frame | {
         "intermediate_size": next((other.hidden for other in dense.values()), frame["intermediate_size"]),
         "moe_intermediate_size": part.hidden,
@@ -162,12 +153,15 @@ def _write_qwen3_moe(tree: Tree) -> dict[str, Any] | None:
         "norm_topk_prob": part.normalize,
         "decoder_sparse_step": 1,
         "mlp_only_layers": list(dense),
-        "use_sliding_window": frame["sliding_window"] is not None,
+        "sliding_window": window,
+        "use_sliding_window": window is not None,
     }
 
 
 QWEN3_MOE = llama_like(
     "qwen3_moe",
+    "Qwen3MoeForCausalLM",
+    QWEN3_MOE_DEFAULTS,
     _read_qwen3_moe,
     _write_qwen3_moe,
     _layer_rules("mlp", "gate", ("gate_proj", "up_proj"), "down_proj"),

@@ -6,21 +6,18 @@ OLMo-3 has a window in three of four layers, and scales the rotary positions of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
     LLAMA_DEFAULTS,
-    blocks_of,
     llama_like,
     read_attention,
-    read_gated,
+    read_block,
     read_norm,
     read_plain_rotary,
-    write_frame,
 )
-from sublayer.hub.families.parts import causal_settings, decoder_only, read_windows, with_windows, write_windows
+from sublayer.hub.families.parts import decoder_only, read_windows, with_windows, write_windows
 from sublayer.hub.families.rope import write_table
 from sublayer.hub.family import Settings, Tree
 
@@ -31,27 +28,16 @@ NEARBY = config.Rotary(base=500_000.0)
 
 
 def _block(settings: Settings) -> config.Block:
-    norm = read_norm(settings)
-    return config.Block(
-        attention=read_attention(settings, query_key_norm=norm, query_key_norm_over="all"),
-        feed_forward=read_gated(settings),
-        norm=norm,
-        norm_placement="output",
-    )
+    attention = read_attention(settings, query_key_norm=read_norm(settings), query_key_norm_over="all")
+    return read_block(settings, attention, norm_placement="output")
 
 
-def _read_olmo2(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "olmo2", "Olmo2ForCausalLM", OLMO2_DEFAULTS)
+def _read_olmo2(settings: Settings) -> Tree:
     blocks = [_block(settings)] * settings.need("num_hidden_layers")
     return decoder_only(settings, blocks, read_plain_rotary(settings))
 
 
-def _write_olmo2(tree: Tree) -> dict[str, Any] | None:
-    return write_frame(tree, "olmo2", "Olmo2ForCausalLM")
-
-
-def _read_olmo3(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "olmo3", "Olmo3ForCausalLM", OLMO3_DEFAULTS)
+def _read_olmo3(settings: Settings) -> Tree:
     everywhere, nearby = _read_rotary(settings)
     narrow = [(layer + 1) % 4 != 0 for layer in range(settings.need("num_hidden_layers"))]
     windows = read_windows(settings, settings.need("sliding_window"), narrow)
@@ -71,11 +57,8 @@ def _read_rotary(settings: Settings) -> tuple[config.Rotary, config.Rotary]:
     return read_plain_rotary(settings), read_plain_rotary(settings, layer_type="sliding_attention")
 
 
-def _write_olmo3(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "olmo3", "Olmo3ForCausalLM")
-    if frame is None or not isinstance(tree, config.DecoderOnly):
-        return None
-    blocks, everywhere = blocks_of(tree), tree.decoder.position
+def _write_olmo3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
+    blocks, everywhere = tree.decoder.blocks, tree.decoder.position
     nearby = next((block.position or everywhere for block in blocks if block.attention.window is not None), NEARBY)
     # Even a model whose layers have no window is asked for its size.
     frame |= write_windows(blocks, unused=4096)
@@ -87,5 +70,5 @@ def _write_olmo3(tree: Tree) -> dict[str, Any] | None:
     return None if None in tables.values() else frame | {"rope_parameters": tables}
 
 
-OLMO2 = llama_like("olmo2", _read_olmo2, _write_olmo2)
-OLMO3 = llama_like("olmo3", _read_olmo3, _write_olmo3)
+OLMO2 = llama_like("olmo2", "Olmo2ForCausalLM", OLMO2_DEFAULTS, _read_olmo2)
+OLMO3 = llama_like("olmo3", "Olmo3ForCausalLM", OLMO3_DEFAULTS, _read_olmo3, _write_olmo3)

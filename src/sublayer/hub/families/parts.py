@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.canonical import stack_of
-from sublayer.hub.family import Settings
+from sublayer.hub.families.heads import norm_rules
+from sublayer.hub.family import Settings, Tree
+from sublayer.hub.rules import Rule, affine, prefixed, same
 
 ACTIVATIONS: Mapping[str, config.Activation] = {
     "relu": "relu",
@@ -110,6 +113,38 @@ def with_windows(
         )
         for window in windows
     ]
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+LayerRules = Callable[[config.Block, int], Sequence[Rule]]
+"""The tensors of a layer in a model of width D, without prefixes."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a decoder's tensors are called that stand beside its layers, and what stands before a layer's number."""
+
+    embedding: str
+    norm: str
+    output: str
+    layers: str
+
+    def rules(self, tree: Tree, layer: LayerRules) -> list[Rule]:
+        """All tensors but those of positions."""
+        assert isinstance(tree, config.DecoderOnly)
+        found = [same("decoder.embedding.tokens.weight", f"{self.embedding}.weight")]
+        found += norm_rules("decoder.norm", self.norm, tree.decoder.block.norm)
+        if not tree.tied:
+            found += affine("output", self.output, bias=tree.output_bias)
+        for index, block in enumerate(tree.decoder.blocks):
+            found += prefixed(f"decoder.layers.{index}.", f"{self.layers}.{index}.", layer(block, tree.dim))
+        return found
+
+    def ties(self, tree: Tree) -> dict[str, str]:
+        """A checkpoint may hold the projection even where it is the embedding."""
+        assert isinstance(tree, config.DecoderOnly)
+        return {f"{self.output}.weight": f"{self.embedding}.weight"} if tree.tied else {}
 
 
 def fused_heads(attention: config.Attention, dim: int) -> list[int]:

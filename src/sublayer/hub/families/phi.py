@@ -6,23 +6,19 @@ length, and with them what the cache holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
     LLAMA_DEFAULTS,
-    blocks_of,
     llama_like,
     norm_rules,
     read_attention,
-    read_gated,
-    read_norm,
-    write_frame,
+    read_block,
 )
-from sublayer.hub.families.parts import causal_settings, decoder_only
+from sublayer.hub.families.parts import decoder_only
 from sublayer.hub.families.rope import read_rotary
-from sublayer.hub.family import Tree
+from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine
 
 PHI3_DEFAULTS = LLAMA_DEFAULTS | {
@@ -34,8 +30,7 @@ PHI3_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "phi3", "Phi3ForCausalLM", PHI3_DEFAULTS)
+def _read(settings: Settings) -> Tree:
     settings.skip("original_max_position_embeddings")  # for the scaling that is refused
     for key in ("rope_scaling", "rope_parameters"):
         table: dict[str, Any] = settings.get(key, {})
@@ -43,23 +38,15 @@ def _read(values: Mapping[str, Any]) -> Tree:
         if kind != "default":
             # Here "yarn" and "su" are older names of "longrope".
             raise settings.refusal(key, "supported: models without rope scaling", kind)
-    block = config.Block(
-        attention=read_attention(settings, bias=False, window=settings.get("sliding_window")),
-        feed_forward=read_gated(settings),
-        norm=read_norm(settings),
-        norm_placement="pre",
-        dropout=float(settings.get("resid_pdrop", 0.0)),
-    )
+    attention = read_attention(settings, bias=False, window=settings.get("sliding_window"))
+    block = read_block(settings, attention, dropout=float(settings.get("resid_pdrop", 0.0)))
     embedding = config.Embedding(scale=False, dropout=float(settings.get("embd_pdrop", 0.0)))
     blocks = [block] * settings.need("num_hidden_layers")
     return decoder_only(settings, blocks, read_rotary(settings), embedding=embedding)
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "phi3", "Phi3ForCausalLM")
-    if frame is None or not isinstance(tree, config.DecoderOnly):
-        return None
-    block = blocks_of(tree)[0]
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    block = tree.decoder.blocks[0]
     assert isinstance(tree.decoder.position, config.Rotary)
     return frame | {
         "sliding_window": block.attention.window,
@@ -82,4 +69,4 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-PHI3 = llama_like("phi3", _read, _write, _layer_rules)
+PHI3 = llama_like("phi3", "Phi3ForCausalLM", PHI3_DEFAULTS, _read, _write, _layer_rules)

@@ -6,21 +6,18 @@ Llama's form. Qwen2 has biases on queries, keys and values, and a window in its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
     LLAMA_DEFAULTS,
-    blocks_of,
     llama_like,
     read_attention,
-    read_gated,
+    read_block,
     read_norm,
     read_plain_rotary,
-    write_frame,
 )
-from sublayer.hub.families.parts import causal_settings, decoder_only, read_windows, with_windows, write_windows
+from sublayer.hub.families.parts import decoder_only, read_windows, with_windows, write_windows
 from sublayer.hub.family import Settings, Tree
 
 QWEN2_DEFAULTS = LLAMA_DEFAULTS | {
@@ -34,20 +31,16 @@ QWEN2_DEFAULTS = LLAMA_DEFAULTS | {
 QWEN3_DEFAULTS = QWEN2_DEFAULTS | {"head_dim": 128}
 
 
-def _read_qwen2(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "qwen2", "Qwen2ForCausalLM", QWEN2_DEFAULTS)
+def _read_qwen2(settings: Settings) -> Tree:
     return _tree(settings, read_attention(settings, bias=True, output_bias=False))
 
 
-def _read_qwen3(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "qwen3", "Qwen3ForCausalLM", QWEN3_DEFAULTS)
+def _read_qwen3(settings: Settings) -> Tree:
     return _tree(settings, read_attention(settings, query_key_norm=read_norm(settings)))
 
 
 def _tree(settings: Settings, attention: config.Attention) -> Tree:
-    usual = config.Block(
-        attention=attention, feed_forward=read_gated(settings), norm=read_norm(settings), norm_placement="pre"
-    )
+    usual = read_block(settings, attention)
     narrow = settings.get("use_sliding_window", False)
     window = settings.get("sliding_window") if narrow else None
     first = settings.need("max_window_layers")
@@ -56,30 +49,20 @@ def _tree(settings: Settings, attention: config.Attention) -> Tree:
     return decoder_only(settings, with_windows(usual, windows), read_plain_rotary(settings))
 
 
-def _write(tree: Tree, name: str, architecture: str) -> dict[str, Any] | None:
-    frame = write_frame(tree, name, architecture)
-    if frame is None:
-        return None
-    blocks = blocks_of(tree)
-    windows = write_windows(blocks)
+def _write_qwen2(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    del frame["attention_bias"]  # it has no such choice
+    return _write_qwen3(tree, frame)
+
+
+def _write_qwen3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    blocks = tree.decoder.blocks
     full = [block.attention.window is None for block in blocks]
     return frame | {
         "use_sliding_window": not all(full),
         "max_window_layers": full.index(False) if False in full else len(full),
-        **windows,
+        **write_windows(blocks),
     }
 
 
-def _write_qwen2(tree: Tree) -> dict[str, Any] | None:
-    found = _write(tree, "qwen2", "Qwen2ForCausalLM")
-    if found is not None:
-        del found["attention_bias"]  # it has no such choice
-    return found
-
-
-def _write_qwen3(tree: Tree) -> dict[str, Any] | None:
-    return _write(tree, "qwen3", "Qwen3ForCausalLM")
-
-
-QWEN2 = llama_like("qwen2", _read_qwen2, _write_qwen2)
-QWEN3 = llama_like("qwen3", _read_qwen3, _write_qwen3)
+QWEN2 = llama_like("qwen2", "Qwen2ForCausalLM", QWEN2_DEFAULTS, _read_qwen2, _write_qwen2)
+QWEN3 = llama_like("qwen3", "Qwen3ForCausalLM", QWEN3_DEFAULTS, _read_qwen3, _write_qwen3)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sublayer import config
-from sublayer.models.initialization import initialize
+from sublayer.models.projection import Projected
 from sublayer.models.recurrent.encoder_decoder import Reader
 from sublayer.models.recurrent.state import RecurrentState
 from sublayer.models.stack import longest, require_length
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.linear import Linear
 from sublayer.nn.recurrence import Recurrence
-from sublayer.nn.tap import Tap
 
 
-class RecurrentDecoderOnly(nn.Module):
+class RecurrentDecoderOnly(Projected):
     """Tokens in, logits of the next token out: the ways in of `DecoderOnly`."""
 
     def __init__(self, c: config.RecurrentDecoderOnly) -> None:
@@ -24,15 +22,7 @@ class RecurrentDecoderOnly(nn.Module):
         self.config = c
         embedding = Embedding(c.embedding, c.vocab_size, c.dim)
         self.decoder = Reader(embedding, Recurrence(c.cell, c.dim, c.decoder.layers, c.decoder.dropout))
-        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
-        if c.tied:
-            self.output.weight = embedding.tokens.weight
-        self.logits = Tap()
-        initialize(self)
-
-    @property
-    def device(self) -> torch.device:
-        return self.output.weight.device
+        self._finish(c, embedding if c.tied else None)
 
     def hidden(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """The last layer's output, before the projection.
@@ -46,10 +36,6 @@ class RecurrentDecoderOnly(nn.Module):
         require_length("text", longest(tokens, segments, self.config.max_length), self.config.max_length)
         x = self.decoder.embed(tokens)
         return self.decoder.recurrence(x)[0] if segments is None else self._apart(x, segments)
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Shape: hidden [..., D] -> logits [..., V]."""
-        return self.logits(self.output(hidden))
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Logits of the token after each. Shape: as in `hidden` -> [B, S, V]."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sublayer import config
 from sublayer.models.encoder import Memory
-from sublayer.models.initialization import initialize
+from sublayer.models.projection import Projected
 from sublayer.models.recurrent.state import LookedAt, RecurrentState
 from sublayer.models.stack import require_length
 from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.linear import Linear
 from sublayer.nn.positions import NoPosition
 from sublayer.nn.recurrence import Recurrence, States
 from sublayer.nn.recurrent_attention import RecurrentAttention
-from sublayer.nn.tap import Tap
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +90,7 @@ class RecurrentDecoder(Reader):
         return self.cross_attention(x, source.keys_values, source.mask)
 
 
-class RecurrentEncoderDecoder(nn.Module):
+class RecurrentEncoderDecoder(Projected):
     """Source tokens and target tokens in, logits of the next target token out: the ways in of `EncoderDecoder`."""
 
     def __init__(self, c: config.RecurrentEncoderDecoder) -> None:
@@ -109,15 +106,7 @@ class RecurrentEncoderDecoder(nn.Module):
         )
         look = None if isinstance(writes.attention, config.NoAttention) else RecurrentAttention(writes.attention, c.dim)
         self.decoder = RecurrentDecoder(target, Recurrence(c.cell, c.dim, writes.layers, writes.dropout), look)
-        self.output = Linear(c.dim, c.vocab_size, bias=c.output_bias)
-        if c.tied in ("all", "target"):
-            self.output.weight = target.tokens.weight
-        self.logits = Tap()
-        initialize(self)
-
-    @property
-    def device(self) -> torch.device:
-        return self.output.weight.device
+        self._finish(c, target if c.tied in ("all", "target") else None)
 
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> RecurrentMemory:
         """Shape: source [B, S] int64, source_lengths [B] int64 (padding on the right) -> states [B, S, D]."""
@@ -131,10 +120,6 @@ class RecurrentEncoderDecoder(nn.Module):
         """
         require_length("target", target.shape[1], self.config.max_length)
         return self.decoder(target, self.encode(source, source_lengths))
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Shape: hidden [..., D] -> logits [..., V]."""
-        return self.logits(self.output(hidden))
 
     def forward(self, source: Tensor, source_lengths: Tensor | None, target: Tensor) -> Tensor:
         """Logits of the token after each target position.

@@ -9,16 +9,9 @@ from sublayer.nn.positions.interface import NoPosition, Position
 from sublayer.nn.positions.rotation import Rotary, Rotation
 
 __all__ = [
-    "Alibi",
-    "Learned",
-    "NoPosition",
-    "Position",
-    "RelativeBias",
-    "Rotary",
-    "Rotation",
-    "Sinusoidal",
+    "Alibi", "Learned", "NoPosition", "Position", "RelativeBias", "Rotary", "Rotation", "Sinusoidal",
     "build_position",
-]
+]  # fmt: skip
 
 
 def build_position(

@@ -48,9 +48,6 @@ class Sinusoidal(Tabulated):
             return torch.cat((angle_li.sin(), angle_li.cos()), dim=-1)
         return torch.stack((angle_li.sin(), angle_li.cos()), dim=-1).flatten(-2)
 
-    def added_table(self) -> Tensor:
-        return self.make_table()
-
     def lower(self, length: int) -> fast.Positions:
         return fast.Positions(length, added=self.table[:length])
 

@@ -74,10 +74,6 @@ class Position(Part):
         """
         raise fast.NotLowered(f"{type(self).__name__} does not say how it is lowered")
 
-    def added_table(self) -> Tensor | None:
-        """The fixed vectors that are added to the embeddings, [L, D] by position; None where none are."""
-        return None
-
     def reset_buffers(self, device: torch.device | str | None = None) -> None:
         """Compute the fixed tables again, on `device` (unset: where they are).
 
