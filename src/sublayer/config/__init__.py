@@ -21,6 +21,7 @@ from sublayer.config.data import (
     Tsv,
 )
 from sublayer.config.decoding import Beam, Constraints, Generation, Greedy, Search, Weights
+from sublayer.config.filter import SUSPICIOUS, Filter
 from sublayer.config.model import *
 from sublayer.config.presets import PRESETS, preset
 from sublayer.config.recipe import Checkpoint, Decoding, Recipe
@@ -66,6 +67,8 @@ from sublayer.config.training import (
 
 __all__ = [
     "MEASURES",
+    "SUSPICIOUS",
+    "Filter",
     "Measure",
     "TaskSettings",
     "BleuTokenizer",
