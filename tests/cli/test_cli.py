@@ -64,6 +64,7 @@ def test_the_commands_that_there_are() -> None:
         "schema",
         "data list",
         "data fetch",
+        "data check",
     }
     wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
     assert {" ".join(path) for path in COMMANDS} == wanted

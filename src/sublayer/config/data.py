@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from sublayer.config.filter import Filter
 from sublayer.config.part import Part, Seed
 
 __all__ = [
@@ -181,7 +182,7 @@ Split = Annotated[RandomSplit | GivenSplit | TailSplit, Field(discriminator="typ
 
 
 class Data(Part):
-    """Where the text comes from, what is held out, and how long a row may be.
+    """Where the text comes from, what is held out, what is left out of training, and how long a row may be.
 
     max_length: tokens of a row (of a pair: a side), start and end markers included. Longer pairs, labelled texts and
     conversations are counted, reported and left out of training; longer documents go on in the next row. No row is left
@@ -190,6 +191,7 @@ class Data(Part):
 
     source: Source
     split: Split = RandomSplit()
+    filter: Filter = Filter()
     source_language: str = "source"
     target_language: str = "target"
     max_length: PositiveInt = 128

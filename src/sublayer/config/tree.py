@@ -6,6 +6,7 @@ Each file says by its `__all__` what of it the tree has.
 from sublayer.config.adapter import *
 from sublayer.config.data import *
 from sublayer.config.decoding import *
+from sublayer.config.filter import *
 from sublayer.config.model import *
 from sublayer.config.presets import *
 from sublayer.config.recipe import *

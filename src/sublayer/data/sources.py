@@ -46,6 +46,9 @@ class Pairs:
         """What makes a pair itself: its source. Pairs of one source are not torn apart."""
         return self.sources
 
+    def rows_of_text(self) -> list[tuple[str, ...]]:
+        return list(zip(self.sources, self.targets, strict=True))
+
     def take(self, rows: Iterable[int], report: Report) -> Pairs:
         """The pairs at `rows`, with a report of their own."""
         chosen = list(rows)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sublayer import config
+from sublayer.errors import InputError
 from sublayer.reading.reader import Progress, Reader, require_list
 from sublayer.text.tokens import Tokens
 

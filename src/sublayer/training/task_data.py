@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from sublayer import config
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
+from sublayer.data.filters import clean
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.table import Table
 from sublayer.errors import CheckpointError
@@ -69,6 +70,7 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     task = task_of(recipe.task)
     table = task.read(recipe.data.source, folder)
     splits: Splits[Table] = split(table, recipe.data.split, folder, task.read)
+    splits = replace(splits, train=clean(splits.train, recipe.data.filter))
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
         if part.report.dropped or part.report.noted:

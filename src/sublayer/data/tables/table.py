@@ -27,6 +27,10 @@ class Table(Protocol):
         """The text by which each row is recognised when it is asked whether two are the same."""
         ...
 
+    def rows_of_text(self) -> Sequence[tuple[str, ...]]:
+        """The texts of each row: two of a pair, one of any other."""
+        ...
+
     def take(self, rows: Iterable[int], report: Report) -> Self:
         """The table of these rows, with a report of its own."""
         ...
@@ -89,6 +93,9 @@ class Rows(Generic[RowT]):
 
     def texts(self) -> Sequence[str]:
         return [row.text_key for row in self.rows]
+
+    def rows_of_text(self) -> Sequence[tuple[str, ...]]:
+        return [(text,) for text in self.texts()]
 
     def take(self, rows: Iterable[int], report: Report) -> Rows[RowT]:
         chosen = list(rows)
