@@ -386,6 +386,9 @@ class _Found:
             positions.append(self._rotary(scope, blocks[-1].attention.width(dim)) or self._added(side, dim))
         if not blocks:
             raise self._refusal(f"it has no layers: {side}/layer_0 is missing")
+        last = self._norm(f"{side}/layer_norm")
+        if last is not None and last != blocks[0].norm:
+            raise self._refusal(f"the norm after the layers of its {side} is of another kind than theirs")
         if any(position != positions[0] for position in positions):
             raise self._refusal(f"the layers of its {side} have different positions")
         return stack_of(blocks, positions[0])

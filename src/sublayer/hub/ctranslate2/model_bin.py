@@ -91,7 +91,8 @@ def _quantized(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [O, I] as whole numbers and [O] scales, as CTranslate2's own converters round them."""
     wide = matrix.float()
     largest = wide.abs().amax(dim=1)
-    scale = 127.0 / torch.where(largest == 0, 127.0, largest)
+    # A division, which 127 / x is not: torch multiplies by the reciprocal.
+    scale = torch.full_like(largest, 127.0) / torch.where(largest == 0, 127.0, largest)
     return (wide * scale[:, None]).round().to(torch.int8), scale
 
 
@@ -163,7 +164,8 @@ class ModelBin:
         return self.aliases.get(name, name)
 
     def _is_scale(self, name: str) -> bool:
-        return name.endswith(SCALE) and name.removesuffix(SCALE) in self.variables
+        weight = self.variables.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+        return weight is not None and weight.shape != ()
 
     def _scale(self, name: str) -> _Variable | None:
         whole = self.variables[name].dtype in (torch.int8, torch.int16)
