@@ -5,6 +5,7 @@ another order, or None where it has nothing to change. They are tried where no f
 
     halves       sinusoids that interleave sines and cosines become the same with all sines first
     tabulated    sinusoids become a learned table that holds them
+    unshifted    a learned table begins with the first token's row, without the unused ones before it
     biased       where there is no bias, there is one of zeros
     typed        where there are no kinds of token, there is one whose vector is zero
 """
@@ -31,7 +32,7 @@ State = Mapping[str, Tensor]
 def equivalents(model: Transformer) -> Iterator[Transformer]:
     """The model, then the same said in ever more other ways."""
     yield model
-    for step in (halves, tabulated, biased, typed):
+    for step in (halves, tabulated, unshifted, biased, typed):
         other = step(model)
         if other is not None:
             model = other
@@ -121,6 +122,26 @@ def tabulated(model: Transformer) -> Transformer | None:
     state = {**model.state_dict(), f"{name}.position.weight": table.to(next(model.parameters()))}
     changed = _with_stacks(tree, lambda each: each.model_copy(update={"position": config.Learned()}))
     return _rebuilt(changed, state, model)
+
+
+def unshifted(model: Transformer) -> Transformer | None:
+    """Learned tables without the rows that fairseq keeps before the first token's."""
+    shifted = {
+        name: stack.position.offset
+        for name, (stack, _) in model.config.stacks.items()
+        if isinstance(stack.position, config.Learned) and stack.position.offset
+    }
+    if not shifted:
+        return None
+    state = dict(model.state_dict())
+    for name, offset in shifted.items():
+        state[f"{name}.position.weight"] = state[f"{name}.position.weight"][offset:].clone()
+
+    def changed(stack: config.Stack) -> config.Stack:
+        learned = isinstance(stack.position, config.Learned)
+        return stack.model_copy(update={"position": config.Learned()}) if learned else stack
+
+    return _rebuilt(_with_stacks(model.config, changed), state, model)
 
 
 # --- what is missing, as zeros ------------------------------------------------------------------------------------

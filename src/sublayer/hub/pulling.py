@@ -11,6 +11,8 @@ from sublayer import config
 from sublayer.data.download import Progress
 from sublayer.errors import CheckpointError
 from sublayer.hub import catalogue, generation_config
+from sublayer.hub.ctranslate2.argos import import_argos, is_argos
+from sublayer.hub.ctranslate2.reading import import_ctranslate2, is_ctranslate2
 from sublayer.hub.destination import require_apart
 from sublayer.hub.engine_file import write_engine
 from sublayer.hub.folder import ModelBundle, ModelCard, write
@@ -57,11 +59,16 @@ def pull(
 def read_elsewhere(
     path: Path, *, dtype: torch.dtype | None = None, unsafe_pickle: bool = False, allow_nonfinite: bool = False
 ) -> ModelBundle:
-    """The model in a folder as Hugging Face's hub keeps it, or in a GGUF file, with its tokenizer.
+    """The model, with its tokenizer, in a folder as Hugging Face's hub or CTranslate2 keeps it, in a GGUF file, or in a
+    package for Argos Translate.
 
     Raises:
         CheckpointError: as in `pull`.
     """
+    if is_argos(path):
+        return import_argos(path, dtype=dtype, allow_nonfinite=allow_nonfinite)
+    if is_ctranslate2(path):
+        return import_ctranslate2(path, dtype=dtype, allow_nonfinite=allow_nonfinite)
     if is_file(path):
         imported, tokenizer = import_gguf(path, dtype=dtype, allow_nonfinite=allow_nonfinite)
     else:

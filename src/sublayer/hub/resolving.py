@@ -1,4 +1,4 @@
-"""What a user calls a model -> where its files are: a short name, a folder, a GGUF file, or a name on a hub."""
+"""What a user calls a model -> where its files are: a short name, a folder, one file, or a name on a hub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sublayer.untrusted import expanded, is_file, is_folder
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
+FILES = (".gguf", ".argosmodel")
+"""Files that hold a whole model."""
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 """Weights, settings and tokenizers; never code."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -21,10 +23,10 @@ UNWANTED = ("original/*", "consolidated*", "onnx/*", "openvino/*", "coreml/*", "
 
 
 def resolve(what: str, *, unsafe_pickle: bool = False, progress: Progress | None = None) -> Path:
-    """The folder or GGUF file of the model that the user calls `what`.
+    """The folder or file of the model that the user calls `what`.
 
     Args:
-        what: a short name (`catalogue.MODELS`), a folder, a .gguf file, or ORG/NAME on Hugging Face's hub, of which
+        what: a short name (`catalogue.MODELS`), a folder, a .gguf or .argosmodel file, or ORG/NAME on Hugging Face's hub, of which
             @REVISION takes another than the newest.
         unsafe_pickle: from the hub, also take PyTorch's own files.
         progress: of a short name's download.
@@ -36,10 +38,12 @@ def resolve(what: str, *, unsafe_pickle: bool = False, progress: Progress | None
     if what in catalogue.names():
         return catalogue.fetch(what, progress)
     path = expanded(what)
-    if is_folder(path) or (is_file(path) and path.suffix == ".gguf"):
+    if is_folder(path) or (is_file(path) and path.suffix in FILES):
         return path
     if is_file(path):
-        raise CheckpointError(f"{path} is neither a folder nor a .gguf file", "Name the folder that it lies in.")
+        raise CheckpointError(
+            f"{path} is neither a folder nor a {' or '.join(FILES)} file", "Name the folder that it lies in."
+        )
     found = HUB_NAME.fullmatch(what)
     if found is None or what.startswith(("./", "../")):
         known = nearest(what, catalogue.names())

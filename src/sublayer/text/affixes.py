@@ -82,7 +82,8 @@ class PairAffixes:
                 forced = (told, *(token for token in forced if token not in languages.values()))
         template = reader.template
         # A tokenizer that adds nothing, as one trained here for translation, leaves the end to us.
-        after = template.after if template.added else (tokenizer.end_id,)
+        ends = (tokenizer.end_id,) if c.source_end else ()
+        after = template.after if template.added else ends
         return cls(Affixes(template.before, after, tokenizer.padding_id), start, forced, tokenizer.end_id)
 
     @property

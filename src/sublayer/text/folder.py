@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -339,6 +339,33 @@ def _marian(folder: Path, settings: _FolderSettings, side: str) -> tuple[Backend
     separate = bool(settings.config.get("separate_vocabs"))
     vocabulary = "target_vocab.json" if separate and side == "target" else "vocab.json"
     return _renumbered(read_piece_model(folder / f"{side}.spm"), read_vocab_json(folder / vocabulary))
+
+
+def of_vocabulary(path: Path, tokens: Sequence[str], parts: Mapping[str, str]) -> Tokenizer:
+    """The SentencePiece model at `path` with the ids of a vocabulary that is not its own.
+
+    Args:
+        tokens: the vocabulary, by ids. parts: special tokens, by the fields of `Specials`.
+
+    Raises:
+        CheckpointError: the file is damaged, or the vocabulary lacks the unknown token or a special one.
+    """
+    with library_errors(f"{path} gives no tokenizer that can be read", ANEW):
+        ids = {token: place for place, token in enumerate(tokens)}
+        model = read_piece_model(path)
+        # Whichever way a vocabulary spells it, it is the unknown piece.
+        own, given = model.pieces[model.unknown], parts["unknown"]
+        pieces = [replace(piece, text=given) if piece == own else piece for piece in model.pieces]
+        backend, size = _renumbered(model.with_pieces(pieces), ids)
+        missing = [token for token in parts.values() if token not in ids]
+        if missing:
+            raise CheckpointError(f"the vocabulary has no {missing[0]!r}", ANEW)
+        roles = {field: ids[token] for field, token in parts.items()}
+        if "<pad>" in ids:
+            roles["pad"] = ids["<pad>"]
+        marked = [i for i, token in sorted(backend.get_added_tokens_decoder().items()) if token.special]
+        others = [i for i in marked if i not in roles.values() and i < len(tokens)]
+        return Tokenizer(backend, Specials.of(roles, others), size=size)
 
 
 def _renumbered(model: PieceModel, ids: Mapping[str, int]) -> tuple[Backend, int | None]:

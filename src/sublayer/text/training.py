@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from sublayer.config.tokenizer import Bytes, Characters, Subwords, TokenizerRecipe, Words
 from sublayer.errors import ConfigError, DataError
-from sublayer.text.normalization import normalizer
+from sublayer.text.normalization import normalizer, normalizers_of
 from sublayer.text.pieces import byte_level_alphabet
+from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -54,8 +55,10 @@ def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence
     match recipe:
         case Subwords(type="bpe"):
             backend = _byte_level_bpe(counted, recipe, specials)
-        case Subwords():
+        case Subwords(type="unigram"):
             backend = _unigram(counted, recipe, specials)
+        case Subwords():
+            backend = _sentencepiece(counted, recipe, specials)
         case Words():
             backend = _words_alone(counted, recipe, specials)
         case Characters():
@@ -147,6 +150,28 @@ def _unigram(lines: Iterable[str], recipe: Subwords, specials: Sequence[str]) ->
     )
     backend.train_from_iterator(lines, trainer)
     return _with_bytes(backend, room, specials)
+
+
+def _sentencepiece(lines: Iterable[str], recipe: Subwords, specials: Sequence[str]) -> Backend:
+    """The unigram model's pieces, put together as SentencePiece does it: without cutting the text into words first.
+
+    Scores are multiples of 2 ** -10. Their sums are exact in SentencePiece's single precision as in the library's
+    double, so that both decide between two ways to cut a text alike.
+    """
+    from tokenizers import normalizers
+
+    plain = json.loads(_unigram(lines, recipe, specials).to_str())
+    vocab = cast("list[tuple[str, float]]", plain["model"]["vocab"])
+    kinds: dict[str, Kind] = {**dict.fromkeys(specials, "control"), "<unk>": "unknown", **dict.fromkeys(_BYTES, "byte")}
+    pieces = tuple(
+        Piece(text.replace(" ", SPACE), round(score * 1024) / 1024, kinds.get(text, "normal")) for text, score in vocab
+    )
+    model = PieceModel("unigram", pieces, unknown=plain["model"]["unk_id"], trims=False, falls_back=True)
+    backend = backend_of(model)
+    steps = normalizers_of(recipe.normalization)
+    if steps:
+        backend.normalizer = normalizers.Sequence([*steps, backend.normalizer])
+    return backend
 
 
 def _words_alone(lines: Iterable[str], recipe: Words, specials: Sequence[str]) -> Backend:
