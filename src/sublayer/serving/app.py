@@ -120,15 +120,22 @@ class Gate:
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = refused_by(headers, self.names)
+        refusal = self._refusal(scope, headers)
         try:
-            if refusal:
-                error = Refusal(refusal, "`sublayer serve --name NAME` lets it in by that name.", status=403)
-                await json_reply(error_of(error), 403)(scope, receive, sending)
+            if refusal is not None:
+                await json_reply(error_of(refusal), refusal.status)(scope, receive, sending)
             else:
                 await self.inner(scope, receive, sending)
         finally:
             self._note(scope, status, size, time.monotonic() - began)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Refusal | None:
+        """Why a request is not let in, if it is not."""
+        most = self.server.limits.headers
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > most:
+            return Refusal(f"the headers have over {most:,} bytes", "Send fewer.", status=431)
+        why = refused_by(headers, self.names)
+        return Refusal(why, "`sublayer serve --name NAME` lets it in by that name.", status=403) if why else None
 
     def _note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         # The route as it is written, so that nobody's words become a name of a figure.

@@ -27,7 +27,7 @@ class RequestLimits:
     """What one request may ask for at most.
 
     characters: of one text. texts: of a request. n: answers to a text. logprobs: alternatives to a token. stop: stop
-    strings, and characters of each. body: bytes. seconds: until the answer is there. reading: seconds in which a
+    strings, and characters of each. body, headers: bytes. seconds: until the answer is there. reading: seconds in which a
     request must have come.
     """
 
@@ -40,5 +40,6 @@ class RequestLimits:
     messages: int = 1_000
     tools: int = 128
     body: int = 4 * 1024 * 1024
+    headers: int = 32 * 1024
     seconds: float = 300.0
     reading: float = 10.0

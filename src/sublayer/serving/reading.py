@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sublayer.reading import Classifier, Filler, Tagger
 from sublayer.serving.collector import Collector
-from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of
+from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def classify(server: Server, request: Request) -> Response:
     classifier, given = served.loaded, _listed(asked.input)
     assert isinstance(classifier, Classifier)
     texts = [tuple(text) if isinstance(text, list) else text for text in given]
-    found = await _asked(server, served.runs, texts, "classify", classifier.classify)
+    found = await _asked(server, request, served.runs, texts, "classify", classifier.classify)
     data = [
         {"index": n, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
         for n, one in enumerate(found)
@@ -61,7 +61,7 @@ async def tag(server: Server, request: Request) -> Response:
     served = server.models.named(asked.model, Tagger)
     tagger = served.loaded
     assert isinstance(tagger, Tagger)
-    found = await _asked(server, served.runs, _listed(asked.input), "tag", tagger.tag)
+    found = await _asked(server, request, served.runs, _listed(asked.input), "tag", tagger.tag)
     data = [
         {"index": n, "words": one.words, "tags": one.tags, "probabilities": one.probabilities}
         for n, one in enumerate(found)
@@ -76,7 +76,7 @@ async def fill(server: Server, request: Request) -> Response:
     assert isinstance(filler, Filler)
     best = asked.best
     kind = "fill", best
-    found = await _asked(server, served.runs, _listed(asked.input), kind, lambda texts: filler.fill(texts, best=best))
+    found = await _asked(server, request, served.runs, _listed(asked.input), kind, lambda texts: filler.fill(texts, best=best))
     data = [
         {
             "index": n,
@@ -94,6 +94,6 @@ def _listed(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-async def _asked(server: Server, runs: Any, texts: list[Any], kind: Any, read: Any) -> Any:
+async def _asked(server: Server, request: Request, runs: Any, texts: list[Any], kind: Any, read: Any) -> Any:
     assert isinstance(runs, Collector)
-    return await runs.ask(texts, kind, read, server.limits.seconds)
+    return await unless_gone(request, runs.ask(texts, kind, read, server.limits.seconds))

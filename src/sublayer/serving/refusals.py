@@ -60,3 +60,12 @@ class Failed(Refusal):
 
     def __init__(self) -> None:
         super().__init__("sublayer has met an error of its own", "Its log shows it.")
+
+
+class Gone(Refusal):
+    """Nobody waits for the answer any more."""
+
+    status, code = 499, "client_closed_request"
+
+    def __init__(self) -> None:
+        super().__init__("nobody waits any more")

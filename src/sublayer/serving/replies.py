@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sublayer.errors import nearest
 from sublayer.serving.limits import RequestLimits
-from sublayer.serving.refusals import Refusal
+from sublayer.serving.refusals import Gone, Refusal
 from sublayer.untrusted import UntrustedError, parse_json, to_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LIMITS = RequestLimits()
 Words = Annotated[str, Field(max_length=LIMITS.characters)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=LIMITS.characters)]
 Model = TypeVar("Model", bound="Asked")
+R = TypeVar("R")
 
 
 class Asked(BaseModel):
@@ -97,16 +99,29 @@ def read_as(kind: type[Model], table: dict[str, Any]) -> Model:
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"][:6])[:120]
-        if first["type"] == "extra_forbidden":
-            name = str(first["loc"][-1])[:80]
-            raise Refusal(f"{field} is not known here", nearest(name, kind.model_fields), field=field) from None
-        raise Refusal(f"{field}: {first['msg']}"[:400], field=field) from None
+        # Of a field that may be of several types, the fault that lies deepest: the other types do not fit at all.
+        faults = error.errors(include_url=False, include_input=False)
+        fault = max(faults, key=lambda one: (len(_path(one["loc"])), one["type"] not in _OTHER_TYPE))
+        path = _path(fault["loc"])
+        field = ".".join(path[:6])[:120]
+        if fault["type"] == "extra_forbidden":
+            remedy = nearest(path[-1][:80], kind.model_fields) if len(path) == 1 else ""
+            raise Refusal(f"{field} is not known here", remedy, field=field) from None
+        raise Refusal(f"{field}: {fault['msg']}"[:400], field=field) from None
+
+
+_OTHER_TYPE = ("string_type", "list_type", "int_type", "dict_type", "model_type", "literal_error", "dict_attributes_type")
+_NAME = re.compile(r"\w[\w .$-]*")
+_BRANCH = frozenset({"str", "int", "float", "constrained-str", "constrained-int", "constrained-float"})
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """Where a fault lies, without pydantic's names of the types that a field may have."""
+    return [str(part) for part in location if isinstance(part, int) or (_NAME.fullmatch(part) and part not in _BRANCH)]
 
 
 @asynccontextmanager
-async def watching(request: Request, gone: Callable[[], None]) -> AsyncIterator[None]:
+async def watching(request: Request, gone: Callable[[], object]) -> AsyncIterator[None]:
     """Call `gone` once the client has gone, as long as the block runs."""
 
     async def watch() -> None:
@@ -121,4 +136,19 @@ async def watching(request: Request, gone: Callable[[], None]) -> AsyncIterator[
         task.cancel()
 
 
-Endpoint = Callable[["Request"], Awaitable["Response"]]
+async def unless_gone(request: Request, answer: Coroutine[Any, Any, R]) -> R:
+    """What `answer` gives, as long as the client waits for it.
+
+    Raises:
+        Gone: it does not.
+    """
+    task = asyncio.create_task(answer)
+    async with watching(request, task.cancel):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if own is not None and own.cancelling():
+                task.cancel()
+                raise
+            raise Gone from None

@@ -394,6 +394,7 @@ class Scheduler(Generic[S]):
 
     def _count(self) -> None:
         rows = sum(len(batch.running) * batch.rows for batch in self._batches.values())
+        self._metrics.queue(len(self._waiting))
         self._metrics.batch(rows, len(self._readings), self._prefixes.tokens)
 
 

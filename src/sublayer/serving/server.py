@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from sublayer.serving.keys import Keys
 from sublayer.serving.limits import RequestLimits
 from sublayer.serving.metrics import Metrics
+from sublayer.serving.refusals import Stopping
 from sublayer.serving.served import Models
 
 P = ParamSpec("P")
@@ -32,7 +33,13 @@ class Server:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="texts")
 
     async def in_thread(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """What `call` gives, computed beside the event loop."""
+        """What `call` gives, computed beside the event loop.
+
+        Raises:
+            Stopping: nothing new is taken. And what `call` raises.
+        """
+        if self.stopping:
+            raise Stopping
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: call(*arguments, **named))
 
@@ -48,5 +55,6 @@ class Server:
     def close(self, seconds: float) -> bool:
         """Stop, and wait for what runs; whether it has finished."""
         self.stop()
+        finished = self.models.join(seconds)
         self._threads.shutdown(wait=False)
-        return self.models.join(seconds)
+        return finished

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sublayer.generation.beam import BeamSearch, BeamText
 from sublayer.generation.loop import Choosing, Chosen, ChosenText
-from sublayer.serving.refusals import Late
+from sublayer.serving.refusals import Gone, Late
 
 
 @dataclass(eq=False)
@@ -141,8 +141,9 @@ class Ticket:
         self.loop = asyncio.get_running_loop()
 
     def give_up(self) -> None:
-        """Nobody waits any more: the model's thread forgets it before its next step."""
+        """In the event loop: nobody waits any more. The model's thread forgets it before its next step."""
         self._given_up = True
+        self._queue.put_nowait(Given(Gone()))
 
     @property
     def given_up(self) -> bool:
@@ -156,7 +157,7 @@ class Ticket:
         """What happens, until all jobs are finished.
 
         Raises:
-            Late: the deadline has passed. And whatever the model's thread met.
+            Late: the deadline has passed. Gone: it was given up. And whatever the model's thread met.
         """
         left = len(self.jobs)
         try:

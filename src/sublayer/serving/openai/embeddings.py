@@ -11,7 +11,7 @@ from torch import Tensor
 from sublayer.reading import Embedder
 from sublayer.serving.collector import Collector
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, read_as, table_of
+from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, read_as, table_of, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ async def embeddings(server: Server, request: Request) -> Response:
     given: Any = asked.input
     texts: list[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
     encoded = await server.in_thread(embedder.encode, texts)
-    vectors: Any = await runs.ask(texts, "embed", lambda several: list(embedder.embed(several)), server.limits.seconds)
+    asking = runs.ask(texts, "embed", lambda several: list(embedder.embed(several)), server.limits.seconds)
+    vectors: Any = await unless_gone(request, asking)
     tokens = sum(map(len, encoded))
     return json_reply(
         {
