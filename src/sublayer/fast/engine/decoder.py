@@ -44,9 +44,10 @@ class EngineState:
     def keep(self, sentences: Sequence[int]) -> None:
         """Go on with these sentences only."""
         rows = [sentence * self.num_beams + each for sentence in sentences for each in range(self.num_beams)]
-        self.cache = self.cache[:, :, rows]
-        self.memory = [part[list(sentences)] for part in self.memory]
-        self.lengths = None if self.lengths is None else self.lengths[list(sentences)]
+        # `take` lays out what it takes side by side, which an index in brackets need not.
+        self.cache = np.take(self.cache, rows, axis=2)
+        self.memory = [np.take(part, sentences, axis=0) for part in self.memory]
+        self.lengths = None if self.lengths is None else np.take(self.lengths, sentences)
         self._look()
 
     @property
