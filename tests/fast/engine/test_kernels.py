@@ -324,6 +324,21 @@ def test_a_cap_leaves_what_is_small_as_it_is(isa: str) -> None:
     assert ((found - expected).abs() <= 5e-7 * expected).all()
 
 
+@every_isa
+@pytest.mark.parametrize("width", [1, 7, 128, 1000])
+@pytest.mark.parametrize("far", [0.0, 3e4, -3e4])
+def test_the_largest_numbers_and_their_log_softmax(isa: str, width: int, far: float) -> None:
+    x, count = random(3, 2, width) + far, min(width, 5)
+    logs, places = torch.empty(3, 2, count), torch.empty(3, 2, count, dtype=torch.int64)
+    call = {"best": count, "best_columns": places, "best_logs": logs}
+    assert run(isa, "scale", x, a=1.0, call=call).equal(x)
+    expected, where = x.double().log_softmax(-1).sort(dim=-1, descending=True, stable=True)
+    assert places.equal(where[..., :count])
+    # What is large in the logits must not cost digits of the differences.
+    expected = expected[..., :count]
+    assert ((logs - expected).abs() <= 1e-6 + 3e-7 * expected.abs()).all()
+
+
 # --- attention -------------------------------------------------------------------------------------------------------
 
 

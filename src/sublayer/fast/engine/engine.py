@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -98,8 +99,9 @@ class Engine:
 
     def __init__(self, program: Program, matrices: Matrices, threads: int) -> None:
         self._held: list[Tensor] = []
-        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile.
-        self._one_at_a_time = Lock()
+        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock for each process: in one
+        # that is forked while another thread runs, nobody would release that of its parent.
+        self._one_at_a_time: dict[int, Lock] = {}
         self._tables, widths = placed(program)
         structs: list[CMatrix] = []
         _, logits = program.marks.get("logits", (0, None))
@@ -170,7 +172,7 @@ class Engine:
             result=table,
             **results,
         )
-        with self._one_at_a_time:
+        with self._one_at_a_time.setdefault(os.getpid(), Lock()):
             done = library().engine_run(self._engine, ctypes.byref(call))
         match done:
             case 0:
