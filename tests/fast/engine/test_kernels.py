@@ -19,8 +19,11 @@ SIZES = [(1, 32), (15, 64), (16, 96), (17, 32), (100, 256), (150, 1120)]
 ODD_SIZES = [(1, 1), (17, 33), (48, 257), (100, 7)]
 ROWS = [1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 25, 37, 100]
 
+WHOLE = ("int8", "int4", "q8_0", "q4_k", "q6_k")
+
 every_isa = pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 every_format = pytest.mark.parametrize("kept_as", FORMATS)
+every_whole_format = pytest.mark.parametrize("kept_as", WHOLE)
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -32,7 +35,7 @@ def whole(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
 
 
 def sizes(kept_as: str) -> list[tuple[int, int]]:
-    return SIZES if kept_as in ("int8", "int4") else SIZES + ODD_SIZES
+    return SIZES if kept_as in WHOLE else SIZES + ODD_SIZES
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-6) -> None:
@@ -62,24 +65,27 @@ def test_int8_has_the_largest_number_of_a_row_at_127(size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_int4_errs_no_more_than_the_scale_of_the_largest_number(size: tuple[int, int]) -> None:
-    weight = random(*size)
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_int4_errs_no_more_than_steps_from_the_least_number_to_the_largest(size: tuple[int, int], shift: float) -> None:
+    weight = random(*size) + shift
     groups = weight.view(-1, 32)
-    largest = groups.gather(1, groups.abs().argmax(1, keepdim=True))
-    scale = (largest / -8).half().float()
-    simple = (groups / scale).round().clamp(-8, 7) * scale
-    found = Matrix(weight, "int4").unpack().view(-1, 32)
-    errors = [(each - groups).square().sum(1) for each in (found, simple)]
-    assert (errors[0] <= errors[1] * (1 + 1e-5)).all()
-    assert len(groups) < 100 or errors[0].sum() < 0.95 * errors[1].sum()
+    least, most = (each.half().float() for each in groups.aminmax(dim=1, keepdim=True))
+    scale = ((most - least) / 15).half().float()
+    simple = ((groups - least) / scale).round().clamp(0, 15) * scale + least
+    for kept_as in ("int4", "q4_k"):
+        found = Matrix(weight, kept_as).unpack().view(-1, 32)
+        errors = [(each - groups).square().sum(1) for each in (found, simple)]
+        assert (errors[0] <= errors[1] * 1.01).all()
+        assert len(groups) < 100 or errors[0].sum() < 0.92 * errors[1].sum()
 
 
-def test_int4_keeps_what_was_of_four_bits_already() -> None:
-    steps = whole(-8, 7, 40, 64)
-    steps.view(-1, 32)[:, 5] = -8
-    scale = random(80, 1, seed=1).half().float()
-    weight = (steps.view(-1, 32) * scale).view(40, 64)
-    assert Matrix(weight, "int4").unpack().equal(weight)
+@pytest.mark.parametrize("kept_as", ["q8_0", "q6_k"])
+def test_eight_bits_have_the_largest_number_of_a_group_at_127(kept_as: str) -> None:
+    weight, size = random(40, 64), 32 if kept_as == "q8_0" else 16
+    scale = weight.view(-1, size).abs().amax(1, keepdim=True) / 127
+    scale = scale.half().float() if kept_as == "q8_0" else scale
+    expected = (weight.view(-1, size).double() / scale.double()).round() * scale.double()
+    close(Matrix(weight, kept_as).unpack().view(-1, size), expected, 1e-7)
 
 
 @every_format
@@ -92,7 +98,7 @@ def test_zeros_are_kept(kept_as: str) -> None:
     assert found[:, :32].equal(torch.zeros(40, 32))
 
 
-@pytest.mark.parametrize("kept_as", ["int8", "int4"])
+@every_whole_format
 def test_whole_numbers_want_columns_in_32s(kept_as: str) -> None:
     assert library().matrix_bytes(FORMATS[kept_as], 16, 33) == 0
     assert library().matrix_bytes(FORMATS[kept_as], 16, 64) > 0
@@ -138,17 +144,17 @@ def test_products(isa: str, kept_as: str) -> None:
         matrix = Matrix(random(out, columns, seed=1), kept_as)
         for rows in ROWS:
             x = random(rows, columns, seed=rows)
-            read = rounded(x) if kept_as in ("int8", "int4") else x
+            read = rounded(x) if kept_as in WHOLE else x
             close(multiply(isa, matrix, x), read.double() @ matrix.unpack().double().T)
 
 
 @every_isa
-@pytest.mark.parametrize("kept_as", ["int8", "int4"])
+@every_whole_format
 def test_products_of_whole_numbers_are_exact(isa: str, kept_as: str) -> None:
-    # The largest number of each group is 127, or -8, so that all scales are 1 and the sums are whole.
+    # The largest number of each row is 127, so that all scales are 1 and the sums are whole.
     for out, columns in SIZES[:-1]:
-        weight = whole(-127, 127, out, columns) if kept_as == "int8" else whole(-8, 7, out, columns)
-        weight.view(-1, 32)[:, 0] = 127 if kept_as == "int8" else -8
+        weight = whole(-8, 7, out, columns) if kept_as in ("int4", "q4_k") else whole(-127, 127, out, columns)
+        weight[:, 0] = 127 if kept_as == "int8" else weight[:, 0]
         matrix = Matrix(weight, kept_as)
         assert matrix.unpack().equal(weight)
         for rows in ROWS:
@@ -158,14 +164,17 @@ def test_products_of_whole_numbers_are_exact(isa: str, kept_as: str) -> None:
 
 
 @every_isa
-@pytest.mark.parametrize("kept_as", ["int8", "int4"])
+@every_whole_format
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_numbers_do_not_saturate(isa: str, kept_as: str, sign: int) -> None:
-    largest = 127 if kept_as == "int8" else -8
-    matrix = Matrix(torch.full((33, 256), float(largest)), kept_as)
+    weight = torch.full((33, 256), 15.0 if kept_as in ("int4", "q4_k") else 127.0)
+    # Steps of 1 from -127 or 0 on, as this is there, too.
+    weight[:, ::16] = 1.0 if kept_as in ("int4", "q4_k") else -127.0
+    weight[:, 1::16] = 0.0 if kept_as in ("int4", "q4_k") else 1.0
+    matrix = Matrix(weight, kept_as)
     for rows in ROWS:
         x = torch.full((rows, 256), 127.0 * sign)
-        assert multiply(isa, matrix, x).equal(torch.full((rows, 33), 256.0 * 127 * sign * largest))
+        assert multiply(isa, matrix, x).equal(x @ weight.T)
 
 
 @every_isa
@@ -322,6 +331,21 @@ def test_a_cap_leaves_what_is_small_as_it_is(isa: str) -> None:
     found = run(isa, "cap", x, a=30.0)
     expected = 30 * (x.double() / 30).tanh()
     assert ((found - expected).abs() <= 5e-7 * expected).all()
+
+
+@every_isa
+@pytest.mark.parametrize("width", [1, 7, 128, 1000])
+@pytest.mark.parametrize("far", [0.0, 3e4, -3e4])
+def test_the_largest_numbers_and_their_log_softmax(isa: str, width: int, far: float) -> None:
+    x, count = random(3, 2, width) + far, min(width, 5)
+    logs, places = torch.empty(3, 2, count), torch.empty(3, 2, count, dtype=torch.int64)
+    call = {"best": count, "best_columns": places, "best_logs": logs}
+    assert run(isa, "scale", x, a=1.0, call=call).equal(x)
+    expected, where = x.double().log_softmax(-1).sort(dim=-1, descending=True, stable=True)
+    assert places.equal(where[..., :count])
+    # What is large in the logits must not cost digits of the differences.
+    expected = expected[..., :count]
+    assert ((logs - expected).abs() <= 1e-6 + 3e-7 * expected.abs()).all()
 
 
 # --- attention -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Whoever calls holds the arrays: `fast/decoding/tensors.py` of torch, `decoder.py
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -60,8 +61,9 @@ class Engine:
     """
 
     def __init__(self, program: Executable, threads: int) -> None:
-        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile.
-        self._one_at_a_time = Lock()
+        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock for each process: in one
+        # that is forked while another thread runs, nobody would release that of its parent.
+        self._one_at_a_time: dict[int, Lock] = {}
         self.program = program
         self._ops = (COp * len(program.operations))(*(_op(program, each) for each in program.operations))
         structs = [
@@ -125,7 +127,7 @@ class Engine:
             best_columns=best_columns,
             best_logs=best_logs,
         )
-        with self._one_at_a_time:
+        with self._one_at_a_time.setdefault(os.getpid(), Lock()):
             done = library().engine_run(self._engine, ctypes.byref(call))
         match done:
             case 0:

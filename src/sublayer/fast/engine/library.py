@@ -29,7 +29,10 @@ FLAGS: Mapping[str, int] = {
     name: 1 << bit
     for bit, name in enumerate(("ACCUMULATE", "ROOT_MEAN", "INTERLEAVED", "CACHED", "NORMALIZE", "SQUARED", "CLAMPED"))
 }
-FORMATS: Mapping[str, int] = {name: number for number, name in enumerate(("float32", "bfloat16", "int8", "int4"))}
+FORMATS: Mapping[str, int] = {
+    name: number
+    for number, name in enumerate(("float32", "bfloat16", "int8", "int4", "q8_0", "q4_k", "q6_k"))
+}  # fmt: skip
 
 
 class CMatrix(Structure):
@@ -100,6 +103,7 @@ def library() -> ctypes.CDLL:
         raise Unavailable(f"{path.name} cannot be loaded: {error}") from None
     signatures: Mapping[str, tuple[Any, list[Any]]] = {
         "matrix_bytes": (c_int64, [c_int32, c_int64, c_int64]),
+        "exact_format": (c_int32, [c_int64, c_int64, c_void_p]),
         "matrix_pack": (None, [c_int32, c_int64, c_int64, c_void_p, c_void_p]),
         "matrix_unpack": (None, [POINTER(CMatrix), c_void_p]),
         "round_input": (None, [c_int64, c_int64, c_void_p, c_void_p]),

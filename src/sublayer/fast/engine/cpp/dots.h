@@ -1,8 +1,9 @@
 // Products of whole numbers, exact: sums of four columns' products, for as many rows of a matrix as a vector has lanes.
 //
-// `Input` is four numbers of an input, in every lane; STEP is how far apart in memory those of the next four columns are. `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers
-// from 0 to 15, which are 8 too large; what that adds is known from the sum of the input's numbers. The instructions of
-// VNNI want one factor without a sign, so int8 is 128 too large there. A group is 32 columns: 8 steps of `add`.
+// `Input` is four numbers of an input, in every lane; STEP is how far apart in memory those of the next four columns are.
+// `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers from 0 to 15. The instructions of VNNI want one factor
+// without a sign, so int8 is 128 too large there, which `start` makes up for: `surplus` is -128 times the sum of the
+// input's numbers. A group is at most 32 columns: 8 steps of `add`.
 #pragma once
 #include "kernels.h"
 #include "matrix.h"
@@ -55,10 +56,9 @@ struct Input {
     explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)) {}
 };
 
-template <int SURPLUS>
-struct VnniSums {
+struct Int4Sums {
     typedef Bytes Sums;
-    static Sums start(int32_t sum) { return (Sums)all(-SURPLUS * sum); }
+    static Sums start(int32_t) { return Sums{}; }
     static Sums add(Sums sums, Bytes by, const Input& x) {
 #if defined(__AVX512F__)
         return _mm512_dpbusd_epi32(sums, by, x.numbers);
@@ -66,13 +66,13 @@ struct VnniSums {
         return _mm256_dpbusd_avx_epi32(sums, by, x.numbers);
 #endif
     }
-    static Ints finish(Sums sums, int32_t) { return (Ints)sums; }
+    static Ints finish(Sums sums) { return (Ints)sums; }
 };
 
-struct Int8Sums : VnniSums<128> {
+struct Int8Sums : Int4Sums {
     static Bytes prepared(Bytes by) { return plus_128(by); }
+    static Sums start(int32_t surplus) { return (Sums)all(surplus); }
 };
-typedef VnniSums<8> Int4Sums;
 
 #elif defined(__AVX2__)
 
@@ -100,7 +100,7 @@ struct Int8Sums {
     static Sums add(Sums sums, Bytes by, const Input& x) {
         return sums + pairs_added(products_of_two(x.sizes, x.signs_times(by)));
     }
-    static Ints finish(Sums sums, int32_t) { return sums; }
+    static Ints finish(Sums sums) { return sums; }
 };
 
 // The 8 steps of a group fit in 16 bits, too: 8 * 2 * 15 * 127 < 2^15.
@@ -108,7 +108,7 @@ struct Int4Sums {
     typedef Bytes Sums;
     static Sums start(int32_t) { return Sums{}; }
     static Sums add(Sums sums, Bytes by, const Input& x) { return added(sums, products_of_two(by, x.numbers)); }
-    static Ints finish(Sums sums, int32_t sum) { return pairs_added(sums) + all(-8 * sum); }
+    static Ints finish(Sums sums) { return pairs_added(sums); }
 };
 
 #else
@@ -135,12 +135,10 @@ struct Int8Sums {
         return sums + (pairs << 16 >> 16) + (pairs >> 16);
 #endif
     }
-    static Ints finish(Sums sums, int32_t) { return sums; }
+    static Ints finish(Sums sums) { return sums; }
 };
 
-struct Int4Sums : Int8Sums {
-    static Sums start(int32_t sum) { return all(-8 * sum); }
-};
+typedef Int8Sums Int4Sums;
 
 #endif
 

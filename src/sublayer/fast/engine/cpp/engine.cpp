@@ -22,7 +22,10 @@ struct Memory {
 // Room for so many bytes; what was there may be lost. Never less than before.
 bool grow(Memory* memory, int64_t bytes) {
     if (bytes <= memory->bytes) return true;
-    free(memory->data);
+    // A process that is forked meanwhile must not find what was given back.
+    char* const old = memory->data;
+    *memory = Memory{NULL, 0};
+    free(old);
     // What does not fit a vector may be read, never used: a little more than was asked for.
     bytes = round_up(bytes, 64) + 64;
     memory->data = (char*)aligned_alloc(64, (size_t)bytes);
@@ -431,6 +434,7 @@ int32_t engine_run(Engine* engine, const Call* call) {
     for (int64_t i = 0; i < call->count; i++)
         for (int64_t token = 0; engine->ops[i].code == EMBED && token < call->rows * call->fresh; token++)
             if (call->tokens[token] < 0 || call->tokens[token] >= engine->matrices[engine->ops[i].matrix].out) return -2;
+    pool_follow_fork(engine->pool);
     if (!prepare(engine, call)) return -1;
     engine->rounded_buffer = -1;
     for (int64_t i = 0; i < call->count; i++) run(engine, &engine->ops[i], call);
@@ -453,7 +457,7 @@ void round_input(int64_t rows, int64_t in, const float* x, float* rounded) {
     for (int64_t r = 0; r < rows; r++) {
         kernels_plain.round(x + r * in, 0, &row);
         for (int64_t k = 0; k < in; k++)
-            rounded[r * in + k] = row.scales[k / GROUP * 4] * (float)row.numbers[k / 4 * 16 + k % 4];
+            rounded[r * in + k] = row.groups[k / GROUP].scale[0] * (float)row.numbers[k / 4 * 16 + k % 4];
     }
     free(memory.data);
 }

@@ -14,9 +14,11 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-// How a matrix is kept. INT8 has a scale for each row of the matrix, INT4 one for each 32 numbers of a row.
-// What is multiplied by an INT8 or INT4 matrix is rounded to int8 itself, with a scale for each 32 of its numbers.
-enum Format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
+// How a matrix is kept. INT8 has a scale for each row of the matrix; INT4 a scale and a minimum for each 32 numbers of a row,
+// in float16. The others hold what types of GGUF hold, to the last number: Q8_0 eight bits with a scale for each 32 numbers;
+// Q4_K four bits, and Q6_K eight, with a scale and a minimum in float32 for each 32 and each 16 numbers.
+// What is multiplied by a matrix of whole numbers is rounded to int8 itself, with a scale for each 32 of its numbers.
+enum Format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3, Q8_0 = 4, Q4_K = 5, Q6_K = 6 };
 
 enum Activation { NO_ACTIVATION = 0, RELU = 1, GELU = 2, GELU_TANH = 3, SILU = 4, TANH = 5 };
 
@@ -95,9 +97,13 @@ typedef struct {
     float* best_logs;               // [N, best]: log softmax there
 } Call;
 
-// Bytes of a matrix once packed; a multiple of 64. 0 where the format does not fit (INT8 and INT4 want columns in 32s).
+// Bytes of a matrix once packed; a multiple of 64. 0 where the format does not fit (whole numbers want columns in 32s).
 int64_t matrix_bytes(int32_t format, int64_t out, int64_t in);
-// Round `weights` [out, in] to the format and lay them out as the products read them: the same on every processor.
+// The format of the fewest bytes in which `weights` [out, in] lose nothing, as those of a GGUF file do not in that of their
+// type. Of Q4_K and Q6_K the numbers of such a file are sums, rounded to float32; the last of their bits may differ.
+int32_t exact_format(int64_t out, int64_t in, const float* weights);
+// Round `weights` [out, in] to the format and lay them out as the products read them: the same on every processor. What
+// `exact_format` finds loses nothing.
 void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, void* packed);
 // The numbers that the packed matrix stands for, [out, in].
 void matrix_unpack(const Matrix* matrix, float* weights);

@@ -60,7 +60,8 @@ void cap(float cap, int64_t width, const float* in, float* out) {
     map(width, in, out, [&](Floats x) { return all(cap) * hyperbolic_tangent(x / all(cap)); });
 }
 
-// The `count` largest numbers, in their order, and their log softmax: x - log(sum of e^x), about the largest.
+// The `count` largest numbers, in their order, and their log softmax: (x - largest) - log(sum of e^(x - largest)), as
+// the largest plus that logarithm would lose digits of it.
 void best(int64_t width, const float* x, int64_t count, int64_t* columns, float* logs) {
     constexpr int64_t BLOCK = 8 * LANES;
     int64_t found = 0;
@@ -82,9 +83,11 @@ void best(int64_t width, const float* x, int64_t count, int64_t* columns, float*
     const float most = found ? logs[0] : 0;
     // NaN anywhere makes the sum NaN, and so all that is given.
     const float total = sum_of(width, x, [&](Floats y) { return exponential(y - all(most)); });
-    const float log_total = most + logf(total);
-    for (int64_t place = 0; place < count; place++)
-        logs[place] = place < found ? logs[place] - log_total : -INFINITY, columns[place] = place < found ? columns[place] : 0;
+    const float log_total = logf(total);
+    for (int64_t place = 0; place < count; place++) {
+        logs[place] = place < found ? logs[place] - most - log_total : -INFINITY;
+        columns[place] = place < found ? columns[place] : 0;
+    }
 }
 
 }  // namespace

@@ -2,28 +2,36 @@
 #pragma once
 #include "engine.h"
 
+// What 32 rounded numbers of each of four rows have in common.
+struct RoundedGroup {
+    float scale[4];
+    float total[4];      // the sum of what the numbers stand for: what a minimum is multiplied by
+    float total_16[4];   // and that of the first 16
+    int32_t surplus[4];  // -128 times the sum of the numbers, for weights that are 128 too large
+    int32_t surplus_16[4];
+};
+
 // Rows of an input rounded to int8, a scale for each 32 numbers. Four rows lie side by side, so that a tile of rows reads
 // from few places: numbers [rows / 4][in / 4][4][4], where some instruction sets have their magnitudes behind each 16 of
-// them; scales and the sums of 32 numbers [rows / 4][in / 32][4].
+// them; groups [rows / 4][in / 32].
 struct Rounded {
     int64_t in;  // numbers of a row, a multiple of 32
     int8_t* numbers;
-    float* scales;
-    int32_t* sums;
+    RoundedGroup* groups;
 };
 
 // Bytes for so many rows, whatever the instruction set.
-inline int64_t rounded_bytes(int64_t rows, int64_t in) { return (rows + 3) / 4 * 4 * (2 * in + in / 32 * 8); }
+inline int64_t rounded_bytes(int64_t rows, int64_t in) {
+    return (rows + 3) / 4 * (8 * in + in / 32 * (int64_t)sizeof(RoundedGroup));
+}
 
 // How such a block of memory is divided.
 inline Rounded rounded_in(void* memory, int64_t rows, int64_t in) {
-    const int64_t groups = (rows + 3) / 4 * 4 * (in / 32);
-    float* const scales = (float*)memory;
-    int32_t* const sums = (int32_t*)(scales + groups);
-    return Rounded{in, (int8_t*)(sums + groups), scales, sums};
+    RoundedGroup* const groups = (RoundedGroup*)memory;
+    return Rounded{in, (int8_t*)(groups + (rows + 3) / 4 * (in / 32)), groups};
 }
 
-// out = activation(x matrix^T + bias), out or out += of it; of the rounded rows where the matrix is INT8 or INT4.
+// out = activation(x matrix^T + bias), out or out += of it; of the rounded rows where the matrix is of whole numbers.
 struct Product {
     const Matrix* matrix;
     const float* x;

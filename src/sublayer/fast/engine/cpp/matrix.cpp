@@ -53,39 +53,131 @@ static float largest_magnitude(const float* numbers, int64_t count) {
 // fraction. Unlike `rintf` a compiler makes vectors of it.
 static float nearest(float number) { return (number + 12582912.0f) - 12582912.0f; }
 
-static float within(float number, float least, float most) { return number < least ? least : number > most ? most : number; }
+// The least for NaN.
+static float within(float number, float least, float most) { return !(number > least) ? least : number > most ? most : number; }
 
 int64_t matrix_bytes(int32_t format, int64_t out, int64_t in) {
-    if (format < FLOAT32 || format > INT4 || (format >= INT8 && in % GROUP != 0)) return 0;
+    if (format < FLOAT32 || format > Q6_K || (format >= INT8 && in % GROUP != 0)) return 0;
     const int64_t panels = in_steps(out, PANEL);
     return panels * (panel_bytes(format, in) + (format == INT8 ? PANEL * 4 : 0));
 }
 
-// The scale and the 32 numbers plus 8 that stand for these, with the least sum of squared errors among some scales. The
-// first takes the largest number to -8, as in GGUF's Q4_0: what was of that type is kept as it is.
-static uint16_t round_group(const float* numbers, uint8_t* rounded) {
-    const float size = largest_magnitude(numbers, GROUP);
-    float extreme = -size, best = INFINITY;
-    for (int i = 0; i < GROUP; i++) extreme = numbers[i] == size ? size : extreme;
-    uint16_t chosen = 0;
-    memset(rounded, 8, GROUP);
-    const float candidates[] = {-8.0f, -9.0f, -8.75f, -8.5f, -8.25f, -7.75f, -7.5f, -7.25f, -7.0f};
-    for (const float steps : candidates) {
-        const uint16_t half = float_to_half(extreme / steps);
-        const float scale = half_to_float(half);
-        if (scale == 0 || isinf(scale) || best == 0) break;
-        const float inverse = 1.0f / scale;
-        float errors[8] = {}, tried[GROUP];  // several sums, of which a compiler makes a vector
-        for (int i = 0; i < GROUP; i++) tried[i] = nearest(within(numbers[i] * inverse, -8.0f, 7.0f));
-        for (int i = 0; i < GROUP; i++) errors[i % 8] += (numbers[i] - scale * tried[i]) * (numbers[i] - scale * tried[i]);
-        float error = 0;
-        for (int i = 0; i < 8; i++) error += errors[i];
-        if (!(error < best)) continue;
-        best = error;
-        chosen = half;
-        for (int i = 0; i < GROUP; i++) rounded[i] = (uint8_t)(tried[i] + 8.0f);
+// Numbers of a group as whole ones: each is scale * step + minimum.
+struct Steps {
+    float scale, minimum;
+    int8_t steps[GROUP];
+};
+
+// As a scale or minimum is kept.
+static float kept(const Whole& kind, float number) { return kind.scale_bytes == 2 ? half_to_float(float_to_half(number)) : number; }
+
+// Whether the numbers are `base` and whole multiples of one scale, of which the largest is at most `most`.
+static bool multiples(const Whole& kind, const float* numbers, int64_t count, float base, int most, bool negative, Steps* found) {
+    if (kept(kind, base) != base) return false;
+    float farthest = 0;
+    for (int64_t i = 0; i < count; i++) farthest = fmaxf(farthest, fabsf(numbers[i] - base));
+    // Numbers that were sums have been rounded, and so has a scale that is found of them.
+    const float tolerance = kind.scale_bytes == 4 && base != 0 ? largest_magnitude(numbers, count) * 0x1p-22f : 0;
+    *found = Steps{0, base, {}};
+    if (farthest == 0) return true;
+    for (int parts = 1; parts <= most; parts++) {
+        const float scale = kept(kind, farthest / (float)parts) * (negative ? -1.0f : 1.0f), inverse = 1.0f / scale;
+        int64_t i = 0;
+        for (; i < count; i++) {
+            const float step = nearest(within((numbers[i] - base) * inverse, -127.0f, 127.0f));
+            if (!(fabsf(scale * step + base - numbers[i]) <= tolerance)) break;
+            found->steps[i] = (int8_t)step;
+        }
+        found->scale = scale;
+        if (i == count) return true;
     }
-    return chosen;
+    return false;
+}
+
+static bool exact_steps(const Whole& kind, const float* numbers, int64_t count, Steps* found) {
+    if (kind.bits == 8 && multiples(kind, numbers, count, 0, 127, false, found)) return true;
+    if (!kind.minimum) return false;
+    float least = numbers[0], most = numbers[0];
+    for (int64_t i = 1; i < count; i++) least = fminf(least, numbers[i]), most = fmaxf(most, numbers[i]);
+    const int steps = kind.bits == 4 ? 15 : 127;
+    // Of Q4_0 the number farthest from 0, above or below it, is what float16 holds.
+    return multiples(kind, numbers, count, least, steps, false, found) || multiples(kind, numbers, count, most, steps, true, found);
+}
+
+// Takes the steps nearest to the numbers where their sum of squared errors is less than `least_error`.
+static void take_if_nearer(const Whole& kind, const float* numbers, float scale, float minimum, float* least_error, Steps* found) {
+    scale = kept(kind, scale), minimum = kept(kind, minimum);
+    const float inverse = 1.0f / scale;
+    float tried[GROUP], errors[8] = {}, error = 0;  // several sums, of which a compiler makes a vector
+    for (int i = 0; i < GROUP; i++) tried[i] = nearest(within((numbers[i] - minimum) * inverse, 0.0f, 15.0f));
+    for (int i = 0; i < GROUP; i++) {
+        const float off = scale * tried[i] + minimum - numbers[i];
+        errors[i % 8] += off * off;
+    }
+    for (int i = 0; i < 8; i++) error += errors[i];
+    if (!(error < *least_error)) return;
+    *least_error = error;
+    found->scale = scale, found->minimum = minimum;
+    for (int i = 0; i < GROUP; i++) found->steps[i] = (int8_t)tried[i];
+}
+
+// Four bits, from the least number to the largest, or what is nearer: some scales say which steps are meant, and the best
+// line through these which scale and minimum.
+static void search_steps(const Whole& kind, const float* numbers, Steps* found) {
+    float least = numbers[0], most = numbers[0], sum = 0, error = INFINITY;
+    for (int i = 0; i < GROUP; i++) least = fminf(least, numbers[i]), most = fmaxf(most, numbers[i]), sum += numbers[i];
+    // What is no number stays none.
+    *found = Steps{0, sum - sum == 0 ? kept(kind, least) : NAN, {}};
+    take_if_nearer(kind, numbers, (most - least) / 15.0f, least, &error, found);
+    for (float parts = 13.5f; parts <= 17.0f; parts += 0.5f) {
+        const float guess = parts / (most - least);
+        float tried[GROUP], totals[3][8] = {}, total[3] = {};
+        for (int i = 0; i < GROUP; i++) tried[i] = nearest(within((numbers[i] - least) * guess, 0.0f, 15.0f));
+        for (int i = 0; i < GROUP; i++) totals[0][i % 8] += tried[i];
+        for (int i = 0; i < GROUP; i++) totals[1][i % 8] += tried[i] * tried[i];
+        for (int i = 0; i < GROUP; i++) totals[2][i % 8] += tried[i] * numbers[i];
+        for (int i = 0; i < 24; i++) total[i / 8] += totals[i / 8][i % 8];
+        const float scale = (GROUP * total[2] - total[0] * sum) / (GROUP * total[1] - total[0] * total[0]);
+        take_if_nearer(kind, numbers, scale, (sum - scale * total[0]) / GROUP, &error, found);
+    }
+}
+
+// Eight bits: the number of the largest magnitude becomes 127.
+static void round_to(float scale, const float* numbers, int64_t count, int8_t* steps) {
+    // 0 where the inverse would be no number: the numbers are as good as zeros.
+    const float inverse = scale == 0 ? 0 : 1.0f / scale;
+    for (int64_t i = 0; i < count; i++) steps[i] = (int8_t)nearest(within(numbers[i] * inverse, -127.0f, 127.0f));
+}
+
+static float scale_of(const float* numbers, int64_t count) {
+    const float scale = largest_magnitude(numbers, count) / 127.0f;
+    return isinf(1.0f / scale) ? 0 : scale;
+}
+
+static void find_steps(const Whole& kind, const float* numbers, int64_t count, Steps* found) {
+    if (exact_steps(kind, numbers, count, found)) return;
+    if (kind.bits == 4) return search_steps(kind, numbers, found);
+    *found = Steps{kept(kind, scale_of(numbers, count)), 0, {}};
+    round_to(found->scale, numbers, count, found->steps);
+}
+
+// Where scales and minimums stand: `which` is 0 or 1.
+static int64_t scale_place(const Matrix* matrix, int64_t group, int64_t lane, int which) {
+    const Whole kind = whole(matrix->format);
+    return numbers_bytes(kind, matrix->in) + group * scales_step(kind) + (which * PANEL + lane) * kind.scale_bytes;
+}
+
+static float read_scale(const Matrix* matrix, const char* panel, int64_t group, int64_t lane, int which) {
+    const char* const at = panel + scale_place(matrix, group, lane, which);
+    return whole(matrix->format).scale_bytes == 2 ? half_to_float(*(const uint16_t*)at) : *(const float*)at;
+}
+
+static void write_scale(const Matrix* matrix, char* panel, int64_t group, int64_t lane, int which, float number) {
+    char* const at = panel + scale_place(matrix, group, lane, which);
+    if (whole(matrix->format).scale_bytes == 2)
+        *(uint16_t*)at = float_to_half(number);
+    else
+        *(float*)at = number;
 }
 
 // The numbers of a row from column `first` on, at most 32 of them, to their places in a panel.
@@ -99,27 +191,24 @@ static void pack_numbers(const Matrix* matrix, int64_t first, int64_t count, con
             for (int64_t k = 0; k < count; k++)
                 ((uint16_t*)panel)[((first + k) / 2 * PANEL + lane) * 2 + k % 2] = float_to_bfloat16(numbers[k]);
             return;
-        case INT8: {
-            int8_t rounded[GROUP];
-            const float inverse = scale == 0 ? 0 : 1.0f / scale;
-            for (int k = 0; k < GROUP; k++) rounded[k] = (int8_t)nearest(within(numbers[k] * inverse, -127.0f, 127.0f));
-            for (int k = 0; k < GROUP; k += 4) memcpy(panel + ((first + k) / 4 * PANEL + lane) * 4, rounded + k, 4);
-            return;
-        }
         default: {
-            uint8_t rounded[GROUP];
-            ((uint16_t*)group_scales_at(panel, matrix->in))[first / GROUP * PANEL + lane] = round_group(numbers, rounded);
-            for (int k = 0; k < GROUP; k += 8)
+            const Whole kind = whole(matrix->format);
+            Steps found;
+            int8_t steps[GROUP];
+            if (kind.group == 0) round_to(scale, numbers, GROUP, steps);
+            for (int64_t k = 0; kind.group && k < GROUP; k += kind.group) {
+                const int64_t group = (first + k) / kind.group;
+                find_steps(kind, numbers + k, kind.group, &found);
+                memcpy(steps + k, found.steps, (size_t)kind.group);
+                write_scale(matrix, panel, group, lane, 0, found.scale);
+                if (kind.minimum) write_scale(matrix, panel, group, lane, 1, found.minimum);
+            }
+            for (int k = 0; k < GROUP && kind.bits == 8; k += 4) memcpy(panel + ((first + k) / 4 * PANEL + lane) * 4, steps + k, 4);
+            for (int k = 0; k < GROUP && kind.bits == 4; k += 8)
                 for (int i = 0; i < 4; i++)
-                    panel[((first + k) / 8 * PANEL + lane) * 4 + i] = (char)(rounded[k + i] | rounded[k + 4 + i] << 4);
+                    panel[((first + k) / 8 * PANEL + lane) * 4 + i] = (char)(steps[k + i] | steps[k + 4 + i] << 4);
         }
     }
-}
-
-// The scale of an INT8 row. 0 where its inverse would be no number: the row is as good as zeros.
-static float scale_of(const float* numbers, int64_t count) {
-    const float scale = largest_magnitude(numbers, count) / 127.0f;
-    return isinf(1.0f / scale) ? 0 : scale;
 }
 
 void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, void* packed) {
@@ -153,22 +242,41 @@ void matrix_row(const Matrix* matrix, int64_t row, float* numbers) {
                 numbers[k] = from_bits((uint32_t)half << 16);
             }
             return;
-        case INT8: {
-            const float scale = scales_at(matrix, 0)[row];
-            for (int64_t k = 0; k < in; k++) {
-                numbers[k] = scale * (float)((const int8_t*)panel)[(k / 4 * PANEL + lane) * 4 + k % 4];
-            }
-            return;
-        }
         default:
+            const Whole kind = whole(matrix->format);
+            float scale = kind.group ? 0 : scales_at(matrix, 0)[row], minimum = 0;
             for (int64_t k = 0; k < in; k++) {
-                const float scale = half_to_float(group_scales_at(panel, in)[k / GROUP * PANEL + lane]);
-                const int byte = ((const uint8_t*)panel)[(k / 8 * PANEL + lane) * 4 + k % 4];
-                numbers[k] = scale * (float)((k / 4 % 2 == 0 ? byte & 15 : byte >> 4) - 8);
+                if (kind.group && k % kind.group == 0) {
+                    scale = read_scale(matrix, panel, k / kind.group, lane, 0);
+                    minimum = kind.minimum ? read_scale(matrix, panel, k / kind.group, lane, 1) : 0;
+                }
+                const char* const at = panel + (k * kind.bits / 32 * PANEL + lane) * 4 + k % 4;
+                const int step = kind.bits == 8 ? *(const int8_t*)at : *(const uint8_t*)at >> k / 4 % 2 * 4 & 15;
+                numbers[k] = scale * (float)step + minimum;
             }
     }
 }
 
 void matrix_unpack(const Matrix* matrix, float* weights) {
     for (int64_t row = 0; row < matrix->out; row++) matrix_row(matrix, row, weights + row * matrix->in);
+}
+
+static bool is_exact(int32_t format, int64_t out, int64_t in, const float* weights) {
+    if (format >= INT8) {
+        const Whole kind = whole(format);
+        Steps found;
+        for (int64_t i = 0; in % GROUP == 0 && i < out * in; i += kind.group)
+            if (!exact_steps(kind, weights + i, kind.group, &found)) return false;
+        return in % GROUP == 0;
+    }
+    for (int64_t i = 0; format == BFLOAT16 && i < out * in; i++)
+        if (to_bits(weights[i]) & 0xffff) return false;
+    return true;
+}
+
+int32_t exact_format(int64_t out, int64_t in, const float* weights) {
+    constexpr int32_t narrowest_first[] = {INT4, Q4_K, Q8_0, Q6_K, BFLOAT16};
+    for (const int32_t format : narrowest_first)
+        if (is_exact(format, out, in, weights)) return format;
+    return FLOAT32;
 }

@@ -8,8 +8,9 @@
 constexpr int LOOKS = 2000;
 
 struct Pool {
-    int32_t threads;   // with the caller
-    pid_t process;     // threads stay behind in the process that made them
+    int32_t wanted;
+    int32_t threads;  // with the caller, as many as there are
+    pid_t process;    // whose threads they are
     pthread_t* others;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -86,26 +87,38 @@ static void wake_all(Pool* pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
+// Make the threads, of a pool that has none in this process.
+static void start_threads(Pool* pool) {
+    pool->threads = 1;
+    pool->process = getpid();
+    pool->ticket = 0;
+    pool->sleeping = 0;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    while (pool->threads < pool->wanted) {
+        Worker* const worker = (Worker*)malloc(sizeof(Worker));
+        if (!worker) return;
+        *worker = Worker{pool, pool->threads};
+        if (pthread_create(&pool->others[pool->threads - 1], NULL, work_until_ended, worker)) {
+            free(worker);
+            return;
+        }
+        pool->threads++;
+    }
+}
+
 Pool* pool_new(int32_t threads) {
     Pool* const pool = (Pool*)aligned_alloc(64, sizeof(Pool));
     if (!pool) return NULL;
     *pool = Pool{};
-    pool->threads = 1;
-    pool->process = getpid();
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
     pool->others = (pthread_t*)calloc((size_t)(threads > 1 ? threads : 1), sizeof(pthread_t));
-    while (pool->others && pool->threads < threads) {
-        Worker* const worker = (Worker*)malloc(sizeof(Worker));
-        if (!worker) break;
-        *worker = Worker{pool, pool->threads};
-        if (pthread_create(&pool->others[pool->threads - 1], NULL, work_until_ended, worker)) {
-            free(worker);
-            break;
-        }
-        pool->threads++;
-    }
+    pool->wanted = pool->others ? threads : 1;
+    start_threads(pool);
     return pool;
+}
+
+void pool_follow_fork(Pool* pool) {
+    if (pool->process != getpid()) start_threads(pool);
 }
 
 void pool_free(Pool* pool) {

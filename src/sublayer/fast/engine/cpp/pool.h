@@ -11,6 +11,9 @@ struct Pool;
 // NULL for no memory. Where the system gives fewer threads, there are fewer.
 Pool* pool_new(int32_t threads);
 void pool_free(Pool* pool);
+// Threads stay behind in the process that made them. In one that was forked from it this makes new ones; to be called
+// before a row of runs.
+void pool_follow_fork(Pool* pool);
 
 typedef void (*Part)(void* work, int64_t part, int32_t thread);
 

@@ -4,6 +4,8 @@
 // stands beside it: in float32 and bfloat16 one chain of fused products for each CHUNK of columns, and the chunks' sums in
 // their order; in int8 and int4 whole numbers for each 32 columns, which are exact, times their scales in their order.
 #pragma once
+#include <type_traits>
+
 #include "dots.h"
 #include "kernels.h"
 #include "matrix.h"
@@ -141,8 +143,33 @@ inline Floats halves_at(const uint16_t* from) {
 #endif
 }
 
-// Tiles of Int8 or Int4.
-template <class Whole>
+// What the tiles of a format of whole numbers do with its bytes (matrix.h).
+template <int FORMAT>
+struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums, Int4Sums> {
+    static constexpr Whole KIND = whole(FORMAT);
+    static constexpr int64_t COLUMNS = KIND.group == 16 ? 16 : GROUP, BYTES = COLUMNS * KIND.bits / 8 * PANEL;
+
+    static void eight_columns(const char* at, Bytes* first, Bytes* second) {
+        const Bytes loaded = bytes_at(at);
+        if constexpr (KIND.bits == 8) {
+            *first = Weights::prepared(loaded);
+            *second = Weights::prepared(bytes_at(at + 4 * PANEL));
+        } else {
+            *first = low_halves(loaded);
+            *second = high_halves(loaded);
+        }
+    }
+
+    // Scales or minimums. INT8's scale of a whole row is left to `finish`.
+    static Floats scales(const char* at, int64_t lane) {
+        if constexpr (KIND.group == 0) return all(1.0f);
+        if constexpr (KIND.scale_bytes == 2) return halves_at((const uint16_t*)at + lane);
+        return load((const float*)at + lane);
+    }
+};
+
+// Tiles of whole numbers.
+template <class Weights>
 struct IntTiles {
     static constexpr int MOST = INT_SUMS, ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : MOST_ROWS < 8 ? 4 : 8;
     static constexpr int fewer(int rows) { return rows / 2; }
@@ -153,71 +180,66 @@ struct IntTiles {
     float* sums;
     int64_t sum_step;
 
+    // Of a row, the sum over the columns of a weight's group: over all, over the first 16, or over what is then left.
+    template <class Number>
+    static Number part_of(const Number* all_32, const Number* first_16, int64_t row, bool second) {
+        if (Weights::COLUMNS == GROUP) return all_32[row];
+        return second ? all_32[row] - first_16[row] : first_16[row];
+    }
+
     // `row` is a multiple of 4, or the rows are in the four of it.
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
         constexpr int WIDTH = PANELS * VECTORS;
-        const int64_t groups = x.in / GROUP, begin = first / GROUP;
+        constexpr int64_t COLUMNS = Weights::COLUMNS, BYTES = Weights::BYTES, SCALES = scales_step(Weights::KIND);
+        const int64_t groups = x.in / GROUP;
         const int64_t fours = x.in / 4 * STEP;  // from four rows to the next four
-        const int8_t* numbers = x.numbers + row / 4 * fours + begin * 8 * STEP + row % 4 * 4;
-        const int64_t place = (row / 4 * groups + begin) * 4 + row % 4;
-        const float* scales = x.scales + place;
-        const int32_t* totals = x.sums + place;
-        const char* at = weights + begin * Whole::GROUP_BYTES;
+        const int8_t* numbers = x.numbers + row / 4 * fours + first / 4 * STEP + row % 4 * 4;
+        const char* at = weights + first / COLUMNS * BYTES;
+        const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) found[r][v] = load(sums + (row + r) * sum_step + v * LANES);
-        for (int64_t group = begin; group < (first + columns) / GROUP; group++, scales += 4, totals += 4) {
-            typename Whole::Sums whole[ROWS][WIDTH];
-            for (int r = 0; r < ROWS; r++)
-                for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::start(totals[r / 4 * 4 * groups + r % 4]);
+        for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
+            const RoundedGroup* const own = x.groups + row / 4 * groups + column / GROUP;
+            const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
+            typename Weights::Sums exact[ROWS][WIDTH];
+            for (int r = 0; r < ROWS; r++) {
+                const int32_t surplus = part_of(own[r / 4 * groups].surplus, own[r / 4 * groups].surplus_16, row % 4 + r % 4, second);
+                for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::start(surplus);
+            }
 #pragma GCC unroll 4
-            for (int eight = 0; eight < GROUP / 8; eight++, at += Whole::GROUP_BYTES / 4, numbers += 2 * STEP) {
+            for (int eight = 0; eight < COLUMNS / 8; eight++, at += BYTES * 8 / COLUMNS, numbers += 2 * STEP) {
                 Bytes by[2][WIDTH];  // the first four columns, and the next four
                 if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
-                        for (int line = 0; line < Whole::GROUP_BYTES / 4; line += 64) fetch(at + panel * panel_step + line, NEAR);
+                        for (int line = 0; line < BYTES * 8 / COLUMNS; line += 64) fetch(at + panel * panel_step + line, NEAR);
                 for (int v = 0; v < WIDTH; v++)
-                    Whole::weights(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
+                    Weights::eight_columns(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
                 for (int part = 0; part < 2; part++)
                     for (int r = 0; r < ROWS; r++) {
                         const Input input(numbers + r / 4 * fours + part * STEP + r % 4 * 4);
-                        for (int v = 0; v < WIDTH; v++) whole[r][v] = Whole::add(whole[r][v], by[part][v], input);
+                        for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[part][v], input);
                     }
             }
             for (int v = 0; v < WIDTH; v++) {
-                const Floats own = Whole::scale(weights + v / VECTORS * panel_step, x.in, group, v % VECTORS * LANES);
+                const char* const panel = scales + v / VECTORS * panel_step;
+                const Floats scale = Weights::scales(panel, v % VECTORS * LANES);
                 for (int r = 0; r < ROWS; r++) {
-                    const int64_t other = r / 4 * 4 * groups + r % 4;
-                    const Ints exact = Whole::finish(whole[r][v], totals[other]);
-                    found[r][v] = fma(to_floats(exact), own * all(scales[other]), found[r][v]);
+                    const Floats factor = scale * all(own[r / 4 * groups].scale[row % 4 + r % 4]);
+                    found[r][v] = fma(to_floats(Weights::finish(exact[r][v])), factor, found[r][v]);
+                }
+                if constexpr (Weights::KIND.minimum) {
+                    const Floats minimum = Weights::scales(panel + SCALES / 2, v % VECTORS * LANES);
+                    for (int r = 0; r < ROWS; r++) {
+                        const RoundedGroup& input = own[r / 4 * groups];
+                        found[r][v] = fma(minimum, all(part_of(input.total, input.total_16, row % 4 + r % 4, second)), found[r][v]);
+                    }
                 }
             }
         }
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) store(sums + (row + r) * sum_step + v * LANES, found[r][v]);
-    }
-};
-
-struct Int8 : Int8Sums {
-    static constexpr int GROUP_BYTES = GROUP * PANEL;
-    static void weights(const char* at, Bytes* first, Bytes* second) {
-        *first = prepared(bytes_at(at));
-        *second = prepared(bytes_at(at + 4 * PANEL));
-    }
-    // That of the matrix's row is left to `finish`.
-    static Floats scale(const char*, int64_t, int64_t, int64_t) { return all(1.0f); }
-};
-
-struct Int4 : Int4Sums {
-    static constexpr int GROUP_BYTES = GROUP / 2 * PANEL;
-    static void weights(const char* at, Bytes* first, Bytes* second) {
-        const Bytes both = bytes_at(at);
-        *first = low_halves(both);
-        *second = high_halves(both);
-    }
-    static Floats scale(const char* panel, int64_t in, int64_t group, int64_t lane) {
-        return halves_at(group_scales_at(panel, in) + group * PANEL + lane);
     }
 };
 
@@ -305,8 +327,8 @@ inline void sum_block(const Bfloat16Tiles& t, int64_t rows, int64_t columns) {
     }
 }
 
-template <int PANELS, class Whole>
-inline void sum_block(const IntTiles<Whole>& tiles, int64_t rows, int64_t columns) {
+template <int PANELS, class Weights>
+inline void sum_block(const IntTiles<Weights>& tiles, int64_t rows, int64_t columns) {
     over_chunks<PANELS>(tiles, rows, columns, 4 * CHUNK);
 }
 
@@ -322,12 +344,11 @@ inline Bfloat16Tiles tiles_of(const Bfloat16Tiles*, const Product* p, int64_t ro
             panel_bytes(BFLOAT16, p->matrix->in) / 2, sums, step};
 }
 
-template <class Whole>
-inline IntTiles<Whole> tiles_of(const IntTiles<Whole>*, const Product* p, int64_t row, int64_t panel, float* sums,
-                                int64_t step) {
+template <class Weights>
+inline IntTiles<Weights> tiles_of(const IntTiles<Weights>*, const Product* p, int64_t row, int64_t panel, float* sums,
+                                  int64_t step) {
     const Rounded& r = p->rounded;
-    const int64_t groups = r.in / GROUP;
-    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / 4 * STEP), r.scales + row * groups, r.sums + row * groups};
+    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / 4 * STEP), r.groups + row / 4 * (r.in / GROUP)};
     return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step};
 }
 
@@ -357,8 +378,11 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
     switch (p->matrix->format) {
         case FLOAT32: return multiply_block<FloatTiles>(p, row, end, panel, panel_end);
         case BFLOAT16: return multiply_block<Bfloat16Tiles>(p, row, end, panel, panel_end);
-        case INT8: return multiply_block<IntTiles<Int8>>(p, row, end, panel, panel_end);
-        default: return multiply_block<IntTiles<Int4>>(p, row, end, panel, panel_end);
+        case INT8: return multiply_block<IntTiles<Weights<INT8>>>(p, row, end, panel, panel_end);
+        case INT4: return multiply_block<IntTiles<Weights<INT4>>>(p, row, end, panel, panel_end);
+        case Q8_0: return multiply_block<IntTiles<Weights<Q8_0>>>(p, row, end, panel, panel_end);
+        case Q4_K: return multiply_block<IntTiles<Weights<Q4_K>>>(p, row, end, panel, panel_end);
+        default: return multiply_block<IntTiles<Weights<Q6_K>>>(p, row, end, panel, panel_end);
     }
 }
 
@@ -366,9 +390,8 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
 inline void round_row(const float* x, int64_t row, const Rounded* to) {
     const int64_t groups = to->in / GROUP;
     int8_t* numbers = to->numbers + row / 4 * (to->in / 4 * STEP) + row % 4 * 4;
-    float* const scales = to->scales + row / 4 * 4 * groups + row % 4;
-    int32_t* const sums = to->sums + row / 4 * 4 * groups + row % 4;
-    for (int64_t group = 0; group < groups; group++, x += GROUP) {
+    RoundedGroup* about = to->groups + row / 4 * groups;
+    for (int64_t group = 0; group < groups; group++, about++, x += GROUP) {
         // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
         Ints most = {};
         for (int i = 0; i < GROUP; i += LANES) {
@@ -381,18 +404,23 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
         // Below, the inverse would be no number: such an input is as good as zeros.
         const bool tiny = size < 1e-30f;
         const Floats inverse = all(tiny ? 0.0f : 127.0f / size);
-        Ints rounded[GROUP / LANES], total = {};
+        Ints rounded[GROUP / LANES], halves[2] = {};
         for (int i = 0; i < GROUP / LANES; i++) {
             // Infinity and NaN become 127, and the scale makes the result NaN.
             rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
-            total += rounded[i];
+            halves[i * LANES / 16] += rounded[i];
         }
         alignas(32) int8_t bytes[2][GROUP];
         to_bytes(rounded, bytes[0], bytes[1]);
         for (int i = 0; i < GROUP; i += 4, numbers += STEP)
             for (int part = 0; part < STEP / 16; part++) memcpy(numbers + 16 * part, bytes[part] + i, 4);
-        scales[group * 4] = tiny ? 0.0f : size / 127.0f;
-        sums[group * 4] = sum(total);
+        const float scale = tiny ? 0.0f : size / 127.0f;
+        const int32_t half = sum(halves[0]), both = half + sum(halves[1]);
+        about->scale[row % 4] = scale;
+        about->total[row % 4] = scale * (float)both;
+        about->total_16[row % 4] = scale * (float)half;
+        about->surplus[row % 4] = -128 * both;
+        about->surplus_16[row % 4] = -128 * half;
     }
 }
 

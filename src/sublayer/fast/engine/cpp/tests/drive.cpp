@@ -83,7 +83,7 @@ bool next_name(const char** from, char* name) {
 
 void products() {
     const int64_t out = 1 + below(70);
-    for (int32_t format = FLOAT32; format <= INT4; format++) {
+    for (int32_t format = FLOAT32; format <= Q6_K; format++) {
         const int64_t in = format >= INT8 ? 32 * (1 + below(9)) : 1 + below(300), rows = 1 + below(40);
         const Matrix matrix = packed(format, out, in);
         float* const unpacked = (float*)room(4 * out * in);
@@ -115,7 +115,7 @@ void programs() {
     int32_t groups = heads;
     while (heads % (groups = 1 + (int32_t)below(heads))) continue;
     const int32_t width = 32 * (1 + (int32_t)below(3)), hidden = 32 * (1 + (int32_t)below(3));
-    const int32_t inner = heads * head, all = inner + 2 * groups * head, format = (int32_t)below(4), layer = 1;
+    const int32_t inner = heads * head, all = inner + 2 * groups * head, format = (int32_t)below(7), layer = 1;
     const int32_t plain = format >= INT8 && inner % 32 ? FLOAT32 : format;
     const int64_t rows = 1 + below(4), beam = 1 + below(3), fresh = 1 + below(30), held = below(40), length = 1 + below(20);
     const int64_t positions = 128, vocabulary = 50, experts = 3, sources = rows, many = rows * beam;
