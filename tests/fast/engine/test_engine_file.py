@@ -26,8 +26,9 @@ from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.fast.engine.file import MAGIC, EngineFile, layout, read_file, write_file
 from sublayer.fast.engine.library import FORMATS
 from sublayer.fast.engine.packing import Matrices, executable
-from sublayer.generation.beam import beam_search, best_texts
-from sublayer.generation.engine_batch import EngineBatch
+from sublayer.generation.batch import Batch
+from sublayer.generation.beam import BeamSearch, beam_search, best_texts
+from sublayer.generation.engine_steps import EngineSteps
 from sublayer.generation.greedy import greedy, greedy_texts
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import EncoderDecoder
@@ -81,11 +82,14 @@ def searched(model: EncoderDecoder, path: Path, weights: Any, seed: int) -> None
         ragged = None if len(some) == 1 else lengths
         with torch.inference_mode():
             expected: list[list[Hypothesis]] = greedy(runner, source, ragged, one, length_penalty=0.7)
-            assert greedy_texts(EngineBatch(alone, some, 0, one, num_beams=1), one, length_penalty=0.7) == expected
+            state = alone.start(some, 0, num_beams=1, capacity=max(one.steps))
+            assert greedy_texts(Batch(EngineSteps(alone)), state, one, length_penalty=0.7) == expected
             for beam, early in ((1, True), (3, True), (3, False)):
                 options: dict[str, Any] = {"beam": beam, "length_penalty": 0.7, "early_stopping": early}
                 expected = beam_search(runner, source, ragged, one, **options)
-                assert best_texts(EngineBatch(alone, some, 0, one, num_beams=beam), one, **options) == expected
+                state = alone.start(some, 0, num_beams=beam, capacity=max(one.steps))
+                search = BeamSearch(beam, 0.7, one.end_ids, early)
+                assert best_texts(Batch(EngineSteps(alone), rows=beam), state, search, one) == expected
 
 
 @cache

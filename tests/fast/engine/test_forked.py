@@ -9,7 +9,9 @@ import sys
 # In a process of its own, as pytest's has threads of others, and a child that waits for ever must be ended.
 SCRIPT = """
 import os, threading, torch
-from sublayer.fast.engine.engine import Engine, Inputs, Matrices
+from sublayer.fast.decoding.tensors import Inputs, run as run_engine
+from sublayer.fast.engine.engine import Engine
+from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.fast.engine.program import Positions, Program
 
 torch.set_num_threads(1)
@@ -19,18 +21,18 @@ for _ in range(4):
     x = program.linear(x, table / 20)
 program.mark("found", x)
 tokens = torch.arange(32).view(-1, 1)
-engine = Engine(program, Matrices("float32"), 3)
-expected = engine.run(tokens, "found", Inputs())
+engine = Engine(executable(program, Matrices("float32")), 3)
+expected = run_engine(engine, tokens, "found", Inputs())
 ended = False
 
 def run():
     while not ended:
-        engine.run(tokens, "found", Inputs())
+        run_engine(engine, tokens, "found", Inputs())
 
 def forked():
     child = os.fork()
     if child == 0:
-        right = all(engine.run(tokens, "found", Inputs()).equal(expected) for _ in range(3))
+        right = all(run_engine(engine, tokens, "found", Inputs()).equal(expected) for _ in range(3))
         found = len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 3
         os._exit(0 if right and found == 3 else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -42,7 +44,7 @@ results = [forked() for _ in range(20)]
 ended = True
 other.join()
 assert results == [0] * 20, results
-assert engine.run(tokens, "found", Inputs()).equal(expected)
+assert run_engine(engine, tokens, "found", Inputs()).equal(expected)
 """
 
 

@@ -61,7 +61,7 @@ class Engine:
     """
 
     def __init__(self, program: Executable, threads: int) -> None:
-        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock for each process: in one
+        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock a process: in one
         # that is forked while another thread runs, nobody would release that of its parent.
         self._one_at_a_time: dict[int, Lock] = {}
         self.program = program
