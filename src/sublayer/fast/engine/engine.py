@@ -36,22 +36,26 @@ class Packed:
 
     def __init__(self, weight: Tensor, kept_as: str) -> None:
         out, columns = weight.shape
-        if not library().matrix_bytes(FORMATS[kept_as], out, columns):
-            kept_as = "float32"
-        self.bytes = library().matrix_bytes(FORMATS[kept_as], out, columns)
+        given = numbers(weight)
+        number = (
+            library().exact_format(out, columns, given.data_ptr()) if kept_as == "exact" else FORMATS[kept_as]
+        )  # fmt: skip
+        if not library().matrix_bytes(number, out, columns):
+            number = FORMATS["float32"]
+        self.bytes = library().matrix_bytes(number, out, columns)
         self._memory = torch.empty(self.bytes + ALIGNED, dtype=torch.uint8)
         start = self._memory.data_ptr()
         data = start + -start % ALIGNED
-        given = numbers(weight)
-        library().matrix_pack(FORMATS[kept_as], out, columns, given.data_ptr(), data)
-        self.struct = CMatrix(FORMATS[kept_as], out, columns, data)
+        library().matrix_pack(number, out, columns, given.data_ptr(), data)
+        self.struct = CMatrix(number, out, columns, data)
 
 
 class Matrices:
     """The packed matrices of the programs of one model; one that several operations use is packed once.
 
     Args:
-        kept_as: the weight format of those that need not be precise.
+        kept_as: the weight format of those that need not be precise; exact: for each the narrowest that keeps it as
+            it is.
     """
 
     def __init__(self, kept_as: str) -> None:
@@ -99,8 +103,8 @@ class Engine:
 
     def __init__(self, program: Program, matrices: Matrices, threads: int) -> None:
         self._held: list[Tensor] = []
-        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock for each process: in one
-        # that is forked while another thread runs, nobody would release that of its parent.
+        # Its buffers are its own, and ctypes lets other threads of Python run meanwhile. A lock for each process: in
+        # one that is forked while another thread runs, nobody would release that of its parent.
         self._one_at_a_time: dict[int, Lock] = {}
         self._tables, widths = placed(program)
         structs: list[CMatrix] = []
