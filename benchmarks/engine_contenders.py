@@ -43,8 +43,8 @@ class Contender:
     def _bits(self, columns: int) -> float:
         if self.library == "llama.cpp":
             return bits(self.weights, columns)
-        # In int4 32 numbers share a scale of 16 bits.
-        return {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 4.5}[self.weights]
+        # In int4 32 numbers share a scale and a minimum of 16 bits.
+        return {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 5}[self.weights]
 
 
 OURS, CTRANSLATE2, LLAMA_CPP, TRANSFORMERS = "sublayer", "CTranslate2", "llama.cpp", "transformers"

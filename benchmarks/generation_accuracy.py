@@ -40,7 +40,7 @@ from sublayer.hub.folder import find
 from sublayer.tasks.scores import score
 
 COMPARED = (
-    *("sublayer", "sublayer, bfloat16", "sublayer, int8", "sublayer, int4"),
+    *("sublayer", "sublayer, bfloat16", "sublayer, int8", "sublayer, int4", "sublayer, exact"),
     *("transformers, bfloat16", "transformers, quantize_dynamic"),
 )
 BEAMS = (1, 4)

@@ -35,6 +35,7 @@ CONTENDERS: Mapping[str, Message] = {
     "transformers, bfloat16": {"library": "transformers", "dtype": "bfloat16"},
     "sublayer, int8": {"library": "sublayer", "weights": "int8"},
     "sublayer, int4": {"library": "sublayer", "weights": "int4"},
+    "sublayer, exact": {"library": "sublayer", "weights": "exact"},
     "transformers, quantize_dynamic": {"library": "transformers", "int8": True},
     "transformers, compiled": {"library": "transformers", "compile": True},
 }

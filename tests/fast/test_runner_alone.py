@@ -137,7 +137,7 @@ def test_greedy_search_of_ragged_prompts(steps_by_modules: list[int]) -> None:
 # --- weights of another type ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("weights", ["bfloat16", "int8", "int4", "exact"])
 def test_weights_that_cannot_be_had_are_refused(weights: config.Weights) -> None:
     for spoilt, reason in (
         (build(TREES["llama"]).bfloat16(), "float32 on a CPU"),

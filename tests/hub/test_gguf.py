@@ -18,10 +18,14 @@ from checkpoints import tiny_tokenizer
 from small_run import sublayer
 from sublayer import config
 from sublayer.errors import CheckpointError
+from sublayer.fast.decoding.runner import Runner
+from sublayer.fast.engine.engine import Engine, Matrices
+from sublayer.fast.engine.library import FORMATS, library
 from sublayer.generation.generator import Generator
 from sublayer.hub import folder
 from sublayer.hub.families.rope import scaling_of_factors
 from sublayer.hub.pulling import read_elsewhere
+from sublayer.models import DecoderOnly
 
 LAYERS, DIM, HIDDEN, HEADS, GROUPS, WIDTH, ROWS = 2, 64, 96, 4, 2, 32, 320
 
@@ -74,12 +78,17 @@ def write_gguf(
     path: Path,
     name: str,
     *,
-    quantized: bool = True,
+    quantized: bool | Mapping[str, gguf.GGMLQuantizationType] = True,
     factors: Sequence[float] | None = None,
     ends: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> Path:
-    """A file of this architecture with random tensors, some of them quantized, and a small tokenizer."""
+    """A file of this architecture with random tensors, some of them quantized, and a small tokenizer.
+
+    Args:
+        quantized: by what their names end in, to which types.
+    """
+    kinds = {"ffn": gguf.GGMLQuantizationType.Q8_0} if quantized is True else quantized or {}
     generator = np.random.default_rng(7)
     writer = gguf.GGUFWriter(path, name)
     writer.add_context_length(48)
@@ -104,8 +113,8 @@ def write_gguf(
         writer.add_uint32(f"tokenizer.ggml.{kind}_token_id", token)
     for tensor, shape in shapes(name).items():
         values = generator.standard_normal(shape).astype(np.float32) * (1.0 if len(shape) == 1 else shape[-1] ** -0.5)
-        if quantized and len(shape) == 2 and "ffn" in tensor:
-            kind = gguf.GGMLQuantizationType.Q8_0
+        kind = next((kind for part, kind in kinds.items() if part in tensor), None)
+        if kind is not None and len(shape) == 2:
             writer.add_tensor(tensor, gguf.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor, values)
@@ -167,6 +176,40 @@ def test_logits(name: str, tmp_path: Path) -> None:
     tokens = torch.randint(ROWS, (2, 11))
     with torch.no_grad():
         assert relative(ours(tokens), theirs(tokens).logits) < 1e-5
+
+
+def test_exact_weights_are_those_of_the_file(tmp_path: Path) -> None:
+    kinds = gguf.GGMLQuantizationType
+    path = write_gguf(
+        tmp_path / "model.gguf", "llama",
+        quantized={"attn_output": kinds.Q8_0, "attn_v": kinds.Q8_0, "attn_": kinds.Q4_0, "ffn": kinds.Q4_1},
+    )  # fmt: skip
+    model = read_elsewhere(path).model
+    assert isinstance(model, DecoderOnly)
+    matrices = Matrices("exact")
+    Engine(model.lower(), matrices, 1)
+    weights = {weight.data_ptr(): weight for weight in model.parameters()}
+    names = {id(weight): name.split(".", 3)[-1] for name, weight in model.named_parameters()}
+    formats: dict[str, set[str]] = {}
+    for (address, _, _), (_, packed) in matrices._packed.items():
+        weight = weights[address]
+        found = torch.empty(weight.shape)
+        library().matrix_unpack(packed.struct, found.data_ptr())
+        assert found.equal(weight)
+        [kept_as] = [name for name, number in FORMATS.items() if number == packed.struct.format]
+        formats.setdefault(names[id(weight)], set()).add(kept_as)
+    assert {name: kept_as for name, kept_as in formats.items() if "float32" not in kept_as} == {
+        # Values have more bits than queries and keys, beside which they stand.
+        "self_attention.qkv.weight": {"q8_0"}, "self_attention.output.weight": {"q8_0"},
+        "feed_forward.gate_up.weight": {"int4"}, "feed_forward.down.weight": {"int4"},
+    }  # fmt: skip
+    tokens = torch.randint(ROWS, (2, 11))
+    with torch.inference_mode():
+        runner = Runner(model, "exact")
+        found = runner.step(tokens, runner.start(tokens[:, :0], capacity=11))
+        # What is multiplied is rounded to eight bits; the weights are not.
+        expected = model(tokens)
+        assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 def divided_by(pairs: int, base: float, scaling: Mapping[str, float]) -> list[float]:

@@ -13,9 +13,11 @@ Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences. Default:
 BatchOfLines = Annotated[int, typer.Option(min=1, help="Lines of standard input in a batch.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed of sampling.")]
 WeightFormat = Annotated[
-    Literal["float32", "bfloat16", "int8", "int4"] | None,
+    Literal["float32", "bfloat16", "int8", "int4", "exact"] | None,
     typer.Option(
-        help="Weight format on a CPU; narrower formats are faster and approximate.", show_default="as they are"
+        help="Weight format on a CPU; narrower formats are faster and approximate. exact: for each matrix the "
+        "narrowest that keeps it as it is, such as the types of a GGUF file.",
+        show_default="as they are",
     ),
 ]
 Translation = Annotated[

@@ -13,8 +13,11 @@ __all__ = ["Beam", "Constraints", "Decoding", "Generation", "Greedy", "Search", 
 
 TokenId = Count
 
-Weights = Literal["float32", "bfloat16", "int8", "int4"]
-"""What a model's matrices are kept as where it is only decoded with, on a CPU (`fast/engine/`)."""
+Weights = Literal["float32", "bfloat16", "int8", "int4", "exact"]
+"""What a model's matrices are kept as where it is only decoded with, on a CPU (`fast/engine/`).
+
+exact: each in the format of the fewest bytes in which it loses nothing: those of a GGUF file in four or eight bits.
+"""
 
 
 class Greedy(Part):

@@ -61,8 +61,13 @@ def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
     stays in float32: only the smallest have such.
 
     Shape: numbers [out, columns], side by side.
+
+    Args:
+        kept_as: "exact" is the narrowest format that keeps the numbers as they are.
     """
     out, columns = numbers.shape
+    if kept_as == "exact":
+        kept_as = list(FORMATS)[library().exact_format(out, columns, numbers.ctypes.data)]
     size = bytes_of(kept_as, out, columns)
     if not size:
         kept_as = "float32"

@@ -16,7 +16,8 @@ class Matrices:
     """The packed matrices of the programs of one model; one that several operations use is packed once.
 
     Args:
-        kept_as: the weight format of those that need not be precise.
+        kept_as: the weight format of those that need not be precise; exact: for each the narrowest that keeps it as
+            it is.
     """
 
     def __init__(self, kept_as: str) -> None:
