@@ -52,6 +52,10 @@ class EncoderRunner:
         states = run(engine, tokens, "states", Inputs(lengths=lengths))
         return self.model.answer(states.view(*tokens.shape, -1), lengths)
 
+    def prepare(self) -> bool:
+        """Make what is not there or no longer right; whether the engine then answers, or the modules."""
+        return self._prepared() is not None
+
     def __reduce__(self) -> tuple[type[EncoderRunner], tuple[EncoderOnly, config.Weights | None]]:
         # What is made belongs to this very model: a copy makes its own.
         return EncoderRunner, (self.model, self.weights)
