@@ -36,10 +36,18 @@ def _program(tree: config.Model) -> Any:
     from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, build_model
     from sublayer.models.empty import without_memory
 
-    with without_memory(), torch.no_grad():
+    with without_memory():
         model = build_model(tree)
-        if not isinstance(model, EncoderDecoder | DecoderOnly | EncoderOnly):
-            raise NotLowered(f"{type(model).__name__} is not lowered")
+    if not isinstance(model, EncoderDecoder | DecoderOnly | EncoderOnly):
+        raise NotLowered(f"{type(model).__name__} is not lowered")
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            # A number that is seen everywhere: what is asked for is how large the matrices are.
+            module.register_parameter(name, torch.nn.Parameter(torch.zeros(()).expand(weight.shape)))
+        reset = getattr(module, "reset_buffers", None)
+        if reset is not None:
+            reset()
+    with torch.no_grad():
         return model.eval().lower()
 
 
@@ -52,8 +60,10 @@ def _require_float32(path: Path) -> None:
     if not is_file(path):
         return
     try:
-        with safe_open(path, framework="np") as held:
-            kinds = {str(held.get_slice(name).get_dtype()) for name in held.keys()}  # noqa: SIM118
+        opened: Any = safe_open(path, framework="np")
+        with opened as held:
+            names: list[str] = list(held.keys())
+            kinds = {str(held.get_slice(name).get_dtype()) for name in names}
     except (SafetensorError, OSError, ValueError):
         return
     if kinds - {"F32"}:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sublayer.generation.batch import Batch, Places, Ranked, Scores
 from sublayer.generation.request import DecodeRequest, Hypothesis, nothing_left
@@ -116,14 +117,12 @@ def _continuations(
     """
     batch, each = scores.shape[0], ranked.tokens.shape[1]
     offered = (scores.reshape(-1, 1) + ranked.gained).reshape(batch, -1)
-    place: Places = _highest(offered, count)
-    row: Places = np.arange(batch).reshape(-1, 1)
-    return (
-        offered[row, place].tolist(),
-        (place // each).tolist(),
-        ranked.tokens.reshape(batch, -1)[row, place].tolist(),
-        ranked.own.reshape(batch, -1)[row, place].tolist(),
-    )
+    place = _highest(offered, count)
+
+    def best(numbers: NDArray[Any]) -> Any:
+        return np.take_along_axis(numbers.reshape(batch, -1), place, axis=1).tolist()
+
+    return best(offered), (place // each).tolist(), best(ranked.tokens), best(ranked.own)
 
 
 def _highest(offered: Scores, count: int) -> Places:

@@ -79,8 +79,9 @@ def let_go(found: Loaded, folder: Path) -> None:
         return
     from sublayer.hub.tensors import release
 
+    model: Any = found.model
     if found.prepare():
-        release(folder / WEIGHTS, found.model.parameters())
+        release(folder / WEIGHTS, model.parameters())
 
 
 def load_translator(
