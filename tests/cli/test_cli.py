@@ -281,8 +281,9 @@ def test_import_stays_light() -> None:
     outcome = subprocess.run([sys.executable, "-c", script, *heavy], capture_output=True, text=True, check=True)
     before, after = json.loads(outcome.stdout)
     assert before == []
-    assert "torch" in after
-    assert not {"transformers", "matplotlib", "sacrebleu", "typer", "rich"} & set(after)
+    # Whether torch is needed is known when a model is there.
+    assert "pydantic" in after
+    assert not {"torch", "transformers", "matplotlib", "sacrebleu", "typer", "rich"} & set(after)
 
 
 def test_what_the_package_has_not() -> None:

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from machines import machine_with
+from sublayer import config
 from sublayer.cli.describe import describe
 from sublayer.cli.schema import schema
 from sublayer.config import PRESETS
@@ -19,6 +20,7 @@ from sublayer.errors import CheckpointError, ConfigError, SublayerError
 from sublayer.fast.engine.library import instruction_set
 from sublayer.fast.facts import Machine
 from sublayer.fast.machine import machine_is
+from sublayer.models import EncoderDecoder, build_model
 
 app = typer.Typer()
 app.command()(describe)
@@ -210,3 +212,34 @@ def test_describe_a_machine_of_which_nothing_is_known() -> None:
 @pytest.mark.parametrize(("arguments", "said"), [((), "WHAT is missing"), (("tiny", "--machine"), "not 'tiny'")])
 def test_describe_wants_a_model_or_the_machine(arguments: tuple[str, ...], said: str) -> None:
     assert said in str(failure(*arguments))
+
+
+def test_a_model_folder_says_what_runs_it_and_what_a_token_costs(tmp_path: Path) -> None:
+    """The oracle: the matrices of the decoder, of sizes that need no padding, times the bytes of a number."""
+    tree = config.preset("small").model_copy(update={"vocab_size": 64, "tied": "none"})
+    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "model": tree.plain()}))
+    cpu, model = numbers(tmp_path)["cpu"], build_model(tree)
+    assert isinstance(model, EncoderDecoder)
+    # The keys and values of the source are made once, by the encoder's pass.
+    own = [p for name, p in model.decoder.layers.named_parameters() if p.ndim == 2 and "key_value" not in name]
+    read = sum(weight.numel() for weight in own) + model.output.weight.numel() + tree.dim
+    assert (cpu["runs"], cpu["instruction_set"]) == ("engine", instruction_set())
+    assert cpu["bytes_read"]["float32"] == 4 * read
+    assert cpu["bytes_read"]["bfloat16"] == 2 * read
+    assert cpu["bytes_read"]["float32"] > 3.5 * cpu["bytes_read"]["int8"] > 3.5 * cpu["bytes_read"]["int4"]
+    out = run("describe", tmp_path)
+    assert f"On this CPU it is run by the engine, with {instruction_set()}" in out
+    assert "bytes of matrices read for one more token" in out
+
+
+def test_a_model_that_the_engine_does_not_run_says_why() -> None:
+    kept = Path(__file__).parents[1] / "fixtures" / "models" / "recurrent-encoder-decoder"
+    cpu = numbers(kept, "--length", "8")["cpu"]
+    assert (cpu["runs"], cpu["why"]) == ("modules", "RecurrentEncoderDecoder is not lowered")
+    out = run("describe", kept, "--length", "8")
+    assert "On this CPU it is run by its modules" in out
+    assert "(not by the engine: RecurrentEncoderDecoder is not lowered)" in out
+
+
+def test_a_preset_says_nothing_of_this_cpu() -> None:
+    assert "cpu" not in numbers("small")

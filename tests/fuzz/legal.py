@@ -47,6 +47,8 @@ def change(path: Path, kind: str, draw: random.Random) -> str:
         made, kind = _safetensors(held, kind, draw)
     elif path.suffix == ".json":
         made, kind = _json(held, kind, draw)
+    elif path.suffix == ".bin":
+        made, kind = _engine(held, kind, draw)
     elif path.suffix == ".toml":
         made, kind = _toml(held, kind, draw)
     elif path.suffix == ".gguf":
@@ -61,6 +63,22 @@ def change(path: Path, kind: str, draw: random.Random) -> str:
         made, kind = _lines(held, kind, draw, swap="\t" if path.suffix in (".tsv", ".conll") else "")
     path.write_bytes(made)
     return kind
+
+
+def _engine(held: bytes, kind: str, draw: random.Random) -> tuple[bytes, str]:
+    """The engine's file: its header as other JSON, or another bit in its numbers."""
+    begin = held.index(b"\n") + 9
+    end = begin + int.from_bytes(held[begin - 8 : begin], "little")
+    numbers = bytearray(held[-(-end // 4096) * 4096 :])
+    header = json.loads(held[begin:end])
+    if kind == "order":
+        header = ordered_anew(header, draw)
+    elif kind != "layout":
+        numbers[draw.randrange(len(numbers))] ^= 1 << draw.randrange(8)
+        kind = "weight"
+    told = json.dumps(header, indent=2 if kind == "layout" else None).encode()
+    new = held[: begin - 8] + len(told).to_bytes(8, "little") + told
+    return new.ljust(-(-len(new) // 4096) * 4096, b"\0") + bytes(numbers), kind
 
 
 # --- values of JSON and TOML -------------------------------------------------------------------------------------

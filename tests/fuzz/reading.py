@@ -42,6 +42,7 @@ def make(root: Path) -> dict[str, Path]:
     from sublayer.config.recipe import Recipe
     from sublayer.hub.families import FAMILIES
     from sublayer.hub.folder import read
+    from sublayer.hub.loading import load
     from sublayer.hub.peft import export_adapters
     from sublayer.training import checkpoint as kept
 
@@ -78,6 +79,12 @@ def make(root: Path) -> dict[str, Path]:
     export_adapters(root / "peft" / "adapter", read(root / "adapted"))
     shutil.copytree(base, root / "peft" / "base")
     made["peft"] = root / "peft"
+    fixture = Path(__file__).parents[1] / "fixtures" / "models" / "encoder-decoder"
+    shutil.copytree(fixture, root / "fixture")
+    load(root / "fixture")
+    vocabularies.write(root / "engine", "about.md", "")
+    shutil.copy(root / "fixture" / "engine.bin", root / "engine")
+    made["engine"] = root / "engine"
     readers.write_readers(root / "heads")
     made["sentences"] = root / "heads" / "minilm"
     (root / "recipe").mkdir()
@@ -234,6 +241,23 @@ def _own(folder: Path) -> Seen:
     return seen
 
 
+def _engine(folder: Path) -> Seen:
+    """What is taken can be run: that may give other numbers, and nothing else."""
+    from dataclasses import asdict
+
+    from sublayer.fast.engine.decoder import EngineDecoder
+    from sublayer.fast.engine.file import read_file
+
+    found = read_file(folder / "engine.bin")
+    alone, most = EngineDecoder(found), min(found.geometry.max_length, 16)
+    state = alone.start([[0] * most, [0]], 0, num_beams=2, capacity=most)
+    logs: list[str] = []
+    for _ in range(most):
+        logs.append(repr(alone.best([0, 0, 0, 0], state, 3)[1].tolist()))
+        state.reorder([1, 0, 3, 3])
+    return {"geometry": _digest(asdict(found.geometry)), "answers": _digest("".join(logs))}
+
+
 def _peft(folder: Path) -> Seen:
     from sublayer.hub.folder import read
     from sublayer.hub.peft import import_adapters
@@ -323,6 +347,7 @@ READERS: Mapping[str, Callable[[Path], Seen]] = {
     "tokenizer": _tokenizer,
     "pieces": _tokenizer,
     "gguf": _gguf,
+    "engine": _engine,
     "own": _own,
     "adapted": _own,
     "sentences": _own,

@@ -20,6 +20,26 @@ WeightFormat = Annotated[
         show_default="as they are",
     ),
 ]
+
+
+def _use_threads(count: int | None) -> int | None:
+    from sublayer.fast.engine.threads import use_threads
+
+    use_threads(count)
+    return count
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=256,
+        callback=_use_threads,
+        help="Number of CPU threads. Small products run in one thread whatever is said here.",
+        show_default="OMP_NUM_THREADS, else one for each processor",
+    ),
+]
+"""Takes effect when it is read."""
 Translation = Annotated[
     str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.arguments import Device, ModelFolder, Seed, WeightFormat
+from sublayer.cli.arguments import Device, ModelFolder, Seed, Threads, WeightFormat
 from sublayer.cli.decoding import SAMPLING, load_generator, search_of
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
@@ -33,6 +33,7 @@ def chat(
     constraints: Told,
     seed: Seed = None,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Chat with a model, one line per turn, until the end of the input. The history is kept; /reset clears it.

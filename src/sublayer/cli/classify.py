@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, Threads, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -17,6 +17,7 @@ def classify(
     best: Annotated[int, typer.Option(min=1, help="Number of labels to print for each text.")] = 1,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Classify texts. Prints label, probability and text, separated by tabs.

@@ -26,9 +26,9 @@ def load_generator(path: Path, device: str, weights: config.Weights | None = Non
     """
     from sublayer.errors import CheckpointError
     from sublayer.generation.generator import Generator
-    from sublayer.hub.folder import load
+    from sublayer.hub.loading import load_to_use
 
-    found: object = load(path, device_for(device, weights), weights=weights)
+    found: object = load_to_use(path, device_for(device, weights), weights)
     if not isinstance(found, Generator):
         raise CheckpointError(f"{path} does not go on from a prompt", "Name a decoder-only model.")
     return found  # pyright: ignore[reportUnknownVariableType]

@@ -100,7 +100,8 @@ def describe(
 ) -> None:
     """Describe a model: its configuration, parameters per part, FLOPs per token, and memory for training and inference.
 
-    Everything is computed from the configuration; no weights are loaded.
+    Everything is computed from the configuration; no weights are loaded. Of a model folder also: what runs it on this
+    CPU, and how many bytes of weights a token costs in each weight format.
 
     Example: sublayer describe base --set model.encoder.position.type=rotary
     """
@@ -123,6 +124,10 @@ def describe(
             "Choose a smaller length, or add --set model.max_length=...",
         )
     costs = _costs(described, batch, length, described.decoding.beam if beam is None else beam)
+    if described.folder is not None:
+        from sublayer.cli.described_cpu import on_cpu
+
+        costs["cpu"] = on_cpu(described.model, described.folder)
     if as_json:
         say(to_json({"name": described.name, "tree": described.tree.plain(), **costs}, indent=2))
     else:
@@ -200,6 +205,23 @@ def _print(described: DescribedModel, costs: dict[str, Any]) -> None:
     ]:
         # Not the table's own title, which would be wrapped to the table's width.
         console.print(f"\n[bold]{title}[/]", highlight=False)
+        console.print(table)
+    if "cpu" in costs:
+        _print_cpu(costs["cpu"], words)
+
+
+def _print_cpu(cpu: dict[str, Any], words: Use) -> None:
+    """Who runs the model on this processor, and what it reads of the weights."""
+    console = terminal.console()
+    who = f"the engine, with {cpu['instruction_set']}" if cpu["runs"] == "engine" else "its modules"
+    console.print(f"\n[bold]On this CPU[/] it is run by {who}", highlight=False)
+    if "why" in cpu:
+        console.print(f"(not by the engine: {cpu['why']})", highlight=False, markup=False)
+    once = "for one more token" if words.one_more else "for a batch of texts"
+    table = _table("weights in", f"bytes of matrices read {once}")
+    for weights, size in cpu["bytes_read"].items():
+        table.add_row(weights, _scaled(size, 1024, "B"))
+    if cpu["bytes_read"]:
         console.print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ class DescribedModel:
     """A model with what it is trained and used with.
 
     name: what the user called it. tree: the whole configuration behind it.
-    note: what the parameters were counted with, where that is not the tree as it stands.
+    note: what the parameters were counted with, where that is not the tree as it stands. folder: where its weights are.
     """
 
     name: str
@@ -29,6 +29,7 @@ class DescribedModel:
     training: Training
     decoding: Decoding
     note: str = ""
+    folder: Path | None = None
 
 
 class Bare(Part):
@@ -81,7 +82,7 @@ def _folder(what: str, path: Path, overrides: Sequence[str]) -> DescribedModel:
     kept = read_toml(recipe) if is_file(recipe) else {}
     trained = {key: kept[key] for key in ("training", "decoding") if key in kept}
     whole = {"training": {"steps": 1}, **trained, "model": cast("dict[str, Any]", model)}
-    return _bare(what, str(file), whole, overrides)
+    return replace(_bare(what, str(file), whole, overrides), folder=path)
 
 
 def find_folder(path: Path) -> Path:

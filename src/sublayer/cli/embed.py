@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, Threads, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 from sublayer.untrusted import to_json
@@ -20,6 +20,7 @@ def embed(
     ] = False,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Embed texts. Prints one JSON object per text: {"text": …, "vector": [ … ]}.

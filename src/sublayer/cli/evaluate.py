@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sublayer.cli import terminal
-from sublayer.cli.arguments import Device, ModelFolder, WeightFormat
+from sublayer.cli.arguments import Device, ModelFolder, Threads, WeightFormat
 from sublayer.cli.decoding import device_for
 from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
@@ -48,6 +48,7 @@ def evaluate(
         ),
     ] = None,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Score a model on its held-out text, or on a file.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Threads, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -19,6 +19,7 @@ def fill(
     best: Annotated[int, typer.Option(min=1, help="Number of candidates to print for each mask.")] = 5,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Predict the token at each [MASK]. Prints probability, token and completed text, separated by tabs, best first.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Seed, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Seed, Threads, WeightFormat
 from sublayer.cli.decoding import BEAM, SAMPLING, load_generator, search_of, speculation_of
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
@@ -68,6 +68,7 @@ def generate(
     guesses: Annotated[int, typer.Option(min=1, help="Draft tokens per step of speculative decoding.")] = 4,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Continue a prompt, or each line of standard input, in order. Prints the new text without the prompt.

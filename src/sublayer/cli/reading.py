@@ -23,9 +23,9 @@ def load_reader(path: Path, device: str, kind: type[R], asked: str, weights: con
         CheckpointError: it is another kind of model, or none. InputError: it cannot read with such weights.
     """
     from sublayer.errors import CheckpointError
-    from sublayer.hub.folder import load
+    from sublayer.hub.loading import load_to_use
 
-    found: object = load(path, device_for(device, weights), weights=weights)
+    found: object = load_to_use(path, device_for(device, weights), weights)
     if not isinstance(found, kind):
         model = cast("object", getattr(found, "model", None))
         tree = getattr(model, "config", None)

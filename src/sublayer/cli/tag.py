@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, Threads, WeightFormat
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
@@ -12,6 +12,7 @@ def tag(
     sentences: Sentences = None,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Tag each word of a sentence. Words are separated by spaces.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, WeightFormat
+from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, Threads, WeightFormat
 from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import Fields, Told, from_tree
@@ -47,6 +47,7 @@ def translate(
     ] = False,
     batch: BatchOfLines = 64,
     weights: WeightFormat = None,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Translate the given sentences, or standard input line by line, in order.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.fast.decoding import decoder_backend
+from sublayer.fast.decoding import Runner, decoder_backend
 from sublayer.generation.beam import beam_search
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
 from sublayer.generation.loop import Step, decode, most_probable
@@ -159,6 +159,10 @@ class Generator(Generic[S]):
         attends = isinstance(self.model, DecoderOnly)
         backend = PrefixCache(self.backend) if attends else self.backend
         return Generator(self.model, self.tokenizer, self.decoding, backend=backend, context_shift=False)
+
+    def prepare(self) -> bool:
+        """Make now what is made at the first use; return whether the engine decodes, and not the modules."""
+        return isinstance(self.backend, Runner) and self.backend.prepare()
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the tokenizer's template adds.

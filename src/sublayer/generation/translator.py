@@ -157,6 +157,18 @@ class Translator:
         return None if self._deferred is None else self._deferred.engine
 
     @property
+    def is_deferred(self) -> bool:
+        """Whether nobody has asked for the modules yet."""
+        return self._deferred is not None
+
+    def prepare(self) -> bool:
+        """Make now what is made at the first use; return whether the engine decodes, and not the modules."""
+        if self._alone is not None:
+            return True
+        prepare = getattr(self.backend, "prepare", None)
+        return prepare is not None and prepare()
+
+    @property
     def max_length(self) -> int:
         """How many tokens the model reads, and writes, at most."""
         alone = self._alone

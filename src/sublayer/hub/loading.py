@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.fast.engine.library import Unavailable
 from sublayer.generation.translator import Deferred, Translator
 from sublayer.hub.engine_file import find_engine, write_engine
-from sublayer.hub.location import find, read_description
+from sublayer.hub.location import WEIGHTS, find, read_description
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +56,32 @@ def load(
     loaded = folder.load(path, device, backend=backend, weights=weights)
     if alone and isinstance(loaded, Translator):
         where = find(Path(path))
-        write_engine(where, read_description(where), loaded.model, weights)
+        if write_engine(where, read_description(where), loaded.model, weights):
+            return _alone(where, weights) or loaded
     return loaded
+
+
+def load_to_use(path: str | Path, device: str | torch.device = "cpu", weights: config.Weights | None = None) -> Loaded:
+    """Load a model that nobody is going to look into or change: where the engine answers for it, with its own copy of
+    the weights, the memory of the modules' is given back, and read from the file should they be asked after all.
+
+    Raises:
+        CheckpointError, InputError: as `load`.
+    """
+    found = load(path, device, weights=weights)
+    let_go(found, find(Path(path)))
+    return found
+
+
+def let_go(found: Loaded, folder: Path) -> None:
+    """Give the memory of the modules' weights back, as `load_to_use`. They must be as this folder has them."""
+    if isinstance(found, Translator) and found.is_deferred:
+        return
+    from sublayer.hub.tensors import release
+
+    model: Any = found.model
+    if found.prepare():
+        release(folder / WEIGHTS, model.parameters())
 
 
 def load_translator(
@@ -97,9 +122,10 @@ def _alone(path: Path, weights: config.Weights | None) -> Translator | None:
     except (SublayerError, KeyError, TypeError, ValueError):
         return None
 
-    def read() -> Translator:
-        from sublayer.hub.folder import load_translator
+    return Translator.deferred(Deferred(engine, partial(_with_modules, folder, weights)), tokenizer, decoding)
 
-        return load_translator(folder, weights=weights)
 
-    return Translator.deferred(Deferred(engine, read), tokenizer, decoding)
+def _with_modules(folder: Path, weights: config.Weights | None) -> Translator:
+    from sublayer.hub.folder import load_translator
+
+    return load_translator(folder, weights=weights)

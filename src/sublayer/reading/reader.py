@@ -40,6 +40,10 @@ class Reader(Generic[Head]):
         self.model, self.tokenizer, self.head = model.eval(), tokenizer, cast("Head", model.config.head)
         self._read = EncoderRunner(model, weights)
 
+    def prepare(self) -> bool:
+        """Make now what is made at the first use; return whether the engine answers, and not the modules."""
+        return self._read.prepare()
+
     def _each(
         self, texts: Sequence[Tokens], *, batch_tokens: int, progress: Progress | None, what: str = "text"
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:

@@ -9,7 +9,9 @@ from typing import Any
 from sublayer import config
 from sublayer.config.load import load_recipe
 from sublayer.errors import ConfigError
+from sublayer.generation.translator import Translator
 from sublayer.hub import folder as model_folder
+from sublayer.hub.loading import let_go
 from sublayer.tasks import AnyTask, task_named, task_of, usual_task
 from sublayer.tasks.held_out import read_rows
 from sublayer.tasks.task import Scored, Scoring
@@ -47,6 +49,9 @@ def read_model(
     bundle = model_folder.read(path, device)
     folder = model_folder.find(path)
     loaded = model_folder.ready(bundle, path, weights=weights)
+    # A language model's loss is the modules' business.
+    if isinstance(loaded, Translator):
+        let_go(loaded, folder)
     recipe = recipe_of(folder, bundle.model.config, asked)
     return EvaluatedModel(folder, loaded, recipe.model_copy(update={"model": bundle.model.config}))
 

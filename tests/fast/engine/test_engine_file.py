@@ -158,7 +158,7 @@ def test_a_file_of_another_layout_is_refused(path: Path, monkeypatch: pytest.Mon
         read_file(path)
     # What the library makes of a known matrix is what counts: nobody has to number the layouts.
     plain = engine_file.packed
-    monkeypatch.setattr(engine_file, "packed", lambda numbers, kept_as: plain(numbers.T.copy(), kept_as))
+    monkeypatch.setattr(engine_file, "packed", lambda numbers, kept_as: plain(numbers[::-1].copy(), kept_as))
     assert layout.__wrapped__() != layout()
 
 
@@ -226,7 +226,9 @@ def test_whatever_a_header_says_the_engine_stays_within_its_memory(seed: int, pa
                 at = at[key]
             old = at[place[-1]]
             near = [old + 1, old - 1, 2 * old, 0] if type(old) is int else []
-            at[place[-1]] = draw.choice([*near, 0, 1, 2, 3, 4, 16, 31, 33, 64, -1, 2**24, 2**31, 2**62, None, "x", 0.5, []])
+            at[place[-1]] = draw.choice(
+                [*near, 0, 1, 2, 3, 4, 16, 31, 33, 64, -1, 2**24, 2**31, 2**62, None, "x", 0.5, []]
+            )
         with_header(path, changed)
         try:
             found = read_file(path)

@@ -124,7 +124,8 @@ class _Operation:
             _require(optional, f"has an operation without its {name}")
             return
         _require(number < len(self.program.arrays), f"has a {name} that is not there")
-        found = int(self.program.arrays[number].size)
+        array: Any = self.program.arrays[number]
+        found = int(array.size)
         _require(found == size, f"has a {name} of {found} numbers and not {size}")
 
     def _nowhere(self, *names: str) -> None:

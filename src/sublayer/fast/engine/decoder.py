@@ -7,13 +7,14 @@ arrays (`nn/cache.py`).
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.fast.engine.engine import Addresses, Engine, addresses_of
-from sublayer.fast.engine.file import EngineFile
+from sublayer.fast.engine.file import EngineFile, read_file
 from sublayer.fast.engine.threads import threads
 
 Floats = NDArray[np.float32]
@@ -79,6 +80,10 @@ class EngineDecoder:
         self.file, self.geometry = file, file.geometry
         self._make_engines()
 
+    def __reduce__(self) -> tuple[Callable[[Path], EngineDecoder], tuple[Path]]:
+        # What is mapped is not copied but mapped again.
+        return _from, (self.file.path,)
+
     def _make_engines(self) -> None:
         self.threads = threads()
         self._decoding = Engine(self.file.programs["decoding"], self.threads)
@@ -129,3 +134,7 @@ class EngineDecoder:
         )  # fmt: skip
         state.length += 1
         return logs, places
+
+
+def _from(path: Path) -> EngineDecoder:
+    return EngineDecoder(read_file(path))

@@ -57,8 +57,7 @@ def bytes_of(kept_as: str, out: int, columns: int) -> int:
 
 
 def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
-    """Round and lay out a matrix. Whole numbers have a scale for 32 columns, so one whose columns do not come in 32s
-    stays in float32: only the smallest have such.
+    """Round and lay out a matrix, which can be kept so.
 
     Shape: numbers [out, columns], side by side.
 
@@ -70,8 +69,7 @@ def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
         kept_as = list(FORMATS)[library().exact_format(out, columns, numbers.ctypes.data)]
     size = bytes_of(kept_as, out, columns)
     if not size:
-        kept_as = "float32"
-        size = bytes_of(kept_as, out, columns)
+        raise ValueError(f"a matrix of {columns} columns cannot be kept in {kept_as}")
     memory = np.empty(size + ALIGNED, np.uint8)
     begin = -memory.ctypes.data % ALIGNED
     data = memory[begin : begin + size]

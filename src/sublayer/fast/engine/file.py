@@ -42,8 +42,9 @@ PROGRAMS = {"decoding": True, "encoding": False}
 
 @dataclass(frozen=True, eq=False)
 class EngineFile:
-    """What a file holds. about: what it was made of, as its writer said."""
+    """What a file holds. path: where it was read. about: what it was made of, as its writer said."""
 
+    path: Path
     programs: Mapping[str, Executable]
     geometry: Geometry
     about: Mapping[str, Any]
@@ -85,14 +86,14 @@ def read_file(path: Path) -> EngineFile:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", REMEDY) from None
     try:
-        return _read(held)
+        return _read(path, held)
     except (Unsound, UntrustedError) as error:
         raise CheckpointError(f"{path} {error}", REMEDY) from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} lacks or garbles {error}", REMEDY) from None
 
 
-def _read(held: mmap.mmap) -> EngineFile:
+def _read(path: Path, held: mmap.mmap) -> EngineFile:
     first = len(MAGIC) + 8
     if held[: len(MAGIC)] != MAGIC:
         raise Unsound("is no file of this version of the engine")
@@ -118,7 +119,7 @@ def _read(held: mmap.mmap) -> EngineFile:
     logits = programs["decoding"].marks["logits"]
     if logits.width != geometry.vocabulary:
         raise Unsound(f"has logits of {logits.width} tokens and not {geometry.vocabulary}")
-    return EngineFile(programs, geometry, dict(header["about"]))
+    return EngineFile(path, programs, geometry, dict(header["about"]))
 
 
 def _matrix(numbers: NDArray[np.uint8], kept_as: str, out: int, columns: int, offset: int) -> Matrix:

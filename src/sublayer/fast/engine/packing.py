@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sublayer.fast.engine.executable import Executable, Mark, Matrix, packed
+from sublayer.fast.engine.executable import Executable, Mark, Matrix, bytes_of, packed
 from sublayer.fast.engine.program import Operation, Program, numbers, placed
 
 
@@ -35,6 +36,41 @@ class Matrices:
         return self._packed[key][1]
 
 
+def formats_of(program: Program, kept_as: str) -> list[list[str]]:
+    """The weight format of each matrix of each operation, where those that need not be precise are kept in `kept_as`.
+
+    Raises:
+        Unavailable: there is no engine here.
+    """
+    _, logits = program.marks.get("logits", (0, None))
+    found: list[list[str]] = []
+    for operation in program.operations:
+        # Four bits are too few to tell the tokens of a vocabulary apart; llama.cpp keeps them in more, too.
+        of_vocabulary = operation.code == "embed" or operation.out is logits
+        own = "int8" if kept_as == "int4" and of_vocabulary else kept_as
+        wanted = ["float32" if index < operation.precise else own for index in range(len(operation.matrices))]
+        # Whole numbers have a scale for 32 columns: only the smallest matrices have others.
+        fits = [bytes_of(each, *matrix.shape) > 0 for each, matrix in zip(wanted, operation.matrices, strict=True)]
+        found.append([each if fit else "float32" for each, fit in zip(wanted, fits, strict=True)])
+    return found
+
+
+def bytes_read(program: Program, kept_as: str) -> int:
+    """How many bytes of matrices the program reads for one token: of a table of embeddings a row, of a mixture the
+    experts that are active."""
+    total = 0
+    for operation, formats in zip(program.operations, formats_of(program, kept_as), strict=True):
+        sizes = [bytes_of(each, *matrix.shape) for each, matrix in zip(formats, operation.matrices, strict=True)]
+        match operation.code:
+            case "embed":
+                total += sizes[0] // operation.matrices[0].shape[0]
+            case "mix":
+                total += sizes[0] + sum(sizes[1:]) * operation.settings["active"] // operation.settings["experts"]
+            case _:
+                total += sum(sizes)
+    return total
+
+
 def executable(program: Program, matrices: Matrices) -> Executable:
     """The program with its matrices packed in `matrices`.
 
@@ -51,18 +87,18 @@ class _Executables:
         self.matrices: list[Matrix] = []
         self.arrays: list[NDArray[np.float32]] = []
         self.place_of: dict[tuple[int, tuple[int, ...]], int] = {}
-        _, logits = program.marks.get("logits", (0, None))
-        self.of_vocabulary = {id(o) for o in program.operations if o.code == "embed" or o.out is logits}
+        self.formats = formats_of(program, matrices.kept_as)
 
     def made(self) -> Executable:
-        operations = [self.operation(each) for each in self.program.operations]
+        pairs = zip(self.program.operations, self.formats, strict=True)
+        operations = [self.operation(each, formats) for each, formats in pairs]
         marks = {
             name: Mark(count, self.tables[x.number], self.widths[self.tables[x.number]])
             for name, (count, x) in self.program.marks.items()
         }
         return Executable(operations, self.matrices, self.arrays, self.widths, marks)
 
-    def operation(self, operation: Operation) -> dict[str, Any]:
+    def operation(self, operation: Operation, formats: Sequence[str]) -> dict[str, Any]:
         source = operation.source if operation.source is not None else operation.out
         fields: dict[str, Any] = {
             "code": operation.code,
@@ -75,10 +111,8 @@ class _Executables:
             "out_column": operation.out.column,
             "matrix": len(self.matrices),
         }
-        # Four bits are too few to tell the tokens of a vocabulary apart; llama.cpp keeps them in more, too.
-        kept_as = "int8" if self.kept.kept_as == "int4" and id(operation) in self.of_vocabulary else self.kept.kept_as
-        for index, matrix in enumerate(operation.matrices):
-            self.matrices.append(self.kept.pack(matrix, "float32" if index < operation.precise else kept_as))
+        for matrix, kept_as in zip(operation.matrices, formats, strict=True):
+            self.matrices.append(self.kept.pack(matrix, kept_as))
         for name, value in operation.settings.items():
             if isinstance(value, Tensor):
                 fields[name] = self.array(value)
