@@ -81,7 +81,9 @@ class Batch(Generic[S]):
             its rows stay until all of them are done.
     """
 
-    def __init__(self, model: DecoderBackend[S], device: torch.device, *, rows: int = 1, width: int | None = None) -> None:
+    def __init__(
+        self, model: DecoderBackend[S], device: torch.device, *, rows: int = 1, width: int | None = None
+    ) -> None:
         self.model, self.device = model, device
         self.rows, self.width = rows, rows if width is None else width
         self.texts: list[Any] = []
@@ -110,9 +112,7 @@ class Batch(Generic[S]):
     def _over(self) -> list[bool]:
         """Whether all texts of a sentence are done, for each sentence."""
         each = self.width // self.rows
-        return [
-            all(text.done for text in self.texts[at : at + each]) for at in range(0, len(self.texts), each)
-        ]
+        return [all(text.done for text in self.texts[at : at + each]) for at in range(0, len(self.texts), each)]
 
     @property
     def running(self) -> list[Any]:

@@ -139,7 +139,9 @@ class ForcedStart:
 
     def __call__(self, scores: Tensor, history: TokenHistory) -> Tensor:
         for place, token in enumerate(self.ids):
-            scores = _changed(scores, history.rows_with(lambda new, at=place: new == at), lambda s, t=token: _only(s, t))
+            scores = _changed(
+                scores, history.rows_with(lambda new, at=place: new == at), lambda s, t=token: _only(s, t)
+            )
         return scores
 
 

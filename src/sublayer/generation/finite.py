@@ -13,7 +13,6 @@ from sublayer.errors import InputError
 from sublayer.generation.request import DecodeRequest
 from sublayer.models.backend import DecoderBackend
 
-
 _REMEDY = "Use it in a type with more range: float32, or bfloat16 (`sublayer pull MODEL OUT --dtype float32`)."
 
 

@@ -204,7 +204,9 @@ def decode(
             None if stopped is None else lambda token, row=row: stopped(row, token),
         )
         for row, (prompt, limit) in enumerate(
-            (prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True) for _ in range(samples)
+            (prompt, limit)
+            for prompt, limit in zip(request.prompts, request.steps, strict=True)
+            for _ in range(samples)
         )
     ]
     batch = Batch(model, device, width=samples)
