@@ -110,7 +110,9 @@ EVERY = [
     seed=st.integers(0, 10**6),
     rows=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=5),
 )
-def test_rows_at_different_steps_are_constrained_as_each_alone(constraint, seed: int, rows: list[tuple[int, int]]) -> None:
+def test_rows_at_different_steps_are_constrained_as_each_alone(
+    constraint, seed: int, rows: list[tuple[int, int]]
+) -> None:
     """As in a running batch, where some texts have just begun."""
     draw = random.Random(seed)
     new = [count for _, count in rows]

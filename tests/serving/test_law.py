@@ -79,7 +79,9 @@ def test_a_language_model(who: str) -> None:
     }
     alone = made[who]()
     pairs = [drawn(seed) for seed in range(48)]
-    expected = [[one.text for one in alone.generate([asked["prompt"]], **wanted)[0].completions] for asked, wanted in pairs]
+    expected = [
+        [one.text for one in alone.generate([asked["prompt"]], **wanted)[0].completions] for asked, wanted in pairs
+    ]
     with running({"lm": alone}, batch=TIGHT) as server:
         calls = [lambda asked=asked: posted(server, "/v1/completions", asked) for asked, _ in pairs]
         found = at_once(calls, seed=1)
@@ -118,7 +120,13 @@ def test_greedy_translation_and_log_likelihoods_beside_others() -> None:
     with running({"en-es": alone, "lm": writer}, batch=TIGHT) as server:
         calls: list[Callable[[], Any]] = []
         for number, line in enumerate(LINES * 3):
-            body: dict[str, Any] = {"model": "lm", "prompt": line, "max_tokens": 1, "echo": True, "logprobs": number % 3}
+            body: dict[str, Any] = {
+                "model": "lm",
+                "prompt": line,
+                "max_tokens": 1,
+                "echo": True,
+                "logprobs": number % 3,
+            }
             calls.append(lambda body=body: posted(server, "/v1/completions", body))
             q = line.replace("?", ",").replace(".", ",").strip(",")
             calls.append(lambda q=q: posted(server, "/translate", {"q": q, "source": "en", "target": "es"}))
@@ -132,6 +140,8 @@ def test_greedy_translation_and_log_likelihoods_beside_others() -> None:
             known = writer.model(torch.tensor([ids]))[0].log_softmax(-1)  # type: ignore[operator]
         gains = scored["choices"][0]["logprobs"]["token_logprobs"]
         assert gains[0] is None
-        assert gains[1 : len(ids)] == pytest.approx([known[at, token].item() for at, token in enumerate(ids[1:])], abs=1e-4)
+        assert gains[1 : len(ids)] == pytest.approx(
+            [known[at, token].item() for at, token in enumerate(ids[1:])], abs=1e-4
+        )
         q = line.replace("?", ",").replace(".", ",").strip(",")
         assert translated["translatedText"] == alone.translate([q])[0].text

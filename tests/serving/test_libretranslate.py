@@ -53,7 +53,9 @@ def test_libretranslatepy(client: LibreTranslateAPI) -> None:
 
 def test_paragraphs_and_sentences_are_kept(client: LibreTranslateAPI) -> None:
     text = "  The keys. Where are they?\n\n\tOn the table!  \n- the door\r\n"
-    expected = f"  {said('The keys.')} {said('Where are they?')}\n\n\t{said('On the table!')}  \n{said('- the door')}\r\n"
+    expected = (
+        f"  {said('The keys.')} {said('Where are they?')}\n\n\t{said('On the table!')}  \n{said('- the door')}\r\n"
+    )
     assert client.translate(text, "en", "es") == expected
 
 
@@ -67,7 +69,11 @@ def test_a_long_text_comes_back_whole(client: LibreTranslateAPI) -> None:
 
 
 def test_lists_alternatives_and_detection(server: Running) -> None:
-    body = {"q": ["Where are the keys of the house?", "¿Dónde está la puerta de la casa?", ""], "source": "auto", "target": "es"}
+    body = {
+        "q": ["Where are the keys of the house?", "¿Dónde está la puerta de la casa?", ""],
+        "source": "auto",
+        "target": "es",
+    }
     reply = requests.post(f"{server.address}/translate", json=body, timeout=60).json()
     assert reply["translatedText"] == [said(body["q"][0]), body["q"][1], ""]
     assert [one["language"] for one in reply["detectedLanguage"][:2]] == ["en", "es"]
@@ -94,7 +100,10 @@ def test_markup_stays_where_it_was(server: Running) -> None:
     tags = re.compile(r"<[^>]*>")
     assert tags.findall(found) == tags.findall(html)
     assert "<script>if (a < b) the()</script><pre>the code</pre><span translate=no>Tom</span>" in found
-    assert f'<p class="a">{said("The keys & the door.").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}<br>' in found
+    assert (
+        f'<p class="a">{said("The keys & the door.").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}<br>'
+        in found
+    )
 
 
 def test_what_cannot_be_is_said_in_libretranslates_form(server: Running) -> None:
@@ -145,7 +154,10 @@ def test_sentences_put_together_are_the_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Dr. Smith saw Mr. J. Doe at 5 p.m. today. He left.", ["Dr. Smith saw Mr. J. Doe at 5 p.m. today.", "He left."]),
+        (
+            "Dr. Smith saw Mr. J. Doe at 5 p.m. today. He left.",
+            ["Dr. Smith saw Mr. J. Doe at 5 p.m. today.", "He left."],
+        ),
         ("It costs 3.5 euros. Really? Yes!", ["It costs 3.5 euros.", "Really?", "Yes!"]),
         ("«¿Qué?» Nada... Adiós.", ["«¿Qué?»", "Nada...", "Adiós."]),
         ("行きます。猫です。", ["行きます。", "猫です。"]),
@@ -170,7 +182,13 @@ def test_languages_of_names() -> None:
     assert languages.pair("opus-mt-en-de") == ("en", "de")
     assert languages.pair("eng-spa") == ("en", "es")
     assert languages.pair("to-be-or-not") is None
-    assert languages.code("eng_Latn") == languages.code("en_XX") == languages.code("__en__") == languages.code("en") == "en"
+    assert (
+        languages.code("eng_Latn")
+        == languages.code("en_XX")
+        == languages.code("__en__")
+        == languages.code("en")
+        == "en"
+    )
     assert languages.code(">>spa<<") == "es"
 
 

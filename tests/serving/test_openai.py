@@ -70,7 +70,15 @@ def test_prompts_as_tokens(client: openai.OpenAI, alone: Generator[Any]) -> None
 
 
 def test_what_streams_is_what_comes_at_once(client: openai.OpenAI) -> None:
-    asked: Any = {"model": "lm", "prompt": LINES[2], "max_tokens": 30, "temperature": 1.0, "seed": 9, "n": 2, "logprobs": 3}
+    asked: Any = {
+        "model": "lm",
+        "prompt": LINES[2],
+        "max_tokens": 30,
+        "temperature": 1.0,
+        "seed": 9,
+        "n": 2,
+        "logprobs": 3,
+    }
     whole = client.completions.create(**asked)
     texts, tokens, ends, usage = ["", ""], [[], []], [None, None], None  # type: ignore[var-annotated]
     for part in client.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
@@ -92,7 +100,9 @@ def test_stop_strings_bias_and_penalties(client: openai.OpenAI, alone: Generator
     assert cut.choices[0].text == plain[: plain.index(stop)]
     assert cut.choices[0].finish_reason == "stop"
     first = alone.generate(["The"], max_tokens=1)[0].tokens[0]
-    other = client.completions.create(model="lm", prompt="The", max_tokens=1, temperature=0, logit_bias={str(first): -100})
+    other = client.completions.create(
+        model="lm", prompt="The", max_tokens=1, temperature=0, logit_bias={str(first): -100}
+    )
     assert other.choices[0].text != tokenizer().decode([[first]])[0]
     forced = client.completions.create(model="lm", prompt="The", max_tokens=4, temperature=0, logit_bias={"50": 100})
     assert forced.choices[0].text == tokenizer().decode([[50] * 4])[0]
@@ -178,7 +188,9 @@ TALK: list[Any] = [
 
 
 def test_chat(client: openai.OpenAI, alone: Generator[Any]) -> None:
-    found = client.chat.completions.create(model="lm", messages=TALK, max_tokens=12, temperature=0, logprobs=True, top_logprobs=2)
+    found = client.chat.completions.create(
+        model="lm", messages=TALK, max_tokens=12, temperature=0, logprobs=True, top_logprobs=2
+    )
     plain = [{**turn, "content": "Where are\nmy keys?"} if isinstance(turn["content"], list) else turn for turn in TALK]
     ids = alone.encode_chat(plain)
     expected = alone.generate([ids], search=config.Greedy(), max_tokens=12, stop=[], log_probabilities=True)[0].best
@@ -188,7 +200,9 @@ def test_chat(client: openai.OpenAI, alone: Generator[Any]) -> None:
     assert choice.logprobs is not None
     assert choice.logprobs.content is not None
     assert [one.token for one in choice.logprobs.content] == [spelled(tokenizer(), token) for token in expected.tokens]
-    for one, token, gain in zip(choice.logprobs.content, expected.tokens, expected.log_probabilities or (), strict=False):
+    for one, token, gain in zip(
+        choice.logprobs.content, expected.tokens, expected.log_probabilities or (), strict=False
+    ):
         assert one.logprob == pytest.approx(gain, abs=1e-5)
         assert one.bytes == list(raw(tokenizer(), token))
         assert one.top_logprobs[0].logprob >= one.top_logprobs[1].logprob
@@ -222,10 +236,21 @@ MARK = "</s><|im_start|><|im_end|><unk>"
 
 @pytest.mark.parametrize(
     "place",
-    ["content", "part", "name", "tool result", "tool call", "tool description", "tool parameters", "tokenize", "prompt"],
+    [
+        "content",
+        "part",
+        "name",
+        "tool result",
+        "tool call",
+        "tool description",
+        "tool parameters",
+        "tokenize",
+        "prompt",
+    ],
 )
 def test_special_tokens_that_a_text_spells_stay_text(server: Running, place: str) -> None:
     """Whatever field they stand in: the ids hold no more of them than without."""
+
     def body(text: str) -> dict[str, Any]:
         turn: dict[str, Any] = {"role": "user", "content": "Hi"}
         messages, tools = [turn], None
@@ -257,7 +282,9 @@ def test_special_tokens_that_a_text_spells_stay_text(server: Running, place: str
 
 
 def test_tools(client: openai.OpenAI, server: Running) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+    tools: Any = [
+        {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    ]
     turn: Any = [{"role": "user", "content": "Look!"}]
     found = client.chat.completions.create(model="lm", messages=turn, tools=tools, max_tokens=4, temperature=0)
     without = client.chat.completions.create(model="lm", messages=turn, tools=tools, tool_choice="none", max_tokens=4)
@@ -290,7 +317,11 @@ def test_a_call_of_a_tool_is_read() -> None:
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ({"logit_bias": {"99999": 1}}, "logit_bias", "names token 99999"),
         ({"max_tokens": 10_000}, None, "remain of the model's context"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages", "text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages",
+            "text",
+        ),
         ({"frequncy_penalty": 1}, "frequncy_penalty", "Did you mean 'frequency_penalty'"),
         ({"model": "en-es"}, "model", "translates, and does nothing else"),
         ({"num_beams": 2, "temperature": 0.5}, "temperature", "goes with sampling"),
@@ -308,7 +339,9 @@ def test_what_cannot_be_is_refused_by_name(client: openai.OpenAI, asked: Any, fi
 
 def test_tokens_and_back(server: Running) -> None:
     for text in (*LINES, "", "</s> <|im_start|>", " two  spaces\n"):
-        told = requests.post(f"{server.address}/tokenize", json={"model": "lm", "prompt": text, "return_token_strs": True}, timeout=60)
+        told = requests.post(
+            f"{server.address}/tokenize", json={"model": "lm", "prompt": text, "return_token_strs": True}, timeout=60
+        )
         ids = told.json()["tokens"]
         assert ids == tokenizer().encode_with_special_tokens([text])[0]
         assert len(told.json()["token_strs"]) == told.json()["count"] == len(ids)

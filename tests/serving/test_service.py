@@ -73,7 +73,8 @@ def test_who_hangs_up_frees_its_rows_within_a_step(how: str) -> None:
         with socket.create_connection(host.split(":")) as connection:
             connection.sendall(
                 f"POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\n\r\n".encode() + body
+                f"content-length: {len(body)}\r\n\r\n".encode()
+                + body
             )
             until(lambda: server.metric("batch_rows") == 4)
             steps = server.metric("time_between_tokens_seconds_count")
@@ -97,7 +98,10 @@ def test_too_many_are_told_when_to_come_again() -> None:
 
 def test_a_deadline_holds_in_the_queue_and_in_the_batch() -> None:
     limits = RequestLimits(seconds=0.5)
-    with running({"lm": slow(0.02)}, batch=BatchLimits(rows=1), limits=limits) as server, ThreadPoolExecutor(3) as threads:
+    with (
+        running({"lm": slow(0.02)}, batch=BatchLimits(rows=1), limits=limits) as server,
+        ThreadPoolExecutor(3) as threads,
+    ):
         began = time.monotonic()
         replies = list(threads.map(lambda _: post(server, **LONG), range(3)))
         assert [reply.status_code for reply in replies] == [504] * 3
@@ -190,7 +194,10 @@ def test_bodies(server: Running, data: bytes, kind: str, status: int) -> None:
 
 
 def test_headers_and_paths(server: Running) -> None:
-    assert requests.get(server.address + "/v1/models", headers={"x": "y" * 100_000}, timeout=60).status_code in (400, 431)
+    assert requests.get(server.address + "/v1/models", headers={"x": "y" * 100_000}, timeout=60).status_code in (
+        400,
+        431,
+    )
     assert requests.get(server.address + "/nothing/%00/..", timeout=60).status_code == 404
     assert requests.put(server.address + "/translate", timeout=60).status_code == 405
     assert requests.get(server.address + "/health", headers={"host": "evil.example"}, timeout=60).status_code == 403
@@ -214,6 +221,7 @@ def test_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     path.write_text("# ours\nalpha\n\n  beta  \n")
     with running({"lm": generator()}, keys=Keys.read(path)) as server:
+
         def status(**headers: str) -> int:
             return requests.get(server.address + "/v1/models", headers=headers, timeout=60).status_code
 
@@ -325,7 +333,11 @@ def test_sigterm_finishes_what_runs_and_refuses_what_comes(folder: Path) -> None
 def test_the_log_has_lines_of_json_and_no_text(folder: Path) -> None:
     with command(f"lm={folder}") as (process, address):
         secret = "Xyzzy"
-        for body in ({"prompt": secret, "max_tokens": 2}, {"prompt": secret, secret: 1}, {"model": secret, "prompt": ""}):
+        for body in (
+            {"prompt": secret, "max_tokens": 2},
+            {"prompt": secret, secret: 1},
+            {"model": secret, "prompt": ""},
+        ):
             requests.post(address + "/v1/completions", json=body, headers={"x-secret": secret}, timeout=60)
         requests.get(f"{address}/{secret}?{secret}", timeout=60)
         process.send_signal(signal.SIGTERM)
@@ -346,7 +358,9 @@ def test_killed_and_started_again_it_serves(folder: Path) -> None:
 def test_what_the_command_says(folder: Path, tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
         code = "from sublayer.cli.main import main; main()"
-        done = subprocess.run([sys.executable, "-c", code, "serve", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "serve", *arguments], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 2
         return done.stderr
 

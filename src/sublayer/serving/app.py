@@ -39,7 +39,6 @@ def application(server: Server, *, names: frozenset[str] = frozenset()) -> ASGIA
         names: host names, besides "localhost" and addresses, by which it may be asked.
     """
     from starlette.applications import Starlette
-    from starlette.requests import Request
     from starlette.routing import Route
 
     async def openapi(_: Request) -> Response:
@@ -49,7 +48,9 @@ def application(server: Server, *, names: frozenset[str] = frozenset()) -> ASGIA
         status = getattr(error, "status_code", 404)
         what = "the method is not allowed here" if status == 405 else "there is nothing here"
         headers: Any = getattr(error, "headers", None)
-        return json_reply(error_of(Refusal(what, "GET /openapi.json tells what there is.", status=status)), status, headers)
+        return json_reply(
+            error_of(Refusal(what, "GET /openapi.json tells what there is.", status=status)), status, headers
+        )
 
     # One path may be asked by several methods.
     routes = [Route(path.path, _endpoint(server, path), methods=[path.method]) for path in PATHS]
@@ -93,7 +94,9 @@ async def _require_key(server: Server, request: Request, path: Path) -> None:
         key = (await table_of(request, server.limits, forms=True)).get("api_key")
     if not server.keys.admit(key if isinstance(key, str) else None):
         status = 403 if path.forms else 401
-        raise Refusal("the API key is missing or wrong", "Send it as a bearer token.", status=status, code="invalid_api_key")
+        raise Refusal(
+            "the API key is missing or wrong", "Send it as a bearer token.", status=status, code="invalid_api_key"
+        )
 
 
 class Gate:
@@ -142,5 +145,11 @@ class Gate:
         route = getattr(scope.get("route"), "path", None) or "other"
         self.server.metrics.answered(route, status, seconds)
         if access.isEnabledFor(logging.INFO):
-            told = {"path": route, "method": scope["method"], "status": status, "ms": round(1000 * seconds), "bytes": size}
+            told = {
+                "path": route,
+                "method": scope["method"],
+                "status": status,
+                "ms": round(1000 * seconds),
+                "bytes": size,
+            }
             access.info("%(method)s %(path)s %(status)s", told)

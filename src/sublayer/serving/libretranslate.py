@@ -14,7 +14,6 @@ from pydantic import Field
 from sublayer.errors import SublayerError
 from sublayer.generation.translator import Translator
 from sublayer.serving import languages, markup, sentences
-from sublayer.serving.refusals import Refusal
 from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of, watching
 from sublayer.serving.server import Server
 from sublayer.serving.translating import Translating
@@ -49,7 +48,11 @@ def error_of(error: SublayerError) -> dict[str, Any]:
 
 async def translate(server: Server, request: Request) -> Response:
     table = await table_of(request, server.limits, forms=True)
-    if isinstance(table.get("alternatives"), str) and table["alternatives"].isascii() and table["alternatives"].isdigit():
+    if (
+        isinstance(table.get("alternatives"), str)
+        and table["alternatives"].isascii()
+        and table["alternatives"].isdigit()
+    ):
         table["alternatives"] = int(table["alternatives"])  # a form knows no numbers
     asked = read_as(TranslateRequest, table)
     texts = asked.q if isinstance(asked.q, list) else [asked.q]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 
 KEPT = frozenset({"script", "style", "code", "pre", "kbd", "samp", "var", "math", "svg", "textarea", "template"})
-VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class _Pieces(HTMLParser):
         self._markup(self.get_starttag_text() or "")
         if tag not in VOID:
             said = dict(attrs)
-            kept = self._kept or tag in KEPT or said.get("translate") == "no" or "notranslate" in (said.get("class") or "")
+            kept = (
+                self._kept or tag in KEPT or said.get("translate") == "no" or "notranslate" in (said.get("class") or "")
+            )
             self._open.append((tag, kept))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

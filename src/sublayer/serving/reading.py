@@ -76,7 +76,9 @@ async def fill(server: Server, request: Request) -> Response:
     assert isinstance(filler, Filler)
     best = asked.best
     kind = "fill", best
-    found = await _asked(server, request, served.runs, _listed(asked.input), kind, lambda texts: filler.fill(texts, best=best))
+    found = await _asked(
+        server, request, served.runs, _listed(asked.input), kind, lambda texts: filler.fill(texts, best=best)
+    )
     data = [
         {
             "index": n,

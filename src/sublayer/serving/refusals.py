@@ -15,7 +15,13 @@ class Refusal(SublayerError):
     code: str | None = None
 
     def __init__(
-        self, what: str, remedy: str = "", *, field: str | None = None, status: int | None = None, code: str | None = None
+        self,
+        what: str,
+        remedy: str = "",
+        *,
+        field: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(what, remedy)
         self.field = field

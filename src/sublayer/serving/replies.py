@@ -66,7 +66,9 @@ async def _table(request: Request, limits: RequestLimits, forms: bool) -> dict[s
     if forms and kind == "application/x-www-form-urlencoded":
         held = await body_of(request, limits)
         try:
-            pairs = parse_qsl(held.decode("utf-8"), keep_blank_values=True, max_num_fields=limits.texts + 16, errors="strict")
+            pairs = parse_qsl(
+                held.decode("utf-8"), keep_blank_values=True, max_num_fields=limits.texts + 16, errors="strict"
+            )
         except (UnicodeDecodeError, ValueError) as error:
             raise Refusal("the form is not UTF-8, or has too many fields", "Encode it as UTF-8.") from error
         table: dict[str, Any] = {}
@@ -110,7 +112,15 @@ def read_as(kind: type[Model], table: dict[str, Any]) -> Model:
         raise Refusal(f"{field}: {fault['msg']}"[:400], field=field) from None
 
 
-_OTHER_TYPE = ("string_type", "list_type", "int_type", "dict_type", "model_type", "literal_error", "dict_attributes_type")
+_OTHER_TYPE = (
+    "string_type",
+    "list_type",
+    "int_type",
+    "dict_type",
+    "model_type",
+    "literal_error",
+    "dict_attributes_type",
+)
 _NAME = re.compile(r"\w[\w .$-]*")
 _BRANCH = frozenset({"str", "int", "float", "constrained-str", "constrained-int", "constrained-float"})
 

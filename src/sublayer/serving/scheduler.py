@@ -203,7 +203,10 @@ class Scheduler(Generic[S]):
                 or not self._holds(rows, rows * columns)
                 or (not self._encodes and self._is_read_alone(other))
                 # What begins alike is read once: the second waits for the first.
-                or (not self._encodes and any(shared(one.prompt[:-1], other.prompt[:-1]) >= LEAST for one in [job, *taken]))
+                or (
+                    not self._encodes
+                    and any(shared(one.prompt[:-1], other.prompt[:-1]) >= LEAST for one in [job, *taken])
+                )
             ):
                 break
             taken.append(self._waiting.popleft())

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable
 
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st vs etc cf ca no vol fig al e.g i.e eg ie inc ltd co corp dept est approx "
-    "sra srta ud uds ee uu av pág núm art gen col lic ing "
-    "z.b bzw usw vgl nr str evtl ggf m mme mlle".split()
+    ["mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "etc", "cf", "ca", "no", "vol", "fig", "al", "e.g", "i.e", "eg", "ie", "inc", "ltd", "co", "corp", "dept", "est", "approx", "sra", "srta", "ud", "uds", "ee", "uu", "av", "pág", "núm", "art", "gen", "col", "lic", "ing", "z.b", "bzw", "usw", "vgl", "nr", "str", "evtl", "ggf", "m", "mme", "mlle"]
 )
-_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s+["'“‘«¿¡(\[]*[^\W\d_a-zà-öø-ÿ]|\s+["'“‘«(\[]*\d|\s*$)|[。！？]+[」』”’）]*""")
+_END = re.compile(
+    r"""[.!?…]+["'”’»)\]]*(?=\s+["'“‘«¿¡(\[]*[^\W\d_a-zà-öø-ÿ]|\s+["'“‘«(\[]*\d|\s*$)|[。！？]+[」』”’）]*"""
+)
 _LINES = re.compile(r"([^\n\r]*)((?:\r\n|\n|\r)*)")
 _CUTS = (re.compile(r"[;:—][\s]+"), re.compile(r",\s+|，|、"), re.compile(r"\s+"))
 
@@ -60,8 +60,10 @@ def _abbreviates(sentence: str) -> bool:
     if not sentence.endswith("."):
         return False
     word = sentence[:-1].rpartition(" ")[2].lstrip("(\"'“‘«[")
-    return word.lower() in _ABBREVIATIONS or bool(re.fullmatch(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]", word)) or (
-        word.isdigit() and word == sentence[:-1].strip()
+    return (
+        word.lower() in _ABBREVIATIONS
+        or bool(re.fullmatch(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]", word))
+        or (word.isdigit() and word == sentence[:-1].strip())
     )
 
 

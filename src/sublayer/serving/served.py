@@ -59,7 +59,14 @@ class ServedModel:
 
     @classmethod
     def of(
-        cls, name: str, loaded: Loaded, metrics: Metrics, limits: BatchLimits, *, folder: Path | None = None, created: int = 0
+        cls,
+        name: str,
+        loaded: Loaded,
+        metrics: Metrics,
+        limits: BatchLimits,
+        *,
+        folder: Path | None = None,
+        created: int = 0,
     ) -> ServedModel:
         """Give a model its thread.
 
@@ -108,7 +115,9 @@ class ServedModel:
         return self.loaded.with_decoding(**told)
 
 
-def _languages_of(name: str, translator: Translator, folder: Path | None) -> tuple[tuple[str, str] | None, dict[str, str]]:
+def _languages_of(
+    name: str, translator: Translator, folder: Path | None
+) -> tuple[tuple[str, str] | None, dict[str, str]]:
     """The pair of languages, or the codes, of a model."""
     said = languages.pair(name)
     if said is not None:
@@ -159,11 +168,17 @@ class Models:
         model = self.by_name.get(name)
         if model is None:
             raise Refusal(
-                f"there is no model {name[:80]!r} here", self._known(fitting), field="model", status=404, code="model_not_found"
+                f"there is no model {name[:80]!r} here",
+                self._known(fitting),
+                field="model",
+                status=404,
+                code="model_not_found",
             )
         if not isinstance(model.loaded, kinds):
             raise Refusal(
-                f"the model {name!r} {WHAT[type(model.loaded)]}, and does nothing else", self._known(fitting), field="model"
+                f"the model {name!r} {WHAT[type(model.loaded)]}, and does nothing else",
+                self._known(fitting),
+                field="model",
             )
         return model
 

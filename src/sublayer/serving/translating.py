@@ -67,7 +67,9 @@ class Translating:
                 self._jobs[id(translator), sentence] = job, translator
                 self._by_model.setdefault(served, []).append(job)
         if len(self._jobs) > MOST_SENTENCES:
-            raise Refusal(f"the texts have over {MOST_SENTENCES} sentences", "Send them in several requests.", field="q")
+            raise Refusal(
+                f"the texts have over {MOST_SENTENCES} sentences", "Send them in several requests.", field="q"
+            )
         self._texts.append((translator, list(runs)))
 
     def _job(self, translator: Translator, ids: list[int]) -> Job:
@@ -106,10 +108,7 @@ class Translating:
         finally:
             self.give_up()
         said = {key: _texts(job, translator) for key, (job, translator) in self._jobs.items()}
-        return [
-            [text] * self._answers if isinstance(text, str) else self._written(*text, said)
-            for text in self._texts
-        ]
+        return [[text] * self._answers if isinstance(text, str) else self._written(*text, said) for text in self._texts]
 
     def _written(
         self, translator: Translator, runs: Sequence[Run], said: dict[tuple[int, str], list[str]]

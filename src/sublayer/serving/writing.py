@@ -55,10 +55,13 @@ class Options(Asked):
     n: Annotated[int, Field(ge=1, le=LIMITS.n)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=LIMITS.stop)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    logit_bias: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100.0, le=100.0)]],
-        Field(max_length=1000),
-    ] | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100.0, le=100.0)]],
+            Field(max_length=1000),
+        ]
+        | None
+    ) = None
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
     stream: bool | None = None
@@ -79,8 +82,10 @@ class Options(Asked):
             asked = next((name for name, value in given.items() if value is not None), None)
             if asked is not None:
                 raise Refusal(f"{asked} goes with sampling, not with num_beams", "Leave one of them out.", field=asked)
-            return own.model_copy(update={"size": self.num_beams}) if isinstance(own, config.Beam) else config.Beam(
-                size=self.num_beams
+            return (
+                own.model_copy(update={"size": self.num_beams})
+                if isinstance(own, config.Beam)
+                else config.Beam(size=self.num_beams)
             )
         given: dict[str, Any] = {
             "temperature": self.temperature,
@@ -180,7 +185,9 @@ class Writing:
         self._runs = served.runs
         n, own = options.answers, self.generator.decoding
         if len(prompts) * n > LIMITS.texts:
-            raise Refusal(f"{len(prompts)} prompts with {n} answers each", f"{LIMITS.texts} texts are the most.", field="n")
+            raise Refusal(
+                f"{len(prompts)} prompts with {n} answers each", f"{LIMITS.texts} texts are the most.", field="n"
+            )
         settings = Settings(
             search=options.search(own.search),
             constraints=None
@@ -208,7 +215,14 @@ class Writing:
         self.ticket = Ticket(list(self._by_job), seconds)
 
     def _add(
-        self, number: int, ids: list[int], plan: Plan, search: Choosing | BeamSearch, limit: int, n: int, scored: int | None
+        self,
+        number: int,
+        ids: list[int],
+        plan: Plan,
+        search: Choosing | BeamSearch,
+        limit: int,
+        n: int,
+        scored: int | None,
     ) -> None:
         tokenizer = self.generator.tokenizer
         texts = [PartialCompletion(tokenizer, ids, plan.c.stop, at_once=True) for _ in range(n)]
