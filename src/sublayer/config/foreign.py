@@ -175,7 +175,7 @@ GGUF = _table(
     word="tokenizer.ggml.model tokenizer.ggml.pre tokenizer.chat_template general.architecture",
     words="tokenizer.ggml.tokens tokenizer.ggml.merges",
     counts="tokenizer.ggml.token_type",
-    numbers="tokenizer.ggml.scores",
+    numbers="tokenizer.ggml.scores tokenizer.ggml.precompiled_charsmap",
     flag="""
     tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix
     tokenizer.ggml.remove_extra_whitespaces

@@ -7,7 +7,7 @@ whatever the family's writer had eyes for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def export(
     """
     if isinstance(model, RecurrentEncoderDecoder | RecurrentDecoderOnly):
         raise Lost().error(model.config)
-    model, chosen, settings = _expressed(model, family)
+    model, chosen, settings = expressed(model, family)
     special = dict(tokens or _tokens_of(tokenizer))
     if tokenizer is not None and decoding is not None:
         special |= generation_config.write(model.config, decoding, tokenizer)
@@ -142,6 +142,9 @@ def choose_family(tree: config.Model, preferred: str | None = None) -> tuple[Fam
     return found
 
 
+REMEDY = "Keep it in sublayer's own format, or train one of such a family's form."
+
+
 @dataclass(frozen=True)
 class Lost:
     """What the closest family cannot express of a tree."""
@@ -149,29 +152,41 @@ class Lost:
     family: str = ""
     settings: tuple[str, ...] = ()
 
-    def error(self, tree: config.Model) -> CheckpointError:
+    def error(
+        self, tree: config.Model, whose: str = "family of checkpoints that sublayer knows", remedy: str = REMEDY
+    ) -> CheckpointError:
         reason = f"; as {self.family}, {'; '.join(self.settings)}" if self.settings else ""
-        return CheckpointError(
-            f"no family of checkpoints that sublayer knows can express this {tree.kind} model{reason}",
-            "Keep it in sublayer's own format, or train one of such a family's form.",
-        )
+        return CheckpointError(f"no {whose} can express this {tree.kind} model{reason}", remedy)
 
 
-def _expressed(model: Transformer, preferred: str | None) -> tuple[Transformer, Family, dict[str, Any]]:
-    """The model as a family can express it (another one that computes the same, where it must be), and which can."""
+def expressed(
+    model: Transformer, preferred: str | None, families: Sequence[Family] = FAMILIES, **said: str
+) -> tuple[Transformer, Family, dict[str, Any]]:
+    """The model as a family can express it (another one that computes the same, where it must be), which can, and its
+    config.json.
+
+    Args:
+        preferred: the name of the family that is tried first. families: those that are tried.
+        said: how the error calls these families, and what to do (`Lost.error`).
+
+    Raises:
+        CheckpointError: none can; says what the nearest would lose.
+    """
     nearest_miss: Lost | None = None
     for same in equivalents(model):
-        found = _find(same.config, preferred)
+        found = _find(same.config, preferred, families)
         if not isinstance(found, Lost):
             return same, *found
         if nearest_miss is None or len(found.settings) < len(nearest_miss.settings):
             nearest_miss = found
     assert nearest_miss is not None
-    raise nearest_miss.error(model.config)
+    raise nearest_miss.error(model.config, **said)
 
 
-def _find(tree: Tree, preferred: str | None) -> tuple[Family, dict[str, Any]] | Lost:
-    known = {family.name: family for family in FAMILIES}
+def _find(
+    tree: Tree, preferred: str | None, families: Sequence[Family] = FAMILIES
+) -> tuple[Family, dict[str, Any]] | Lost:
+    known = {family.name: family for family in families}
     if preferred is not None and preferred not in known:
         raise CheckpointError(f"no family is called '{preferred}'", nearest(preferred, known))
     if isinstance(tree, config.EncoderOnly) and isinstance(tree.head, config.SentenceEmbedding):

@@ -18,111 +18,12 @@ from torch import Tensor
 from sublayer.config.foreign import GGUF, MODEL, require, require_all
 from sublayer.errors import CheckpointError, SublayerError
 from sublayer.hub.families.rope import scaling_of_factors
+from sublayer.hub.gguf_table import ARCHITECTURES, FACTORS, LARGEST, REDUNDANT, moves, name_of
 from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
 from sublayer.hub.sources import Header
 from sublayer.text import Tokenizer
 from sublayer.text.gguf import from_gguf
 from sublayer.untrusted import library_errors
-
-# --- settings ----------------------------------------------------------------------------------------------------
-
-# What llama.cpp calls a setting (after the architecture's name) -> what a config.json calls it.
-COMMON = {
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "attention.key_length": "head_dim",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocab_size",
-}
-GEMMA = {
-    "attention.sliding_window": "sliding_window",
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
-}
-# Settings that say nothing that the config has not said already.
-REDUNDANT = frozenset({"rope.dimension_count", "attention.value_length", "attention.sliding_window_pattern"})
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What an architecture's GGUF files differ in from the checkpoint they were made from.
-
-    model_type, class_name: of the config.json. settings: beside the common ones. fixed: said by the architecture.
-    interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
-    plus_one: weights of norms are stored with 1 added.
-    norms: llama.cpp's names of the norms, where they are not the usual two.
-    """
-
-    model_type: str
-    class_name: str
-    settings: Mapping[str, str]
-    fixed: Mapping[str, Any]
-    interleaved: bool = False
-    plus_one: bool = False
-    norms: Mapping[str, str] | None = None
-
-
-PRE = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-SANDWICH = {
-    "attn_norm": "input_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(
-        "llama", "LlamaForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}, interleaved=True
-    ),
-    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", {}, {"hidden_act": "silu"}),
-    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", {}, {"hidden_act": "silu", "attention_bias": False}),
-    "gemma": Architecture("gemma", "GemmaForCausalLM", {}, {"hidden_activation": "gelu_pytorch_tanh"}, plus_one=True),
-    "gemma2": Architecture(
-        "gemma2",
-        "Gemma2ForCausalLM",
-        GEMMA,
-        {"hidden_activation": "gelu_pytorch_tanh"},
-        plus_one=True,
-        norms=SANDWICH,
-    ),
-    "gemma3": Architecture(
-        "gemma3_text",
-        "Gemma3ForCausalLM",
-        GEMMA,
-        {"hidden_activation": "gelu_pytorch_tanh", "rope_local_base_freq": 10_000.0},
-        plus_one=True,
-        norms=SANDWICH,
-    ),
-}
-
-LARGEST = {"gemma2": 46, "gemma3": 62}
-"""Layers of the 27B models, whose scores are scaled by (D / heads) ** -0.5 rather than by their heads' width."""
-
-# --- tensors -----------------------------------------------------------------------------------------------------
-
-OUTSIDE = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-INSIDE = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-FACTORS = "rope_freqs.weight"
-"""What the frequency of each rotated pair is divided by, in place of the scaling in Llama 3's config."""
-
 
 @dataclass(frozen=True)
 class Gguf:
@@ -225,7 +126,9 @@ def read_gguf(path: Path) -> Gguf:
             unknown.append(tensor.name)
         else:
             found[theirs] = _reading(tensor, theirs, kind, settings, path)
-            headers[theirs] = Header(_shape(tensor), torch.float32)
+            shape = _shape(tensor)
+            turned = kind.turned and len(shape) == 2 and theirs.startswith(kind.layers)
+            headers[theirs] = Header(shape[::-1] if turned else shape, torch.float32)
     if unknown:
         raise CheckpointError(f"{path} has tensors that sublayer does not know: {', '.join(unknown)}")
     return Gguf(str(path), settings, headers, found, metadata)
@@ -245,7 +148,7 @@ def config_of(
         factors: what rotary frequencies are divided by, one a pair; None where the file does not say.
     """
     kind = ARCHITECTURES[name]
-    known = {**COMMON, **kind.settings}
+    known = kind.settings
     found: dict[str, Any] = {"model_type": kind.model_type, "architectures": [kind.class_name], **kind.fixed}
     unknown: list[str] = []
     for key, value in metadata.items():
@@ -261,17 +164,11 @@ def config_of(
             unknown.append(f"{key} = {value!r}")
     if unknown:
         raise CheckpointError(f"{path} has settings that sublayer does not know: {', '.join(unknown)}")
-    found["rope_scaling"] = _scaling(metadata, name, factors, path)
     found["tie_word_embeddings"] = "output.weight" not in shapes
     # Rows of the embedding, whatever the settings say: some files pad it.
     found["vocab_size"] = shapes["token_embd.weight"][-1]
-    found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
-    rotated = metadata.get(f"{name}.rope.dimension_count", found["head_dim"])
-    if rotated != found["head_dim"]:
-        raise CheckpointError(
-            f"{path} turns {rotated} of the {found['head_dim']} dimensions of a head, which is not read from GGUF",
-            "Take the checkpoint in the Hugging Face format.",
-        )
+    if "rope.freq_base" in known:
+        _rotated(found, metadata, name, factors, path)
     if name in LARGEST:
         # llama.cpp knows the scale of the scores from the model's size, and so must we.
         largest = found["num_hidden_layers"] == LARGEST[name]
@@ -280,25 +177,18 @@ def config_of(
     return found
 
 
-def name_of(tensor: str, kind: Architecture) -> str | None:
-    """The name that a tensor has in the checkpoint, or None where we do not know it."""
-    if tensor in OUTSIDE:
-        return OUTSIDE[tensor]
-    parts = tensor.split(".")
-    if len(parts) != 4 or parts[0] != "blk":
-        return None
-    _, layer, part, what = parts
-    inside = {**INSIDE, **(kind.norms or PRE)}
-    return f"model.layers.{layer}.{inside[part]}.{what}" if part in inside else None
-
-
-def in_halves(rows: Tensor, heads: int) -> Tensor:
-    """Rows of a projection whose rotated pairs stand side by side, with the pairs' first halves before their second.
-
-    Shape: [heads * d, ...] -> the same.
-    """
-    width = rows.shape[0] // heads
-    return rows.view(heads, width // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+def _rotated(
+    found: dict[str, Any], metadata: Mapping[str, Any], name: str, factors: Tensor | None, path: Path
+) -> None:
+    """What a model with rotary positions has beside the others."""
+    found["rope_scaling"] = _scaling(metadata, name, factors, path)
+    found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
+    rotated = metadata.get(f"{name}.rope.dimension_count", found["head_dim"])
+    if rotated != found["head_dim"]:
+        raise CheckpointError(
+            f"{path} turns {rotated} of the {found['head_dim']} dimensions of a head, which is not read from GGUF",
+            "Take the checkpoint in the Hugging Face format.",
+        )
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -335,13 +225,7 @@ def _reading(
         with library_errors(f"{path}: {tensor.name} is of a type that is not read", "Take another quantization."):
             values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())  # pyright: ignore[reportUnknownArgumentType]
             values = values.reshape(_shape(tensor))
-        if kind.interleaved and ".self_attn.q_proj." in theirs:
-            return in_halves(values, int(settings["num_attention_heads"]))
-        if kind.interleaved and ".self_attn.k_proj." in theirs:
-            return in_halves(values, int(settings["num_key_value_heads"]))
-        if kind.plus_one and theirs.endswith("norm.weight"):
-            return values - 1.0
-        return values
+        return moves(theirs, kind, settings)[1](values)
 
     return read
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sublayer.config.foreign import GGUF, require_all
 from sublayer.errors import CheckpointError, nearest
 from sublayer.text.chat import ChatSource
 from sublayer.text.pieces import SPACE
-from sublayer.text.sentencepiece import KINDS, Kind, Piece, PieceModel, backend_of
+from sublayer.text.sentencepiece import KINDS, Kind, Piece, PieceModel, backend_of, require_charsmap
 from sublayer.text.specials import Specials, Template, put_around
 from sublayer.text.tokenizer import Tokenizer
 from sublayer.text.vocabularies import byte_level
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 # `tokenizer.ggml.pre` names how words are cut: which of `vocabularies.WORDS` that is.
-_WORDS = {
+CUTS = {
     "gpt2": ("gpt-2", "phi-2", "mpt", "olmo", "modern-bert", "exaone4", "trillion", "granite-docling", "mellum"),
     "digits": ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
     "llama3": ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "dbrx", "smaug-bpe"),
@@ -28,17 +28,17 @@ _WORDS = {
     "gpt4o": ("gpt-4o", "llama4", "kanana2"),
     "falcon": ("falcon",),
 }
-_CUT = {name: words for words, names in _WORDS.items() for name in names}
-_COMPOSED = frozenset({"qwen2", "megrez"})
-_WHOLE_WORDS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"})
-_STARTED = _WHOLE_WORDS
+_CUT = {name: words for words, names in CUTS.items() for name in names}
+COMPOSED = frozenset({"qwen2", "megrez"})
+WHOLE_WORDS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"})
+_STARTED = WHOLE_WORDS
 
 
 def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that `metadata` describes: plain values by their keys, arrays as lists.
 
-    Byte-level byte pairs ("gpt2") and SentencePiece's byte pairs ("llama") are read, for the Llama, Qwen and Gemma
-    families.
+    Byte-level byte pairs ("gpt2") and SentencePiece's byte pairs ("llama") and unigrams ("t5") are read, for the
+    Llama, Qwen, Gemma and GPT-2 families.
 
     Raises:
         CheckpointError: a key is missing, lists differ in length, or the kind of tokenizer, or its way to cut words, is
@@ -54,12 +54,12 @@ def _built(metadata: Mapping[str, Any]) -> Tokenizer:
     if kind == "gpt2":
         backend = _byte_level(metadata)
         starts = metadata.get("tokenizer.ggml.pre") in _STARTED
-    elif kind == "llama":
-        backend = _pieces(metadata)
-        starts = True
+    elif kind in _ALGORITHMS:
+        backend = _pieces(metadata, _ALGORITHMS[kind])
+        starts = kind == "llama"
     else:
         raise CheckpointError(
-            f"the GGUF file's tokenizer is of the kind {kind!r} (tokenizer.ggml.model)", 'Read are "gpt2" and "llama".'
+            f"the GGUF file's tokenizer is of the kind {kind!r} (tokenizer.ggml.model)", 'Read are "gpt2", "llama" and "t5".'
         )
     specials = _specials(metadata, backend)
     before = _affix(metadata, "add_bos_token", starts, specials.start)
@@ -92,15 +92,19 @@ def _byte_level(metadata: Mapping[str, Any]) -> Backend:
         {token: place for place, token in enumerate(tokens)},
         pairs,
         words=_CUT[pre],
-        compose=pre in _COMPOSED,
-        whole_words=pre in _WHOLE_WORDS,
+        compose=pre in COMPOSED,
+        whole_words=pre in WHOLE_WORDS,
     )
     _add(backend, [token for token, kind in zip(tokens, kinds, strict=True) if kind == "user"], special=False)
     _add(backend, [token for token, kind in zip(tokens, kinds, strict=True) if kind in _SPECIAL], special=True)
     return backend
 
 
-def _pieces(metadata: Mapping[str, Any]) -> Backend:
+_ALGORITHMS: Mapping[str, Literal["bpe", "unigram"]] = {"llama": "bpe", "t5": "unigram"}
+"""Kinds of SentencePiece's tokenizers."""
+
+
+def _pieces(metadata: Mapping[str, Any], algorithm: Literal["bpe", "unigram"]) -> Backend:
     tokens, kinds = _tokens(metadata)
     scores: Sequence[float] = _listed(metadata, "scores")
     if len(scores) != len(tokens):
@@ -113,11 +117,14 @@ def _pieces(metadata: Mapping[str, Any]) -> Backend:
         for token, score, kind in zip(tokens, scores, kinds, strict=True)
     )
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    charsmap = bytes(int(value) & 255 for value in metadata.get("tokenizer.ggml.precompiled_charsmap", ()))
+    require_charsmap(charsmap)
     return backend_of(
         PieceModel(
-            "bpe",
+            algorithm,
             pieces,
             unknown=int(unknown),
+            charsmap=charsmap,
             prefix=bool(metadata.get("tokenizer.ggml.add_space_prefix", True)),
             trims=bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False)),
             falls_back="byte" in kinds,

@@ -16,7 +16,7 @@ from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-_NUMBERS: Mapping[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
+NUMBERS: Mapping[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 REMEDY = 'Train one with tokenizer.type = "sentencepiece" and no tokenizer.normalization.'
 
@@ -64,7 +64,7 @@ def write_piece_model(path: Path, model: PieceModel, roles: Mapping[str, int]) -
         ) from None
     proto: Any = module.ModelProto()
     for piece in model.pieces:
-        proto.pieces.add(piece=piece.text, score=piece.score, type=_NUMBERS[piece.kind])
+        proto.pieces.add(piece=piece.text, score=piece.score, type=NUMBERS[piece.kind])
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     trainer.model_type = 1 if model.algorithm == "unigram" else 2
     trainer.vocab_size = len(model.pieces)
