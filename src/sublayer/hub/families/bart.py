@@ -107,8 +107,7 @@ def _require(settings: Settings, form: Form) -> None:
     settings.only("normalize_embedding", form.embedding_norm)
     settings.only("static_position_embeddings", form.position != "learned")
     settings.only("do_blenderbot_90_layernorm", False)
-    for key in TRAINING:
-        settings.skip(key)
+    settings.skip(*TRAINING)
 
 
 def _read_position(settings: Settings, form: Form) -> config.Position:

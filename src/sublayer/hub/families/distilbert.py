@@ -38,8 +38,8 @@ NORM = config.LayerNorm(eps=1e-12)
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "distilbert", DEFAULTS)
     task = read_task(settings, "DistilBert")
-    for key in ("sinusoidal_pos_embds", "qa_dropout", "tie_weights_"):
-        settings.skip(key)  # how the table of positions began, which is stored either way; a head that is not read
+    # How the table of positions began, which is stored either way; a head that is not read.
+    settings.skip("sinusoidal_pos_embds", "qa_dropout", "tie_weights_")
     dropout, activation = float(settings.need("dropout")), settings.one_of("activation", ACTIVATIONS, "gelu")
     block = config.Block(
         attention=config.Attention(heads=settings.need("n_heads"), dropout=float(settings.need("attention_dropout"))),

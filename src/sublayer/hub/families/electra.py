@@ -37,8 +37,8 @@ def _read(values: Mapping[str, Any]) -> Tree:
     task = read_task(settings, "Electra", DISCRIMINATOR)
     if task == "ForMaskedLM":
         raise settings.refusal("architectures", "supported: the discriminator, and what is fine-tuned from it")
-    for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):
-        settings.skip(key)  # of the head for multiple choice
+    # Of the head for multiple choice.
+    settings.skip("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")
     width, dim = settings.need("embedding_size"), settings.need("hidden_size")
     frame = read_frame(settings, width=None if width == dim else width)
     if task == DISCRIMINATOR:

@@ -26,8 +26,7 @@ ACTIVATION_NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "g
 
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = causal_settings(values, "gpt2", "GPT2LMHeadModel", DEFAULTS)
-    for key in ("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"):
-        settings.skip(key)
+    settings.skip("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     settings.skip("summary_first_dropout")
     settings.only("scale_attn_by_inverse_layer_idx", False)
     settings.only("reorder_and_upcast_attn", False)

@@ -58,17 +58,9 @@ POOLING: Mapping[str, config.Pooling] = {"cls": "class", "mean": "mean"}
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "modernbert", DEFAULTS)
     task = read_task(settings, "ModernBert")
-    for key in (
-        "deterministic_flash_attn",
-        "layer_norm_eps",
-        "position_embedding_type",
-        "reference_compile",
-        "repad_logits_with_grad",
-        "sparse_prediction",
-        "sparse_pred_ignore_index",
-        "cls_token_id",
-    ):
-        settings.skip(key)  # how it is computed or trained, and what the code does not read
+    # How it is computed or trained, and what the code does not read.
+    settings.skip("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad", "layer_norm_eps")
+    settings.skip("sparse_prediction", "sparse_pred_ignore_index", "position_embedding_type", "cls_token_id")
     layers = settings.need("num_hidden_layers")
     kinds = _read_kinds(settings, layers)
     slow, fast = _read_rotary(settings, GLOBAL, 160_000.0), _read_rotary(settings, LOCAL, 10_000.0)
