@@ -8,8 +8,11 @@ is a fault of sublayer's: the command line says so in one line, and from Python 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class SublayerError(ValueError):
@@ -49,6 +52,14 @@ class TrainingError(SublayerError):
 
 class InputError(SublayerError):
     """Text given to a model that the model cannot take, such as a sentence longer than its positions."""
+
+
+def named(known: Mapping[str, T], name: str, error: type[SublayerError], what: str) -> T:
+    """The one of `known` that is called `name`; where there is none, `error` is raised, which says `what` and the
+    nearest name."""
+    if name not in known:
+        raise error(what, nearest(name, known))
+    return known[name]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from sublayer.config.model import (
 )
 from sublayer.config.part import fitted
 from sublayer.config.shape import Shape
-from sublayer.errors import ConfigError, nearest
+from sublayer.errors import ConfigError, named
 
 __all__ = ["PRESETS", "preset"]
 
@@ -202,9 +202,7 @@ PRESETS: Mapping[str, Model] = {
 
 def preset(name: str) -> Model:
     """The model of that name, or a `ConfigError` naming the nearest."""
-    if name not in PRESETS:
-        raise ConfigError(f"no preset is called '{name}'", nearest(name, PRESETS))
-    return PRESETS[name]
+    return named(PRESETS, name, ConfigError, f"no preset is called '{name}'")
 
 
 def merged_with_preset(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from sublayer import files
 from sublayer.data.download import Progress, download, verify
-from sublayer.errors import DataError, nearest
+from sublayer.errors import DataError, named, nearest
 
 
 @dataclass(frozen=True)
@@ -312,10 +312,7 @@ def find(name: str) -> Corpus:
     Raises:
         DataError: there is none; the nearest name is given.
     """
-    for corpus in CORPORA:
-        if corpus.name == name:
-            return corpus
-    raise DataError(f"no corpus is called '{name}'", nearest(name, [corpus.name for corpus in CORPORA]))
+    return named({corpus.name: corpus for corpus in CORPORA}, name, DataError, f"no corpus is called '{name}'")
 
 
 def place(corpus: Corpus, part: Part | None = None) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from sublayer import files
 from sublayer.data.download import Progress, download, verify
-from sublayer.errors import CheckpointError, nearest
+from sublayer.errors import CheckpointError, named
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,7 @@ def find(name: str) -> KnownModel:
     Raises:
         CheckpointError: there is none; the nearest name is given.
     """
-    for model in MODELS:
-        if model.name == name:
-            return model
-    raise CheckpointError(f"no model is called '{name}'", nearest(name, names()))
+    return named({model.name: model for model in MODELS}, name, CheckpointError, f"no model is called '{name}'")
 
 
 def place(model: KnownModel) -> Path:

@@ -44,16 +44,10 @@ KEPT: Mapping[str, Any] = {
 """Settings that decide a text, and what they are where they are missing."""
 
 TOKENS = frozenset(
-    {
-        "pad_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "decoder_start_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "bad_words_ids",
-        "suppress_tokens",
-    }
+    """
+    pad_token_id bos_token_id eos_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id bad_words_ids
+    suppress_tokens
+    """.split()  # noqa: SIM905
 )
 """What `SpecialTokens` reads."""
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sublayer.config.foreign import GENERATION, require, require_all
 from sublayer.config.report import report
-from sublayer.errors import CheckpointError, SublayerError, nearest
+from sublayer.errors import CheckpointError, SublayerError, named
 from sublayer.hub.families import FAMILIES, REFUSED
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.rules import Rule
@@ -130,8 +130,6 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
         CheckpointError: it names none, or one that is not known.
     """
     kind = settings.get("model_type")
-    if kind is not None:
-        require(kind, "model_type", "word", where)
     if kind is None:
         if "format" in settings:
             raise CheckpointError(f"{where} is of sublayer's own format", "It needs no pull: give it to any command.")
@@ -142,12 +140,12 @@ def find_family(settings: Mapping[str, Any], where: str) -> Family:
             f"{where} names no model_type, as configs of before 2020 do not",
             f'{remedy} Write the line "model_type": "{likely or "NAME"}" into it.',
         )
-    known = {family.name: family for family in FAMILIES}
+    require(kind, "model_type", "word", where)
+    has = f"{where} has model_type = {kind!r}"
     if kind in REFUSED:
-        raise CheckpointError(f"{where} has model_type = {kind!r}: {REFUSED[kind]}", "Take that one.")
-    if kind not in known:
-        raise CheckpointError(f"{where} has model_type = {kind!r}, which sublayer does not know", nearest(kind, known))
-    return known[kind]
+        raise CheckpointError(f"{has}: {REFUSED[kind]}", "Take that one.")
+    known = {family.name: family for family in FAMILIES}
+    return named(known, kind, CheckpointError, f"{has}, which sublayer does not know")
 
 
 def read_tree(family: Family, settings: Mapping[str, Any], names: set[str] | None = None) -> Tree:

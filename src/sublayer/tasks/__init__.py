@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sublayer import config
-from sublayer.errors import ConfigError, nearest
+from sublayer.errors import ConfigError, named
 from sublayer.tasks.causal import Causal
 from sublayer.tasks.classification import Classification
 from sublayer.tasks.denoising import Denoising
@@ -44,10 +44,7 @@ def task_named(name: str) -> type[AnyTask]:
     Raises:
         ConfigError: there is none.
     """
-    known = {task.name(): task for task in TASKS}
-    if name not in known:
-        raise ConfigError(f"there is no task '{name}'", nearest(name, known))
-    return known[name]
+    return named({task.name(): task for task in TASKS}, name, ConfigError, f"there is no task '{name}'")
 
 
 def usual_task(model: config.Model) -> type[AnyTask] | None:

@@ -24,17 +24,10 @@ from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, reshaped, 
 NORM = config.LayerNorm(eps=1e-5)
 OFFSET = 2
 """Rows of fairseq's tables of positions before that of the first token."""
-TRAINING = (
-    "add_bias_logits",
-    "classif_dropout",
-    "classifier_dropout",
-    "decoder_layerdrop",
-    "encoder_layerdrop",
-    "extra_pos_embeddings",
-    "force_bos_token_to_be_generated",
-    "init_std",
-    "num_hidden_layers",
-)
+TRAINING = """
+    add_bias_logits classif_dropout classifier_dropout decoder_layerdrop encoder_layerdrop extra_pos_embeddings
+    force_bos_token_to_be_generated init_std num_hidden_layers
+""".split()  # noqa: SIM905
 """Keys of this family that say how it was trained or converted, or repeat others."""
 
 
@@ -114,8 +107,7 @@ def _require(settings: Settings, form: Form) -> None:
     settings.only("normalize_embedding", form.embedding_norm)
     settings.only("static_position_embeddings", form.position != "learned")
     settings.only("do_blenderbot_90_layernorm", False)
-    for key in TRAINING:
-        settings.skip(key)
+    settings.skip(*TRAINING)
 
 
 def _read_position(settings: Settings, form: Form) -> config.Position:

@@ -8,20 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.heads import (
-    BASE,
-    TEXT,
-    head_rules,
-    norm_rules,
-    prefix_of,
-    read_head,
-    read_task,
-    settle_pooler,
-    task_of,
-    write_labels,
-)
+from sublayer.hub.families.heads import BASE, TEXT, encoder_family, head_rules, norm_rules, read_head, settle_pooler
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
-from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
 
 DEFAULTS: Mapping[str, Any] = {
@@ -89,14 +78,11 @@ def head_dropout(settings: Settings) -> float:
     return float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))
 
 
-def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
+def write_frame(tree: config.EncoderOnly) -> dict[str, Any]:
     """The keys of `read_frame`, from the first block: who exports sees by reading it again what that does not say."""
-    if not isinstance(tree, config.EncoderOnly):
-        return None
     block, position = tree.encoder.blocks[0], tree.encoder.position
     attention, part, norm = block.attention, block.feed_forward, block.norm
     return {
-        "model_type": name,
         "vocab_size": tree.vocab_size,
         "hidden_size": tree.dim,
         "num_hidden_layers": tree.encoder.layers,
@@ -109,16 +95,14 @@ def write_frame(tree: Tree, name: str) -> dict[str, Any] | None:
         "type_vocab_size": max(tree.embedding.token_types, 1),
         "layer_norm_eps": norm.eps,
         "position_embedding_type": "absolute",
-        **write_labels(tree.head),
     }
 
 
 # --- tensors -----------------------------------------------------------------------------------------------------
 
 
-def encoder_rules(tree: Tree, prefix: str) -> list[Rule]:
-    """Embeddings and layers; in theirs `prefix` stands before every name."""
-    assert isinstance(tree, config.EncoderOnly)
+def encoder_rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
+    """Embeddings, layers and, where there is one, the pooler; in theirs `prefix` stands before every name."""
     found = [
         same("embedding.tokens.weight", "embeddings.word_embeddings.weight"),
         same("position.weight", "embeddings.position_embeddings.weight"),
@@ -131,7 +115,8 @@ def encoder_rules(tree: Tree, prefix: str) -> list[Rule]:
         found += affine("embedding.widen", "embeddings_project")
     for index, block in enumerate(tree.encoder.blocks):
         found += prefixed(f"layers.{index}.", f"encoder.layer.{index}.", _layer_rules(block, tree.dim))
-    return prefixed("encoder.", prefix, found)
+    pooler = affine("pooler", f"{prefix}pooler.dense") if tree.pooler else []
+    return [*prefixed("encoder.", prefix, found), *pooler]
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
@@ -147,60 +132,41 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-def base_names(name: str) -> tuple[tuple[str, str], ...]:
-    """A base model may be held under the names that it has beside a head."""
-    return ((rf"^{name}\.", ""),)
-
-
 # --- BERT --------------------------------------------------------------------------------------------------------
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = Settings(values, "bert", DEFAULTS)
-    task = read_task(settings, "Bert")
-    frame = read_frame(settings)
+def _read(settings: Settings, task: str) -> config.EncoderOnly:
     activation = settings.one_of("hidden_act", ACTIVATIONS, "gelu")
     masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
     head = read_head(settings, task, masked, activation=None, dropout=head_dropout)
-    tree = config.EncoderOnly(**frame, head=head, pooler=task in (BASE, TEXT))
-    settings.finish()
-    return tree
+    return config.EncoderOnly(**read_frame(settings), head=head, pooler=task in (BASE, TEXT))
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    frame = write_frame(tree, "bert")
-    if frame is None:
-        return None
-    assert isinstance(tree, config.EncoderOnly)
-    return {"architectures": ["Bert" + task_of(tree.head)], **frame}
-
-
-def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.EncoderOnly)
-    prefix = prefix_of(tree, "bert")
-    found = encoder_rules(tree, prefix)
-    if tree.pooler:
-        found += affine("pooler", f"{prefix}pooler.dense")
+def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     theirs = "cls.predictions.transform"
-    return found + head_rules(tree.head, (f"{theirs}.dense", f"{theirs}.LayerNorm", "cls.predictions.bias"))
+    masked = (f"{theirs}.dense", f"{theirs}.LayerNorm", "cls.predictions.bias")
+    return encoder_rules(tree, prefix) + head_rules(tree.head, masked)
 
 
-def _ties(tree: Tree) -> dict[str, str]:
+def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
     return {
-        "cls.predictions.decoder.weight": f"{prefix_of(tree, 'bert')}embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.weight": f"{prefix}embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
 
 
-BERT = Family(
-    name="bert",
-    read=_read,
-    write=_write,
-    rules=_rules,
+BERT = encoder_family(
+    "bert",
+    "Bert",
+    "bert",
+    DEFAULTS,
+    _read,
+    write_frame,
+    _rules,
     ties=_ties,
     settle=settle_pooler,
     masked=("BertForMaskedLM", "cls.predictions.transform.dense.weight"),
-    older=(*OLD_NAMES, *base_names("bert")),
+    older=OLD_NAMES,
     # A pretrained checkpoint keeps what it was trained with beside the part that is asked for: its pooler, its heads.
     ignored=(OLD_BUFFERS,),
     apart=(r"(bert\.)?pooler\.dense\.(weight|bias)", r"cls\.(predictions|seq_relationship)\..*"),

@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.bert import OLD_BUFFERS, base_names
-from sublayer.hub.families.heads import (
-    head_rules,
-    norm_rules,
-    prefix_of,
-    read_head,
-    read_task,
-    task_of,
-    write_labels,
-)
+from sublayer.hub.families.bert import OLD_BUFFERS
+from sublayer.hub.families.heads import encoder_family, head_rules, norm_rules, read_head
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
-from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
 
 DEFAULTS: Mapping[str, Any] = {
@@ -35,11 +27,9 @@ DEFAULTS: Mapping[str, Any] = {
 NORM = config.LayerNorm(eps=1e-12)
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = Settings(values, "distilbert", DEFAULTS)
-    task = read_task(settings, "DistilBert")
-    for key in ("sinusoidal_pos_embds", "qa_dropout", "tie_weights_"):
-        settings.skip(key)  # how the table of positions began, which is stored either way; a head that is not read
+def _read(settings: Settings, task: str) -> config.EncoderOnly:
+    # How the table of positions began, which is stored either way; a head that is not read.
+    settings.skip("sinusoidal_pos_embds", "qa_dropout", "tie_weights_")
     dropout, activation = float(settings.need("dropout")), settings.one_of("activation", ACTIVATIONS, "gelu")
     block = config.Block(
         attention=config.Attention(heads=settings.need("n_heads"), dropout=float(settings.need("attention_dropout"))),
@@ -61,7 +51,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
         dropout=lambda settings: of_texts,
         tagging_dropout=lambda settings: dropout,
     )
-    tree = config.EncoderOnly(
+    return config.EncoderOnly(
         dim=settings.need("dim"),
         vocab_size=settings.need("vocab_size"),
         max_length=settings.need("max_position_embeddings"),
@@ -69,17 +59,11 @@ def _read(values: Mapping[str, Any]) -> Tree:
         encoder=config.Stack(layers=settings.need("n_layers"), block=block, position=config.Learned()),
         head=head,
     )
-    settings.finish()
-    return tree
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    if not isinstance(tree, config.EncoderOnly):
-        return None
+def _write(tree: config.EncoderOnly) -> dict[str, Any]:
     block = tree.encoder.blocks[0]
     return {
-        "architectures": ["DistilBert" + task_of(tree.head)],
-        "model_type": "distilbert",
         "vocab_size": tree.vocab_size,
         "max_position_embeddings": tree.max_length,
         "n_layers": tree.encoder.layers,
@@ -89,12 +73,10 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "dropout": block.dropout,
         "attention_dropout": block.attention.dropout,
         "activation": ACTIVATION_NAMES[block.feed_forward.activation],
-        **write_labels(tree.head),
     }
 
 
-def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.EncoderOnly)
+def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     encoder = [
         same("embedding.tokens.weight", "embeddings.word_embeddings.weight"),
         same("position.weight", "embeddings.position_embeddings.weight"),
@@ -102,9 +84,8 @@ def _rules(tree: Tree) -> list[Rule]:
     ]
     for index, block in enumerate(tree.encoder.blocks):
         encoder += prefixed(f"layers.{index}.", f"transformer.layer.{index}.", _layer_rules(block, tree.dim))
-    found = prefixed("encoder.", prefix_of(tree, "distilbert"), encoder)
     masked = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")
-    return found + head_rules(tree.head, masked, transform="pre_classifier")
+    return prefixed("encoder.", prefix, encoder) + head_rules(tree.head, masked, transform="pre_classifier")
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
@@ -119,17 +100,19 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-def _ties(tree: Tree) -> dict[str, str]:
-    return {"vocab_projector.weight": f"{prefix_of(tree, 'distilbert')}embeddings.word_embeddings.weight"}
+def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
+    return {"vocab_projector.weight": f"{prefix}embeddings.word_embeddings.weight"}
 
 
-DISTILBERT = Family(
-    name="distilbert",
-    read=_read,
-    write=_write,
-    rules=_rules,
+DISTILBERT = encoder_family(
+    "distilbert",
+    "DistilBert",
+    "distilbert",
+    DEFAULTS,
+    _read,
+    _write,
+    _rules,
     ties=_ties,
-    older=base_names("distilbert"),
     ignored=(OLD_BUFFERS,),
     apart=(r"vocab_(transform|layer_norm|projector)\..*",),
     masked=("DistilBertForMaskedLM", "vocab_transform.weight"),

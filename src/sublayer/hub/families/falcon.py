@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, causal_settings, decoder_only, fused_heads
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, decoder_only, fused_heads
 from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine, permuted
 
 DEFAULTS = {
@@ -28,8 +28,7 @@ DEFAULTS = {
 }
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "falcon", "FalconForCausalLM", DEFAULTS)
+def _read(settings: Settings) -> Tree:
     settings.only("alibi", False)
     settings.only("partial_rotary_factor", 1.0)
     groups, norm_placement = _form(settings)
@@ -67,8 +66,8 @@ def _form(settings: Settings) -> tuple[int, config.NormPlacement]:
     return 1 if single else heads, "parallel-shared" if side_by_side else "pre"
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    if not isinstance(tree, config.DecoderOnly) or not isinstance(tree.decoder.position, config.Rotary):
+def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
+    if not isinstance(tree.decoder.position, config.Rotary):
         return None
     block, rotary = tree.decoder.blocks[0], write_rotary(tree.decoder.position)
     attention, part, norm = block.attention, block.feed_forward, block.norm
@@ -78,9 +77,6 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         block.norm_placement == "parallel-shared" and attention.key_value_heads == 1
     )
     return {
-        "architectures": ["FalconForCausalLM"],
-        "model_type": "falcon",
-        "vocab_size": tree.vocab_size,
         "hidden_size": tree.dim,
         "ffn_hidden_size": part.hidden,
         "num_hidden_layers": tree.decoder.layers,
@@ -97,7 +93,6 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "multi_query": old and attention.key_value_heads == 1,
         "new_decoder_architecture": not old,
         "num_ln_in_parallel_attn": None if old else 2 if block.norm_placement == "parallel" else 1,
-        "tie_word_embeddings": tree.tied,
         **rotary,
     }
 
@@ -128,11 +123,13 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-FALCON = Family(
-    name="falcon",
-    read=_read,
-    write=_write,
-    rules=lambda tree: NAMES.rules(tree, _layer_rules),
-    ties=NAMES.ties,
+FALCON = decoder_family(
+    "falcon",
+    "FalconForCausalLM",
+    DEFAULTS,
+    _read,
+    _write,
+    NAMES,
+    _layer_rules,
     ignored=(r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq",),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATIONS, Names, causal_settings, decoder_only
-from sublayer.hub.family import Family, Tree
+from sublayer.hub.families.parts import ACTIVATIONS, Names, decoder_family, decoder_only
+from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine, same, transposed
 
 DEFAULTS = {
@@ -24,10 +23,8 @@ DEFAULTS = {
 ACTIVATION_NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": "gelu_new", "silu": "silu"}
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "gpt2", "GPT2LMHeadModel", DEFAULTS)
-    for key in ("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"):
-        settings.skip(key)
+def _read(settings: Settings) -> Tree:
+    settings.skip("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     settings.skip("summary_first_dropout")
     settings.only("scale_attn_by_inverse_layer_idx", False)
     settings.only("reorder_and_upcast_attn", False)
@@ -55,17 +52,12 @@ def _read(values: Mapping[str, Any]) -> Tree:
     )
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    if not isinstance(tree, config.DecoderOnly):
-        return None
+def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
     block = tree.decoder.blocks[0]
     part, norm = block.feed_forward, block.norm
     if not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
         return None
     return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": tree.vocab_size,
         "n_positions": tree.max_length,
         "n_embd": tree.dim,
         "n_layer": tree.decoder.layers,
@@ -77,15 +69,10 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "attn_pdrop": block.attention.dropout,
         "resid_pdrop": block.dropout,
         "embd_pdrop": tree.embedding.dropout,
-        "tie_word_embeddings": tree.tied,
     }
 
 
-NAMES = Names("transformer.wte", "transformer.ln_f", "lm_head", "transformer.h")
-
-
-def _rules(tree: Tree) -> list[Rule]:
-    return [same("decoder.position.weight", "transformer.wpe.weight"), *NAMES.rules(tree, _layer_rules)]
+NAMES = Names("transformer.wte", "transformer.ln_f", "lm_head", "transformer.h", position="transformer.wpe")
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
@@ -102,12 +89,14 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     return found
 
 
-GPT2 = Family(
-    name="gpt2",
-    read=_read,
-    write=_write,
-    rules=_rules,
-    ties=NAMES.ties,
+GPT2 = decoder_family(
+    "gpt2",
+    "GPT2LMHeadModel",
+    DEFAULTS,
+    _read,
+    _write,
+    NAMES,
+    _layer_rules,
     # The files of the first release leave out the prefix.
     older=((r"^(?=(h\.\d|wte\.|wpe\.|ln_f\.))", "transformer."),),
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, causal_settings, decoder_only, fused_heads
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, decoder_only, fused_heads
 from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Family, Tree
+from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine, permuted
 
 DEFAULTS = {
@@ -24,8 +23,7 @@ DEFAULTS = {
 }
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = causal_settings(values, "gpt_neox", "GPTNeoXForCausalLM", DEFAULTS)
+def _read(settings: Settings) -> Tree:
     settings.skip("classifier_dropout")
     dropout = float(settings.get("hidden_dropout", 0.0))
     block = config.Block(
@@ -49,17 +47,14 @@ def _read(values: Mapping[str, Any]) -> Tree:
     )
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    if not isinstance(tree, config.DecoderOnly) or not isinstance(tree.decoder.position, config.Rotary):
+def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
+    if not isinstance(tree.decoder.position, config.Rotary):
         return None
     block, rotary = tree.decoder.blocks[0], write_rotary(tree.decoder.position)
     part, norm = block.feed_forward, block.norm
     if rotary is None or not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
         return None
     return {
-        "architectures": ["GPTNeoXForCausalLM"],
-        "model_type": "gpt_neox",
-        "vocab_size": tree.vocab_size,
         "hidden_size": tree.dim,
         "intermediate_size": part.hidden,
         "num_hidden_layers": tree.decoder.layers,
@@ -74,7 +69,6 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         "rotary_pct": tree.decoder.position.fraction,
         "rotary_emb_base": rotary["rope_theta"],
         "rope_scaling": rotary["rope_scaling"],
-        "tie_word_embeddings": tree.tied,
     }
 
 
@@ -96,12 +90,14 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-GPT_NEOX = Family(
-    name="gpt_neox",
-    read=_read,
-    write=_write,
-    rules=lambda tree: NAMES.rules(tree, _layer_rules),
-    ties=NAMES.ties,
+GPT_NEOX = decoder_family(
+    "gpt_neox",
+    "GPTNeoXForCausalLM",
+    DEFAULTS,
+    _read,
+    _write,
+    NAMES,
+    _layer_rules,
     older=((r"^lm_head\.", "embed_out."),),
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sublayer import config
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.rules import Rule, affine, same
+
+T = TypeVar("T")
 
 BASE, MASKED, TEXT, TOKEN = "Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"
 """How transformers' classes end, by their head."""
@@ -43,10 +45,53 @@ def task_of(head: config.Head) -> str:
             return BASE
 
 
-def prefix_of(tree: Tree, name: str) -> str:
-    """What stands before the encoder's names: `name` and a dot where there is a head beside it, else nothing."""
-    assert isinstance(tree, config.EncoderOnly)
-    return "" if task_of(tree.head) == BASE else f"{name}."
+def encoder_family(
+    name: str,
+    stem: str,
+    prefix: str,
+    defaults: Mapping[str, Any],
+    read: Callable[[Settings, str], config.EncoderOnly],
+    write: Callable[[config.EncoderOnly], dict[str, Any] | None],
+    rules: Callable[[config.EncoderOnly, str], list[Rule]],
+    *,
+    ties: Callable[[config.EncoderOnly, str], Mapping[str, str]] = lambda tree, before: {},
+    others: Sequence[str] = (),
+    older: tuple[tuple[str, str], ...] = (),
+    **more: Any,
+) -> Family:
+    """A family of encoders, each with the head that its class says.
+
+    Args:
+        name: `model_type`. stem: what its classes begin with; others: how they end besides the usual four.
+        prefix: what stands before the encoder's names, with a dot, where there is a head beside it, and may stand there
+            where there is none. defaults: what its config has where a key is missing.
+        read: the settings and the task -> the tree. write: the tree -> the settings but for the class and the labels;
+            None where there are no words for it.
+        rules, ties: as in `Family`; both are given what stands before the encoder's names in this tree.
+        older, more: as in `Family`.
+    """
+
+    def read_tree(values: Mapping[str, Any]) -> Tree:
+        settings = Settings(values, name, defaults)
+        tree = read(settings, read_task(settings, stem, *others))
+        settings.finish()
+        return tree
+
+    def write_tree(tree: Tree) -> dict[str, Any] | None:
+        if not isinstance(tree, config.EncoderOnly) or (found := write(tree)) is None:
+            return None
+        said = {"architectures": [stem + task_of(tree.head)], "model_type": name}
+        return {**said, **found, **write_labels(tree.head)}
+
+    def placed(said: Callable[[config.EncoderOnly, str], T]) -> Callable[[Tree], T]:
+        def of(tree: Tree) -> T:
+            assert isinstance(tree, config.EncoderOnly)
+            return said(tree, "" if task_of(tree.head) == BASE else f"{prefix}.")
+
+        return of
+
+    base = (rf"^{prefix}\.", "")
+    return Family(name, read_tree, write_tree, placed(rules), placed(ties), older=(*older, base), **more)
 
 
 def read_labels(settings: Settings) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from sublayer.hub.families.parts import (
     ACTIVATIONS,
     LayerRules,
     Names,
-    causal_settings,
+    decoder_family,
     decoder_only,
     read_windows,
     with_windows,
@@ -81,7 +81,7 @@ def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention")
     return rotary
 
 
-def _write_frame(tree: config.DecoderOnly, name: str, architecture: str) -> dict[str, Any] | None:
+def _write_frame(tree: config.DecoderOnly) -> dict[str, Any] | None:
     """The keys that all of them share, from the first block; None where the tree has another form of parts."""
     block, position = tree.decoder.blocks[0], tree.decoder.position
     attention, norm = block.attention, block.norm
@@ -92,9 +92,6 @@ def _write_frame(tree: config.DecoderOnly, name: str, architecture: str) -> dict
         return None
     part = block.feed_forward
     return {
-        "architectures": [architecture],
-        "model_type": name,
-        "vocab_size": tree.vocab_size,
         "hidden_size": tree.dim,
         "intermediate_size": part.hidden,
         "num_hidden_layers": tree.decoder.layers,
@@ -104,7 +101,6 @@ def _write_frame(tree: config.DecoderOnly, name: str, architecture: str) -> dict
         "hidden_act": ACTIVATION_NAMES[part.activation],
         "max_position_embeddings": tree.max_length,
         "rms_norm_eps": norm.eps,
-        "tie_word_embeddings": tree.tied,
         "attention_bias": attention.bias,
         "attention_dropout": attention.dropout,
         **rotary,
@@ -266,19 +262,11 @@ def llama_like(
             family has no words for one of the parts. layer: the tensors of a layer.
     """
 
-    def written(tree: Tree) -> dict[str, Any] | None:
-        if not isinstance(tree, config.DecoderOnly) or (frame := _write_frame(tree, name, architecture)) is None:
-            return None
-        return write(tree, frame)
+    def written(tree: config.DecoderOnly) -> dict[str, Any] | None:
+        frame = _write_frame(tree)
+        return None if frame is None else write(tree, frame)
 
-    return Family(
-        name=name,
-        read=lambda values: read(causal_settings(values, name, architecture, defaults)),
-        write=written,
-        rules=lambda tree: NAMES.rules(tree, layer),
-        ties=NAMES.ties,
-        ignored=OLD_BUFFERS,
-    )
+    return decoder_family(name, architecture, defaults, read, written, NAMES, layer, ignored=OLD_BUFFERS)
 
 
 LLAMA = llama_like("llama", "LlamaForCausalLM", LLAMA_DEFAULTS, _read_llama, _write_llama)

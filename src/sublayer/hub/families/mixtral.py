@@ -68,8 +68,7 @@ def _layer_rules(where: str, router: str, gate_up: Sequence[str], down: str) -> 
 
 
 def _pass_over_the_routers_training(settings: Settings) -> None:
-    for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"):
-        settings.skip(key)
+    settings.skip("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 
 
 def _experts(tree: config.DecoderOnly) -> config.MixtureOfExperts | None:

@@ -11,19 +11,10 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.canonical import stack_of
-from sublayer.hub.families.heads import (
-    norm_rules,
-    prefix_of,
-    read_labels,
-    read_problem,
-    read_task,
-    task_of,
-    transform_rules,
-    write_labels,
-)
+from sublayer.hub.families.heads import encoder_family, norm_rules, read_labels, read_problem, transform_rules
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.families.rope import read_rotary
-from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine, prefixed, same
 
 DEFAULTS: Mapping[str, Any] = {
@@ -55,20 +46,10 @@ POOLING: Mapping[str, config.Pooling] = {"cls": "class", "mean": "mean"}
 # --- config ------------------------------------------------------------------------------------------------------
 
 
-def _read(values: Mapping[str, Any]) -> Tree:
-    settings = Settings(values, "modernbert", DEFAULTS)
-    task = read_task(settings, "ModernBert")
-    for key in (
-        "deterministic_flash_attn",
-        "layer_norm_eps",
-        "position_embedding_type",
-        "reference_compile",
-        "repad_logits_with_grad",
-        "sparse_prediction",
-        "sparse_pred_ignore_index",
-        "cls_token_id",
-    ):
-        settings.skip(key)  # how it is computed or trained, and what the code does not read
+def _read(settings: Settings, task: str) -> config.EncoderOnly:
+    # How it is computed or trained, and what the code does not read.
+    settings.skip("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad", "layer_norm_eps")
+    settings.skip("sparse_prediction", "sparse_pred_ignore_index", "position_embedding_type", "cls_token_id")
     layers = settings.need("num_hidden_layers")
     kinds = _read_kinds(settings, layers)
     slow, fast = _read_rotary(settings, GLOBAL, 160_000.0), _read_rotary(settings, LOCAL, 10_000.0)
@@ -99,7 +80,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
         )
         for layer, kind in enumerate(kinds)
     ]
-    tree = config.EncoderOnly(
+    return config.EncoderOnly(
         dim=settings.need("hidden_size"),
         vocab_size=settings.need("vocab_size"),
         max_length=settings.need("max_position_embeddings"),
@@ -107,8 +88,6 @@ def _read(values: Mapping[str, Any]) -> Tree:
         encoder=stack_of(blocks, slow),
         head=_read_head(settings, task, norm),
     )
-    settings.finish()
-    return tree
 
 
 def _read_kinds(settings: Settings, layers: int) -> Sequence[str]:
@@ -160,9 +139,7 @@ def _read_head(settings: Settings, task: str, norm: config.LayerNorm) -> config.
             return config.NoHead()
 
 
-def _write(tree: Tree) -> dict[str, Any] | None:
-    if not isinstance(tree, config.EncoderOnly):
-        return None
+def _write(tree: config.EncoderOnly) -> dict[str, Any] | None:
     blocks, slow = tree.encoder.blocks, tree.encoder.position
     part, norm, attention = blocks[0].feed_forward, blocks[0].norm, blocks[0].attention
     local = next((block for block in blocks if block.attention.window is not None), None)
@@ -172,8 +149,6 @@ def _write(tree: Tree) -> dict[str, Any] | None:
         return None
     window = 1 if local is None or local.attention.window is None else local.attention.window
     return {
-        "architectures": ["ModernBert" + task_of(tree.head)],
-        "model_type": "modernbert",
         "vocab_size": tree.vocab_size,
         "hidden_size": tree.dim,
         "intermediate_size": part.hidden,
@@ -201,9 +176,9 @@ def _write(tree: Tree) -> dict[str, Any] | None:
 
 
 def _write_head(head: config.Head) -> dict[str, Any]:
-    found = write_labels(head)
+    found: dict[str, Any] = {}
     if isinstance(head, config.MaskedLanguage):
-        found |= {"tie_word_embeddings": head.tied, "decoder_bias": head.output_bias}
+        found = {"tie_word_embeddings": head.tied, "decoder_bias": head.output_bias}
     if isinstance(head, config.Classification):
         found |= {"classifier_pooling": "mean" if head.pooling == "mean" else "cls"}
     if isinstance(head, config.MaskedLanguage | config.Classification | config.Tagging):
@@ -215,8 +190,7 @@ def _write_head(head: config.Head) -> dict[str, Any]:
 # --- tensors -----------------------------------------------------------------------------------------------------
 
 
-def _rules(tree: Tree) -> list[Rule]:
-    assert isinstance(tree, config.EncoderOnly)
+def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     assert tree.embedding.norm is not None
     encoder = [
         same("embedding.tokens.weight", "embeddings.tok_embeddings.weight"),
@@ -225,7 +199,7 @@ def _rules(tree: Tree) -> list[Rule]:
     ]
     for index, block in enumerate(tree.encoder.blocks):
         encoder += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block))
-    found = prefixed("encoder.", prefix_of(tree, "model"), encoder)
+    found = prefixed("encoder.", prefix, encoder)
     if not isinstance(tree.head, config.NoHead | config.SentenceEmbedding):
         found += transform_rules(tree.head, "head.dense", "head.norm")
     match tree.head:
@@ -254,18 +228,19 @@ def _layer_rules(block: config.Block) -> list[Rule]:
     return found
 
 
-def _ties(tree: Tree) -> dict[str, str]:
-    assert isinstance(tree, config.EncoderOnly)
+def _ties(tree: config.EncoderOnly, _: str) -> dict[str, str]:
     tied = isinstance(tree.head, config.MaskedLanguage) and tree.head.tied
     return {"decoder.weight": "model.embeddings.tok_embeddings.weight"} if tied else {}
 
 
-MODERNBERT = Family(
-    name="modernbert",
-    read=_read,
-    write=_write,
-    rules=_rules,
+MODERNBERT = encoder_family(
+    "modernbert",
+    "ModernBert",
+    "model",
+    DEFAULTS,
+    _read,
+    _write,
+    _rules,
     ties=_ties,
     masked=("ModernBertForMaskedLM", "decoder.bias"),
-    older=((r"^model\.", ""),),
 )

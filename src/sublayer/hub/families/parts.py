@@ -9,7 +9,7 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.canonical import stack_of
 from sublayer.hub.families.heads import norm_rules
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.rules import Rule, affine, prefixed, same
 
 ACTIVATIONS: Mapping[str, config.Activation] = {
@@ -28,21 +28,6 @@ ACTIVATION_NAMES: Mapping[config.Activation, str] = {
     "silu": "silu",
     "tanh": "tanh",
 }
-
-
-def causal_settings(values: Mapping[str, Any], name: str, architecture: str, defaults: Mapping[str, Any]) -> Settings:
-    """The config of a causal language model; one with another head is refused by name.
-
-    Args:
-        architecture: the class that stands in `architectures`; a config without any is taken for it.
-    """
-    settings = Settings(values, name, defaults)
-    for found in settings.get("architectures", ()):
-        if found != architecture:
-            raise settings.refusal("architectures", f"supported: {architecture}", found)
-    settings.only("is_encoder_decoder", False)
-    settings.only("add_cross_attention", False)
-    return settings
 
 
 def decoder_only(
@@ -123,17 +108,22 @@ LayerRules = Callable[[config.Block, int], Sequence[Rule]]
 
 @dataclass(frozen=True)
 class Names:
-    """What a decoder's tensors are called that stand beside its layers, and what stands before a layer's number."""
+    """What a decoder's tensors are called that stand beside its layers, and what stands before a layer's number.
+
+    position: the table of positions, where there is one.
+    """
 
     embedding: str
     norm: str
     output: str
     layers: str
+    position: str = ""
 
     def rules(self, tree: Tree, layer: LayerRules) -> list[Rule]:
-        """All tensors but those of positions."""
         assert isinstance(tree, config.DecoderOnly)
         found = [same("decoder.embedding.tokens.weight", f"{self.embedding}.weight")]
+        if self.position:
+            found.append(same("decoder.position.weight", f"{self.position}.weight"))
         found += norm_rules("decoder.norm", self.norm, tree.decoder.block.norm)
         if not tree.tied:
             found += affine("output", self.output, bias=tree.output_bias)
@@ -145,6 +135,44 @@ class Names:
         """A checkpoint may hold the projection even where it is the embedding."""
         assert isinstance(tree, config.DecoderOnly)
         return {f"{self.output}.weight": f"{self.embedding}.weight"} if tree.tied else {}
+
+
+def decoder_family(
+    name: str,
+    architecture: str,
+    defaults: Mapping[str, Any],
+    read: Callable[[Settings], Tree],
+    write: Callable[[config.DecoderOnly], dict[str, Any] | None],
+    names: Names,
+    layer: LayerRules,
+    **more: Any,
+) -> Family:
+    """A family of language models; one with another head is refused by name.
+
+    Args:
+        name: `model_type`. architecture: the class that stands in `architectures`; a config without any is taken for
+            it. defaults: what its config has where a key is missing.
+        read: the settings -> the tree. write: the tree -> the settings but for the class, the vocabulary and whether
+            the projection is tied; None where there are no words for it.
+        names, layer: of the tensors beside the layers, and of those in a layer. more: as in `Family`.
+    """
+
+    def read_tree(values: Mapping[str, Any]) -> Tree:
+        settings = Settings(values, name, defaults)
+        for found in settings.get("architectures", ()):
+            if found != architecture:
+                raise settings.refusal("architectures", f"supported: {architecture}", found)
+        settings.only("is_encoder_decoder", False)
+        settings.only("add_cross_attention", False)
+        return read(settings)
+
+    def write_tree(tree: Tree) -> dict[str, Any] | None:
+        if not isinstance(tree, config.DecoderOnly) or (found := write(tree)) is None:
+            return None
+        said = {"architectures": [architecture], "model_type": name, "vocab_size": tree.vocab_size}
+        return {**said, "tie_word_embeddings": tree.tied, **found}
+
+    return Family(name, read_tree, write_tree, lambda tree: names.rules(tree, layer), names.ties, **more)
 
 
 def fused_heads(attention: config.Attention, dim: int) -> list[int]:

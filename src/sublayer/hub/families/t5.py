@@ -40,8 +40,8 @@ def _read(values: Mapping[str, Any]) -> Tree:
             raise settings.refusal("architectures", "supported: T5ForConditionalGeneration", found)
     settings.only("is_encoder_decoder", True)
     settings.only("is_decoder", False)
-    for key in ("classifier_dropout", "dense_act_fn", "is_gated_act"):
-        settings.skip(key)  # of another head; what follows from feed_forward_proj
+    # Of another head; what follows from feed_forward_proj.
+    settings.skip("classifier_dropout", "dense_act_fn", "is_gated_act")
     dim, layers = settings.need("d_model"), settings.need("num_layers")
     # Whether the output is scaled has a key of its own since transformers 5; before, it was scaled where it was tied.
     tied = settings.get("tie_word_embeddings", True)
