@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATIONS, Names, decoder_family, decoder_only
+from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES, Names, decoder_family, decoder_only
 from sublayer.hub.family import Settings, Tree
 from sublayer.hub.rules import Rule, affine, same, transposed
 
@@ -20,7 +20,6 @@ DEFAULTS = {
     "embd_pdrop": 0.1,
     "attn_pdrop": 0.1,
 }
-ACTIVATION_NAMES = {**{ours: theirs for theirs, ours in ACTIVATIONS.items()}, "gelu_tanh": "gelu_new", "silu": "silu"}
 
 
 def _read(settings: Settings) -> Tree:
@@ -63,7 +62,7 @@ def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
         "n_layer": tree.decoder.layers,
         "n_head": block.attention.heads,
         "n_inner": part.hidden,
-        "activation_function": ACTIVATION_NAMES[part.activation],
+        "activation_function": OLD_ACTIVATION_NAMES[part.activation],
         "layer_norm_epsilon": norm.eps,
         "scale_attn_weights": block.attention.scale is None,
         "attn_pdrop": block.attention.dropout,

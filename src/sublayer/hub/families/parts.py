@@ -28,6 +28,8 @@ ACTIVATION_NAMES: Mapping[config.Activation, str] = {
     "silu": "silu",
     "tanh": "tanh",
 }
+OLD_ACTIVATION_NAMES: Mapping[config.Activation, str] = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
+"""As the libraries of GPT-2 and T5 spell them."""
 
 
 def decoder_only(

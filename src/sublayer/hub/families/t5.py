@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATIONS
+from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
 
@@ -90,22 +90,13 @@ def _read_feed_forward(settings: Settings, dropout: float) -> config.FeedForward
     return config.PositionWise(hidden=hidden, activation=ACTIVATIONS[name], bias=False, dropout=dropout)
 
 
-FEED_FORWARD_NAMES: Mapping[config.Activation, str] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_new",
-    "silu": "silu",
-    "tanh": "tanh",
-}
-
-
 def _write(tree: Tree) -> dict[str, Any] | None:
     if not isinstance(tree, config.EncoderDecoder):
         return None
     block, position = tree.encoder.blocks[0], tree.encoder.position
     part, attention = block.feed_forward, block.attention
     bias = position if isinstance(position, config.RelativeBias) else config.RelativeBias()
-    name = FEED_FORWARD_NAMES[part.activation]
+    name = OLD_ACTIVATION_NAMES[part.activation]
     if isinstance(part, config.Gated):
         name = "gated-gelu" if part.activation == "gelu_tanh" else f"gated-{name}"
     return {
