@@ -78,12 +78,14 @@ class Inputs:
     """What a run reads and writes besides its tokens.
 
     cache: keys and values of the tokens before, to which those of the new ones are added, [layers, 2, R, G, C, d];
+    cache_rows: in which row of the cache each of a row's positions stands, [R, C] int32; unset: all in its own.
     held: how many positions it holds. padding: how many of them are padding in each row, [R]. lengths: real tokens of
     each row, [R], where there is no cache. memory: keys, then values, of the source of each layer, [B, G, S, d];
     source_lengths: [B].
     """
 
     cache: Tensor | None = None
+    cache_rows: Tensor | None = None
     held: int = 0
     padding: Tensor | None = None
     lengths: Tensor | None = None
@@ -166,6 +168,7 @@ class Engine:
             held=inputs.held,
             capacity=0 if cache is None else cache.shape[4],
             cache=_pointer(cache),
+            cache_rows=_pointer(inputs.cache_rows),
             padding=_pointer(inputs.padding),
             lengths=_pointer(inputs.lengths),
             sources=memory[0].shape[0] if memory else 0,
