@@ -58,17 +58,32 @@ def append(cache: KeyValueCache, lists: Lists, count: int, generator: torch.Gene
     cache.advance(count)
 
 
+def append_by_table(cache: KeyValueCache, lists: Lists, count: int, generator: torch.Generator) -> None:
+    """As the engine appends: to a row's own places, reading through a table of rows."""
+    table = cache.use_rows(count).long()
+    stop, heads = cache.length + count, torch.arange(HEADS)[:, None]
+    for layer in range(LAYERS):
+        key, value = (torch.randn(table.shape[0], HEADS, count, WIDTH, generator=generator) for _ in range(2))
+        cache.buffer[layer, :, :, :, cache.length : stop] = torch.stack([key, value])
+        lists.append(layer, key, value)
+        held = cache.buffer[layer][:, table[:, None, :stop], heads, torch.arange(stop)]
+        expected = lists.held[layer]
+        for part in range(2):
+            assert torch.equal(held[part], torch.stack([torch.stack([at[part] for at in row], 1) for row in expected]))
+    cache.advance(count)
+
+
 @given(st.data())
 def test_any_sequence_of_operations(data: st.DataObject) -> None:
     rows, capacity = data.draw(st.integers(1, 4), "rows"), data.draw(st.integers(1, 8), "capacity")
     generator = torch.Generator().manual_seed(0)
     cache, lists = make(rows, capacity), Lists(rows)
     for _ in range(data.draw(st.integers(1, 12), "operations")):
-        operation = data.draw(st.sampled_from(["append", "append", "reorder", "truncate"]))
-        if operation == "append":
+        operation = data.draw(st.sampled_from(["append", "append", "append by table", "reorder", "truncate"]))
+        if operation.startswith("append"):
             count = data.draw(st.integers(1, 3))
             if cache.length + count <= capacity:
-                append(cache, lists, count, generator)
+                (append if operation == "append" else append_by_table)(cache, lists, count, generator)
             else:
                 with pytest.raises(InputError, match=f"holds {capacity} positions; {cache.length} are taken"):
                     cache.require_room(count)

@@ -2,6 +2,7 @@
 
 One buffer for all layers, allocated once: appending copies one position, `reorder` is one gather (beam search),
 `truncate` is a number (speculation). Nothing grows by concatenation. Rows that are joined end at the same position.
+Whoever can read through a table of rows (the engine) asks for one, and then `reorder` moves nothing but the table.
 
 A cache of fixed shapes shows all of its capacity at every step, and says by a tensor where the next position goes: so a
 step can be compiled or captured once (as in gpt-fast). Any other shows what it holds, of which there is less to read.
@@ -23,6 +24,7 @@ from sublayer.errors import InputError
 class KeyValueCache:
     """Keys and values of the positions seen so far, of every layer.
 
+    rows: in which row of the buffer each position of a row stands, [B, C] int32; None where all stand in their own.
     buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. position: the same as
     a tensor, int64 [], in a cache of fixed shapes; None in any other.
     """
@@ -45,6 +47,7 @@ class KeyValueCache:
         self.buffer = (torch.zeros if fixed else torch.empty)(*shape, dtype=dtype, device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device) if fixed else None
         self.length = 0
+        self.rows: Tensor | None = None
 
     @property
     def capacity(self) -> int:
@@ -75,6 +78,11 @@ class KeyValueCache:
 
         Shape: rows [B'], integer.
         """
+        if self.rows is not None:
+            if rows.shape[0] == self.buffer.shape[2]:
+                self.rows = self.rows[rows]
+                return
+            self.settle()
         held = self.buffer[:, :, :, :, : self.length]
         if rows.shape[0] == self.buffer.shape[2]:
             # Of beams the best often goes on in its own row: only what changes is copied.
@@ -88,8 +96,28 @@ class KeyValueCache:
             other[:, :, :, :, : self.length] = held.index_select(2, rows)
             self.buffer = other
 
+    def use_rows(self, count: int) -> Tensor:
+        """Go on with a table of rows, in which the next `count` positions stand in their own, and return it."""
+        own = torch.arange(self.buffer.shape[2], dtype=torch.int32, device=self.buffer.device).unsqueeze(1)
+        if self.rows is None:
+            self.rows = own.repeat(1, self.capacity)
+        else:
+            self.rows[:, self.length : self.length + count] = own
+        return self.rows
+
+    def settle(self) -> None:
+        """Move what stands in other rows to its own, and go on without a table."""
+        if self.rows is None:
+            return
+        heads = torch.arange(self.buffer.shape[3], device=self.buffer.device).unsqueeze(1)
+        places = torch.arange(self.length, device=self.buffer.device)
+        held = self.buffer[:, :, self.rows[:, None, : self.length].long(), heads, places]
+        self.buffer[:, :, :, :, : self.length] = held
+        self.rows = None
+
     def fork(self, length: int, capacity: int) -> KeyValueCache:
         """Another cache that holds the first `length` positions of this one, with so large a capacity."""
+        self.settle()
         other = copy(self)
         other.buffer = self._like(self.buffer.shape[2], capacity)
         other.buffer[:, :, :, :, :length] = self.buffer[:, :, :, :, :length]
@@ -105,6 +133,8 @@ class KeyValueCache:
         Returns:
             by how many positions one's own rows, and the other's, were moved.
         """
+        self.settle()
+        other.settle()
         length = max(self.length, other.length)
         room = max(self.capacity - self.length, other.capacity - other.length)
         own = self.buffer.shape[2]
@@ -124,6 +154,8 @@ class KeyValueCache:
         Returns:
             by how many positions it was moved to the right.
         """
+        self.settle()
+        other.settle()
         moved = self.length - other.length
         for own, new in zip(self.buffer.unbind(0), other.buffer.unbind(0), strict=True):
             own[:, rows, :, moved : self.length] = new[:, :, :, : other.length]
@@ -131,6 +163,7 @@ class KeyValueCache:
 
     def drop(self, count: int) -> None:
         """Forget the first `count` positions of all rows, and move the others there."""
+        self.settle()
         held = self.buffer[:, :, :, :, count : self.length].clone()
         self._move_to(self.length - count)
         self.buffer[:, :, :, :, : self.length] = held
@@ -167,6 +200,7 @@ class LayerCache:
         """
         if self.cache.position is not None:
             return self._append_at(self.cache.position, key, value)
+        self.cache.settle()
         start, stop = self.cache.length, self.cache.length + key.shape[2]
         # Written to the buffer itself: views that were taken before may not be, where gradients are recorded.
         buffer = self.cache.buffer

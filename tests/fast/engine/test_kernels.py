@@ -509,6 +509,33 @@ def test_attention_of_a_row_does_not_depend_on_what_else_is_computed(isa: str, f
 
 
 @every_isa
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("fresh", [1, 9])
+def test_attention_by_a_table_of_rows_is_that_of_a_cache_in_order(
+    isa: str, shape: tuple[int, int, int], fresh: int
+) -> None:
+    (heads, groups, head), rows, held = shape, 5, 37
+    x, padding = random(rows, fresh, (heads + 2 * groups) * head), torch.tensor([0, 3, 0, 20, 0])
+    cache = random(1, 2, rows, groups, held + fresh + 2, head, seed=1)
+    table = torch.randint(rows, (rows, held + fresh + 2), dtype=torch.int32)
+    table[:, held:] = torch.arange(rows)[:, None]
+    where = table[:, None].expand(rows, groups, -1).long()
+    ordered = cache[:, :, where, torch.arange(groups)[:, None], torch.arange(held + fresh + 2)].contiguous()
+
+    def found(cache: Tensor, **call: Tensor) -> Tensor:
+        return run(
+            isa, "attend", x, torch.zeros(rows, fresh, heads * head), flags=("CACHED",), heads=heads, groups=groups,
+            head=head, a=0.6,
+            call={"held": held, "capacity": held + fresh + 2, "cache": cache, "padding": padding, **call},
+        )  # fmt: skip
+
+    before = cache.clone()
+    assert found(cache, cache_rows=table).equal(found(ordered))
+    assert cache[..., :held, :].equal(before[..., :held, :])
+    assert cache[..., held : held + fresh, :].equal(ordered[..., held : held + fresh, :])
+
+
+@every_isa
 def test_sources_are_stored_as_cross_attention_reads_them(isa: str) -> None:
     x, memory = random(3, 7, 2 + 2 * 3 * 20), [torch.full((3, 3, 7, 20), math.nan) for _ in range(4)]
     left = run(isa, "store", x, column=2, groups=3, head=20, layer=1, call={"memory": memory})

@@ -150,9 +150,12 @@ class _Programs(Programs):
             # Whoever made this state has other ways to keep a source.
             state.memory = [(key.contiguous(), value.contiguous()) for key, value in state.memory]
         held = state.cache.length
+        # Beams change places at every step: their table moves, not what they have kept.
+        rows = state.cache.use_rows(new) if state.num_beams > 1 else None
         state.cache.advance(new)
         return Inputs(
             cache=state.cache.buffer,
+            cache_rows=rows,
             held=held,
             padding=state.padding,
             memory=[part for pair in state.memory for part in pair],

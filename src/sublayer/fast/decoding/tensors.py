@@ -17,12 +17,14 @@ class Inputs:
     """What a run reads and writes besides its tokens.
 
     cache: keys and values of the tokens before, to which those of the new ones are added, [layers, 2, R, G, C, d];
+    cache_rows: in which row of the cache each of a row's positions stands, [R, C] int32; unset: all in its own.
     held: how many positions it holds. padding: how many of them are padding in each row, [R]. lengths: real tokens of
     each row, [R], where there is no cache. memory: keys, then values, of the source of each layer, [B, G, S, d];
     source_lengths: [B].
     """
 
     cache: Tensor | None = None
+    cache_rows: Tensor | None = None
     held: int = 0
     padding: Tensor | None = None
     lengths: Tensor | None = None
@@ -63,6 +65,7 @@ def _call(engine: Engine, tokens: Tensor, until: str | None, inputs: Inputs, **r
     pointers = addresses_of([part.data_ptr() for part in memory])
     given = Addresses(
         cache=_pointer(cache),
+        cache_rows=_pointer(inputs.cache_rows),
         capacity=0 if cache is None else cache.shape[4],
         held=inputs.held,
         padding=_pointer(inputs.padding),

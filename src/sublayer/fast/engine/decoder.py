@@ -24,29 +24,31 @@ Integers = NDArray[np.int64]
 class EngineState:
     """What is remembered between two steps; see `DecoderState`.
 
-    cache: [layers, 2, B * num_beams, G, C, d]. memory: keys, then values, of each layer's source, [B, G, S, d].
-    lengths: of the sources, [B]; None where all are as long as the longest.
+    cache: [layers, 2, B * num_beams, G, C, d]. rows: in which row of the cache each position of a row stands, [R, C];
+    None where sentences have one row, and all stand in their own. memory: keys, then values, of each layer's source,
+    [B, G, S, d]. lengths: of the sources, [B]; None where all are as long as the longest.
     """
 
     def __init__(self, cache: Floats, memory: list[Floats], lengths: Integers | None, num_beams: int) -> None:
         self.cache, self.memory, self.lengths, self.num_beams = cache, memory, lengths, num_beams
         self.length = 0
+        self.rows = np.zeros((cache.shape[2], cache.shape[4]), np.int32) if num_beams > 1 else None
         self._look()
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence."""
-        # Of beams the best often goes on in its own row: only what changes is copied.
-        changed = [row for row, taken in enumerate(rows) if row != taken]
-        taken = [rows[row] for row in changed]
-        for layer in self.cache:
-            held = layer[:, :, :, : self.length]
-            held[:, changed] = held[:, taken]
+        assert self.rows is not None
+        self.rows = np.take(self.rows, rows, axis=0)
+        self._look()
 
     def keep(self, sentences: Sequence[int]) -> None:
         """Go on with these sentences only."""
         rows = [sentence * self.num_beams + each for sentence in sentences for each in range(self.num_beams)]
         # `take` lays out what it takes side by side, which an index in brackets need not.
         self.cache = np.take(self.cache, rows, axis=2)
+        if self.rows is not None:
+            moved = np.array(rows, np.int32) - np.arange(len(rows), dtype=np.int32)
+            self.rows = np.take(self.rows, rows, axis=0) - moved[:, None]
         self.memory = [np.take(part, sentences, axis=0) for part in self.memory]
         self.lengths = None if self.lengths is None else np.take(self.lengths, sentences)
         self._look()
@@ -54,6 +56,8 @@ class EngineState:
     @property
     def addresses(self) -> Addresses:
         """Where the next step reads and writes."""
+        if self.rows is not None:
+            self.rows[:, self.length] = np.arange(len(self.rows), dtype=np.int32)
         self._addresses.held = self.length
         return self._addresses
 
@@ -61,6 +65,7 @@ class EngineState:
         self._pointers = addresses_of([part.ctypes.data for part in self.memory])
         self._addresses = Addresses(
             cache=self.cache.ctypes.data,
+            cache_rows=None if self.rows is None else self.rows.ctypes.data,
             capacity=self.cache.shape[4],
             memory=ctypes.addressof(self._pointers),
             sources=self.memory[0].shape[0],

@@ -30,11 +30,13 @@ from sublayer.fast.engine.library import (
 class Addresses:
     """What a run reads and writes besides its tokens, as fields of `Call` (`cpp/engine.h`).
 
-    cache: [layers, 2, R, G, capacity, d], which holds `held` positions. padding: [R]. lengths: [R]. memory: an array of
-    addresses: keys, then values, of each layer, [sources, G, source_length, d]. source_lengths: [sources].
+    cache: [layers, 2, R, G, capacity, d], which holds `held` positions. cache_rows: [R, capacity]. padding: [R].
+    lengths: [R]. memory: an array of addresses: keys, then values, of each layer, [sources, G, source_length, d].
+    source_lengths: [sources].
     """
 
     cache: int | None = None
+    cache_rows: int | None = None
     capacity: int = 0
     held: int = 0
     padding: int | None = None
@@ -114,6 +116,7 @@ class Engine:
             held=given.held,
             capacity=given.capacity,
             cache=given.cache,
+            cache_rows=given.cache_rows,
             padding=given.padding,
             lengths=given.lengths,
             sources=given.sources,

@@ -64,6 +64,7 @@ class CCall(Structure):
         ("held", c_int64),
         ("capacity", c_int64),
         ("cache", c_void_p),
+        ("cache_rows", c_void_p),
         ("padding", c_void_p),
         ("lengths", c_void_p),
         ("sources", c_int64),

@@ -23,6 +23,8 @@ inline void sums_of_four(const Floats* of, float* to) {
 #endif
 }
 
+inline int64_t place_of(const Queries* q, int64_t key) { return key * q->step + (q->rows ? q->rows[key] * q->row_step : 0); }
+
 // Scores of few queries: products along the width of a head, four keys at once. `queries` [QUERIES, padded]: zeros behind
 // the head's width, as is what is read of a key there.
 template <int QUERIES>
@@ -30,7 +32,7 @@ inline void few_scores(const Queries* q, const float* queries, int64_t padded, f
     for (int64_t key = 0; key < q->keys; key += 4) {
         const float* keys[4];
         // Behind the last key stands nothing that may be read; its own score is written over what is left of the four.
-        for (int i = 0; i < 4; i++) keys[i] = q->key + (key + i < q->keys ? key + i : q->keys - 1) * q->step;
+        for (int i = 0; i < 4; i++) keys[i] = q->key + place_of(q, key + i < q->keys ? key + i : q->keys - 1);
         Floats found[QUERIES][4] = {};
         int64_t k = 0;
         for (; k + LANES <= q->head; k += LANES)
@@ -52,7 +54,7 @@ inline void many_scores(const Queries* q, const float* queries, int64_t padded, 
                         float* panel) {
     for (int64_t key = 0; key < q->keys; key += PANEL) {
         for (int64_t lane = 0; lane < PANEL; lane++) {
-            const float* const from = q->key + (key + lane) * q->step;
+            const float* const from = q->key + (key + lane < q->keys ? place_of(q, key + lane) : 0);
             for (int64_t k = 0; k < q->head; k++) panel[k * PANEL + lane] = key + lane < q->keys ? from[k] : 0.0f;
         }
         for (int64_t row = 0; row < q->count; row++) memset(scores + row * scores_step + key, 0, 4 * PANEL);
@@ -121,11 +123,12 @@ inline void attend(const Queries* q, float* scratch) {
         inverse[i] = total == 0 ? 0.0f : 1.0f / total;
     }
     FloatTiles tiles = {scores, padded, q->value, PANEL, q->step, mixed, padded_head};
-    if (q->head % PANEL) {
-        // A vector would read behind the value's end.
+    if (q->head % PANEL || q->rows) {
+        // A vector would read behind the value's end; or values do not stand at one distance.
         for (int64_t key = 0; key < q->keys; key++) {
-            memset(panel + key * padded_head, 0, 4 * (size_t)padded_head);
-            memcpy(panel + key * padded_head, q->value + key * q->step, 4 * (size_t)q->head);
+            float* const to = panel + key * padded_head;
+            store(to + padded_head - LANES, Floats{});
+            map(q->head, q->value + place_of(q, key), to, [](Floats x) { return x; });
         }
         tiles.weights = panel;
         tiles.row_step = padded_head;

@@ -239,6 +239,7 @@ void attend_some(const Engine* engine, const Op* op, const Call* call, int64_t r
     const int64_t source = op->code == CROSS ? row / (call->rows / call->sources) : 0;
     const float* const table = op->code == ATTEND ? op->table : NULL;
     Queries q;
+    q.rows = NULL, q.row_step = 0;
     q.head = size, q.scale = op->a, q.cap = op->cap, q.count = count, q.many = fresh * sharing >= MANY;
     int64_t begin = INT64_MAX, end = 0;
     int64_t turn = query % sharing, token = query / sharing % fresh;
@@ -270,7 +271,10 @@ void attend_some(const Engine* engine, const Op* op, const Call* call, int64_t r
         const int64_t at = (source * op->groups + group) * call->source_length * size;
         q.key = call->memory[2 * op->layer] + at, q.value = call->memory[2 * op->layer + 1] + at, q.step = size;
     } else if (op->flags & CACHED) {
-        q.key = cache_of(op, call, 0, row, group), q.value = cache_of(op, call, 1, row, group), q.step = size;
+        const int64_t from = call->cache_rows ? 0 : row;
+        q.key = cache_of(op, call, 0, from, group), q.value = cache_of(op, call, 1, from, group), q.step = size;
+        if (call->cache_rows) q.rows = call->cache_rows + row * call->capacity + begin;
+        q.row_step = op->groups * call->capacity * size;
     } else {
         q.key = row_of(engine, op->in, row * fresh, op->column + (op->heads + group) * size);
         q.value = q.key + op->groups * size, q.step = step_of(engine, op->in);
@@ -394,7 +398,7 @@ bool prepare(Engine* engine, const Call* call) {
 
 int64_t attend_scratch(int64_t queries, int64_t keys, int64_t head) {
     const int64_t padded = round_up(keys, PANEL), padded_head = round_up(head, PANEL);
-    return queries * (2 * padded_head + padded) + larger_of(padded_head * PANEL, head % PANEL ? keys * padded_head : 0);
+    return queries * (2 * padded_head + padded) + padded_head * larger_of(PANEL, keys);
 }
 
 Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* matrices, const int64_t* widths,

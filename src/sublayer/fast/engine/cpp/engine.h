@@ -82,6 +82,8 @@ typedef struct {
     int64_t rows, fresh;            // R, n
     int64_t held, capacity;         // positions in the cache, C
     float* cache;                   // [layers, 2, R, G, C, d]
+    const int32_t* cache_rows;      // [R, C]: in which row of the cache each of a row's positions stands; or none, where
+                                    // all are in its own. New ones go to its own
     const int64_t* padding;         // [R]: how many of the first positions of the row's cache are padding, or none. A
                                     // token's position is its place in the row less the padding, and 0 at the least
     const int64_t* lengths;         // [R]: without a cache, how many of the n are real; or none for all

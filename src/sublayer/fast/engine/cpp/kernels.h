@@ -50,6 +50,8 @@ struct Queries {
     int64_t head, keys;  // width of a head; keys that any of them sees
     const float *key, *value;
     int64_t step;  // from one key or value to the next
+    const int32_t* rows;  // [keys]: each key and value stands so many times `row_step` further; or none
+    int64_t row_step;
     bool many;     // whether to prepare the keys for many queries. Sums then run in another order
     float scale, cap;
     int64_t count;
