@@ -22,7 +22,7 @@ from sublayer.fast.decoding.guard import Guard
 from sublayer.fast.decoding.tensors import Inputs, best, run
 from sublayer.fast.engine.engine import Engine
 from sublayer.fast.engine.library import Unavailable, say_once
-from sublayer.fast.engine.packing import Matrices, executable
+from sublayer.fast.engine.packing import Matrices, Packed, executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
@@ -57,18 +57,19 @@ class Runner:
     Args:
         weights: what the matrices are kept as; unset: in float32, like the model, so that it is all the same who
             steps. What is narrower is for the runner alone: a step that is left to the modules has the model's own.
+        packed: told each matrix once there is a copy of it, the first time.
 
     Raises:
         InputError: `weights` were asked for, and this model cannot be decoded with by the engine.
     """
 
-    def __init__(self, model: Decodes, weights: config.Weights | None = None) -> None:
-        self.model = model
+    def __init__(self, model: Decodes, weights: config.Weights | None = None, packed: Packed | None = None) -> None:
+        self.model, self._packed = model, packed if weights is None else None
         self.weights: config.Weights | None = weights
         self._programs: _Programs | None = None
         if weights is not None:
             try:
-                self._programs = _Programs(model, weights)
+                self._programs = _Programs(model, weights, packed)
             except (NotLowered, Unavailable) as reason:
                 raise InputError(
                     f"weights = '{weights}' cannot be had here: {reason}",
@@ -79,8 +80,10 @@ class Runner:
         """Make what is not there or no longer right; whether steps are then computed here, or by the modules."""
         programs = self._programs
         if programs is None or programs.guard.training or not programs.guard.unchanged:
+            # Once: what is packed anew was written to, and whoever is told would take it for what was read.
+            told, self._packed = self._packed, None
             try:
-                self._programs = _Programs(self.model, "float32" if self.weights is None else self.weights)
+                self._programs = _Programs(self.model, self.weights or "float32", told)
             except NotLowered:
                 self._programs = None
             except Unavailable as reason:
@@ -140,12 +143,12 @@ class Runner:
 class _Programs:
     """The programs of one model, for as long as its `guard` says that they are right."""
 
-    def __init__(self, model: Decodes, weights: config.Weights) -> None:
+    def __init__(self, model: Decodes, weights: config.Weights, packed: Packed | None = None) -> None:
         if type(model) not in (EncoderDecoder, DecoderOnly):
             raise NotLowered(f"{type(model).__name__} is not lowered")
         assert isinstance(model, EncoderDecoder | DecoderOnly)
         self.model, self.decoder, self.guard = model, model.decoder, Guard.of(model)
-        self.matrices = Matrices(weights)
+        self.matrices = Matrices(weights, packed)
         self.make_engines()
 
     def make_engines(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,19 @@ from torch import Tensor
 from sublayer.fast.engine.executable import Executable, Mark, Matrix, bytes_of, packed
 from sublayer.fast.engine.program import Operation, Program, numbers, placed
 
+Packed = Callable[[Tensor], object]
+"""Told a matrix of which the engine has a copy of its own."""
+
 
 class Matrices:
     """The packed matrices of the programs of one model; one that several operations use is packed once.
 
     Args:
-        kept_as: the weight format of those that need not be precise.
+        kept_as: the weight format of those that need not be precise. told: of each when it is packed.
     """
 
-    def __init__(self, kept_as: str) -> None:
-        self.kept_as = kept_as
+    def __init__(self, kept_as: str, told: Packed | None = None) -> None:
+        self.kept_as, self._told = kept_as, told
         self._packed: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Matrix]] = {}
 
     @property
@@ -32,6 +35,8 @@ class Matrices:
         key = weight.data_ptr(), tuple(weight.shape), kept_as
         if key not in self._packed:
             self._packed[key] = weight, packed(numbers(weight).numpy(), kept_as)
+            if self._told is not None:
+                self._told(weight)
         return self._packed[key][1]
 
 
