@@ -250,11 +250,9 @@ def _read(
             model = build_model(tree)
         fill(model, tensors, ties, folder / WEIGHTS)
         if not allow_nonfinite:
-            refuse_nonfinite(nonfinite(tensors), str(folder / WEIGHTS))
-            # All of them have been looked at; few are needed at once.
-            give_back = Release(folder / WEIGHTS)
-            for tensor in tensors.values():
-                give_back(tensor)
+            # All are looked at, and few are needed at once.
+            wrong = nonfinite(tensors, Release(folder / WEIGHTS))
+            refuse_nonfinite(wrong, str(folder / WEIGHTS))
     else:
         below = (*above, folder.resolve())
         where = adapted.base_folder(folder)
