@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import small_run
 import sublayer
 from sublayer.errors import CheckpointError
 from sublayer.generation.translator import Translation, Translator
@@ -225,6 +226,12 @@ def test_a_folder_that_is_replaced_keeps_no_engine_of_the_old_model(path: Path) 
     found = folder.read(path)
     folder.write(path, found, folder.ModelCard("", ""))
     assert list(path.glob("engine*.bin")) == []
+
+
+def test_a_training_leaves_it_beside_the_model(tmp_path: Path) -> None:
+    outcome = small_run.sublayer("train", small_run.write(tmp_path, training={"steps": 2}), "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert belongs(tmp_path / "run" / "model")
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
