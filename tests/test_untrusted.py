@@ -152,7 +152,7 @@ def command(*arguments: str, prelude: str = "", **environment: str) -> subproces
 
 
 def test_what_nobody_thought_of_is_one_line_that_says_where_to_report_it() -> None:
-    fault = "def fault(*_): raise TypeError('a\\x1b[2J\\nb')\ncli.app = fault"
+    fault = "def fault(*_): raise TypeError('a\\x1b[2J\\nb')\ncli.app_of = lambda _: fault"
     done = command(prelude=fault)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [

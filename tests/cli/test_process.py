@@ -43,7 +43,11 @@ def test_nobody_reads_standard_output(text: str) -> None:
     """Whether it is noticed at a write or at the end."""
     reading, writing = os.pipe()
     os.close(reading)
-    script = "import sys, typer; from sublayer.cli import main; main.app = lambda: print(" + text + "); main.main()"
+    script = (
+        "import sys, typer; from sublayer.cli import main; main.app_of = lambda _: lambda: print("
+        + text
+        + "); main.main()"
+    )
     found = python(script, stdout=writing)
     os.close(writing)
     assert (found.returncode, found.stderr) == (141, b"")

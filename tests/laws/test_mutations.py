@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
 from sublayer.fast.engine.program import Buffer, Layer, Positions, Program
+from sublayer.generation.model_batch import ModelBatch
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
@@ -244,9 +246,13 @@ def shared_sources_in_the_wrong_order(patch: Patch) -> None:
 
 
 def beam_adds_logits(patch: Patch) -> None:
-    plain = beam._best_of_rows
-    patch.setattr(beam, "ranked", lambda *_: None)
-    patch.setattr(beam, "_best_of_rows", lambda logits, *rest: plain(logits * 1.01, *rest))
+    plain = ModelBatch.rank
+
+    def rank(self, tokens, count):  # type: ignore[no-untyped-def]
+        found = plain(self, tokens, count)
+        return found._replace(gained=found.gained * 1.01, own=found.own * 1.01)
+
+    patch.setattr(ModelBatch, "rank", rank)
 
 
 def beam_of_one_ends_late(patch: Patch) -> None:
@@ -267,11 +273,11 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
     plain = beam._continuations
     sizes: list[int] = []
 
-    def continuations(gained, own, token, scores, count):  # type: ignore[no-untyped-def]
+    def continuations(ranked, scores, count):  # type: ignore[no-untyped-def]
         if sizes and len(scores) < sizes[-1]:
-            scores = scores.roll(1, 0)
+            scores = np.roll(scores, 1, axis=0)
         sizes.append(len(scores))
-        return plain(gained, own, token, scores, count)
+        return plain(ranked, scores, count)
 
     patch.setattr(beam, "_continuations", continuations)
 

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sublayer.cli.attend import attend
-from sublayer.cli.chat import chat
-from sublayer.cli.check import check
-from sublayer.cli.classify import classify
-from sublayer.cli.compare import compare
-from sublayer.cli.data import app as data
-from sublayer.cli.describe import describe
-from sublayer.cli.embed import embed
-from sublayer.cli.evaluate import evaluate
-from sublayer.cli.export import export
-from sublayer.cli.fill import fill
-from sublayer.cli.generate import generate
-from sublayer.cli.heads import heads
-from sublayer.cli.inspect import inspect
-from sublayer.cli.lens import lens
-from sublayer.cli.merge import merge
 from sublayer.cli.process import run
-from sublayer.cli.pull import pull
-from sublayer.cli.schema import schema
-from sublayer.cli.serve import serve
-from sublayer.cli.tag import tag
 from sublayer.cli.terminal import log_to_terminal, one_line, say
-from sublayer.cli.train import train
-from sublayer.cli.translate import translate
 from sublayer.errors import SublayerError
 from sublayer.untrusted import first_line
 
-app = typer.Typer(
-    help="The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.add_typer(data, name="data")
 COMMANDS = (
-    train, translate, generate, chat, classify, tag, embed, fill, evaluate, attend, inspect, serve, heads, lens, describe,
-    check, compare, schema, pull, merge, export,
+    "train", "translate", "generate", "chat", "classify", "tag", "embed", "fill", "evaluate", "attend", "inspect",
+    "serve", "heads", "lens", "describe", "check", "compare", "schema", "pull", "merge", "export",
 )  # fmt: skip
+"""Each stands in a file of its name, as a function of its name."""
 
 
 def _version(asked: bool) -> None:
@@ -57,7 +30,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
@@ -66,8 +38,30 @@ def options(
     """The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside."""
 
 
-for command in COMMANDS:
-    app.command()(command)
+def app_of(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application. Of a command that is asked for by the first of the arguments only that one is imported; of any
+    other arguments, and of none, all are.
+    """
+    app = typer.Typer(
+        help="The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(options)
+    asked = [name for name in COMMANDS if name == next(iter(arguments), None)]
+    if not asked:
+        app.add_typer(import_module("sublayer.cli.data").app, name="data")
+    for name in asked or COMMANDS:
+        app.command()(getattr(import_module(f"sublayer.cli.{name}"), name))
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return app_of()
+    raise AttributeError(f"module 'sublayer.cli.main' has no attribute '{name}'")
 
 
 def main() -> None:
@@ -78,7 +72,7 @@ def main() -> None:
     """
     log_to_terminal()
     try:
-        run(app)
+        run(app_of(sys.argv[1:]))
     except SublayerError as error:
         _end(str(error), 2)
     except KeyboardInterrupt:

@@ -22,13 +22,13 @@ import torch
 
 from sublayer import config
 from sublayer.errors import CheckpointError, InputError, SublayerError
-from sublayer.fast.decoding import Backend, decoder_backend
+from sublayer.fast.decoding import Backend, Packed, decoder_backend
 from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import Adapted, put_on
 from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, WEIGHTS, find, read_description
-from sublayer.hub.tensors import read_tensors, write_tensors
+from sublayer.hub.tensors import Release, read_tensors, write_tensors
 from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
 from sublayer.models import (
     DecoderOnly,
@@ -115,6 +115,7 @@ def load(
     *,
     backend: Backend = "auto",
     weights: config.Weights | None = None,
+    packed: Packed | None = None,
 ) -> Loaded:
     """Load a model from a model folder or a run folder, ready to use.
 
@@ -125,16 +126,22 @@ def load(
         backend: what steps a decoder: "auto" (the fastest that there is), "modules", "fixed-shapes", or a function that
             makes a decoder backend of the model (`models/backend.py`).
         weights: weight format of the matrices, on a CPU; default: as stored.
+        packed: told each matrix that a decoder's engine has a copy of its own of.
 
     Raises:
         CheckpointError: as in `read`, or the model is an encoder without a head.
         InputError: `backend` or `weights` is given, and this model or machine does not support it.
     """
-    return ready(read(path, device), path, backend=backend, weights=weights)
+    return ready(read(path, device), path, backend=backend, weights=weights, packed=packed)
 
 
 def ready(
-    found: ModelBundle, path: str | Path, *, backend: Backend = "auto", weights: config.Weights | None = None
+    found: ModelBundle,
+    path: str | Path,
+    *,
+    backend: Backend = "auto",
+    weights: config.Weights | None = None,
+    packed: Packed | None = None,
 ) -> Loaded:
     """Wrap what was read from `path`, ready to use. Raises as `load`."""
     model, tokenizer = found.model, found.tokenizer
@@ -145,7 +152,7 @@ def ready(
             steps = None if backend == "auto" and weights is None else decoder_backend(model, backend, weights)
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where), backend=steps)
         case DecoderOnly() | RecurrentDecoderOnly():
-            steps = decoder_backend(model, backend, weights)
+            steps = decoder_backend(model, backend, weights, packed)
             return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), backend=steps)
         case EncoderOnly() if backend != "auto":
             raise InputError(
@@ -238,7 +245,9 @@ def _read(
             model = build_model(tree)
         fill(model, tensors, ties, folder / WEIGHTS)
         if not allow_nonfinite:
-            refuse_nonfinite(nonfinite(tensors), str(folder / WEIGHTS))
+            # All are looked at, and few are needed at once.
+            wrong = nonfinite(tensors, Release(folder / WEIGHTS))
+            refuse_nonfinite(wrong, str(folder / WEIGHTS))
     else:
         below = (*above, folder.resolve())
         where = adapted.base_folder(folder)

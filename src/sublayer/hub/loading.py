@@ -68,20 +68,28 @@ def load_to_use(path: str | Path, device: str | torch.device = "cpu", weights: c
     Raises:
         CheckpointError, InputError: as `load`.
     """
-    found = load(path, device, weights=weights)
-    let_go(found, find(Path(path)))
-    return found
+    found = _alone(Path(path), weights) if str(device) == "cpu" else None
+    if found is not None:
+        return found
+    from sublayer.hub import folder
+    from sublayer.hub.tensors import Release
+
+    loaded = folder.load(path, device, weights=weights, packed=Release(find(Path(path)) / WEIGHTS))
+    let_go(loaded, find(Path(path)))
+    return loaded
 
 
 def let_go(found: Loaded, folder: Path) -> None:
     """Give the memory of the modules' weights back, as `load_to_use`. They must be as this folder has them."""
     if isinstance(found, Translator) and found.is_deferred:
         return
-    from sublayer.hub.tensors import release
+    from sublayer.hub.tensors import Release
 
     model: Any = found.model
     if found.prepare():
-        release(folder / WEIGHTS, model.parameters())
+        give_back = Release(folder / WEIGHTS)
+        for weight in model.parameters():
+            give_back(weight)
 
 
 def load_translator(

@@ -7,7 +7,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,39 +34,49 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def release(path: Path, tensors: Iterable[Tensor]) -> int:
-    """Give back the memory of tensors that `read_tensors` has mapped from this file, and return how many bytes that is:
-    whoever reads them again reads them from the file.
-
-    They must not have been written to since they were read: that would be lost. Does nothing but on Linux, and nothing
-    to tensors that have memory of their own.
+class Release:
+    """Gives back the memory of tensors that `read_tensors` has mapped from a file: whoever reads them again reads them
+    from there. Does nothing but on Linux, nothing to tensors with memory of their own, and nothing where somebody has
+    written to one of them, which would be lost.
     """
-    if not sys.platform.startswith("linux"):
-        return 0
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    mapped, given = _mapped(path), 0
-    for tensor in tensors:
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mapped: list[tuple[int, int]] | None = None
+
+    def __call__(self, tensor: Tensor) -> int:
+        """Return how many bytes were given back."""
+        if self._mapped is None:
+            self._mapped = _unwritten(self._path)
         # Only pages that are all its own.
         begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        inside = any(first <= begin and end <= last for first, last in mapped)
-        if inside and begin < end and madvise(begin, end - begin, mmap.MADV_DONTNEED) == 0:
-            given += end - begin
-    return given
+        if begin >= end or not any(first <= begin and end <= last for first, last in self._mapped):
+            return 0
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        return end - begin if madvise(begin, end - begin, mmap.MADV_DONTNEED) == 0 else 0
 
 
-def _mapped(path: Path) -> list[tuple[int, int]]:
-    """Where in memory this file is mapped."""
+def _unwritten(path: Path) -> list[tuple[int, int]]:
+    """Where in memory this file is mapped, and as it is on the disk."""
     found: list[tuple[int, int]] = []
-    with suppress(OSError):
+    if not sys.platform.startswith("linux"):
+        return found
+    with suppress(OSError, ValueError):
         state = path.stat()
         device = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}"
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-            span, _, _, own_device, inode, *_ = line.split()
-            if (own_device, int(inode)) == (device, state.st_ino):
-                first, last = (int(each, 16) for each in span.split("-"))
-                found.append((first, last))
+        own = False
+        for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                own = (rest[2], int(rest[3])) == (device, state.st_ino)
+                if own:
+                    begin, end = (int(each, 16) for each in first.split("-"))
+                    found.append((begin, end))
+            elif own and first == "Private_Dirty:" and rest[0] != "0":
+                found.pop()
+                own = False
     return found
 
 

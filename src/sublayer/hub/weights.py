@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,14 +13,20 @@ from sublayer import config
 from sublayer.errors import CheckpointError
 
 
-def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the tensors that have a number that is not finite, each with how many."""
+def nonfinite(tensors: Mapping[str, Tensor], looked_at: Callable[[Tensor], object] | None = None) -> list[str]:
+    """Return the tensors that have a number that is not finite, each with how many.
+
+    Args:
+        looked_at: told each tensor after it was looked at.
+    """
     wrong: list[str] = []
     for name, tensor in tensors.items():
         # One pass without a copy; only where the sum is not finite each number is looked at.
         if tensor.is_floating_point() and not math.isfinite(_sum(tensor)):
             count = int((~torch.isfinite(tensor)).sum())
             wrong += [f"{name} ({count:,} of {tensor.numel():,})"] * (count > 0)
+        if looked_at is not None:
+            looked_at(tensor)
     return wrong
 
 

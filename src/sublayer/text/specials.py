@@ -12,6 +12,9 @@ from sublayer.text.vocabularies import MOST_TOKENS
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+"""Of a tokenizer trained here, the first ids."""
+
 # The names that the ecosystem's files give to the parts: a file's key, and our field.
 ROLES = {
     "pad_token": "pad",

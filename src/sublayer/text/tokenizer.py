@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sublayer import files
-from sublayer.config.tokenizer import TokenizerRecipe
 from sublayer.errors import CheckpointError, InputError
 from sublayer.text.forking import quiet_fork
 from sublayer.text.incremental_detokenizer import IncrementalDetokenizer
 from sublayer.text.quoting import Quoting, refuse_surrogates
-from sublayer.text.specials import ROLES, Specials, Template, put_around, template_of
-from sublayer.text.templates.process import TOGETHER
+from sublayer.text.specials import ROLES, SPECIALS, Specials, Template, put_around, template_of
 from sublayer.text.tokens import Tokens, by_words, joined
-from sublayer.text.training import SPECIALS, train_backend
 from sublayer.text.vocabularies import read_backend
 from sublayer.text.vocabulary import Vocabulary
 from sublayer.untrusted import read_object
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
+    from sublayer.config.tokenizer import TokenizerRecipe
     from sublayer.text.chat import ChatSource, ChatTemplate, Message, Rendered
 
 
@@ -94,6 +92,8 @@ class Tokenizer(Vocabulary):
         Raises:
             DataError: there is no text in `lines`.
         """
+        from sublayer.text.training import train_backend
+
         return cls(train_backend(lines, recipe, extra))
 
     @classmethod
@@ -364,6 +364,8 @@ class Tokenizer(Vocabulary):
             InputError: when the conversation at fault is reached: there is no chat template, it knows no tools, it
                 refuses the conversation, or it renders a turn in another way once more turns follow.
         """
+        from sublayer.text.templates.process import TOGETHER
+
         rendered = self.chat.render_answers_of(conversations, tools=tools)
         fault: InputError | None = None
         while fault is None:

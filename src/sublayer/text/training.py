@@ -19,11 +19,10 @@ from sublayer.errors import ConfigError, DataError
 from sublayer.text.normalization import normalizer, normalizers_of
 from sublayer.text.pieces import byte_level_alphabet
 from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
+from sublayer.text.specials import SPECIALS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
-
-SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 
 # A word keeps its leading space, its combining marks, and apostrophes inside it (don't, l'homme, п'ять). Letters,
 # digits and other signs never share a piece, so no piece can spell a special token such as "</s>" or "<0x41>".

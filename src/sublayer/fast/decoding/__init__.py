@@ -14,6 +14,7 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.fixed_shapes import FixedShapes
 from sublayer.fast.decoding.runner import Decodes, Runner
+from sublayer.fast.engine.packing import Packed
 from sublayer.models import DecoderOnly, EncoderDecoder
 from sublayer.models.backend import DecoderBackend
 
@@ -23,12 +24,12 @@ Backend: TypeAlias = "BackendName | Callable[[Any], DecoderBackend[Any]]"
 
 
 def decoder_backend(
-    model: Decodes, backend: Backend = "auto", weights: config.Weights | None = None
+    model: Decodes, backend: Backend = "auto", weights: config.Weights | None = None, packed: Packed | None = None
 ) -> DecoderBackend[Any]:
     """Return what steps `model`.
 
     Args:
-        weights: what the backend keeps the matrices as; unset: as the model has them.
+        weights: what the backend keeps the matrices as; unset: as the model has them. packed: as in `Runner`.
 
     Raises:
         InputError: there is no such backend for this model, or it cannot keep its matrices so.
@@ -42,7 +43,7 @@ def decoder_backend(
         return backend(model)
     match backend:
         case "auto":
-            return Runner(model, weights) if attends else cast("DecoderBackend[Any]", model)
+            return Runner(model, weights, packed) if attends else cast("DecoderBackend[Any]", model)
         case "modules":
             return cast("DecoderBackend[Any]", model)
         case "fixed-shapes" if isinstance(model, EncoderDecoder | DecoderOnly):
@@ -54,4 +55,4 @@ def decoder_backend(
             )
 
 
-__all__ = ["Backend", "BackendName", "Decodes", "FixedShapes", "Runner", "decoder_backend"]
+__all__ = ["Backend", "BackendName", "Decodes", "FixedShapes", "Packed", "Runner", "decoder_backend"]

@@ -11,19 +11,22 @@ from sublayer import config
 from sublayer.errors import InputError
 from sublayer.fast.decoding.guard import Guard
 from sublayer.fast.engine.library import Unavailable, say_once
-from sublayer.fast.engine.packing import Matrices
+from sublayer.fast.engine.packing import Matrices, Packed
 from sublayer.fast.engine.program import NotLowered
 
 
 class Programs:
     """The programs of one model, for as long as its `guard` says that they are right.
 
+    Args:
+        told: as of `Matrices`.
+
     Raises:
         NotLowered: a part of the model is not lowered. Unavailable: there is no engine here.
     """
 
-    def __init__(self, model: nn.Module, weights: config.Weights) -> None:
-        self.guard, self.matrices = Guard.of(model), Matrices(weights)
+    def __init__(self, model: nn.Module, weights: config.Weights, told: Packed | None = None) -> None:
+        self.guard, self.matrices = Guard.of(model), Matrices(weights, told)
         self.renew()
 
     def renew(self) -> None:

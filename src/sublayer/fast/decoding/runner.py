@@ -20,7 +20,7 @@ from sublayer import config
 from sublayer.fast.decoding.prepared import Prepared, Programs
 from sublayer.fast.decoding.tensors import Inputs, best, run
 from sublayer.fast.engine.engine import Engine
-from sublayer.fast.engine.packing import executable
+from sublayer.fast.engine.packing import Packed, executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
@@ -55,10 +55,15 @@ class Runner(Prepared[Decodes, "_Programs"]):
     Args:
         weights: what the matrices are kept as; unset: in float32, like the model, so that it is all the same who
             steps. What is narrower is for the runner alone: a step that is left to the modules has the model's own.
+        packed: told each matrix once there is a copy of it, the first time.
 
     Raises:
         InputError: `weights` were asked for, and this model cannot be decoded with by the engine.
     """
+
+    def __init__(self, model: Decodes, weights: config.Weights | None = None, packed: Packed | None = None) -> None:
+        self._told = packed
+        super().__init__(model, weights)
 
     def start(
         self, source: Tensor, source_lengths: Tensor | None = None, *, num_beams: int = 1, capacity: int | None = None
@@ -107,15 +112,19 @@ class Runner(Prepared[Decodes, "_Programs"]):
         if type(self.model) not in (EncoderDecoder, DecoderOnly):
             raise NotLowered(f"{type(self.model).__name__} is not lowered")
         assert isinstance(self.model, EncoderDecoder | DecoderOnly)
-        return _Programs(self.model, weights)
+        # Once: what is packed anew was written to, and whoever is told would take it for what was read.
+        told, self._told = self._told, None
+        return _Programs(self.model, weights, told)
 
 
 class _Programs(Programs):
     """The programs of one decoder, and of the encoder where it has one."""
 
-    def __init__(self, model: EncoderDecoder | DecoderOnly, weights: config.Weights) -> None:
+    def __init__(
+        self, model: EncoderDecoder | DecoderOnly, weights: config.Weights, told: Packed | None = None
+    ) -> None:
         self.model, self.decoder = model, model.decoder
-        super().__init__(model, weights)
+        super().__init__(model, weights, told)
 
     def make_engines(self) -> None:
         self.decoding = Engine(executable(self.model.lower(), self.matrices), self.threads)

@@ -119,13 +119,12 @@ class _Operation:
         return self.program.matrices[number]
 
     def _array(self, name: str, size: int, *, optional: bool = True) -> None:
-        number = self.fields.get(name)
+        number: int | None = self.fields.get(name)
         if number is None:
             _require(optional, f"has an operation without its {name}")
             return
         _require(number < len(self.program.arrays), f"has a {name} that is not there")
-        array: Any = self.program.arrays[number]
-        found = int(array.size)
+        found = self.program.arrays[number].size
         _require(found == size, f"has a {name} of {found} numbers and not {size}")
 
     def _nowhere(self, *names: str) -> None:

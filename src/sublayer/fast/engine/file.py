@@ -191,7 +191,7 @@ def layout() -> str:
     Raises:
         Unavailable: there is no engine here.
     """
-    known = np.sin(np.arange(24 * 64, dtype=np.float32)).reshape(24, 64)
+    known = np.sin(np.arange(24 * 256, dtype=np.float32)).reshape(24, 256)
     found = hashlib.sha256(repr((sorted(CODES), sorted(FLAGS), sorted(ACTIVATIONS), COp._fields_)).encode())
     for kept_as in FORMATS:
         found.update(packed(known, kept_as).data.tobytes())

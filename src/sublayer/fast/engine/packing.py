@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,20 @@ from torch import Tensor
 from sublayer.fast.engine.executable import Executable, Mark, Matrix, bytes_of, packed
 from sublayer.fast.engine.program import Operation, Program, numbers, placed
 
+Packed = Callable[[Tensor], object]
+"""Told a matrix of which the engine has a copy of its own."""
+
 
 class Matrices:
     """The packed matrices of the programs of one model; one that several operations use is packed once.
 
     Args:
         kept_as: the weight format of those that need not be precise; exact: for each the narrowest that keeps it as
-            it is.
+            it is. told: of each when it is packed.
     """
 
-    def __init__(self, kept_as: str) -> None:
-        self.kept_as = kept_as
+    def __init__(self, kept_as: str, told: Packed | None = None) -> None:
+        self.kept_as, self._told = kept_as, told
         self._packed: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Matrix]] = {}
 
     @property
@@ -33,6 +36,8 @@ class Matrices:
         key = weight.data_ptr(), tuple(weight.shape), kept_as
         if key not in self._packed:
             self._packed[key] = weight, packed(numbers(weight).numpy(), kept_as)
+            if self._told is not None:
+                self._told(weight)
         return self._packed[key][1]
 
 
@@ -50,7 +55,10 @@ def formats_of(program: Program, kept_as: str) -> list[list[str]]:
         own = "int8" if kept_as == "int4" and of_vocabulary else kept_as
         wanted = ["float32" if index < operation.precise else own for index in range(len(operation.matrices))]
         # Whole numbers have a scale for 32 columns: only the smallest matrices have others.
-        fits = [bytes_of(each, *matrix.shape) > 0 for each, matrix in zip(wanted, operation.matrices, strict=True)]
+        fits = [
+            each == "exact" or bytes_of(each, *matrix.shape) > 0
+            for each, matrix in zip(wanted, operation.matrices, strict=True)
+        ]
         found.append([each if fit else "float32" for each, fit in zip(wanted, fits, strict=True)])
     return found
 
