@@ -60,17 +60,17 @@ class Search(Protocol):
 class Text(Protocol):
     """One text of a batch, as far as the batch asks.
 
-    feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it goes on
-    from. error: why it cannot go on; it is done then.
+    feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it goes
+    on from. error: why it cannot go on; it is done then.
     """
 
     search: Any
     feed: list[int]
-    origins: Sequence[int] | None
     error: SublayerError | None
+    done: bool
 
     @property
-    def done(self) -> bool: ...
+    def origins(self) -> Sequence[int] | None: ...
 
 
 class Batch(Generic[S]):

@@ -68,10 +68,10 @@ class BeamSearch:
             gained, candidates = (part[:, : self.looked_at] for part in offer.ranked)
             own = gained
         scores = torch.tensor([text.totals for text in texts], device=gained.device)
-        found = _continuations(gained, own, candidates, scores, self.looked_at)
-        for text, *continuations in zip(texts, *found, strict=True):
+        totals, origins, tokens, gains = _continuations(gained, own, candidates, scores, self.looked_at)
+        for place, text in enumerate(texts):
             if not text.done:
-                text.advance(*continuations)
+                text.advance(totals[place], origins[place], tokens[place], gains[place])
 
     def _best_of_rows(self, logits: Tensor, texts: Sequence[BeamText]) -> tuple[Tensor, Tensor, Tensor]:
         """What the best continuations of each row gain under the constraints and without, and their tokens.

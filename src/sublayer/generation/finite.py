@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,8 @@ class NotFinite(InputError):
 
 def is_finite(logits: Tensor) -> list[bool]:
     """Return for each row whether it can be chosen from: no NaN and no positive infinity. Shape: [R, V]."""
-    return (logits.amax(dim=-1) < math.inf).tolist()  # a maximum of numbers among which is NaN is NaN
+    # A maximum of numbers among which is NaN is NaN.
+    return cast("list[bool]", (logits.amax(dim=-1) < math.inf).tolist())
 
 
 def any_nan(gains: Sequence[float]) -> bool:

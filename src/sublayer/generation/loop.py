@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Literal, Protocol, TypeAlias, cast
 
@@ -27,6 +28,10 @@ Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
 
 
+Best: TypeAlias = tuple[tuple[int, float], ...]
+"""The most probable tokens, and their log-probabilities."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The token that a text went on with.
@@ -39,16 +44,16 @@ class Chosen:
     token: int
     log_probability: float
     ending: Ending | None
-    best: tuple[tuple[int, float], ...] = ()
+    best: Best = ()
 
 
 @dataclass(eq=False)
 class ChosenText:
     """A text to which one token is added at a time.
 
-    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at most.
-    stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says whether
-    the text ends with it. tokens: those that were chosen, end tokens included. last: the newest.
+    prompt: what stands before the first new token, as constraints see it. limit: tokens at most. stream: what its
+    randomness comes from (`randomness.stream`). stopped: told each token but an end token; says whether the text ends
+    with it. tokens: those that were chosen, end tokens included. last: the newest.
     """
 
     search: Choosing
@@ -66,7 +71,7 @@ class ChosenText:
     def __post_init__(self) -> None:
         self.feed = [self.prompt[-1]]
 
-    def append(self, token: int, log_probability: float, best: tuple[tuple[int, float], ...]) -> None:
+    def append(self, token: int, log_probability: float, best: Best) -> None:
         self.tokens.append(token)
         self.feed = [token]
         ending: Ending | None = "length" if len(self.tokens) >= self.limit else None
@@ -113,7 +118,7 @@ class Choosing:
     def advance(self, offer: Offer, texts: Sequence[ChosenText]) -> None:
         if offer.ranked is not None:
             gains, tokens = offer.ranked
-            self._take(texts, tokens[:, 0], gains[:, 0].tolist(), offer.ranked)
+            self._take(texts, tokens[:, 0], cast("list[float]", gains[:, 0].tolist()), offer.ranked)
             return
         assert offer.logits is not None
         logits = offer.logits
@@ -138,10 +143,7 @@ class Choosing:
     def _take(
         self, texts: Sequence[ChosenText], chosen: Tensor, gains: list[float], ranked: tuple[Tensor, Tensor] | None
     ) -> None:
-        best: list[tuple[tuple[int, float], ...]] = [()] * len(texts)
-        if self.best and ranked is not None:
-            values, tokens = (part[:, : self.best].tolist() for part in ranked)
-            best = [tuple(zip(*row, strict=True)) for row in zip(tokens, values, strict=True)]
+        best: list[Best] = [()] * len(texts) if ranked is None else best_of(ranked, self.best)
         for text, token, gain, others in zip(texts, cast("list[int]", chosen.tolist()), gains, best, strict=True):
             if text.done:
                 continue
@@ -201,7 +203,7 @@ def decode(
             limit,
             request.end_ids,
             streams[row] if streams else 0,
-            None if stopped is None else lambda token, row=row: stopped(row, token),
+            None if stopped is None else partial(stopped, row),
         )
         for row, (prompt, limit) in enumerate(
             (prompt, limit)
@@ -238,6 +240,13 @@ def decode(
         batch.drop()
         if not batch.texts:
             return
+
+
+def best_of(ranked: tuple[Tensor, Tensor], count: int) -> list[Best]:
+    """The `count` most probable tokens of each row. ranked: log-probabilities, largest first, and tokens, [R, n]."""
+    gains = cast("list[list[float]]", ranked[0][:, :count].tolist())
+    tokens = cast("list[list[int]]", ranked[1][:, :count].tolist())
+    return [tuple(zip(*row, strict=True)) for row in zip(tokens, gains, strict=True)]
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:
