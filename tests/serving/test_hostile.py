@@ -41,7 +41,9 @@ def server() -> Iterator[Running]:
 
 TEXTS = st.one_of(
     st.text(max_size=40),
-    st.sampled_from(["", " ", "</s>", "[MASK] the", "\x00", "<p>", "🙂" * 50, "é" * 3000, "the cat sat on a mat", "%s%n"]),
+    st.sampled_from(
+        ["", " ", "</s>", "[MASK] the", "\x00", "<p>", "🙂" * 50, "é" * 3000, "the cat sat on a mat", "%s%n"]
+    ),
 )
 LEAVES = st.one_of(
     TEXTS,

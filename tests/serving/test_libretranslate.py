@@ -101,9 +101,7 @@ def test_markup_stays_where_it_was(server: Running) -> None:
     tags = re.compile(r"<[^>]*>")
     assert tags.findall(found) == tags.findall(html)
     assert "<script>if (a < b) the()</script><pre>the code</pre><span translate=no>Tom</span>" in found
-    assert (
-        f'<p class="a">{escape(said("The keys & the door."), quote=False)}<br>' in found
-    )
+    assert f'<p class="a">{escape(said("The keys & the door."), quote=False)}<br>' in found
 
 
 def test_what_cannot_be_is_said_in_libretranslates_form(server: Running) -> None:
