@@ -99,7 +99,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test fuzz kills test-portable lint wheel bench bench-quick
+.PHONY: test fuzz hostile kills test-portable lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -111,6 +111,9 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS
 
 fuzz: $(VENV)/.installed-dev  ## all readers with inputs that nobody would write (FUZZ_EXAMPLES=20000)
 	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz/test_fuzzed_readers.py $(ARGS)
+
+hostile: $(VENV)/.installed-dev  ## the server with requests that nobody would write (HOSTILE_EXAMPLES=5000 of each kind)
+	@OMP_NUM_THREADS=1 HOSTILE_EXAMPLES=$${HOSTILE_EXAMPLES:-5000} $(BIN)/pytest tests/serving/test_hostile.py $(ARGS)
 
 test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
 	@echo "As on a processor that has AVX2 and nothing newer"

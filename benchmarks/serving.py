@@ -4,13 +4,13 @@
     python benchmarks/serving.py
     python benchmarks/serving.py --parts translation --beams 4 --weights int8 --seconds 20
 
-Translation: real held-out sentences, each a request, greedy and beam 4; a model in Marian's architecture, trained for it
-once. Beside it stand CTranslate2 as LibreTranslate's server has it, one text after another, and CTranslate2 with a simple
-queue, which batches what waits. Language models: prompts of WikiText-2 of 16 to 96 tokens and 32 tokens to go on, by
-SmolLM2-135M; beside it llama.cpp's own server with as many slots.
+Translation: real held-out sentences, each a request, greedy and beam 4; a model in Marian's architecture, trained for
+it once. Beside it stand CTranslate2 as LibreTranslate's server has it, one text after another, and CTranslate2 with a
+simple queue, which batches what waits. Language models: prompts of WikiText-2 of 16 to 96 tokens and 32 tokens to go
+on, by SmolLM2-135M; beside it llama.cpp's own server with as many slots.
 
-Arrivals are open-loop (`serving_load.py`). Reported is the highest rate at which the 95th percentile of the latency stays
-within the limit. The load comes from this process, on the same machine.
+Arrivals are open-loop (`serving_load.py`). Reported is the highest rate at which the 95th percentile of the latency
+stays within the limit. The load comes from this process, on the same machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import random
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -42,7 +41,6 @@ from tokenizers.models import WordLevel
 
 import sublayer
 from sublayer.data.sources import grouped
-from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.folder import ModelBundle, ModelCard
 from sublayer.hub.folder import write as write_folder

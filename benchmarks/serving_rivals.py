@@ -66,7 +66,9 @@ def ctranslate2_application(options: argparse.Namespace) -> Any:
 
     tokenizer = Tokenizer.load(options.tokenizer)
     end = tokenizer.end_id
-    model: Any = ctranslate2.Translator(str(options.folder), compute_type=options.weights, intra_threads=options.threads)
+    model: Any = ctranslate2.Translator(
+        str(options.folder), compute_type=options.weights, intra_threads=options.threads
+    )
 
     def translate(several: list[Ids]) -> list[Ids]:
         found = model.translate_batch(

@@ -15,6 +15,7 @@ from sublayer.errors import InputError
 from sublayer.fast.decoding import BackendName, FixedShapes, Runner, decoder_backend
 from sublayer.generation.generator import Generator
 from sublayer.models import DecoderOnly
+from sublayer.models.backend import read
 
 NAMES: tuple[BackendName, ...] = ("auto", "modules", "fixed-shapes")
 PROMPTS = ["one two", "three", "four five six one"]
@@ -99,3 +100,75 @@ def test_states_of_other_widths_do_not_join() -> None:
     one, other = (own.start(torch.tensor([[1, 2]]), num_beams=rows) for rows in (1, 2))
     with pytest.raises(ValueError, match="1 rows a sentence cannot be joined by one of 2"):
         one.join(other)
+
+
+def alone(own: DecoderOnly, texts: list[list[int]], new: torch.Tensor) -> torch.Tensor:
+    """The logits of the last of `new` [B, n] after each text, by the whole model at once."""
+    return torch.stack([own(torch.tensor([[*text, *row]]))[0, -1] for text, row in zip(texts, new.tolist())])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shorter", [True, False])
+def test_rows_that_take_others_places_are_theirs(name: BackendName, shorter: bool) -> None:
+    """Where there is room nothing else is copied; where there is not, the same comes of it."""
+    own = build_text(TREES["llama"])
+    backend = decoder_backend(own, name)
+    old, new = [[3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14]], [[2], [20, 21]]
+    if not shorter:
+        old, new = [[3, 4, 5], [8], [11, 12]], [[2, 3, 4, 5, 6, 7], [20, 21, 22]]
+    fed = torch.tensor([[5], [6], [7]])
+    with torch.inference_mode():
+
+        def started(texts: list[list[int]], capacity: int):
+            width = max(map(len, texts))
+            rows = torch.tensor([text + [0] * (width - len(text)) for text in texts])
+            return backend.start(rows, torch.tensor([len(text) for text in texts]), capacity=capacity)
+
+        state = started(old, 9)
+        backend.step(fed, state)
+        memory = state.cache.buffer.data_ptr()
+        state.replace(torch.tensor([2, 0]), started(new, 4))
+        assert (state.cache.buffer.data_ptr() == memory) == shorter
+        texts = [new[1], [*old[1], 6], new[0]]
+        following = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+        for place in range(3):
+            found = backend.step(following[:, place : place + 1], state)[:, -1]
+            torch.testing.assert_close(found, alone(own, texts, following[:, : place + 1]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forks_expanded_and_repeated_rows_go_on_from_the_same_text(name: BackendName) -> None:
+    own = build_text(TREES["llama"])
+    backend = decoder_backend(own, name)
+    text = [3, 4, 5, 6, 7, 8]
+    with torch.inference_mode():
+        state = backend.start(torch.tensor([text]), capacity=0)
+        fork = state.fork(4, 6)
+        read(backend, torch.tensor([[9, 10]]), fork)
+        found = backend.step(torch.tensor([[11]]), fork)[:, -1]
+        torch.testing.assert_close(found, alone(own, [[3, 4, 5, 6]], torch.tensor([[9, 10, 11]])), rtol=1e-4, atol=1e-4)
+        assert (state.length, fork.length) == (6, 7)
+        wide, several = state.fork(6, 3), state.fork(6, 3)
+        wide.expand(3)
+        several.keep(torch.tensor([0, 0, 0]))
+        fed = torch.tensor([[1], [2], [3]])
+        for each in (wide, several):
+            found = backend.step(fed, each)[:, -1]
+            torch.testing.assert_close(found, alone(own, [text] * 3, fed), rtol=1e-4, atol=1e-4)
+        with pytest.raises(ValueError, match="cannot be expanded"):
+            wide.expand(2)
+
+
+def test_a_recurrent_state_is_replaced_and_expanded() -> None:
+    own = build_recurrent(TEXTS[0])
+    with torch.no_grad():
+        state = own.start(torch.tensor([[3, 4], [5, 6], [7, 8]]), capacity=6)
+        own.step(torch.tensor([[1], [2], [3]]), state)
+        state.replace(torch.tensor([1]), own.start(torch.tensor([[9]]), capacity=5))
+        found = own.step(torch.tensor([[4], [5], [6]]), state)[:, -1]
+        for row, text in enumerate(([3, 4, 1, 4], [9, 5], [7, 8, 3, 6])):
+            torch.testing.assert_close(found[row], own(torch.tensor([text]))[0, -1])
+        one = own.start(torch.tensor([[3, 4]]), capacity=4)
+        one.expand(2)
+        found = own.step(torch.tensor([[1], [2]]), one)[:, -1]
+        torch.testing.assert_close(found, torch.stack([own(torch.tensor([[3, 4, new]]))[0, -1] for new in (1, 2)]))

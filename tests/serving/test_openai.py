@@ -118,7 +118,7 @@ def test_log_probabilities(client: openai.OpenAI, alone: Generator[Any]) -> None
     ids = alone.encode("The old")
     told = found.logprobs
     assert told is not None
-    assert told.tokens and told.token_logprobs and told.top_logprobs and told.text_offset is not None
+    assert None not in (told.tokens, told.token_logprobs, told.top_logprobs, told.text_offset)
     expected = alone.generate([ids], max_tokens=6, log_probabilities=True)[0].best
     assert told.tokens == [spelled(tokenizer(), token) for token in expected.tokens]
     assert told.token_logprobs == pytest.approx(expected.log_probabilities, abs=1e-5)
@@ -288,7 +288,7 @@ def test_tools(client: openai.OpenAI, server: Running) -> None:
     turn: Any = [{"role": "user", "content": "Look!"}]
     found = client.chat.completions.create(model="lm", messages=turn, tools=tools, max_tokens=4, temperature=0)
     without = client.chat.completions.create(model="lm", messages=turn, tools=tools, tool_choice="none", max_tokens=4)
-    assert found.usage and without.usage
+    assert None not in (found.usage, without.usage)
     assert found.usage.prompt_tokens > without.usage.prompt_tokens, "the template was not told of the tools"
     with pytest.raises(openai.BadRequestError, match="tool_choice"):
         client.chat.completions.create(model="lm", messages=turn, tools=tools, tool_choice="required")

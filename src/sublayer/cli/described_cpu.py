@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sublayer import config
 from sublayer.hub.location import WEIGHTS
@@ -15,13 +15,14 @@ def on_cpu(tree: config.Model, folder: Path) -> dict[str, Any]:
     not; its `instruction_set`; and `bytes_read` of the matrices, by weight format: for a decoder's next token, or for a
     batch that an encoder reads.
     """
-    from sublayer.fast.engine.library import FORMATS, Unavailable, instruction_set
+    from sublayer.fast.engine.library import Unavailable, instruction_set
     from sublayer.fast.engine.packing import bytes_read
     from sublayer.fast.engine.program import NotLowered
 
     try:
         program = _program(tree)
-        found = {name: bytes_read(program, name) for name in FORMATS}
+        # What "exact" takes the weights themselves say.
+        found = {name: bytes_read(program, name) for name in get_args(config.Weights) if name != "exact"}
         _require_float32(folder / WEIGHTS)
         return {"runs": "engine", "instruction_set": instruction_set(), "bytes_read": found}
     except (NotLowered, Unavailable) as reason:

@@ -40,8 +40,8 @@ def serve(
     weights: WeightFormat = None,
     device: Device = "auto",
 ) -> None:
-    """Serve models over HTTP: OpenAI's API (completions, chat, embeddings), LibreTranslate's API, and /classify, /tag and
-    /fill. Requests are decoded together (continuous batching). The page at / tries the models out.
+    """Serve models over HTTP: OpenAI's API (completions, chat, embeddings), LibreTranslate's API, and /classify, /tag
+    and /fill. Requests are decoded together (continuous batching). The page at / tries the models out.
 
     Stop it with Ctrl-C or SIGTERM: requests that run are finished, new ones are refused.
 
@@ -88,8 +88,8 @@ def serve(
         if network.is_exposed(listening):
             who = "whoever has a key" if let_in.needed else "whoever can reach this machine's network address"
             say(
-                f"sublayer: warning: {who} can use the models. Nothing is encrypted, so that texts and keys can be read "
-                "on their way: put a proxy with TLS before it. Without --host, only this machine is let in.",
+                f"sublayer: warning: {who} can use the models. Nothing is encrypted, so that texts and keys can be "
+                "read on their way: put a proxy with TLS before it. Without --host, only this machine is let in.",
                 err=True,
             )
         sys.stdout.flush()

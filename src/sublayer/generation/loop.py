@@ -19,6 +19,8 @@ from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.window import window_start
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sublayer.generation.constraints import Constraint
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
+Best: TypeAlias = tuple[tuple[int, float], ...]
+"""The most probable tokens, and their log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Chosen:
     token: int
     log_probability: float
     ending: Ending | None
-    best: tuple[tuple[int, float], ...] = ()
+    best: Best = ()
 
 
 @dataclass(eq=False)
@@ -67,7 +71,7 @@ class ChosenText:
     def __post_init__(self) -> None:
         self.feed = [self.prompt[-1]]
 
-    def append(self, token: int, log_probability: float, best: tuple[tuple[int, float], ...]) -> None:
+    def append(self, token: int, log_probability: float, best: Best) -> None:
         self.tokens.append(token)
         self.feed = [token]
         ending: Ending | None = "length" if len(self.tokens) >= self.limit else None
@@ -115,8 +119,9 @@ class Choosing:
 
     def advance(self, offer: Offer, texts: Sequence[ChosenText]) -> None:
         if offer.ranked is not None:
-            logs, tokens = (part.tolist() for part in offer.ranked)
-            self._take(texts, [row[0] for row in tokens], [row[0] for row in logs], tokens, logs)
+            logs, tokens = offer.ranked
+            best = best_of(logs, tokens, self.best) if self.best else None
+            self._take(texts, tokens[:, 0].tolist(), logs[:, 0].tolist(), best)
             return
         assert offer.logits is not None
         self._choose(offer.logits, texts)
@@ -141,34 +146,22 @@ class Choosing:
                     text.fail(nothing_left())
         known = logits.log_softmax(dim=-1) if self.scored or self.best else None
         gains = [0.0] * len(texts) if known is None else _gathered(known, chosen)
-        tokens, values = list[list[int]](), list[list[float]]()
+        best = None
         if known is not None and self.best:
-            logs, places = top(known, min(self.best, known.shape[-1]))
-            tokens, values = cast("list[list[int]]", places.tolist()), cast("list[list[float]]", logs.tolist())
-        self._take(texts, cast("list[int]", chosen.tolist()), gains, tokens, values)
+            best = best_of(*top(known, min(self.best, known.shape[-1])), self.best)
+        self._take(texts, cast("list[int]", chosen.tolist()), gains, best)
 
     def _take(
-        self,
-        texts: Sequence[ChosenText],
-        chosen: list[int],
-        gains: list[float],
-        tokens: list[list[int]],
-        values: list[list[float]],
+        self, texts: Sequence[ChosenText], chosen: list[int], gains: list[float], best: list[Best] | None
     ) -> None:
-        """tokens, values: the most probable of each text, and their log-probabilities."""
-        best: list[tuple[tuple[int, float], ...]] = [()] * len(texts)
-        if self.best:
-            best = [
-                tuple(zip(row[: self.best], logs[: self.best], strict=True))
-                for row, logs in zip(tokens, values, strict=True)
-            ]
-        for text, token, gain, others in zip(texts, chosen, gains, best, strict=True):
+        others = [()] * len(texts) if best is None else best
+        for text, token, gain, found in zip(texts, chosen, gains, others, strict=True):
             if text.done:
                 continue
             if any_nan([gain]):
                 text.fail(NotFinite(len(text.tokens)))
             else:
-                text.append(token, gain, others)
+                text.append(token, gain, found)
 
 
 @dataclass(frozen=True)
@@ -277,6 +270,13 @@ def one_step(batch: Batch[Any], texts: Sequence[ChosenText]) -> Step:
         [chosen.log_probability for chosen in made],
         [chosen.ending for chosen in made],
     )
+
+
+def best_of(logs: Tensor | NDArray[np.float32], tokens: Tensor | NDArray[np.int64], count: int) -> list[Best]:
+    """The `count` most probable tokens of each row. Shape: [R, n], most probable first."""
+    gains = cast("list[list[float]]", logs[:, :count].tolist())
+    places = cast("list[list[int]]", tokens[:, :count].tolist())
+    return [tuple(zip(*row, strict=True)) for row in zip(places, gains, strict=True)]
 
 
 def _tensor(rows: list[list[int]], like: Tensor) -> Tensor:

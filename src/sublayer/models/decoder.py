@@ -109,9 +109,11 @@ class DecoderState:
         self._memory_mask = None
 
     def replace(self, sentences: Tensor, other: DecoderState) -> None:
-        """Go on with the sentences of `other` in the places of these, which are over. `other` must not be used any more.
+        """Go on with the sentences of `other` in the places of these, which are over.
 
-        Where there is room for them nothing else is copied. Shape: sentences [B'], integer.
+        Where there is room for them nothing else is copied. `other` must not be used any more.
+
+        Shape: sentences [B'], integer.
 
         Raises:
             ValueError: as `join`.

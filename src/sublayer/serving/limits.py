@@ -27,8 +27,8 @@ class RequestLimits:
     """What one request may ask for at most.
 
     characters: of one text. texts: of a request. n: answers to a text. logprobs: alternatives to a token. stop: stop
-    strings, and characters of each. body, headers: bytes. seconds: until the answer is there. reading: seconds in which a
-    request must have come.
+    strings, and characters of each. body, headers: bytes. seconds: until the answer is there. reading: seconds in which
+    a request must have come.
     """
 
     characters: int = 100_000

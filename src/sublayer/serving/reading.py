@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
 from sublayer.reading import Classifier, Filler, Tagger
 from sublayer.serving.collector import Collector
-from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of, unless_gone
+from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, listed, read_as, table_of, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class FillRequest(Asked):
 async def classify(server: Server, request: Request) -> Response:
     asked = read_as(ClassifyRequest, await table_of(request, server.limits))
     served = server.models.named(asked.model, Classifier)
-    classifier, given = served.loaded, _listed(asked.input)
+    classifier, given = served.loaded, listed(asked.input)
     assert isinstance(classifier, Classifier)
-    texts = [tuple(text) if isinstance(text, list) else text for text in given]
+    texts = [tuple(cast("list[str]", text)) if isinstance(text, list) else text for text in given]
     found = await _asked(server, request, served.runs, texts, "classify", classifier.classify)
     data = [
         {"index": n, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
@@ -61,7 +62,7 @@ async def tag(server: Server, request: Request) -> Response:
     served = server.models.named(asked.model, Tagger)
     tagger = served.loaded
     assert isinstance(tagger, Tagger)
-    found = await _asked(server, request, served.runs, _listed(asked.input), "tag", tagger.tag)
+    found = await _asked(server, request, served.runs, listed(asked.input), "tag", tagger.tag)
     data = [
         {"index": n, "words": one.words, "tags": one.tags, "probabilities": one.probabilities}
         for n, one in enumerate(found)
@@ -74,11 +75,8 @@ async def fill(server: Server, request: Request) -> Response:
     served = server.models.named(asked.model, Filler)
     filler = served.loaded
     assert isinstance(filler, Filler)
-    best = asked.best
-    kind = "fill", best
-    found = await _asked(
-        server, request, served.runs, _listed(asked.input), kind, lambda texts: filler.fill(texts, best=best)
-    )
+    kind, read = ("fill", asked.best), partial(filler.fill, best=asked.best)
+    found = await _asked(server, request, served.runs, listed(asked.input), kind, read)
     data = [
         {
             "index": n,
@@ -90,10 +88,6 @@ async def fill(server: Server, request: Request) -> Response:
         for n, masks in enumerate(found)
     ]
     return json_reply({"object": "list", "model": served.name, "data": data})
-
-
-def _listed(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
 
 
 async def _asked(server: Server, request: Request, runs: Any, texts: list[Any], kind: Any, read: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -131,7 +131,7 @@ def _path(location: tuple[int | str, ...]) -> list[str]:
 
 
 @asynccontextmanager
-async def watching(request: Request, gone: Callable[[], object]) -> AsyncIterator[None]:
+async def watching(request: Request, gone: Callable[[], object]) -> AsyncGenerator[None]:
     """Call `gone` once the client has gone, as long as the block runs."""
 
     async def watch() -> None:
@@ -144,6 +144,12 @@ async def watching(request: Request, gone: Callable[[], object]) -> AsyncIterato
         yield
     finally:
         task.cancel()
+
+
+def listed(given: Any) -> list[Any]:
+    """One text or several, or the token ids of one or of several, as a list."""
+    several = isinstance(given, list) and bool(cast("list[Any]", given)) and not isinstance(given[0], int)
+    return cast("list[Any]", given) if several else [given]
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, R]) -> R:

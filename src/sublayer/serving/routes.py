@@ -34,7 +34,7 @@ class Path:
     forms: bool = False
 
 
-LIBRE = {"error": libretranslate.error_of, "forms": True}
+LIBRE = libretranslate.error_of
 PATHS = (
     Path("GET", "/v1/models", models.models),
     Path("GET", "/v1/models/{name:path}", models.model),
@@ -46,10 +46,10 @@ PATHS = (
     Path("POST", "/classify", reading.classify, reading.ClassifyRequest),
     Path("POST", "/tag", reading.tag, reading.TagRequest),
     Path("POST", "/fill", reading.fill, reading.FillRequest),
-    Path("POST", "/translate", libretranslate.translate, libretranslate.TranslateRequest, **LIBRE),
-    Path("POST", "/detect", libretranslate.detect, libretranslate.DetectRequest, **LIBRE),
-    Path("GET", "/languages", libretranslate.known_languages, error=libretranslate.error_of, open=True),
-    Path("GET", "/frontend/settings", libretranslate.frontend_settings, error=libretranslate.error_of, open=True),
+    Path("POST", "/translate", libretranslate.translate, libretranslate.TranslateRequest, LIBRE, forms=True),
+    Path("POST", "/detect", libretranslate.detect, libretranslate.DetectRequest, LIBRE, forms=True),
+    Path("GET", "/languages", libretranslate.known_languages, error=LIBRE, open=True),
+    Path("GET", "/frontend/settings", libretranslate.frontend_settings, error=LIBRE, open=True),
     Path("GET", "/health", service.health, open=True),
     Path("GET", "/ready", service.ready, open=True),
     Path("GET", "/metrics", service.metrics),

@@ -15,12 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import torch
 
 from sublayer.generation.batch import Batch
-from sublayer.generation.loop import ChosenText
+from sublayer.generation.loop import Best, ChosenText, best_of
 from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, read
@@ -272,11 +272,11 @@ class Scheduler(Generic[S]):
             return
         logits = self._backend.step(tokens, reading.state)[0].float().log_softmax(dim=-1)
         following = reading.job.prompt[reading.read + 1 : reading.read + 1 + len(part)]
-        gains = logits.gather(1, torch.tensor(following, device=self._device).unsqueeze(1)).squeeze(1).tolist()
-        others: list[tuple[tuple[int, float], ...]] = [()] * len(part)
+        index = torch.tensor(following, device=self._device).unsqueeze(1)
+        gains = cast("list[float]", logits.gather(1, index).squeeze(1).tolist())
+        others: list[Best] = [()] * len(part)
         if best:
-            values, ids = (found.tolist() for found in top(logits, min(best, logits.shape[-1])))
-            others = [tuple(zip(*pair, strict=True)) for pair in zip(ids, values, strict=True)]
+            others = best_of(*top(logits, min(best, logits.shape[-1])), best)
         reading.scores += [Score(*one) for one in zip(following, gains, others, strict=True)]
 
     def _join(self, jobs: list[Job], state: Any) -> None:

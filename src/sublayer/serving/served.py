@@ -46,7 +46,7 @@ TASKS: dict[type[Any], str] = {
 class ServedModel:
     """A model by its name.
 
-    runs: the thread that owns it. pairs: the languages that a translator was made for, source and target; empty where it
+    runs: the thread that owns it. pair: the languages that a translator was made for, source and target; None where it
     is told them by tokens (`codes`: what it writes for each code).
     """
 
@@ -216,7 +216,8 @@ class Models:
 
     def join(self, seconds: float) -> bool:
         """Wait until all have finished what they took; whether they have."""
-        return all([model.runs.join(seconds) for model in self])
+        finished = [model.runs.join(seconds) for model in self]
+        return all(finished)
 
     @property
     def alive(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sublayer.errors import SublayerError
 from sublayer.serving.refusals import Failed
 from sublayer.untrusted import to_json
 
@@ -22,7 +23,7 @@ def event(value: Mapping[str, Any]) -> bytes:
 
 async def streamed(
     parts: AsyncIterator[Mapping[str, Any]],
-    failed: Callable[[Exception], Mapping[str, Any]],
+    failed: Callable[[SublayerError], Mapping[str, Any]],
     gone: Callable[[], None],
 ) -> Response:
     """A reply of events, ended by `[DONE]`. What goes wrong before the first is raised, and answered as an error.
@@ -44,11 +45,11 @@ async def streamed(
                 yield event(first)
             async for part in parts:
                 yield event(part)
-        except Exception as error:
-            if not hasattr(error, "what"):
-                log.exception("a stream has met an error")
-                error = Failed()
+        except SublayerError as error:
             yield event(failed(error))
+        except Exception:
+            log.exception("a stream has met an error")
+            yield event(failed(Failed()))
         finally:
             gone()
         yield DONE

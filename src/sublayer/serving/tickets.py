@@ -1,7 +1,7 @@
 """What a client has asked for, from its arrival to its answer: seen from the event loop and from the model's thread.
 
-A `Ticket` is one request; a `Job` is one text of it that the model decodes. The event loop makes them, the model's thread
-sends events, and the loop may give up at any time.
+A `Ticket` is one request; a `Job` is one text of it that the model decodes. The event loop makes them, the model's
+thread sends events, and the loop may give up at any time.
 """
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 from sublayer.generation.beam import BeamSearch, BeamText
-from sublayer.generation.loop import Choosing, Chosen, ChosenText
+from sublayer.generation.loop import Best, Choosing, Chosen, ChosenText
 from sublayer.serving.refusals import Gone, Late
+
+
+@lru_cache(maxsize=1024)
+def shared(search: Choosing | BeamSearch) -> Choosing | BeamSearch:
+    """The first of all searches that are equal: texts of one search are handled together."""
+    return search
 
 
 @dataclass(eq=False)
@@ -61,16 +68,14 @@ class Job:
         if isinstance(search, BeamSearch):
             self.texts = [BeamText(search, self.prompt, self.limit)]
             return self.texts
-        hook = self.stopped
-
-        def own(number: int) -> Callable[[int], bool] | None:
-            return None if hook is None else lambda token: hook(number, token)
-
         self.texts = [
-            ChosenText(search, self.prompt, self.limit, self.end_ids, stream, own(number))
+            ChosenText(search, self.prompt, self.limit, self.end_ids, stream, self._hook(number))
             for number, stream in enumerate(self.streams)
         ]
         return self.texts
+
+    def _hook(self, number: int) -> Callable[[int], bool] | None:
+        return None if self.stopped is None else partial(self.stopped, number)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Score:
 
     token: int
     log_probability: float
-    best: tuple[tuple[int, float], ...]
+    best: Best
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from sublayer.serving.limits import RequestLimits
 from sublayer.serving.refusals import Refusal
 from sublayer.serving.scheduler import Scheduler
 from sublayer.serving.served import ServedModel
-from sublayer.serving.tickets import Job, Ticket
-from sublayer.serving.writing import shared
+from sublayer.serving.tickets import Job, Ticket, shared
 
 MOST_SENTENCES = 1024
 """Of one request."""

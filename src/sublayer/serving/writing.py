@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -22,10 +21,10 @@ from sublayer.serving.refusals import Refusal
 from sublayer.serving.replies import LIMITS, Asked
 from sublayer.serving.scheduler import Scheduler
 from sublayer.serving.served import ServedModel
-from sublayer.serving.tickets import Finished, Grown, Job, Score, Scored, Ticket
+from sublayer.serving.tickets import Finished, Grown, Job, Score, Scored, Ticket, shared
 
 GREEDY = 1e-4
-"""Below this temperature the most probable token is taken: nothing else would come, and logits over so little overflow."""
+"""Below this temperature the most probable token is taken: nothing else would come, and logits over it overflow."""
 Stop = Annotated[str, Field(min_length=1, max_length=LIMITS.stop_characters)]
 
 
@@ -37,8 +36,8 @@ class StreamOptions(Asked):
 
 
 class Options(Asked):
-    """What completions and chat have in common: OpenAI's fields, and those of the model's own decoding that OpenAI lacks
-    (top_k, min_p, repetition_penalty, num_beams).
+    """What completions and chat have in common: OpenAI's fields, and those that OpenAI lacks (top_k, min_p,
+    repetition_penalty, num_beams).
 
     Without temperature, top_p, top_k, min_p and num_beams the text is searched for as the model's folder says. user,
     metadata, store, service_tier: taken, and nothing is done with them.
@@ -114,12 +113,6 @@ class Options(Asked):
         if self.frequency_penalty or self.presence_penalty:
             found.append(OccurrencePenalty(self.frequency_penalty or 0.0, self.presence_penalty or 0.0))
         return tuple(found)
-
-
-@lru_cache(maxsize=1024)
-def shared(search: Choosing | BeamSearch) -> Choosing | BeamSearch:
-    """The first of all searches that are equal: texts of one search are handled together."""
-    return search
 
 
 class Answer:

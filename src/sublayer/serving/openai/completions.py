@@ -11,7 +11,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.loop import Chosen
 from sublayer.serving.openai.forms import error_of, heading, legacy_logprobs
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, TokenIds, Words, json_reply, read_as, table_of, watching
+from sublayer.serving.replies import LIMITS, TokenIds, Words, json_reply, listed, read_as, table_of, watching
 from sublayer.serving.server import Server
 from sublayer.serving.streams import streamed
 from sublayer.serving.writing import Answer, Options, Writing
@@ -58,9 +58,7 @@ async def completions(server: Server, request: Request) -> Response:
 
 def _writing(server: Server, served: Any, asked: CompletionRequest) -> Writing:
     generator = cast("Generator[Any]", served.loaded)
-    given: Any = asked.prompt
-    several = isinstance(given, list) and (not given or not isinstance(given[0], int))
-    prompts = [generator.encode(prompt, number + 1) for number, prompt in enumerate(given if several else [given])]
+    prompts = [generator.encode(prompt, number) for number, prompt in enumerate(listed(asked.prompt), start=1)]
     return Writing(
         served,
         prompts,

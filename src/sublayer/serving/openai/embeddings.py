@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from sublayer.reading import Embedder
 from sublayer.serving.collector import Collector
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, read_as, table_of, unless_gone
+from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, listed, read_as, table_of, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ async def embeddings(server: Server, request: Request) -> Response:
     width = embedder.model.config.dim
     if asked.dimensions not in (None, width):
         raise Refusal(f"dimensions = {asked.dimensions}", f"This model's vectors have {width}.", field="dimensions")
-    given: Any = asked.input
-    texts: list[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    texts = listed(asked.input)
     encoded = await server.in_thread(embedder.encode, texts)
     asking = runs.ask(texts, "embed", lambda several: list(embedder.embed(several)), server.limits.seconds)
     vectors: Any = await unless_gone(request, asking)
@@ -65,4 +64,4 @@ async def embeddings(server: Server, request: Request) -> Response:
 def _written(vector: Tensor, form: str | None) -> Any:
     if form == "base64":
         return base64.b64encode(vector.float().contiguous().numpy().astype("<f4").tobytes()).decode("ascii")
-    return vector.tolist()
+    return cast("list[float]", vector.tolist())
