@@ -27,7 +27,6 @@ from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
 from sublayer.fast.engine.program import Buffer, Layer, Positions, Program
-from sublayer.generation.model_batch import ModelBatch
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
@@ -246,25 +245,23 @@ def shared_sources_in_the_wrong_order(patch: Patch) -> None:
 
 
 def beam_adds_logits(patch: Patch) -> None:
-    plain = ModelBatch.rank
-
-    def rank(self, tokens, count):  # type: ignore[no-untyped-def]
-        found = plain(self, tokens, count)
-        return found._replace(gained=found.gained * 1.01, own=found.own * 1.01)
-
-    patch.setattr(ModelBatch, "rank", rank)
+    plain = beam._continuations
+    patch.setattr(beam, "_continuations", lambda gained, own, *rest: plain(gained * 1.01, own * 1.01, *rest))
 
 
 def beam_of_one_ends_late(patch: Patch) -> None:
     """A sentence ends one translation late, so that a beam of one goes on after the end."""
-    plain = beam._Sentence.advance
+    plain = beam.BeamText.advance
 
     def advance(self, *continuations):  # type: ignore[no-untyped-def]
-        self.beam += self.beam == 1
-        going_on = plain(self, *continuations)
-        return going_on[:1] if self.beam == 2 else going_on
+        own = self.search
+        self.search = replace(own, beam=own.beam + (own.beam == 1))
+        plain(self, *continuations)
+        self.search = own
+        for name in ("paths", "origins", "feed", "totals"):
+            setattr(self, name, getattr(self, name)[: own.beam])
 
-    patch.setattr(beam._Sentence, "advance", advance)
+    patch.setattr(beam.BeamText, "advance", advance)
 
 
 def beam_keeps_the_wrong_scores(patch: Patch) -> None:
@@ -273,11 +270,11 @@ def beam_keeps_the_wrong_scores(patch: Patch) -> None:
     plain = beam._continuations
     sizes: list[int] = []
 
-    def continuations(ranked, scores, count):  # type: ignore[no-untyped-def]
+    def continuations(gained, own, token, scores, count):  # type: ignore[no-untyped-def]
         if sizes and len(scores) < sizes[-1]:
             scores = np.roll(scores, 1, axis=0)
         sizes.append(len(scores))
-        return plain(ranked, scores, count)
+        return plain(gained, own, token, scores, count)
 
     patch.setattr(beam, "_continuations", continuations)
 
