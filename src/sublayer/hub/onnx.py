@@ -20,6 +20,7 @@ from sublayer.errors import CheckpointError
 from sublayer.files import replacing
 from sublayer.hub.folder import ModelBundle
 from sublayer.models import EncoderOnly
+from sublayer.nn.attention import SelfAttention
 from sublayer.untrusted import first_line
 
 LARGEST = 2**31 - 1
@@ -85,6 +86,13 @@ def _program(model: EncoderOnly) -> tuple[Any, list[str]]:
     # It tells of each step, and of what torch itself is about to change.
     log = logging.getLogger("torch.onnx")
     level = log.level
+    # Whoever sees the weights gets attention by its equation. ONNX Runtime's own gives NaN for a place of padding that
+    # may look at nothing, and NaN spreads from there.
+    seen = [
+        attention.weights.register_forward_hook(lambda *_: None)
+        for attention in model.modules()
+        if isinstance(attention, SelfAttention)
+    ]
     try:
         log.setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -105,4 +113,6 @@ def _program(model: EncoderOnly) -> tuple[Any, list[str]]:
         ) from error
     finally:
         log.setLevel(level)
+        for each in seen:
+            each.remove()
     return program, [*inputs, output]
