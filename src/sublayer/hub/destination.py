@@ -29,6 +29,23 @@ def require_destination(out: Path, sources: Iterable[Path], *, overwrite: bool) 
         raise CheckpointError(f"what stands at {out} is not a model folder", "Choose another place, or remove it.")
 
 
+def require_file_destination(out: Path, sources: Iterable[Path], suffix: str, *, overwrite: bool) -> None:
+    """The same for a file, whose name must end with `suffix`.
+
+    Raises:
+        CheckpointError: it does not; or something stands there and may not be replaced, or is no file, or is one of the
+            sources. StorageError: no file can be called so.
+    """
+    require_name(out)
+    if out.suffix != suffix:
+        raise CheckpointError(f"{out} is to be one file of another kind", f"End its name with {suffix}.")
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    if out.exists() and not out.is_file():
+        raise CheckpointError(f"what stands at {out} is not a file", "Choose another place, or remove it.")
+    require_apart(out, sources)
+
+
 def require_apart(out: Path, sources: Iterable[Path]) -> None:
     """
     Raises:

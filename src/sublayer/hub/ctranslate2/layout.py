@@ -54,6 +54,8 @@ SPECIFICATIONS = {"encoder-decoder": ("TransformerSpec", 7), "decoder-only": ("T
 TABLE = "position_encodings/encodings"
 FLAGS = ("with_source_bos", "with_source_eos", "with_target_bos", "user_decoder_start_tokens")
 """What stood in the binary before config.json had it."""
+LEAST = 1024
+"""Rows of a table that is computed, at least."""
 LONGEST = 2048
 """Positions of a model whose file says none: those that its sines or its rotation can compute."""
 
@@ -86,15 +88,20 @@ def ties(tree: Tree) -> dict[str, str]:
 
 
 def fixed(tree: Tree) -> dict[str, Tensor]:
-    """The tables of positions that are not learned, [L, D] float64: without a table CTranslate2 would add another."""
+    """The tables of positions that are not learned, [L, D] float64: without a table CTranslate2 would add another.
+
+    They go on past the model's own length, for where a table ends CTranslate2 ends with an error, and who calls it
+    (Argos) may not ask for less.
+    """
     assert isinstance(tree, Expressible)
     found: dict[str, Tensor] = {}
+    length = max(tree.max_length, LEAST)
     for side, (stack, _) in tree.stacks.items():
         match stack.position:
             case config.Sinusoidal():
-                found[f"{side}/{TABLE}"] = sinusoids(stack.position, tree.max_length, tree.dim)
+                found[f"{side}/{TABLE}"] = sinusoids(stack.position, length, tree.dim)
             case config.NoPosition():
-                found[f"{side}/{TABLE}"] = torch.zeros(tree.max_length, tree.dim, dtype=torch.float64)
+                found[f"{side}/{TABLE}"] = torch.zeros(length, tree.dim, dtype=torch.float64)
             case _:
                 pass
     return found
@@ -323,25 +330,26 @@ class _Found:
         common = {
             "dim": dim,
             "vocab_size": rows,
-            "max_length": self._length(dim),
             "output_bias": "decoder/projection/bias" in self.names,
             "embedding": config.Embedding(scale=scaled, norm=self._norm("decoder/layernorm_embedding")),
         }
-        decoder = self._stack("decoder", dim)
+        stacks = {"decoder": self._stack("decoder", dim)}
         if self.model.specification == "TransformerDecoderSpec":
             cap = self._number("decoder/final_logit_softcapping", 0.0)
             tree = config.DecoderOnly(
                 tied=self._same("decoder/projection/weight", "decoder/embeddings/weight"),
                 logit_softcap=cap or None,
-                decoder=decoder,
+                max_length=self._length(stacks),
+                **stacks,
                 **common,
             )
         else:
+            stacks["encoder"] = self._stack("encoder", dim)
             tree = config.EncoderDecoder(
                 tied=self._tied(dim),
                 output_scale=self._number("decoder/scale_outputs", 1.0),
-                encoder=self._stack("encoder", dim),
-                decoder=decoder,
+                max_length=self._length(stacks),
+                **stacks,
                 **common,
             )
             if self._scaled("encoder", dim) != scaled or self._norm("encoder/layernorm_embedding") != common["embedding"].norm:
@@ -457,12 +465,18 @@ class _Found:
 
     # --- positions
 
-    def _length(self, dim: int) -> int:
-        said = self.settings.get("max_length")
-        tables = [self.names[name].shape for side in ("encoder", "decoder") if (name := f"{side}/{TABLE}") in self.names]
-        if any(len(shape) != 2 or shape[1] != dim for shape in tables):
-            raise self._refusal(f"its tables of positions are of the shapes {tables}")
-        return min([shape[0] for shape in tables] or [LONGEST if said is None else int(said)])
+    def _length(self, stacks: Mapping[str, config.Stack]) -> int:
+        """A learned table has as many rows as there are positions; of others config.json says how many count."""
+        rows = {side: self._rows(side) for side in stacks}
+        learned = [rows[side] for side, stack in stacks.items() if isinstance(stack.position, config.Learned)]
+        if learned:
+            return min(filter(None, learned))
+        return min(self.settings.get("max_length") or LONGEST, *(count for count in rows.values() if count), 2**24)
+
+    def _rows(self, side: str) -> int:
+        """Of the table of positions; 0 where there is none."""
+        header = self.names.get(f"{side}/{TABLE}")
+        return 0 if header is None else header.shape[0]
 
     def _added(self, side: str, dim: int) -> config.Position:
         """What is added to the embeddings of a side: a table is looked at, to see whether it is one of sines."""
@@ -475,6 +489,8 @@ class _Found:
             # What CTranslate2 computes where there is no table.
             return config.Sinusoidal(layout="halves", spacing="inclusive", offset=1)
         table = self.model.tensor(f"{side}/{TABLE}")
+        if table.shape[1:] != (dim,):
+            raise self._refusal(f"{side}/{TABLE} is of the shape {list(table.shape)}")
         if not table.any():
             return config.NoPosition()
         for position in KNOWN_SINUSOIDS:
@@ -571,6 +587,7 @@ FAMILY = Family(
     rules=rules,
     ties=ties,
     older=((r"^encoder/embeddings/", "encoder/embeddings_0/"),),
-    fixed=fixed,
+    # Those that are not learned have been looked at by `read_tree`.
+    ignored=(rf"(encoder|decoder)/{TABLE}",),
 )
-"""How its tensors are read and written."""
+"""How its tensors are read."""

@@ -23,6 +23,8 @@ from sublayer.hub.folder import ModelBundle
 from sublayer.models import DecoderOnly, EncoderDecoder, Model
 from sublayer.text import PairAffixes, Tokenizer
 
+MOST_DECODED = 256
+"""Tokens that CTranslate2 decodes where nothing is said."""
 FILES = (*PARTS, "model.bin", "*vocabulary.json", "*vocabulary.txt", "vmap.txt")
 """What such a folder may consist of."""
 
@@ -134,7 +136,11 @@ def settings_of(tree: config.EncoderDecoder | config.DecoderOnly, bundle: ModelB
         **({"bos_token": tokenizer.token(before[0])} if before else {}),
     }
     forced = [tokenizer.token(token) for token in affixes.forced]
-    return found, [f"target_prefix = {forced}"] if forced else []
+    unsaid = [f"target_prefix = {forced}"] if forced else []
+    if isinstance(tree.decoder.position, config.Learned) and tree.max_length < MOST_DECODED:
+        # Past a learned table CTranslate2 ends with an error.
+        unsaid.append(f"max_decoding_length = {tree.max_length}")
+    return found, unsaid
 
 
 @torch.no_grad()
