@@ -10,6 +10,7 @@ A folder that cannot be written to, and a model that is not lowered, have no suc
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ def write_engine(
     from sublayer.fast.engine.program import NotLowered
     from sublayer.models import EncoderDecoder
 
-    if type(model) is not EncoderDecoder or not is_file(folder / WEIGHTS):
+    if type(model) is not EncoderDecoder or not is_file(folder / WEIGHTS) or not os.access(folder, os.W_OK):
         return False
     with suppress(NotLowered, Unavailable, StorageError, OSError):
         _write(folder, description, model, weights)
