@@ -385,8 +385,8 @@ def keep_forgets_the_left_padding(patch: Patch) -> None:
 def join_forgets_how_far_rows_were_moved(patch: Patch) -> None:
     plain = KeyValueCache.join
 
-    def join(self, other, most):  # type: ignore[no-untyped-def]
-        plain(self, other, most)
+    def join(self, other):  # type: ignore[no-untyped-def]
+        plain(self, other)
         return 0, 0
 
     patch.setattr(KeyValueCache, "join", join)
@@ -401,10 +401,10 @@ def join_aligns_at_the_beginning(patch: Patch) -> None:
     """Rows that are behind go on from where they are not."""
     plain = KeyValueCache.join
 
-    def join(self, other, most):  # type: ignore[no-untyped-def]
+    def join(self, other):  # type: ignore[no-untyped-def]
         rows = self.buffer.shape[2]
         ours, theirs = self.buffer[:, :, :, :, : self.length], other.buffer[:, :, :, :, : other.length]
-        moved = plain(self, other, most)
+        moved = plain(self, other)
         self.buffer.zero_()
         self.buffer[:, :, :rows, :, : ours.shape[4]] = ours
         self.buffer[:, :, rows:, :, : theirs.shape[4]] = theirs
