@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sublayer import config
 from sublayer.hub.location import WEIGHTS
@@ -21,7 +21,7 @@ def on_cpu(tree: config.Model, folder: Path) -> dict[str, Any]:
 
     try:
         program = _program(tree)
-        found = {name: bytes_read(program, name) for name in FORMATS}
+        found = {name: bytes_read(program, name) for name in get_args(config.Weights) if name in FORMATS}
         _require_float32(folder / WEIGHTS)
         return {"runs": "engine", "instruction_set": instruction_set(), "bytes_read": found}
     except (NotLowered, Unavailable) as reason:
