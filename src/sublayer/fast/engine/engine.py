@@ -16,7 +16,6 @@ from sublayer.fast.engine.library import (
     ACTIVATIONS,
     CODES,
     FLAGS,
-    FORMATS,
     CCall,
     CMatrix,
     COp,
