@@ -17,7 +17,6 @@ from sublayer.fast.engine.library import (
     ACTIVATIONS,
     CODES,
     FLAGS,
-    FORMATS,
     CCall,
     CMatrix,
     COp,
@@ -68,9 +67,7 @@ class Engine:
         self._one_at_a_time: dict[int, Lock] = {}
         self.program = program
         self._ops = (COp * len(program.operations))(*(_op(program, each) for each in program.operations))
-        structs = [
-            CMatrix(FORMATS[one.kept_as], one.out, one.columns, one.data.ctypes.data) for one in program.matrices
-        ]
+        structs = [matrix.struct for matrix in program.matrices]
         self._matrices = (CMatrix * max(len(structs), 1))(*structs)
         self._widths = (ctypes.c_int64 * len(program.widths))(*program.widths)
         self.count = len(program.operations)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sublayer.fast.engine.library import FORMATS, library
+from sublayer.fast.engine.library import FORMATS, CMatrix, library
 
 ALIGNED = 64
 """Bytes that matrices begin at multiples of."""
@@ -25,6 +25,11 @@ class Matrix:
     out: int
     columns: int
     data: NDArray[np.uint8]
+
+    @property
+    def struct(self) -> CMatrix:
+        """As C++ reads it, while this lives."""
+        return CMatrix(FORMATS[self.kept_as], self.out, self.columns, self.data.ctypes.data)
 
 
 @dataclass(frozen=True, slots=True)
