@@ -99,7 +99,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test fuzz hostile kills test-portable lint wheel bench bench-quick
+.PHONY: test fuzz hostile endurance kills test-portable lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -114,6 +114,9 @@ fuzz: $(VENV)/.installed-dev  ## all readers with inputs that nobody would write
 
 hostile: $(VENV)/.installed-dev  ## the server with requests that nobody would write (HOSTILE_EXAMPLES=5000 of each kind)
 	@OMP_NUM_THREADS=1 HOSTILE_EXAMPLES=$${HOSTILE_EXAMPLES:-5000} $(BIN)/pytest tests/serving/test_hostile.py $(ARGS)
+
+endurance: $(VENV)/.installed-dev  ## a server under full load for half an hour, with clients that hang up (ARGS="--minutes 2")
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/serving/endurance.py $(ARGS)
 
 test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
 	@echo "As on a processor that has AVX2 and nothing newer"

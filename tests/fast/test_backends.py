@@ -159,6 +159,48 @@ def test_forks_expanded_and_repeated_rows_go_on_from_the_same_text(name: Backend
             wide.expand(2)
 
 
+def test_a_cache_does_not_grow_for_as_long_as_texts_come_and_go() -> None:
+    """Half a thousand texts, one after another in a batch of three that is never empty: every answer is right, and the
+    cache has at most what two of the longest texts need, and half as much again."""
+    own = build_text(TREES["llama"])
+    backend, draw, longest = decoder_backend(own), torch.Generator().manual_seed(0), own.config.max_length
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=draw))
+
+    def begun() -> tuple[list[int], int]:
+        text = [number(0, own.config.vocab_size) for _ in range(number(1, 9))]
+        return text, number(1, longest - len(text))
+
+    with torch.inference_mode():
+        texts = [begun()]
+        state = backend.start(torch.tensor([texts[0][0]]), capacity=texts[0][1])
+        for _ in range(500):
+            if len(texts) < 3:
+                texts.append(begun())
+                state.join(backend.start(torch.tensor([texts[-1][0]]), capacity=texts[-1][1]))
+            feed = torch.tensor([[number(0, own.config.vocab_size)] for _ in texts])
+            found = backend.step(feed, state)[:, -1]
+            torch.testing.assert_close(found, alone(own, [text for text, _ in texts], feed), rtol=1e-3, atol=1e-3)
+            texts = [([*text, new], left - 1) for (text, left), new in zip(texts, feed.flatten().tolist())]
+            assert state.cache.capacity <= 3 * longest
+            over = [place for place, (_, left) in enumerate(texts) if left == 0]
+            if over and number(0, 2):
+                # Some take the places of those that are over, others leave them.
+                for place in over:
+                    texts[place] = begun()
+                    state.replace(
+                        torch.tensor([place]), backend.start(torch.tensor([texts[place][0]]), capacity=texts[place][1])
+                    )
+            elif len(over) == len(texts):
+                texts = [begun()]
+                state = backend.start(torch.tensor([texts[0][0]]), capacity=texts[0][1])
+            elif over:
+                staying = [place for place in range(len(texts)) if place not in over]
+                state.keep(torch.tensor(staying))
+                texts = [texts[place] for place in staying]
+
+
 def test_a_recurrent_state_is_replaced_and_expanded() -> None:
     own = build_recurrent(TEXTS[0])
     with torch.no_grad():

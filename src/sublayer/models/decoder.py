@@ -120,7 +120,12 @@ class DecoderState:
         """
         own, new = self.cache, other.cache
         wider = bool(self.memory) and other.memory[0][0].shape[2] > self.memory[0][0].shape[2]
-        if self.num_beams != other.num_beams or wider or new.length > own.length or _room(new) > _room(own):
+        if (
+            self.num_beams != other.num_beams
+            or wider
+            or new.length > own.length
+            or own.length + new.room > own.capacity
+        ):
             replace_by_joining(self, own.buffer.shape[2] // self.num_beams, sentences, other)
             return
         rows = self._rows_of(sentences)
@@ -297,11 +302,6 @@ class Decoder(Stack):
             device=like.device,
             fixed=fixed,
         )
-
-
-def _room(cache: KeyValueCache) -> int:
-    """Positions that still fit."""
-    return cache.capacity - cache.length
 
 
 def _from(keys: Tensor, first: Tensor, count: int) -> Tensor:

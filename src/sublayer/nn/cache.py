@@ -24,8 +24,13 @@ from sublayer.errors import InputError
 class KeyValueCache:
     """Keys and values of the positions seen so far, of every layer.
 
+<<<<<<< HEAD
     rows: in which row of the buffer each position of a row stands, [B, C] int32; None where all stand in their own.
     buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. position: the same as
+=======
+    buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. spare: how many of the
+    others no row needs. position: the same as
+>>>>>>> serve
     a tensor, int64 [], in a cache of fixed shapes; None in any other.
     """
 
@@ -47,11 +52,20 @@ class KeyValueCache:
         self.buffer = (torch.zeros if fixed else torch.empty)(*shape, dtype=dtype, device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device) if fixed else None
         self.length = 0
+<<<<<<< HEAD
         self.rows: Tensor | None = None
+=======
+        self.spare = 0
+>>>>>>> serve
 
     @property
     def capacity(self) -> int:
         return self.buffer.shape[4]
+
+    @property
+    def room(self) -> int:
+        """Positions that rows may still need."""
+        return max(0, self.capacity - self.length - self.spare)
 
     @property
     def bytes(self) -> int:
@@ -123,6 +137,7 @@ class KeyValueCache:
         other.buffer[:, :, :, :, :length] = self.buffer[:, :, :, :, :length]
         other.position = None if self.position is None else torch.zeros_like(self.position)
         other._move_to(length)
+        other.spare = 0
         return other
 
     def join(self, other: KeyValueCache) -> tuple[int, int]:
@@ -136,9 +151,9 @@ class KeyValueCache:
         self.settle()
         other.settle()
         length = max(self.length, other.length)
-        room = max(self.capacity - self.length, other.capacity - other.length)
-        own = self.buffer.shape[2]
-        buffer = self._like(own + other.buffer.shape[2], (length + room) * 3 // 2)
+        room = max(self.room, other.room)
+        own, self.spare = self.buffer.shape[2], (length + room) // 2
+        buffer = self._like(own + other.buffer.shape[2], length + room + self.spare)
         # What stands before a row that was moved is masked, and so must be finite.
         buffer[:, :, :, :, :length] = 0
         buffer[:, :, :own, :, length - self.length : length] = self.buffer[:, :, :, :, : self.length]
@@ -159,11 +174,16 @@ class KeyValueCache:
         moved = self.length - other.length
         for own, new in zip(self.buffer.unbind(0), other.buffer.unbind(0), strict=True):
             own[:, rows, :, moved : self.length] = new[:, :, :, : other.length]
+        self.spare = min(self.spare, self.capacity - self.length - other.room)
         return moved
 
     def drop(self, count: int) -> None:
         """Forget the first `count` positions of all rows, and move the others there."""
+<<<<<<< HEAD
         self.settle()
+=======
+        self.spare += count
+>>>>>>> serve
         held = self.buffer[:, :, :, :, count : self.length].clone()
         self._move_to(self.length - count)
         self.buffer[:, :, :, :, : self.length] = held

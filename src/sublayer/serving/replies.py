@@ -42,6 +42,8 @@ def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = N
 
 async def body_of(request: Request, limits: RequestLimits) -> bytes:
     """A request's body, if it is of bounded size and came in bounded time."""
+    from starlette.requests import ClientDisconnect
+
     held = bytearray()
     try:
         async with asyncio.timeout(limits.reading):
@@ -49,6 +51,8 @@ async def body_of(request: Request, limits: RequestLimits) -> bytes:
                 held += chunk
                 if len(held) > limits.body:
                     raise Refusal(f"a request has {limits.body:,} bytes at most", "Ask for less at a time.", status=413)
+    except ClientDisconnect:
+        raise Gone from None
     except TimeoutError:
         raise Refusal(f"the request did not come within {limits.reading:g} s", status=408) from None
     return bytes(held)
