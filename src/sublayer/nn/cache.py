@@ -24,13 +24,9 @@ from sublayer.errors import InputError
 class KeyValueCache:
     """Keys and values of the positions seen so far, of every layer.
 
-<<<<<<< HEAD
     rows: in which row of the buffer each position of a row stands, [B, C] int32; None where all stand in their own.
-    buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. position: the same as
-=======
     buffer: [L, 2, B, G, C, d]; `length`: T, how many positions are held, the same in every row. spare: how many of the
     others no row needs. position: the same as
->>>>>>> serve
     a tensor, int64 [], in a cache of fixed shapes; None in any other.
     """
 
@@ -52,11 +48,8 @@ class KeyValueCache:
         self.buffer = (torch.zeros if fixed else torch.empty)(*shape, dtype=dtype, device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device) if fixed else None
         self.length = 0
-<<<<<<< HEAD
         self.rows: Tensor | None = None
-=======
         self.spare = 0
->>>>>>> serve
 
     @property
     def capacity(self) -> int:
@@ -179,11 +172,8 @@ class KeyValueCache:
 
     def drop(self, count: int) -> None:
         """Forget the first `count` positions of all rows, and move the others there."""
-<<<<<<< HEAD
         self.settle()
-=======
         self.spare += count
->>>>>>> serve
         held = self.buffer[:, :, :, :, count : self.length].clone()
         self._move_to(self.length - count)
         self.buffer[:, :, :, :, : self.length] = held
