@@ -348,6 +348,35 @@ def test_the_largest_numbers_and_their_log_softmax(isa: str, width: int, far: fl
     assert ((logs - expected).abs() <= 1e-6 + 3e-7 * expected.abs()).all()
 
 
+@every_isa
+@every_format
+def test_a_product_that_is_ranked_is_ranked_as_its_numbers_are(isa: str, kept_as: str) -> None:
+    """Whether its numbers are written or not, and whatever the number of rows and of threads: to the bit."""
+    columns, out, count, rows = 64, 1300, 6, 130
+    table, matrix = Matrix(random(rows, columns), "float32"), Matrix(random(out, columns, seed=1), kept_as)
+    project = operation("linear", in_=0, out=1, matrix=1, width=columns, bias=random(out, seed=2))
+    operations = [operation("embed", a=1.0), project]
+    read = rounded(table.unpack()) if kept_as in WHOLE else table.unpack()
+    logits = (read.double() @ matrix.unpack().double().T + random(out, seed=2)).log_softmax(-1)
+
+    def ranked(tokens: Tensor, threads: int, written: bool) -> tuple[Tensor, Tensor]:
+        logs, places = torch.empty(len(tokens), count), torch.empty(len(tokens), count, dtype=torch.int64)
+        engine = Program(isa, operations, [table, matrix], [columns, out], threads)
+        out_of = {} if written else {"out": None}
+        engine.run(tokens[:, None], result=1, best=count, best_columns=places, best_logs=logs, **out_of)
+        return logs, places
+
+    logs, places = ranked(torch.arange(rows), 1, written=True)
+    assert (logs - logits.gather(1, places)).abs().max() < 3e-6 * logits.abs().max()
+    assert (logits.topk(count).values - logits.gather(1, places)).abs().max() < 3e-6 * logits.abs().max()
+    for some in (slice(0, rows), slice(3, 20), slice(7, 8)):
+        for threads in (1, 2, 3):
+            for written in (False, True):
+                again = ranked(torch.arange(rows)[some], threads, written)
+                assert again[0].equal(logs[some])
+                assert again[1].equal(places[some])
+
+
 # --- attention -------------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ struct Engine {
     Memory rounded;   // the input of a product
     Memory* scratch;  // one for each thread
     Memory mixture;
+    Memory rankings;
     // Whose numbers `rounded` holds: columns of a buffer, -1 for nobody's.
     int32_t rounded_buffer, rounded_column;
     int64_t rounded_in;
@@ -104,7 +105,8 @@ Rounded rounded_input(Engine* engine, int64_t rows, int64_t in, const float* x, 
     return rounded;
 }
 
-void linear(Engine* engine, const Op* op, int64_t rows) {
+// The product of a LINEAR, its input rounded where the matrix wants it.
+Product product_of(Engine* engine, const Op* op, int64_t rows) {
     const Matrix* matrix = &engine->matrices[op->matrix];
     const float* x = row_of(engine, op->in, 0, op->column);
     Product product = {matrix, x, step_of(engine, op->in), {}, op->bias, op->activation, op->flags,
@@ -118,7 +120,7 @@ void linear(Engine* engine, const Op* op, int64_t rows) {
         engine->rounded_column = op->column;
         engine->rounded_in = matrix->in;
     }
-    multiply_all(engine, &product, rows);
+    return product;
 }
 
 // What a mixture of experts needs beside its buffers, for so many tokens.
@@ -346,7 +348,11 @@ void run(Engine* engine, const Op* op, const Call* call) {
             for_rows(engine, rows, 8 * engine->matrices[op->matrix].in, [&](int64_t row) { embed(engine, op, call, row); });
             break;
         case NORM: for_rows(engine, rows, 4 * op->width, [&](int64_t row) { kernels->norm(op, in(row), out(row)); }); break;
-        case LINEAR: linear(engine, op, rows); break;
+        case LINEAR: {
+            const Product product = product_of(engine, op, rows);
+            multiply_all(engine, &product, rows);
+            break;
+        }
         case ROTATE:
             for_rows(engine, rows, 4 * op->heads * op->width,
                      [&](int64_t row) { kernels->rotate(op, in(row), position_of(call, row)); });
@@ -372,13 +378,74 @@ void run(Engine* engine, const Op* op, const Call* call) {
     if (written == engine->rounded_buffer) engine->rounded_buffer = -1;
 }
 
+// --- what is most probable ------------------------------------------------------------------------------------------
+
+constexpr int64_t RANKED_ROWS = 96;
+
+// Whether the last product is ranked by those who compute it, so that it is never written to memory as a whole: where
+// there are rows enough for all threads.
+bool ranks_its_product(const Engine* engine, const Call* call) {
+    if (!call->best || call->out || call->count == 0) return false;
+    const Op* last = &engine->ops[call->count - 1];
+    return last->code == LINEAR && last->out == call->result && last->out_column == 0 && !(last->flags & ACCUMULATE) &&
+           engine->matrices[last->matrix].out == engine->widths[call->result] &&
+           (engine->threads == 1 || call->rows * call->fresh >= 8 * engine->threads);
+}
+
+void project_and_rank(Engine* engine, const Op* op, int64_t rows, Ranking* rankings) {
+    const Product product = product_of(engine, op, rows);
+    const int64_t columns = product.matrix->out, panels = panels_of(product.matrix);
+    const int64_t parts = larger_of(in_steps(rows, RANKED_ROWS), engine->threads);
+    const int64_t row_count = round_up(in_steps(rows, parts), 4);
+    spread(engine->pool, in_steps(rows, row_count), [&](int64_t part, int32_t thread) {
+        const int64_t row = part * row_count, end = smaller_of(row + row_count, rows);
+        float* const found = (float*)engine->scratch[thread].data;
+        for (int64_t column = 0; column < columns; column += RANKED) {
+            Product some = product;
+            some.out = found - row * RANKED - column, some.out_step = RANKED;
+            const int64_t panel = column / PANEL;
+            engine->kernels->product(&some, row, end, panel, smaller_of(panel + RANKED / PANEL, panels));
+            for (int64_t r = row; r < end; r++)
+                engine->kernels->rank(column, smaller_of(RANKED, columns - column), found + (r - row) * RANKED, &rankings[r]);
+        }
+    });
+}
+
+// Runs the last operation, too, where `ranks_its_product`.
+void find_best(Engine* engine, const Call* call) {
+    const int64_t rows = call->rows * call->fresh, width = engine->widths[call->result], count = call->best;
+    Ranking* const rankings = (Ranking*)engine->rankings.data;
+    for (int64_t row = 0; row < rows; row++)
+        rankings[row] = Ranking{count, 0, call->best_columns + row * count, call->best_logs + row * count, -INFINITY, 0};
+    if (ranks_its_product(engine, call))
+        project_and_rank(engine, &engine->ops[call->count - 1], rows, rankings);
+    else
+        for_rows(engine, rows, 8 * width, [&](int64_t row) {
+            for (int64_t column = 0; column < width; column += RANKED)
+                engine->kernels->rank(column, smaller_of(RANKED, width - column), row_of(engine, call->result, row, column),
+                                      &rankings[row]);
+        });
+    for (int64_t row = 0; row < rows; row++) {
+        Ranking* const r = &rankings[row];
+        // Their log softmax in two steps: the largest plus the logarithm would lose digits of the logarithm.
+        const float log_total = logf(r->total);
+        for (int64_t place = 0; place < r->found; place++) r->numbers[place] = r->numbers[place] - r->largest - log_total;
+        for (int64_t place = r->found; place < count; place++) r->numbers[place] = -INFINITY, r->columns[place] = 0;
+    }
+}
+
 // All the memory that the call needs.
 bool prepare(Engine* engine, const Call* call) {
     const int64_t rows = call->rows * call->fresh;
+    const bool ranked = ranks_its_product(engine, call);
+    if (call->best && !grow(&engine->rankings, rows * (int64_t)sizeof(Ranking))) return false;
+    for (int32_t thread = 0; ranked && thread < engine->threads; thread++)
+        if (!grow(&engine->scratch[thread], 4 * RANKED * smaller_of(round_up(rows, 4), RANKED_ROWS))) return false;
     for (int64_t i = 0; i < call->count; i++) {
         const Op* op = &engine->ops[i];
+        const bool written = !ranked || i + 1 < call->count;
         if (!grow(&engine->tables[op->in], 4 * rows * step_of(engine, op->in)) ||
-            !grow(&engine->tables[op->out], 4 * rows * step_of(engine, op->out)))
+            (written && !grow(&engine->tables[op->out], 4 * rows * step_of(engine, op->out))))
             return false;
         const Matrix* matrix = &engine->matrices[op->matrix];
         if (op->code == LINEAR && is_whole(matrix) && !grow(&engine->rounded, rounded_bytes(rows, matrix->in))) return false;
@@ -431,6 +498,7 @@ void engine_free(Engine* engine) {
     free(engine->scratch);
     free(engine->rounded.data);
     free(engine->mixture.data);
+    free(engine->rankings.data);
     free(engine);
 }
 
@@ -441,16 +509,12 @@ int32_t engine_run(Engine* engine, const Call* call) {
     pool_follow_fork(engine->pool);
     if (!prepare(engine, call)) return -1;
     engine->rounded_buffer = -1;
-    for (int64_t i = 0; i < call->count; i++) run(engine, &engine->ops[i], call);
+    const int64_t count = call->count - (ranks_its_product(engine, call) ? 1 : 0);
+    for (int64_t i = 0; i < count; i++) run(engine, &engine->ops[i], call);
     const int64_t width = call->out ? engine->widths[call->result] : 0;
     for (int64_t row = 0; call->out && row < call->rows * call->fresh; row++)
         memcpy(call->out + row * width, row_of(engine, call->result, row, 0), 4 * (size_t)width);
-    const int64_t looked_at = call->best ? engine->widths[call->result] : 0;
-    if (call->best)
-        for_rows(engine, call->rows * call->fresh, 8 * looked_at, [&](int64_t row) {
-            engine->kernels->best(looked_at, row_of(engine, call->result, row, 0), call->best,
-                                  call->best_columns + row * call->best, call->best_logs + row * call->best);
-        });
+    if (call->best) find_best(engine, call);
     return 0;
 }
 

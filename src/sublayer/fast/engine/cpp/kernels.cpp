@@ -60,34 +60,35 @@ void cap(float cap, int64_t width, const float* in, float* out) {
     map(width, in, out, [&](Floats x) { return all(cap) * hyperbolic_tangent(x / all(cap)); });
 }
 
-// The `count` largest numbers, in their order, and their log softmax: (x - largest) - log(sum of e^(x - largest)), as
-// the largest plus that logarithm would lose digits of it.
-void best(int64_t width, const float* x, int64_t count, int64_t* columns, float* logs) {
-    constexpr int64_t BLOCK = 8 * LANES;
-    int64_t found = 0;
+void rank(int64_t first, int64_t width, const float* x, Ranking* r) {
+    constexpr int64_t BLOCK = 4 * LANES;
+    float largest_here = -INFINITY;
     for (int64_t block = 0; block < width; block += BLOCK) {
         const int64_t end = block + BLOCK < width ? block + BLOCK : width;
-        if (found == count && end == block + BLOCK) {
-            Floats most = load(x + block);
-            for (int64_t i = LANES; i < BLOCK; i += LANES) most = larger(most, load(x + block + i));
-            if (largest(most) <= logs[count - 1]) continue;
+        float most = -INFINITY;
+        if (end == block + BLOCK) {
+            Floats lanes = load(x + block);
+            for (int64_t i = LANES; i < BLOCK; i += LANES) lanes = larger(lanes, load(x + block + i));
+            most = largest(lanes);
+        } else {
+            for (int64_t i = block; i < end; i++) most = x[i] > most ? x[i] : most;
         }
-        for (int64_t column = block; column < end; column++) {
-            if (found == count && !(x[column] > logs[count - 1])) continue;
-            int64_t place = found < count ? found++ : count - 1;
-            for (; place > 0 && x[column] > logs[place - 1]; place--)
-                logs[place] = logs[place - 1], columns[place] = columns[place - 1];
-            logs[place] = x[column], columns[place] = column;
+        largest_here = most > largest_here ? most : largest_here;
+        if (r->found == r->wanted && !(most > r->numbers[r->wanted - 1])) continue;
+        for (int64_t i = block; i < end; i++) {
+            if (r->found == r->wanted && !(x[i] > r->numbers[r->wanted - 1])) continue;
+            int64_t place = r->found < r->wanted ? r->found++ : r->wanted - 1;
+            for (; place > 0 && x[i] > r->numbers[place - 1]; place--)
+                r->numbers[place] = r->numbers[place - 1], r->columns[place] = r->columns[place - 1];
+            r->numbers[place] = x[i], r->columns[place] = first + i;
         }
     }
-    const float most = found ? logs[0] : 0;
+    if (largest_here > r->largest) {
+        r->total *= expf(r->largest - largest_here);
+        r->largest = largest_here;
+    }
     // NaN anywhere makes the sum NaN, and so all that is given.
-    const float total = sum_of(width, x, [&](Floats y) { return exponential(y - all(most)); });
-    const float log_total = logf(total);
-    for (int64_t place = 0; place < count; place++) {
-        logs[place] = place < found ? logs[place] - most - log_total : -INFINITY;
-        columns[place] = place < found ? columns[place] : 0;
-    }
+    r->total += sum_of(width, x, [&](Floats y) { return exponential(y - all(r->largest)); });
 }
 
 }  // namespace
@@ -97,4 +98,4 @@ void best(int64_t width, const float* x, int64_t count, int64_t* columns, float*
 #define TEXT(isa) #isa
 #define NAME(isa) TEXT(isa)
 
-extern const Kernels KERNELS(ISA) = {NAME(ISA), round_row, product, norm, rotate, gate, add, scale, cap, attend, best};
+extern const Kernels KERNELS(ISA) = {NAME(ISA), round_row, product, norm, rotate, gate, add, scale, cap, attend, rank};

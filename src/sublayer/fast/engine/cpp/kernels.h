@@ -61,6 +61,16 @@ struct Queries {
     const float* bias[MOST_QUERIES];                  // added to the scores of each key, or none
 };
 
+// The largest numbers of a row that is looked through some columns at a time.
+struct Ranking {
+    int64_t wanted, found;
+    int64_t* columns;  // [wanted]: where they stand, the largest first, of equal ones the first
+    float* numbers;    // [wanted]
+    float largest, total;  // of all numbers so far; and the sum of e^(x - largest) of all
+};
+
+constexpr int64_t RANKED = 512;  // columns at a time, so that sums have one order
+
 struct Kernels {
     const char* name;
     // A row of x to row `row` of the rounded.
@@ -75,7 +85,8 @@ struct Kernels {
     void (*scale)(float factor, int64_t width, const float* in, float* out);
     void (*cap)(float cap, int64_t width, const float* in, float* out);
     void (*attend)(const Queries* queries, float* scratch);
-    void (*best)(int64_t width, const float* x, int64_t count, int64_t* columns, float* logs);
+    // `width` numbers, of which the first stands in column `first`.
+    void (*rank)(int64_t first, int64_t width, const float* x, Ranking* ranking);
 };
 
 // Floats that `attend` wants as scratch.

@@ -163,6 +163,7 @@ void programs() {
     }
     op(CAP, 0, 0, width, 0);
     op(LINEAR, 0, 4, width, 5);
+    const int64_t projected = count;
     op(GATE, 4, 5, hidden, 0)->activation = (int32_t)below(6);
     op(LINEAR, 5, 1, hidden, 6);
     op(ADD, 1, 0, width, 0);
@@ -178,6 +179,9 @@ void programs() {
     for (int64_t i = 0; i < many; i++) padding[i] = below(held + 2), lengths[i] = below(fresh + 1);
     for (int64_t i = 0; i < sources; i++) source_lengths[i] = below(length + 1);
     const float* const cache = numbers(cache_size);
+    int32_t* const cache_rows = (int32_t*)room(4 * many * capacity);
+    for (int64_t i = 0; i < many * capacity; i++) cache_rows[i] = (int32_t)below(many);
+    const bool by_table = below(2);
     float* memory[4];
     for (int i = 0; i < 4; i++) memory[i] = numbers((stores ? many * fresh : sources * length) * groups * head);
     float* first = NULL;
@@ -190,10 +194,18 @@ void programs() {
             Call call = {};
             call.tokens = ids, call.rows = many, call.fresh = fresh, call.count = count, call.out = found;
             call.held = cached ? held : 0, call.capacity = capacity, call.cache = own;
+            call.cache_rows = by_table ? cache_rows : NULL;
             call.padding = cached ? padding : NULL, call.lengths = cached ? NULL : lengths;
             call.sources = stores ? many : sources, call.source_length = stores ? fresh : length;
             call.memory = memory, call.source_lengths = source_lengths;
             if (!engine || engine_run(engine, &call) || engine_run(engine, &call)) failures++;
+            // What is most probable, of a product that nobody else reads, and of one that is written.
+            const int64_t best = 1 + below(9);
+            for (int32_t written = 0; written < 2; written++) {
+                call.count = projected, call.result = 4, call.best = best, call.out = written ? (float*)room(8 * tokens * hidden) : NULL;
+                call.best_columns = (int64_t*)room(8 * tokens * best), call.best_logs = (float*)room(4 * tokens * best);
+                if (!engine || engine_run(engine, &call)) failures++;
+            }
             engine_free(engine);
             // What stands between two whole numbers is rounded to either, and experts that are nearly equal may change
             // places: with whole numbers only the memory is watched.
