@@ -165,8 +165,7 @@ def test_a_source_without_an_end(tmp_path: Path) -> None:
     path, own = open_nmt(tmp_path / "x.argosmodel")
     again = import_argos(path)
     assert again.decoding["source_end"] is False
-    ours, theirs = (folder.ready(each, tmp_path) if False else each for each in (own, again))
-    assert ours.tokenizer.encode(LINES) == theirs.tokenizer.encode(LINES)
+    assert again.tokenizer.encode(LINES) == own.tokenizer.encode(LINES)
 
 
 def test_an_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +206,9 @@ def test_an_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     asked = [[again.tokenizer.token(number) for number in row] for row in again.tokenizer.encode(LINES)]
     theirs = model.translate_batch(asked, beam_size=1, max_decoding_length=20)
     tokens_said = [found.translate([text], beam=1)[0].best.tokens for text in LINES]
-    assert [
-        [again.tokenizer.backend.token_to_id(token) for token in each.hypotheses[0]][:20] for each in theirs
-    ] == [each[:20] for each in tokens_said]
+    assert [[again.tokenizer.backend.token_to_id(token) for token in each.hypotheses[0]][:20] for each in theirs] == [
+        each[:20] for each in tokens_said
+    ]
 
 
 def write_folder(path: Path, bundle: ModelBundle) -> Path:
@@ -259,7 +258,10 @@ def test_a_language_around_the_source_is_said_and_two_are_refused(tmp_path: Path
         (["--format", "argos", "--from", "en"], "--from and --to go with --format argos"),
         (["--format", "argos", "--from", "English", "--to", "es"], "'English' is no code of a language"),
         (["--format", "ctranslate2", "--from", "en", "--to", "es"], "--from and --to go with --format argos"),
-        (["--format", "argos", "--from", "en", "--to", "es", "--weights", "Q8_0"], "no weight format of --format argos"),
+        (
+            ["--format", "argos", "--from", "en", "--to", "es", "--weights", "Q8_0"],
+            "no weight format of --format argos",
+        ),
         (["--format", "onnx", "--weights", "int8"], "no weight format of --format onnx"),
         (["--format", "gguf"], "End its name with .gguf"),
         (["--format", "ctranslate2", "--family", "marian"], "goes with --format hf and peft"),
@@ -318,7 +320,7 @@ def test_what_would_be_written_elsewhere_is_left_out(tmp_path: Path) -> None:
         for name in ("../outside", "translate-en_es-1_0/../../outside", "translate-en_es-1_0/model/../../../outside"):
             file.writestr(name, b"x")
     import_argos(path)
-    assert not [each for each in tmp_path.parent.rglob("outside")]
+    assert not list(tmp_path.parent.rglob("outside"))
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

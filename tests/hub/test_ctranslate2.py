@@ -26,7 +26,6 @@ from sublayer.hub.ctranslate2.reading import import_ctranslate2
 from sublayer.hub.ctranslate2.writing import export
 from sublayer.hub.folder import ModelBundle
 from sublayer.models import build_model
-from sublayer.text import Tokenizer
 
 TOKENIZER = tiny_tokenizer()
 ROWS = TOKENIZER.vocab_size
@@ -90,18 +89,32 @@ GENERATORS = {
         stack(2, config.Rotary(), attention=config.Attention(heads=4, kv_heads=1, head_dim=8, scale=0.25))
     ),
     "Qwen3's": generator(
-        stack(2, config.Rotary(base=1e6), norm=RMS, feed_forward=GATED,
-              attention=config.Attention(heads=4, query_key_norm=RMS, bias=False))
+        stack(
+            2,
+            config.Rotary(base=1e6),
+            norm=RMS,
+            feed_forward=GATED,
+            attention=config.Attention(heads=4, query_key_norm=RMS, bias=False),
+        )
     ),
     "Gemma's norms and cap": generator(
-        stack(2, config.Rotary(), placement="sandwich", norm=config.RMSNorm(plus_one=True),
-              feed_forward=config.Gated(hidden=36, activation="gelu_tanh")),
+        stack(
+            2,
+            config.Rotary(),
+            placement="sandwich",
+            norm=config.RMSNorm(plus_one=True),
+            feed_forward=config.Gated(hidden=36, activation="gelu_tanh"),
+        ),
         logit_softcap=5.0,
         embedding=config.Embedding(),
     ),
     "GPT-NeoX's": generator(
-        stack(2, config.Rotary(fraction=2 / 3), placement="parallel",
-              feed_forward=config.PositionWise(hidden=36, activation="gelu"))
+        stack(
+            2,
+            config.Rotary(fraction=2 / 3),
+            placement="parallel",
+            feed_forward=config.PositionWise(hidden=36, activation="gelu"),
+        )
     ),
     "GPT-J's": generator(stack(2, config.Rotary(layout="interleaved"), placement="parallel-shared")),
     "post-norm": generator(stack(2, placement="post", feed_forward=config.PositionWise(hidden=36, activation="tanh"))),
@@ -397,7 +410,7 @@ def test_whatever_byte_of_the_header_is_another_it_is_refused_or_read(written: P
         for value in (0, 255):
             (written / "model.bin").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             try:
-                model_bin.read(written / "model.bin").headers
+                assert model_bin.read(written / "model.bin").headers
             except CheckpointError:
                 refusals += 1
     assert refusals > 100
@@ -411,15 +424,27 @@ def test_whatever_byte_of_the_header_is_another_it_is_refused_or_read(written: P
         ({"encoder/activation": torch.tensor(6, dtype=torch.int8)}, "encoder/activation = 6"),
         ({"encoder/scale_embeddings": torch.tensor(3.0)}, "scale_embeddings = 3"),
         ({"encoder/scale_embeddings": torch.tensor(0, dtype=torch.int8)}, "two embeddings are scaled"),
-        ({"encoder/num_heads": torch.tensor(5, dtype=torch.int16)}, "encoder/layer_0/self_attention/linear_1/weight is (24, 24) and should be (24, 20)"),
+        (
+            {"encoder/num_heads": torch.tensor(5, dtype=torch.int16)},
+            "encoder/layer_0/self_attention/linear_1/weight is (24, 24) and should be (24, 20)",
+        ),
         ({"encoder/num_heads": torch.tensor(0, dtype=torch.int16)}, "damaged"),
-        ({"encoder/layer_0/self_attention/relative_position_keys": torch.ones(3, 4)}, "unexpected: encoder/layer_0/self"),
+        (
+            {"encoder/layer_0/self_attention/relative_position_keys": torch.ones(3, 4)},
+            "unexpected: encoder/layer_0/self",
+        ),
         ({"encoder/embeddings_0/weight": torch.ones(7, 24)}, "source vocabulary has 7 tokens"),
-        ({"decoder/layer_1/ffn/linear_1/bias": torch.full((24,), torch.nan)}, "decoder/layer_1/ffn/linear_1/bias (24 of"),
+        (
+            {"decoder/layer_1/ffn/linear_1/bias": torch.full((24,), torch.nan)},
+            "decoder/layer_1/ffn/linear_1/bias (24 of",
+        ),
         ({"decoder/embeddings/weight": None}, "it has no matrix decoder/embeddings/weight"),
         ({"decoder/layer_1/ffn/linear_0/bias": None}, "missing: decoder/layer_1/ffn/linear_0/bias"),
         ({"decoder/layer_1/ffn/layer_norm/gamma": None}, "missing: decoder/layer_1/ffn/layer_norm/gamma"),
-        ({"decoder/position_encodings/encodings": torch.ones(40, 8)}, "decoder/position_encodings/encodings is of the shape [40, 8]"),
+        (
+            {"decoder/position_encodings/encodings": torch.ones(40, 8)},
+            "decoder/position_encodings/encodings is of the shape [40, 8]",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(change: dict[str, Tensor | None], said: str, written: Path) -> None:

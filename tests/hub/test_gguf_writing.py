@@ -74,6 +74,8 @@ GPT2 = tree(
     feed_forward=config.PositionWise(hidden=256, activation="gelu_tanh"),
     norm=config.LayerNorm(),
 )
+
+
 def gemma2() -> config.DecoderOnly:
     """Every second layer has a window; the caps are the family's."""
     usual = config.Attention(heads=4, kv_heads=2, bias=False, softcap=50.0)

@@ -115,7 +115,7 @@ def test_a_folder_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     assert resolve(str(tmp_path)) == tmp_path
     assert resolve(str(tmp_path / "model.gguf")) == tmp_path / "model.gguf"
-    with pytest.raises(CheckpointError, match=r"neither a folder nor a .gguf file"):
+    with pytest.raises(CheckpointError, match=r"neither a folder nor a .gguf or .argosmodel file"):
         resolve(str(tmp_path / "model.bin"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -38,9 +38,7 @@ FILES = {Format.argos: ".argosmodel", Format.gguf: ".gguf", Format.onnx: ".onnx"
 
 def export(
     model: ModelFolder,
-    out: Annotated[
-        Path, typer.Argument(help="Folder to write; for argos, gguf and onnx the file.", metavar="OUT")
-    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; for argos, gguf and onnx the file.", metavar="OUT")],
     form: Annotated[
         Format,
         typer.Option(
@@ -181,9 +179,10 @@ def _languages(folder: Path) -> tuple[str | None, str | None]:
     import tomllib
 
     try:
-        data = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")).get("data", {})
+        read: dict[str, Any] = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None, None
-    names = [data.get(f"{side}_language") for side in ("source", "target")] if isinstance(data, dict) else [None, None]
-    source, target = (name if isinstance(name, str) else None for name in names)
-    return source, target
+    data: Any = read.get("data")
+    table = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    source, target = table.get("source_language"), table.get("target_language")
+    return source if isinstance(source, str) else None, target if isinstance(target, str) else None

@@ -15,8 +15,8 @@ def pull(
     what: Annotated[
         str,
         typer.Argument(
-            help="Checkpoint folder (Hugging Face, CTranslate2), .gguf or .argosmodel file, ORG/NAME on the Hugging Face hub,"
-            " or minilm, smollm2.",
+            help="Checkpoint folder (Hugging Face, CTranslate2), .gguf or .argosmodel file, ORG/NAME on the"
+            " Hugging Face hub, or minilm, smollm2.",
             metavar="MODEL",
         ),
     ],

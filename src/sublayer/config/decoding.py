@@ -89,9 +89,9 @@ class Decoding(Part):
     max_tokens: it has at most so many in any case, the end token included. forced_end: what is said as the last of
     these where a translation has not ended before (BART).
     start: what the decoder is fed first; unset means the tokenizer's start token. end_ids: tokens that end a text,
-    besides the tokenizer's end marker. source_end: whether the end token follows a source where the tokenizer's template
-    adds nothing. source_language, target_language: codes that the tokenizer has tokens for, as
-    mBART, NLLB, M2M100 and Marian have; unset means what `constraints.forced` and the tokenizer's template say.
+    besides the tokenizer's end marker. source_end: whether the end token follows a source where the tokenizer's
+    template adds nothing. source_language, target_language: codes that the tokenizer has tokens for, as mBART, NLLB,
+    M2M100 and Marian have; unset means what `constraints.forced` and the tokenizer's template say.
     """
 
     beam: Beams = 4

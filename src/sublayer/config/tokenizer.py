@@ -37,9 +37,9 @@ class Normalization(Part):
 class Subwords(Part):
     """Pieces of words. Any text comes back as it was normalized.
 
-    type: "bpe" is byte-level BPE, "unigram" is SentencePiece's unigram model with byte fallback, "sentencepiece" the same
-    read exactly as SentencePiece reads it, so that it can be exported as its .model file (for Argos Translate); in a
-    text "▁" is then a space.
+    type: "bpe" is byte-level BPE, "unigram" is SentencePiece's unigram model with byte fallback, "sentencepiece" the
+    same read exactly as SentencePiece reads it, so that it can be exported as its .model file (for Argos Translate) and
+    for llama.cpp; in a text "▁" is then a space.
     vocab_size: tokens at most, special tokens included.
     sample: how many lines to train on at most (evenly spread); unset means all.
     """

@@ -18,12 +18,13 @@ from torch import Tensor
 from sublayer.config.foreign import GGUF, MODEL, require, require_all
 from sublayer.errors import CheckpointError, SublayerError
 from sublayer.hub.families.rope import scaling_of_factors
-from sublayer.hub.gguf_table import ARCHITECTURES, FACTORS, LARGEST, REDUNDANT, moves, name_of
+from sublayer.hub.gguf_table import ARCHITECTURES, FACTORS, LARGEST, REDUNDANT, Architecture, moves, name_of
 from sublayer.hub.importing import Imported, find_family, import_tensors, read_tree
 from sublayer.hub.sources import Header
 from sublayer.text import Tokenizer
 from sublayer.text.gguf import from_gguf
 from sublayer.untrusted import library_errors
+
 
 @dataclass(frozen=True)
 class Gguf:
@@ -177,9 +178,7 @@ def config_of(
     return found
 
 
-def _rotated(
-    found: dict[str, Any], metadata: Mapping[str, Any], name: str, factors: Tensor | None, path: Path
-) -> None:
+def _rotated(found: dict[str, Any], metadata: Mapping[str, Any], name: str, factors: Tensor | None, path: Path) -> None:
     """What a model with rotary positions has beside the others."""
     found["rope_scaling"] = _scaling(metadata, name, factors, path)
     found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])

@@ -1,9 +1,10 @@
-"""The one table of GGUF, both ways: what llama.cpp calls the settings and tensors of a checkpoint, and how it keeps them."""
+"""The one table of GGUF, both ways: what llama.cpp calls a checkpoint's settings and tensors, and how it keeps them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -43,8 +44,8 @@ class Architecture:
     """What an architecture's GGUF files differ in from the checkpoint they were made from.
 
     model_type, class_name: of the config.json. settings: llama.cpp's names and those there. fixed: said by the
-    architecture. outside, inside: tensors of the model and of its layers, llama.cpp's names and those of the checkpoint;
-    layers: what those of the checkpoint's layers begin with.
+    architecture. outside, inside: tensors of the model and of its layers, llama.cpp's names and those of the
+    checkpoint; layers: what those of the checkpoint's layers begin with.
     interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
     plus_one: weights of norms are stored with 1 added. turned: the checkpoint has matrices of layers the other way
     around.
@@ -87,7 +88,13 @@ SANDWICH = INSIDE | {
 }
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture(
-        "llama", "LlamaForCausalLM", LLAMA_LIKE, {"hidden_act": "silu", "attention_bias": False}, OUTSIDE, PRE, interleaved=True
+        "llama",
+        "LlamaForCausalLM",
+        LLAMA_LIKE,
+        {"hidden_act": "silu", "attention_bias": False},
+        OUTSIDE,
+        PRE,
+        interleaved=True,
     ),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", LLAMA_LIKE, {"hidden_act": "silu"}, OUTSIDE, PRE),
     "qwen3": Architecture(
@@ -198,7 +205,7 @@ def moves(theirs: str, kind: Architecture, settings: Mapping[str, Any]) -> tuple
     for part, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
         if kind.interleaved and f".self_attn.{part}." in theirs:
             count = int(settings[heads])
-            return (lambda rows: in_pairs(rows, count)), (lambda rows: in_halves(rows, count))
+            return partial(in_pairs, heads=count), partial(in_halves, heads=count)
     if kind.plus_one and theirs.endswith("norm.weight"):
         return (lambda weight: weight + 1.0), (lambda weight: weight - 1.0)
     if kind.turned and inside:

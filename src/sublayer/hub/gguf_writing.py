@@ -23,7 +23,7 @@ from sublayer.hub.families import FAMILIES
 from sublayer.hub.family import Family, Tree
 from sublayer.hub.folder import ModelBundle
 from sublayer.hub.gguf import config_of
-from sublayer.hub.gguf_table import ARCHITECTURES, FACTORS, Architecture, moves, original_name
+from sublayer.hub.gguf_table import ARCHITECTURES, FACTORS, moves, original_name
 from sublayer.hub.importing import read_tree
 from sublayer.models import DecoderOnly, Transformer
 from sublayer.nn.positions.rotation import frequencies

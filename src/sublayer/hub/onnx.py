@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from sublayer.untrusted import first_line
 
 LARGEST = 2**31 - 1
 """Bytes of an ONNX file: protobuf's own limit."""
+
+
+def _seen(*_: object) -> None:
+    """Look on."""
 
 
 class _Masked(nn.Module):
@@ -70,7 +75,7 @@ def export_onnx(path: Path, bundle: ModelBundle) -> list[str]:
 def _program(model: EncoderOnly) -> tuple[Any, list[str]]:
     """What torch's exporter makes of the model, and the names of inputs and output."""
     try:
-        import onnxscript  # noqa: F401  # what the exporter writes with
+        import_module("onnxscript")  # what the exporter writes with
     except ImportError:
         raise CheckpointError(
             "an ONNX file is to be written, and the library that torch writes them with is not installed",
@@ -89,7 +94,7 @@ def _program(model: EncoderOnly) -> tuple[Any, list[str]]:
     # Whoever sees the weights gets attention by its equation. ONNX Runtime's own gives NaN for a place of padding that
     # may look at nothing, and NaN spreads from there.
     seen = [
-        attention.weights.register_forward_hook(lambda *_: None)
+        attention.weights.register_forward_hook(_seen)
         for attention in model.modules()
         if isinstance(attention, SelfAttention)
     ]

@@ -26,8 +26,8 @@ def resolve(what: str, *, unsafe_pickle: bool = False, progress: Progress | None
     """The folder or file of the model that the user calls `what`.
 
     Args:
-        what: a short name (`catalogue.MODELS`), a folder, a .gguf or .argosmodel file, or ORG/NAME on Hugging Face's hub, of which
-            @REVISION takes another than the newest.
+        what: a short name (`catalogue.MODELS`), a folder, a .gguf or .argosmodel file, or ORG/NAME on Hugging Face's
+            hub, of which @REVISION takes another than the newest.
         unsafe_pickle: from the hub, also take PyTorch's own files.
         progress: of a short name's download.
 

@@ -55,11 +55,12 @@ def _built(metadata: Mapping[str, Any]) -> Tokenizer:
         backend = _byte_level(metadata)
         starts = metadata.get("tokenizer.ggml.pre") in _STARTED
     elif kind in _ALGORITHMS:
-        backend = _pieces(metadata, _ALGORITHMS[kind])
+        backend = _pieces(metadata, _ALGORITHMS[str(kind)])
         starts = kind == "llama"
     else:
         raise CheckpointError(
-            f"the GGUF file's tokenizer is of the kind {kind!r} (tokenizer.ggml.model)", 'Read are "gpt2", "llama" and "t5".'
+            f"the GGUF file's tokenizer is of the kind {kind!r} (tokenizer.ggml.model)",
+            'Read are "gpt2", "llama" and "t5".',
         )
     specials = _specials(metadata, backend)
     before = _affix(metadata, "add_bos_token", starts, specials.start)

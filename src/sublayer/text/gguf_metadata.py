@@ -73,8 +73,8 @@ def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _byte_level(tokenizer: Tokenizer, plain: Mapping[str, Any]) -> dict[str, Any]:
     model = plain["model"]
-    cuts = plain["pre_tokenizer"] or {}
-    steps: Sequence[Mapping[str, Any]] = cuts.get("pretokenizers", [cuts])
+    cuts: dict[str, Any] = plain["pre_tokenizer"] or {"type": "none"}
+    steps: Sequence[dict[str, Any]] = cuts.get("pretokenizers", [cuts])
     patterns = tuple(step["pattern"].get("Regex") for step in steps if step["type"] == "Split")
     spaced = any(step.get("add_prefix_space") for step in steps)
     own = any(step["type"] == "ByteLevel" and step.get("use_regex") for step in steps)
@@ -82,7 +82,8 @@ def _byte_level(tokenizer: Tokenizer, plain: Mapping[str, Any]) -> dict[str, Any
     # The library's own digits are a step of their own, and the pattern of GPT-2 is the last.
     if own and [step["type"] for step in steps] == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
         words = ["digits"]
-    normal = (plain["normalizer"] or {}).get("type")
+    normalizer: dict[str, Any] = plain["normalizer"] or {}
+    normal = normalizer.get("type")
     named = [
         name
         for kind in words

@@ -98,7 +98,8 @@ def _read(plain: Mapping[str, Any]) -> PieceModel:
         texts = cast("list[tuple[str, float]]", model["vocab"])
         unknown = model["unk_id"]
     else:
-        ranks = {"".join(pair): -place for place, pair in reversed(list(enumerate(model["merges"])))}
+        merges = cast("list[list[str]]", model["merges"])
+        ranks = {"".join(pair): -place for place, pair in reversed(list(enumerate(merges)))}
         ids = cast("dict[str, int]", model["vocab"])
         texts = [(text, float(ranks.get(text, 0.0))) for text in sorted(ids, key=ids.__getitem__)]
         unknown = ids.get(str(model["unk_token"]))

@@ -1,9 +1,9 @@
 """Packages for Argos Translate and LibreTranslate, out and in: `.argosmodel`, a zip with one folder.
 
-    metadata.json          languages and versions
-    README.md              the model card
-    sentencepiece.model    how text is cut (older packages: bpe.model, which Moses' rules come before)
-    model/                 a folder of CTranslate2
+metadata.json          languages and versions
+README.md              the model card
+sentencepiece.model    how text is cut (older packages: bpe.model, which Moses' rules come before)
+model/                 a folder of CTranslate2
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def export_argos(
     try:
         pieces = piece_model_of(bundle.tokenizer.backend)
     except InputError as error:
-        raise CheckpointError(
-            f"Argos Translate cuts text by SentencePiece, and {error.what}", error.remedy
-        ) from None
+        raise CheckpointError(f"Argos Translate cuts text by SentencePiece, and {error.what}", error.remedy) from None
     settings, unsaid = settings_of(model.config, bundle)
     name = f"translate-{source.code}_{target.code}-{PACKAGE_VERSION.replace('.', '_')}"
     with replacing(path) as aside, tempfile.TemporaryDirectory(dir=aside.parent) as work:
@@ -164,9 +162,10 @@ def _wanted(package: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
     for entry in entries:
         name = entry.filename.removeprefix(root)
         inside = PurePosixPath(name).parts
-        if entry.filename.startswith(root) and (len(inside) == 1 or (len(inside) == 2 and inside[0] == "model")):
-            if not entry.is_dir() and ".." not in inside and not name.startswith("/") and "\\" not in name:
-                found[entry] = name
+        wanted = len(inside) == 1 or (len(inside) == 2 and inside[0] == "model")
+        strange = ".." in inside or name.startswith("/") or "\\" in name
+        if entry.filename.startswith(root) and wanted and not entry.is_dir() and not strange:
+            found[entry] = name
     return found
 
 

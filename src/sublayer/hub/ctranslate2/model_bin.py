@@ -129,8 +129,12 @@ class ModelBin:
     aliases: Mapping[str, str]
     held: mmap.mmap
 
-    @cached_property
+    @property
     def headers(self) -> Mapping[str, Header]:
+        return self._headers
+
+    @cached_property
+    def _headers(self) -> Mapping[str, Header]:
         found = {
             name: Header(each.shape, torch.float32 if self._scale(name) else each.dtype)
             for name, each in self.variables.items()
@@ -149,7 +153,7 @@ class ModelBin:
     def texts(self) -> Mapping[str, str]:
         """What is text: tokens, before config.json named them."""
         found = {name: self._read(self.variables[name]) for name in TEXTS if name in self.variables}
-        return {name: bytes(value.view(torch.uint8).tolist()).decode("utf-8") for name, value in found.items()}
+        return {name: value.view(torch.uint8).numpy().tobytes().decode("utf-8") for name, value in found.items()}
 
     def tensor(self, name: str) -> Tensor:
         own = self.original(name)

@@ -23,9 +23,7 @@ def nearest(tree: Expressible) -> Expressible:
     """The same tree where CTranslate2 can express it, else one with other parts in the places that it cannot."""
     eps = tree.decoder.block.norm.eps
     norm = None if tree.embedding.norm is None else _norm(tree.embedding.norm, eps)
-    embedding = tree.embedding.model_copy(
-        update={"norm": norm, "width": None, "token_types": 0, "convolution": None}
-    )
+    embedding = tree.embedding.model_copy(update={"norm": norm, "width": None, "token_types": 0, "convolution": None})
     stacks = {name: _stack(stack, eps, tree, cross=cross) for name, (stack, cross) in tree.stacks.items()}
     return tree.model_copy(update={"embedding": embedding, **stacks})
 
@@ -133,7 +131,11 @@ def _position(position: config.Position, *, alone: bool) -> config.Position:
             return config.Learned()
         case config.Rotary():
             known = config.Unscaled | config.LinearScaling | config.Llama3Scaling
-            return position if isinstance(position.scaling, known) else position.model_copy(update={"scaling": config.Unscaled()})
+            return (
+                position
+                if isinstance(position.scaling, known)
+                else position.model_copy(update={"scaling": config.Unscaled()})
+            )
         case config.Alibi() if alone:
             return position
         case _:

@@ -13,7 +13,8 @@ from sublayer import config
 from sublayer.config.report import report
 from sublayer.errors import CheckpointError
 from sublayer.hub.ctranslate2 import model_bin
-from sublayer.hub.ctranslate2.layout import FAMILY, SPECIFICATIONS, read_tree
+from sublayer.hub.ctranslate2.layout import FAMILY, SPECIFICATIONS
+from sublayer.hub.ctranslate2.tree import read_tree
 from sublayer.hub.folder import ModelBundle
 from sublayer.hub.importing import config_root, import_tensors
 from sublayer.hub.sources import AGAIN
@@ -124,7 +125,8 @@ def _vocabulary(folder: Path, tree: config.EncoderDecoder | config.DecoderOnly) 
     tokens = found[0]
     if len(tokens) != tree.vocab_size or len(set(tokens)) != len(tokens):
         raise CheckpointError(
-            f"{folder}: the vocabulary has {len(set(tokens)):,} different tokens, the embedding {tree.vocab_size:,} rows",
+            f"{folder}: the vocabulary has {len(set(tokens)):,} different tokens, the embedding {tree.vocab_size:,}"
+            " rows",
             "They do not belong together; get the folder again, whole.",
         )
     return tokens
@@ -144,9 +146,7 @@ def _tokens(folder: Path, name: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def _tokenizer(
-    folder: Path, pieces: Path | None, vocabulary: Sequence[str], settings: Mapping[str, Any]
-) -> Tokenizer:
+def _tokenizer(folder: Path, pieces: Path | None, vocabulary: Sequence[str], settings: Mapping[str, Any]) -> Tokenizer:
     """What cuts text into the tokens of the vocabulary.
 
     Raises:

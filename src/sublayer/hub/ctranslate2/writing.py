@@ -96,7 +96,9 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> list[str]:
     return [f"<row {number}>" if token is None else token for number, token in enumerate(found)]
 
 
-def settings_of(tree: config.EncoderDecoder | config.DecoderOnly, bundle: ModelBundle) -> tuple[dict[str, Any], list[str]]:
+def settings_of(
+    tree: config.EncoderDecoder | config.DecoderOnly, bundle: ModelBundle
+) -> tuple[dict[str, Any], list[str]]:
     """config.json, and what it cannot say.
 
     Raises:
