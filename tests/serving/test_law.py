@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
+import torch
 
 from serving.served import LINES, Running, generator, models, running, translator
 from sublayer import config
+from sublayer.generation import sampling
 from sublayer.generation.generator import Generator
+from sublayer.generation.randomness import uniform
+from sublayer.generation.sampling import sample
+from sublayer.models import DecoderState
 from sublayer.serving.limits import BatchLimits
+from sublayer.serving.prefixes import Prefixes
 
 # Small enough that texts wait, that long prompts are read in pieces and that the cache is made anew.
 TIGHT = BatchLimits(rows=8, cache_tokens=1400, chunk=24, prefixes=256)
@@ -77,7 +83,11 @@ def test_a_language_model(who: str) -> None:
         "fixed-shapes": lambda: generator("fixed-shapes"),
         "recurrent": lambda: models()["rnn"],  # type: ignore[dict-item, return-value]
     }
-    alone = made[who]()
+    company(made[who](), shares=who != "recurrent")
+
+
+def company(alone: Generator[Any], *, shares: bool = True) -> None:
+    """Ask a server with this model for 48 texts at once. shares: whether its states can be forked."""
     pairs = [drawn(seed) for seed in range(48)]
     expected = [
         [one.text for one in alone.generate([asked["prompt"]], **wanted)[0].completions] for asked, wanted in pairs
@@ -87,9 +97,38 @@ def test_a_language_model(who: str) -> None:
         found = at_once(calls, seed=1)
         for (asked, _), reply, texts in zip(pairs, found, expected, strict=True):
             assert [choice["text"] for choice in reply["choices"]] == texts[: asked.get("n", 1)], asked
-        assert server.metric("shared_tokens_total") > 0 or who == "recurrent", "no beginning was shared"
+        assert server.metric("shared_tokens_total") > 0 or not shares, "no beginning was shared"
         steps = server.metric("time_between_tokens_seconds_count")
         assert server.metric("generated_tokens_total") > 2 * steps, "nothing ran together"
+
+
+def _no_padding(self: DecoderState, sentences: torch.Tensor, other: DecoderState) -> None:
+    whole(self, sentences, other)
+    assert self.padding is not None
+    self.padding[sentences] = 0
+
+
+def _one_short(self: Prefixes, ids: Sequence[int], capacity: int) -> tuple[int, Any] | None:
+    found = forked(self, ids, capacity)
+    return None if found is None else (found[0], found[1].fork(found[0] - 1, capacity))
+
+
+def _by_the_row(logits: torch.Tensor, uniforms: Sequence[float]) -> torch.Tensor:
+    return sample(logits, [uniform(row, 0) for row in range(len(uniforms))])
+
+
+whole, forked = DecoderState.replace, Prefixes.fork
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "mutated"),
+    [(DecoderState, "replace", _no_padding), (Prefixes, "fork", _one_short), (sampling, "sample", _by_the_row)],
+)
+def test_the_law_can_fail(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, mutated: Any) -> None:
+    """With a mistake as one makes it: padding, a beginning or randomness of somebody else's."""
+    monkeypatch.setattr(where, name, mutated)
+    with pytest.raises(AssertionError):
+        company(generator())
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["engine", "modules"])
@@ -134,8 +173,6 @@ def test_greedy_translation_and_log_likelihoods_beside_others() -> None:
     for number, line in enumerate(LINES * 3):
         scored, translated = found[2 * number : 2 * number + 2]
         ids = writer.encode(line)
-        import torch
-
         with torch.no_grad():
             known = writer.model(torch.tensor([ids]))[0].log_softmax(-1)  # type: ignore[operator]
         gains = scored["choices"][0]["logprobs"]["token_logprobs"]
