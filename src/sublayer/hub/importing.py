@@ -106,7 +106,6 @@ def import_folder(
 # What other toolkits leave in a folder: patterns of files, all of which must be there.
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "fairseq": ("*.pt", "dict.*txt"),
-    "CTranslate2": ("model.bin", "*vocabulary*"),
     "Marian": ("*.npz", "*.yml"),
     "OpenNMT-py, or another toolkit of PyTorch": ("*.pt",),
     "TensorFlow": ("*.ckpt*",),
