@@ -71,7 +71,8 @@ def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
     """
     out, columns = numbers.shape
     if kept_as == "exact":
-        kept_as = list(FORMATS)[library().exact_format(out, columns, numbers.ctypes.data)]
+        exact: int = library().exact_format(out, columns, numbers.ctypes.data)
+        kept_as = list(FORMATS)[exact]
     size = bytes_of(kept_as, out, columns)
     if not size:
         raise ValueError(f"a matrix of {columns} columns cannot be kept in {kept_as}")

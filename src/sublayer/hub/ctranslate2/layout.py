@@ -102,9 +102,8 @@ def fixed(tree: Tree) -> dict[str, Tensor]:
 
 def sinusoids(position: config.Sinusoidal, length: int, dim: int) -> Tensor:
     """Shape: [L, D] float64."""
-    table = build_position(
-        position, heads=1, dim=dim, head_dim=dim, max_length=length, bidirectional=True
-    ).added_table()
+    made = build_position(position, heads=1, dim=dim, head_dim=dim, max_length=length, bidirectional=True)
+    table = made.lower(length).added
     assert table is not None
     return table
 
