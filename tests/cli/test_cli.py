@@ -66,6 +66,7 @@ def test_the_commands_that_there_are() -> None:
         "data fetch",
     }
     wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
+    wanted.add("serve")
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
