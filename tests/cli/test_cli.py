@@ -67,6 +67,7 @@ def test_the_commands_that_there_are() -> None:
         "data check",
     }
     wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
+    wanted |= {"serve"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 
@@ -101,6 +102,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     # It would serve until somebody stops it.
     monkeypatch.setattr("sublayer.inspection.listening.serve", lambda app, listening: None)
+    monkeypatch.setattr("sublayer.serving.running.serve", lambda app, server, listening, grace: None)
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)

@@ -45,9 +45,9 @@ def serve(
 
     Stop it with Ctrl-C or SIGTERM: requests that run are finished, new ones are refused.
 
-    Example: sublayer serve runs/demo
+    Example: sublayer serve en-es=runs/demo
 
-    Example: sublayer serve en-es=runs/en-es es-en=runs/es-en chat=models/smollm2 --weights int8 --keys keys.txt
+    Example: sublayer serve en-es=runs/en-es lm=models/my-llama --rows 64 --queue 1000
     """
     from importlib.util import find_spec
 
@@ -95,7 +95,7 @@ def serve(
         sys.stdout.flush()
         logs.to_standard_error(requests=not quiet)
         run(app, server, listening, grace)
-        if not server.close(0.0):
+        if not server.close(1.0):
             # A model's thread still computes, and Python cannot end a thread that is inside of a product.
             say("sublayer: what still ran was given up", err=True)
             sys.stdout.flush()
