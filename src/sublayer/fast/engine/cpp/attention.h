@@ -23,7 +23,10 @@ inline void sums_of_four(const Floats* of, float* to) {
 #endif
 }
 
-inline int64_t place_of(const Queries* q, int64_t key) { return key * q->step + (q->rows ? q->rows[key] * q->row_step : 0); }
+// Where a key or a value stands.
+inline int64_t place_of(const Queries* q, int64_t key) {
+    return key * q->step + (q->rows ? q->rows[key] * q->row_step : 0);
+}
 
 // Scores of few queries: products along the width of a head, four keys at once. `queries` [QUERIES, padded]: zeros behind
 // the head's width, as is what is read of a key there.

@@ -406,7 +406,8 @@ void project_and_rank(Engine* engine, const Op* op, int64_t rows, Ranking* ranki
             const int64_t panel = column / PANEL;
             engine->kernels->product(&some, row, end, panel, smaller_of(panel + RANKED / PANEL, panels));
             for (int64_t r = row; r < end; r++)
-                engine->kernels->rank(column, smaller_of(RANKED, columns - column), found + (r - row) * RANKED, &rankings[r]);
+                engine->kernels->rank(column, smaller_of(RANKED, columns - column), found + (r - row) * RANKED,
+                                      &rankings[r]);
         }
     });
 }

@@ -69,10 +69,13 @@ struct Steps {
 };
 
 // As a scale or minimum is kept.
-static float kept(const Whole& kind, float number) { return kind.scale_bytes == 2 ? half_to_float(float_to_half(number)) : number; }
+static float kept(const Whole& kind, float number) {
+    return kind.scale_bytes == 2 ? half_to_float(float_to_half(number)) : number;
+}
 
 // Whether the numbers are `base` and whole multiples of one scale, of which the largest is at most `most`.
-static bool multiples(const Whole& kind, const float* numbers, int64_t count, float base, int most, bool negative, Steps* found) {
+static bool multiples(const Whole& kind, const float* numbers, int64_t count, float base, int most, bool negative,
+                      Steps* found) {
     if (kept(kind, base) != base) return false;
     float farthest = 0;
     for (int64_t i = 0; i < count; i++) farthest = fmaxf(farthest, fabsf(numbers[i] - base));
@@ -101,11 +104,13 @@ static bool exact_steps(const Whole& kind, const float* numbers, int64_t count, 
     for (int64_t i = 1; i < count; i++) least = fminf(least, numbers[i]), most = fmaxf(most, numbers[i]);
     const int steps = kind.bits == 4 ? 15 : 127;
     // Of Q4_0 the number farthest from 0, above or below it, is what float16 holds.
-    return multiples(kind, numbers, count, least, steps, false, found) || multiples(kind, numbers, count, most, steps, true, found);
+    return multiples(kind, numbers, count, least, steps, false, found) ||
+           multiples(kind, numbers, count, most, steps, true, found);
 }
 
 // Takes the steps nearest to the numbers where their sum of squared errors is less than `least_error`.
-static void take_if_nearer(const Whole& kind, const float* numbers, float scale, float minimum, float* least_error, Steps* found) {
+static void take_if_nearer(const Whole& kind, const float* numbers, float scale, float minimum, float* least_error,
+                           Steps* found) {
     scale = kept(kind, scale), minimum = kept(kind, minimum);
     const float inverse = 1.0f / scale;
     float tried[GROUP], errors[8] = {}, error = 0;  // several sums, of which a compiler makes a vector
@@ -203,7 +208,8 @@ static void pack_numbers(const Matrix* matrix, int64_t first, int64_t count, con
                 write_scale(matrix, panel, group, lane, 0, found.scale);
                 if (kind.minimum) write_scale(matrix, panel, group, lane, 1, found.minimum);
             }
-            for (int k = 0; k < GROUP && kind.bits == 8; k += 4) memcpy(panel + ((first + k) / 4 * PANEL + lane) * 4, steps + k, 4);
+            for (int k = 0; k < GROUP && kind.bits == 8; k += 4)
+                memcpy(panel + ((first + k) / 4 * PANEL + lane) * 4, steps + k, 4);
             for (int k = 0; k < GROUP && kind.bits == 4; k += 8)
                 for (int i = 0; i < 4; i++)
                     panel[((first + k) / 8 * PANEL + lane) * 4 + i] = (char)(steps[k + i] | steps[k + 4 + i] << 4);

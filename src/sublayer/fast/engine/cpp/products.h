@@ -205,7 +205,8 @@ struct IntTiles {
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
             typename Weights::Sums exact[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++) {
-                const int32_t surplus = part_of(own[r / 4 * groups].surplus, own[r / 4 * groups].surplus_16, row % 4 + r % 4, second);
+                const RoundedGroup& input = own[r / 4 * groups];
+                const int32_t surplus = part_of(input.surplus, input.surplus_16, row % 4 + r % 4, second);
                 for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::start(surplus);
             }
 #pragma GCC unroll 4
@@ -233,7 +234,8 @@ struct IntTiles {
                     const Floats minimum = Weights::scales(panel + SCALES / 2, v % VECTORS * LANES);
                     for (int r = 0; r < ROWS; r++) {
                         const RoundedGroup& input = own[r / 4 * groups];
-                        found[r][v] = fma(minimum, all(part_of(input.total, input.total_16, row % 4 + r % 4, second)), found[r][v]);
+                        const float total = part_of(input.total, input.total_16, row % 4 + r % 4, second);
+                        found[r][v] = fma(minimum, all(total), found[r][v]);
                     }
                 }
             }

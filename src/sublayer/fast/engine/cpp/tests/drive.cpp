@@ -202,7 +202,8 @@ void programs() {
             // What is most probable, of a product that nobody else reads, and of one that is written.
             const int64_t best = 1 + below(9);
             for (int32_t written = 0; written < 2; written++) {
-                call.count = projected, call.result = 4, call.best = best, call.out = written ? (float*)room(8 * tokens * hidden) : NULL;
+                call.count = projected, call.result = 4, call.best = best;
+                call.out = written ? (float*)room(8 * tokens * hidden) : NULL;
                 call.best_columns = (int64_t*)room(8 * tokens * best), call.best_logs = (float*)room(4 * tokens * best);
                 if (!engine || engine_run(engine, &call)) failures++;
             }
