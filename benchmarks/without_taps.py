@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import sublayer
@@ -20,26 +21,36 @@ def write(folder: Path) -> int:
     """The copy, as `folder`/sublayer; how many calls of taps were cut out of it."""
     source = Path(sublayer.__file__).parent
     shutil.copytree(source, folder / "sublayer", ignore=shutil.ignore_patterns("__pycache__"))
+    trees = {
+        path: ast.parse(path.read_text(encoding="utf-8"))
+        for part in CUT
+        for path in sorted((folder / "sublayer" / part).rglob("*.py"))
+    }
+    taps = _taps(trees.values())
     total = 0
-    for part in CUT:
-        for path in sorted((folder / "sublayer" / part).rglob("*.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            cutter = _Cutter(_taps(tree))
-            tree = ast.fix_missing_locations(cutter.visit(tree))
-            total += cutter.calls
-            path.write_text(ast.unparse(tree), encoding="utf-8")
+    for path, tree in trees.items():
+        cutter = _Cutter(taps)
+        path.write_text(ast.unparse(ast.fix_missing_locations(cutter.visit(tree))), encoding="utf-8")
+        total += cutter.calls
     return total
 
 
-def _taps(tree: ast.Module) -> dict[str, set[str]]:
-    """For each class of a module the attributes that are taps, those of its bases in the same module among them."""
-    found: dict[str, set[str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            own = {name for one in ast.walk(node) if (name := _made(one)) is not None}
-            inherited = {name for base in node.bases if isinstance(base, ast.Name) for name in found.get(base.id, ())}
-            found[node.name] = own | inherited
-    return found
+def _taps(trees: Iterable[ast.Module]) -> dict[str, set[str]]:
+    """For each class the attributes that are taps, those of its bases among them; classes are known by their names."""
+    classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def of(name: str) -> set[str]:
+        if name not in classes:
+            return set()
+        own = {made for one in ast.walk(classes[name]) if (made := _made(one)) is not None}
+        return own.union(*(of(base.id) for base in map(_plain, classes[name].bases) if isinstance(base, ast.Name)))
+
+    return {name: of(name) for name in classes}
+
+
+def _plain(base: ast.expr) -> ast.expr:
+    """`Base` of `Base[Parameter]`."""
+    return base.value if isinstance(base, ast.Subscript) else base
 
 
 def _made(node: ast.AST) -> str | None:

@@ -313,6 +313,7 @@ def test_the_own_text_example_trains_end_to_end(tmp_path: Path) -> None:
         "README.md",
         "test.jsonl",
         "scores.json",
+        "engine.bin",
     }
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     translated = sublayer("translate", tmp_path / "run", "--beam", 1, "I see two red cats.")

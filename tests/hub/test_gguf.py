@@ -19,8 +19,9 @@ from small_run import sublayer
 from sublayer import config
 from sublayer.errors import CheckpointError
 from sublayer.fast.decoding.runner import Runner
-from sublayer.fast.engine.engine import Engine, Matrices
+from sublayer.fast.engine.engine import Engine
 from sublayer.fast.engine.library import FORMATS, library
+from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.generation.generator import Generator
 from sublayer.hub import folder
 from sublayer.hub.families.rope import scaling_of_factors
@@ -187,7 +188,7 @@ def test_exact_weights_are_those_of_the_file(tmp_path: Path) -> None:
     model = read_elsewhere(path).model
     assert isinstance(model, DecoderOnly)
     matrices = Matrices("exact")
-    Engine(model.lower(), matrices, 1)
+    Engine(executable(model.lower(), matrices), 1)
     weights = {weight.data_ptr(): weight for weight in model.parameters()}
     names = {id(weight): name.split(".", 3)[-1] for name, weight in model.named_parameters()}
     formats: dict[str, set[str]] = {}

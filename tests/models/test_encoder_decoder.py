@@ -268,5 +268,5 @@ def test_decoding_past_the_capacity_is_refused() -> None:
     model = EncoderDecoder(twins.tree(max_length=32))
     state = model.start(torch.zeros(1, 3, dtype=torch.int64), capacity=99)
     model.step(torch.zeros(1, 32, dtype=torch.int64), state)
-    with pytest.raises(InputError, match="holds 32 positions; 32 are taken and 1 more"):
+    with pytest.raises(InputError, match="the text has 33 tokens, but this model's positions end at 32"):
         model.step(torch.zeros(1, 1, dtype=torch.int64), state)

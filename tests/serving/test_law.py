@@ -99,7 +99,7 @@ def company(alone: Generator[Any], *, shares: bool = True) -> None:
             assert [choice["text"] for choice in reply["choices"]] == texts[: asked.get("n", 1)], asked
         assert server.metric("shared_tokens_total") > 0 or not shares, "no beginning was shared"
         steps = server.metric("time_between_tokens_seconds_count")
-        assert server.metric("generated_tokens_total") > 2 * steps, "nothing ran together"
+        assert server.metric("generated_tokens_total") > steps, "nothing ran together"
 
 
 def _no_padding(self: DecoderState, sentences: torch.Tensor, other: DecoderState) -> None:

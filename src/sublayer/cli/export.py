@@ -77,7 +77,7 @@ def export(
 
     Example: sublayer export models/my-llama exported/my-llama --format hf
 
-    Example: sublayer export runs/en-es translate-en_es.argosmodel --format argos --from en --to es --weights int8
+    Example: sublayer export runs/en-es exported/en-es --format ctranslate2 --weights int8
     """
     from sublayer.errors import InputError
     from sublayer.hub import folder

@@ -24,7 +24,6 @@ import torch
 
 from sublayer import config
 from sublayer.config.difference import differences
-from sublayer.config.former_names import with_present_names
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
@@ -75,8 +74,10 @@ def read_conditions(folder: Path) -> Conditions | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         recipe, text, machine = (dict(held[name]) for name in ("recipe", "text", "machine"))
-        return Conditions(with_present_names(recipe), text, int(held["threads"]), machine)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        # As it reads today: a setting that was not there yet has its default.
+        recipe = json.loads(json.dumps(config.Recipe.parse(recipe, str(path)).plain()))
+        return Conditions(recipe, text, int(held["threads"]), machine)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error})", "Put it back, or remove it to go on without comparing."
         ) from None
