@@ -1,9 +1,10 @@
-"""A sentence translated from a cold start: seconds by the clock and peak memory of whole processes, one after another.
+"""A sentence translated from a cold start: seconds by the clock and peak memory of whole processes.
 
-    python benchmarks/cold_start.py MODEL ["A sentence"] [--rounds 5] [--threads 1]
+    python benchmarks/cold_start.py --model runs/tatoeba-en-es-demo [--sentence "Where are my keys?"] [--rounds 5]
 
 Interleaved, so that whatever else the machine does meets all of them; medians, and the least and the most.
-`--source FOLDER` adds another checkout's `src`, to compare with.
+`--source FOLDER` adds another checkout's `src`, to compare with. Without a model, one of the own-text example is
+trained for a few steps.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import machine
+import options as options_of
+from corpus import EXAMPLE, cache_folder
+from summary import table, write
 
 COMMAND = "import sys; from sublayer.cli.main import main; sys.argv[0] = 'sublayer'; main()"
 LIBRARY = "import sys, sublayer; print(sublayer.load(sys.argv[1]).translate([sys.argv[2]])[0].text)"
@@ -23,52 +30,88 @@ import sys
 from sublayer.hub.folder import load_translator
 print(load_translator(sys.argv[1]).translate([sys.argv[2]])[0].text)
 """
+OWN = str(Path(__file__).resolve().parents[1] / "src")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("sentence", nargs="?", default="Where are my keys?")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--source", type=Path)
-    options = parser.parse_args()
-    own, told = str(Path(__file__).resolve().parents[1] / "src"), [str(options.model), options.sentence]
+    options = _options()
+    told = [str(options.model or _example()), options.sentence]
     contenders = {
-        "sublayer translate": (own, ["-c", COMMAND, "translate", *told]),
-        "sublayer.load(...).translate(...)": (own, ["-c", LIBRARY, *told]),
-        "the same with the modules": (own, ["-c", MODULES, *told]),
+        "`sublayer translate`": (OWN, ["-c", COMMAND, "translate", *told]),
+        "`sublayer.load(...).translate(...)`": (OWN, ["-c", LIBRARY, *told]),
+        "the same with the modules": (OWN, ["-c", MODULES, *told]),
     }
     if options.source is not None:
-        contenders["sublayer translate, other checkout"] = (
-            str(options.source),
-            ["-c", COMMAND, "translate", *told],
-        )
-    answers = {name: measured(*each, options.threads)[2] for name, each in contenders.items()}  # and caches are warm
-    assert len(set(answers.values())) == 1, answers
+        contenders["`sublayer translate`, other checkout"] = (str(options.source), ["-c", COMMAND, "translate", *told])
+    answers = {name: measured(*each)[2] for name, each in contenders.items()}  # and what is made at first use is there
+    if len(set(answers.values())) > 1:
+        sys.exit(f"the translations differ: {answers}")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, each in contenders.items():
-            found[name].append(measured(*each, options.threads)[:2])
-    print(f"{answers.popitem()[1]!r}; {options.rounds} rounds, threads: {options.threads or 'default'}")
-    for name, rounds in found.items():
-        seconds, memory = zip(*rounds, strict=True)
-        median, most = statistics.median(seconds), statistics.median(memory)
-        print(f"{name:36}  {median:.2f} s ({min(seconds):.2f} to {max(seconds):.2f})  {most:.0f} MB")
+            found[name].append(measured(*each)[:2])
+    rows = [_row(name, rounds) for name, rounds in found.items()]
+    lines = [
+        [row["name"], f"{row['seconds']:.2f} ({row['least']:.2f}-{row['most']:.2f})", f"{row['megabytes']:.0f}"]
+        for row in rows
+    ]
+    print(f"{machine.described(machine.facts())}\n\n{table(['way', 'seconds', 'peak memory, MB'], lines)}")
+    print(f"\nWritten to {write(options, {'rounds': options.rounds, 'rows': rows})}")
 
 
-def measured(source: str, arguments: list[str], threads: int | None) -> tuple[float, float, str]:
+def measured(source: str, arguments: list[str]) -> tuple[float, float, str]:
     """Seconds, peak resident memory in MB, and what was printed."""
-    env = {**os.environ, "PYTHONPATH": source} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, env=env)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}
+    )
     assert process.stdout is not None
     said = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, arguments
+    if process.returncode:
+        sys.exit(f"{arguments} ended with code {process.returncode}")
     return seconds, usage.ru_maxrss * 1024 / 1e6, said.strip()
+
+
+def _row(name: str, rounds: list[tuple[float, float]]) -> dict[str, Any]:
+    seconds, memory = zip(*rounds, strict=True)
+    return {
+        "name": name,
+        "seconds": statistics.median(seconds),
+        "least": min(seconds),
+        "most": max(seconds),
+        "megabytes": statistics.median(memory),
+    }
+
+
+def _example() -> Path:
+    """A translator of the own-text example, trained for a few steps."""
+    run = cache_folder() / "cold-start"
+    if not (run / "model" / "model.safetensors").is_file():
+        train = [
+            "train",
+            str(EXAMPLE),
+            "--out",
+            str(run),
+            "--overwrite",
+            "--device",
+            "cpu",
+            "--set",
+            "training.steps=2",
+        ]
+        measured(OWN, ["-c", COMMAND, *train])
+    return run
+
+
+def _options() -> argparse.Namespace:
+    parser = options_of.parser(__doc__, name="cold-start")
+    parser.add_argument("--model", type=Path, help="folder of a translator, or of its run")
+    parser.add_argument("--sentence", default="Where are my keys?")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--source", type=Path, help="the `src` of another checkout")
+    return options_of.read(parser, quick={"rounds": 1})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from corpus import Corpus, cache_folder
 from shapes import common_shape
 
 from sublayer import config
-from sublayer.data.loader import Batch, Loader
+from sublayer.data.batch import Batch
+from sublayer.data.loader import Loader
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
 from sublayer.tasks.losses import CrossEntropy

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from workers import Message
 
 from sublayer import config
-from sublayer.data.batch import IGNORE
+from sublayer.data.batch import IGNORE, Batch
 from sublayer.data.encoding import EncodedPairs
-from sublayer.data.loader import Batch, Loader
+from sublayer.data.loader import Loader
 
 SMOOTHING = 0.1
 CLIP = 1.0

@@ -32,7 +32,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import requests  # noqa: E402
 
-from serving.served import LINES, generator, tokenizer, translator  # noqa: E402
+from served import LINES, generator, tokenizer, translator  # noqa: E402
 from sublayer import config  # noqa: E402
 from sublayer.generation.generator import Generator  # noqa: E402
 from sublayer.generation.translator import Translator  # noqa: E402

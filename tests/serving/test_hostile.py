@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.served import Running, models, running
+from served import Running, models, running
 from sublayer.serving.limits import BatchLimits, RequestLimits
 from sublayer.serving.openapi import document
 from sublayer.serving.routes import PATHS

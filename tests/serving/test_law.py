@@ -15,7 +15,7 @@ import pytest
 import requests
 import torch
 
-from serving.served import LINES, Running, generator, models, running, translator
+from served import LINES, Running, generator, models, running, translator
 from sublayer import config
 from sublayer.generation import sampling
 from sublayer.generation.generator import Generator

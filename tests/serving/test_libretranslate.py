@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libretranslatepy import LibreTranslateAPI
 
-from serving.served import Running, models, running, translator
+from served import Running, models, running, translator
 from sublayer.errors import ConfigError
 from sublayer.generation.translator import Translator
 from sublayer.serving import languages, markup, sentences

@@ -14,7 +14,7 @@ import pytest
 import requests
 import torch
 
-from serving.served import CHAT, LINES, Running, generator, models, running, tokenizer
+from served import CHAT, LINES, Running, generator, models, running, tokenizer
 from sublayer import config
 from sublayer.generation.generator import Generator
 from sublayer.serving.spelling import raw, spelled

@@ -21,7 +21,7 @@ import pytest
 import requests
 import torch
 
-from serving.served import LINES, LONGEST, Running, generator, models, running, tokenizer
+from served import LINES, LONGEST, Running, generator, models, running, tokenizer
 from sublayer.errors import InputError
 from sublayer.generation.constraints import Allowed, Banned
 from sublayer.generation.generator import Generator

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "inspection"))
 
 from browsing import Visit, launched, require_browser
 
-from serving.served import Running, generator, models, running, tokenizer
+from served import Running, generator, models, running, tokenizer
 from sublayer import config
 from sublayer.serving.keys import Keys
 

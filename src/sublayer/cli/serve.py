@@ -84,7 +84,6 @@ def serve(
         server = Server(Models(served), metrics, RequestLimits(seconds=seconds), let_in)
         app = application(server, names=frozenset({host.lower(), *(each.lower() for each in name or ())}))
         where = network.addresses(listening)
-        say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
         if network.is_exposed(listening):
             who = "whoever has a key" if let_in.needed else "whoever can reach this machine's network address"
             say(
@@ -92,6 +91,8 @@ def serve(
                 "read on their way: put a proxy with TLS before it. Without --host, only this machine is let in.",
                 err=True,
             )
+        # Last: whoever starts it may wait for this line.
+        say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
         sys.stdout.flush()
         logs.to_standard_error(requests=not quiet)
         run(app, server, listening, grace)
