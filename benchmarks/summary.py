@@ -48,7 +48,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write(options: argparse.Namespace, result: Mapping[str, Any], device: str = "cpu") -> Path:
     """Write the machine, the settings and `result` as JSON, to `<options.out>/<options.name>-<kind>.json`."""
     path = options.out / f"{options.name}-{machine.kind(device)}.json"
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    # Where folders are is this machine's business.
+    settings = {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {"machine": machine.facts(device), "settings": settings, **result}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -96,7 +96,7 @@ def test_argos_translate_says_what_we_say(run: Path, tmp_path: Path) -> None:
     texts = texts_of(run)
     found = by_argos(package(run, tmp_path), tmp_path / "home", texts)
     own = folder.load_translator(run)
-    # It searches with 4 beams and a length penalty of 0.2 (argostranslate/translate.py), and CTranslate2 says something.
+    # It searches with 4 beams and a length penalty of 0.2 and CTranslate2 says something at least.
     ours = own.with_decoding(beam=4, length_penalty=0.2, early_stopping=True, constraints={"min_length": 1}).translate(
         texts
     )
