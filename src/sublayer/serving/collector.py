@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sublayer.errors import SublayerError
+from sublayer.serving.delivery import hand_on
 from sublayer.serving.metrics import ModelMetrics
 from sublayer.serving.refusals import Busy, Failed, Late, Stopping
-from sublayer.serving.scheduler import hand_on
 
 log = logging.getLogger("sublayer.serve")
 TOGETHER = 64

@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, cast
 
@@ -25,6 +24,7 @@ from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, read
 from sublayer.models.batching import padded
+from sublayer.serving.delivery import deliver
 from sublayer.serving.limits import BatchLimits
 from sublayer.serving.metrics import ModelMetrics
 from sublayer.serving.prefixes import LEAST, Prefixes, shared
@@ -399,24 +399,6 @@ class Scheduler(Generic[S]):
         rows = sum(len(batch.running) * batch.rows for batch in self._batches.values())
         self._metrics.queue(len(self._waiting))
         self._metrics.batch(rows, len(self._readings), self._prefixes.tokens)
-
-
-def deliver(loop: asyncio.AbstractEventLoop, events: list[tuple[Ticket, Event]]) -> None:
-    """Hand events to their tickets, in the event loop."""
-
-    def all_of_them() -> None:
-        for ticket, event in events:
-            ticket.deliver(event)
-
-    hand_on(loop, all_of_them)
-
-
-def hand_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Call something in the event loop; nothing where it has ended, with whoever waited there."""
-    try:
-        loop.call_soon_threadsafe(call)
-    except RuntimeError:
-        log.debug("an event loop has ended before its answers")
 
 
 def _key(job: Job) -> Key:
