@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 
@@ -45,6 +47,19 @@ def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv(library.ISA, "z80")
     with pytest.raises(InputError, match="SUBLAYER_ISA = 'z80' is not to be had"):
         Runner(model()).prepare()
+
+
+def test_a_library_that_was_built_for_other_structures_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(library.CCall):
+        _fields_ = (("another", ctypes.c_int64),)
+
+    monkeypatch.setattr(library, "CCall", Longer)
+    library.library.cache_clear()
+    try:
+        with pytest.raises(library.Unavailable, match="was built for another version: install sublayer again"):
+            library.library()
+    finally:
+        library.library.cache_clear()
 
 
 def test_without_the_engine_modules_run_and_one_line_says_so(

@@ -102,6 +102,13 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
     except OSError as error:
         raise Unavailable(f"{path.name} cannot be loaded: {error}") from None
+    # One that was built before the code it is called by was changed: to call it would write where nothing is.
+    expected = ctypes.sizeof(COp) << 32 | ctypes.sizeof(CCall) << 16 | ctypes.sizeof(CMatrix)
+    size = getattr(found, "interface_bytes", None)
+    if size is not None:
+        size.restype = c_int64
+    if size is None or size() != expected:
+        raise Unavailable(f"{path.name} was built for another version: install sublayer again")
     signatures: Mapping[str, tuple[Any, list[Any]]] = {
         "matrix_bytes": (c_int64, [c_int32, c_int64, c_int64]),
         "exact_format": (c_int32, [c_int64, c_int64, c_void_p]),

@@ -469,6 +469,10 @@ int64_t attend_scratch(int64_t queries, int64_t keys, int64_t head) {
     return queries * (2 * padded_head + padded) + padded_head * larger_of(PANEL, keys);
 }
 
+int64_t interface_bytes(void) {
+    return (int64_t)sizeof(Op) << 32 | (int64_t)sizeof(Call) << 16 | (int64_t)sizeof(Matrix);
+}
+
 Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* matrices, const int64_t* widths,
                    int64_t buffers, int32_t threads) {
     const Kernels* kernels = kernels_named(isa);

@@ -99,6 +99,8 @@ typedef struct {
     float* best_logs;               // [N, best]: log softmax there
 } Call;
 
+// Bytes of Op, Call and Matrix, as one number: whoever was written for other ones must not call.
+int64_t interface_bytes(void);
 // Bytes of a matrix once packed; a multiple of 64. 0 where the format does not fit (whole numbers want columns in 32s).
 int64_t matrix_bytes(int32_t format, int64_t out, int64_t in);
 // The format of the fewest bytes in which `weights` [out, in] lose nothing, as those of a GGUF file do not in that of their
