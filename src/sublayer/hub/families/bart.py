@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from sublayer import config
-from sublayer.hub.families.heads import norm_rules
+from sublayer.hub.families.heads import apart_rules, norm_rules
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.keys import Key, both, defaults_of, read_keys, write_keys
 from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, reshaped, same
 
 NORM = config.LayerNorm(eps=1e-5)
@@ -31,6 +32,28 @@ TRAINING = """
 """Keys of this family that say how it was trained or converted, or repeat others."""
 
 
+SIDE = (
+    ("layers", "layers", 12),
+    ("attention_heads", "block.attention.heads", 16),
+    ("ffn_dim", "block.feed_forward.hidden", 4096),
+)
+KEYS = (
+    Key("vocab_size", "vocab_size", 50_265),
+    Key("d_model", "dim", 1024),
+    Key("max_position_embeddings", "max_length", 1024),
+    *(
+        Key(f"{side}_{name}", f"{side}.{place}", usual)
+        for side in ("encoder", "decoder")
+        for name, place, usual in SIDE
+    ),
+    Key("activation_function", both("block.feed_forward.activation"), "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("dropout", f"{both('block.dropout')} embedding.dropout", 0.1),
+    Key("attention_dropout", both("block.attention.dropout"), 0.0),
+    Key("activation_dropout", both("block.feed_forward.dropout"), 0.0),
+    Key("scale_embedding", "embedding.scale", False),
+)
+
+
 @dataclass(frozen=True)
 class Form:
     """What sets one of them apart.
@@ -38,7 +61,7 @@ class Form:
     name: `model_type`. architecture: its class. norm_placement: "post" or "pre"; with "pre" there is a last norm.
     position: "learned" has the offset of fairseq; "counted" are sinusoids that count from past the padding's number.
     embedding_norm, logits_bias: whether there is one. table: whether fixed tables of positions are stored.
-    defaults: what its config has where a key is missing, beside those of all.
+    defaults: what its config has where a key is missing, where that is another.
     """
 
     name: str
@@ -51,44 +74,19 @@ class Form:
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-COMMON: Mapping[str, Any] = {
-    "vocab_size": 50_265,
-    "d_model": 1024,
-    "max_position_embeddings": 1024,
-    **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in (("layers", 12), ("ffn_dim", 4096))},
-    "encoder_attention_heads": 16,
-    "decoder_attention_heads": 16,
-    "activation_function": "gelu",
-    "dropout": 0.1,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "scale_embedding": False,
-    "pad_token_id": 1,
-    "tie_word_embeddings": True,
-}
-
 # --- config ------------------------------------------------------------------------------------------------------
 
 
 def _read(values: Mapping[str, Any], *, form: Form) -> Tree:
-    settings = Settings(values, form.name, {**COMMON, **form.defaults})
+    settings = Settings(values, form.name, {**defaults_of(KEYS), "pad_token_id": 1, **form.defaults})
     _require(settings, form)
-    position = _read_position(settings, form)
-    dropout = float(settings.need("dropout"))
-    tree = config.EncoderDecoder(
-        dim=settings.need("d_model"),
-        vocab_size=settings.need("vocab_size"),
-        max_length=settings.need("max_position_embeddings"),
-        embedding=config.Embedding(
-            scale=settings.need("scale_embedding"), norm=NORM if form.embedding_norm else None, dropout=dropout
-        ),
-        tied="all",
-        output_bias=form.logits_bias,
-        encoder=_read_stack(settings, form, "encoder", position),
-        decoder=_read_stack(settings, form, "decoder", position),
-    )
+    block = {"feed_forward": {"type": "position-wise"}, "norm": NORM, "norm_placement": form.norm_placement}
+    stack = {"block": block, "position": _read_position(settings, form)}
+    embedding = {"norm": NORM if form.embedding_norm else None}
+    tree = {"embedding": embedding, "output_bias": form.logits_bias, "encoder": stack, "decoder": stack}
+    tree = read_keys(settings, KEYS, tree)
     settings.finish()
-    return tree
+    return config.EncoderDecoder.model_validate(tree)
 
 
 def _require(settings: Settings, form: Form) -> None:
@@ -120,51 +118,17 @@ def _read_position(settings: Settings, form: Form) -> config.Position:
             return config.Sinusoidal(layout="halves", spacing="inclusive", offset=settings.need("pad_token_id") + 1)
 
 
-def _read_stack(settings: Settings, form: Form, side: str, position: config.Position) -> config.Stack:
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need(f"{side}_attention_heads"), dropout=float(settings.need("attention_dropout"))
-        ),
-        feed_forward=config.PositionWise(
-            hidden=settings.need(f"{side}_ffn_dim"),
-            activation=settings.one_of("activation_function", ACTIVATIONS, "gelu"),
-            dropout=float(settings.need("activation_dropout")),
-        ),
-        norm=NORM,
-        norm_placement=form.norm_placement,
-        dropout=float(settings.need("dropout")),
-    )
-    return config.Stack(layers=settings.need(f"{side}_layers"), block=block, position=position)
-
-
 def _write(tree: Tree, *, form: Form) -> dict[str, Any] | None:
-    """From the first block of each stack: who exports sees by reading it again what that does not say."""
     if not isinstance(tree, config.EncoderDecoder):
         return None
-    found: dict[str, Any] = {
+    found = write_keys(tree, KEYS) | {
         "architectures": [form.architecture],
         "model_type": form.name,
         "is_encoder_decoder": True,
-        "vocab_size": tree.vocab_size,
-        "d_model": tree.dim,
-        "max_position_embeddings": tree.max_length,
-        "scale_embedding": tree.embedding.scale,
         "tie_word_embeddings": True,
     }
     if form.name == "marian":
         found |= {"decoder_vocab_size": tree.vocab_size, "share_encoder_decoder_embeddings": True}
-    for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
-        block = stack.blocks[0]
-        part = block.feed_forward
-        found |= {
-            f"{side}_layers": stack.layers,
-            f"{side}_attention_heads": block.attention.heads,
-            f"{side}_ffn_dim": part.hidden,
-            "activation_function": ACTIVATION_NAMES[part.activation],
-            "activation_dropout": getattr(part, "dropout", 0.0),
-            "attention_dropout": block.attention.dropout,
-            "dropout": block.dropout,
-        }
     position = tree.encoder.position
     if form.position == "counted" and isinstance(position, config.Sinusoidal) and position.offset:
         found["pad_token_id"] = position.offset - 1
@@ -205,14 +169,8 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:
     """[D, D] of queries, keys and values are one matrix of ours, [3 D, D]; in cross-attention [D, D] and [2 D, D]."""
     norm = "outer" if block.norm_placement == "post" else "before"
-    found = [
-        *affine_joined("self_attention.qkv", [f"self_attn.{name}_proj" for name in "qkv"], [dim] * 3),
-        *affine("self_attention.output", "self_attn.out_proj"),
-        *norm_rules(f"self_attention_sublayer.{norm}", "self_attn_layer_norm", block.norm),
-        *affine("feed_forward.up", "fc1"),
-        *affine("feed_forward.down", "fc2"),
-        *norm_rules(f"feed_forward_sublayer.{norm}", "final_layer_norm", block.norm),
-    ]
+    qkv, norms = [f"self_attn.{name}_proj" for name in "qkv"], ("self_attn_layer_norm", "final_layer_norm")
+    found = apart_rules(block, dim, qkv, "self_attn.out_proj", norms[0], "fc1", "fc2", norms[1])
     if cross:
         keys_values = [f"encoder_attn.{name}_proj" for name in "kv"]
         found += [

@@ -4,28 +4,43 @@ token, and a norm on the embeddings. What RoBERTa and ELECTRA share with it stan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.heads import BASE, TEXT, encoder_family, head_rules, norm_rules, read_head, settle_pooler
+from sublayer.hub.families.heads import (
+    BASE,
+    TEXT,
+    apart_rules,
+    encoder_family,
+    head_rules,
+    norm_rules,
+    read_head,
+    settle_pooler,
+)
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Settings
-from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+from sublayer.hub.keys import Key
+from sublayer.hub.rules import Rule, affine, prefixed, same
 
-DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 30_522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
+KEYS = (
+    Key("vocab_size", "vocab_size", 30_522),
+    Key("hidden_size", "dim", 768),
+    Key("num_hidden_layers", "encoder.layers", 12),
+    Key("num_attention_heads", "encoder.block.attention.heads", 12),
+    Key("intermediate_size", "encoder.block.feed_forward.hidden", 3072),
+    Key("hidden_act", "encoder.block.feed_forward.activation", "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("hidden_dropout_prob", "encoder.block.dropout embedding.dropout", 0.1),
+    Key("attention_probs_dropout_prob", "encoder.block.attention.dropout", 0.1),
+    Key("max_position_embeddings", "max_length", 512),
+    Key("type_vocab_size", "embedding.token_types", 2),
+    Key("layer_norm_eps", "encoder.block.norm.eps embedding.norm.eps", 1e-12),
+)
+FORM: dict[str, Any] = {
+    "embedding": {"scale": False, "norm": {"type": "layer"}},
+    "encoder": {
+        "block": {"feed_forward": {"type": "position-wise"}, "norm": {"type": "layer"}, "norm_placement": "post"},
+        "position": {"type": "learned"},
+    },
 }
 OLD_NAMES = ((r"gamma$", "weight"), (r"beta$", "bias"))
 """How the first checkpoints, converted from TensorFlow, name a norm's tensors."""
@@ -34,39 +49,11 @@ OLD_BUFFERS = r"(\w+\.)?embeddings\.(position_ids|token_type_ids)"
 # --- config: what all of them share ------------------------------------------------------------------------------
 
 
-def read_frame(settings: Settings, *, offset: int = 0, width: int | None = None) -> dict[str, Any]:
-    """The tree's fields but its head, by the usual keys.
-
-    Args:
-        offset: rows of the table of positions before the first token's. width: of the embeddings.
-    """
+def require_bert(settings: Settings) -> None:
+    """Refuse what is no such encoder."""
     settings.only("position_embedding_type", "absolute")
     settings.only("is_decoder", False)
     settings.only("add_cross_attention", False)
-    dropout = float(settings.need("hidden_dropout_prob"))
-    norm = read_norm(settings)
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need("num_attention_heads"), dropout=float(settings.need("attention_probs_dropout_prob"))
-        ),
-        feed_forward=config.PositionWise(
-            hidden=settings.need("intermediate_size"), activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu")
-        ),
-        norm=norm,
-        norm_placement="post",
-        dropout=dropout,
-    )
-    return {
-        "dim": settings.need("hidden_size"),
-        "vocab_size": settings.need("vocab_size"),
-        "max_length": settings.need("max_position_embeddings") - offset,
-        "embedding": config.Embedding(
-            scale=False, width=width, token_types=settings.need("type_vocab_size"), norm=norm, dropout=dropout
-        ),
-        "encoder": config.Stack(
-            layers=settings.need("num_hidden_layers"), block=block, position=config.Learned(offset=offset)
-        ),
-    }
 
 
 def read_norm(settings: Settings) -> config.LayerNorm:
@@ -78,22 +65,11 @@ def head_dropout(settings: Settings) -> float:
     return float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))
 
 
-def write_frame(tree: config.EncoderOnly) -> dict[str, Any]:
-    """The keys of `read_frame`, from the first block: who exports sees by reading it again what that does not say."""
-    block, position = tree.encoder.blocks[0], tree.encoder.position
-    attention, part, norm = block.attention, block.feed_forward, block.norm
-    return {
-        "vocab_size": tree.vocab_size,
-        "hidden_size": tree.dim,
-        "num_hidden_layers": tree.encoder.layers,
-        "num_attention_heads": attention.heads,
-        "intermediate_size": part.hidden,
-        "hidden_act": ACTIVATION_NAMES[part.activation],
-        "hidden_dropout_prob": block.dropout,
-        "attention_probs_dropout_prob": attention.dropout,
+def write_bert(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    position = tree.encoder.position
+    return frame | {
         "max_position_embeddings": tree.max_length + (position.offset if isinstance(position, config.Learned) else 0),
         "type_vocab_size": max(tree.embedding.token_types, 1),
-        "layer_norm_eps": norm.eps,
         "position_embedding_type": "absolute",
     }
 
@@ -120,26 +96,20 @@ def encoder_rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
-    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D]."""
-    theirs = [f"attention.self.{name}" for name in ("query", "key", "value")]
-    return [
-        *affine_joined("self_attention.qkv", theirs, [dim] * 3),
-        *affine("self_attention.output", "attention.output.dense"),
-        *norm_rules("self_attention_sublayer.outer", "attention.output.LayerNorm", block.norm),
-        *affine("feed_forward.up", "intermediate.dense"),
-        *affine("feed_forward.down", "output.dense"),
-        *norm_rules("feed_forward_sublayer.outer", "output.LayerNorm", block.norm),
-    ]
+    qkv = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    attention, norm = "attention.output.dense", "attention.output.LayerNorm"
+    return apart_rules(block, dim, qkv, attention, norm, "intermediate.dense", "output.dense", "output.LayerNorm")
 
 
 # --- BERT --------------------------------------------------------------------------------------------------------
 
 
-def _read(settings: Settings, task: str) -> config.EncoderOnly:
-    activation = settings.one_of("hidden_act", ACTIVATIONS, "gelu")
+def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
+    require_bert(settings)
+    activation = tree["encoder"]["block"]["feed_forward"]["activation"]
     masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
-    head = read_head(settings, task, masked, activation=None, dropout=head_dropout)
-    return config.EncoderOnly(**read_frame(settings), head=head, pooler=task in (BASE, TEXT))
+    tree["head"] = read_head(settings, task, masked, activation=None, dropout=head_dropout(settings))
+    tree["pooler"] = task in (BASE, TEXT)
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
@@ -159,10 +129,11 @@ BERT = encoder_family(
     "bert",
     "Bert",
     "bert",
-    DEFAULTS,
+    KEYS,
+    FORM,
     _read,
-    write_frame,
     _rules,
+    write=write_bert,
     ties=_ties,
     settle=settle_pooler,
     masked=("BertForMaskedLM", "cls.predictions.transform.dense.weight"),

@@ -2,78 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.bert import OLD_BUFFERS
-from sublayer.hub.families.heads import encoder_family, head_rules, norm_rules, read_head
+from sublayer.hub.families.heads import apart_rules, encoder_family, head_rules, read_head
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Settings
-from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+from sublayer.hub.keys import Key
+from sublayer.hub.rules import Rule, affine, prefixed, same
 
-DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 30_522,
-    "max_position_embeddings": 512,
-    "n_layers": 6,
-    "n_heads": 12,
-    "dim": 768,
-    "hidden_dim": 3072,
-    "dropout": 0.1,
-    "attention_dropout": 0.1,
-    "activation": "gelu",
-    "seq_classif_dropout": 0.2,
-}
+KEYS = (
+    Key("vocab_size", "vocab_size", 30_522),
+    Key("max_position_embeddings", "max_length", 512),
+    Key("n_layers", "encoder.layers", 6),
+    Key("n_heads", "encoder.block.attention.heads", 12),
+    Key("dim", "dim", 768),
+    Key("hidden_dim", "encoder.block.feed_forward.hidden", 3072),
+    Key("dropout", "encoder.block.dropout embedding.dropout", 0.1),
+    Key("attention_dropout", "encoder.block.attention.dropout", 0.1),
+    Key("activation", "encoder.block.feed_forward.activation", "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+)
 NORM = config.LayerNorm(eps=1e-12)
+FORM: dict[str, Any] = {
+    "embedding": {"scale": False, "norm": NORM},
+    "encoder": {
+        "block": {"feed_forward": {"type": "position-wise"}, "norm": NORM, "norm_placement": "post"},
+        "position": {"type": "learned"},
+    },
+}
 
 
-def _read(settings: Settings, task: str) -> config.EncoderOnly:
+def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     # How the table of positions began, which is stored either way; a head that is not read.
     settings.skip("sinusoidal_pos_embds", "qa_dropout", "tie_weights_")
-    dropout, activation = float(settings.need("dropout")), settings.one_of("activation", ACTIVATIONS, "gelu")
-    block = config.Block(
-        attention=config.Attention(heads=settings.need("n_heads"), dropout=float(settings.need("attention_dropout"))),
-        feed_forward=config.PositionWise(
-            hidden=settings.need("hidden_dim"),
-            activation=activation,
-            dropout=0.0,
-        ),
-        norm=NORM,
-        norm_placement="post",
-        dropout=dropout,
-    )
-    of_texts = float(settings.need("seq_classif_dropout"))
-    head = read_head(
+    block = tree["encoder"]["block"]
+    tree["head"] = read_head(
         settings,
         task,
-        config.MaskedLanguage(activation=activation, norm=NORM),
+        config.MaskedLanguage(activation=block["feed_forward"]["activation"], norm=NORM),
         activation="relu",
-        dropout=lambda settings: of_texts,
-        tagging_dropout=lambda settings: dropout,
+        dropout=float(settings.need("seq_classif_dropout")),
+        tagging_dropout=float(block["dropout"]),
     )
-    return config.EncoderOnly(
-        dim=settings.need("dim"),
-        vocab_size=settings.need("vocab_size"),
-        max_length=settings.need("max_position_embeddings"),
-        embedding=config.Embedding(scale=False, norm=NORM, dropout=dropout),
-        encoder=config.Stack(layers=settings.need("n_layers"), block=block, position=config.Learned()),
-        head=head,
-    )
-
-
-def _write(tree: config.EncoderOnly) -> dict[str, Any]:
-    block = tree.encoder.blocks[0]
-    return {
-        "vocab_size": tree.vocab_size,
-        "max_position_embeddings": tree.max_length,
-        "n_layers": tree.encoder.layers,
-        "n_heads": block.attention.heads,
-        "dim": tree.dim,
-        "hidden_dim": block.feed_forward.hidden,
-        "dropout": block.dropout,
-        "attention_dropout": block.attention.dropout,
-        "activation": ACTIVATION_NAMES[block.feed_forward.activation],
-    }
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
@@ -89,15 +60,10 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
-    """[D, D] of queries, keys and values each are one matrix of ours, [3 D, D]."""
-    return [
-        *affine_joined("self_attention.qkv", [f"attention.{name}_lin" for name in "qkv"], [dim] * 3),
-        *affine("self_attention.output", "attention.out_lin"),
-        *norm_rules("self_attention_sublayer.outer", "sa_layer_norm", block.norm),
-        *affine("feed_forward.up", "ffn.lin1"),
-        *affine("feed_forward.down", "ffn.lin2"),
-        *norm_rules("feed_forward_sublayer.outer", "output_layer_norm", block.norm),
-    ]
+    qkv = [f"attention.{name}_lin" for name in "qkv"]
+    return apart_rules(
+        block, dim, qkv, "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"
+    )
 
 
 def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
@@ -108,10 +74,11 @@ DISTILBERT = encoder_family(
     "distilbert",
     "DistilBert",
     "distilbert",
-    DEFAULTS,
+    KEYS,
+    FORM,
     _read,
-    _write,
     _rules,
+    defaults={"seq_classif_dropout": 0.2},
     ties=_ties,
     ignored=(OLD_BUFFERS,),
     apart=(r"vocab_(transform|layer_norm|projector)\..*",),

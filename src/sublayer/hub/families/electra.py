@@ -9,16 +9,16 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.bert import (
-    DEFAULTS,
+    FORM,
+    KEYS,
     OLD_BUFFERS,
     OLD_NAMES,
     encoder_rules,
     head_dropout,
-    read_frame,
-    write_frame,
+    require_bert,
+    write_bert,
 )
 from sublayer.hub.families.heads import encoder_family, head_rules, read_head, transform_rules
-from sublayer.hub.families.parts import ACTIVATIONS
 from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine
 
@@ -26,23 +26,25 @@ DISCRIMINATOR = "ForPreTraining"
 REPLACED = ("replaced",)
 
 
-def _read(settings: Settings, task: str) -> config.EncoderOnly:
+def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     if task == "ForMaskedLM":
         raise settings.refusal("architectures", "supported: the discriminator, and what is fine-tuned from it")
     # Of the head for multiple choice.
     settings.skip("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")
-    width, dim = settings.need("embedding_size"), settings.need("hidden_size")
-    frame = read_frame(settings, width=None if width == dim else width)
+    require_bert(settings)
+    width = settings.need("embedding_size")
+    tree["embedding"]["width"] = None if width == tree["dim"] else width
     if task == DISCRIMINATOR:
-        activation = settings.one_of("hidden_act", ACTIVATIONS, "gelu")
-        return config.EncoderOnly(**frame, head=config.Tagging(labels=REPLACED, activation=activation))
-    return config.EncoderOnly(**frame, head=read_head(settings, task, None, activation="gelu", dropout=head_dropout))
+        activation = tree["encoder"]["block"]["feed_forward"]["activation"]
+        tree["head"] = config.Tagging(labels=REPLACED, activation=activation)
+    else:
+        tree["head"] = read_head(settings, task, None, activation="gelu", dropout=head_dropout(settings))
 
 
-def _write(tree: config.EncoderOnly) -> dict[str, Any]:
+def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     width = tree.dim if tree.embedding.width is None else tree.embedding.width
     said = {"architectures": [f"Electra{DISCRIMINATOR}"]} if _discriminates(tree.head) else {}
-    return {**said, **write_frame(tree), "embedding_size": width}
+    return {**said, **write_bert(tree, frame), "embedding_size": width}
 
 
 def _discriminates(head: config.Head) -> bool:
@@ -61,10 +63,12 @@ ELECTRA = encoder_family(
     "electra",
     "Electra",
     "electra",
-    {**DEFAULTS, "embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    KEYS,
+    FORM,
     _read,
-    _write,
     _rules,
+    defaults={"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    write=_write,
     others=(DISCRIMINATOR,),
     older=OLD_NAMES,
     ignored=(OLD_BUFFERS,),

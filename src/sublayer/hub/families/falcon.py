@@ -12,44 +12,43 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, decoder_only, fused_heads
-from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Settings, Tree
-from sublayer.hub.rules import Rule, affine, permuted
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, fused_rules
+from sublayer.hub.families.rope import read_rotary
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
+from sublayer.hub.rules import Rule, affine
 
-DEFAULTS = {
-    "vocab_size": 65_024,
-    "hidden_size": 4544,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 71,
-    "max_position_embeddings": 2048,
-    "layer_norm_epsilon": 1e-5,
-    "tie_word_embeddings": True,
+KEYS = (
+    Key("vocab_size", "vocab_size", 65_024),
+    Key("hidden_size", "dim", 4544),
+    Key("ffn_hidden_size", "decoder.block.feed_forward.hidden"),
+    Key("num_hidden_layers", "decoder.layers", 32),
+    Key("num_attention_heads", "decoder.block.attention.heads", 71),
+    Key("activation", "decoder.block.feed_forward.activation", "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("max_position_embeddings", "max_length", 2048),
+    Key("layer_norm_epsilon", "decoder.block.norm.eps", 1e-5),
+    Key("bias", "decoder.block.attention.bias decoder.block.feed_forward.bias"),
+    Key("attention_dropout", "decoder.block.attention.dropout"),
+    Key("hidden_dropout", "decoder.block.dropout"),
+    Key("tie_word_embeddings", "tied"),
+)
+FORM: dict[str, Any] = {
+    "decoder": {
+        "block": {
+            "attention": {"bias": False},
+            "feed_forward": {"type": "position-wise", "bias": False},
+            "norm": {"type": "layer"},
+        }
+    },
 }
 
 
-def _read(settings: Settings) -> Tree:
+def _read(settings: Settings, tree: dict[str, Any]) -> None:
     settings.only("alibi", False)
     settings.only("partial_rotary_factor", 1.0)
-    groups, norm_placement = _form(settings)
-    biased = settings.get("bias", False)
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need("num_attention_heads"),
-            kv_heads=groups,
-            bias=biased,
-            dropout=float(settings.get("attention_dropout", 0.0)),
-        ),
-        feed_forward=config.PositionWise(
-            hidden=settings.get("ffn_hidden_size") or 4 * settings.need("hidden_size"),
-            activation=settings.one_of("activation", ACTIVATIONS, "gelu"),
-            bias=biased,
-        ),
-        norm=config.LayerNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        norm_placement=norm_placement,
-        dropout=float(settings.get("hidden_dropout", 0.0)),
-    )
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_rotary(settings))
+    block = tree["decoder"]["block"]
+    block["attention"]["kv_heads"], block["norm_placement"] = _form(settings)
+    block["feed_forward"].setdefault("hidden", 4 * tree["dim"])
 
 
 def _form(settings: Settings) -> tuple[int, config.NormPlacement]:
@@ -66,34 +65,16 @@ def _form(settings: Settings) -> tuple[int, config.NormPlacement]:
     return 1 if single else heads, "parallel-shared" if side_by_side else "pre"
 
 
-def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
-    if not isinstance(tree.decoder.position, config.Rotary):
-        return None
-    block, rotary = tree.decoder.blocks[0], write_rotary(tree.decoder.position)
-    attention, part, norm = block.attention, block.feed_forward, block.norm
-    if rotary is None or not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
-        return None
-    old = block.norm_placement == "pre" or (
-        block.norm_placement == "parallel-shared" and attention.key_value_heads == 1
-    )
-    return {
-        "hidden_size": tree.dim,
-        "ffn_hidden_size": part.hidden,
-        "num_hidden_layers": tree.decoder.layers,
-        "num_attention_heads": attention.heads,
-        "num_kv_heads": attention.key_value_heads,
-        "activation": ACTIVATION_NAMES[part.activation],
-        "max_position_embeddings": tree.max_length,
-        "layer_norm_epsilon": norm.eps,
-        "bias": attention.bias,
-        "attention_dropout": attention.dropout,
-        "hidden_dropout": block.dropout,
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    block, groups = tree.decoder.blocks[0], tree.decoder.blocks[0].attention.key_value_heads
+    old = block.norm_placement == "pre" or (block.norm_placement == "parallel-shared" and groups == 1)
+    return frame | {
+        "num_kv_heads": groups,
         "alibi": False,
         "parallel_attn": block.norm_placement != "pre",
-        "multi_query": old and attention.key_value_heads == 1,
+        "multi_query": old and groups == 1,
         "new_decoder_architecture": not old,
         "num_ln_in_parallel_attn": None if old else 2 if block.norm_placement == "parallel" else 1,
-        **rotary,
     }
 
 
@@ -112,10 +93,8 @@ NAMES = Names("transformer.word_embeddings", "transformer.ln_f", "lm_head", "tra
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     biased = block.attention.bias
-    order = fused_heads(block.attention, dim)
-    kinds = ("weight", "bias") if biased else ("weight",)
     return [
-        *(permuted(f"self_attention.qkv.{kind}", f"self_attention.query_key_value.{kind}", order) for kind in kinds),
+        *fused_rules(block.attention, dim, "self_attention.query_key_value"),
         *affine("self_attention.output", "self_attention.dense", bias=biased),
         *(rule for ours, theirs in NORMS[block.norm_placement].items() for rule in affine(ours, theirs)),
         *affine("feed_forward.up", "mlp.dense_h_to_4h", bias=biased),
@@ -126,10 +105,13 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
 FALCON = decoder_family(
     "falcon",
     "FalconForCausalLM",
-    DEFAULTS,
-    _read,
-    _write,
+    KEYS,
+    FORM,
+    (config.PositionWise, config.LayerNorm, config.Rotary),
     NAMES,
     _layer_rules,
+    rotary=read_rotary,
+    read=_read,
+    write=_write,
     ignored=(r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq",),
 )

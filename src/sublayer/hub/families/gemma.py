@@ -11,23 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    llama_like,
-    read_attention,
-    read_block,
-    read_norm,
-    read_plain_rotary,
-)
+from sublayer.hub.families.llama import ACTIVATION, BIAS, KEYS, llama_like, norm_queries_and_keys
 from sublayer.hub.families.parts import (
     ACTIVATION_NAMES,
     ACTIVATIONS,
-    decoder_only,
+    put_blocks,
     read_windows,
+    usual_block,
     with_windows,
     write_windows,
 )
 from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key, replaced
 
 GEMMA_DEFAULTS = {
     "vocab_size": 256_000,
@@ -60,76 +56,58 @@ GEMMA3_DEFAULTS = GEMMA2_DEFAULTS | {
     "rope_theta": 1_000_000.0,
     "rope_local_base_freq": 10_000.0,
 }
-SCALED = config.Embedding(scale=True)
+APPROXIMATE = "gelu_pytorch_tanh"
+# The first releases say "gelu" and mean the approximation.
+EARLY = {**ACTIVATIONS, "gelu": "gelu_tanh"}
+GEMMA_KEYS = replaced((*KEYS, BIAS), Key("hidden_act", ACTIVATION, APPROXIMATE, EARLY, ACTIVATION_NAMES))
+GEMMA2_KEYS = replaced(
+    (*KEYS, BIAS),
+    Key("hidden_activation", ACTIVATION, APPROXIMATE, ACTIVATIONS, ACTIVATION_NAMES),
+    Key("attn_logit_softcapping", "decoder.block.attention.softcap"),
+    Key("final_logit_softcapping", "logit_softcap"),
+)
+BLOCK: dict[str, Any] = {"norm": {"type": "rms", "plus_one": True}}
+SANDWICH = BLOCK | {"norm_placement": "sandwich"}
+SCALED = {"scale": True}
 
 
-def _block(
-    settings: Settings, attention: config.Attention, activation: config.Activation, **fields: Any
-) -> config.Block:
-    gated = config.Gated(hidden=settings.need("intermediate_size"), activation=activation)
-    return read_block(settings, attention, gated, norm=read_norm(settings, plus_one=True), **fields)
-
-
-def _read_gemma(settings: Settings) -> Tree:
+def _read_gemma(settings: Settings, tree: dict[str, Any]) -> None:
     settings.only("use_bidirectional_attention", False)
-    settings.only("hidden_activation", None, "gelu_pytorch_tanh")
-    # The first releases say "gelu" and mean the approximation.
-    activations = {**ACTIVATIONS, "gelu": "gelu_tanh"}
-    activation = settings.one_of("hidden_act", activations, "gelu_pytorch_tanh")
-    block = _block(settings, read_attention(settings), activation)
-    blocks = [block] * settings.need("num_hidden_layers")
-    return decoder_only(settings, blocks, read_plain_rotary(settings), embedding=SCALED)
+    settings.only("hidden_activation", None, APPROXIMATE)
 
 
-def _sandwich(settings: Settings, **fields: Any) -> config.Block:
+def _read_sandwich(settings: Settings, tree: dict[str, Any]) -> None:
     """What a layer of Gemma 2 and 3 is, but for its window."""
     settings.only("use_bidirectional_attention", False)
     settings.skip("hidden_act")  # without effect beside `hidden_activation`
-    activation = settings.one_of("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    attention = read_attention(settings, scale=settings.need("query_pre_attn_scalar") ** -0.5, **fields)
-    return _block(settings, attention, activation, norm_placement="sandwich")
+    tree["decoder"]["block"]["attention"]["scale"] = settings.need("query_pre_attn_scalar") ** -0.5
 
 
 def _write_sandwich(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    attention, part = tree.decoder.blocks[0].attention, tree.decoder.blocks[0].feed_forward
-    del frame["hidden_act"]
+    scale = tree.decoder.blocks[0].attention.scale
     return frame | {
-        "hidden_activation": ACTIVATION_NAMES[part.activation],
-        "query_pre_attn_scalar": frame["head_dim"] if attention.scale is None else round(attention.scale**-2),
-        "attn_logit_softcapping": attention.softcap,
-        "final_logit_softcapping": tree.logit_softcap,
+        "query_pre_attn_scalar": frame["head_dim"] if scale is None else round(scale**-2),
         # Even a model whose layers have no window is asked for its size.
         **write_windows(tree.decoder.blocks, unused=4096),
     }
 
 
-def _read_gemma2(settings: Settings) -> Tree:
+def _read_gemma2(settings: Settings, tree: dict[str, Any]) -> None:
+    _read_sandwich(settings, tree)
     window = settings.get("sliding_window")
     settings.only("sliding_window_size", None, window)
-    every_second = [layer % 2 == 0 for layer in range(settings.need("num_hidden_layers"))]
-    block = _sandwich(settings, softcap=settings.get("attn_logit_softcapping"))
-    return decoder_only(
-        settings,
-        with_windows(block, read_windows(settings, window, every_second)),
-        read_plain_rotary(settings),
-        embedding=SCALED,
-        logit_softcap=settings.get("final_logit_softcapping"),
-    )
+    every_second = [layer % 2 == 0 for layer in range(tree["decoder"]["layers"])]
+    put_blocks(tree, with_windows(usual_block(tree), read_windows(settings, window, every_second)))
 
 
-def _read_gemma3(settings: Settings) -> Tree:
+def _read_gemma3(settings: Settings, tree: dict[str, Any]) -> None:
     settings.only("attn_logit_softcapping", None)
+    _read_sandwich(settings, tree)
+    norm_queries_and_keys(settings, tree)
     pattern = settings.get("sliding_window_pattern", settings.get("_sliding_window_pattern", 6))
-    narrow = [(layer + 1) % pattern != 0 for layer in range(settings.need("num_hidden_layers"))]
+    narrow = [(layer + 1) % pattern != 0 for layer in range(tree["decoder"]["layers"])]
     windows = read_windows(settings, settings.get("sliding_window"), narrow)
-    usual = _sandwich(settings, query_key_norm=read_norm(settings, plus_one=True))
-    return decoder_only(
-        settings,
-        with_windows(usual, windows, _read_nearby(settings)),
-        read_rotary(settings),
-        embedding=SCALED,
-        logit_softcap=settings.get("final_logit_softcapping"),
-    )
+    put_blocks(tree, with_windows(usual_block(tree), windows, _read_nearby(settings)))
 
 
 def _read_nearby(settings: Settings) -> config.Rotary:
@@ -151,6 +129,25 @@ def _write_gemma3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, 
     return _write_sandwich(tree, frame) | (write_rotary(usual) or {}) | {"rope_local_base_freq": base}
 
 
-GEMMA = llama_like("gemma", "GemmaForCausalLM", GEMMA_DEFAULTS, _read_gemma)
-GEMMA2 = llama_like("gemma2", "Gemma2ForCausalLM", GEMMA2_DEFAULTS, _read_gemma2, _write_sandwich)
-GEMMA3 = llama_like("gemma3_text", "Gemma3ForCausalLM", GEMMA3_DEFAULTS, _read_gemma3, _write_gemma3)
+GEMMA = llama_like("gemma", "GemmaForCausalLM", GEMMA_KEYS, GEMMA_DEFAULTS, BLOCK, embedding=SCALED, read=_read_gemma)
+GEMMA2 = llama_like(
+    "gemma2",
+    "Gemma2ForCausalLM",
+    GEMMA2_KEYS,
+    GEMMA2_DEFAULTS,
+    SANDWICH,
+    _write_sandwich,
+    embedding=SCALED,
+    read=_read_gemma2,
+)
+GEMMA3 = llama_like(
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    GEMMA2_KEYS,
+    GEMMA3_DEFAULTS,
+    SANDWICH,
+    _write_gemma3,
+    embedding=SCALED,
+    rotary=read_rotary,
+    read=_read_gemma3,
+)

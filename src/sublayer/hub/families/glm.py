@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import LLAMA_DEFAULTS, attention_rules, llama_like, read_attention, read_block
-from sublayer.hub.families.parts import decoder_only
+from sublayer.hub.families.llama import BIAS, KEYS, attention_rules, llama_like
 from sublayer.hub.families.rope import read_rotary
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine
 
-GLM4_DEFAULTS = LLAMA_DEFAULTS | {
+GLM4_DEFAULTS = {
     "vocab_size": 151_552,
     "intermediate_size": 13_696,
     "num_hidden_layers": 40,
@@ -24,10 +23,8 @@ GLM4_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read(settings: Settings) -> Tree:
-    block = read_block(settings, read_attention(settings, output_bias=False), norm_placement="sandwich")
-    rotary = read_rotary(settings).model_copy(update={"layout": "interleaved"})
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), rotary)
+def _read_rotary(settings: Settings) -> config.Rotary:
+    return read_rotary(settings).model_copy(update={"layout": "interleaved"})
 
 
 def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
@@ -48,4 +45,13 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-GLM4 = llama_like("glm4", "Glm4ForCausalLM", GLM4_DEFAULTS, _read, _write, _layer_rules)
+GLM4 = llama_like(
+    "glm4",
+    "Glm4ForCausalLM",
+    (*KEYS, BIAS),
+    GLM4_DEFAULTS,
+    {"attention": {"output_bias": False}, "norm_placement": "sandwich"},
+    _write,
+    layer=_layer_rules,
+    rotary=_read_rotary,
+)

@@ -5,70 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES, Names, decoder_family, decoder_only
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES, Names, decoder_family
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, affine, same, transposed
 
-DEFAULTS = {
-    "vocab_size": 50_257,
-    "n_positions": 1024,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "layer_norm_epsilon": 1e-5,
-    "resid_pdrop": 0.1,
-    "embd_pdrop": 0.1,
-    "attn_pdrop": 0.1,
+KEYS = (
+    Key("vocab_size", "vocab_size", 50_257),
+    Key("n_positions", "max_length", 1024),
+    Key("n_embd", "dim", 768),
+    Key("n_layer", "decoder.layers", 12),
+    Key("n_head", "decoder.block.attention.heads", 12),
+    Key("n_inner", "decoder.block.feed_forward.hidden"),
+    Key("activation_function", "decoder.block.feed_forward.activation", "gelu_new", ACTIVATIONS, OLD_ACTIVATION_NAMES),
+    Key("layer_norm_epsilon", "decoder.block.norm.eps", 1e-5),
+    Key("resid_pdrop", "decoder.block.dropout", 0.1),
+    Key("embd_pdrop", "embedding.dropout", 0.1),
+    Key("attn_pdrop", "decoder.block.attention.dropout", 0.1),
+    Key("tie_word_embeddings", "tied"),
+)
+FORM: dict[str, Any] = {
+    "embedding": {"scale": False},
+    "decoder": {
+        "block": {"feed_forward": {"type": "position-wise"}, "norm": {"type": "layer"}, "norm_placement": "pre"},
+        "position": {"type": "learned"},
+    },
 }
 
 
-def _read(settings: Settings) -> Tree:
+def _read(settings: Settings, tree: dict[str, Any]) -> None:
     settings.skip("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     settings.skip("summary_first_dropout")
     settings.only("scale_attn_by_inverse_layer_idx", False)
     settings.only("reorder_and_upcast_attn", False)
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need("n_head"),
-            scale=None if settings.get("scale_attn_weights", True) else 1.0,
-            dropout=float(settings.need("attn_pdrop")),
-        ),
-        feed_forward=config.PositionWise(
-            hidden=settings.get("n_inner") or 4 * settings.need("n_embd"),
-            activation=settings.one_of("activation_function", ACTIVATIONS, "gelu_new"),
-        ),
-        norm=config.LayerNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        norm_placement="pre",
-        dropout=float(settings.need("resid_pdrop")),
-    )
-    return decoder_only(
-        settings,
-        [block] * settings.need("n_layer"),
-        config.Learned(),
-        dim_key="n_embd",
-        length_key="n_positions",
-        embedding=config.Embedding(scale=False, dropout=float(settings.need("embd_pdrop"))),
-    )
+    block = tree["decoder"]["block"]
+    block["feed_forward"].setdefault("hidden", 4 * tree["dim"])
+    block["attention"]["scale"] = None if settings.get("scale_attn_weights", True) else 1.0
 
 
-def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
-    block = tree.decoder.blocks[0]
-    part, norm = block.feed_forward, block.norm
-    if not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
-        return None
-    return {
-        "n_positions": tree.max_length,
-        "n_embd": tree.dim,
-        "n_layer": tree.decoder.layers,
-        "n_head": block.attention.heads,
-        "n_inner": part.hidden,
-        "activation_function": OLD_ACTIVATION_NAMES[part.activation],
-        "layer_norm_epsilon": norm.eps,
-        "scale_attn_weights": block.attention.scale is None,
-        "attn_pdrop": block.attention.dropout,
-        "resid_pdrop": block.dropout,
-        "embd_pdrop": tree.embedding.dropout,
-    }
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    return frame | {"scale_attn_weights": tree.decoder.blocks[0].attention.scale is None}
 
 
 NAMES = Names("transformer.wte", "transformer.ln_f", "lm_head", "transformer.h", position="transformer.wpe")
@@ -91,11 +67,13 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
 GPT2 = decoder_family(
     "gpt2",
     "GPT2LMHeadModel",
-    DEFAULTS,
-    _read,
-    _write,
+    KEYS,
+    FORM,
+    (config.PositionWise, config.LayerNorm),
     NAMES,
     _layer_rules,
+    read=_read,
+    write=_write,
     # The files of the first release leave out the prefix.
     older=((r"^(?=(h\.\d|wte\.|wpe\.|ln_f\.))", "transformer."),),
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),

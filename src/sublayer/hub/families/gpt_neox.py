@@ -2,73 +2,48 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, decoder_only, fused_heads
-from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Settings, Tree
-from sublayer.hub.rules import Rule, affine, permuted
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, Names, decoder_family, fused_rules
+from sublayer.hub.families.rope import read_rotary
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
+from sublayer.hub.rules import Rule, affine
 
-DEFAULTS = {
-    "vocab_size": 50_432,
-    "hidden_size": 6144,
-    "intermediate_size": 24_576,
-    "num_hidden_layers": 44,
-    "num_attention_heads": 64,
-    "max_position_embeddings": 2048,
-    "layer_norm_eps": 1e-5,
-    "rotary_pct": 0.25,
-    "tie_word_embeddings": False,
+KEYS = (
+    Key("vocab_size", "vocab_size", 50_432),
+    Key("hidden_size", "dim", 6144),
+    Key("intermediate_size", "decoder.block.feed_forward.hidden", 24_576),
+    Key("num_hidden_layers", "decoder.layers", 44),
+    Key("num_attention_heads", "decoder.block.attention.heads", 64),
+    Key("hidden_act", "decoder.block.feed_forward.activation", "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("max_position_embeddings", "max_length", 2048),
+    Key("layer_norm_eps", "decoder.block.norm.eps", 1e-5),
+    Key("attention_bias", "decoder.block.attention.bias"),
+    Key("attention_dropout", "decoder.block.attention.dropout"),
+    Key("hidden_dropout", "decoder.block.dropout embedding.dropout"),
+    Key("tie_word_embeddings", "tied", False, null=True),
+)
+FORM: dict[str, Any] = {
+    "embedding": {"scale": False},
+    "decoder": {"block": {"feed_forward": {"type": "position-wise"}, "norm": {"type": "layer"}}},
 }
 
 
-def _read(settings: Settings) -> Tree:
+def _read(settings: Settings, tree: dict[str, Any]) -> None:
     settings.skip("classifier_dropout")
-    dropout = float(settings.get("hidden_dropout", 0.0))
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need("num_attention_heads"),
-            bias=settings.get("attention_bias", True),
-            dropout=float(settings.get("attention_dropout", 0.0)),
-        ),
-        feed_forward=config.PositionWise(
-            hidden=settings.need("intermediate_size"), activation=settings.one_of("hidden_act", ACTIVATIONS, "gelu")
-        ),
-        norm=config.LayerNorm(eps=float(settings.need("layer_norm_eps"))),
-        norm_placement="parallel" if settings.get("use_parallel_residual", True) else "pre",
-        dropout=dropout,
-    )
-    return decoder_only(
-        settings,
-        [block] * settings.need("num_hidden_layers"),
-        read_rotary(settings, base_key="rotary_emb_base", fraction_key="rotary_pct"),
-        embedding=config.Embedding(scale=False, dropout=dropout),
-    )
+    side_by_side = settings.get("use_parallel_residual", True)
+    tree["decoder"]["block"]["norm_placement"] = "parallel" if side_by_side else "pre"
 
 
-def _write(tree: config.DecoderOnly) -> dict[str, Any] | None:
-    if not isinstance(tree.decoder.position, config.Rotary):
-        return None
-    block, rotary = tree.decoder.blocks[0], write_rotary(tree.decoder.position)
-    part, norm = block.feed_forward, block.norm
-    if rotary is None or not isinstance(part, config.PositionWise) or not isinstance(norm, config.LayerNorm):
-        return None
-    return {
-        "hidden_size": tree.dim,
-        "intermediate_size": part.hidden,
-        "num_hidden_layers": tree.decoder.layers,
-        "num_attention_heads": block.attention.heads,
-        "hidden_act": ACTIVATION_NAMES[part.activation],
-        "max_position_embeddings": tree.max_length,
-        "layer_norm_eps": norm.eps,
-        "attention_bias": block.attention.bias,
-        "attention_dropout": block.attention.dropout,
-        "hidden_dropout": block.dropout,
-        "use_parallel_residual": block.norm_placement == "parallel",
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+    assert isinstance(tree.decoder.position, config.Rotary)
+    return frame | {
+        "use_parallel_residual": tree.decoder.blocks[0].norm_placement == "parallel",
         "rotary_pct": tree.decoder.position.fraction,
-        "rotary_emb_base": rotary["rope_theta"],
-        "rope_scaling": rotary["rope_scaling"],
+        "rotary_emb_base": frame.pop("rope_theta"),
     }
 
 
@@ -76,13 +51,9 @@ NAMES = Names("gpt_neox.embed_in", "gpt_neox.final_layer_norm", "embed_out", "gp
 
 
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
-    attention = block.attention
-    order = fused_heads(attention, dim)
-    kinds = ("weight", "bias") if attention.bias else ("weight",)
-    qkv = [permuted(f"self_attention.qkv.{kind}", f"attention.query_key_value.{kind}", order) for kind in kinds]
     return [
-        *qkv,
-        *affine("self_attention.output", "attention.dense", bias=attention.biased_output),
+        *fused_rules(block.attention, dim, "attention.query_key_value"),
+        *affine("self_attention.output", "attention.dense", bias=block.attention.biased_output),
         *affine("self_attention_sublayer.before", "input_layernorm"),
         *affine("feed_forward_sublayer.before", "post_attention_layernorm"),
         *affine("feed_forward.up", "mlp.dense_h_to_4h"),
@@ -93,11 +64,15 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
 GPT_NEOX = decoder_family(
     "gpt_neox",
     "GPTNeoXForCausalLM",
-    DEFAULTS,
-    _read,
-    _write,
+    KEYS,
+    FORM,
+    (config.PositionWise, config.LayerNorm, config.Rotary),
     NAMES,
     _layer_rules,
+    defaults={"rotary_pct": 0.25},
+    rotary=partial(read_rotary, base_key="rotary_emb_base", fraction_key="rotary_pct"),
+    read=_read,
+    write=_write,
     older=((r"^lm_head\.", "embed_out."),),
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
 )

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from sublayer import config
 from sublayer.hub.family import Family, Settings, Tree
-from sublayer.hub.rules import Rule, affine, same
+from sublayer.hub.keys import Key, defaults_of, read_keys, write_keys
+from sublayer.hub.rules import Rule, affine, affine_joined, same
 
 T = TypeVar("T")
 
@@ -49,11 +50,13 @@ def encoder_family(
     name: str,
     stem: str,
     prefix: str,
-    defaults: Mapping[str, Any],
-    read: Callable[[Settings, str], config.EncoderOnly],
-    write: Callable[[config.EncoderOnly], dict[str, Any] | None],
+    keys: Sequence[Key],
+    form: Mapping[str, Any],
+    read: Callable[[Settings, str, dict[str, Any]], None],
     rules: Callable[[config.EncoderOnly, str], list[Rule]],
     *,
+    defaults: Mapping[str, Any] | None = None,
+    write: Callable[[config.EncoderOnly, dict[str, Any]], dict[str, Any] | None] = lambda tree, frame: frame,
     ties: Callable[[config.EncoderOnly, str], Mapping[str, str]] = lambda tree, before: {},
     others: Sequence[str] = (),
     older: tuple[tuple[str, str], ...] = (),
@@ -64,21 +67,24 @@ def encoder_family(
     Args:
         name: `model_type`. stem: what its classes begin with; others: how they end besides the usual four.
         prefix: what stands before the encoder's names, with a dot, where there is a head beside it, and may stand there
-            where there is none. defaults: what its config has where a key is missing.
-        read: the settings and the task -> the tree. write: the tree -> the settings but for the class and the labels;
-            None where there are no words for it.
+            where there is none.
+        keys, form: its settings, and the tree without them (`hub/keys.py`). defaults: of its library, beside the keys'.
+        read: adds what no key says, given the task, to the tree as plain data: its head, say. write: the tree and what
+            its keys say -> the settings but for the labels; None where there are no words for it.
         rules, ties: as in `Family`; both are given what stands before the encoder's names in this tree.
         older, more: as in `Family`.
     """
 
     def read_tree(values: Mapping[str, Any]) -> Tree:
-        settings = Settings(values, name, defaults)
-        tree = read(settings, read_task(settings, stem, *others))
+        settings = Settings(values, name, {**defaults_of(keys), **(defaults or {})})
+        task = read_task(settings, stem, *others)
+        tree = read_keys(settings, keys, form)
+        read(settings, task, tree)
         settings.finish()
-        return tree
+        return config.EncoderOnly.model_validate(tree)
 
     def write_tree(tree: Tree) -> dict[str, Any] | None:
-        if not isinstance(tree, config.EncoderOnly) or (found := write(tree)) is None:
+        if not isinstance(tree, config.EncoderOnly) or (found := write(tree, write_keys(tree, keys))) is None:
             return None
         said = {"architectures": [stem + task_of(tree.head)], "model_type": name}
         return {**said, **found, **write_labels(tree.head)}
@@ -143,8 +149,8 @@ def read_head(
     masked: config.MaskedLanguage | None,
     *,
     activation: config.Activation | None,
-    dropout: Callable[[Settings], float],
-    tagging_dropout: Callable[[Settings], float] | None = None,
+    dropout: float,
+    tagging_dropout: float | None = None,
 ) -> config.Head:
     """The head that `task` names.
 
@@ -160,11 +166,10 @@ def read_head(
             return masked
         case "ForSequenceClassification":
             labels, problem = read_labels(settings), read_problem(settings)
-            return config.Classification(
-                labels=labels, problem=problem, activation=activation, dropout=dropout(settings)
-            )
+            return config.Classification(labels=labels, problem=problem, activation=activation, dropout=dropout)
         case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=(tagging_dropout or dropout)(settings))
+            before = dropout if tagging_dropout is None else tagging_dropout
+            return config.Tagging(labels=read_labels(settings), dropout=before)
         case _:
             return config.NoHead()
 
@@ -201,6 +206,21 @@ def transform_rules(head: config.Head, theirs: str, norm: str = "") -> list[Rule
 def norm_rules(ours: str, theirs: str, norm: config.Norm) -> list[Rule]:
     """Weight and, where it has one, bias of a norm."""
     return affine(ours, theirs, bias=isinstance(norm, config.LayerNorm) and norm.bias)
+
+
+def apart_rules(
+    block: config.Block, dim: int, qkv: Sequence[str], output: str, norm: str, up: str, down: str, last_norm: str
+) -> list[Rule]:
+    """A layer of self-attention and a position-wise network, [D, D] of queries, keys and values each, ours [3 D, D]."""
+    placed = "outer" if block.norm_placement == "post" else "before"
+    return [
+        *affine_joined("self_attention.qkv", qkv, [dim] * 3),
+        *affine("self_attention.output", output),
+        *norm_rules(f"self_attention_sublayer.{placed}", norm, block.norm),
+        *affine("feed_forward.up", up),
+        *affine("feed_forward.down", down),
+        *norm_rules(f"feed_forward_sublayer.{placed}", last_norm, block.norm),
+    ]
 
 
 def settle_pooler(tree: Tree, names: set[str]) -> Tree:

@@ -7,23 +7,26 @@ positions. What reads and writes the keys that all such families share stands he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sublayer import config
+from sublayer.config.presets import merge
 from sublayer.hub.families.parts import (
     ACTIVATION_NAMES,
     ACTIVATIONS,
     LayerRules,
     Names,
     decoder_family,
-    decoder_only,
+    put_blocks,
     read_windows,
+    usual_block,
     with_windows,
     write_windows,
 )
-from sublayer.hub.families.rope import read_rotary, write_rotary
-from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.families.rope import read_rotary
+from sublayer.hub.family import Family, Settings
+from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, affine, affine_joined
 
 OLD_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
@@ -31,45 +34,36 @@ OLD_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 # --- config: what all of them share ------------------------------------------------------------------------------
 
+ACTIVATION = "decoder.block.feed_forward.activation"
+KEYS = (
+    Key("vocab_size", "vocab_size", 32_000),
+    Key("hidden_size", "dim", 4096),
+    Key("intermediate_size", "decoder.block.feed_forward.hidden", 11_008),
+    Key("num_hidden_layers", "decoder.layers", 32),
+    Key("num_attention_heads", "decoder.block.attention.heads", 32),
+    Key("num_key_value_heads", "decoder.block.attention.kv_heads"),
+    Key("head_dim", "decoder.block.attention.head_dim"),
+    Key("hidden_act", ACTIVATION, "silu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("max_position_embeddings", "max_length", 2048),
+    Key("rms_norm_eps", "decoder.block.norm.eps", 1e-6),
+    Key("attention_dropout", "decoder.block.attention.dropout"),
+    Key("tie_word_embeddings", "tied", False, null=True),
+)
+BIAS = Key("attention_bias", "decoder.block.attention.bias")
+WINDOW = Key("sliding_window", "decoder.block.attention.window")
+"""Of all layers."""
+BLOCK: Mapping[str, Any] = {
+    "attention": {"bias": False},
+    "feed_forward": {"type": "gated"},
+    "norm": {"type": "rms"},
+    "norm_placement": "pre",
+}
 
-def read_attention(settings: Settings, **fields: Any) -> config.Attention:
-    """Grouped attention by the usual keys; `fields` are what a family says otherwise."""
-    common: dict[str, Any] = {
-        "heads": settings.need("num_attention_heads"),
-        "kv_heads": settings.get("num_key_value_heads"),
-        "head_dim": settings.get("head_dim"),
-        "bias": settings.get("attention_bias", False),
-        "dropout": float(settings.get("attention_dropout", 0.0)),
-    }
-    return config.Attention(**(common | fields))
 
-
-def read_gated(settings: Settings, **fields: Any) -> config.Gated:
-    """The gated network by the usual keys."""
-    common: dict[str, Any] = {
-        "hidden": settings.need("intermediate_size"),
-        "activation": settings.one_of("hidden_act", ACTIVATIONS, "silu"),
-    }
-    return config.Gated(**(common | fields))
-
-
-def read_norm(settings: Settings, **fields: Any) -> config.RMSNorm:
-    return config.RMSNorm(eps=float(settings.need("rms_norm_eps")), **fields)
-
-
-def read_block(
-    settings: Settings,
-    attention: config.Attention | None = None,
-    feed_forward: config.FeedForward | None = None,
-    **fields: Any,
-) -> config.Block:
-    """A layer by the usual keys, pre-norm."""
-    common: dict[str, Any] = {"norm": read_norm(settings), "norm_placement": "pre"}
-    return config.Block(
-        attention=attention or read_attention(settings),
-        feed_forward=feed_forward or read_gated(settings),
-        **(common | fields),
-    )
+def norm_queries_and_keys(settings: Settings, tree: dict[str, Any]) -> None:
+    """Add a norm of queries and keys like that of the layers."""
+    block = tree["decoder"]["block"]
+    block["attention"]["query_key_norm"] = block["norm"]
 
 
 def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention") -> config.Rotary:
@@ -79,32 +73,6 @@ def read_plain_rotary(settings: Settings, *, layer_type: str = "full_attention")
     if rotary.fraction != 1.0:
         raise settings.refusal("partial_rotary_factor", "supported: 1.0", rotary.fraction)
     return rotary
-
-
-def _write_frame(tree: config.DecoderOnly) -> dict[str, Any] | None:
-    """The keys that all of them share, from the first block; None where the tree has another form of parts."""
-    block, position = tree.decoder.blocks[0], tree.decoder.position
-    attention, norm = block.attention, block.norm
-    if not isinstance(norm, config.RMSNorm) or not isinstance(position, config.Rotary):
-        return None
-    rotary = write_rotary(position)
-    if rotary is None:
-        return None
-    part = block.feed_forward
-    return {
-        "hidden_size": tree.dim,
-        "intermediate_size": part.hidden,
-        "num_hidden_layers": tree.decoder.layers,
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.key_value_heads,
-        "head_dim": attention.width(tree.dim),
-        "hidden_act": ACTIVATION_NAMES[part.activation],
-        "max_position_embeddings": tree.max_length,
-        "rms_norm_eps": norm.eps,
-        "attention_bias": attention.bias,
-        "attention_dropout": attention.dropout,
-        **rotary,
-    }
 
 
 # --- tensors -----------------------------------------------------------------------------------------------------
@@ -162,23 +130,13 @@ def gated_rules(part: config.FeedForward) -> list[Rule]:
 
 # --- Llama, Mistral, SmolLM3 -------------------------------------------------------------------------------------
 
-LLAMA_DEFAULTS = {
-    "vocab_size": 32_000,
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-}
-MISTRAL_DEFAULTS = LLAMA_DEFAULTS | {
+MISTRAL_DEFAULTS = {
     "intermediate_size": 14_336,
     "num_key_value_heads": 8,
     "max_position_embeddings": 131_072,
     "sliding_window": 4096,
 }
-SMOLLM3_DEFAULTS = LLAMA_DEFAULTS | {
+SMOLLM3_DEFAULTS = {
     "vocab_size": 128_256,
     "hidden_size": 2048,
     "num_hidden_layers": 36,
@@ -191,84 +149,71 @@ SMOLLM3_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read_llama(settings: Settings) -> Tree:
-    block = read_block(settings, feed_forward=_gated_with_bias(settings))
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
-
-
-def _write_llama(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    return frame | {"mlp_bias": _mlp_bias(tree)}
-
-
-def _read_mistral(settings: Settings) -> Tree:
-    block = read_block(settings, read_attention(settings, bias=False, window=settings.get("sliding_window")))
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
-
-
-def _write_mistral(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    return frame | {"sliding_window": tree.decoder.blocks[0].attention.window}
-
-
-def _read_smollm3(settings: Settings) -> Tree:
+def _read_smollm3(settings: Settings, tree: dict[str, Any]) -> None:
     settings.skip("max_window_layers")  # without effect: the layers with a window are those without positions
-    layers, interval = settings.need("num_hidden_layers"), settings.need("no_rope_layer_interval")
+    layers, interval = tree["decoder"]["layers"], settings.need("no_rope_layer_interval")
     rotated = settings.get("no_rope_layers", [(layer + 1) % interval for layer in range(layers)])
     if len(rotated) != layers:
         raise settings.refusal("no_rope_layers", "supported: one for each layer")
     window = settings.get("sliding_window")
     narrow = settings.get("use_sliding_window", False) and window is not None
     windows = read_windows(settings, window, [narrow and not turns for turns in rotated])
-    usual = read_block(settings, feed_forward=_gated_with_bias(settings))
     blocks = [
         block if turns else block.model_copy(update={"position": config.NoPosition()})
-        for block, turns in zip(with_windows(usual, windows), rotated, strict=True)
+        for block, turns in zip(with_windows(usual_block(tree), windows), rotated, strict=True)
     ]
-    return decoder_only(settings, blocks, read_plain_rotary(settings))
+    put_blocks(tree, blocks)
 
 
 def _write_smollm3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     blocks = tree.decoder.blocks
     windows = write_windows(blocks)
     return frame | {
-        "mlp_bias": _mlp_bias(tree),
         "no_rope_layers": [int(not isinstance(block.position, config.NoPosition)) for block in blocks],
         "use_sliding_window": windows["sliding_window"] is not None,
         **windows,
     }
 
 
-def _gated_with_bias(settings: Settings) -> config.Gated:
-    return read_gated(settings, bias=settings.get("mlp_bias", False))
-
-
-def _mlp_bias(tree: config.DecoderOnly) -> bool:
-    part = tree.decoder.blocks[0].feed_forward
-    return isinstance(part, config.Gated) and part.bias
-
-
 def llama_like(
     name: str,
     architecture: str,
-    defaults: Mapping[str, Any],
-    read: Callable[[Settings], Tree],
+    keys: Sequence[Key] = KEYS,
+    defaults: Mapping[str, Any] | None = None,
+    block: Mapping[str, Any] | None = None,
     write: Callable[[config.DecoderOnly, dict[str, Any]], dict[str, Any] | None] = lambda _, frame: frame,
+    *,
+    embedding: Mapping[str, Any] | None = None,
     layer: LayerRules = layer_rules,
+    rotary: Callable[[Settings], config.Rotary] = read_plain_rotary,
+    **more: Any,
 ) -> Family:
     """A family whose settings and tensors are called as Llama's, but for what it says otherwise.
 
     Args:
-        architecture: the class of its models. defaults: what its library takes where a key is missing.
-        read: its config -> the tree. write: the tree and the keys that all share -> its config, or None where the
-            family has no words for one of the parts. layer: the tensors of a layer.
+        block, embedding: what is another in its layers (over `BLOCK`) and on its embeddings, as plain data.
+        layer: the tensors of a layer. Everything else: as in `decoder_family`.
     """
 
-    def written(tree: config.DecoderOnly) -> dict[str, Any] | None:
-        frame = _write_frame(tree)
-        return None if frame is None else write(tree, frame)
+    def written(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
+        attention = tree.decoder.blocks[0].attention
+        heads = {"num_key_value_heads": attention.key_value_heads, "head_dim": attention.width(tree.dim)}
+        return write(tree, frame | heads)
 
-    return decoder_family(name, architecture, defaults, read, written, NAMES, layer, ignored=OLD_BUFFERS)
+    form = {"embedding": {"scale": False, **(embedding or {})}, "decoder": {"block": merge(BLOCK, block or {})}}
+    parts = (config.RMSNorm, config.Rotary)
+    more |= {"defaults": defaults, "rotary": rotary, "write": written, "ignored": OLD_BUFFERS}
+    return decoder_family(name, architecture, keys, form, parts, NAMES, layer, **more)
 
 
-LLAMA = llama_like("llama", "LlamaForCausalLM", LLAMA_DEFAULTS, _read_llama, _write_llama)
-MISTRAL = llama_like("mistral", "MistralForCausalLM", MISTRAL_DEFAULTS, _read_mistral, _write_mistral)
-SMOLLM3 = llama_like("smollm3", "SmolLM3ForCausalLM", SMOLLM3_DEFAULTS, _read_smollm3, _write_smollm3)
+GATED_BIAS = Key("mlp_bias", "decoder.block.feed_forward.bias")
+LLAMA = llama_like("llama", "LlamaForCausalLM", (*KEYS, BIAS, GATED_BIAS))
+MISTRAL = llama_like("mistral", "MistralForCausalLM", (*KEYS, WINDOW), MISTRAL_DEFAULTS)
+SMOLLM3 = llama_like(
+    "smollm3",
+    "SmolLM3ForCausalLM",
+    (*KEYS, BIAS, GATED_BIAS),
+    SMOLLM3_DEFAULTS,
+    write=_write_smollm3,
+    read=_read_smollm3,
+)

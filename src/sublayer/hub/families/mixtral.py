@@ -7,28 +7,26 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import (
+    BIAS,
+    KEYS,
     MISTRAL_DEFAULTS,
+    WINDOW,
     attention_rules,
     gated_rules,
     llama_like,
+    norm_queries_and_keys,
     norm_rules,
-    read_attention,
-    read_block,
-    read_gated,
-    read_norm,
-    read_plain_rotary,
 )
-from sublayer.hub.families.parts import ACTIVATIONS, LayerRules, decoder_only
+from sublayer.hub.families.parts import LayerRules, put_blocks, usual_block
 from sublayer.hub.families.qwen import QWEN3_DEFAULTS
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, same, stacked, stacked_joined
 
 MIXTRAL_DEFAULTS = MISTRAL_DEFAULTS | {
     "rms_norm_eps": 1e-5,
     "sliding_window": None,
     "rope_theta": 1_000_000.0,
-    "num_local_experts": 8,
-    "num_experts_per_tok": 2,
 }
 QWEN3_MOE_DEFAULTS = QWEN3_DEFAULTS | {
     "hidden_size": 2048,
@@ -41,6 +39,9 @@ QWEN3_MOE_DEFAULTS = QWEN3_DEFAULTS | {
     "num_experts_per_tok": 8,
     "decoder_sparse_step": 1,
 }
+
+
+ACTIVE = Key("num_experts_per_tok", "decoder.block.feed_forward.active", 2)
 
 
 def _experts_rules(
@@ -67,7 +68,7 @@ def _layer_rules(where: str, router: str, gate_up: Sequence[str], down: str) -> 
     return rules
 
 
-def _pass_over_the_routers_training(settings: Settings) -> None:
+def _pass_over_the_routers_training(settings: Settings, tree: dict[str, Any]) -> None:
     settings.skip("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 
 
@@ -77,70 +78,50 @@ def _experts(tree: config.DecoderOnly) -> config.MixtureOfExperts | None:
     return next((part for part in parts if isinstance(part, config.MixtureOfExperts)), None)
 
 
-def _window(tree: config.DecoderOnly) -> int | None:
-    return tree.decoder.blocks[0].attention.window  # all layers have it here, or none
-
-
 # --- Mixtral -----------------------------------------------------------------------------------------------------
 
 
-def _read_mixtral(settings: Settings) -> Tree:
-    _pass_over_the_routers_training(settings)
-    attention = read_attention(settings, bias=False, window=settings.get("sliding_window"))
-    part = config.MixtureOfExperts(
-        experts=settings.need("num_local_experts"),
-        active=settings.need("num_experts_per_tok"),
-        hidden=settings.need("intermediate_size"),
-        activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
-    )
-    block = read_block(settings, attention, part)
-    return decoder_only(settings, [block] * settings.need("num_hidden_layers"), read_plain_rotary(settings))
-
-
 def _write_mixtral(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
-    part = _experts(tree)
-    if part is None:
-        return None
-    experts = {"num_local_experts": part.experts, "num_experts_per_tok": part.active}
-    return frame | {"sliding_window": _window(tree), **experts}
+    return None if _experts(tree) is None else frame
 
 
 MIXTRAL = llama_like(
     "mixtral",
     "MixtralForCausalLM",
+    (*KEYS, WINDOW, Key("num_local_experts", "decoder.block.feed_forward.experts", 8), ACTIVE),
     MIXTRAL_DEFAULTS,
-    _read_mixtral,
+    {"feed_forward": {"type": "mixture-of-experts"}},
     _write_mixtral,
-    _layer_rules("block_sparse_moe", "gate", ("w1", "w3"), "w2"),
+    layer=_layer_rules("block_sparse_moe", "gate", ("w1", "w3"), "w2"),
+    read=_pass_over_the_routers_training,
 )
 
 # --- Qwen3-MoE ---------------------------------------------------------------------------------------------------
 
 
-def _read_qwen3_moe(settings: Settings) -> Tree:
-    _pass_over_the_routers_training(settings)
+def _read_qwen3_moe(settings: Settings, tree: dict[str, Any]) -> None:
+    _pass_over_the_routers_training(settings, tree)
+    norm_queries_and_keys(settings, tree)
     settings.skip("max_window_layers")  # without effect: a window is for all layers
+    dense = usual_block(tree)
     window = settings.get("sliding_window") if settings.get("use_sliding_window", False) else None
+    dense = dense.model_copy(update={"attention": dense.attention.model_copy(update={"window": window})})
     part = config.MixtureOfExperts(
         experts=settings.get("num_local_experts") or settings.need("num_experts"),
         active=settings.need("num_experts_per_tok"),
         hidden=settings.need("moe_intermediate_size"),
-        activation=settings.one_of("hidden_act", ACTIVATIONS, "silu"),
+        activation=dense.feed_forward.activation,
         normalize=settings.get("norm_topk_prob", False),
     )
-    sparse = read_block(settings, read_attention(settings, query_key_norm=read_norm(settings), window=window), part)
-    dense = sparse.model_copy(update={"feed_forward": read_gated(settings)})
+    sparse = dense.model_copy(update={"feed_forward": part})
     step, without = settings.need("decoder_sparse_step"), settings.get("mlp_only_layers", [])
     settings.skip("num_experts")
-    blocks = [
-        sparse if layer not in without and (layer + 1) % step == 0 else dense
-        for layer in range(settings.need("num_hidden_layers"))
-    ]
-    return decoder_only(settings, blocks, read_plain_rotary(settings))
+    layers = range(tree["decoder"]["layers"])
+    put_blocks(tree, [sparse if i not in without and (i + 1) % step == 0 else dense for i in layers])
 
 
 def _write_qwen3_moe(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
-    part, window = _experts(tree), _window(tree)
+    part, window = _experts(tree), tree.decoder.blocks[0].attention.window  # all layers have it here, or none
     if part is None:
         return None
     dense = {i: block.feed_forward for i, block in enumerate(tree.decoder.blocks) if block.feed_forward != part}
@@ -160,8 +141,9 @@ def _write_qwen3_moe(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[st
 QWEN3_MOE = llama_like(
     "qwen3_moe",
     "Qwen3MoeForCausalLM",
+    (*KEYS, BIAS),
     QWEN3_MOE_DEFAULTS,
-    _read_qwen3_moe,
-    _write_qwen3_moe,
-    _layer_rules("mlp", "gate", ("gate_proj", "up_proj"), "down_proj"),
+    write=_write_qwen3_moe,
+    layer=_layer_rules("mlp", "gate", ("gate_proj", "up_proj"), "down_proj"),
+    read=_read_qwen3_moe,
 )

@@ -12,32 +12,39 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.canonical import stack_of
 from sublayer.hub.families.heads import encoder_family, norm_rules, read_labels, read_problem, transform_rules
-from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, with_windows
 from sublayer.hub.families.rope import read_rotary
 from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, affine, prefixed, same
 
-DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 50_368,
-    "hidden_size": 768,
-    "intermediate_size": 1152,
-    "num_hidden_layers": 22,
-    "num_attention_heads": 12,
-    "hidden_activation": "gelu",
-    "max_position_embeddings": 8192,
-    "norm_eps": 1e-5,
-    "norm_bias": False,
-    "attention_bias": False,
-    "attention_dropout": 0.0,
+KEYS = (
+    Key("vocab_size", "vocab_size", 50_368),
+    Key("hidden_size", "dim", 768),
+    Key("intermediate_size", "encoder.block.feed_forward.hidden", 1152),
+    Key("num_hidden_layers", "encoder.layers", 22),
+    Key("num_attention_heads", "encoder.block.attention.heads", 12),
+    Key("hidden_activation", "encoder.block.feed_forward.activation", "gelu", ACTIVATIONS, ACTIVATION_NAMES),
+    Key("max_position_embeddings", "max_length", 8192),
+    Key("norm_eps", "encoder.block.norm.eps embedding.norm.eps", 1e-5),
+    Key("norm_bias", "encoder.block.norm.bias embedding.norm.bias", False),
+    Key("attention_bias", "encoder.block.attention.bias", False),
+    Key("attention_dropout", "encoder.block.attention.dropout", 0.0),
+    Key("embedding_dropout", "embedding.dropout", 0.0),
+    Key("mlp_bias", "encoder.block.feed_forward.bias", False),
+    Key("mlp_dropout", "encoder.block.feed_forward.dropout", 0.0),
+)
+FORM: dict[str, Any] = {
+    "embedding": {"scale": False, "norm": {"type": "layer"}},
+    "encoder": {
+        "block": {"feed_forward": {"type": "gated"}, "norm": {"type": "layer"}, "norm_placement": "pre"},
+    },
+}
+DEFAULTS = {
     "local_attention": 128,
-    "embedding_dropout": 0.0,
-    "mlp_bias": False,
-    "mlp_dropout": 0.0,
     "decoder_bias": True,
-    "classifier_pooling": "cls",
     "classifier_dropout": 0.0,
     "classifier_bias": False,
-    "classifier_activation": "gelu",
     "tie_word_embeddings": True,
 }
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
@@ -46,48 +53,18 @@ POOLING: Mapping[str, config.Pooling] = {"cls": "class", "mean": "mean"}
 # --- config ------------------------------------------------------------------------------------------------------
 
 
-def _read(settings: Settings, task: str) -> config.EncoderOnly:
+def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     # How it is computed or trained, and what the code does not read.
     settings.skip("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad", "layer_norm_eps")
     settings.skip("sparse_prediction", "sparse_pred_ignore_index", "position_embedding_type", "cls_token_id")
-    layers = settings.need("num_hidden_layers")
-    kinds = _read_kinds(settings, layers)
     slow, fast = _read_rotary(settings, GLOBAL, 160_000.0), _read_rotary(settings, LOCAL, 10_000.0)
-    norm = config.LayerNorm(eps=float(settings.need("norm_eps")), bias=settings.need("norm_bias"))
     # A window of n tokens in all: n / 2 on either side, and the token itself.
     window = settings.need("local_attention") // 2 + 1
-    part = config.Gated(
-        hidden=settings.need("intermediate_size"),
-        activation=settings.one_of("hidden_activation", ACTIVATIONS, "gelu"),
-        bias=settings.need("mlp_bias"),
-        dropout=float(settings.need("mlp_dropout")),
-    )
-    dropout = float(settings.need("attention_dropout"))
-    blocks = [
-        config.Block(
-            attention=config.Attention(
-                heads=settings.need("num_attention_heads"),
-                window=None if kind == GLOBAL else window,
-                bias=settings.need("attention_bias"),
-                dropout=dropout,
-            ),
-            feed_forward=part,
-            norm=norm,
-            attention_norm=layer > 0,
-            norm_placement="pre",
-            position=None if kind == GLOBAL else fast,
-            dropout=0.0,
-        )
-        for layer, kind in enumerate(kinds)
-    ]
-    return config.EncoderOnly(
-        dim=settings.need("hidden_size"),
-        vocab_size=settings.need("vocab_size"),
-        max_length=settings.need("max_position_embeddings"),
-        embedding=config.Embedding(scale=False, norm=norm, dropout=float(settings.need("embedding_dropout"))),
-        encoder=stack_of(blocks, slow),
-        head=_read_head(settings, task, norm),
-    )
+    local = [kind == LOCAL for kind in _read_kinds(settings, tree["encoder"]["layers"])]
+    usual = config.Block.model_validate(tree["encoder"]["block"])
+    first, *rest = with_windows(usual, [window if narrow else None for narrow in local], fast)
+    tree["head"] = _read_head(settings, task, usual.norm)
+    tree["encoder"] = stack_of([first.model_copy(update={"attention_norm": False}), *rest], slow)
 
 
 def _read_kinds(settings: Settings, layers: int) -> Sequence[str]:
@@ -111,55 +88,34 @@ def _read_rotary(settings: Settings, kind: str, usual: float) -> config.Rotary:
     return config.Rotary(base=float(old))
 
 
-def _read_head(settings: Settings, task: str, norm: config.LayerNorm) -> config.Head:
+def _read_head(settings: Settings, task: str, norm: config.Norm) -> config.Head:
     activation = settings.one_of("classifier_activation", ACTIVATIONS, "gelu")
     bias, dropout = settings.need("classifier_bias"), float(settings.need("classifier_dropout"))
     pooling, output_bias = settings.one_of("classifier_pooling", POOLING, "cls"), settings.need("decoder_bias")
     tied = settings.need("tie_word_embeddings")
+    common: dict[str, Any] = {"activation": activation, "norm": norm, "bias": bias}
     match task:
         case "ForMaskedLM":
-            return config.MaskedLanguage(
-                activation=activation, norm=norm, tied=tied, bias=bias, output_bias=output_bias
-            )
+            return config.MaskedLanguage(**common, tied=tied, output_bias=output_bias)
         case "ForSequenceClassification":
-            return config.Classification(
-                labels=read_labels(settings),
-                problem=read_problem(settings),
-                pooling=pooling,
-                activation=activation,
-                norm=norm,
-                bias=bias,
-                dropout=dropout,
-            )
+            labels, problem = read_labels(settings), read_problem(settings)
+            return config.Classification(labels=labels, problem=problem, pooling=pooling, dropout=dropout, **common)
         case "ForTokenClassification":
-            return config.Tagging(
-                labels=read_labels(settings), activation=activation, norm=norm, bias=bias, dropout=dropout
-            )
+            return config.Tagging(labels=read_labels(settings), dropout=dropout, **common)
         case _:
             return config.NoHead()
 
 
-def _write(tree: config.EncoderOnly) -> dict[str, Any] | None:
+def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
     blocks, slow = tree.encoder.blocks, tree.encoder.position
-    part, norm, attention = blocks[0].feed_forward, blocks[0].norm, blocks[0].attention
     local = next((block for block in blocks if block.attention.window is not None), None)
     fast = slow if local is None or local.position is None else local.position
     rotary = [side for side in (slow, fast) if isinstance(side, config.Rotary)]
-    if not isinstance(part, config.Gated) or not isinstance(norm, config.LayerNorm) or len(rotary) < 2:
+    parts = (blocks[0].feed_forward, blocks[0].norm)
+    if not isinstance(parts[0], config.Gated) or not isinstance(parts[1], config.LayerNorm) or len(rotary) < 2:
         return None
     window = 1 if local is None or local.attention.window is None else local.attention.window
-    return {
-        "vocab_size": tree.vocab_size,
-        "hidden_size": tree.dim,
-        "intermediate_size": part.hidden,
-        "num_hidden_layers": tree.encoder.layers,
-        "num_attention_heads": attention.heads,
-        "hidden_activation": ACTIVATION_NAMES[part.activation],
-        "max_position_embeddings": tree.max_length,
-        "norm_eps": norm.eps,
-        "norm_bias": norm.bias,
-        "attention_bias": attention.bias,
-        "attention_dropout": attention.dropout,
+    return frame | {
         "layer_types": [GLOBAL if block.attention.window is None else LOCAL for block in blocks],
         "local_attention": 2 * (window - 1),
         "global_rope_theta": rotary[0].base,
@@ -168,9 +124,6 @@ def _write(tree: config.EncoderOnly) -> dict[str, Any] | None:
             kind: {"rope_type": "default", "rope_theta": side.base}
             for kind, side in zip((GLOBAL, LOCAL), rotary, strict=True)
         },
-        "embedding_dropout": tree.embedding.dropout,
-        "mlp_bias": part.bias,
-        "mlp_dropout": part.dropout,
         **_write_head(tree.head),
     }
 
@@ -237,10 +190,12 @@ MODERNBERT = encoder_family(
     "modernbert",
     "ModernBert",
     "model",
-    DEFAULTS,
+    KEYS,
+    FORM,
     _read,
-    _write,
     _rules,
+    defaults=DEFAULTS,
+    write=_write,
     ties=_ties,
     masked=("ModernBertForMaskedLM", "decoder.bias"),
 )

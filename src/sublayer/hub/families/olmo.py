@@ -9,39 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    LLAMA_DEFAULTS,
-    llama_like,
-    read_attention,
-    read_block,
-    read_norm,
-    read_plain_rotary,
-)
-from sublayer.hub.families.parts import decoder_only, read_windows, with_windows, write_windows
+from sublayer.hub.families.llama import BIAS, KEYS, llama_like, norm_queries_and_keys, read_plain_rotary
+from sublayer.hub.families.parts import put_blocks, read_windows, usual_block, with_windows, write_windows
 from sublayer.hub.families.rope import write_table
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Settings
 
-OLMO2_DEFAULTS = LLAMA_DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5}
+OLMO2_DEFAULTS = {"vocab_size": 50_304, "rms_norm_eps": 1e-5}
 OLMO3_DEFAULTS = OLMO2_DEFAULTS | {"sliding_window": 4096, "rope_theta": 500_000.0}
 NEARBY = config.Rotary(base=500_000.0)
 """The positions of OLMo-3's layers with a window, where no table says others."""
+BLOCK = {"attention": {"query_key_norm_over": "all"}, "norm_placement": "output"}
 
 
-def _block(settings: Settings) -> config.Block:
-    attention = read_attention(settings, query_key_norm=read_norm(settings), query_key_norm_over="all")
-    return read_block(settings, attention, norm_placement="output")
-
-
-def _read_olmo2(settings: Settings) -> Tree:
-    blocks = [_block(settings)] * settings.need("num_hidden_layers")
-    return decoder_only(settings, blocks, read_plain_rotary(settings))
-
-
-def _read_olmo3(settings: Settings) -> Tree:
-    everywhere, nearby = _read_rotary(settings)
-    narrow = [(layer + 1) % 4 != 0 for layer in range(settings.need("num_hidden_layers"))]
+def _read_olmo3(settings: Settings, tree: dict[str, Any]) -> None:
+    norm_queries_and_keys(settings, tree)
+    tree["decoder"]["position"], nearby = _read_rotary(settings)
+    narrow = [(layer + 1) % 4 != 0 for layer in range(tree["decoder"]["layers"])]
     windows = read_windows(settings, settings.need("sliding_window"), narrow)
-    return decoder_only(settings, with_windows(_block(settings), windows, nearby), everywhere)
+    put_blocks(tree, with_windows(usual_block(tree), windows, nearby))
 
 
 def _read_rotary(settings: Settings) -> tuple[config.Rotary, config.Rotary]:
@@ -70,5 +55,5 @@ def _write_olmo3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, A
     return None if None in tables.values() else frame | {"rope_parameters": tables}
 
 
-OLMO2 = llama_like("olmo2", "Olmo2ForCausalLM", OLMO2_DEFAULTS, _read_olmo2)
-OLMO3 = llama_like("olmo3", "Olmo3ForCausalLM", OLMO3_DEFAULTS, _read_olmo3, _write_olmo3)
+OLMO2 = llama_like("olmo2", "Olmo2ForCausalLM", (*KEYS, BIAS), OLMO2_DEFAULTS, BLOCK, read=norm_queries_and_keys)
+OLMO3 = llama_like("olmo3", "Olmo3ForCausalLM", (*KEYS, BIAS), OLMO3_DEFAULTS, BLOCK, _write_olmo3, read=_read_olmo3)

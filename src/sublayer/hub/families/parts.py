@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sublayer import config
 from sublayer.hub.canonical import stack_of
 from sublayer.hub.families.heads import norm_rules
+from sublayer.hub.families.rope import write_rotary
 from sublayer.hub.family import Family, Settings, Tree
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.keys import Key, defaults_of, read_keys, write_keys
+from sublayer.hub.rules import Rule, affine, permuted, prefixed, same
 
 ACTIVATIONS: Mapping[str, config.Activation] = {
     "relu": "relu",
@@ -30,32 +32,6 @@ ACTIVATION_NAMES: Mapping[config.Activation, str] = {
 }
 OLD_ACTIVATION_NAMES: Mapping[config.Activation, str] = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
 """As the libraries of GPT-2 and T5 spell them."""
-
-
-def decoder_only(
-    settings: Settings,
-    blocks: Sequence[config.Block],
-    position: config.Position,
-    *,
-    dim_key: str = "hidden_size",
-    length_key: str = "max_position_embeddings",
-    **others: Any,
-) -> config.DecoderOnly:
-    """The tree around the blocks; `others` are fields of it that this config sets. Looks whether all keys are known.
-
-    Raises:
-        CheckpointError: a key is left that nobody has asked for.
-    """
-    tree = config.DecoderOnly(
-        dim=settings.need(dim_key),
-        vocab_size=settings.need("vocab_size"),
-        max_length=settings.need(length_key),
-        tied=settings.get("tie_word_embeddings", True),
-        decoder=stack_of(list(blocks), position),
-        **others,
-    )
-    settings.finish()
-    return tree
 
 
 def read_windows(settings: Settings, window: int | None, otherwise: Sequence[bool]) -> list[int | None]:
@@ -85,6 +61,16 @@ def write_windows(blocks: Sequence[config.Block], unused: int | None = None) -> 
         "sliding_window": next((window for window in windows if window is not None), unused),
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in windows],
     }
+
+
+def usual_block(tree: Mapping[str, Any]) -> config.Block:
+    """The block of all layers, of a tree as plain data."""
+    return config.Block.model_validate(tree["decoder"]["block"])
+
+
+def put_blocks(tree: dict[str, Any], blocks: Sequence[config.Block]) -> None:
+    """Let these be the layers of a tree as plain data."""
+    tree["decoder"] = stack_of(list(blocks), tree["decoder"]["position"])
 
 
 def with_windows(
@@ -142,43 +128,59 @@ class Names:
 def decoder_family(
     name: str,
     architecture: str,
-    defaults: Mapping[str, Any],
-    read: Callable[[Settings], Tree],
-    write: Callable[[config.DecoderOnly], dict[str, Any] | None],
+    keys: Sequence[Key],
+    form: Mapping[str, Any],
+    parts: Collection[type],
     names: Names,
     layer: LayerRules,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    rotary: Callable[[Settings], config.Rotary] | None = None,
+    read: Callable[[Settings, dict[str, Any]], None] = lambda settings, tree: None,
+    write: Callable[[config.DecoderOnly, dict[str, Any]], dict[str, Any] | None] = lambda tree, frame: frame,
     **more: Any,
 ) -> Family:
     """A family of language models; one with another head is refused by name.
 
     Args:
         name: `model_type`. architecture: the class that stands in `architectures`; a config without any is taken for
-            it. defaults: what its config has where a key is missing.
-        read: the settings -> the tree. write: the tree -> the settings but for the class, the vocabulary and whether
-            the projection is tied; None where there are no words for it.
+            it.
+        keys, form: its settings, and the tree without them (`hub/keys.py`). defaults: of its library, beside the keys'.
+        parts: classes that its norm, feed-forward network and positions are of. rotary: reads its rotary positions.
+        read: adds what no key says to the tree, as plain data. write: the tree and what its keys say -> the settings;
+            None where there are no words for it.
         names, layer: of the tensors beside the layers, and of those in a layer. more: as in `Family`.
     """
 
     def read_tree(values: Mapping[str, Any]) -> Tree:
-        settings = Settings(values, name, defaults)
+        settings = Settings(values, name, {**defaults_of(keys), **(defaults or {})})
         for found in settings.get("architectures", ()):
             if found != architecture:
                 raise settings.refusal("architectures", f"supported: {architecture}", found)
         settings.only("is_encoder_decoder", False)
         settings.only("add_cross_attention", False)
-        return read(settings)
+        tree = read_keys(settings, keys, form)
+        if rotary is not None:
+            tree["decoder"]["position"] = rotary(settings)
+        read(settings, tree)
+        settings.finish()
+        return config.DecoderOnly.model_validate(tree)
 
     def write_tree(tree: Tree) -> dict[str, Any] | None:
-        if not isinstance(tree, config.DecoderOnly) or (found := write(tree)) is None:
+        if not isinstance(tree, config.DecoderOnly):
             return None
-        said = {"architectures": [architecture], "model_type": name, "vocab_size": tree.vocab_size}
-        return {**said, "tie_word_embeddings": tree.tied, **found}
+        block, position = tree.decoder.blocks[0], tree.decoder.position
+        turned = write_rotary(position) if rotary is not None and isinstance(position, config.Rotary) else {}
+        if turned is None or not {type(block.norm), type(block.feed_forward), type(position)}.issuperset(parts):
+            return None
+        found = write(tree, {**write_keys(tree, keys), **turned})
+        return None if found is None else {"architectures": [architecture], "model_type": name, **found}
 
     return Family(name, read_tree, write_tree, lambda tree: names.rules(tree, layer), names.ties, **more)
 
 
-def fused_heads(attention: config.Attention, dim: int) -> list[int]:
-    """Which row of theirs is row i of ours, where one matrix holds each group's queries, then its key, then its value.
+def fused_rules(attention: config.Attention, dim: int, theirs: str) -> list[Rule]:
+    """Queries, keys and values, where one matrix of theirs holds each group's queries, then its key, then its value.
 
     Ours has all queries, all keys, all values; H heads in G groups, r = H / G queries a group, each head of width d.
     """
@@ -187,4 +189,6 @@ def fused_heads(attention: config.Attention, dim: int) -> list[int]:
     firsts = [group * (queries + 2) for group in range(groups)]
     heads = [first + query for first in firsts for query in range(queries)]
     heads += [first + queries for first in firsts] + [first + queries + 1 for first in firsts]
-    return [head * width + row for head in heads for row in range(width)]
+    order = [head * width + row for head in heads for row in range(width)]
+    kinds = ("weight", "bias") if attention.bias else ("weight",)
+    return [permuted(f"self_attention.qkv.{kind}", f"{theirs}.{kind}", order) for kind in kinds]

@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    LLAMA_DEFAULTS,
-    llama_like,
-    norm_rules,
-    read_attention,
-    read_block,
-)
-from sublayer.hub.families.parts import decoder_only
+from sublayer.hub.families.llama import KEYS, WINDOW, llama_like, norm_rules
 from sublayer.hub.families.rope import read_rotary
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.family import Settings
+from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, affine
 
-PHI3_DEFAULTS = LLAMA_DEFAULTS | {
+PHI3_KEYS = (
+    *KEYS,
+    WINDOW,
+    Key("resid_pdrop", "decoder.block.dropout"),
+    Key("embd_pdrop", "embedding.dropout"),
+)
+PHI3_DEFAULTS = {
     "vocab_size": 32_064,
     "hidden_size": 3072,
     "intermediate_size": 8192,
@@ -30,7 +30,7 @@ PHI3_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _read(settings: Settings) -> Tree:
+def _read_rotary(settings: Settings) -> config.Rotary:
     settings.skip("original_max_position_embeddings")  # for the scaling that is refused
     for key in ("rope_scaling", "rope_parameters"):
         table: dict[str, Any] = settings.get(key, {})
@@ -38,21 +38,13 @@ def _read(settings: Settings) -> Tree:
         if kind != "default":
             # Here "yarn" and "su" are older names of "longrope".
             raise settings.refusal(key, "supported: models without rope scaling", kind)
-    attention = read_attention(settings, bias=False, window=settings.get("sliding_window"))
-    block = read_block(settings, attention, dropout=float(settings.get("resid_pdrop", 0.0)))
-    embedding = config.Embedding(scale=False, dropout=float(settings.get("embd_pdrop", 0.0)))
-    blocks = [block] * settings.need("num_hidden_layers")
-    return decoder_only(settings, blocks, read_rotary(settings), embedding=embedding)
+    return read_rotary(settings)
 
 
 def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    block = tree.decoder.blocks[0]
     assert isinstance(tree.decoder.position, config.Rotary)
     return frame | {
-        "sliding_window": block.attention.window,
         "partial_rotary_factor": tree.decoder.position.fraction,
-        "resid_pdrop": block.dropout,
-        "embd_pdrop": tree.embedding.dropout,
         # Unset, it would be taken for the length of another model.
         "original_max_position_embeddings": tree.max_length,
     }
@@ -69,4 +61,6 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     ]
 
 
-PHI3 = llama_like("phi3", "Phi3ForCausalLM", PHI3_DEFAULTS, _read, _write, _layer_rules)
+PHI3 = llama_like(
+    "phi3", "Phi3ForCausalLM", PHI3_KEYS, PHI3_DEFAULTS, write=_write, layer=_layer_rules, rotary=_read_rotary
+)

@@ -9,18 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    LLAMA_DEFAULTS,
-    llama_like,
-    read_attention,
-    read_block,
-    read_norm,
-    read_plain_rotary,
-)
-from sublayer.hub.families.parts import decoder_only, read_windows, with_windows, write_windows
-from sublayer.hub.family import Settings, Tree
+from sublayer.hub.families.llama import BIAS, KEYS, llama_like, norm_queries_and_keys
+from sublayer.hub.families.parts import put_blocks, read_windows, usual_block, with_windows, write_windows
+from sublayer.hub.family import Settings
 
-QWEN2_DEFAULTS = LLAMA_DEFAULTS | {
+QWEN2_DEFAULTS = {
     "vocab_size": 151_936,
     "intermediate_size": 22_016,
     "num_key_value_heads": 32,
@@ -31,30 +24,21 @@ QWEN2_DEFAULTS = LLAMA_DEFAULTS | {
 QWEN3_DEFAULTS = QWEN2_DEFAULTS | {"head_dim": 128}
 
 
-def _read_qwen2(settings: Settings) -> Tree:
-    return _tree(settings, read_attention(settings, bias=True, output_bias=False))
-
-
-def _read_qwen3(settings: Settings) -> Tree:
-    return _tree(settings, read_attention(settings, query_key_norm=read_norm(settings)))
-
-
-def _tree(settings: Settings, attention: config.Attention) -> Tree:
-    usual = read_block(settings, attention)
+def _read_qwen2(settings: Settings, tree: dict[str, Any]) -> None:
     narrow = settings.get("use_sliding_window", False)
     window = settings.get("sliding_window") if narrow else None
     first = settings.need("max_window_layers")
-    layers = range(settings.need("num_hidden_layers"))
+    layers = range(tree["decoder"]["layers"])
     windows = read_windows(settings, window, [window is not None and layer >= first for layer in layers])
-    return decoder_only(settings, with_windows(usual, windows), read_plain_rotary(settings))
+    put_blocks(tree, with_windows(usual_block(tree), windows))
 
 
-def _write_qwen2(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    del frame["attention_bias"]  # it has no such choice
-    return _write_qwen3(tree, frame)
+def _read_qwen3(settings: Settings, tree: dict[str, Any]) -> None:
+    norm_queries_and_keys(settings, tree)
+    _read_qwen2(settings, tree)
 
 
-def _write_qwen3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
+def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     blocks = tree.decoder.blocks
     full = [block.attention.window is None for block in blocks]
     return frame | {
@@ -64,5 +48,13 @@ def _write_qwen3(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, A
     }
 
 
-QWEN2 = llama_like("qwen2", "Qwen2ForCausalLM", QWEN2_DEFAULTS, _read_qwen2, _write_qwen2)
-QWEN3 = llama_like("qwen3", "Qwen3ForCausalLM", QWEN3_DEFAULTS, _read_qwen3, _write_qwen3)
+QWEN2 = llama_like(
+    "qwen2",
+    "Qwen2ForCausalLM",
+    KEYS,
+    QWEN2_DEFAULTS,
+    {"attention": {"bias": True, "output_bias": False}},
+    _write,
+    read=_read_qwen2,
+)
+QWEN3 = llama_like("qwen3", "Qwen3ForCausalLM", (*KEYS, BIAS), QWEN3_DEFAULTS, write=_write, read=_read_qwen3)

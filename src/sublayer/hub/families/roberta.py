@@ -11,31 +11,35 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.bert import (
-    DEFAULTS,
+    FORM,
+    KEYS,
     OLD_BUFFERS,
     encoder_rules,
     head_dropout,
-    read_frame,
     read_norm,
-    write_frame,
+    require_bert,
+    write_bert,
 )
 from sublayer.hub.families.heads import BASE, encoder_family, head_rules, read_head, settle_pooler
 from sublayer.hub.family import Family, Settings
 from sublayer.hub.rules import Rule
 
 
-def _read(settings: Settings, task: str) -> config.EncoderOnly:
-    frame = read_frame(settings, offset=settings.need("pad_token_id") + 1)
+def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
+    require_bert(settings)
+    offset = settings.need("pad_token_id") + 1
+    tree["max_length"] -= offset
+    tree["encoder"]["position"]["offset"] = offset
     masked = config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
-    head = read_head(settings, task, masked, activation="tanh", dropout=head_dropout)
-    return config.EncoderOnly(**frame, head=head, pooler=task == BASE)
+    tree["head"] = read_head(settings, task, masked, activation="tanh", dropout=head_dropout(settings))
+    tree["pooler"] = task == BASE
 
 
-def _write(tree: config.EncoderOnly) -> dict[str, Any] | None:
+def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
     position = tree.encoder.position
     if not isinstance(position, config.Learned) or position.offset == 0:
         return None  # BERT says better what such a model is
-    return write_frame(tree) | {"pad_token_id": position.offset - 1}
+    return write_bert(tree, frame) | {"pad_token_id": position.offset - 1}
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
@@ -56,10 +60,12 @@ def _family(name: str, stem: str) -> Family:
         name,
         stem,
         "roberta",
-        {**DEFAULTS, "vocab_size": 50_265, "pad_token_id": 1},
+        KEYS,
+        FORM,
         _read,
-        _write,
         _rules,
+        defaults={"vocab_size": 50_265, "pad_token_id": 1},
+        write=_write,
         ties=_ties,
         settle=settle_pooler,
         ignored=(OLD_BUFFERS,),

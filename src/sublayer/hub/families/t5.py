@@ -13,28 +13,44 @@ from typing import Any
 from sublayer import config
 from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES
 from sublayer.hub.family import Family, Settings, Tree
+from sublayer.hub.keys import Key, both, defaults_of, read_keys, write_keys
 from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
 
-DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 32_128,
-    "d_model": 512,
-    "d_kv": 64,
-    "d_ff": 2048,
-    "num_layers": 6,
-    "num_heads": 8,
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-    "dropout_rate": 0.1,
-    "layer_norm_epsilon": 1e-6,
-    "feed_forward_proj": "relu",
-    "n_positions": 512,
+KEYS = (
+    Key("vocab_size", "vocab_size", 32_128),
+    Key("d_model", "dim", 512),
+    Key("d_kv", both("block.attention.head_dim"), 64),
+    Key("d_ff", both("block.feed_forward.hidden"), 2048),
+    Key("num_layers", both("layers"), 6),
+    Key("num_decoder_layers", "decoder.layers"),
+    Key("num_heads", both("block.attention.heads"), 8),
+    Key("relative_attention_num_buckets", both("position.buckets"), 32),
+    Key("relative_attention_max_distance", both("position.max_distance"), 128),
+    Key(
+        "dropout_rate",
+        f"{both('block.dropout')} {both('block.attention.dropout')} {both('block.feed_forward.dropout')}"
+        " embedding.dropout",
+        0.1,
+    ),
+    Key("layer_norm_epsilon", both("block.norm.eps"), 1e-6),
+    Key("n_positions", "max_length", 512),
+)
+STACK: dict[str, Any] = {
+    "block": {
+        "attention": {"scale": 1.0, "bias": False},
+        "feed_forward": {"bias": False},
+        "norm": {"type": "rms"},
+        "norm_placement": "pre",
+    },
+    "position": {"type": "relative"},
 }
+FORM = {"embedding": {"scale": False}, "encoder": STACK, "decoder": STACK}
 
 # --- config ------------------------------------------------------------------------------------------------------
 
 
 def _read(values: Mapping[str, Any]) -> Tree:
-    settings = Settings(values, "t5", DEFAULTS)
+    settings = Settings(values, "t5", defaults_of(KEYS))
     for found in settings.get("architectures", ()):
         if found not in ("T5ForConditionalGeneration", "T5WithLMHeadModel"):
             raise settings.refusal("architectures", "supported: T5ForConditionalGeneration", found)
@@ -42,79 +58,39 @@ def _read(values: Mapping[str, Any]) -> Tree:
     settings.only("is_decoder", False)
     # Of another head; what follows from feed_forward_proj.
     settings.skip("classifier_dropout", "dense_act_fn", "is_gated_act")
-    dim, layers = settings.need("d_model"), settings.need("num_layers")
+    tree = read_keys(settings, KEYS, FORM)
+    for side in ("encoder", "decoder"):
+        tree[side]["block"]["feed_forward"] |= _read_feed_forward(settings)
     # Whether the output is scaled has a key of its own since transformers 5; before, it was scaled where it was tied.
     tied = settings.get("tie_word_embeddings", True)
-    scaled = settings.get("scale_decoder_outputs", tied)
-    tree = config.EncoderDecoder(
-        dim=dim,
-        vocab_size=settings.need("vocab_size"),
-        max_length=settings.need("n_positions"),
-        embedding=config.Embedding(scale=False, dropout=float(settings.need("dropout_rate"))),
-        tied="all" if tied else "embeddings",
-        output_scale=dim**-0.5 if scaled else 1.0,
-        encoder=_read_stack(settings, layers),
-        decoder=_read_stack(settings, settings.get("num_decoder_layers", layers)),
-    )
+    tree["tied"] = "all" if tied else "embeddings"
+    tree["output_scale"] = tree["dim"] ** -0.5 if settings.get("scale_decoder_outputs", tied) else 1.0
     settings.finish()
-    return tree
+    return config.EncoderDecoder.model_validate(tree)
 
 
-def _read_stack(settings: Settings, layers: int) -> config.Stack:
-    dropout = float(settings.need("dropout_rate"))
-    block = config.Block(
-        attention=config.Attention(
-            heads=settings.need("num_heads"), head_dim=settings.need("d_kv"), scale=1.0, bias=False, dropout=dropout
-        ),
-        feed_forward=_read_feed_forward(settings, dropout),
-        norm=config.RMSNorm(eps=float(settings.need("layer_norm_epsilon"))),
-        norm_placement="pre",
-        dropout=dropout,
-    )
-    position = config.RelativeBias(
-        buckets=settings.need("relative_attention_num_buckets"),
-        max_distance=settings.need("relative_attention_max_distance"),
-    )
-    return config.Stack(layers=layers, block=block, position=position)
-
-
-def _read_feed_forward(settings: Settings, dropout: float) -> config.FeedForward:
-    written, hidden = str(settings.need("feed_forward_proj")), settings.need("d_ff")
+def _read_feed_forward(settings: Settings) -> dict[str, str]:
+    written = str(settings.get("feed_forward_proj", "relu"))
     gate, _, name = written.rpartition("-")
     # What T5 calls a gated gelu is the approximate one.
     name = "gelu_new" if written == "gated-gelu" else name
     if gate not in ("", "gated") or name not in ACTIVATIONS:
         raise settings.refusal("feed_forward_proj", "supported: relu, gated-gelu, and the like", written)
-    if gate:
-        return config.Gated(hidden=hidden, activation=ACTIVATIONS[name], bias=False, dropout=dropout)
-    return config.PositionWise(hidden=hidden, activation=ACTIVATIONS[name], bias=False, dropout=dropout)
+    return {"type": "gated" if gate else "position-wise", "activation": ACTIVATIONS[name]}
 
 
 def _write(tree: Tree) -> dict[str, Any] | None:
     if not isinstance(tree, config.EncoderDecoder):
         return None
-    block, position = tree.encoder.blocks[0], tree.encoder.position
-    part, attention = block.feed_forward, block.attention
-    bias = position if isinstance(position, config.RelativeBias) else config.RelativeBias()
+    part = tree.encoder.blocks[0].feed_forward
     name = OLD_ACTIVATION_NAMES[part.activation]
     if isinstance(part, config.Gated):
         name = "gated-gelu" if part.activation == "gelu_tanh" else f"gated-{name}"
-    return {
+    return write_keys(tree, KEYS) | {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
         "is_encoder_decoder": True,
-        "vocab_size": tree.vocab_size,
-        "n_positions": tree.max_length,
-        "d_model": tree.dim,
-        "d_kv": attention.width(tree.dim),
-        "d_ff": part.hidden,
-        "num_layers": tree.encoder.layers,
-        "num_decoder_layers": tree.decoder.layers,
-        "num_heads": attention.heads,
-        "relative_attention_num_buckets": bias.buckets,
-        "relative_attention_max_distance": bias.max_distance,
-        "dropout_rate": block.dropout,
-        "layer_norm_epsilon": block.norm.eps,
+        "d_kv": tree.encoder.blocks[0].attention.width(tree.dim),
         "feed_forward_proj": name,
         "tie_word_embeddings": tree.tied == "all",
         "scale_decoder_outputs": tree.output_scale != 1.0,
