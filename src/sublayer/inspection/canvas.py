@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,29 @@ def write(page: Figure, left: float, top: float, text: str, **look: Any) -> None
     width, height = page.get_size_inches()
     look = {"va": "top", "color": INK, "parse_math": False} | look
     page.text(left / width, top / height, text, None, **look)
+
+
+def titled_page(title: Sequence[str], width: float, height: float) -> tuple[Figure, float]:
+    """A page with room of this height, beside its margins, below its title; and where that room begins.
+
+    title: texts, each on lines of its own. Inches.
+    """
+    from matplotlib.figure import Figure
+
+    lines = [line for text in title for line in wrapped(text, width - 2 * MARGIN)]
+    titled = LINE * len(lines) + (0.12 if lines else 0.0)
+    whole = 2 * MARGIN + titled + height
+    page = Figure(figsize=(width, whole), facecolor="white")
+    # From the top down; matplotlib counts from the bottom up.
+    for place, line in enumerate(lines):
+        write(page, MARGIN, whole - MARGIN - place * LINE, line, fontsize=12)
+    return page, whole - MARGIN - titled
+
+
+def thin_frame(axes: Axes) -> None:
+    """A frame that does not compete with what stands in it."""
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.5, color="#b0b0b0")
 
 
 def axes_at(page: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -22,6 +22,7 @@ from sublayer.models import Transformer as Model
 from sublayer.models.batching import padded
 from sublayer.text import PairAffixes, Tokenizer
 from sublayer.text.batching import by_length
+from sublayer.text.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,26 @@ def of_texts(
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise InputError(f"text {number} is empty", "Leave it out, or give it words.")
-        if isinstance(model, DecoderOnly):
-            [tokens] = tokenizer.encode_with_special_tokens([text])
-            token_type_ids = list[int]()
-        else:
-            [encoded] = tokenizer.tokens([text])
-            encoded = encoded if most is None else encoded.cut(min(most, longest))
-            tokens, token_type_ids = encoded.ids, encoded.token_type_ids if model.config.embedding.token_types else []
-        if most is not None:
-            tokens = tokens[: min(most, longest)]
-        _require_length("text", number, len(tokens), longest)
-        wanted = (*tokens[1:], IGNORE) if isinstance(model, DecoderOnly) else ()
-        found.append(Example(tuple(tokens), tuple(token_type_ids), wanted=tuple(wanted)))
+        if isinstance(model, EncoderOnly):
+            [tokens] = tokenizer.tokens([text])
+            tokens = tokens if most is None else tokens.cut(min(most, longest))
+            found.append(of_tokens(model, tokens, f"text {number}"))
+            continue
+        [ids] = tokenizer.encode_with_special_tokens([text])
+        ids = ids if most is None else ids[: min(most, longest)]
+        _require_length(f"text {number}", len(ids), longest)
+        found.append(Example(tuple(ids), wanted=(*ids[1:], IGNORE)))
     return found
+
+
+def of_tokens(model: EncoderOnly, tokens: Tokens, name: str) -> Example:
+    """A text for an encoder, which is asked for nothing yet.
+
+    Raises:
+        InputError: it is longer than the model's positions; says its name.
+    """
+    _require_length(name, len(tokens), model.config.max_length)
+    return Example(tuple(tokens.ids), tuple(tokens.token_type_ids) if model.config.embedding.token_types else ())
 
 
 def of_pairs(
@@ -123,7 +131,7 @@ def of_pair_ids(
         size = max(len(source), 1 + len(target))
         if most is not None and size > min(most, longest):
             continue
-        _require_length("pair", number, size, longest)
+        _require_length(f"pair {number}", size, longest)
         found.append(Example(tuple(source), fed=(affixes.start, *target), wanted=(*target, affixes.end)))
     return found
 
@@ -187,25 +195,24 @@ def of_tagged(
                 raise InputError(f"the model knows no tag '{tag}'", f"Its tags are {', '.join(head.labels)}.")
         [tokens] = tokenizer.encode_words([words])
         tokens = tokens if most is None else tokens.cut(min(most, model.config.max_length))
-        _require_length("sentence", number, len(tokens), model.config.max_length)
+        example = of_tokens(model, tokens, f"sentence {number}")
         seen: set[int] = set()
         wanted: list[int] = []
         for word in tokens.words:
             asked = word is not None and word not in seen
             wanted.append(head.labels.index(tags[word]) if asked and word is not None else IGNORE)
             seen |= {word} if word is not None else set()
-        token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
-        found.append(Example(tuple(tokens.ids), token_type_ids, wanted=tuple(wanted)))
+        found.append(replace(example, wanted=tuple(wanted)))
     return found
 
 
-def _require_length(what: str, number: int, size: int, longest: int) -> None:
+def _require_length(name: str, size: int, longest: int) -> None:
     if size > longest:
         raise InputError(
-            f"{what} {number} has {size} tokens, but this model's positions end at {longest}", "Shorten it or split it."
+            f"{name} has {size} tokens, but this model's positions end at {longest}", "Shorten it or split it."
         )
     if not size:
-        raise InputError(f"{what} {number} has no token", "Leave it out, or give it words.")
+        raise InputError(f"{name} has no token", "Leave it out, or give it words.")
 
 
 # --- asking a model ----------------------------------------------------------------------------------------------

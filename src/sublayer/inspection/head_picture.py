@@ -70,26 +70,17 @@ def _maps(one: HeadScores, change: Tensor | None, most: float) -> list[_Map]:
 
 
 def _draw(sections: Sequence[tuple[HeadScores, list[_Map]]], title: str) -> Figure:
-    from matplotlib.figure import Figure
-
     sizes = [_size(one) for one, _ in sections]
     rows = [[maps[at : at + _ACROSS] for at in range(0, len(maps), _ACROSS)] for _, maps in sections]
     width = 2 * canvas.MARGIN + 0.25 + max(
         max(len(row) for row in some) * (across + _BETWEEN) - _BETWEEN
         for (across, _), some in zip(sizes, rows, strict=True)
     )  # fmt: skip
-    width = max(width, 5.0)
-    lines = canvas.wrapped(title, width - 2 * canvas.MARGIN) if title else []
-    titled = canvas.LINE * len(lines) + (0.1 if lines else 0.0)
     heights = [
         0.45 + len(some) * (_HEADING - 0.3 + down + _CAPTION) for (_, down), some in zip(sizes, rows, strict=True)
     ]
-    height = 2 * canvas.MARGIN + titled + sum(heights) + _SECTIONS * (len(heights) - 1)
-    page = Figure(figsize=(width, height), facecolor="white")
-    top = height - canvas.MARGIN
-    for place, line in enumerate(lines):
-        canvas.write(page, canvas.MARGIN, top - place * canvas.LINE, line, fontsize=12)
-    top -= titled
+    height = sum(heights) + _SECTIONS * (len(heights) - 1)
+    page, top = canvas.titled_page([title] if title else [], max(width, 5.0), height)
     for (one, _), size, some, high in zip(sections, sizes, rows, heights, strict=True):
         canvas.write(page, canvas.MARGIN, top, one.group.title, fontsize=11, weight="bold")
         canvas.write(page, canvas.MARGIN, top - 0.21, _NOTE, fontsize=7.5, color=canvas.QUIET)
@@ -122,8 +113,7 @@ def _draw_map(page: Figure, each: _Map, left: float, top: float, size: tuple[flo
     colours = colormaps["RdBu_r" if each.both else "Blues"]
     scale = PowerNorm(0.5, low, high) if each.name in SHARES else Normalize(low, high)
     axes.imshow(each.values.numpy(), colours, scale, aspect="auto", interpolation="none")
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color="#b0b0b0")
+    canvas.thin_frame(axes)
     look: dict[str, Any] = {"fontsize": 6, "color": canvas.QUIET}
     axes.tick_params(length=0, pad=1.5)
     # So many numbers that they do not run into each other.

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,24 +65,14 @@ class Inspector:
         Raises:
             InputError: as `look`. Busy: too many wait, or the time is over. GivenUp: it was set.
         """
-        asked = self._enter(question, given_up)
-        try:
+        with self._asked(question, given_up) as answer:
             async with asyncio.timeout(self.seconds):
-                return await asyncio.wrap_future(asked.answer)
-        except TimeoutError:
-            raise self._late() from None
-        finally:
-            self._leave(asked)
+                return await asyncio.wrap_future(answer)
 
     def answer(self, question: Question, given_up: threading.Event) -> dict[str, Any]:
         """As `ask`, for a thread that may wait."""
-        asked = self._enter(question, given_up)
-        try:
-            return asked.answer.result(timeout=self.seconds)
-        except TimeoutError:
-            raise self._late() from None
-        finally:
-            self._leave(asked)
+        with self._asked(question, given_up) as answer:
+            return answer.result(timeout=self.seconds)
 
     def close(self, seconds: float = 1.0) -> bool:
         """Give up all questions; whether the model's thread has ended within `seconds`."""
@@ -99,7 +91,9 @@ class Inspector:
             "Shorten the text or ask for fewer tokens; `sublayer inspect --seconds` allows more.",
         )
 
-    def _enter(self, question: Question, given_up: threading.Event) -> _Asked:
+    @contextmanager
+    def _asked(self, question: Question, given_up: threading.Event) -> Generator[Future[dict[str, Any]]]:
+        """The answer to come; after the block nobody waits for it."""
         with self._changed:
             if len(self._waiting) >= WAITING:
                 raise Busy(f"{WAITING} questions wait for the model already", "Ask again in a moment.")
@@ -110,13 +104,15 @@ class Inspector:
                 self._thread = threading.Thread(target=self._work, name="model", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-        return asked
-
-    def _leave(self, asked: _Asked) -> None:
-        asked.given_up.set()
-        with self._changed:
-            if asked in self._waiting:
-                self._waiting.remove(asked)
+        try:
+            yield asked.answer
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            asked.given_up.set()
+            with self._changed:
+                if asked in self._waiting:
+                    self._waiting.remove(asked)
 
     def _work(self) -> None:
         while True:

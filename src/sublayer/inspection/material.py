@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from sublayer import config
 from sublayer.data.jsonl import read_objects, text_of
-from sublayer.errors import DataError, InputError
-from sublayer.inspection.examples import Example, of_pairs, of_tagged, of_texts, with_labels
+from sublayer.errors import DataError
+from sublayer.inspection.examples import Example, of_pairs, of_tagged, of_texts, of_tokens, with_labels
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
 from sublayer.reading.filler import MASK, with_masks
@@ -49,15 +49,7 @@ def from_texts(model: DecoderOnly | EncoderOnly, tokenizer: Tokenizer, texts: Se
         return found
     for number, text in enumerate(texts):
         if MASK in text:
-            tokens = with_masks(text, tokenizer)
-            if len(tokens) > model.config.max_length:
-                raise InputError(
-                    f"text {number + 1} has {len(tokens)} tokens, but this model's positions end at "
-                    f"{model.config.max_length}",
-                    "Shorten it or split it.",
-                )
-            token_type_ids = tuple(tokens.token_type_ids) if model.config.embedding.token_types else ()
-            found[number] = Example(tuple(tokens.ids), token_type_ids)
+            found[number] = of_tokens(model, with_masks(text, tokenizer), f"text {number + 1}")
     return found
 
 

@@ -67,10 +67,9 @@ def draw_attention(
     _require_size("target_pieces", target_pieces, maps.decoder.shape[-1] - 1)
     sources, targets = labels(source_pieces), labels(target_pieces)
     fed, predicted = [start, *targets], [*targets, end]
-    drawn = _require_layers(layers, maps)
+    encoder, decoder = _require_layers(layers, [maps.encoder, maps.decoder])
     title = [canvas.printable(text) for text in (source, f"→ {translation}") if source or translation]
     with drawing():
-        encoder, decoder = drawn
         sections = [
             _Section("Encoder self-attention", "row: a source token · columns: the source tokens it attends to",
                      maps.encoder, sources, sources, encoder),
@@ -96,13 +95,7 @@ def draw_text_attention(
     canvas.require_picture_path(path)
     _require_size("pieces", pieces, maps.weights.shape[-1])
     shown = labels(pieces)
-    count = maps.weights.shape[0]
-    drawn = list(range(count)) if layers is None else list(layers)
-    for layer in drawn:
-        if not 0 <= layer < count:
-            raise InputError(f"there is no layer {layer}", f"The layers are 0 to {count - 1}.")
-    if not drawn:
-        raise InputError("layers is empty", f"The layers are 0 to {count - 1}.")
+    [drawn] = _require_layers(layers, [maps.weights])
     note = "row: a token · columns: the tokens it attends to" + (" (grey: to come)" if maps.causal else "")
     with drawing():
         section = _Section(maps.title, note, maps.weights, shown, shown, drawn, causal=maps.causal)
@@ -131,20 +124,18 @@ def _clipped(label: str, most: int = 16) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _require_layers(layers: Sequence[int] | None, maps: AttentionMaps) -> tuple[list[int], list[int]]:
-    """The layers to draw of the encoder and of the decoder; one of the two may have fewer, but somebody has each."""
-    stacks = [range(stack.shape[0]) for stack in (maps.encoder, maps.decoder)]
+def _require_layers(layers: Sequence[int] | None, maps: Sequence[Tensor]) -> list[list[int]]:
+    """The layers to draw of each of the maps; one may have fewer than the others, but somebody has each."""
+    counts = [stack.shape[0] for stack in maps]
     if layers is None:
-        encoder, decoder = stacks
-        return list(encoder), list(decoder)
-    most = max(len(stack) for stack in stacks)
+        return [list(range(count)) for count in counts]
+    known = f"The layers are 0 to {max(counts) - 1}."
     for layer in layers:
-        if not 0 <= layer < most:
-            raise InputError(f"there is no layer {layer}", f"The layers are 0 to {most - 1}.")
+        if not 0 <= layer < max(counts):
+            raise InputError(f"there is no layer {layer}", known)
     if not layers:
-        raise InputError("layers is empty", f"The layers are 0 to {most - 1}.")
-    encoder, decoder = ([layer for layer in layers if layer in stack] for stack in stacks)
-    return encoder, decoder
+        raise InputError("layers is empty", known)
+    return [[layer for layer in layers if layer < count] for count in counts]
 
 
 def _require_size(name: str, pieces: Sequence[str], size: int) -> None:
@@ -199,20 +190,11 @@ def _widest(words: Sequence[str], points: float) -> float:
 
 
 def _draw(sections: Sequence[_Section], title: Sequence[str]) -> Figure:
-    from matplotlib.figure import Figure
-
     sections = [section for section in sections if section.layers]
     left = canvas.MARGIN + max(section.words_beside for section in sections)
     width = max(6.0, left + max(section.width for section in sections) + _BAR_ROOM + canvas.MARGIN)
-    lines = [line for text in title for line in canvas.wrapped(text, width - 2 * canvas.MARGIN)]
-    titled = canvas.LINE * len(lines) + (0.12 if lines else 0)
-    height = 2 * canvas.MARGIN + titled + sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
-    page = Figure(figsize=(width, height), facecolor="white")
-    # From the top down; matplotlib counts from the bottom up.
-    top = height - canvas.MARGIN
-    for place, line in enumerate(lines):
-        canvas.write(page, canvas.MARGIN, top - place * canvas.LINE, line, fontsize=12)
-    top -= titled
+    height = sum(section.height for section in sections) + _BETWEEN * (len(sections) - 1)
+    page, top = canvas.titled_page(title, width, height)
     for place, section in enumerate(sections):
         _draw_section(page, section, left, top, bar=place == 0)
         top -= section.height + _BETWEEN
@@ -250,8 +232,7 @@ def _draw_panel(axes: Axes, section: _Section, layer: int, head: int) -> AxesIma
     colours = colormaps["Blues"].with_extremes(bad=_HIDDEN)
     # "none" keeps an SVG's cells sharp: the viewer enlarges them, and is told not to smooth.
     image = axes.imshow(weights, colours, PowerNorm(0.5, 0, 1), aspect="auto", interpolation="none")
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color="#b0b0b0")
+    canvas.thin_frame(axes)
     return image
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -95,15 +95,7 @@ class Map:
         layers, heads, rows, columns = self.weights.shape
         # Of a causal square, the triangle: row i has i + 1 columns.
         kept = self.weights[:, :, *np.tril_indices(rows)] if self.causal else self.weights
-        return {
-            "name": self.name,
-            "title": self.title,
-            "rows": self.rows,
-            "columns": self.columns,
-            "causal": self.causal,
-            "shape": [layers, heads, rows, columns],
-            "weights": packed(kept),
-        }
+        return {**vars(self), "shape": [layers, heads, rows, columns], "weights": packed(kept)}
 
 
 @dataclass(frozen=True)
@@ -259,9 +251,9 @@ class View:
                 for name, tokens in self.sequences.items()
             },
             "maps": [one.plain() for one in self.maps],
-            "output": _output(self.output),
-            "predictions": [_prediction(one) for one in self.predictions],
-            "lens": None if self.lens is None else lens_plain(self.lens),
+            "output": _plain(self.output),
+            "predictions": _plain(self.predictions),
+            "lens": _plain(self.lens),
             "made": self.made,
             "seconds": round(self.seconds, 3),
         }
@@ -282,39 +274,12 @@ def packed(values: NDArray[np.uint8]) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 3)).decode("ascii")
 
 
-def lens_plain(lens: Lens) -> dict[str, Any]:
-    return {
-        "first": lens.first,
-        "layers": list(lens.layers),
-        "what": lens.what,
-        "cells": [[[_candidate(one) for one in cell] for cell in row] for row in lens.cells],
-    }
-
-
-def _candidate(one: Candidate) -> list[Any]:
-    return [one.id, one.text, _short(one.probability)]
-
-
-def _prediction(one: Prediction) -> dict[str, Any]:
-    return {
-        "at": one.at,
-        "candidates": [_candidate(candidate) for candidate in one.candidates],
-        "chosen": None if one.chosen is None else _candidate(one.chosen),
-        "rank": one.rank,
-    }
-
-
-def _output(output: Output) -> dict[str, Any]:
-    return {name: _bounded(value) for name, value in vars(output).items()}
-
-
-def _bounded(value: Any) -> Any:
-    """Tuples as lists, numbers with as many digits as a page shows."""
-    if isinstance(value, tuple):
-        return [_bounded(one) for one in cast("tuple[Any, ...]", value)]
-    return _short(value) if isinstance(value, float) else value
-
-
-def _short(value: float) -> float:
-    """Five significant digits: more than a page shows."""
-    return float(f"{value:.5g}")
+def _plain(value: Any) -> Any:
+    """Values by their fields, candidates as lists, and numbers with five digits: more than a page shows."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Candidate):
+        return _plain((value.id, value.text, value.probability))
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in cast("Sequence[Any]", value)]
+    return {name: _plain(one) for name, one in vars(value).items()} if is_dataclass(value) else value

@@ -9,6 +9,11 @@ Entries = dict[str, dict[str, Any]]
 """The figures of a ledger, by the name of what was measured."""
 
 
+def section(*blocks: str) -> str:
+    """Blocks of text with an empty line after each; those that are empty are left out."""
+    return "".join(f"{block}\n\n" for block in blocks if block).removesuffix("\n")
+
+
 def paragraph(text: str) -> str:
     """One line of a text that is broken and indented."""
     return " ".join(text.split())

@@ -9,7 +9,7 @@ from typing import Any
 
 from sublayer.compare import pictures
 from sublayer.compare.contenders import TITLES
-from sublayer.compare.report.markdown import Entries, paragraph, table
+from sublayer.compare.report.markdown import Entries, paragraph, section, table
 
 LIMITS = """
     What this does not show: equal parameters are not equal operations (both tables are needed). The recurrent
@@ -23,7 +23,7 @@ LIMITS = """
 def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
     """Tokens a second by length and contender, the chain of products, and how the contenders stand to one another."""
     pictures.draw_parallel(entries, folder / "compare-parallel.png")
-    text = ["## 1. Parallelisation: speed against length", "", "![speed](pictures/compare-parallel.png)", ""]
+    text = ["## 1. Parallelisation: speed against length", "![speed](pictures/compare-parallel.png)"]
     devices = list(dict.fromkeys(key.split("/")[0] for key in entries))
     for device in devices:
         own = {key.split("/", 1)[1]: found for key, found in entries.items() if key.startswith(f"{device}/")}
@@ -36,15 +36,11 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
         text += [
             f"On {_device(device)}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
             f"in brackets milliseconds a step), medians of {settings['repeats']}:",
-            "",
             _speeds(names, lengths, own, seconds["both"]),
-            "",
             "The same of a forward pass alone:",
-            "",
             _speeds(names, lengths, own, seconds["forward"]),
-            "",
         ]
-        text += ["Products that wait for one another in a forward pass, and operations of training a token:", ""]
+        text += ["Products that wait for one another in a forward pass, and operations of training a token:"]
         rows = [
             [
                 f"{length:,}",
@@ -55,8 +51,8 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
             ]
             for length in lengths
         ]
-        text += [table(["length", *(TITLES[name] for name in names)], rows), ""]
-        text += [_from_to(names, lengths, own, seconds["both"]), ""]
+        text += [table(["length", *(TITLES[name] for name in names)], rows)]
+        text += [_from_to(names, lengths, own, seconds["both"])]
     parameters = {key.split("/")[1]: found["parameters"] for key, found in entries.items()}
     text += [
         f"Parameters: {', '.join(f'{TITLES[name]} {count:,}' for name, count in parameters.items())}. "
@@ -65,11 +61,9 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
             operations" in the paper's table 1; the same table's "maximum path length" is 1 for attention and n for
             recurrence."""
         ),
-        "",
         paragraph(LIMITS),
-        "",
     ]
-    return "\n".join(text)
+    return section(*text)
 
 
 def _speeds(names: Sequence[str], lengths: Sequence[int], own: Entries, seconds: Mapping[str, float]) -> str:

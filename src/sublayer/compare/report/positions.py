@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sublayer.compare import pictures
-from sublayer.compare.report.markdown import Entries, paragraph, table
+from sublayer.compare.report.markdown import Entries, paragraph, section, table
 
 LIMITS = """
     What this does not show: how the kinds compare in larger models or after more training, which here is short
@@ -35,27 +35,17 @@ def positions(entries: Entries, settings: Mapping[str, Any], folder: Path) -> st
         for name, found in entries.items()
     ]
     one = next(iter(entries.values()))
-    return "\n".join(
-        [
-            "## 4. Positions",
-            "",
-            "![positions](pictures/compare-positions.png)",
-            "",
-            f"One language model of WikiText-2 ({settings['layers']} layers, {settings['dim']} wide) with each kind of "
-            f"positions, trained on {one['trained_tokens']:,} tokens in rows of {trained}. Perplexity of a token on "
-            f"the same {one['tokens']:,} tokens of the test text, in rows of each length:",
-            "",
-            table(["positions", "parameters", *(f"{n:,}" for n in lengths)], rows),
-            "",
-            f"In the rows of {lengths[-1]:,}, by where a token stands:",
-            "",
-            table(["positions", *stretches], inside),
-            "",
-            _beyond(entries, trained, lengths[-1]),
-            "",
-            paragraph(LIMITS),
-            "",
-        ]
+    return section(
+        "## 4. Positions",
+        "![positions](pictures/compare-positions.png)",
+        f"One language model of WikiText-2 ({settings['layers']} layers, {settings['dim']} wide) with each kind of "
+        f"positions, trained on {one['trained_tokens']:,} tokens in rows of {trained}. Perplexity of a token on "
+        f"the same {one['tokens']:,} tokens of the test text, in rows of each length:",
+        table(["positions", "parameters", *(f"{n:,}" for n in lengths)], rows),
+        f"In the rows of {lengths[-1]:,}, by where a token stands:",
+        table(["positions", *stretches], inside),
+        _beyond(entries, trained, lengths[-1]),
+        paragraph(LIMITS),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sublayer.compare import pictures
 from sublayer.compare.contenders import TITLES
 from sublayer.compare.recall import CHANCE, TASKS
-from sublayer.compare.report.markdown import Entries, paragraph, table
+from sublayer.compare.report.markdown import Entries, paragraph, section, table
 
 LIMITS = """
     What this does not show: an accuracy below the others' is one within this budget of steps, and at the learning
@@ -30,13 +30,10 @@ def recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
     pictures.draw_recall(best, folder / "compare-recall.png")
     text = [
         "## 2. Long-range dependencies",
-        "",
         "![accuracy](pictures/compare-recall.png)",
-        "",
         "*Recall*: four keys, each with a value, then noise, then keys again: what stood behind each? *Copy*: four "
         "letters, then noise, then a mark: which letters? One model of each kind is trained on all distances (near "
         f"ones first), {settings['steps']:,} steps of {settings['rows']} texts, and tested at each distance.",
-        "",
     ]
     for task in TASKS:
         found = best.get(task, {})
@@ -54,13 +51,12 @@ def recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
             for name, one in found.items()
         ]
         header = ["contender", "learning rate", "parameters", *(f"{n:,}" for n in distances), "path length"]
-        text += [f"Accuracy of {task} by distance (chance: {CHANCE[task]:.0%}):", "", table(header, rows), ""]
-        text += [_bridged(found, distances), ""]
+        text += [f"Accuracy of {task} by distance (chance: {CHANCE[task]:.0%}):", table(header, rows)]
+        text += [_bridged(found, distances)]
         if task == "recall":
             text += [
                 "Whoever knows which values have been said, but not behind which keys, is right about half of the "
                 "time: that is a plateau on the way, and not chance.",
-                "",
             ]
     reach = best.get("recall") or best.get("copy") or {}
     pictures.draw_reach(reach, folder / "compare-gradient.png")
@@ -74,17 +70,12 @@ def recall(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
     text += [
         "The norm of the gradient that reaches the embedding of a token n steps back, from the loss at the last place "
         "of a random text, relative to n = 0 (geometric mean of 8 texts):",
-        "",
         "![gradient](pictures/compare-gradient.png)",
-        "",
         table(["contender", "when", *(f"n = {n:,}" for n in shown)], rows),
-        "",
         _farthest(reach, steps[-1]),
-        "",
         paragraph(LIMITS),
-        "",
     ]
-    return "\n".join(text)
+    return section(*text)
 
 
 def _best(entries: Entries) -> dict[str, dict[str, dict[str, Any]]]:

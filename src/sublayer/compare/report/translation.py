@@ -8,7 +8,7 @@ from typing import Any
 
 from sublayer.compare import pictures
 from sublayer.compare.contenders import TITLES
-from sublayer.compare.report.markdown import Entries, paragraph, table
+from sublayer.compare.report.markdown import Entries, paragraph, section, table
 
 LIMITS = """
     What this does not show: which is better after a longer time, on longer sentences than these, or on another
@@ -48,28 +48,17 @@ def translation(entries: Entries, settings: Mapping[str, Any], folder: Path) -> 
         for name in finals
     )
     signature = next(iter(finals.values()))["signature"]
-    return "\n".join(
-        [
-            "## 3. Translation",
-            "",
-            "![quality](pictures/compare-translation.png)",
-            "",
-            f"The recipe `{settings['recipe']}` but for the model, the optimizer and its learning rate, "
-            f"{settings['minutes']:g} minutes each. Greedy translations of the held-out sentences (`{signature}`):",
-            "",
-            table(header, rows),
-            "",
-            "BLEU by words of the source sentence (sentences in brackets):",
-            "",
-            table(["contender", *(f"{stretch} ({one['sentences']})" for stretch, one in stretches)], by_length),
-            "",
-            _order(finals),
-            "",
-            f"Tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
-            "",
-            paragraph(LIMITS),
-            "",
-        ]
+    return section(
+        "## 3. Translation",
+        "![quality](pictures/compare-translation.png)",
+        f"The recipe `{settings['recipe']}` but for the model, the optimizer and its learning rate, "
+        f"{settings['minutes']:g} minutes each. Greedy translations of the held-out sentences (`{signature}`):",
+        table(header, rows),
+        "BLEU by words of the source sentence (sentences in brackets):",
+        table(["contender", *(f"{stretch} ({one['sentences']})" for stretch, one in stretches)], by_length),
+        _order(finals),
+        f"Tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
+        paragraph(LIMITS),
     )
 
 

@@ -50,7 +50,7 @@ FORM = {"embedding": {"scale": False}, "encoder": STACK, "decoder": STACK}
 
 
 def _read(values: Mapping[str, Any]) -> Tree:
-    settings = Settings(values, "t5", defaults_of(KEYS))
+    settings = Settings(values, "t5", {**defaults_of(KEYS), "feed_forward_proj": "relu"})
     for found in settings.get("architectures", ()):
         if found not in ("T5ForConditionalGeneration", "T5WithLMHeadModel"):
             raise settings.refusal("architectures", "supported: T5ForConditionalGeneration", found)
@@ -70,7 +70,7 @@ def _read(values: Mapping[str, Any]) -> Tree:
 
 
 def _read_feed_forward(settings: Settings) -> dict[str, str]:
-    written = str(settings.get("feed_forward_proj", "relu"))
+    written = str(settings.need("feed_forward_proj"))
     gate, _, name = written.rpartition("-")
     # What T5 calls a gated gelu is the approximate one.
     name = "gelu_new" if written == "gated-gelu" else name
