@@ -45,4 +45,8 @@ Translation = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")]
 OutFolder = Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, e.g. training.steps=200; may be repeated.", metavar="KEY=VALUE"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder OUT if it exists.")]

@@ -14,6 +14,7 @@ from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints
+from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from sublayer.generation.generator import Generator
@@ -42,7 +43,6 @@ def chat(
 
     Example: sublayer chat models/smollm2 --temperature 0.2 --system "You are brief."
     """
-    from sublayer.errors import InputError
 
     generator = load_generator(model, device, weights).with_prefix_cache()
     own = generator.decoding

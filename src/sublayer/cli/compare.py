@@ -9,6 +9,7 @@ import typer
 
 from sublayer.cli.arguments import Device
 from sublayer.cli.terminal import say
+from sublayer.errors import ConfigError, nearest
 
 
 def compare(
@@ -49,7 +50,6 @@ def compare(
     from sublayer.compare.plan import FULL, PARTS, QUICK, Part
     from sublayer.compare.report import write_report
     from sublayer.compare.running import compare as run
-    from sublayer.errors import ConfigError, nearest
     from sublayer.training.progress import reporter
     from sublayer.training.runtime import pick_device
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import Overrides
 from sublayer.cli.progress import reported
 from sublayer.cli.terminal import say
+from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from sublayer.config import Filter
@@ -62,9 +64,7 @@ def check_text(
             metavar="RECIPE | FILE [FILE]",
         ),
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="PATH=VALUE")
-    ] = None,
+    overrides: Overrides = None,
     examples: Annotated[int, typer.Option(help="Examples to show of each fault.", min=0, max=1000)] = 3,
 ) -> None:
     """Count the rows of a text that are probably damaged, and show some.
@@ -101,7 +101,6 @@ def _text_of(what: list[str], overrides: list[str]) -> tuple[Table, Filter]:
     from sublayer.config.load import load_recipe
     from sublayer.data import sources
     from sublayer.data.tables.documents import DOCUMENTS
-    from sublayer.errors import InputError
     from sublayer.tasks import task_of
 
     if len(what) > 2:

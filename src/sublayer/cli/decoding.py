@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sublayer.cli.options import Fields, Told
 from sublayer.config.decoding import Beam
 from sublayer.config.sampling import Sampling
+from sublayer.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ def load_generator(path: Path, device: str, weights: config.Weights | None = Non
     Raises:
         CheckpointError: it is another kind of model, or none. InputError: it cannot decode with such weights.
     """
-    from sublayer.errors import CheckpointError
     from sublayer.generation.generator import Generator
     from sublayer.hub.loading import load_to_use
 
@@ -70,7 +70,6 @@ def search_of(own: config.Search, sampling: Told | None = None, beam: Told | Non
         ConfigError: options that do not go together, or a value that cannot be.
     """
     from sublayer import config
-    from sublayer.errors import ConfigError
 
     sampling, beam = sampling or {}, beam or {}
     if sampling and beam:
@@ -89,7 +88,6 @@ def speculation_of(draft: Path | None, lookup: bool, guesses: int, device: str) 
     Raises:
         ConfigError: both ways were asked for. CheckpointError: there is no such draft model.
     """
-    from sublayer.errors import ConfigError
     from sublayer.generation.plan import Speculation
     from sublayer.generation.speculative import PromptLookup
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import Overrides
+from sublayer.cli.tables import show, table_of
 from sublayer.cli.terminal import say
+from sublayer.errors import ConfigError
 from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
@@ -36,14 +39,14 @@ class Use:
     one_more: str
 
 
-_TRANSFORMERS: Mapping[str, Use] = {
+USES: Mapping[str, Use] = {
     "encoder-decoder": Use(
         use="translate",
         texts="sentences",
         tokens="tokens a side",
         trained="a target token",
         read_once="translating, the source once",
-        one_more="translating, token {}, with a cache",
+        one_more="translating, token {}",
     ),
     "decoder-only": Use(
         use="generate",
@@ -51,7 +54,7 @@ _TRANSFORMERS: Mapping[str, Use] = {
         tokens="tokens of prompt and as many more",
         trained="a token",
         read_once="generating, the prompt once",
-        one_more="generating, token {} after the prompt, with a cache",
+        one_more="generating, token {} after the prompt",
     ),
     "encoder-only": Use(
         use="read",
@@ -62,14 +65,7 @@ _TRANSFORMERS: Mapping[str, Use] = {
         one_more="",
     ),
 }
-USES: Mapping[str, Use] = {
-    **_TRANSFORMERS,
-    **{
-        f"recurrent-{kind}": replace(words, one_more=words.one_more.removesuffix(", with a cache"))
-        for kind, words in _TRANSFORMERS.items()
-        if words.one_more
-    },
-}
+"""By kind, of a Transformer or a recurrent model."""
 
 
 def describe(
@@ -77,14 +73,7 @@ def describe(
         str | None,
         typer.Argument(help="A preset, a recipe, or the folder of a model or run.", metavar="WHAT", show_default=False),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Override a setting of the model or recipe, e.g. model.encoder.layers=2; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    overrides: Overrides = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size at inference.")] = 32,
     length: Annotated[int, typer.Option(min=1, help="Input length and output length at inference, in tokens.")] = 32,
     beam: Annotated[
@@ -109,18 +98,17 @@ def describe(
         _describe_machine(what, as_json)
         return
     from sublayer.cli.described_model import find_model
-    from sublayer.errors import ConfigError
 
     if what is None:
         raise ConfigError("WHAT is missing", "Name a preset, a recipe or a model folder, or add --machine.")
     described = find_model(what, overrides or [])
-    # A language model reads and makes one text: what it makes takes the positions after what it reads.
-    longest = described.model.max_length // (
-        2 if described.model.kind in ("decoder-only", "recurrent-decoder-only") else 1
-    )
+    longest, half = described.model.max_length, ""
+    if described.model.kind.endswith("decoder-only"):
+        # What it makes takes the positions after what it reads.
+        longest, half = longest // 2, ", which a prompt and its continuation share"
     if length > longest:
         raise ConfigError(
-            f"--length {length} is more than {_limit(described.model.max_length, longest)}",
+            f"--length {length} is more than model.max_length = {described.model.max_length}{half}",
             "Choose a smaller length, or add --set model.max_length=...",
         )
     costs = _costs(described, batch, length, described.decoding.beam if beam is None else beam)
@@ -135,7 +123,6 @@ def describe(
 
 
 def _describe_machine(what: str | None, as_json: bool) -> None:
-    from sublayer.errors import ConfigError
 
     if what is not None:
         raise ConfigError(f"--machine describes this machine, not '{what}'", "Leave one of the two out.")
@@ -147,11 +134,6 @@ def _describe_machine(what: str | None, as_json: bool) -> None:
         from sublayer.cli.machine import print_machine
 
         print_machine()
-
-
-def _limit(positions: int, longest: int) -> str:
-    half = "" if longest == positions else ", which a prompt and its continuation share"
-    return f"model.max_length = {positions}{half}"
 
 
 def _costs(described: DescribedModel, batch: int, length: int, beam: int) -> dict[str, Any]:
@@ -191,21 +173,19 @@ def _costs(described: DescribedModel, batch: int, length: int, beam: int) -> dic
 
 def _print(described: DescribedModel, costs: dict[str, Any]) -> None:
 
-    console = terminal.console()
-    console.print(_tree(described.name, described.tree))
-    words = USES[described.model.kind]
+    terminal.console().print(_tree(described.name, described.tree))
+    words = USES[described.model.kind.removeprefix("recurrent-")]
+    cached = "" if described.model.kind.startswith("recurrent-") else ", with a cache"
     counted, training, decoding = costs["flops"], costs["training_memory"], costs["decoding_memory"]
     beam = f", beam {decoding['beam']}" if words.one_more else ""
     texts = f"{decoding['batch']} {words.texts}{beam}, {decoding['length']} {words.tokens}"
     for title, table in [
         (f"Parameters{described.note}", _parameters(costs["parameters"])),
-        (f"Floating-point operations ({counted['target_length']} {words.tokens})", _flops(counted, words)),
+        (f"Floating-point operations ({counted['target_length']} {words.tokens})", _flops(counted, words, cached)),
         (f"Memory to train (a batch of {training['batch_tokens']:,} tokens; an estimate)", _memory(training)),
         (f"Memory to {words.use} ({texts})", _memory(decoding)),
     ]:
-        # Not the table's own title, which would be wrapped to the table's width.
-        console.print(f"\n[bold]{title}[/]", highlight=False)
-        console.print(table)
+        show(title, table)
     if "cpu" in costs:
         _print_cpu(costs["cpu"], words)
 
@@ -218,7 +198,7 @@ def _print_cpu(cpu: dict[str, Any], words: Use) -> None:
     if "why" in cpu:
         console.print(f"(not by the engine: {cpu['why']})", highlight=False, markup=False)
     once = "for one more token" if words.one_more else "for a batch of texts"
-    table = _table("weights in", f"bytes of matrices read {once}")
+    table = table_of("weights in", f"bytes of matrices read {once}")
     for weights, size in cpu["bytes_read"].items():
         table.add_row(weights, _scaled(size, 1024, "B"))
     if cpu["bytes_read"]:
@@ -249,7 +229,7 @@ def _tree(name: str, part: Part) -> Tree:
 
 
 def _parameters(costs: dict[str, Any]) -> Table:
-    table = _table("part", "number", "share")
+    table = table_of("part", "number", "share")
     total = costs["total"]
     for part, count in costs["parts"].items():
         tied = part == "output" and count == 0
@@ -261,31 +241,22 @@ def _parameters(costs: dict[str, Any]) -> Table:
     return table
 
 
-def _flops(costs: dict[str, Any], words: Use) -> Table:
-    table = _table("of", "number")
+def _flops(costs: dict[str, Any], words: Use, cached: str) -> Table:
+    table = table_of("of", "number")
     table.add_row(f"training, {words.trained}", _scaled(costs["training_per_target_token"], 1000, "FLOPs"))
     table.add_row(words.read_once, _scaled(costs["encoding_per_sentence"], 1000, "FLOPs"))
     if words.one_more:
-        last = words.one_more.format(costs["target_length"])
+        last = words.one_more.format(costs["target_length"]) + cached
         table.add_row(last, _scaled(costs["decoding_per_token"], 1000, "FLOPs"))
     return table
 
 
 def _memory(costs: dict[str, Any]) -> Table:
-    table = _table("what", "size")
+    table = table_of("what", "size")
     for what, size in costs["bytes"].items():
         table.add_row(what.replace("_", " "), _scaled(size, 1024, "B"))
     table.add_section()
     table.add_row("total", _scaled(costs["total"], 1024, "B"))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table()
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
     return table
 
 

@@ -10,6 +10,7 @@ import typer
 
 from sublayer.cli.arguments import ModelFolder, Overwrite
 from sublayer.cli.terminal import say
+from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from sublayer.hub.folder import ModelBundle
@@ -79,7 +80,6 @@ def export(
 
     Example: sublayer export runs/en-es exported/en-es --format ctranslate2 --weights int8
     """
-    from sublayer.errors import InputError
     from sublayer.hub import folder
     from sublayer.hub.destination import require_destination, require_file_destination, with_bases
 
@@ -134,7 +134,6 @@ def _weights(form: Format, weights: str | None) -> Any:
     Raises:
         InputError: `form` has no such weight format.
     """
-    from sublayer.errors import InputError
 
     known = WEIGHTS.get(form, ())
     if weights is None:

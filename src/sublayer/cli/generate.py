@@ -16,6 +16,7 @@ from sublayer.cli.options import OWN, Fields, Told, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints
 from sublayer.config.part import MOST_BEAMS
+from sublayer.errors import InputError
 from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ def generate(
 
 def _answered(generator: Generator[Any], prompts: list[str], *, first: int, **options: Any) -> Iterator[Generated]:
     """What is made of the prompts; where one is refused, those before it are still answered."""
-    from sublayer.errors import InputError
 
     try:
         together = generator.generate(prompts, first=first, **options)

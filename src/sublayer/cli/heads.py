@@ -11,6 +11,7 @@ from sublayer.cli import terminal
 from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.inspecting import examples_of, opened, translator_of, wide_console
 from sublayer.cli.terminal import say
+from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +114,6 @@ def _material(
     found: TransformerBundle, path: Path, texts: Sequence[str], data: Path | None, limit: int, longest: int
 ) -> tuple[list[Example], str]:
     """What is to be read, and what to call it."""
-    from sublayer.errors import InputError
     from sublayer.hub.folder import find
     from sublayer.inspection.material import from_file
     from sublayer.models import EncoderDecoder
@@ -137,7 +137,6 @@ def _asked(found: TransformerBundle, examples: Sequence[Example]) -> list[Exampl
         InputError: the model has no loss on them.
     """
     from sublayer import config
-    from sublayer.errors import InputError
     from sublayer.inspection.examples import hidden_behind_masks
     from sublayer.models import EncoderOnly
 

@@ -11,6 +11,7 @@ import typer
 from sublayer.cli.arguments import Device, ModelFolder
 from sublayer.cli.inspecting import opened
 from sublayer.cli.terminal import say
+from sublayer.errors import ConfigError
 
 PORT = 8642
 
@@ -48,7 +49,6 @@ def inspect(
     """
     from importlib.util import find_spec
 
-    from sublayer.errors import ConfigError
     from sublayer.inspection import listening as network
     from sublayer.inspection.inspector import Inspector
     from sublayer.inspection.loaded_model import describe, folder_name, held_out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sublayer.cli import terminal
 from sublayer.cli.terminal import say
+from sublayer.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,6 @@ def examples_of(found: TransformerBundle, path: Path, texts: Sequence[str], targ
     Raises:
         InputError: a text is empty, not UTF-8 or too long, or a translation was given to a model that makes none.
     """
-    from sublayer.errors import InputError
     from sublayer.inspection.examples import of_pairs
     from sublayer.inspection.material import from_texts
     from sublayer.models import EncoderDecoder
@@ -84,7 +84,6 @@ def _translated(model: EncoderDecoder, translator: Translator, texts: Sequence[s
 
 def require_words(name: str, text: str) -> None:
     """Raise `InputError` unless there is something to read."""
-    from sublayer.errors import InputError
 
     if not text.strip():
         raise InputError(f"{name} is empty", "Give it words.")

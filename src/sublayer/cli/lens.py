@@ -8,6 +8,7 @@ import typer
 
 from sublayer.cli.arguments import Device, ModelFolder, Translation
 from sublayer.cli.inspecting import examples_of, opened, plain, spelled, wide_console
+from sublayer.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,6 @@ def _named(found: TransformerBundle, name: str) -> int:
     Raises:
         InputError: there is none, or the spelling stands for several tokens.
     """
-    from sublayer.errors import InputError, nearest
     from sublayer.tasks.task import head_labels
 
     if labels := head_labels(found.model.config):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from sublayer.errors import DataError
+
 
 def standard_input(batch: int) -> Iterator[list[str]]:
     """Lines as they come, `batch` at a time; one at a time where the other side waits for an answer (a terminal).
@@ -12,8 +14,6 @@ def standard_input(batch: int) -> Iterator[list[str]]:
     Raises:
         DataError: a line is not UTF-8; the lines before it have been given.
     """
-    from sublayer.errors import DataError
-
     size = 1 if sys.stdin.isatty() else batch
     chunk: list[str] = []
     for number, raw in enumerate(sys.stdin.buffer, start=1):

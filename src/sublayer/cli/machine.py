@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from sublayer.cli import terminal
+from sublayer.cli.tables import show, table_of
 from sublayer.fast.choices import BFLOAT16_PAYS, LIBRARIES, TRAINED, Choices
 from sublayer.fast.facts import CLEARLY, SIZES, Attention, Machine, Product, Way
 from sublayer.fast.machine import machine, machine_file, multiply_dtype
@@ -43,8 +44,7 @@ def print_machine() -> None:
         ("Attention in half precision, forward and backward, in milliseconds", _attention(here.attention)),
         (f"What is chosen (another than the default must be {CLEARLY} times as fast)", _choices(here, made)),
     ):
-        console.print(f"\n[bold]{title}[/]", highlight=False)
-        console.print(table)
+        show(title, table)
     console.print(
         "\nA dash was not measured: the library refuses it, or the type was hopeless at the size 'probe'.\n"
         f"To measure again, remove {machine_file(who)}",
@@ -64,7 +64,7 @@ def _engine() -> str:
 
 
 def _speeds(here: Machine) -> Table:
-    table = _table("size", "rows x in x out", "type", "way", "forward", "to input", "to weight")
+    table = table_of("size", "rows x in x out", "type", "way", "forward", "to input", "to weight", words=4)
     found = {(s.size, s.dtype, s.way, s.product): s.gflops for s in here.speeds}
     for name, size in SIZES.items():
         rows = dict.fromkeys((dtype, way) for (of, dtype, way, _) in found if of == name)
@@ -79,7 +79,7 @@ def _speeds(here: Machine) -> Table:
 
 def _threads(here: Machine) -> Table:
     counts = sorted({found.threads for found in here.threads})
-    table = _table("width", *(f"{count} thread{'s' * (count > 1)}" for count in counts), "help")
+    table = table_of("width", *(f"{count} thread{'s' * (count > 1)}" for count in counts), "help", words=0)
     for width in sorted({found.width for found in here.threads}):
         speeds = {found.threads: found.gflops for found in here.threads if found.width == width}
         helping = 1
@@ -91,14 +91,14 @@ def _threads(here: Machine) -> Table:
 
 
 def _attention(measured: Iterable[Attention]) -> Table:
-    table = _table("type", "torch's fused kernel", "plain products")
+    table = table_of("type", "torch's fused kernel", "plain products")
     for times in measured:
         table.add_row(times.dtype, f"{times.fused * 1e3:.2f}", f"{times.products * 1e3:.2f}")
     return table
 
 
 def _choices(here: Machine, made: Choices) -> Table:
-    table = _table("for", "is chosen", "because")
+    table = table_of("for", "is chosen", "because", words=3)
     precision = "bfloat16" if made.bfloat16_gain >= BFLOAT16_PAYS else "float32"
     gain = f"bfloat16 is {made.bfloat16_gain:.2f} times as fast" if made.bfloat16_gain else "bfloat16 is hopeless"
     table.add_row("training.precision = auto", precision, f"{gain} (from {BFLOAT16_PAYS} on)")
@@ -127,11 +127,3 @@ def _choices(here: Machine, made: Choices) -> Table:
 def _known(rates: Iterable[str]) -> str:
     """Those that were measured."""
     return ", ".join(rate.replace(" 0 GFLOP/s", " not measured") for rate in rates)
-
-
-def _table(*columns: str) -> Table:
-    table = Table()
-    for column in columns:
-        words = column in ("size", "type", "way", "for", "is chosen", "because", "rows x in x out")
-        table.add_column(column, justify="left" if words else "right")
-    return table

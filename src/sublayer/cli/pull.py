@@ -9,6 +9,7 @@ import typer
 
 from sublayer.cli.arguments import OutFolder, Overwrite
 from sublayer.cli.terminal import say
+from sublayer.errors import CheckpointError
 
 
 def pull(
@@ -47,7 +48,6 @@ def pull(
     import torch
 
     from sublayer.cli.progress import reported
-    from sublayer.errors import CheckpointError
     from sublayer.hub import catalogue
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.peft import import_adapters, is_peft

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
+from sublayer.errors import CheckpointError
 
 if TYPE_CHECKING:
     from sublayer import config
@@ -22,7 +23,6 @@ def load_reader(path: Path, device: str, kind: type[R], asked: str, weights: con
     Raises:
         CheckpointError: it is another kind of model, or none. InputError: it cannot read with such weights.
     """
-    from sublayer.errors import CheckpointError
     from sublayer.hub.loading import load_to_use
 
     found: object = load_to_use(path, device_for(device, weights), weights)

@@ -11,6 +11,7 @@ import typer
 
 from sublayer.cli.arguments import Device, WeightFormat
 from sublayer.cli.terminal import say
+from sublayer.errors import ConfigError
 
 PORT = 8643
 
@@ -50,8 +51,6 @@ def serve(
     Example: sublayer serve en-es=runs/en-es lm=models/my-llama --rows 64 --queue 1000
     """
     from importlib.util import find_spec
-
-    from sublayer.errors import ConfigError
 
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:

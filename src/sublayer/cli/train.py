@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import Device
+from sublayer.cli.arguments import Device, Overrides
 from sublayer.cli.terminal import say
 
 
@@ -16,14 +16,7 @@ def train(
         str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the training run.", show_default="runs/NAME")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Override a setting of the recipe, e.g. training.steps=200; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, bit for bit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     device: Device = "auto",

@@ -15,9 +15,9 @@ from sublayer.cli.options import Fields, Told, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints, Decoding
 from sublayer.config.part import MOST_BEAMS
+from sublayer.errors import InputError, SublayerError
 
 if TYPE_CHECKING:
-    from sublayer.errors import SublayerError
     from sublayer.generation.translator import Translation, Translator
 
 
@@ -115,8 +115,6 @@ def _before_refused(
 
     What stands before a bad line is still translated: the user need not do it all again.
     """
-    from sublayer.errors import InputError
-
     for place, (number, line) in enumerate(lines):
         try:
             translator.encode([line])
