@@ -6,90 +6,69 @@ outside the stated limits, is refused by name. A key that stands in no table can
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from sublayer.config.part import LARGEST_COUNT, MOST_LAYERS
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+
+from sublayer.config.part import LARGEST_COUNT, MOST_LAYERS, Count, Layers, Size
 from sublayer.errors import CheckpointError
 
-
-def _integer(value: Any, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
-def _listed(value: Any, check: Callable[[Any], bool]) -> bool:
-    return isinstance(value, (list, tuple)) and all(map(check, cast("Sequence[Any]", value)))
+class Content(BaseModel):
+    """A token with its settings, of which only the spelling must be there."""
+
+    content: str
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= 1e30
+class Named(BaseModel):
+    """One of several chat templates."""
+
+    name: str
+    template: str
 
 
-TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "size": (f"a whole number from 1 to {LARGEST_COUNT}", lambda value: _integer(value, 1, LARGEST_COUNT)),
-    "count": (f"a whole number from 0 to {LARGEST_COUNT}", lambda value: _integer(value, 0, LARGEST_COUNT)),
-    "layers": (f"a whole number from 1 to {MOST_LAYERS}", lambda value: _integer(value, 1, MOST_LAYERS)),
-    "length": ("a number above 0", lambda value: type(value) in (int, float) and value > 0),
-    "number": ("a finite number", _number),
-    "positive": ("a finite number above 0", lambda value: _number(value) and value > 0),
-    "flag": ("true or false", lambda value: isinstance(value, bool)),
-    "word": ("a string", lambda value: isinstance(value, str)),
-    "words": ("a list of strings", lambda value: _listed(value, lambda one: isinstance(one, str))),
-    "counts": ("a list of whole numbers", lambda value: _listed(value, lambda one: _integer(one, 0, LARGEST_COUNT))),
-    "numbers": ("a list of finite numbers", lambda value: _listed(value, _number)),
-    "flags": ("a list of 0 and 1", lambda value: _listed(value, lambda one: one in (0, 1))),
-    "table": ("a table", lambda value: isinstance(value, Mapping)),
-    "token": ("the number of a token", lambda value: _integer(value, 0, LARGEST_COUNT)),
-    "tokens": (
-        "the number of a token, or a list of such",
-        lambda value: _integer(value, 0, LARGEST_COUNT) or _listed(value, lambda one: _integer(one, 0, LARGEST_COUNT)),
-    ),
-    "token words": (
-        "a list of lists of tokens' numbers",
-        lambda value: _listed(value, lambda word: _listed(word, lambda one: _integer(one, 0, LARGEST_COUNT))),
-    ),
-    "special": (
-        "a string, or a table with a string 'content'",
-        lambda value: isinstance(value, str) or (isinstance(value, Mapping) and isinstance(value.get("content"), str)),  # pyright: ignore[reportUnknownMemberType]
-    ),
-    "specials": (
-        "a list or a table of tokens",
-        lambda value: _listed(
-            list(cast("Mapping[str, Any]", value).values()) if isinstance(value, Mapping) else value,
-            lambda one: TYPES["special"][1](one),
-        ),
-    ),
-    "chat": (
-        "a template, or a list of named ones",
-        lambda value: (
-            isinstance(value, str)
-            or _listed(
-                value,
-                lambda one: (
-                    isinstance(one, Mapping)
-                    and all(isinstance(cast("Mapping[str, Any]", one).get(key), str) for key in ("name", "template"))
-                ),
-            )
-        ),
-    ),
+def _number_of_token(key: str) -> str:
+    if not (key.isascii() and key.isdigit() and int(key) <= LARGEST_COUNT):
+        raise ValueError("no number of a token")
+    return key
+
+
+TYPES: Mapping[str, tuple[str, Any]] = {
+    "size": (f"a whole number from 1 to {LARGEST_COUNT}", Size),
+    "count": (f"a whole number from 0 to {LARGEST_COUNT}", Count),
+    "layers": (f"a whole number from 1 to {MOST_LAYERS}", Layers),
+    "length": ("a number above 0", Annotated[float, Field(gt=0)]),
+    "number": ("a finite number", Number),
+    "positive": ("a finite number above 0", Annotated[Number, Field(gt=0)]),
+    "flag": ("true or false", bool),
+    "word": ("a string", str),
+    "words": ("a list of strings", Sequence[str]),
+    "counts": ("a list of whole numbers", Sequence[Count]),
+    "numbers": ("a list of finite numbers", Sequence[Number]),
+    "flags": ("a list of 0 and 1", Sequence[Literal[0, 1]]),
+    "table": ("a table", Mapping[Any, Any]),
+    "token": ("the number of a token", Count),
+    "tokens": ("the number of a token, or a list of such", Count | Sequence[Count]),
+    "token words": ("a list of lists of tokens' numbers", Sequence[Sequence[Count]]),
+    "special": ("a string, or a table with a string 'content'", str | Content),
+    "specials": ("a list or a table of tokens", Sequence[str | Content] | dict[str, str | Content]),
+    "chat": ("a template, or a list of named ones", str | Sequence[Named]),
     "added": (
         "a table of tokens by their numbers",
-        lambda value: (
-            isinstance(value, Mapping)
-            and all(
-                key.isascii()
-                and key.isdigit()
-                and int(key) <= LARGEST_COUNT
-                and isinstance(one, Mapping)
-                and TYPES["special"][1](one)
-                for key, one in cast("Mapping[str, Any]", value).items()
-            )
-        ),
+        dict[Annotated[str, AfterValidator(_number_of_token)], Content],
     ),
-    "anything": ("anything", lambda _: True),
+    "anything": ("anything", Any),
 }
-"""What a type is called, and whether a value is of it."""
+"""What a type is called, and what pydantic takes for it, strictly."""
+
+
+@cache
+def _validator(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(TYPES[kind][1])
 
 
 def _table(**keys: str) -> Mapping[str, str]:
@@ -200,11 +179,14 @@ ADAPTER = _table(
 
 def require(value: Any, key: str, kind: str, where: str) -> None:
     """Raise a `CheckpointError` where `value`, that of `key`, is not of the type `kind` (a key of `TYPES`)."""
-    what, fits = TYPES[kind]
-    if not fits(value):
+    try:
+        _validator(kind).validate_python(value, strict=True)
+    except ValidationError:
         given = repr(value)
         given = given if len(given) <= 60 else given[:57] + "..."
-        raise CheckpointError(f"{where} has {key} = {given}, and it should be {what}", "Mend it, or fetch it again.")
+        raise CheckpointError(
+            f"{where} has {key} = {given}, and it should be {TYPES[kind][0]}", "Mend it, or fetch it again."
+        ) from None
 
 
 def require_all(values: Mapping[str, Any], table: Mapping[str, str], where: str) -> None:

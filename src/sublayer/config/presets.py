@@ -5,26 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sublayer.config.model import (
-    Attention,
-    Block,
-    DecoderOnly,
-    Embedding,
-    EncoderDecoder,
-    EncoderOnly,
-    Gated,
-    Head,
-    LayerNorm,
-    Learned,
-    MaskedLanguage,
-    Model,
-    PositionWise,
-    RelativeBias,
-    RMSNorm,
-    Rotary,
-    SentenceEmbedding,
-    Stack,
-)
+from sublayer.config import model as tree
 from sublayer.config.part import fitted
 from sublayer.config.shape import Shape
 from sublayer.errors import ConfigError, named
@@ -34,51 +15,53 @@ __all__ = ["PRESETS", "preset"]
 # --- encoder-decoders ---------------------------------------------------------------------------------------------
 
 
-def _paper(*, dim: int, hidden: int, heads: int, dropout: float) -> EncoderDecoder:
+def _paper(*, dim: int, hidden: int, heads: int, dropout: float) -> tree.EncoderDecoder:
     """The paper's architecture (section 3) at the sizes of its table 3: post-norm, sinusoidal, ReLU, all tied."""
-    stack = Stack(
+    stack = tree.Stack(
         layers=6,
-        block=Block(
-            attention=Attention(heads=heads),
-            feed_forward=PositionWise(hidden=hidden),
+        block=tree.Block(
+            attention=tree.Attention(heads=heads),
+            feed_forward=tree.PositionWise(hidden=hidden),
             norm_placement="post",
             dropout=dropout,
         ),
     )
-    return EncoderDecoder(
+    return tree.EncoderDecoder(
         dim=dim,
         vocab_size=37_000,
         max_length=512,
-        embedding=Embedding(dropout=dropout),
+        embedding=tree.Embedding(dropout=dropout),
         encoder=stack,
         decoder=stack,
     )
 
 
-def _small(*, dim: int, hidden: int, heads: int, layers: int) -> EncoderDecoder:
+def _small(*, dim: int, hidden: int, heads: int, layers: int) -> tree.EncoderDecoder:
     """The same parts, pre-norm and without dropout: trains in minutes without care over the warm-up."""
-    stack = Stack(
+    stack = tree.Stack(
         layers=layers,
-        block=Block(attention=Attention(heads=heads), feed_forward=PositionWise(hidden=hidden), norm_placement="pre"),
+        block=tree.Block(
+            attention=tree.Attention(heads=heads), feed_forward=tree.PositionWise(hidden=hidden), norm_placement="pre"
+        ),
     )
-    return EncoderDecoder(dim=dim, vocab_size=8_000, max_length=256, encoder=stack, decoder=stack)
+    return tree.EncoderDecoder(dim=dim, vocab_size=8_000, max_length=256, encoder=stack, decoder=stack)
 
 
-def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> EncoderDecoder:
+def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> tree.EncoderDecoder:
     """T5 (Raffel et al. 2020): pre-norm without biases or a scale on the scores, and relative biases for positions."""
-    block = Block(
-        attention=Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1),
-        feed_forward=PositionWise(hidden=hidden, bias=False, dropout=0.1),
-        norm=RMSNorm(eps=1e-6),
+    block = tree.Block(
+        attention=tree.Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1),
+        feed_forward=tree.PositionWise(hidden=hidden, bias=False, dropout=0.1),
+        norm=tree.RMSNorm(eps=1e-6),
         norm_placement="pre",
         dropout=0.1,
     )
-    stack = Stack(layers=layers, block=block, position=RelativeBias())
-    return EncoderDecoder(
+    stack = tree.Stack(layers=layers, block=block, position=tree.RelativeBias())
+    return tree.EncoderDecoder(
         dim=dim,
         vocab_size=32_128,
         max_length=512,
-        embedding=Embedding(scale=False, dropout=0.1),
+        embedding=tree.Embedding(scale=False, dropout=0.1),
         output_scale=dim**-0.5,
         encoder=stack,
         decoder=stack,
@@ -88,20 +71,20 @@ def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> Enc
 # --- language models ----------------------------------------------------------------------------------------------
 
 
-def _gpt2(*, dim: int, heads: int, layers: int) -> DecoderOnly:
+def _gpt2(*, dim: int, heads: int, layers: int) -> tree.DecoderOnly:
     """GPT-2 (Radford et al. 2019): pre-norm, learned positions, GELU."""
-    block = Block(
-        attention=Attention(heads=heads, dropout=0.1),
-        feed_forward=PositionWise(hidden=4 * dim, activation="gelu_tanh"),
+    block = tree.Block(
+        attention=tree.Attention(heads=heads, dropout=0.1),
+        feed_forward=tree.PositionWise(hidden=4 * dim, activation="gelu_tanh"),
         norm_placement="pre",
         dropout=0.1,
     )
-    return DecoderOnly(
+    return tree.DecoderOnly(
         dim=dim,
         vocab_size=50_257,
         max_length=1024,
-        embedding=Embedding(scale=False, dropout=0.1),
-        decoder=Stack(layers=layers, block=block, position=Learned()),
+        embedding=tree.Embedding(scale=False, dropout=0.1),
+        decoder=tree.Stack(layers=layers, block=block, position=tree.Learned()),
     )
 
 
@@ -116,65 +99,65 @@ def _llama(
     kv_heads: int | None = None,
     base: float = 10_000.0,
     dropout: float = 0.0,
-) -> DecoderOnly:
+) -> tree.DecoderOnly:
     """Llama's parts (Touvron et al. 2023): pre-norm with RMSNorm, rotary positions, SwiGLU, no biases; here tied."""
-    block = Block(
-        attention=Attention(heads=heads, kv_heads=kv_heads, bias=False),
-        feed_forward=Gated(hidden=hidden),
-        norm=RMSNorm(eps=1e-5),
+    block = tree.Block(
+        attention=tree.Attention(heads=heads, kv_heads=kv_heads, bias=False),
+        feed_forward=tree.Gated(hidden=hidden),
+        norm=tree.RMSNorm(eps=1e-5),
         norm_placement="pre",
         dropout=dropout,
     )
-    return DecoderOnly(
+    return tree.DecoderOnly(
         dim=dim,
         vocab_size=vocab_size,
         max_length=max_length,
-        embedding=Embedding(scale=False, dropout=dropout),
-        decoder=Stack(layers=layers, block=block, position=Rotary(base=base)),
+        embedding=tree.Embedding(scale=False, dropout=dropout),
+        decoder=tree.Stack(layers=layers, block=block, position=tree.Rotary(base=base)),
     )
 
 
 # --- encoders -----------------------------------------------------------------------------------------------------
 
 
-def _bert(*, dim: int, hidden: int, heads: int, layers: int, head: Head) -> EncoderOnly:
+def _bert(*, dim: int, hidden: int, heads: int, layers: int, head: tree.Head) -> tree.EncoderOnly:
     """BERT (Devlin et al. 2019): post-norm, learned positions, GELU, two kinds of token."""
-    norm = LayerNorm(eps=1e-12)
-    block = Block(
-        attention=Attention(heads=heads, dropout=0.1),
-        feed_forward=PositionWise(hidden=hidden, activation="gelu"),
+    norm = tree.LayerNorm(eps=1e-12)
+    block = tree.Block(
+        attention=tree.Attention(heads=heads, dropout=0.1),
+        feed_forward=tree.PositionWise(hidden=hidden, activation="gelu"),
         norm=norm,
         norm_placement="post",
         dropout=0.1,
     )
-    return EncoderOnly(
+    return tree.EncoderOnly(
         dim=dim,
         vocab_size=30_522,
         max_length=512,
-        embedding=Embedding(scale=False, token_types=2, norm=norm, dropout=0.1),
-        encoder=Stack(layers=layers, block=block, position=Learned()),
+        embedding=tree.Embedding(scale=False, token_types=2, norm=norm, dropout=0.1),
+        encoder=tree.Stack(layers=layers, block=block, position=tree.Learned()),
         head=head,
     )
 
 
-def _small_encoder(*, dim: int, hidden: int, heads: int, layers: int) -> EncoderOnly:
+def _small_encoder(*, dim: int, hidden: int, heads: int, layers: int) -> tree.EncoderOnly:
     """Pre-norm and rotary, so that little text goes a long way: to be trained from nothing on an ordinary machine."""
-    block = Block(
-        attention=Attention(heads=heads),
-        feed_forward=PositionWise(hidden=hidden, activation="gelu"),
+    block = tree.Block(
+        attention=tree.Attention(heads=heads),
+        feed_forward=tree.PositionWise(hidden=hidden, activation="gelu"),
         norm_placement="pre",
         dropout=0.1,
     )
-    return EncoderOnly(
+    return tree.EncoderOnly(
         dim=dim,
         vocab_size=8_000,
         max_length=512,
-        embedding=Embedding(scale=False, dropout=0.1),
-        encoder=Stack(layers=layers, block=block, position=Rotary()),
+        embedding=tree.Embedding(scale=False, dropout=0.1),
+        encoder=tree.Stack(layers=layers, block=block, position=tree.Rotary()),
     )
 
 
-PRESETS: Mapping[str, Model] = {
+PRESETS: Mapping[str, tree.Model] = {
     # encoder-decoder     rows of table 3 of the paper
     "base": _paper(dim=512, hidden=2048, heads=8, dropout=0.1),
     "big": _paper(dim=1024, hidden=4096, heads=16, dropout=0.3),
@@ -193,14 +176,16 @@ PRESETS: Mapping[str, Model] = {
     #                     for a book's worth of text and ordinary machines
     "mini-lm": _llama(dim=256, hidden=704, heads=4, layers=4, vocab_size=8_000, max_length=512, dropout=0.1),
     # encoder-only        sizes of published checkpoints
-    "bert-base": _bert(dim=768, hidden=3072, heads=12, layers=12, head=MaskedLanguage(norm=LayerNorm(eps=1e-12))),
-    "minilm": _bert(dim=384, hidden=1536, heads=12, layers=6, head=SentenceEmbedding()),
+    "bert-base": _bert(
+        dim=768, hidden=3072, heads=12, layers=12, head=tree.MaskedLanguage(norm=tree.LayerNorm(eps=1e-12))
+    ),
+    "minilm": _bert(dim=384, hidden=1536, heads=12, layers=6, head=tree.SentenceEmbedding()),
     #                     for labels of your own and ordinary machines
     "mini-encoder": _small_encoder(dim=192, hidden=768, heads=4, layers=3),
 }
 
 
-def preset(name: str) -> Model:
+def preset(name: str) -> tree.Model:
     """The model of that name, or a `ConfigError` naming the nearest."""
     return named(PRESETS, name, ConfigError, f"no preset is called '{name}'")
 
@@ -221,7 +206,7 @@ def merged_with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
     return fitted(laid, Shape(parts=(type(base),)))
 
 
-def other_kind(model: Mapping[str, Any], base: Model) -> str:
+def other_kind(model: Mapping[str, Any], base: tree.Model) -> str:
     """What is wrong where `model`, laid over the preset `base`, says another kind; empty where it does not."""
     kind = model.get("kind", base.kind)
     if kind == base.kind:

@@ -6,17 +6,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from sublayer.config import model as tree
 from sublayer.config.cost import total_parameters
 from sublayer.config.descriptions import field_descriptions
-from sublayer.config.model import (
-    CELLS,
-    KINDS,
-    EncoderDecoder,
-    Model,
-    Recurrent,
-    RecurrentDecoderOnly,
-    RecurrentEncoderDecoder,
-)
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
 from sublayer.config.recipe import Recipe
@@ -26,7 +18,7 @@ from sublayer.config.tokenizer import Subwords
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OVER_PRESET = "OverPreset"
 OF_CELLS = "OfCells"
-RECURRENT = (RecurrentEncoderDecoder, RecurrentDecoderOnly)
+RECURRENT = (tree.RecurrentEncoderDecoder, tree.RecurrentDecoderOnly)
 REFERENCE = "#/$defs/"
 
 
@@ -42,10 +34,10 @@ def recipe_schema() -> dict[str, Any]:
     parts = schema["$defs"]
     for part in _reachable(Recipe):
         _describe(schema if part is Recipe else parts[part.__name__], part)
-    below_preset = {part.__name__ for shape in KINDS.values() for part in _reachable(shape)}
+    below_preset = {part.__name__ for shape in tree.KINDS.values() for part in _reachable(shape)}
     parts |= {shape.__name__ + OF_CELLS: _of_cells(parts[shape.__name__]) for shape in RECURRENT}
     parts |= {name + OVER_PRESET: _relaxed(parts[name], below_preset) for name in sorted(below_preset)}
-    for kind, shape in KINDS.items():
+    for kind, shape in tree.KINDS.items():
         over = parts[shape.__name__ + OVER_PRESET]
         over["properties"] = {"preset": _preset(kind), **over["properties"]}
         over["required"] = ["preset"]
@@ -53,7 +45,7 @@ def recipe_schema() -> dict[str, Any]:
         "description": "The model: a preset with what is to be another, or the whole tree of one of the three shapes.",
         "type": "object",
         # Stated here too, so that an editor offers them in a table that is still empty.
-        "properties": {"preset": _preset(), "kind": {"enum": [*KINDS, *CELLS]}},
+        "properties": {"preset": _preset(), "kind": {"enum": [*tree.KINDS, *tree.CELLS]}},
     }
     # Without a type it is byte-level BPE.
     subwords: dict[str, Any] = {"$ref": REFERENCE + Subwords.__name__}
@@ -125,19 +117,19 @@ def _relaxed(node: Any, names: set[str]) -> Any:
 
 def _whole_model() -> dict[str, Any]:
     """The schema of a model that stands by itself or over a preset; without a `kind` it is an encoder-decoder."""
-    alone: dict[str, Any] = {"$ref": REFERENCE + EncoderDecoder.__name__}
-    for kind, shape in KINDS.items():
-        if shape is not EncoderDecoder:
+    alone: dict[str, Any] = {"$ref": REFERENCE + tree.EncoderDecoder.__name__}
+    for kind, shape in tree.KINDS.items():
+        if shape is not tree.EncoderDecoder:
             said = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
             alone = {"if": said, "then": {"$ref": REFERENCE + shape.__name__}, "else": alone}
     # A cell's name is short for a recurrent network of such cells; which of the two follows from the task.
-    said = {"required": ["kind"], "properties": {"kind": {"enum": list(CELLS)}}}
+    said = {"required": ["kind"], "properties": {"kind": {"enum": list(tree.CELLS)}}}
     several = [{"$ref": REFERENCE + shape.__name__ + OF_CELLS} for shape in RECURRENT]
     alone = {"if": said, "then": {"anyOf": several}, "else": alone}
     return {
         "if": {"required": ["preset"]},
         # Which shape it is follows from the preset's name.
-        "then": {"oneOf": [{"$ref": REFERENCE + shape.__name__ + OVER_PRESET} for shape in KINDS.values()]},
+        "then": {"oneOf": [{"$ref": REFERENCE + shape.__name__ + OVER_PRESET} for shape in tree.KINDS.values()]},
         "else": alone,
     }
 
@@ -145,7 +137,7 @@ def _whole_model() -> dict[str, Any]:
 def _of_cells(schema: dict[str, Any]) -> dict[str, Any]:
     """A recurrent shape as it is written with a cell's name for its kind."""
     rest = {name: field for name, field in schema["properties"].items() if name != "cell"}
-    return {**schema, "properties": {**rest, "kind": {"enum": list(CELLS)}}}
+    return {**schema, "properties": {**rest, "kind": {"enum": list(tree.CELLS)}}}
 
 
 def _preset(kind: str | None = None) -> dict[str, Any]:
@@ -160,13 +152,13 @@ def _preset(kind: str | None = None) -> dict[str, Any]:
     }
 
 
-def _summary(model: Model) -> str:
-    if isinstance(model, Recurrent):
+def _summary(model: tree.Model) -> str:
+    if isinstance(model, tree.Recurrent):
         return f"{model.kind}, {model.cell}, {model.decoder.layers} layers, {model.dim} wide, {_size(model)}"
     stacks = [stack for stack, _ in model.stacks.values()]
     layers, heads = " + ".join(str(stack.layers) for stack in stacks), stacks[-1].block.attention.heads
     return f"{model.kind}, {layers} layers, {model.dim} wide, {heads} heads, {_size(model)}"
 
 
-def _size(model: Model) -> str:
+def _size(model: tree.Model) -> str:
     return f"{total_parameters(model) / 1e6:.1f} million parameters with a vocabulary of {model.vocab_size:,}"

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from sublayer import config
+from sublayer import config, models
 from sublayer.errors import CheckpointError, InputError, SublayerError
 from sublayer.fast.decoding import Backend, Packed, decoder_backend
 from sublayer.files import replacing, write_json, write_text
@@ -30,16 +30,6 @@ from sublayer.hub.adapted import Adapted, put_on
 from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, WEIGHTS, find, read_description
 from sublayer.hub.tensors import Release, read_tensors, write_tensors
 from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
-from sublayer.models import (
-    DecoderOnly,
-    EncoderDecoder,
-    EncoderOnly,
-    Model,
-    RecurrentDecoderOnly,
-    RecurrentEncoderDecoder,
-    Transformer,
-    build_model,
-)
 from sublayer.models.empty import without_memory
 from sublayer.nn.linear import prepare
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
@@ -63,7 +53,7 @@ class ModelBundle:
     adapted: the adapters, if the folder holds adapters on a base model instead of a whole model.
     """
 
-    model: Model
+    model: models.Model
     tokenizer: Tokenizer
     decoding: Mapping[str, Any] = field(default_factory=dict[str, Any])
     imported: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -102,7 +92,7 @@ def write(folder: Path, bundle: ModelBundle, card: ModelCard) -> None:
 class TransformerBundle(ModelBundle):
     """A bundle whose model is a Transformer, so that its attention can be inspected."""
 
-    model: Transformer
+    model: models.Transformer
 
 
 Loaded = Translator | Generator[Any] | Classifier | Tagger | Embedder | Filler
@@ -147,18 +137,18 @@ def ready(
     model, tokenizer = found.model, found.tokenizer
     where = f"{find(Path(path)) / 'config.json'}: decoding"
     match model:
-        case EncoderDecoder() | RecurrentEncoderDecoder():
+        case models.EncoderDecoder() | models.RecurrentEncoderDecoder():
             # Its own where nothing was asked for: that follows the model, should another be put in its place.
             steps = None if backend == "auto" and weights is None else decoder_backend(model, backend, weights)
             return Translator(model, tokenizer, config.Decoding.parse(found.decoding, where), backend=steps)
-        case DecoderOnly() | RecurrentDecoderOnly():
+        case models.DecoderOnly() | models.RecurrentDecoderOnly():
             steps = decoder_backend(model, backend, weights, packed)
             return Generator(model, tokenizer, config.Generation.parse(found.decoding, where), backend=steps)
-        case EncoderOnly() if backend != "auto":
+        case models.EncoderOnly() if backend != "auto":
             raise InputError(
                 f"backend = {backend!r}, but {path} holds an encoder, which decodes nothing", "Leave backend out."
             )
-        case EncoderOnly():
+        case models.EncoderOnly():
             return _reader(model, tokenizer, path, weights)
 
 
@@ -180,7 +170,7 @@ def load_translator(
 
 
 def _reader(
-    model: EncoderOnly, tokenizer: Tokenizer, path: str | Path, weights: config.Weights | None
+    model: models.EncoderOnly, tokenizer: Tokenizer, path: str | Path, weights: config.Weights | None
 ) -> Classifier | Tagger | Embedder | Filler:
     match model.config.head:
         case config.Classification():
@@ -242,7 +232,7 @@ def _read(
         tensors = read_tensors(folder / WEIGHTS)
         require_layers(tree, len(tensors), str(folder / WEIGHTS))
         with without_memory():
-            model = build_model(tree)
+            model = models.build_model(tree)
         fill(model, tensors, ties, folder / WEIGHTS)
         if not allow_nonfinite:
             # All are looked at, and few are needed at once.
@@ -272,7 +262,7 @@ def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> Tr
         CheckpointError: as in `read`. InputError: the model is recurrent.
     """
     found = read(path, device)
-    if not isinstance(found.model, Transformer):
+    if not isinstance(found.model, models.Transformer):
         raise InputError(
             f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
             "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",

@@ -23,7 +23,7 @@ from sublayer.generation.constraints import ForcedStart
 from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.translator import Translator
-from sublayer.inspection import evidence
+from sublayer.inspection import evidence, view
 from sublayer.inspection.editing import Edit, edit, zero_ablate
 from sublayer.inspection.evidence import attention_map, row
 from sublayer.inspection.examples import logits_of
@@ -32,22 +32,6 @@ from sublayer.inspection.labelling import labelled, spellings
 from sublayer.inspection.lens import last_stack, scaled_output
 from sublayer.inspection.loaded_model import LoadedModel, describe, model_of
 from sublayer.inspection.recording import record
-from sublayer.inspection.view import (
-    About,
-    Head,
-    Labelled,
-    Lens,
-    MapName,
-    Nothing,
-    Output,
-    Prediction,
-    Question,
-    Tagged,
-    Vector,
-    View,
-    Words,
-    Written,
-)
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly, SequenceToSequence
 from sublayer.models import Transformer as Model
 from sublayer.models.backend import DecoderBackend
@@ -60,7 +44,9 @@ from sublayer.text.tokens import Tokens
 Check = Callable[[], None]
 
 
-def look(loaded: LoadedModel, question: Question, *, about: About | None = None, check: Check | None = None) -> View:
+def look(
+    loaded: LoadedModel, question: view.Question, *, about: view.About | None = None, check: Check | None = None
+) -> view.View:
     """What happens in the model while it reads `question.text`, and writes.
 
     The model is put into evaluation for the while.
@@ -79,15 +65,15 @@ def look(loaded: LoadedModel, question: Question, *, about: About | None = None,
     with evaluating(model), torch.no_grad(), ExitStack() as hooks:
         if check is not None:
             _before_each_layer(model, check, hooks)
-        view = _looked(loaded, model, question, about)
-        if question.silenced and isinstance(view.output, Vector):
+        found = _looked(loaded, model, question, about)
+        if question.silenced and isinstance(found.output, view.Vector):
             whole = _looked(loaded, model, question.model_copy(update={"silenced": ()}), about)
-            assert isinstance(whole.output, Vector)
-            view = replace(view, output=replace(view.output, likeness=_cosine(view.output, whole.output)))
-    return replace(view, seconds=time.perf_counter() - begun)
+            assert isinstance(whole.output, view.Vector)
+            found = replace(found, output=replace(found.output, likeness=_cosine(found.output, whole.output)))
+    return replace(found, seconds=time.perf_counter() - begun)
 
 
-def _looked(loaded: LoadedModel, model: Model, question: Question, about: About) -> View:
+def _looked(loaded: LoadedModel, model: Model, question: view.Question, about: view.About) -> view.View:
     edits = _edits(question.silenced, model)
     with ExitStack() as hooks:
         if edits:
@@ -104,7 +90,7 @@ def _looked(loaded: LoadedModel, model: Model, question: Question, about: About)
 # --- the three shapes --------------------------------------------------------------------------------------------
 
 
-def _translation(loaded: LoadedModel, model: EncoderDecoder, question: Question, about: About) -> View:
+def _translation(loaded: LoadedModel, model: EncoderDecoder, question: view.Question, about: view.About) -> view.View:
     tokenizer, device = loaded.tokenizer, model.device
     translator = _translator(loaded, model)
     [source] = translator.encode([question.text])
@@ -123,7 +109,7 @@ def _translation(loaded: LoadedModel, model: EncoderDecoder, question: Question,
     kinds = _kinds(model)
     given = None if question.target is None else tokenizer.tokens([question.target], add_special_tokens=False)[0]
     shown = labelled(tokenizer, [*fed, *predicted[len(target) :]], question.target or "", given)
-    return View(
+    return view.View(
         about=about,
         question=question,
         sequences={
@@ -136,7 +122,7 @@ def _translation(loaded: LoadedModel, model: EncoderDecoder, question: Question,
             attention_map(seen, kinds["encoder"], "Encoder", "source", "source"),
             attention_map(seen, kinds["decoder"], "Decoder", "target", "target"),
         ],
-        output=Written(tokenizer.decode([target])[0].strip(), complete, by, sum(sure)),
+        output=view.Written(tokenizer.decode([target])[0].strip(), complete, by, sum(sure)),
         predictions=predictions,
         lens=evidence.lens(stream, read, question.lens_from, spelled, model),
         made=1,
@@ -151,7 +137,7 @@ def _translator(loaded: LoadedModel, model: EncoderDecoder) -> Translator:
 
 
 def _translated(
-    translator: Translator, source: list[int], question: Question, about: About
+    translator: Translator, source: list[int], question: view.Question, about: view.About
 ) -> tuple[list[int], bool, str]:
     """The translation's tokens without markers, whether it has come to its end, and how it was made."""
     decoding, affixes = translator.decoding, translator.affixes
@@ -175,7 +161,7 @@ def _translated(
     return best.tokens[:room], best.complete and len(best.tokens) <= room, by
 
 
-def _continuation(loaded: LoadedModel, model: DecoderOnly, question: Question, about: About) -> View:
+def _continuation(loaded: LoadedModel, model: DecoderOnly, question: view.Question, about: view.About) -> view.View:
     tokenizer, device = loaded.tokenizer, model.device
     if question.target is not None:
         raise InputError("this model goes on from a text: it has no translation to read along", "Leave it out.")
@@ -191,12 +177,12 @@ def _continuation(loaded: LoadedModel, model: DecoderOnly, question: Question, a
     spelled = spellings(tokenizer)
     predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], end], spelled)
     by = "greedy, from the chosen token on" if question.forced else "greedy search"
-    return View(
+    return view.View(
         about=about,
         question=question,
         sequences={"text": labelled(tokenizer, ids, question.text, spans)},
         maps=[attention_map(seen, _kinds(model)["decoder"], "Self-attention", "text", "text")],
-        output=Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
+        output=view.Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
         predictions=predictions,
         lens=evidence.lens(stream, read, question.lens_from, spelled, model),
         made=len(prompt),
@@ -210,7 +196,7 @@ def _own_ends(loaded: LoadedModel) -> tuple[int, ...]:
     return own.end_ids
 
 
-def _prompt(loaded: LoadedModel, question: Question) -> tuple[list[int], Tokens | None]:
+def _prompt(loaded: LoadedModel, question: view.Question) -> tuple[list[int], Tokens | None]:
     """The prompt's tokens, and what they were made from where that is the text alone."""
     tokenizer = loaded.tokenizer
     if question.chat:
@@ -219,7 +205,7 @@ def _prompt(loaded: LoadedModel, question: Question) -> tuple[list[int], Tokens 
     return spans.ids, spans
 
 
-def _reading(loaded: LoadedModel, model: EncoderOnly, question: Question, about: About) -> View:
+def _reading(loaded: LoadedModel, model: EncoderOnly, question: view.Question, about: view.About) -> view.View:
     tokenizer, head = loaded.tokenizer, model.config.head
     if question.target is not None or question.forced:
         raise InputError("this model reads and does not write: there is nothing to begin with", "Leave it out.")
@@ -234,7 +220,7 @@ def _reading(loaded: LoadedModel, model: EncoderOnly, question: Question, about:
     with record(model, "*_attention.weights", "encoder.embedding.stream", "encoder.layers.*.stream") as seen:
         model.hidden(row(tokens.ids, model.device), None, token_type_ids)
     output, predictions, lens = _head_output(loaded, model, tokens, evidence.streams(seen), question)
-    return View(
+    return view.View(
         about=about,
         question=question,
         sequences={"text": labelled(tokenizer, tokens.ids, question.text, tokens)},
@@ -246,8 +232,8 @@ def _reading(loaded: LoadedModel, model: EncoderOnly, question: Question, about:
 
 
 def _head_output(
-    loaded: LoadedModel, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: Question
-) -> tuple[Output, Sequence[Prediction], Lens | None]:
+    loaded: LoadedModel, model: EncoderOnly, tokens: Tokens, stream: Sequence[Tensor], question: view.Question
+) -> tuple[view.Output, Sequence[view.Prediction], view.Lens | None]:
     """What the head says, what it expects at each position, and the lens, as far as the head has them."""
     match model.config.head:
         case config.MaskedLanguage():
@@ -256,7 +242,7 @@ def _head_output(
             masks = tuple(place for place, token in enumerate(tokens.ids) if token == mask)
             stands = [None if token == mask else token for token in tokens.ids]
             predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
-            return Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
+            return view.Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
         case config.Classification(labels=labels) as head:
 
             def read(x: Tensor) -> Tensor:
@@ -264,7 +250,7 @@ def _head_output(
 
             chances = _floats(read(stream[-1])[0])
             ranked = sorted(zip(labels, chances, strict=True), key=lambda one: -one[1])
-            return Labelled(tuple(ranked)), (), evidence.label_lens(stream, read, labels)
+            return view.Labelled(tuple(ranked)), (), evidence.label_lens(stream, read, labels)
         case config.Tagging(labels=labels):
 
             def each(x: Tensor) -> Tensor:
@@ -272,11 +258,11 @@ def _head_output(
 
             chance, best = each(stream[-1])[0].max(-1)
             tags = zip([labels[int(label)] for label in best], _floats(chance), strict=True)
-            return Tagged(tuple(tags)), (), evidence.label_lens(stream, each, labels)
+            return view.Tagged(tuple(tags)), (), evidence.label_lens(stream, each, labels)
         case config.SentenceEmbedding():
-            return Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
+            return view.Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
         case config.NoHead():
-            return Nothing(), (), None
+            return view.Nothing(), (), None
 
 
 def _after(model: Model, x: Tensor) -> Tensor:
@@ -285,7 +271,7 @@ def _after(model: Model, x: Tensor) -> Tensor:
     return logits_of(model, scaled_output(model, stack.norm(x)))
 
 
-def _kinds(model: Model) -> dict[MapName, Group]:
+def _kinds(model: Model) -> dict[view.MapName, Group]:
     return {kind.name: kind for kind in groups(model)}
 
 
@@ -299,7 +285,7 @@ def _went_on(
     forced: Sequence[int],
     ends: set[int],
     most: int,
-    about: About,
+    about: view.About,
 ) -> tuple[list[int], int | None]:
     """The tokens of `forced` and up to `most` greedy ones after them, and the token that ended them, if one did.
 
@@ -335,7 +321,7 @@ def _before_each_layer(model: Model, check: Check, hooks: ExitStack) -> None:
                 hooks.callback(layer.register_forward_pre_hook(ask).remove)
 
 
-def _edits(silenced: Iterable[Head], model: Model) -> dict[str, Edit]:
+def _edits(silenced: Iterable[view.Head], model: Model) -> dict[str, Edit]:
     """By the tap of what a layer's heads have found, those that are off. Their weights are seen as ever."""
     kinds = _kinds(model)
     off: dict[str, list[int]] = {}
@@ -351,7 +337,7 @@ def _edits(silenced: Iterable[Head], model: Model) -> dict[str, Edit]:
     return {name: zero_ablate(*heads) for name, heads in off.items()}
 
 
-def _require_fit(tokens: int, about: About) -> None:
+def _require_fit(tokens: int, about: view.About) -> None:
     if tokens > about.longest:
         raise InputError(
             f"the text has {tokens} tokens, but {about.longest} is the most that can be looked at in this model",
@@ -359,7 +345,7 @@ def _require_fit(tokens: int, about: About) -> None:
         )
 
 
-def _cosine(one: Vector, other: Vector) -> float:
+def _cosine(one: view.Vector, other: view.Vector) -> float:
     return float(torch.cosine_similarity(torch.tensor(one.values), torch.tensor(other.values), dim=0))
 
 

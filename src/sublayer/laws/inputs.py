@@ -8,14 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sublayer.models import (
-    DecoderOnly,
-    EncoderDecoder,
-    EncoderOnly,
-    Model,
-    RecurrentDecoderOnly,
-    RecurrentEncoderDecoder,
-)
+from sublayer import models
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +32,7 @@ class Inputs:
     token_type_ids: Tensor | None = None
 
     @classmethod
-    def draw(cls, model: Model, seed: int = 0, *, rows: int = 4, length: int = 9) -> Self:
+    def draw(cls, model: models.Model, seed: int = 0, *, rows: int = 4, length: int = 9) -> Self:
         """Tokens and lengths for `model`, a function of `seed` alone. One source is as short as can be, the last full.
 
         Args:
@@ -59,7 +52,7 @@ class Inputs:
 
         source, source_lengths = tokens(source_size), lengths(shortest, source_size)
         target, target_lengths = tokens(target_size), lengths(min(1, target_size), target_size)
-        kinds = model.config.embedding.token_types if isinstance(model, EncoderOnly) else 0
+        kinds = model.config.embedding.token_types if isinstance(model, models.EncoderOnly) else 0
         token_type_ids = tokens(source_size, kinds) if kinds else None
         return cls(source, source_lengths, target, target_lengths, model.config.vocab_size, token_type_ids)
 
@@ -117,17 +110,17 @@ class Inputs:
         return (tokens + 1) % self.vocab_size
 
 
-def _sizes(model: Model, length: int) -> tuple[int, int, int]:
+def _sizes(model: models.Model, length: int) -> tuple[int, int, int]:
     """Tokens of the shortest and of the longest source, and of a target, that `model` has positions for."""
     most = model.config.max_length
     match model:
-        case EncoderDecoder() | RecurrentEncoderDecoder():
+        case models.EncoderDecoder() | models.RecurrentEncoderDecoder():
             return 1, min(length, most), min(max(length - 1, 1), most)
-        case DecoderOnly() | RecurrentDecoderOnly():
+        case models.DecoderOnly() | models.RecurrentDecoderOnly():
             # The two are one text; where there is hardly room, what is fed comes first.
             target = min(max(length - 1, 1), (most + 1) // 2)
             return 0, min(length, most - target), target
-        case EncoderOnly():
+        case models.EncoderOnly():
             return 1, min(length, most), 0
 
 

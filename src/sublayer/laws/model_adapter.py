@@ -24,29 +24,18 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from sublayer import config
+from sublayer import config, models
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import relative_error
-from sublayer.models import (
-    CausalModel,
-    DecoderOnly,
-    EncoderDecoder,
-    EncoderOnly,
-    Model,
-    RecurrentDecoderOnly,
-    RecurrentEncoderDecoder,
-    SequenceToSequence,
-)
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.stack import Stack
-from sublayer.nn.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)
 class ModelAdapter(ABC):
     """What can be asked of any shape."""
 
-    model: Model
+    model: models.Model
     absent: ClassVar[str] = ""
 
     @abstractmethod
@@ -58,9 +47,10 @@ class ModelAdapter(ABC):
         """[B, N] bool: the answers that are not those of padding."""
 
     @property
-    @abstractmethod
-    def embeddings(self) -> list[Embedding]:
-        """Where the tokens of an answer come in."""
+    def stacks(self) -> list[Stack]:
+        """The encoder and the decoder, as far as there are any; of a recurrent network what stands in their places."""
+        found = (getattr(self.model, name, None) for name in ("encoder", "decoder"))
+        return [stack for stack in found if stack is not None]
 
     def ways(self, inputs: Inputs) -> list[Tensor]:
         """The answers to a batch by every way in that the shape has, without those of padding."""
@@ -78,7 +68,7 @@ class ModelAdapter(ABC):
             return x * (1 + torch.finfo(x.dtype).eps * torch.randn(x.shape, generator=generator).to(x))
 
         plain = self.answer(inputs)
-        handles = [embedding.register_forward_hook(otherwise) for embedding in self.embeddings]
+        handles = [stack.embedding.register_forward_hook(otherwise) for stack in self.stacks]
         try:
             return relative_error(self.answer(inputs), plain, self.real(inputs))
         finally:
@@ -92,11 +82,6 @@ class Stacked(ModelAdapter):
 
     absent: ClassVar[str] = "the model has no layers of attention"
 
-    @property
-    @abstractmethod
-    def stacks(self) -> list[Stack]:
-        """The stacks that an answer passes through."""
-
 
 @dataclass(frozen=True, eq=False)
 class Decodes(ModelAdapter):
@@ -105,7 +90,7 @@ class Decodes(ModelAdapter):
     Its answers are the logits of what follows each token of the target.
     """
 
-    model: SequenceToSequence | CausalModel
+    model: models.SequenceToSequence | models.CausalModel
     absent: ClassVar[str] = "the model answers all at once: it decodes nothing"
 
     @property
@@ -136,7 +121,7 @@ class Decodes(ModelAdapter):
 class Attends(Decodes, Stacked):
     """A shape that decodes by attending to the keys and values that it keeps."""
 
-    model: EncoderDecoder | DecoderOnly
+    model: models.EncoderDecoder | models.DecoderOnly
     absent: ClassVar[str] = "the model keeps no keys and values"
 
 
@@ -144,7 +129,7 @@ class Attends(Decodes, Stacked):
 class Encodes(ModelAdapter):
     """A shape with an encoder."""
 
-    model: SequenceToSequence | EncoderOnly
+    model: models.SequenceToSequence | models.EncoderOnly
     absent: ClassVar[str] = "the model has no encoder"
 
     @abstractmethod
@@ -160,7 +145,7 @@ class Encodes(ModelAdapter):
 class Packs(ModelAdapter):
     """A shape that takes several texts in one row."""
 
-    model: CausalModel | EncoderOnly
+    model: models.CausalModel | models.EncoderOnly
     absent: ClassVar[str] = "pairs of texts are not packed"
 
     @abstractmethod
@@ -180,11 +165,7 @@ class Packs(ModelAdapter):
 class Pairs(Decodes, Encodes):
     """An encoder-decoder: it reads the source, and is fed the target."""
 
-    model: SequenceToSequence
-
-    @property
-    def embeddings(self) -> list[Embedding]:
-        return [self.model.encoder.embedding, self.model.decoder.embedding]
+    model: models.SequenceToSequence
 
     def answer(self, inputs: Inputs) -> Tensor:
         return self.model(inputs.source, inputs.source_lengths, inputs.target)
@@ -201,12 +182,8 @@ class Pairs(Decodes, Encodes):
 class Prompts(Decodes, Packs):
     """A decoder by itself: source and target are one text. Decoding pads sources of several lengths on the left."""
 
-    model: CausalModel
+    model: models.CausalModel
     absent: ClassVar[str] = "the model pads texts on the right only"
-
-    @property
-    def embeddings(self) -> list[Embedding]:
-        return [self.model.decoder.embedding]
 
     def answer(self, inputs: Inputs) -> Tensor:
         tokens, begin = self._joined(inputs)
@@ -237,15 +214,7 @@ class Prompts(Decodes, Packs):
 class Texts(Encodes, Packs, Stacked):
     """An encoder by itself, asked through its head."""
 
-    model: EncoderOnly
-
-    @property
-    def embeddings(self) -> list[Embedding]:
-        return [self.model.encoder.embedding]
-
-    @property
-    def stacks(self) -> list[Stack]:
-        return [self.model.encoder]
+    model: models.EncoderOnly
 
     def answer(self, inputs: Inputs) -> Tensor:
         said = self.model(inputs.source, inputs.source_lengths, inputs.token_type_ids)
@@ -276,36 +245,28 @@ class Texts(Encodes, Packs, Stacked):
 class StackedPairs(Pairs, Attends):
     """An encoder-decoder that is a Transformer."""
 
-    model: EncoderDecoder
-
-    @property
-    def stacks(self) -> list[Stack]:
-        return [self.model.encoder, self.model.decoder]
+    model: models.EncoderDecoder
 
 
 @dataclass(frozen=True, eq=False)
 class StackedPrompts(Prompts, Attends):
     """A decoder by itself that is a Transformer."""
 
-    model: DecoderOnly
-
-    @property
-    def stacks(self) -> list[Stack]:
-        return [self.model.decoder]
+    model: models.DecoderOnly
 
 
-def adapt(model: Model) -> Pairs | Prompts | Texts:
+def adapt(model: models.Model) -> Pairs | Prompts | Texts:
     """How `model` is adapter."""
     match model:
-        case EncoderDecoder():
+        case models.EncoderDecoder():
             return StackedPairs(model)
-        case DecoderOnly():
+        case models.DecoderOnly():
             return StackedPrompts(model)
-        case RecurrentEncoderDecoder():
+        case models.RecurrentEncoderDecoder():
             return Pairs(model)
-        case RecurrentDecoderOnly():
+        case models.RecurrentDecoderOnly():
             return Prompts(model)
-        case EncoderOnly():
+        case models.EncoderOnly():
             return Texts(model)
 
 

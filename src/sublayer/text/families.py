@@ -144,43 +144,27 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-# What else tokenizer_config.json calls them.
-_SAME = {"CodeLlama": "Llama", "Mistral": "Llama", "NllbMoe": "Nllb", "MT5": "T5", "BigBirdPegasus": "Pegasus"}
-# Of an architecture (config.json), where tokenizer_config.json names no tokenizer.
-_OF_ARCHITECTURE = {
-    "bert": "Bert",
-    "distilbert": "DistilBert",
-    "electra": "Electra",
-    "mpnet": "MPNet",
-    "roberta": "Roberta",
-    "bart": "Bart",
-    "gpt2": "GPT2",
-    "gpt_neox": "GPTNeoX",
-    "qwen2": "Qwen2",
-    "qwen3": "Qwen2",
-    "qwen3_moe": "Qwen2",
-    "t5": "T5",
-    "mt5": "T5",
-    "pegasus": "Pegasus",
-    "xlm-roberta": "XLMRoberta",
-    "mbart": "MBart",
-    "m2m_100": "M2M100",
-    "marian": "Marian",
-    "llama": "Llama",
-    "mistral": "Llama",
-    "mixtral": "Llama",
-    "gemma": "Gemma",
+_NAMES = {name.lower(): name for name in FAMILIES} | {
+    "bigbirdpegasus": "Pegasus",
+    "codellama": "Llama",
     "gemma2": "Gemma",
     "gemma3": "Gemma",
-    "gemma3_text": "Gemma",
+    "gemma3text": "Gemma",
+    "mistral": "Llama",
+    "mixtral": "Llama",
+    "mt5": "T5",
+    "nllbmoe": "Nllb",
+    "qwen3": "Qwen2",
+    "qwen3moe": "Qwen2",
 }
+"""What tokenizer_config.json calls a tokenizer and config.json an architecture, in small letters without signs."""
 
 
 def name_of(tokenizer_class: str | None, architecture: str | None) -> str | None:
     """The key of `FAMILIES` for what a folder calls its tokenizer, or else its model; None where neither is known."""
-    stem = (tokenizer_class or "").removesuffix("Fast").removesuffix("Tokenizer")
-    stem = _SAME.get(stem, stem)
-    return stem if stem in FAMILIES else _OF_ARCHITECTURE.get(architecture or "")
+    called = (tokenizer_class or "").removesuffix("Fast").removesuffix("Tokenizer"), architecture or ""
+    names = [_NAMES.get(name.lower().replace("_", "").replace("-", "")) for name in called]
+    return next(filter(None, names), None)
 
 
 def family_of(tokenizer_class: str | None, architecture: str | None, files: str) -> tuple[str, Family]:
