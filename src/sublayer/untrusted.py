@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ LARGEST = 64 * 1024 * 1024
 """Bytes of a JSON file. The largest tokenizer.json in use (262,144 tokens) has about half of it."""
 DEEPEST = 64
 """Lists and objects inside one another."""
+TOO_DEEP = f"nests lists or objects more than {DEEPEST} deep"
 LONGEST_INTEGER = 40
 """Digits with the sign: tokenizer_config.json says "no limit" by 10 ** 30 in full."""
 
@@ -52,7 +53,7 @@ def parse_json(text: str | bytes) -> Any:
     except json.JSONDecodeError as error:
         raise UntrustedError(f"is not JSON ({error.msg} in line {error.lineno}, column {error.colno})") from None
     except RecursionError:
-        raise UntrustedError(_too_deep()) from None
+        raise UntrustedError(TOO_DEEP) from None
     _require_shallow(value, strings=_HALF_PAIR.search(decoded) is not None)
     return value
 
@@ -68,7 +69,11 @@ def read_json(
     Raises:
         error: the file is missing, cannot be read, or is outside the limits of `parse_json`.
     """
-    return _parsed(path, read_bytes(path, error, remedy if missing is None else missing), error, remedy)
+    held = read_bytes(path, error, remedy if missing is None else missing)
+    try:
+        return parse_json(held)
+    except UntrustedError as problem:
+        raise error(f"{path} is damaged: it {problem}", remedy) from None
 
 
 def read_object(
@@ -98,28 +103,22 @@ def read_bytes(
     return held
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that cannot be one (too long, with a NUL) is none."""
+def exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether there is anything, or what `kind` asks for; a name that cannot be one (too long, with a NUL) is none."""
     try:
-        return path.is_file()
+        return kind(path)
     except (OSError, ValueError):
         return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, as `exists`."""
+    return exists(path, Path.is_file)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; a name that cannot be one (too long, with a NUL) is none."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def exists(path: Path) -> bool:
-    """Whether there is anything; a name that cannot be one (too long, with a NUL) is none."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    """Whether there is a folder, as `exists`."""
+    return exists(path, Path.is_dir)
 
 
 def expanded(path: str | Path) -> Path:
@@ -180,17 +179,6 @@ def to_json(value: Any, *, indent: int | None = None, separators: tuple[str, str
 # --- the limits --------------------------------------------------------------------------------------------------
 
 
-def _parsed(path: Path, held: bytes, error: type[SublayerError], remedy: str) -> Any:
-    try:
-        return parse_json(held)
-    except UntrustedError as problem:
-        raise error(f"{path} is damaged: it {problem}", remedy) from None
-
-
-def _too_deep() -> str:
-    return f"nests lists or objects more than {DEEPEST} deep"
-
-
 def _integer(digits: str) -> int:
     if len(digits) > LONGEST_INTEGER:
         raise UntrustedError(f"has an integer of {len(digits)} digits")
@@ -235,7 +223,7 @@ def _require_shallow(value: Any, *, strings: bool) -> None:
         if not below:
             return
         level = below
-    raise UntrustedError(_too_deep())
+    raise UntrustedError(TOO_DEEP)
 
 
 def _not_finite(value: Any, place: tuple[str, ...]) -> str | None:

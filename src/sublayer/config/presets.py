@@ -12,51 +12,53 @@ from sublayer.errors import ConfigError, named
 
 __all__ = ["PRESETS", "preset"]
 
+
+def _stack(
+    layers: int,
+    attention: tree.Attention,
+    feed_forward: tree.FeedForward,
+    *,
+    norm: tree.Norm | None = None,
+    placement: tree.NormPlacement = "pre",
+    position: tree.Position | None = None,
+    dropout: float = 0.0,
+) -> tree.Stack:
+    """Layers that are all alike; the paper's norm and positions where left out."""
+    block = tree.Block(
+        attention=attention,
+        feed_forward=feed_forward,
+        norm=norm or tree.LayerNorm(),
+        norm_placement=placement,
+        dropout=dropout,
+    )
+    return tree.Stack(layers=layers, block=block, position=position or tree.Sinusoidal())
+
+
 # --- encoder-decoders ---------------------------------------------------------------------------------------------
 
 
 def _paper(*, dim: int, hidden: int, heads: int, dropout: float) -> tree.EncoderDecoder:
     """The paper's architecture (section 3) at the sizes of its table 3: post-norm, sinusoidal, ReLU, all tied."""
-    stack = tree.Stack(
-        layers=6,
-        block=tree.Block(
-            attention=tree.Attention(heads=heads),
-            feed_forward=tree.PositionWise(hidden=hidden),
-            norm_placement="post",
-            dropout=dropout,
-        ),
-    )
+    attention, feed_forward = tree.Attention(heads=heads), tree.PositionWise(hidden=hidden)
+    stack = _stack(6, attention, feed_forward, placement="post", dropout=dropout)
+    embedding = tree.Embedding(dropout=dropout)
     return tree.EncoderDecoder(
-        dim=dim,
-        vocab_size=37_000,
-        max_length=512,
-        embedding=tree.Embedding(dropout=dropout),
-        encoder=stack,
-        decoder=stack,
+        dim=dim, vocab_size=37_000, max_length=512, embedding=embedding, encoder=stack, decoder=stack
     )
 
 
 def _small(*, dim: int, hidden: int, heads: int, layers: int) -> tree.EncoderDecoder:
     """The same parts, pre-norm and without dropout: trains in minutes without care over the warm-up."""
-    stack = tree.Stack(
-        layers=layers,
-        block=tree.Block(
-            attention=tree.Attention(heads=heads), feed_forward=tree.PositionWise(hidden=hidden), norm_placement="pre"
-        ),
-    )
+    stack = _stack(layers, tree.Attention(heads=heads), tree.PositionWise(hidden=hidden))
     return tree.EncoderDecoder(dim=dim, vocab_size=8_000, max_length=256, encoder=stack, decoder=stack)
 
 
 def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> tree.EncoderDecoder:
     """T5 (Raffel et al. 2020): pre-norm without biases or a scale on the scores, and relative biases for positions."""
-    block = tree.Block(
-        attention=tree.Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1),
-        feed_forward=tree.PositionWise(hidden=hidden, bias=False, dropout=0.1),
-        norm=tree.RMSNorm(eps=1e-6),
-        norm_placement="pre",
-        dropout=0.1,
-    )
-    stack = tree.Stack(layers=layers, block=block, position=tree.RelativeBias())
+    attention = tree.Attention(heads=heads, head_dim=head_dim, scale=1.0, bias=False, dropout=0.1)
+    feed_forward = tree.PositionWise(hidden=hidden, bias=False, dropout=0.1)
+    norm, position = tree.RMSNorm(eps=1e-6), tree.RelativeBias()
+    stack = _stack(layers, attention, feed_forward, norm=norm, position=position, dropout=0.1)
     return tree.EncoderDecoder(
         dim=dim,
         vocab_size=32_128,
@@ -73,18 +75,14 @@ def _t5(*, dim: int, hidden: int, heads: int, head_dim: int, layers: int) -> tre
 
 def _gpt2(*, dim: int, heads: int, layers: int) -> tree.DecoderOnly:
     """GPT-2 (Radford et al. 2019): pre-norm, learned positions, GELU."""
-    block = tree.Block(
-        attention=tree.Attention(heads=heads, dropout=0.1),
-        feed_forward=tree.PositionWise(hidden=4 * dim, activation="gelu_tanh"),
-        norm_placement="pre",
-        dropout=0.1,
-    )
+    attention = tree.Attention(heads=heads, dropout=0.1)
+    feed_forward = tree.PositionWise(hidden=4 * dim, activation="gelu_tanh")
     return tree.DecoderOnly(
         dim=dim,
         vocab_size=50_257,
         max_length=1024,
         embedding=tree.Embedding(scale=False, dropout=0.1),
-        decoder=tree.Stack(layers=layers, block=block, position=tree.Learned()),
+        decoder=_stack(layers, attention, feed_forward, position=tree.Learned(), dropout=0.1),
     )
 
 
@@ -101,19 +99,14 @@ def _llama(
     dropout: float = 0.0,
 ) -> tree.DecoderOnly:
     """Llama's parts (Touvron et al. 2023): pre-norm with RMSNorm, rotary positions, SwiGLU, no biases; here tied."""
-    block = tree.Block(
-        attention=tree.Attention(heads=heads, kv_heads=kv_heads, bias=False),
-        feed_forward=tree.Gated(hidden=hidden),
-        norm=tree.RMSNorm(eps=1e-5),
-        norm_placement="pre",
-        dropout=dropout,
-    )
+    attention = tree.Attention(heads=heads, kv_heads=kv_heads, bias=False)
+    norm, position = tree.RMSNorm(eps=1e-5), tree.Rotary(base=base)
     return tree.DecoderOnly(
         dim=dim,
         vocab_size=vocab_size,
         max_length=max_length,
         embedding=tree.Embedding(scale=False, dropout=dropout),
-        decoder=tree.Stack(layers=layers, block=block, position=tree.Rotary(base=base)),
+        decoder=_stack(layers, attention, tree.Gated(hidden=hidden), norm=norm, position=position, dropout=dropout),
     )
 
 
@@ -122,38 +115,28 @@ def _llama(
 
 def _bert(*, dim: int, hidden: int, heads: int, layers: int, head: tree.Head) -> tree.EncoderOnly:
     """BERT (Devlin et al. 2019): post-norm, learned positions, GELU, two kinds of token."""
-    norm = tree.LayerNorm(eps=1e-12)
-    block = tree.Block(
-        attention=tree.Attention(heads=heads, dropout=0.1),
-        feed_forward=tree.PositionWise(hidden=hidden, activation="gelu"),
-        norm=norm,
-        norm_placement="post",
-        dropout=0.1,
-    )
+    norm, position = tree.LayerNorm(eps=1e-12), tree.Learned()
+    attention = tree.Attention(heads=heads, dropout=0.1)
+    feed_forward = tree.PositionWise(hidden=hidden, activation="gelu")
     return tree.EncoderOnly(
         dim=dim,
         vocab_size=30_522,
         max_length=512,
         embedding=tree.Embedding(scale=False, token_types=2, norm=norm, dropout=0.1),
-        encoder=tree.Stack(layers=layers, block=block, position=tree.Learned()),
+        encoder=_stack(layers, attention, feed_forward, norm=norm, placement="post", position=position, dropout=0.1),
         head=head,
     )
 
 
 def _small_encoder(*, dim: int, hidden: int, heads: int, layers: int) -> tree.EncoderOnly:
     """Pre-norm and rotary, so that little text goes a long way: to be trained from nothing on an ordinary machine."""
-    block = tree.Block(
-        attention=tree.Attention(heads=heads),
-        feed_forward=tree.PositionWise(hidden=hidden, activation="gelu"),
-        norm_placement="pre",
-        dropout=0.1,
-    )
+    feed_forward = tree.PositionWise(hidden=hidden, activation="gelu")
     return tree.EncoderOnly(
         dim=dim,
         vocab_size=8_000,
         max_length=512,
         embedding=tree.Embedding(scale=False, dropout=0.1),
-        encoder=tree.Stack(layers=layers, block=block, position=tree.Rotary()),
+        encoder=_stack(layers, tree.Attention(heads=heads), feed_forward, position=tree.Rotary(), dropout=0.1),
     )
 
 

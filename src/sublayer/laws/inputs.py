@@ -84,14 +84,8 @@ class Inputs:
 
     def at(self, index: Tensor) -> Self:
         """The rows that `index` names, in its order. Shape: index [B'], integer."""
-        return replace(
-            self,
-            source=self.source[index],
-            source_lengths=None if self.source_lengths is None else self.source_lengths[index],
-            target=self.target[index],
-            target_lengths=None if self.target_lengths is None else self.target_lengths[index],
-            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[index],
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value[index] for name, value in tensors.items()})
 
     def repeated(self, times: int) -> Self:
         """Each text `times` times, side by side."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from sublayer.nn.tap import Tap
 
@@ -81,20 +80,16 @@ def tolerance(model: nn.Module) -> float:
 def listening(model: nn.Module, suffix: str = "") -> Generator[dict[str, list[Tensor]]]:
     """Listen to every tap whose name ends in `suffix`; yields what each has shown so far, by name."""
     seen: dict[str, list[Tensor]] = {}
-    handles: list[RemovableHandle] = []
+    with ExitStack() as listened:
 
-    def listen(name: str, tap: Tap) -> None:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            seen[name].append(output)
+        def listen(name: str, tap: Tap) -> None:
+            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+                seen[name].append(output)
 
-        seen[name] = []
-        handles.append(tap.register_forward_hook(hook))
+            seen[name] = []
+            listened.callback(tap.register_forward_hook(hook).remove)
 
-    try:
         for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
             if isinstance(module, Tap) and name.endswith(suffix):
                 listen(name, module)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

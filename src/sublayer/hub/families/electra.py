@@ -8,16 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.bert import (
-    FORM,
-    KEYS,
-    OLD_BUFFERS,
-    OLD_NAMES,
-    encoder_rules,
-    head_dropout,
-    require_bert,
-    write_bert,
-)
+from sublayer.hub.families import bert
 from sublayer.hub.families.heads import encoder_family, head_rules, read_head, transform_rules
 from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine
@@ -31,20 +22,20 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
         raise settings.refusal("architectures", "supported: the discriminator, and what is fine-tuned from it")
     # Of the head for multiple choice.
     settings.skip("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")
-    require_bert(settings)
+    bert.require_bert(settings)
     width = settings.need("embedding_size")
     tree["embedding"]["width"] = None if width == tree["dim"] else width
     if task == DISCRIMINATOR:
         activation = tree["encoder"]["block"]["feed_forward"]["activation"]
         tree["head"] = config.Tagging(labels=REPLACED, activation=activation)
     else:
-        tree["head"] = read_head(settings, task, None, activation="gelu", dropout=head_dropout(settings))
+        tree["head"] = read_head(settings, task, None, activation="gelu", dropout=bert.head_dropout(settings))
 
 
 def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
     width = tree.dim if tree.embedding.width is None else tree.embedding.width
     said = {"architectures": [f"Electra{DISCRIMINATOR}"]} if _discriminates(tree.head) else {}
-    return {**said, **write_bert(tree, frame), "embedding_size": width}
+    return {**said, **bert.write_bert(tree, frame), "embedding_size": width}
 
 
 def _discriminates(head: config.Head) -> bool:
@@ -52,7 +43,7 @@ def _discriminates(head: config.Head) -> bool:
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
-    found = encoder_rules(tree, prefix)
+    found = bert.encoder_rules(tree, prefix)
     if _discriminates(tree.head):
         found += transform_rules(tree.head, "discriminator_predictions.dense")
         return found + affine("head.labels", "discriminator_predictions.dense_prediction")
@@ -63,14 +54,14 @@ ELECTRA = encoder_family(
     "electra",
     "Electra",
     "electra",
-    KEYS,
-    FORM,
+    bert.KEYS,
+    bert.FORM,
     _read,
     _rules,
     defaults={"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
     write=_write,
     others=(DISCRIMINATOR,),
-    older=OLD_NAMES,
-    ignored=(OLD_BUFFERS,),
+    older=bert.OLD_NAMES,
+    ignored=(bert.OLD_BUFFERS,),
     apart=(r"(discriminator|generator)_predictions\..*", r"generator_lm_head\..*"),
 )

@@ -6,24 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import (
-    BIAS,
-    KEYS,
-    MISTRAL_DEFAULTS,
-    WINDOW,
-    attention_rules,
-    gated_rules,
-    llama_like,
-    norm_queries_and_keys,
-    norm_rules,
-)
+from sublayer.hub.families import llama
 from sublayer.hub.families.parts import LayerRules, put_blocks, usual_block
 from sublayer.hub.families.qwen import QWEN3_DEFAULTS
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
 from sublayer.hub.rules import Rule, same, stacked, stacked_joined
 
-MIXTRAL_DEFAULTS = MISTRAL_DEFAULTS | {
+MIXTRAL_DEFAULTS = llama.MISTRAL_DEFAULTS | {
     "rms_norm_eps": 1e-5,
     "sliding_window": None,
     "rope_theta": 1_000_000.0,
@@ -60,10 +50,10 @@ def _experts_rules(
 def _layer_rules(where: str, router: str, gate_up: Sequence[str], down: str) -> LayerRules:
     def rules(block: config.Block, dim: int) -> list[Rule]:
         part = block.feed_forward
-        found = [*attention_rules(block.attention, dim), *norm_rules(block)]
+        found = [*llama.attention_rules(block.attention, dim), *llama.norm_rules(block)]
         if isinstance(part, config.MixtureOfExperts):
             return [*found, *_experts_rules(part, where, router, gate_up, down)]
-        return [*found, *gated_rules(part)]
+        return [*found, *llama.gated_rules(part)]
 
     return rules
 
@@ -85,10 +75,10 @@ def _write_mixtral(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str,
     return None if _experts(tree) is None else frame
 
 
-MIXTRAL = llama_like(
+MIXTRAL = llama.llama_like(
     "mixtral",
     "MixtralForCausalLM",
-    (*KEYS, WINDOW, Key("num_local_experts", "decoder.block.feed_forward.experts", 8), ACTIVE),
+    (*llama.KEYS, llama.WINDOW, Key("num_local_experts", "decoder.block.feed_forward.experts", 8), ACTIVE),
     MIXTRAL_DEFAULTS,
     {"feed_forward": {"type": "mixture-of-experts"}},
     _write_mixtral,
@@ -101,7 +91,7 @@ MIXTRAL = llama_like(
 
 def _read_qwen3_moe(settings: Settings, tree: dict[str, Any]) -> None:
     _pass_over_the_routers_training(settings, tree)
-    norm_queries_and_keys(settings, tree)
+    llama.norm_queries_and_keys(settings, tree)
     settings.skip("max_window_layers")  # without effect: a window is for all layers
     dense = usual_block(tree)
     window = settings.get("sliding_window") if settings.get("use_sliding_window", False) else None
@@ -138,10 +128,10 @@ def _write_qwen3_moe(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[st
     }
 
 
-QWEN3_MOE = llama_like(
+QWEN3_MOE = llama.llama_like(
     "qwen3_moe",
     "Qwen3MoeForCausalLM",
-    (*KEYS, BIAS),
+    (*llama.KEYS, llama.BIAS),
     QWEN3_MOE_DEFAULTS,
     write=_write_qwen3_moe,
     layer=_layer_rules("mlp", "gate", ("gate_proj", "up_proj"), "down_proj"),

@@ -10,28 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.bert import (
-    FORM,
-    KEYS,
-    OLD_BUFFERS,
-    encoder_rules,
-    head_dropout,
-    read_norm,
-    require_bert,
-    write_bert,
-)
+from sublayer.hub.families import bert
 from sublayer.hub.families.heads import BASE, encoder_family, head_rules, read_head, settle_pooler
 from sublayer.hub.family import Family, Settings
 from sublayer.hub.rules import Rule
 
 
 def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
-    require_bert(settings)
+    bert.require_bert(settings)
     offset = settings.need("pad_token_id") + 1
     tree["max_length"] -= offset
     tree["encoder"]["position"]["offset"] = offset
-    masked = config.MaskedLanguage(activation="gelu", norm=read_norm(settings))
-    tree["head"] = read_head(settings, task, masked, activation="tanh", dropout=head_dropout(settings))
+    masked = config.MaskedLanguage(activation="gelu", norm=bert.read_norm(settings))
+    tree["head"] = read_head(settings, task, masked, activation="tanh", dropout=bert.head_dropout(settings))
     tree["pooler"] = task == BASE
 
 
@@ -39,13 +30,13 @@ def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any] | 
     position = tree.encoder.position
     if not isinstance(position, config.Learned) or position.offset == 0:
         return None  # BERT says better what such a model is
-    return write_bert(tree, frame) | {"pad_token_id": position.offset - 1}
+    return bert.write_bert(tree, frame) | {"pad_token_id": position.offset - 1}
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     masked = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
     head = head_rules(tree.head, masked, transform="classifier.dense", labels="classifier.out_proj")
-    return encoder_rules(tree, prefix) + head
+    return bert.encoder_rules(tree, prefix) + head
 
 
 def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
@@ -60,15 +51,15 @@ def _family(name: str, stem: str) -> Family:
         name,
         stem,
         "roberta",
-        KEYS,
-        FORM,
+        bert.KEYS,
+        bert.FORM,
         _read,
         _rules,
         defaults={"vocab_size": 50_265, "pad_token_id": 1},
         write=_write,
         ties=_ties,
         settle=settle_pooler,
-        ignored=(OLD_BUFFERS,),
+        ignored=(bert.OLD_BUFFERS,),
         apart=(r"(roberta\.)?pooler\.dense\.(weight|bias)", r"lm_head\..*"),
         masked=(f"{stem}ForMaskedLM", "lm_head.dense.weight"),
     )

@@ -234,18 +234,6 @@ def _trim(value: str, chars: str | None = None) -> str:
     return lifted(as_text(value)).strip(chars)
 
 
-def _upper(s: str) -> str:
-    return lifted(as_text(s)).upper()
-
-
-def _lower(s: str) -> str:
-    return lifted(as_text(s)).lower()
-
-
-def _capitalize(s: str) -> str:
-    return lifted(as_text(s)).capitalize()
-
-
 def _center(value: str, width: int = 80) -> str:
     return lifted(as_text(value)).center(width)
 
@@ -275,9 +263,9 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "join": _join,
     "replace": _replace,
     "trim": _trim,
-    "upper": _upper,
-    "lower": _lower,
-    "capitalize": _capitalize,
+    "upper": lambda s: lifted(as_text(s)).upper(),
+    "lower": lambda s: lifted(as_text(s)).lower(),
+    "capitalize": lambda s: lifted(as_text(s)).capitalize(),
     "center": _center,
     "format": _format,
     "indent": _indent,
