@@ -21,9 +21,7 @@ def require_destination(out: Path, sources: Iterable[Path], *, overwrite: bool) 
         CheckpointError: something stands there and may not be replaced, or is no model, or is one of the sources, holds
             one, or is the current folder. StorageError: no folder can be called so.
     """
-    require_name(out)
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    _require_free(out, overwrite=overwrite)
     require_apart(out, sources)
     if out.exists() and not _is_replaceable(out):
         raise CheckpointError(f"what stands at {out} is not a model folder", "Choose another place, or remove it.")
@@ -36,11 +34,9 @@ def require_file_destination(out: Path, sources: Iterable[Path], suffix: str, *,
         CheckpointError: it does not; or something stands there and may not be replaced, or is no file, or is one of the
             sources. StorageError: no file can be called so.
     """
-    require_name(out)
     if out.suffix != suffix:
         raise CheckpointError(f"{out} is to be one file of another kind", f"End its name with {suffix}.")
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
+    _require_free(out, overwrite=overwrite)
     if out.exists() and not out.is_file():
         raise CheckpointError(f"what stands at {out} is not a file", "Choose another place, or remove it.")
     require_apart(out, sources)
@@ -69,6 +65,12 @@ def with_bases(folder: Path) -> list[Path]:
         except (OSError, ValueError, LookupError, TypeError, RecursionError):  # whoever reads it says what is wrong
             break
     return found
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    require_name(out)
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"there is something at {out} already", "Choose another place, or say --overwrite.")
 
 
 def _is_replaceable(out: Path) -> bool:

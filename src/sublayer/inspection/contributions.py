@@ -22,7 +22,7 @@ Shapes: P parts, S positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -130,9 +130,6 @@ class _Part:
     attention: Literal["", "self", "cross"] = ""
     head: int | None = None
 
-    def with_value(self, value: Tensor) -> _Part:
-        return _Part(self.kind, value, self.layer, self.attention, self.head)
-
 
 def _parts(stack: Stack, name: str, seen: Recording) -> list[_Part]:
     """What the stack's output is the sum of, each as it stands there: all norms on its way passed."""
@@ -172,7 +169,7 @@ def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -
         return parts
     whole = torch.stack([part.value for part in parts]).sum(0)
     linear = cast("Norm", norm).at_scale(whole)
-    parts = [part.with_value(linear(part.value)) for part in parts]
+    parts = [replace(part, value=linear(part.value)) for part in parts]
     bias = cast("Norm", norm).bias
     # Several norms' biases in one layer are one part each time they are met.
     return parts if bias is None else [*parts, _Part("norm bias", bias.expand_as(whole), layer)]

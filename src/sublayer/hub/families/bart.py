@@ -66,10 +66,10 @@ class Form:
 
     name: str
     architecture: str
-    norm_placement: Literal["post", "pre"]
-    position: Literal["learned", "sinusoidal", "counted"]
-    embedding_norm: bool
-    logits_bias: bool
+    norm_placement: Literal["post", "pre"] = "pre"
+    position: Literal["learned", "sinusoidal", "counted"] = "sinusoidal"
+    embedding_norm: bool = False
+    logits_bias: bool = True
     table: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -213,38 +213,15 @@ def _family(form: Form) -> Family:
     )
 
 
-BART = _family(Form("bart", "BartForConditionalGeneration", "post", "learned", embedding_norm=True, logits_bias=True))
-MBART = _family(Form("mbart", "MBartForConditionalGeneration", "pre", "learned", embedding_norm=True, logits_bias=True))
-PEGASUS = _family(
-    Form(
-        "pegasus",
-        "PegasusForConditionalGeneration",
-        "pre",
-        "sinusoidal",
-        embedding_norm=False,
-        logits_bias=True,
-        table=True,
-        defaults={"pad_token_id": 0},
-    )
-)
-MARIAN = _family(
-    Form(
-        "marian",
-        "MarianMTModel",
-        "post",
-        "sinusoidal",
-        embedding_norm=False,
-        logits_bias=True,
-        defaults={"vocab_size": 58_101, "pad_token_id": 58_100},
-    )
-)
+BART = _family(Form("bart", "BartForConditionalGeneration", "post", "learned", embedding_norm=True))
+MBART = _family(Form("mbart", "MBartForConditionalGeneration", "pre", "learned", embedding_norm=True))
+PEGASUS = _family(Form("pegasus", "PegasusForConditionalGeneration", table=True, defaults={"pad_token_id": 0}))
+MARIAN = _family(Form("marian", "MarianMTModel", "post", defaults={"vocab_size": 58_101, "pad_token_id": 58_100}))
 M2M100 = _family(
     Form(
         "m2m_100",
         "M2M100ForConditionalGeneration",
-        "pre",
-        "counted",
-        embedding_norm=False,
+        position="counted",
         logits_bias=False,
         defaults={
             "vocab_size": 128_112,
