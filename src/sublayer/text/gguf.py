@@ -29,6 +29,16 @@ CUTS = {
     "falcon": ("falcon",),
 }
 _CUT = {name: words for words, names in CUTS.items() for name in names}
+TOKENS = {
+    "start": "bos",
+    "end": "eos",
+    "unknown": "unknown",
+    "pad": "padding",
+    "separator": "seperator",  # llama.cpp spells it so
+    "class_": "cls",
+    "mask": "mask",
+}
+"""What the parts of `Specials` are called in keys (`tokenizer.ggml.bos_token_id`)."""
 COMPOSED = frozenset({"qwen2", "megrez"})
 WHOLE_WORDS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"})
 _STARTED = WHOLE_WORDS
@@ -158,16 +168,7 @@ def _listed(metadata: Mapping[str, Any], key: str) -> Sequence[Any]:
 
 
 def _specials(metadata: Mapping[str, Any], backend: Backend) -> Specials:
-    keys = {
-        "pad": "padding_token_id",
-        "start": "bos_token_id",
-        "end": "eos_token_id",
-        "unknown": "unknown_token_id",
-        "mask": "mask_token_id",
-        "separator": "seperator_token_id",  # llama.cpp spells it so
-        "class_": "cls_token_id",
-    }
-    found = {part: metadata.get(f"tokenizer.ggml.{key}") for part, key in keys.items()}
+    found = {part: metadata.get(f"tokenizer.ggml.{name}_token_id") for part, name in TOKENS.items()}
     parts = {part: None if identifier is None else int(identifier) for part, identifier in found.items()}
     tokens = [backend.id_to_token(i) for i in parts.values() if i is not None]
     if None in tokens:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sublayer.errors import InputError
-from sublayer.text.gguf import COMPOSED, CUTS, WHOLE_WORDS, from_gguf
+from sublayer.text.gguf import COMPOSED, CUTS, TOKENS, WHOLE_WORDS, from_gguf
 from sublayer.text.piece_model import NUMBERS, REMEDY, piece_model_of
 from sublayer.text.sentencepiece import SPACE
 from sublayer.text.tokenizer import Tokenizer
@@ -46,15 +46,7 @@ def to_gguf(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
 
 def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
     roles, template = tokenizer.specials, tokenizer.template
-    numbers = {
-        "bos": roles.start,
-        "eos": roles.end,
-        "unknown": roles.unknown,
-        "padding": roles.pad,
-        "seperator": roles.separator,  # llama.cpp spells it so
-        "cls": roles.class_,
-        "mask": roles.mask,
-    }
+    numbers: dict[str, int | None] = {name: getattr(roles, part) for part, name in TOKENS.items()}
     # A model without a start token begins with nothing; llama.cpp asks for one all the same.
     if roles.start is None and roles.end is not None:
         numbers["bos"] = roles.end

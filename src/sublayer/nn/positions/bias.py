@@ -23,7 +23,21 @@ def _distances(query_positions: Tensor, key_positions: Tensor) -> Tensor:
     return key_positions.unsqueeze(-2) - query_positions.unsqueeze(-1)
 
 
-class Alibi(Tabulated):
+class ByDistance(Position):
+    """A bias that depends on the distance alone; whatever is learned of it is no part of the stream."""
+
+    def stream_axes(self) -> Mapping[str, int]:
+        return {}
+
+    def lower(self, length: int) -> fast.Positions:
+        """From the distance of the last place to the first on."""
+        keys = torch.arange(2 * length - 1)
+        bias = self.bias(keys[length - 1 : length], keys, torch.float32)
+        assert bias is not None
+        return fast.Positions(length, bias=bias.squeeze(1))
+
+
+class Alibi(ByDistance, Tabulated):
     """A penalty on the scores that grows with the distance (Press et al. 2021, https://arxiv.org/abs/2108.12409).
 
         score(h, i, j) = q_i . k_j - slope_h |i - j|
@@ -48,9 +62,6 @@ class Alibi(Tabulated):
         distance = _distances(query_positions, key_positions).abs().to(self.table.dtype)
         return (distance.unsqueeze(-3) * -self.table[:, None, None]).to(dtype)
 
-    def lower(self, length: int) -> fast.Positions:
-        return _by_distance(self, length)
-
 
 def slopes(heads: int) -> list[float]:
     """The slope of each head: 2 ** (-8 h / H), h = 1 … H, where H is a power of two.
@@ -67,7 +78,7 @@ def slopes(heads: int) -> list[float]:
     return own + between[: heads - below]
 
 
-class Kerple(Position):
+class Kerple(ByDistance):
     """A penalty that grows with the logarithm of the distance (KERPLE, Chi et al. 2022, https://arxiv.org/abs/2205.09921).
 
         score(h, i, j) = q_i . k_j - r_h log(1 + s_h |i - j|),   r_h, s_h > 0
@@ -90,9 +101,6 @@ class Kerple(Position):
         # About 1: a key then weighs as the inverse of its distance.
         small(self.weight)
 
-    def stream_axes(self) -> Mapping[str, int]:
-        return {}
-
     def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
         # In float32 at least: each gradient is a sum over very many pairs.
         wide = torch.promote_types(self.weight.dtype, torch.float32)
@@ -100,11 +108,8 @@ class Kerple(Position):
         r, s = self.weight.to(wide).exp()[..., None, None]  # [H, 1, 1] each
         return (-r * (s * distance).log1p()).to(dtype)
 
-    def lower(self, length: int) -> fast.Positions:
-        return _by_distance(self, length)
 
-
-class RelativeBias(Tabulated):
+class RelativeBias(ByDistance, Tabulated):
     """T5's relative bias: a trained number for each head and bucket of distances, added to the scores.
 
         score(h, i, j) = q_i . k_j + W[bucket(j - i), h]
@@ -141,9 +146,6 @@ class RelativeBias(Tabulated):
     def reset_parameters(self) -> None:
         small(self.weight)
 
-    def stream_axes(self) -> Mapping[str, int]:
-        return {}
-
     def make_table(self) -> Tensor:
         """[2 * max_distance + 1] int64: the bucket of each distance from -max_distance to max_distance."""
         reach = self.config.max_distance
@@ -169,17 +171,6 @@ class RelativeBias(Tabulated):
         by_distance = F.embedding(self.table, self.weight.to(wide))  # [2 * reach + 1, H]
         bias = F.embedding(index, by_distance).movedim(-1, -3)  # [H, S, T] or [B, H, S, T]
         return bias.to(dtype).contiguous()
-
-    def lower(self, length: int) -> fast.Positions:
-        return _by_distance(self, length)
-
-
-def _by_distance(position: Position, length: int) -> fast.Positions:
-    """A bias that depends on the distance alone, from that of the last place to the first on."""
-    keys = torch.arange(2 * length - 1)
-    bias = position.bias(keys[length - 1 : length], keys, torch.float32)
-    assert bias is not None
-    return fast.Positions(length, bias=bias.squeeze(1))
 
 
 def build_bias(c: config.Alibi | config.Kerple | config.RelativeBias, heads: int, bidirectional: bool) -> Position:
