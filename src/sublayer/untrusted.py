@@ -58,48 +58,42 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def read_json(
-    path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN, missing: str | None = None
-) -> Any:
+def read_json(path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN) -> Any:
     """Return the value in a JSON file.
 
     Args:
-        error: what to raise. remedy: what to do about a damaged file. missing: and about one that is not there.
+        error: what to raise. remedy: what to do about a file that is damaged, or not there.
 
     Raises:
         error: the file is missing, cannot be read, or is outside the limits of `parse_json`.
     """
-    held = read_bytes(path, error, remedy if missing is None else missing)
+    held = read_bytes(path, error, remedy)
     try:
         return parse_json(held)
     except UntrustedError as problem:
         raise error(f"{path} is damaged: it {problem}", remedy) from None
 
 
-def read_object(
-    path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN, missing: str | None = None
-) -> dict[str, Any]:
+def read_object(path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN) -> dict[str, Any]:
     """Return the object in a JSON file; raise as `read_json`, and where it is something else."""
-    value = read_json(path, error, remedy, missing)
+    value = read_json(path, error, remedy)
     if not isinstance(value, dict):
         raise error(f"{path} is not a JSON object", remedy)
     return cast("dict[str, Any]", value)
 
 
-def read_bytes(
-    path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN, largest: int = LARGEST
-) -> bytes:
+def read_bytes(path: Path, error: type[SublayerError] = CheckpointError, remedy: str = AGAIN) -> bytes:
     """Return the contents of a file that should be small; raise `error` where it is missing, unreadable or large."""
     try:
         with path.open("rb") as handle:
-            held = handle.read(largest + 1)
+            held = handle.read(LARGEST + 1)
     except FileNotFoundError:
         raise error(f"{path} is missing", remedy) from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"cannot read {path}: {reason}", "Check the path and its permissions.") from None
-    if len(held) > largest:
-        raise error(f"{path} has over {largest >> 20} MiB, and no such file has", remedy)
+    if len(held) > LARGEST:
+        raise error(f"{path} has over {LARGEST >> 20} MiB, and no such file has", remedy)
     return held
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from sublayer.errors import ConfigError, DataError
+from sublayer.fast.facts import processor_name
 from sublayer.files import write_json
+from sublayer.untrusted import read_object
 
 
 class Ledger:
@@ -59,31 +60,18 @@ def read_ledger(path: Path) -> dict[str, Any] | None:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    found: dict[str, Any] = {
-        "processor": _processor(),
+    return {
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
-        "gpu": None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "Remove it, and measure again.") from None
-    if not isinstance(data, dict) or not {"settings", "machine", "entries"} <= cast("dict[str, Any]", data).keys():
-        raise DataError(f"{path} holds no figures of sublayer compare", "Remove it, and measure again.")
-    return cast("dict[str, Any]", data)
+    remedy = "Remove it, and measure again."
+    data = read_object(path, DataError, remedy)
+    if not {"settings", "machine", "entries"} <= data.keys():
+        raise DataError(f"{path} holds no figures of sublayer compare", remedy)
+    return data

@@ -102,12 +102,7 @@ def _run(
     """Train where it has not been trained yet; the validations: step, seconds, loss, BLEU."""
     trained(LoadedRecipe(recipe, folder), out, device, reporter)
     return [
-        {
-            "step": line["step"],
-            "seconds": line["seconds"],
-            "loss": line["valid/loss"],
-            "bleu": line["valid/bleu"],
-        }
+        {name.removeprefix("valid/"): line[name] for name in ("step", "seconds", "valid/loss", "valid/bleu")}
         for line in read_metrics(out / "metrics.jsonl")
         if "valid/loss" in line
     ]

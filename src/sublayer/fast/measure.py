@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any
 
 import torch
@@ -46,22 +46,9 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 def measure() -> Machine:
     """Return the facts of the machine that this process runs on."""
-    found: list[Machine] = []
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            found.append(_measured())
-        except BaseException as error:
-            failed.append(error)
-
     # Autocast, inference mode, dispatch modes and the default device belong to a thread: a new one has none of them.
-    thread = Thread(target=work, name="sublayer-measure")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+    with ThreadPoolExecutor(1, "sublayer-measure") as apart:
+        return apart.submit(_measured).result()
 
 
 def _measured() -> Machine:

@@ -32,9 +32,7 @@ KEPT: Mapping[str, Any] = {
     "early_stopping": False,
     "do_sample": False,
     "num_beams": 1,
-    "temperature": 1.0,
     "top_k": 50,
-    "top_p": 1.0,
     "min_p": None,
     "repetition_penalty": 1.0,
     "length_penalty": 1.0,
@@ -310,14 +308,8 @@ def _write_generation(tree: config.DecoderOnly, c: config.Generation, tokenizer:
 
 
 def _beams(size: int, length_penalty: float, early_stopping: bool) -> dict[str, Any]:
-    if size == 1:
-        return {"num_beams": 1, "do_sample": False}
-    return {
-        "num_beams": size,
-        "do_sample": False,
-        "length_penalty": length_penalty,
-        "early_stopping": early_stopping,
-    }
+    found = {"num_beams": size, "do_sample": False}
+    return found if size == 1 else found | {"length_penalty": length_penalty, "early_stopping": early_stopping}
 
 
 def _write_constraints(c: config.Constraints, vocab_size: int, counted: int | None = None) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def defaults_of(keys: Iterable[Key]) -> dict[str, Any]:
     return {key.name: key.default for key in keys if key.default is not None}
 
 
-def replaced(keys: Sequence[Key], *others: Key, without: str = "") -> tuple[Key, ...]:
-    """The rows with those of `others` for the same places, and without the one of this name."""
+def replaced(keys: Sequence[Key], *others: Key) -> tuple[Key, ...]:
+    """The rows with those of `others` for the same places."""
     places = {key.places for key in others}
-    return (*(key for key in keys if key.places not in places and key.name != without), *others)
+    return (*(key for key in keys if key.places not in places), *others)
 
 
 def both(place: str) -> str:

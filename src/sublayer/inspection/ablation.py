@@ -12,8 +12,9 @@ Shapes: L layers, H heads, N examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -83,17 +84,13 @@ def ablate(
         found: list[Importance] = []
         for group in groups(model):
             changes: list[tuple[float, float]] = []
-            for tap, head in _heads(group):
+            for tap, head in product(group.taps("heads"), range(group.heads)):
                 with edit(model, tap, zero_ablate(head)):
                     changes.append(_mean(read() - whole, counts))
             # [L, H, 2]
             table = torch.tensor(changes, dtype=torch.float64).view(len(group.attentions), group.heads, 2)
             found.append(Importance(group, table[..., 0], table[..., 1]))
     return Ablation((whole.sum() / counts.sum()).item(), int(counts.sum()), found)
-
-
-def _heads(group: Group) -> Iterator[tuple[str, int]]:
-    return ((tap, head) for tap in group.taps("heads") for head in range(group.heads))
 
 
 def _mean(nats: Tensor, counts: Tensor) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.inspection.examples import Example, batch_of
-from sublayer.inspection.groups import groups
+from sublayer.inspection.groups import Group, groups
 from sublayer.inspection.recording import Recording, record
 from sublayer.models import DecoderOnly, EncoderDecoder, EncoderOnly
 from sublayer.models.evaluating import evaluating
@@ -56,10 +56,11 @@ def attention_maps(
     source = torch.tensor([list(source_ids)], device=model.device)
     with torch.no_grad(), evaluating(model), record(model, "*_attention.weights") as seen:
         model.hidden(source, None, torch.tensor([fed], device=model.device))
+    encoder, decoder, cross = (_stacked(seen, group) for group in groups(model))
     return AttentionMaps(
-        encoder=_stacked(seen, "encoder.", ".self_attention.weights"),
-        decoder=_stacked(seen, "decoder.", ".self_attention.weights"),
-        cross=_stacked(seen, "decoder.", ".cross_attention.weights"),
+        encoder=encoder,
+        decoder=decoder,
+        cross=cross,
         source_ids=list(source_ids),
         fed_ids=fed,
         predicted_ids=[*target_ids, end_id],
@@ -89,11 +90,9 @@ def text_maps(model: DecoderOnly | EncoderOnly, example: Example) -> TextMaps:
     [group] = groups(model)
     with torch.no_grad(), evaluating(model), record(model, *group.taps("weights")) as seen:
         batch_of(model, [example], [0]).hidden(model)
-    weights = torch.stack([seen[tap][0][0].float().cpu() for tap in group.taps("weights")])
-    return TextMaps(weights, list(example.tokens), group.causal, group.title)
+    return TextMaps(_stacked(seen, group), list(example.tokens), group.causal, group.title)
 
 
-def _stacked(seen: Recording, stack: str, attention: str) -> Tensor:
+def _stacked(seen: Recording, group: Group) -> Tensor:
     """[L, H, S, T] from each layer's one call with one sentence, in the order of the layers."""
-    names = [name for name in seen.names if name.startswith(stack) and name.endswith(attention)]
-    return torch.stack([seen[name][0][0].float().cpu() for name in names])
+    return torch.stack([seen[tap][0][0].float().cpu() for tap in group.taps("weights")])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sublayer.inspection.groups import Group
+from sublayer.inspection.lens import layer_names
 from sublayer.inspection.recording import Recording
 from sublayer.inspection.view import Candidate, Lens, Map, Prediction, quantised
 from sublayer.models import Transformer as Model
@@ -82,7 +83,7 @@ def lens(stream: Sequence[Tensor], read: Read, first: int | None, spelled: Spell
         tuple(best(one, LENS_DEPTH, spelled) for one in read(x[:, begin : begin + count])[0].float().softmax(-1))
         for x in stream
     ]
-    return Lens(begin, layer_names(len(stream) - 1), tuple(rows))
+    return Lens(begin, tuple(layer_names(len(stream) - 1)), tuple(rows))
 
 
 def label_lens(stream: Sequence[Tensor], chances: Read, labels: Sequence[str]) -> Lens:
@@ -94,11 +95,7 @@ def label_lens(stream: Sequence[Tensor], chances: Read, labels: Sequence[str]) -
     for x in stream:
         scores = chances(x).view(-1, len(labels))
         rows.append(tuple(best(one, LENS_DEPTH, lambda label: labels[label]) for one in scores))
-    return Lens(0, layer_names(len(stream) - 1), tuple(rows), "labels")
-
-
-def layer_names(layers: int) -> tuple[str, ...]:
-    return ("embedding", *(f"layer {layer}" for layer in range(layers)))
+    return Lens(0, tuple(layer_names(len(stream) - 1)), tuple(rows), "labels")
 
 
 def best(chances: Tensor, most: int, spelled: Spelled) -> tuple[Candidate, ...]:

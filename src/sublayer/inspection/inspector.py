@@ -24,6 +24,8 @@ WAITING = 8
 class Busy(SublayerError):
     """The model is taken, or took too long."""
 
+    status = 503
+
 
 class GivenUp(Exception):
     """Nobody waits for the answer any more."""

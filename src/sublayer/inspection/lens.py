@@ -72,8 +72,12 @@ def logit_lens(model: Model, example: Example, positions: Sequence[int] | None =
             logits = model.read(normed).unsqueeze(1)
         else:
             logits = logits_of(model, normed if chosen is None else normed[:, chosen])
-    names = ["embedding", *(f"layer {layer}" for layer in range(len(stack.layers)))]
-    return Lens(names, wide(logits).cpu())
+    return Lens(layer_names(len(stack.layers)), wide(logits).cpu())
+
+
+def layer_names(layers: int) -> list[str]:
+    """What the places between the layers are called, from the first on."""
+    return ["embedding", *(f"layer {layer}" for layer in range(layers))]
 
 
 def last_stack(model: Model) -> tuple[Stack, str]:

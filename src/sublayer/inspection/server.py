@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sublayer.errors import SublayerError
 from sublayer.inspection import assets
 from sublayer.inspection.access import READING, AccessControl, json_reply
-from sublayer.inspection.inspector import Busy, GivenUp, Inspector
+from sublayer.inspection.inspector import GivenUp, Inspector
 from sublayer.inspection.view import Question
 from sublayer.untrusted import UntrustedError, parse_json
 
@@ -85,12 +85,8 @@ def _answering_errors(endpoint: Callable[[Request], Awaitable[Response]]) -> Cal
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except _Refused as refused:
-            return json_reply({"what": refused.what, "remedy": refused.remedy}, refused.status)
-        except Busy as busy:
-            return json_reply({"what": busy.what, "remedy": busy.remedy}, 503)
         except SublayerError as error:
-            return json_reply({"what": error.what, "remedy": error.remedy}, 400)
+            return json_reply({"what": error.what, "remedy": error.remedy}, getattr(error, "status", 400))
         except GivenUp:
             return json_reply({"what": "nobody waits any more", "remedy": ""}, 499)
         except Exception:

@@ -84,24 +84,21 @@ def load_folder(folder: Path, *, side: Literal["source", "target"] = "source") -
 
 def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "target"]) -> Tokenizer:
     size: int | None = None
-    if (folder / "tokenizer.json").is_file():
+    whole = (folder / "tokenizer.json").is_file()
+    if whole:
         family = _family_if_known(settings)
         backend = read_backend(folder / "tokenizer.json")
         _settle(backend, settings, family)
-        template = None
     elif (folder / "vocab.txt").is_file():
         _, family = family_of(settings.class_name, settings.architecture, "vocab.txt")
         backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), settings.config)
-        template = family.placed(settings.config)
     elif (folder / "source.spm").is_file():
         family = _family("Marian")
         backend, size = _marian(folder, settings, side)
-        template = family.placed(settings.config)
     elif any((folder / name).is_file() for name in _PIECE_MODELS):
         path = next(folder / name for name in _PIECE_MODELS if (folder / name).is_file())
         name, family = family_of(settings.class_name, settings.architecture, path.name)
         backend, size = _pieces(path, name, family, settings)
-        template = family.placed(settings.config)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         _, family = family_of(settings.class_name, settings.architecture, "vocab.json and merges.txt")
         backend = byte_level(
@@ -112,7 +109,6 @@ def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "tar
             compose=family.compose,
             trims=family.trims,
         )
-        template = family.placed(settings.config)
     else:
         others = [name for name in ("tekken.json", "tokenizer.tiktoken") if (folder / name).exists()]
         raise CheckpointError(
@@ -121,10 +117,9 @@ def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "tar
         )
     _add_tokens(backend, settings, family, folder)
     specials = _specials(backend, settings, family)
-    if template is None and "language" in family.around and specials.languages:
-        # Which language stands there, and on which side, is a matter of the configuration too.
-        template = family.placed(settings.config)
-    _put_marks(backend, settings, specials, template, family, whole=(folder / "tokenizer.json").is_file())
+    # Which language stands there, and on which side, is a matter of the configuration even beside a tokenizer.json.
+    placed = not whole or ("language" in family.around and specials.languages)
+    _put_marks(backend, settings, specials, family.placed(settings.config) if placed else None, family, whole)
     return Tokenizer(backend, specials, chat_template=settings.chat_template, size=size)
 
 
