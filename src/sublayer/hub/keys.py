@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 from sublayer import config
 from sublayer.hub.family import Settings, Tree
@@ -53,7 +53,9 @@ def read_keys(settings: Settings, keys: Iterable[Key], form: Mapping[str, Any]) 
 
 
 def _copy(data: Any) -> Any:
-    return {key: _copy(value) for key, value in data.items()} if isinstance(data, dict) else data
+    if not isinstance(data, dict):
+        return data
+    return {key: _copy(value) for key, value in cast("dict[str, Any]", data).items()}
 
 
 def write_keys(tree: Tree, keys: Iterable[Key]) -> dict[str, Any]:

@@ -258,14 +258,19 @@ def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = Fal
     return joined(parts)
 
 
+def _changed(method: str) -> Callable[[Any], str]:
+    """The filter that is this method of strings."""
+    return lambda value: getattr(lifted(as_text(value)), method)()
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "tojson": _tojson,
     "join": _join,
     "replace": _replace,
     "trim": _trim,
-    "upper": lambda s: lifted(as_text(s)).upper(),
-    "lower": lambda s: lifted(as_text(s)).lower(),
-    "capitalize": lambda s: lifted(as_text(s)).capitalize(),
+    "upper": _changed("upper"),
+    "lower": _changed("lower"),
+    "capitalize": _changed("capitalize"),
     "center": _center,
     "format": _format,
     "indent": _indent,
