@@ -236,7 +236,7 @@ class Decoder(Stack):
             num_beams: hypotheses a sentence. capacity: tokens that will be fed at most. fixed: the shapes of a step do
                 not change (`nn/cache.py`).
         """
-        cache = self._cache(memory.states.shape[0] * num_beams, capacity, memory.states, fixed)
+        cache = self.new_cache(memory.states.shape[0] * num_beams, capacity, memory.states, fixed)
         return DecoderState(cache, self._keys_values(memory), memory.lengths, num_beams, self.max_length)
 
     def start_alone(
@@ -248,7 +248,7 @@ class Decoder(Stack):
             capacity: tokens that will be fed at most, padding included. padding: tokens of padding on the left of what
                 will be fed, int64 [B]; None for none. fixed: the shapes of a step do not change.
         """
-        cache = self._cache(sentences, capacity, self.embedding.tokens.weight, fixed)
+        cache = self.new_cache(sentences, capacity, self.embedding.tokens.weight, fixed)
         return DecoderState(cache, [], None, 1, self.max_length, padding)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -291,7 +291,8 @@ class Decoder(Stack):
         assert block.cross_attention is not None, "this decoder has no encoder beside it"
         return block.cross_attention
 
-    def _cache(self, rows: int, capacity: int, like: Tensor, fixed: bool) -> KeyValueCache:
+    def new_cache(self, rows: int, capacity: int, like: Tensor, fixed: bool = False) -> KeyValueCache:
+        """An empty cache for so many rows, where `like` is and in the type that products with it come out in."""
         return KeyValueCache(
             layers=len(self.layers),
             rows=rows,

@@ -25,7 +25,6 @@ from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.stack import require_length
-from sublayer.nn.cache import KeyValueCache
 from sublayer.nn.context import KeysValues
 
 Decodes = SequenceToSequence | CausalModel
@@ -145,10 +144,7 @@ class _Programs(Programs):
         parts = [part for pair in memory for part in pair]
         run(self.encoding, source, None, Inputs(lengths=lengths, memory=parts))
         capacity = most if capacity is None else min(capacity, most)
-        cache = KeyValueCache(
-            layers=len(decoder.layers), rows=count * num_beams, heads=decoder.cache_heads, capacity=capacity,
-            width=decoder.cache_width, dtype=torch.float32, device=source.device,
-        )  # fmt: skip
+        cache = decoder.new_cache(count * num_beams, capacity, memory[0][0])
         return DecoderState(cache, memory, lengths, num_beams, most)
 
     def inputs(self, state: DecoderState, tokens: Tensor) -> Inputs:
