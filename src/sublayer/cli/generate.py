@@ -142,13 +142,7 @@ def _plain(generated: Generated) -> dict[str, Any]:
         "prompt": generated.prompt,
         "prompt_tokens": generated.prompt_tokens,
         "completions": [
-            {
-                "text": one.text,
-                "ended": one.ended,
-                "tokens": one.tokens,
-                "log_probability": one.log_probability,
-                "log_probabilities": one.log_probabilities,
-            }
+            {name: getattr(one, name) for name in ("text", "ended", "tokens", "log_probability", "log_probabilities")}
             for one in generated.completions
         ],
     }

@@ -37,14 +37,11 @@ class KnownModel:
     @property
     def notice(self) -> str:
         """What stands beside the files."""
-        return "\n".join(
-            [
-                f"{self.title} ({self.name})",
-                f"Licence: {self.licence}, {self.licence_url}",
-                f"Original home: {self.original}",
-                f"Taken from: {self.inside} in the package {self.requirement}",
-                "",
-            ]
+        return (
+            f"{self.title} ({self.name})\n"
+            f"Licence: {self.licence}, {self.licence_url}\n"
+            f"Original home: {self.original}\n"
+            f"Taken from: {self.inside} in the package {self.requirement}\n"
         )
 
 
