@@ -258,10 +258,11 @@ def loaded_by(load: Callable[[Server], None]) -> tuple[str, Server, Any, Future[
     server = Server(Models(()), Metrics(), loading=True)
     serving = uvicorn_server(application(server), server, 1.0)
     listening = bound("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     threads = ThreadPoolExecutor(1)
     ended = threads.submit(serve, serving, listening, lambda: load(server))
     threads.shutdown(wait=False)
-    return f"http://127.0.0.1:{listening.getsockname()[1]}", server, serving, ended
+    return address, server, serving, ended
 
 
 def test_while_the_models_are_loaded() -> None:

@@ -75,6 +75,7 @@ def serve(
     with network.bound(host, port) as listening:
         limits = BatchLimits(rows=rows, cache_tokens=cache_tokens, chunk=chunk, waiting=queue)
         server = Server(Models(()), Metrics(), RequestLimits(seconds=seconds), let_in, loading=True)
+        where = network.addresses(listening)
         if network.is_exposed(listening):
             who = "whoever has a key" if let_in.needed else "whoever can reach this machine's network address"
             say(
@@ -91,7 +92,7 @@ def serve(
                 served.append(ServedModel.of(title, loaded, server.metrics, limits, folder=path, created=created))
             server.models, server.loading = Models(served), False
             # Last: whoever starts it may wait for this line.
-            say(f"{', '.join(one.name for one in served)}: {' or '.join(network.addresses(listening))}")
+            say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
             sys.stdout.flush()
 
         logs.to_standard_error(requests=not quiet)
