@@ -107,10 +107,13 @@ def _contents(found: Any) -> Seen:
     """What a model folder holds; every weight is finite, and so is what the model says of a text."""
     import torch
 
-    model = found.model
+    from sublayer.models import EncoderDecoder
+
+    model, ids = found.model, torch.tensor([[1, 2]])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    read = (ids, None, ids) if isinstance(model, EncoderDecoder) else (ids,)
     with torch.no_grad():
-        answer = model.hidden(torch.tensor([[1, 2]])) if hasattr(model, "hidden") else None
+        answer = model.hidden(*read) if hasattr(model, "hidden") else None
     assert answer is None or answer.shape[:2] == (1, 2)
     weights = {f"weights.{name}": _digest(tensor) for name, tensor in model.state_dict().items()}
     ids = found.tokenizer.encode(TEXTS)

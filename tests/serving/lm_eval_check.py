@@ -32,7 +32,7 @@ NEW = 24
 ROWS = [
     {"context": "The old man looks at", "choices": ["the sea", "the house", "a tool", "¿llaves?"], "answer": 0},
     {"context": "Where are my keys? ", "choices": ["They are", "on the table near the door."], "answer": 1},
-    {"context": "One, two, three:\n", "choices": ["four", "猫と犬 🙂", "</s> naïve"], "answer": 0},
+    {"context": "One, two, three:\n", "choices": ["four", "猫と犬 🙂", "naïve"], "answer": 0},
 ]
 TASK = """
 task: {name}
