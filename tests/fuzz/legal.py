@@ -277,6 +277,7 @@ def _pieces(held: bytes, kind: str, draw: random.Random) -> tuple[bytes, str]:
     match kind:
         case "weight":
             draw.choice(normal).score += draw.choice([-0.5, 0.5])
+            kind = "value"  # which cuts of a text it changes is another matter
         case "value":
             settings = model.normalizer_spec
             name = draw.choice(["add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"])

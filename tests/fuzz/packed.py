@@ -11,7 +11,7 @@ from typing import Any
 
 STRANGE = (
     *("../outside", "/tmp/outside", "a/../../outside", "model/../../outside", "..\\outside", "a\0b", "x" * 300, "a//b"),
-    *("model", "model/model.bin/x", "metadata.json/x", "model/../metadata.json", "./metadata.json", "é\u202e", ""),
+    *("model", "model/model.bin/x", "metadata.json/x", "model/../metadata.json", "./metadata.json", "é\u202e"),
 )
 """Names that files in a package may have: beside its root and inside of it."""
 
