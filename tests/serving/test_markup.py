@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
@@ -23,6 +24,7 @@ from sublayer import config
 from sublayer.generation.translator import Translator
 from sublayer.serving import marked, markup
 from sublayer.serving.aligning import aligned, spans_of, starts_of
+from sublayer.serving.html_tokens import VOID, tokens
 from sublayer.serving.marked import Sentence
 from sublayer.serving.markup import Flow
 from sublayer.serving.placing import Aligned, best_cuts, needs_alignment, placed
@@ -161,7 +163,7 @@ class _Nesting(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag not in markup.VOID:
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -205,7 +207,15 @@ def test_what_is_not_translated_is_as_it_was(before: str, kept: str, after: str)
         assert "".join(unescape(found).split()) == "".join(unescape(before).split())
 
 
-@given(st.text(alphabet=st.sampled_from("ab<>/!-&;#x1=\"' pscript"), max_size=60))
+HOSTILE = st.text(alphabet=st.sampled_from("ab<>/!-&;#x1=\"' pscript"), max_size=60)
+
+
+@given(HOSTILE | INSIDE)
+def test_the_tokens_are_the_text(html: str) -> None:
+    assert "".join(token.raw for token in tokens(html)) == html
+
+
+@given(HOSTILE)
 def test_any_text_is_read_as_html(text: str) -> None:
     def again(html: str) -> str:
         found = [
@@ -218,6 +228,61 @@ def test_any_text_is_read_as_html(text: str) -> None:
     # What is not translated is written as it was read, so that it is the same once more.
     once = again(text)
     assert again(once) == once
+
+
+@given(INSIDE, KEPT, INSIDE)
+def test_tags_are_those_that_pythons_parser_finds(before: str, kept: str, after: str) -> None:
+    class Tags(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[tuple[str, str, dict[str, str | None]]] = []
+
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            self.found.append(("open", tag, dict(attrs)))
+
+        def handle_startendtag(self, tag: str, attrs: Any) -> None:
+            self.handle_starttag(tag, attrs)
+
+        def handle_endtag(self, tag: str) -> None:
+            self.found.append(("close", tag, {}))
+
+    html = f"{before}{kept}<input  disabled value = 'a>b' A=\"&amp;x\" title=it's checked/>{after}<B CLASS=q>x</B >"
+    parser = Tags()
+    parser.feed(html)
+    parser.close()
+    own = [
+        ("close" if token.kind == "close" else "open", token.name, token.attributes)
+        for token in tokens(html)
+        if token.kind in ("open", "void", "close")
+    ]
+    assert own == [(kind, tag, {name: value or "" for name, value in said.items()}) for kind, tag, said in parser.found]
+
+
+@pytest.mark.parametrize(
+    "unit", ["<", "<!--", "</", "<a ", "<a b='", '<a b="x', "<b>", "</i>", "<b>x", "&#", "<code>x. </code> "]
+)
+def test_long_texts_are_read_in_time(unit: str) -> None:
+    """Work is counted, not time: a text of twice the length takes some twice as many lines of code to read."""
+
+    def lines(count: int) -> int:
+        done = 0
+
+        def count_lines(frame: Any, event: str, _: Any) -> Any:
+            nonlocal done
+            done += event == "line"
+            return count_lines
+
+        before = sys.gettrace()
+        sys.settrace(count_lines)
+        try:
+            for part in markup.parts(unit * count):
+                if not isinstance(part, str):
+                    marked.of_flow(part, lambda text: len(text) < 100)
+        finally:
+            sys.settrace(before)
+        return done
+
+    assert lines(800) < 2.5 * lines(400) + 1000
 
 
 # --- a running server ------------------------------------------------------------------------------------------------
@@ -262,6 +327,15 @@ def test_what_is_kept(server: Running) -> None:
         assert found.count(part) == 1
     assert found.endswith("<p class=notranslate>The <b>old</b></p>")
     assert sent(server, "<code>the keys</code>") == "<code>the keys</code>"
+
+
+def test_what_would_take_too_long_is_refused(server: Running) -> None:
+    html = "the <b>a</b>" * 60 + "keys"
+    assert TAG.findall(sent(server, html)) == TAG.findall(html), "it is cut into what the model can read"
+    body = {"q": f"the {'<b></b>' * 300}keys", "source": "en", "target": "es", "format": "html"}
+    reply = requests.post(f"{server.address}/translate", json=body, timeout=60)
+    assert reply.status_code == 400
+    assert "over 400 tags" in reply.json()["error"]
 
 
 def test_in_company_as_alone(server: Running) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -60,20 +61,22 @@ def of_text(text: str, fits: Fits) -> Parts:
 
 def of_flow(flow: Flow, fits: Fits) -> Parts:
     """A flow in sentences, each with its marks, and what stands between them."""
-    while True:
-        cuts = _cut(flow.text, fits)
-        places = [place for cut in cuts for place in cut]
-        # Kept words are in one sentence, or in none.
-        broken = next((k for k in flow.kept if any(k.begin < place < k.end for place in places)), None)
-        if broken is None:
+    cuts = _cut(flow.text, fits)
+    for last in (False, True):
+        places = sorted({place for cut in cuts for place in cut})
+        # Kept words are in one sentence, or in none. Without some of them sentences may end elsewhere.
+        broken = {k for k in flow.kept if bisect_right(places, k.begin) < bisect_left(places, k.end)}
+        if not broken:
             break
-        flow.without_words(broken)
-    marks = _Marks(flow.marks)
+        flow.without_words(flow.kept if last else broken)
+        cuts = _cut(flow.text, fits)
+    marks, begins = _Marks(flow.marks), [k.begin for k in flow.kept]
     found: Parts = [flow.before]
     for begin, end, after in cuts:
         if end > begin:
             own = marks.before(end) + marks.until_opened(end)
-            kept = [Kept(k.begin - begin, k.end - begin, k.raw) for k in flow.kept if begin <= k.begin < end]
+            inside = flow.kept[bisect_left(begins, begin) : bisect_left(begins, end)]
+            kept = [Kept(k.begin - begin, k.end - begin, k.raw) for k in inside]
             moved = [replace(mark, at=mark.at - begin) for mark in own]
             found.append(Sentence(flow.text[begin:end], True, tuple(moved), tuple(kept)))
         if after > end:
@@ -101,24 +104,30 @@ class _Marks:
     """The marks of a flow, taken in their order."""
 
     def __init__(self, marks: list[Mark]) -> None:
-        self.left = marks
-
-    def _take(self, count: int) -> list[Mark]:
-        taken, self.left = self.left[:count], self.left[count:]
-        return taken
+        self._marks, self._next = marks, 0
 
     def before(self, place: int) -> list[Mark]:
-        return self._take(next((n for n, mark in enumerate(self.left) if mark.at >= place), len(self.left)))
-
-    def _at(self, place: int) -> list[Mark]:
-        return [mark for mark in self.left if mark.at == place]
+        """Those before a place."""
+        return self._until(bisect_left(self._marks, place, self._next, key=lambda mark: mark.at))
 
     def until_opened(self, place: int) -> list[Mark]:
         """Those at a sentence's end that belong to it: what is opened there is the next one's."""
         here = self._at(place)
-        return self._take(next((n for n, mark in enumerate(here) if mark.kind == "open"), len(here)))
+        return self._until(next((n for n in here if self._marks[n].kind == "open"), here.stop))
 
     def until_closed(self, place: int) -> list[Mark]:
         """Those at a sentence's beginning that belong to what is before it."""
         here = self._at(place)
-        return self._take(next((n + 1 for n in range(len(here) - 1, -1, -1) if here[n].kind == "close"), 0))
+        return self._until(next((n + 1 for n in reversed(here) if self._marks[n].kind == "close"), here.start))
+
+    @property
+    def left(self) -> list[Mark]:
+        return self._marks[self._next :]
+
+    def _at(self, place: int) -> range:
+        return range(self._next, bisect_right(self._marks, place, self._next, key=lambda mark: mark.at))
+
+    def _until(self, end: int) -> list[Mark]:
+        taken = self._marks[self._next : end]
+        self._next = end
+        return taken

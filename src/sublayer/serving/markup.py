@@ -3,17 +3,20 @@
 A flow is what is read as one text: it ends where a block (a paragraph, a cell, a line break) begins or ends, while tags
 inside of sentences (`<b>`, `<a>`, `<img>`) are marks in it, each with its place. What is not for readers (scripts,
 styles, code) and what says `translate="no"` is kept as it is; where it stands inside of a sentence, its words are part
-of what is translated, so that the sentence is whole, and what they have become is put back (`placing.py`). It is read
-by the standard library's parser, which takes any text.
+of what is translated, so that the sentence is whole, and what they have become is put back (`placing.py`).
 """
 
 from __future__ import annotations
 
 import html
 import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
 from typing import Literal
+
+from sublayer.serving.html_tokens import Token, tokens
 
 INLINE = frozenset(
     [
@@ -23,10 +26,14 @@ INLINE = frozenset(
     ]
 )
 """Tags that may stand inside of a sentence; any other ends it."""
-KEPT = frozenset({"script", "style", "code", "pre", "kbd", "samp", "var", "math", "svg", "textarea", "template"})
+KEPT = frozenset(
+    [
+        *("script", "style", "code", "pre", "kbd", "samp", "var", "math", "svg", "textarea", "template"),
+        *("xmp", "iframe", "noembed", "noframes"),
+    ]
+)
 UNSEEN = frozenset({"script", "style", "template", "svg", "math"})
 """Of those that are kept, what no reader reads as words."""
-VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SHORT = 60
 """Characters of kept words that are put into the sentence around them; more of them are no part of a sentence."""
 _SPACE = re.compile(r"[ \t\n\f\r]+")
@@ -111,68 +118,110 @@ class Flow:
         self.text = bare
         self.marks = [replace(mark, at=min(mark.at, len(bare))) for mark in self.marks]
 
-    def without_words(self, wanted: Kept) -> None:
-        """What is kept is no longer a part of the text."""
-        begin, end, raw = wanted.begin, wanted.end, wanted.raw
-        if self.text[:begin].endswith(" ") and self.text[end:].startswith(" "):
-            end, raw = end + 1, raw + " "
+    def without_words(self, wanted: Collection[Kept]) -> None:
+        """What these are is no longer a part of the text."""
+        gone: list[tuple[int, int]] = []  # where characters were taken out, and how many until then
+        parts: list[str] = []
+        marks = list(self.marks)
+        done = taken = 0
+        for each in self.kept:
+            if each not in wanted:
+                continue
+            end, raw = each.end, each.raw
+            if self.text[: each.begin].endswith(" ") and self.text[end : end + 1] == " ":
+                end, raw = end + 1, raw + " "
+            parts.append(self.text[done : each.begin])
+            taken += end - each.begin
+            gone.append((each.begin, taken))
+            marks.append(Mark(each.begin, raw, "void"))
+            done = end
+        begins = [begin for begin, _ in gone]
 
         def moved(place: int) -> int:
-            return place if place <= begin else max(begin, place - (end - begin))
+            before = bisect_right(begins, place - 1)
+            return place - gone[before - 1][1] if before else place
 
-        place = next((n for n, mark in enumerate(self.marks) if mark.at >= wanted.end), len(self.marks))
-        self.text = self.text[:begin] + self.text[end:]
-        self.marks = [replace(mark, at=moved(mark.at)) for mark in self.marks]
-        self.marks.insert(place, Mark(begin, raw, "void"))
-        self.kept = [Kept(moved(k.begin), moved(k.end), k.raw) for k in self.kept if k is not wanted]
+        # Of those at one place what was kept comes last: marks stood before it.
+        marks.sort(key=lambda mark: mark.at)
+        self.text = "".join([*parts, self.text[done:]])
+        self.marks = [replace(mark, at=moved(mark.at)) for mark in marks]
+        self.kept = [Kept(moved(k.begin), moved(k.end), k.raw) for k in self.kept if k not in wanted]
 
 
-class _Parts(HTMLParser):
+class _Parts:
+    """Reads tokens. Of what is open only the names are held, and of what is kept how much is open around it."""
+
     def __init__(self, source: str) -> None:
-        super().__init__(convert_charrefs=False)
         self.parts: list[str | Flow] = []
         self._flow = Flow()
         self._open: list[str] = []
-        self._kept: int | None = None  # how many tags are open around what is kept
-        self._raw: list[str] = []  # of what is kept
+        self._count: Counter[str] = Counter()
+        self._around: int | None = None
+        self._raw: list[str] = []
         self._words: list[str] = []
         self._whole = True  # whether what is kept may stand inside of a sentence
         self._seen = True  # and readers see words in it
-        self._text: list[str] = []
-        self.feed(source)
-        self.close()
+        for token in tokens(source):
+            self._read(token)
         self._end_kept()
         self._break()
 
-    # --- what is found
+    def _read(self, token: Token) -> None:
+        if token.kind == "text":
+            self._found_text(token.raw)
+        elif token.kind == "open":
+            self._found_open(token)
+        elif token.kind == "close":
+            self._found_close(token)
+        else:
+            self._found_mark(token.raw, "void", token.name)
 
     def _found_text(self, raw: str) -> None:
-        if self._kept is None:
-            self._text.append(raw)
+        if self._around is None:
+            self._flow.add_text(raw)
         else:
             self._raw.append(raw)
             self._words.append(raw)
 
-    def _found_mark(self, raw: str, kind: Kind, name: str = "") -> None:
-        if self._kept is not None:
+    def _found_mark(self, raw: str, kind: Kind, name: str) -> None:
+        if self._around is not None:
             self._raw.append(raw)
             self._whole = self._whole and (not name or name in INLINE)
         elif not name or name in INLINE:
-            self._take_text()
             self._flow.add_mark(raw, kind, name)
         else:
             self._break()
             self.parts.append(raw)
 
-    def _take_text(self) -> None:
-        # Whole runs at once: "&am" and "p;" are one entity.
-        raw, self._text = "".join(self._text), []
-        if raw:
-            self._flow.add_text(raw)
+    def _found_open(self, token: Token) -> None:
+        name, said = token.name, token.attributes
+        kept = name in KEPT or said.get("translate") == "no" or "notranslate" in said.get("class", "").split()
+        if kept and self._around is None:
+            self._around, self._raw, self._words = len(self._open), [token.raw], []
+            self._whole, self._seen = name in INLINE, name not in UNSEEN
+        else:
+            self._found_mark(token.raw, "open", name)
+        self._open.append(name)
+        self._count[name] += 1
+
+    def _found_close(self, token: Token) -> None:
+        # Ends what it can: a tag that was never opened ends nothing.
+        if self._count[token.name]:
+            while True:
+                last = self._open.pop()
+                self._count[last] -= 1
+                if last == token.name:
+                    break
+            if self._around == len(self._open):
+                self._raw.append(token.raw)
+                self._end_kept()
+                return
+            if self._around is not None and self._around > len(self._open):
+                self._end_kept()
+        self._found_mark(token.raw, "close", token.name)
 
     def _break(self) -> None:
         """A flow ends."""
-        self._take_text()
         flow, self._flow = self._flow, Flow()
         if flow.text:
             flow.end()
@@ -181,70 +230,15 @@ class _Parts(HTMLParser):
             self.parts.append(flow.source)
 
     def _end_kept(self) -> None:
-        if self._kept is None:
+        if self._around is None:
             return
         raw, words = "".join(self._raw), html.unescape("".join(self._words)) if self._seen else ""
-        self._kept, self._raw, self._words = None, [], []
+        self._around = None
         if self._whole:
-            self._take_text()
             self._flow.add_kept(raw, words)
         else:
             self._break()
             self.parts.append(raw)
-
-    # --- HTMLParser's own
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        raw = self.get_starttag_text() or ""
-        if tag in VOID:
-            self._found_mark(raw, "void", tag)
-            return
-        said = dict(attrs)
-        kept = tag in KEPT or said.get("translate") == "no" or "notranslate" in (said.get("class") or "").split()
-        if kept and self._kept is None:
-            self._kept, self._raw, self._words = len(self._open), [raw], []
-            self._whole, self._seen = tag in INLINE, tag not in UNSEEN
-        else:
-            self._found_mark(raw, "open", tag)
-        self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._found_mark(self.get_starttag_text() or "", "void", tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        raw = f"</{tag}>"
-        # Ends what it can: a tag that was never opened ends nothing.
-        place = next((n for n in range(len(self._open) - 1, -1, -1) if self._open[n] == tag), None)
-        if place is not None:
-            del self._open[place:]
-            if self._kept is not None and place <= self._kept:
-                if place == self._kept:
-                    self._raw.append(raw)
-                    self._end_kept()
-                    return
-                self._end_kept()
-        self._found_mark(raw, "close", tag)
-
-    def handle_data(self, data: str) -> None:
-        self._found_text(data)
-
-    def handle_entityref(self, name: str) -> None:
-        self._found_text(f"&{name};")
-
-    def handle_charref(self, name: str) -> None:
-        self._found_text(f"&#{name};")
-
-    def handle_comment(self, data: str) -> None:
-        self._found_mark(f"<!--{data}-->", "void")
-
-    def handle_decl(self, decl: str) -> None:
-        self._found_mark(f"<!{decl}>", "void", "!")
-
-    def handle_pi(self, data: str) -> None:
-        self._found_mark(f"<?{data}>", "void")
-
-    def unknown_decl(self, data: str) -> None:
-        self._found_mark(f"<![{data}]>", "void")
 
 
 def parts(source: str) -> list[str | Flow]:

@@ -46,7 +46,7 @@ class Segment:
 
     begin: int
     end: int
-    within: tuple[int, ...]
+    within: tuple[tuple[int, int], ...]
     marks: tuple[Mark, ...]
     raw: str | None = None
 
@@ -56,29 +56,32 @@ def segments(sentence: Sentence) -> list[Segment]:
     places = sorted({mark.at for mark in sentence.marks} | {at for k in sentence.kept for at in (k.begin, k.end)})
     raw = {k.begin: k.raw for k in sentence.kept}
     elements = _elements(sentence.marks)
+    marks: dict[int, list[Mark]] = {}
+    for mark in sentence.marks:
+        marks.setdefault(mark.at, []).append(mark)
 
-    def within(place: int) -> tuple[int, ...]:
-        return tuple(n for n, (opened, closed) in enumerate(elements) if opened <= place < closed)
+    def within(place: int) -> tuple[tuple[int, int], ...]:
+        return tuple(each for each in elements if each[0] <= place < each[1])
 
     # The first is before all marks, those at its own place too.
     found = [Segment(0, min(places, default=len(sentence.text)), within(-1), ())]
     for begin, end in itertools.pairwise([*places, len(sentence.text)]):
-        marks = tuple(mark for mark in sentence.marks if mark.at == begin)
-        found.append(Segment(begin, end, within(begin), marks, raw.get(begin)))
+        found.append(Segment(begin, end, within(begin), tuple(marks.get(begin, ())), raw.get(begin)))
     return found
 
 
 def _elements(marks: Sequence[Mark]) -> list[tuple[int, int]]:
-    """Where elements begin and end; -1 for one that was open before."""
-    opened: list[Mark] = []
-    found: list[tuple[int, int]] = []
+    """Where elements begin and end, each place once; -1 for one that was open before."""
+    opened: dict[str, list[int]] = {}
+    found: set[tuple[int, int]] = set()
     for mark in marks:
         if mark.kind == "open":
-            opened.append(mark)
+            opened.setdefault(mark.name, []).append(mark.at)
         elif mark.kind == "close":
-            place = next((n for n in range(len(opened) - 1, -1, -1) if opened[n].name == mark.name), None)
-            found.append((-1 if place is None else opened.pop(place).at, mark.at))
-    return [*found, *((mark.at, 2**31) for mark in opened)]
+            before = opened.get(mark.name)
+            found.add((before.pop() if before else -1, mark.at))
+    found |= {(place, 2**31) for places in opened.values() for place in places}
+    return sorted(each for each in found if each[0] < each[1])
 
 
 def needs_alignment(sentence: Sentence) -> bool:
@@ -134,24 +137,19 @@ def _in_word(text: str, place: int) -> bool:
 
 def _scores(parts: Sequence[Segment], aligned: Aligned, starts: Sequence[int]) -> Floats:
     """What each unit is worth in each segment."""
-    of_tokens = np.zeros((len(aligned.source), len(parts)))
-    for row, (begin, end) in zip(of_tokens, aligned.source, strict=True):
-        for column, part in enumerate(parts):
-            shared = min(end, part.end) - max(begin, part.begin)
-            if shared > 0:
-                row[column] = shared / (end - begin)
+    begins, ends = np.asarray(aligned.source, np.float64).reshape(-1, 2).T[:, :, None]
+    first, last = (np.array([getattr(part, name) for part in parts], np.float64) for name in ("begin", "end"))
+    shared = np.maximum(np.minimum(ends, last) - np.maximum(begins, first), 0.0)
+    of_tokens = shared / np.maximum(ends - begins, 1.0)
     # Heads are averaged, so that a little is looked at everywhere: what is looked at most should count.
     weights = aligned.weights**2
     weights = weights * (of_tokens.sum(axis=1) > 0)
     weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
     own = np.add.reduceat(weights @ of_tokens, np.asarray(starts), axis=0)
     own /= np.diff([*starts, len(weights)])[:, None]
-    alike = np.array([[_alike(one, other) for other in parts] for one in parts], dtype=np.float64)
-    return own @ alike + OWN * own
-
-
-def _alike(one: Segment, other: Segment) -> bool:
-    return one is other or (one.within == other.within and one.raw is None and other.raw is None)
+    kinds: dict[object, int] = {}
+    numbers = np.array([kinds.setdefault(part.within if part.raw is None else part, len(kinds)) for part in parts])
+    return own @ (numbers[:, None] == numbers) + OWN * own
 
 
 def best_cuts(scores: Floats, costs: Sequence[float]) -> list[int]:

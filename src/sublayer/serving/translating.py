@@ -24,6 +24,8 @@ from sublayer.text.batching import by_length
 
 MOST_SENTENCES = 1024
 """Of one request."""
+MOST_MARKS = 400
+"""Tags in one sentence."""
 ALIGNED = 512
 """Tokens of sentences and translations that are read again at once, between two steps of the others."""
 
@@ -74,9 +76,13 @@ class Translating:
         """A text in parts.
 
         Raises:
-            Refusal: there are too many sentences.
+            Refusal: there are too many sentences, or too many tags in one.
         """
         wanted = [part for part in parts if isinstance(part, Sentence) and part.has_words]
+        if any(len(part.marks) + len(part.kept) > MOST_MARKS for part in wanted):
+            raise Refusal(
+                f"a sentence has over {MOST_MARKS} tags in it", "Put paragraphs into blocks of their own.", field="q"
+            )
         new = {part.text: None for part in wanted if (id(translator), part.text) not in self._asked}
         for text, ids in zip(new, translator.encode(list(new)) if new else [], strict=True):
             self._asked[id(translator), text] = _Asked(text, translator, served, self._job(translator, ids))
