@@ -81,6 +81,9 @@ def told(own: Generator[Any], weights: str, prompt: str, ids: list[int], theirs:
         apart = float(scores[ours[same]] - scores[theirs[same]])
         words += f", then two that are {apart:.3f} nats apart"
         differs = apart > CLOSE
+    elif abs(len(ours) - len(theirs)) > 1:  # the end token is told in one of them
+        words += f", and one goes on: {len(ours)} here, {len(theirs)} there"
+        differs = True
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
     return differs and exact

@@ -114,6 +114,11 @@ def test_where_marks_stand(html: str, translation: str, pairs: str, expected: st
     assert found == expected
 
 
+def test_a_space_that_is_a_token_of_its_own() -> None:
+    aligned = Aligned([(0, 1), (2, 3), (4, 5)], [0, 1, 2], np.eye(3))
+    assert placed(the_sentence("p <b>q</b> r"), "P R", aligned) == "P <b></b>R"
+
+
 @given(
     st.integers(0, 6).flatmap(lambda units: st.tuples(st.just(units), st.integers(1, 4))),
     st.randoms(use_true_random=False),
