@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -299,6 +300,19 @@ def test_models_that_cannot_be_loaded_end_it() -> None:
     *_, ended = loaded_by(load)
     with pytest.raises(InputError, match="no such model"):
         ended.result(30)
+
+
+def test_several_models_that_hang_are_waited_for_together() -> None:
+    class Hung:
+        def join(self, seconds: float) -> bool:
+            waited.append(seconds)
+            return threading.Event().wait(seconds)
+
+    waited: list[float] = []
+    hung: Any = [SimpleNamespace(name=name, runs=Hung()) for name in "abc"]
+    assert not Models(hung).join(0.2)
+    assert 0 < waited[0] <= 0.2
+    assert waited[1:] == [0.0, 0.0]
 
 
 def test_metrics(server: Running) -> None:
