@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
@@ -50,7 +50,8 @@ async def classify(server: Server, request: Request) -> Response:
     asked = read_as(ClassifyRequest, await table_of(request, server.limits))
 
     def read(classifier: Classifier, several: Sequence[Any]) -> list[dict[str, Any]]:
-        found = classifier.classify([tuple(text) if isinstance(text, list) else text for text in several])
+        texts = [tuple(cast("list[str]", text)) if isinstance(text, list) else text for text in several]
+        found = classifier.classify(texts)
         return [
             {"label": one.label, "probability": one.probability, "probabilities": one.probabilities} for one in found
         ]
