@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ from hypothesis import strategies as st
 from recurrent_models import PAIRS
 from recurrent_models import build as build_recurrent
 from served import Running, models, running, tokenizer, translator
+from small_run import sublayer, write
 from sublayer import config
 from sublayer.generation.translator import Translator
+from sublayer.hub.folder import load_translator
 from sublayer.serving import marked, markup
 from sublayer.serving.aligning import aligned, spans_of, starts_of
 from sublayer.serving.html_tokens import VOID, tokens
@@ -365,6 +369,33 @@ def test_the_spans_of_tokens_are_the_texts() -> None:
         assert {0 <= start <= len(text) for start in starts} == {True}
         [decoded] = own.tokenizer.decode([tokens])
         assert decoded.strip() == text
+
+
+@pytest.mark.slow
+def test_a_model_that_turns_words_around(tmp_path: Path) -> None:
+    """Of "a <b>b</b> c d" it makes "d c <b>b</b> a", where it looks at the words that it says."""
+    recipe = write(tmp_path, lines=150, training={"steps": 500, "batches": {"tokens": 300}, "validate_every": 500})
+    outcome = sublayer("train", recipe, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    own = load_translator(tmp_path / "run")
+    tried = 0
+    right = {-1: 0, 0: 0, 1: 0}
+    for line in (tmp_path / "text.src").read_text().splitlines():
+        words = line.split()
+        said = own.translate([line], beam=1)[0].best
+        if said.text.split() != words[::-1]:
+            continue
+        [found] = aligned(own, [(line, own.encode([line])[0])], [said.tokens])
+        for place in range(len(words)):
+            html = [*words[:place], f"<b>{words[place]}</b>", *words[place + 1 :]]
+            sentence, tried = the_sentence(" ".join(html)), tried + 1
+            for shift in right:
+                # As though each word were said while the model looked at the one before it, or after it.
+                moved = replace(found, weights=np.roll(found.weights, shift, axis=1))
+                right[shift] += placed(sentence, said.text, moved) == " ".join(html[::-1])
+    assert tried > 50
+    assert right[0] > tried / 2
+    assert right[0] > 2 * max(right[-1], right[1])
 
 
 def test_a_model_without_attention_goes_at_an_even_pace() -> None:
