@@ -99,7 +99,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test fuzz hostile endurance kills test-portable lint wheel bench bench-quick
+.PHONY: test fuzz hostile endurance lm-eval kills test-portable lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -117,6 +117,15 @@ hostile: $(VENV)/.installed-dev  ## the server with requests that nobody would w
 
 endurance: $(VENV)/.installed-dev  ## a server under full load for half an hour, with clients that hang up (ARGS="--minutes 2")
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/serving/endurance.py $(ARGS)
+
+LM_EVAL := .venv-lm-eval
+$(LM_EVAL)/bin/lm_eval: $(VENV)/.installed-dev
+	@$(BIN)/python -m venv $(LM_EVAL)
+	@$(LM_EVAL)/bin/pip install --progress-bar off -q 'lm_eval[api]==0.4.13' transformers==5.23.0
+	@touch $@
+
+lm-eval: $(LM_EVAL)/bin/lm_eval  ## lm-eval itself against a server, in an environment of its own (.venv-lm-eval)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/serving/lm_eval_check.py $<
 
 test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as a plain AVX2 one and without oneDNN
 	@echo "As on a processor that has AVX2 and nothing newer"

@@ -1,8 +1,9 @@
 """A language model's folder as a GGUF file, in a weight format of llama.cpp: what `engine_speed.py` gives to it.
 
-The numbers are those of the folder: float32, or rounded by the `gguf` library, which rounds as llama.cpp does. Q4_K
-alone is rounded here, more simply than there (`q4_k`). All matrices are in the format, the output's too, as in the
-engine's formats: `llama-quantize` would keep that one wider, and llama.cpp would be slower.
+Names, settings and the order of rows are those of `sublayer export` (`hub/gguf_table.py`). The numbers are those of the
+folder: float32, or rounded by the `gguf` library, which rounds as llama.cpp does. Q4_K alone is rounded here, more
+simply than there (`q4_k`). All matrices are in the format, the output's too, as in the engine's formats:
+`sublayer export` and `llama-quantize` keep that one wider, and llama.cpp would be slower.
 
 The tokenizer inside is a stand-in: piece number 17 is the text " 17", so that whoever feeds ids gets ids back.
 """
@@ -10,12 +11,15 @@ The tokenizer inside is a stand-in: piece number 17 is the text " 17", so that w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from sublayer.hub.gguf_table import ARCHITECTURES, moves, original_name
+from sublayer.hub.gguf_writing import add, metadata
 
 FORMATS = ("F32", "F16", "Q8_0", "Q4_0", "Q4_K")
 
@@ -52,20 +56,18 @@ def gguf_file(folder: Path, name: str) -> Path:
 
 def _write(folder: Path, path: Path, name: str) -> None:
     import gguf
-    from safetensors.numpy import load_file
 
     c = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = str(c["model_type"])
+    if kind != "gpt2":
+        c.setdefault("head_dim", c["hidden_size"] // c["num_attention_heads"])
     writer = gguf.GGUFWriter(path, kind)
-    _settings(writer, kind, c)
+    for key, value in metadata(kind, c).items():
+        add(writer, key, value)
     _stand_in_tokenizer(writer, c["vocab_size"])
-    layers = c.get("num_hidden_layers", c.get("n_layer"))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], layers)
     for theirs, values in load_file(folder / "model.safetensors").items():
-        ours = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
-        if ours is None:
-            raise ValueError(f"{folder} has a tensor that has no name in GGUF: {theirs}")
-        numbers = _as_llama_cpp_has_it(kind, c, theirs, values.astype(np.float32))
+        ours = original_name(theirs, ARCHITECTURES[kind])
+        numbers = moves(theirs, ARCHITECTURES[kind], c)[0](values.float()).contiguous().numpy()
         # Positions are looked up and added: no product reads them.
         wide = numbers.ndim == 1 or ours.startswith("position_embd")
         written = "F32" if wide else type_of(name, numbers.shape[1])
@@ -117,40 +119,6 @@ def _quotient(numbers: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.float32]:
     """The nearest whole number of units; 0 where the unit is 0."""
     wide = unit.astype(np.float32)
     return np.rint(np.divide(numbers, wide, out=np.zeros_like(numbers), where=wide != 0))
-
-
-def _as_llama_cpp_has_it(
-    kind: str, c: Mapping[str, Any], theirs: str, values: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    if kind == "gpt2" and values.ndim == 2 and ".h." in f".{theirs}":
-        # GPT-2's maps are kept the other way round.
-        return np.ascontiguousarray(values.T)
-    if kind == "llama" and theirs.endswith(("q_proj.weight", "k_proj.weight")):
-        # There rotated pairs stand side by side, not in halves.
-        heads = c["num_attention_heads" if theirs.endswith("q_proj.weight") else "num_key_value_heads"]
-        halves = values.reshape(heads, 2, -1, values.shape[1])
-        return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
-    return values
-
-
-def _settings(writer: Any, kind: str, c: Mapping[str, Any]) -> None:
-    if kind == "gpt2":
-        writer.add_context_length(c["n_positions"])
-        writer.add_embedding_length(c["n_embd"])
-        writer.add_block_count(c["n_layer"])
-        writer.add_feed_forward_length(c["n_inner"])
-        writer.add_head_count(c["n_head"])
-        writer.add_layer_norm_eps(c["layer_norm_epsilon"])
-        return
-    writer.add_context_length(c["max_position_embeddings"])
-    writer.add_embedding_length(c["hidden_size"])
-    writer.add_block_count(c["num_hidden_layers"])
-    writer.add_feed_forward_length(c["intermediate_size"])
-    writer.add_head_count(c["num_attention_heads"])
-    writer.add_head_count_kv(c["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    writer.add_rope_freq_base(c["rope_theta"])
-    writer.add_vocab_size(c["vocab_size"])
 
 
 def _stand_in_tokenizer(writer: Any, size: int) -> None:

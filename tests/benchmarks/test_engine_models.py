@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import ctranslate2
 import numpy as np
 import pytest
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 from sublayer import config
 from sublayer.hub.exporting import export
 from sublayer.hub.gguf import read_gguf
+from sublayer.hub.importing import import_folder
 from sublayer.models import EncoderDecoder, build_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import ctranslate2_models
 import engine_report
 import gguf_models
 import translation_models
@@ -130,6 +133,34 @@ def test_a_translator_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pyt
     source, target = torch.arange(5, 12).unsqueeze(0), torch.arange(20, 29).unsqueeze(0)
     assert read.config == model.config
     assert torch.equal(logits(read, source, target), logits(model, source, target))
+
+
+def test_ctranslate2_says_what_we_say(tmp_path: Path) -> None:
+    from marian import END, START
+
+    model = translation_models.random_translator("tiny")
+    path = ctranslate2_models.translator_folder(tmp_path / "float32", model, "float32")
+    rival = ctranslate2.Translator(str(path), compute_type="float32", intra_threads=1)
+    for source in translation_models.random_sources("tiny", 3):
+        text = [START]
+        for _ in range(12):
+            text.append(int(logits(model, torch.tensor([source]), torch.tensor([text]))[0, -1].argmax()))
+        [found] = rival.translate_batch([list(map(str, source))], beam_size=1, max_decoding_length=12)
+        assert list(map(int, found.hypotheses[0])) == text[1:]
+        assert END not in text
+
+
+def test_ctranslate2_goes_on_as_we_do(folder: Path) -> None:
+    model = import_folder(folder).model
+    rival = ctranslate2.Generator(str(ctranslate2_models.generator_folder(folder, "float32")), compute_type="float32")
+    text = [5, 9, 100, 31]
+    for _ in range(8):
+        with torch.no_grad():
+            text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
+    [found] = rival.generate_batch([list(map(str, text[:4]))], max_length=8, include_prompt_in_result=False)
+    # The last number ends texts there.
+    said = [*found.sequences_ids[0], 119][:8]
+    assert said == text[4 : 4 + len(said)]
 
 
 def test_random_translators_say_many_things_and_never_want_to_end() -> None:

@@ -6,14 +6,18 @@ layout mean nothing (`HARMLESS`), and another weight is another weight and nothi
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import random
 import struct
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import packed
 import tomli_w
+import torch
 
 HARMLESS = frozenset({"order", "layout", "nothing"})
 KINDS = ("order", "layout", "value", "value", "value", "drop", "weight", "weight")
@@ -47,8 +51,12 @@ def change(path: Path, kind: str, draw: random.Random) -> str:
         made, kind = _safetensors(held, kind, draw)
     elif path.suffix == ".json":
         made, kind = _json(held, kind, draw)
-    elif path.suffix == ".bin":
+    elif path.name == "engine.bin":
         made, kind = _engine(held, kind, draw)
+    elif path.suffix == ".bin":
+        made, kind = _model_bin(path, kind, draw)
+    elif path.suffix == ".argosmodel":
+        return packed.change(path, kind, draw, change)
     elif path.suffix == ".toml":
         made, kind = _toml(held, kind, draw)
     elif path.suffix == ".gguf":
@@ -231,6 +239,35 @@ def _gguf(path: Path, kind: str, draw: random.Random) -> str:
     return kind
 
 
+def _model_bin(path: Path, kind: str, draw: random.Random) -> tuple[bytes, str]:
+    """CTranslate2's file: variables in another order, another number, or another weight."""
+    from sublayer.hub.ctranslate2 import model_bin
+
+    held, found = bytearray(path.read_bytes()), model_bin.read(path)
+    ends = {name: each.place + each.dtype.itemsize * math.prod(each.shape) for name, each in found.variables.items()}
+    if kind in ("order", "layout"):
+        first = 4 + 2 + len(found.specification) + 1 + 8
+        bounds = [first, *ends.values()]
+        parts = [bytes(held[begin:end]) for begin, end in itertools.pairwise(bounds)]
+        draw.shuffle(parts)
+        return bytes(held[:first]) + b"".join(parts) + bytes(held[bounds[-1] :]), "order"
+    if kind == "weight":
+        # A scale is a whole row's, and a table of sines is a part of the tree.
+        strange = ("_scale", "position_encodings/encodings")
+        names = [
+            name for name, each in found.variables.items()
+            if each.shape and each.dtype == torch.float32 and not name.endswith(strange)
+        ]  # fmt: skip
+        name = draw.choice(names)
+        at = draw.randrange(found.variables[name].place, ends[name], 4)
+        held[at : at + 4] = struct.pack("<f", struct.unpack("<f", held[at : at + 4])[0] + 0.5)
+        return bytes(held), kind
+    name = draw.choice([name for name, each in found.variables.items() if not each.shape])
+    at = draw.randrange(found.variables[name].place, ends[name])
+    held[at] = another(held[at], draw) % 256
+    return bytes(held), "value"
+
+
 def _pieces(held: bytes, kind: str, draw: random.Random) -> tuple[bytes, str]:
     """A SentencePiece model, through the library that made the format."""
     from sentencepiece import sentencepiece_model_pb2 as pb
@@ -240,6 +277,7 @@ def _pieces(held: bytes, kind: str, draw: random.Random) -> tuple[bytes, str]:
     match kind:
         case "weight":
             draw.choice(normal).score += draw.choice([-0.5, 0.5])
+            kind = "value"  # which cuts of a text it changes is another matter
         case "value":
             settings = model.normalizer_spec
             name = draw.choice(["add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"])

@@ -1,6 +1,6 @@
-"""Valid files of every kind that is read, made on the spot; and a process that reads what has become of them.
+"""A process that reads what has become of files, and tells what it has read of them.
 
-Run as a program it is that process: a line on standard input names a reader and a folder, a line on standard output
+Run as a program: a line on standard input names a reader and a folder, a line on standard output
 says what came of it. Its memory is limited, so that a reader that believes a size dies here and nowhere else.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 import time
 import tomllib
@@ -20,94 +19,6 @@ from typing import Any
 MEMORY = 2 * 1024**3
 """Bytes that a reader may take beside what the process has when it begins."""
 TEXTS = ["the cat sat", "", " two  spaces\n", "El niño \U0001f600 <s> ▁", "x" * 50]
-
-
-# --- valid files -------------------------------------------------------------------------------------------------
-
-
-def make(root: Path) -> dict[str, Path]:
-    """A folder of valid files for each reader."""
-    import torch
-
-    import readers
-    import small_run
-    import vocabularies
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
-    from test_gguf import write_gguf
-
-    from adapted import write_adapters, write_base
-    from checkpoints import tiny_llama
-    from sublayer.config.load import dump_toml
-    from sublayer.config.recipe import Recipe
-    from sublayer.hub.families import FAMILIES
-    from sublayer.hub.folder import read
-    from sublayer.hub.loading import load
-    from sublayer.hub.peft import export_adapters
-    from sublayer.training import checkpoint as kept
-
-    made: dict[str, Path] = {}
-    for family in FAMILIES:
-        written = family.write(family.read({"model_type": family.name})) or {"model_type": family.name}
-        vocabularies.write(root / f"config {family.name}", "config.json", json.loads(json.dumps(written)))
-        made[f"config {family.name}"] = root / f"config {family.name}"
-    made["checkpoint"] = tiny_llama(root / "checkpoint", generation={"temperature": 0.7, "do_sample": True})
-    made["bert tokenizer"] = vocabularies.bert(root / "bert", do_lower_case=True, mask_token="[MASK]")
-    made["gpt2 tokenizer"] = vocabularies.gpt2(root / "gpt2", bos_token="<|endoftext|>", add_prefix_space=False)
-    tokenizer = root / "fast"
-    tokenizer.mkdir()
-    for name in ("tokenizer.json",):
-        shutil.copy(made["checkpoint"] / name, tokenizer / name)
-    added = {"added_tokens_decoder": {"0": {"content": "<pad>", "special": True}}, "chat_template": "{{ messages }}"}
-    specials = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "model_max_length": 10**30}
-    vocabularies.write(
-        tokenizer, "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **added, **specials}
-    )
-    made["tokenizer"] = tokenizer
-    for kind in ("unigram", "bpe"):
-        folder = root / f"pieces {kind}"
-        vocabularies.pieces(folder / "tokenizer.model", model_type=kind)
-        vocabularies.write(folder, "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "legacy": True})
-        made[f"pieces {kind}"] = folder
-    (root / "gguf").mkdir()
-    write_gguf(root / "gguf" / "model.gguf", "llama")
-    made["gguf"] = root / "gguf"
-    base = write_base(root / "own")
-    made["own"] = base
-    write_adapters(root / "adapted", base)
-    made["adapted"] = root / "adapted"
-    export_adapters(root / "peft" / "adapter", read(root / "adapted"))
-    shutil.copytree(base, root / "peft" / "base")
-    made["peft"] = root / "peft"
-    fixture = Path(__file__).parents[1] / "fixtures" / "models" / "encoder-decoder"
-    shutil.copytree(fixture, root / "fixture")
-    load(root / "fixture")
-    vocabularies.write(root / "engine", "about.md", "")
-    shutil.copy(root / "fixture" / "engine.bin", root / "engine")
-    made["engine"] = root / "engine"
-    readers.write_readers(root / "heads")
-    made["sentences"] = root / "heads" / "minilm"
-    (root / "recipe").mkdir()
-    (root / "recipe" / "recipe.toml").write_text(dump_toml(Recipe.parse(small_run.recipe(), "recipe")))
-    made["recipe"] = root / "recipe"
-    vocabularies.write(root / "set", "override.txt", "model.encoder.block.attention.heads=2")
-    made["set"] = root / "set"
-    rows = root / "rows"
-    pair = {
-        "source": "a dog",
-        "target": "un perro",
-        "text": "a dog",
-        "label": "x",
-        "messages": [{"role": role, "content": "hi"} for role in ("user", "assistant")],
-    }
-    vocabularies.write(rows, "rows.jsonl", (json.dumps(pair) + "\n") * 3)
-    vocabularies.write(rows, "rows.tsv", "a dog\tun perro\nthe cat\tel gato\n")
-    vocabularies.write(rows, "rows.conll", "Ada\tB-PER\nlives\tO\n\nin\tO\nLondon\tB-LOC\n")
-    vocabularies.write(rows, "rows.txt", "a dog\nthe cat\n\nin London\n")
-    made["rows"] = rows
-    tensors = {part: {"a": torch.zeros(2)} for part in kept.PARTS}
-    made["state"] = kept.write(root / "state", kept.Checkpoint(kept.Progress(step=1), tensors), 1)
-    return made
 
 
 # --- readers: what is accepted does what it says -----------------------------------------------------------------
@@ -196,10 +107,13 @@ def _contents(found: Any) -> Seen:
     """What a model folder holds; every weight is finite, and so is what the model says of a text."""
     import torch
 
-    model = found.model
+    from sublayer.models import EncoderDecoder
+
+    model, ids = found.model, torch.tensor([[1, 2]])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    read = (ids, None, ids) if isinstance(model, EncoderDecoder) else (ids,)
     with torch.no_grad():
-        answer = model.hidden(torch.tensor([[1, 2]])) if hasattr(model, "hidden") else None
+        answer = model.hidden(*read) if hasattr(model, "hidden") else None
     assert answer is None or answer.shape[:2] == (1, 2)
     weights = {f"weights.{name}": _digest(tensor) for name, tensor in model.state_dict().items()}
     ids = found.tokenizer.encode(TEXTS)
@@ -227,6 +141,33 @@ def _gguf(folder: Path) -> Seen:
     from sublayer.hub.pulling import read_elsewhere
 
     return _contents(read_elsewhere(folder / "model.gguf"))
+
+
+def _ctranslate2(folder: Path) -> Seen:
+    from sublayer.hub.ctranslate2.reading import import_ctranslate2
+
+    return _contents(import_ctranslate2(folder))
+
+
+def _argos(folder: Path) -> Seen:
+    from sublayer.hub.ctranslate2.argos import import_argos
+
+    seen = _contents(import_argos(folder / "x.argosmodel"))
+    assert {path.name for path in folder.iterdir()} == {"x.argosmodel"}
+    assert not list(folder.parent.glob("outside*"))
+    return seen
+
+
+def _keys(folder: Path) -> Seen:
+    from sublayer.serving.keys import Keys
+
+    found = Keys.read(folder / "keys.txt")
+    lines = [line.strip() for line in (folder / "keys.txt").read_text(encoding="utf-8-sig").splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    assert found.needed
+    assert all(map(found.admit, keys))
+    assert not any(map(found.admit, ("", "#", None, *(key + "x" for key in keys if key + "x" not in keys))))
+    return {"keys": _digest(keys)}
 
 
 def _own(folder: Path) -> Seen:
@@ -347,6 +288,9 @@ READERS: Mapping[str, Callable[[Path], Seen]] = {
     "tokenizer": _tokenizer,
     "pieces": _tokenizer,
     "gguf": _gguf,
+    "ctranslate2": _ctranslate2,
+    "argos": _argos,
+    "keys": _keys,
     "engine": _engine,
     "own": _own,
     "adapted": _own,

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import packed
 from legal import inside
 
 Change = tuple[str, float, float, int, int]
@@ -84,6 +85,10 @@ def changed_bytes(held: bytes, place: float, other: float, number: int, more: in
 
 
 def change(path: Path, made: list[Change]) -> None:
+    draw = random.Random(repr(made))
+    if path.suffix == ".argosmodel" and made[0][0] != "bytes":
+        packed.rough(path, draw, lambda inside: change(inside, made))
+        return
     held = path.read_bytes()
     for kind, place, other, number, more in made:
         if kind != "bytes" and path.suffix == ".json":

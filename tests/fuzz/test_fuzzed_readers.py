@@ -1,6 +1,6 @@
 """Files that nobody would write: every reader reads them or refuses them in a line, soon, and in little memory.
 
-Valid files (`reading.make`) are changed with a knowledge of what they are: half of them `rough`ly, so that most must be
+Valid files (`valid.make`) are changed with a knowledge of what they are: half of them `rough`ly, so that most must be
 refused, half of them to something as `legal` as before, so that most must be accepted, and rightly. A short run by
 default; `FUZZ_EXAMPLES=20000` (`make fuzz`) makes a long one of it, spread over the readers. `FUZZ_SEED` gives other
 inputs, `-k` picks a reader, and `FUZZ_LOG=FILE` writes a line for each input and goes on where one is wrong, so that
@@ -29,6 +29,7 @@ import legal
 import pytest
 import reading
 import rough
+import valid
 from rough import Change
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
@@ -40,9 +41,9 @@ PATIENCE = 120.0
 SHARES = {
     **{"config": 5, "checkpoint": 3, "bert tokenizer": 1, "gpt2 tokenizer": 1, "tokenizer": 3, "pieces unigram": 1},
     **{"pieces bpe": 1, "gguf": 4, "own": 2, "adapted": 1, "sentences": 1, "peft": 2, "recipe": 3, "set": 3},
-    **{"rows": 2, "state": 1, "engine": 2},
+    **{"rows": 2, "state": 1, "engine": 2, "ctranslate2": 4, "argos": 3, "keys": 1},
 }
-"""How many of the inputs each kind gets, of 36."""
+"""How many of the inputs each kind gets, of 44."""
 SEALED = re.compile(r"state/.*\.safetensors")
 """Files whose sums stand beside them, so that any change is damage."""
 
@@ -98,7 +99,7 @@ atexit.register(WORKER.stop)
 def originals() -> dict[str, Path]:
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return reading.make(root)
+    return valid.make(root)
 
 
 # --- the law -----------------------------------------------------------------------------------------------------

@@ -85,6 +85,15 @@ def gemma2() -> config.DecoderOnly:
     return found.model_copy(update={"decoder": stack})
 
 
+def gemma3() -> config.DecoderOnly:
+    """Every sixth layer sees all, and turns more slowly; queries and keys are normalized."""
+    usual = config.Attention(heads=4, kv_heads=2, head_dim=32, bias=False, query_key_norm=GEMMA)
+    found = tree(config.Rotary(base=1e6), **SANDWICH, attention=usual)
+    narrow = {"attention": usual.model_copy(update={"window": 5}), "position": config.Rotary()}
+    near = config.OtherLayers(layers=(0, 1, 2, 3, 4), block=found.decoder.block.model_copy(update=narrow))
+    return found.model_copy(update={"decoder": found.decoder.model_copy(update={"layers": 6, "others": (near,)})})
+
+
 SANDWICH = {"norm": GEMMA, "norm_placement": "sandwich", "feed_forward": GEGLU, "embedding": config.Embedding()}
 TREES = {
     "llama": tree(),
@@ -94,6 +103,7 @@ TREES = {
     "qwen3": tree(attention=config.Attention(heads=4, kv_heads=2, head_dim=32, bias=False, query_key_norm=RMS)),
     "gemma": tree(norm=GEMMA, feed_forward=GEGLU, embedding=config.Embedding()),
     "gemma2": gemma2(),
+    "gemma3": gemma3(),
     "gpt2": GPT2,
 }
 CLASSES = {
@@ -101,9 +111,12 @@ CLASSES = {
     "llama, output of its own": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
 }
-"""What `transformers` reads of these as it is; of the others it leaves settings out, and of Gemma it supposes sizes."""
+"""What `transformers` reads of these; of the others it leaves settings out."""
+NOT_READ = {"qwen3": {"head_dim": 32}, "gemma3": {"query_pre_attn_scalar": 32}, "gpt2": {"n_positions": LENGTH}}
+"""What it does not take from the file: it supposes the sizes of the first models."""
 
 
 def bundle(found: config.DecoderOnly, tokenizer: Tokenizer = BYTES, **decoding: Any) -> ModelBundle:
@@ -139,12 +152,7 @@ def test_transformers_reads_it(name: str, tmp_path: Path) -> None:
     export_gguf(tmp_path / "model.gguf", own)
     kind = getattr(transformers, CLASSES[name])
     settings = kind.config_class.from_pretrained(tmp_path, gguf_file="model.gguf")
-    if name == "qwen3":
-        # It supposes the heads of the first models.
-        settings.head_dim = 32
-    if name == "gpt2":
-        # It does not look how many positions there are.
-        settings.n_positions = own.model.config.max_length
+    settings.update(NOT_READ.get(name, {}))
     options: Any = {"config": settings, "gguf_file": "model.gguf", "attn_implementation": "eager"}
     theirs = kind.from_pretrained(tmp_path, **options).eval()
     with torch.no_grad():
@@ -189,7 +197,7 @@ def greedy(own: ModelBundle, prompt: list[int], new: int) -> tuple[list[int], li
     return text[len(prompt) :], scores
 
 
-@pytest.mark.parametrize("name", [name for name in TREES if name != "qwen3"])
+@pytest.mark.parametrize("name", TREES)
 def test_llama_cpp_says_the_same(name: str, tmp_path: Path) -> None:
     own = bundle(TREES[name], NUMBERED)
     export_gguf(tmp_path / "model.gguf", own)

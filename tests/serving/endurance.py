@@ -12,6 +12,7 @@ is killed and started again, and answers.
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import random
@@ -80,8 +81,15 @@ def _text(draw: random.Random, writer: Generator[Any], seed: int) -> Question:
 
 
 def _translation(draw: random.Random, own: Translator) -> Question:
-    q = " ".join(draw.choices(WORDS, k=draw.randint(1, 10)))
-    return Question("/translate", {"q": q, "source": "en", "target": "es"}, own.translate([q])[0].text)
+    words = draw.choices(WORDS, k=draw.randint(1, 10))
+    body = {"q": " ".join(words), "source": "en", "target": "es"}
+    expected = own.translate([body["q"]])[0].text
+    if draw.random() < 0.3:
+        # With a tag inside of it, a sentence is aligned too; without its tags it says the same.
+        marked = draw.randrange(len(words))
+        words[marked] = f"<b>{words[marked]}</b>"
+        body |= {"q": " ".join(words), "format": "html"}
+    return Question("/translate", body, expected)
 
 
 @dataclass
@@ -120,6 +128,8 @@ class Load:
             return
         told = reply.json()
         found = told["translatedText"] if question.path == "/translate" else told["choices"][0]["text"]
+        if question.body.get("format") == "html":
+            found = html.unescape(re.sub("</?b>", "", found))
         if found != question.expected:
             self.wrong.append(f"{question.body} was answered {found!r}, where it should be {question.expected!r}")
 

@@ -16,7 +16,7 @@ from libretranslatepy import LibreTranslateAPI
 from served import Running, models, running, translator
 from sublayer.errors import ConfigError
 from sublayer.generation.translator import Translator
-from sublayer.serving import languages, markup, sentences
+from sublayer.serving import languages, sentences
 from sublayer.serving.keys import Keys
 from sublayer.serving.limits import BatchLimits
 from sublayer.serving.metrics import Metrics
@@ -89,6 +89,56 @@ def test_forms_as_browsers_and_curl_send_them(server: Running) -> None:
     kind = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
     reply = requests.post(f"{server.address}/translate", data=form, headers=kind, timeout=60)
     assert reply.json() == {"translatedText": said("the keys & the door")}
+    # As curl -F and FormData send it; a field that comes several times is a list.
+    parts = [
+        ("q", "the keys & the door"),
+        ("q", "¿the sea?\n"),
+        ("source", "en"),
+        ("target", "es"),
+        ("alternatives", "1"),
+    ]
+    reply = requests.post(
+        f"{server.address}/translate", files=[(name, (None, value)) for name, value in parts], timeout=60
+    )
+    assert reply.json()["translatedText"] == [said("the keys & the door"), said("¿the sea?") + "\n"]
+    assert [len(others) for others in reply.json()["alternatives"]] == [1, 1]
+    reply = requests.post(
+        f"{server.address}/detect", files={"q": (None, "Where are the keys of the house?")}, timeout=60
+    )
+    assert reply.json()[0]["language"] == "en"
+
+
+BOUNDARY = "multipart/form-data; boundary=x"
+
+
+def part(about: bytes, value: bytes = b"a") -> bytes:
+    return b"--x\r\nContent-Disposition: form-data" + about + b"\r\n\r\n" + value + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "words"),
+    [
+        (b"", BOUNDARY, 400, "q: Field required"),
+        (b"--x\r\n", "multipart/form-data", 400, "Missing boundary"),
+        (b"nothing of the kind", BOUNDARY, 400, "Invalid multipart data"),
+        (part(b"") + b"--x--\r\n", BOUNDARY, 400, '"name" must be provided'),
+        (part(b'; name="q"', b"\xff") + b"--x--\r\n", BOUNDARY, 400, "not UTF-8"),
+        (part(b'; name="q"; filename="a"') + b"--x--\r\n", BOUNDARY, 400, "no files"),
+        (part(b'; name="q"') * 300 + b"--x--\r\n", BOUNDARY, 400, "Too many fields"),
+        (b"a" * 5 * 2**20, BOUNDARY, 413, "bytes at most"),
+        (b"q=a", "text/plain", 415, "multipart/form-data"),
+    ],
+)
+def test_forms_that_cannot_be_read(server: Running, body: bytes, kind: str, status: int, words: str) -> None:
+    reply = requests.post(f"{server.address}/translate", data=body, headers={"content-type": kind}, timeout=60)
+    assert reply.status_code == status, reply.text
+    assert words in reply.json()["error"]
+
+
+def test_files_are_refused_as_libretranslate_does_where_they_are_switched_off(server: Running) -> None:
+    reply = requests.post(f"{server.address}/translate_file", files={"file": ("a.txt", b"the keys")}, timeout=60)
+    assert reply.status_code == 403
+    assert "files are not translated here" in reply.json()["error"]
 
 
 def test_markup_stays_where_it_was(server: Running) -> None:
@@ -165,14 +215,6 @@ def test_sentences_put_together_are_the_text(text: str) -> None:
 )
 def test_where_sentences_end(text: str, expected: list[str]) -> None:
     assert [part for part, _ in sentences.split(text) if part] == expected
-
-
-@given(st.text(alphabet=st.sampled_from("ab<>/!-&;#x1=\"' pscript"), max_size=60))
-def test_any_text_is_read_as_html(text: str) -> None:
-    pieces = markup.pieces(text)
-    # What is not translated is written as it was, so that it is the same once more.
-    again = "".join(map(markup.written, pieces))
-    assert "".join(map(markup.written, markup.pieces(again))) == again
 
 
 def test_languages_of_names() -> None:

@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,14 @@ from sublayer.generation.constraints import Allowed, Banned
 from sublayer.generation.generator import Generator
 from sublayer.generation.loop import Choosing, most_probable
 from sublayer.hub.folder import ModelBundle, ModelCard, write
+from sublayer.inspection.listening import bound
+from sublayer.serving.app import application
 from sublayer.serving.keys import Keys
 from sublayer.serving.limits import BatchLimits, RequestLimits
+from sublayer.serving.metrics import Metrics
+from sublayer.serving.running import serve, uvicorn_server
+from sublayer.serving.served import Models, ServedModel
+from sublayer.serving.server import Server
 from sublayer.serving.tickets import Given, Job, Ticket
 
 LONG = {"prompt": "The", "max_tokens": LONGEST - 10, "temperature": 0, "logit_bias": {"2": -100}}
@@ -202,7 +209,10 @@ def test_headers_and_paths(server: Running) -> None:
     assert requests.put(server.address + "/translate", timeout=60).status_code == 405
     assert requests.get(server.address + "/health", headers={"host": "evil.example"}, timeout=60).status_code == 403
     stranger = {"origin": "https://evil.example"}
-    assert requests.post(server.address + "/translate", json={}, headers=stranger, timeout=60).status_code == 403
+    reply = requests.post(server.address + "/translate", json={}, headers=stranger, timeout=60)
+    assert reply.status_code == 403
+    assert isinstance(reply.json()["error"], str), "in LibreTranslate's form"
+    assert isinstance(requests.put(server.address + "/translate", timeout=60).json()["error"], str)
 
 
 def test_who_sends_slowly_is_let_go_of() -> None:
@@ -226,6 +236,9 @@ def test_keys(tmp_path: Path) -> None:
             return requests.get(server.address + "/v1/models", headers=headers, timeout=60).status_code
 
         assert [status(), status(authorization="Bearer gamma"), status(authorization="Basic alpha")] == [401] * 3
+        refused = requests.get(server.address + "/v1/models", timeout=60)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.json()["error"]["type"] == "authentication_error"
         assert [status(authorization="Bearer alpha"), status(**{"x-api-key": "beta"})] == [200] * 2
         assert requests.get(server.address + "/health", timeout=60).status_code == 200
         assert requests.get(server.address + "/metrics", timeout=60).status_code == 401
@@ -234,6 +247,72 @@ def test_keys(tmp_path: Path) -> None:
         Keys.read(path)
     with pytest.raises(InputError, match="is missing"):
         Keys.read(tmp_path / "other")
+    path.write_bytes(b"\xef\xbb\xbfalpha\r\n")
+    assert Keys.read(path).admit("alpha"), "an editor's mark of the encoding is no part of a key"
+    path.write_text("alpha\nclé\n")
+    with pytest.raises(InputError, match="key 2 has characters that the headers"):
+        Keys.read(path)
+
+
+def loaded_by(load: Callable[[Server], None]) -> tuple[str, Server, Any, Future[None]]:
+    """A server whose models are loaded by `load`: its address, it, and its run."""
+    server = Server(Models(()), Metrics(), loading=True)
+    serving = uvicorn_server(application(server), server, 1.0)
+    listening = bound("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    threads = ThreadPoolExecutor(1)
+    ended = threads.submit(serve, serving, listening, lambda: load(server))
+    threads.shutdown(wait=False)
+    return address, server, serving, ended
+
+
+def test_while_the_models_are_loaded() -> None:
+    there = threading.Event()
+
+    def load(server: Server) -> None:
+        assert there.wait(30)
+        server.models = Models([ServedModel.of("lm", generator(), server.metrics, BatchLimits())])
+        server.loading = False
+
+    address, server, serving, ended = loaded_by(load)
+    assert requests.get(address + "/health", timeout=60).status_code == 200
+    assert requests.get(address + "/metrics", timeout=60).status_code == 200
+    waiting = requests.get(address + "/ready", timeout=60)
+    assert (waiting.status_code, waiting.json()) == (503, {"status": "loading"})
+    for path in ("/v1/models", "/languages"):
+        reply = requests.get(address + path, timeout=60)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+        assert "are being loaded" in reply.text
+    there.set()
+    until(lambda: requests.get(address + "/ready", timeout=60).status_code == 200)
+    body = {"prompt": "The", "max_tokens": 2, "temperature": 0}
+    assert requests.post(address + "/v1/completions", json=body, timeout=60).status_code == 200
+    assert server.close(10)
+    assert requests.get(address + "/ready", timeout=60).json() == {"status": "stopping"}
+    serving.should_exit = True
+    assert ended.result(30) is None
+
+
+def test_models_that_cannot_be_loaded_end_it() -> None:
+    def load(_: Server) -> None:
+        raise InputError("no such model")
+
+    *_, ended = loaded_by(load)
+    with pytest.raises(InputError, match="no such model"):
+        ended.result(30)
+
+
+def test_several_models_that_hang_are_waited_for_together() -> None:
+    class Hung:
+        def join(self, seconds: float) -> bool:
+            waited.append(seconds)
+            return threading.Event().wait(seconds)
+
+    waited: list[float] = []
+    hung: Any = [SimpleNamespace(name=name, runs=Hung()) for name in "abc"]
+    assert not Models(hung).join(0.2)
+    assert 0 < waited[0] <= 0.2
+    assert waited[1:] == [0.0, 0.0]
 
 
 def test_metrics(server: Running) -> None:

@@ -52,7 +52,7 @@ def serve(
     """
     from importlib.util import find_spec
 
-    for package in ("starlette", "uvicorn", "prometheus_client"):
+    for package in ("starlette", "uvicorn", "prometheus_client", "python_multipart", "langdetect"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed", "pip install 'sublayer[serve]'.")
 
@@ -65,23 +65,15 @@ def serve(
     from sublayer.serving.limits import BatchLimits, RequestLimits
     from sublayer.serving.metrics import Metrics
     from sublayer.serving.running import serve as run
+    from sublayer.serving.running import uvicorn_server
     from sublayer.serving.served import Models, ServedModel, parse
     from sublayer.serving.server import Server
 
     named = parse(models)
     let_in = Keys() if keys is None else Keys.read(keys)
-    # Before the models are loaded: a port that is taken should not cost that time.
-    listening = network.bound(host, port)
-    with listening:
-        metrics = Metrics()
+    with network.bound(host, port) as listening:
         limits = BatchLimits(rows=rows, cache_tokens=cache_tokens, chunk=chunk, waiting=queue)
-        served: list[ServedModel] = []
-        for title, path in named:
-            loaded = load(path, device_for(device, weights), weights=weights)
-            created = int((find(path) / "config.json").stat().st_mtime)
-            served.append(ServedModel.of(title, loaded, metrics, limits, folder=path, created=created))
-        server = Server(Models(served), metrics, RequestLimits(seconds=seconds), let_in)
-        app = application(server, names=frozenset({host.lower(), *(each.lower() for each in name or ())}))
+        server = Server(Models(()), Metrics(), RequestLimits(seconds=seconds), let_in, loading=True)
         where = network.addresses(listening)
         if network.is_exposed(listening):
             who = "whoever has a key" if let_in.needed else "whoever can reach this machine's network address"
@@ -90,11 +82,21 @@ def serve(
                 "read on their way: put a proxy with TLS before it. Without --host, only this machine is let in.",
                 err=True,
             )
-        # Last: whoever starts it may wait for this line.
-        say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
-        sys.stdout.flush()
+
+        def get_models() -> None:
+            served: list[ServedModel] = []
+            for title, path in named:
+                loaded = load(path, device_for(device, weights), weights=weights)
+                created = int((find(path) / "config.json").stat().st_mtime)
+                served.append(ServedModel.of(title, loaded, server.metrics, limits, folder=path, created=created))
+            server.models, server.loading = Models(served), False
+            # Last: whoever starts it may wait for this line.
+            say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
+            sys.stdout.flush()
+
         logs.to_standard_error(requests=not quiet)
-        run(app, server, listening, grace)
+        app = application(server, names=frozenset({host.lower(), *(each.lower() for each in name or ())}))
+        run(uvicorn_server(app, server, grace), listening, get_models)
         if not server.close(1.0):
             # A model's thread still computes, and Python cannot end a thread that is inside of a product.
             say("sublayer: what still ran was given up", err=True)

@@ -75,7 +75,7 @@ def export_gguf(path: Path, bundle: ModelBundle, weights: Weights = "F32", name:
         writer.add_name(name)
         writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if weights == 'F32' else 'MOSTLY'}_{weights}"])
         for key, value in (said | tokens | _ends(bundle)).items():
-            _add(writer, key, value)
+            add(writer, key, value)
         if factors is not None:
             writer.add_tensor(FACTORS, factors.numpy())
         for theirs, tensor in _tensors(model, family):
@@ -188,7 +188,8 @@ def _ends(bundle: ModelBundle) -> dict[str, int]:
     return {f"tokenizer.ggml.{name}_token_id": number for name, number in zip(("eot", "eom"), c.end_ids, strict=False)}
 
 
-def _add(writer: Any, key: str, value: Any) -> None:
+def add(writer: Any, key: str, value: Any) -> None:
+    """Write a setting in the type that llama.cpp reads it in."""
     match value:
         case bool():
             writer.add_bool(key, value)

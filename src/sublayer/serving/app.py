@@ -15,11 +15,12 @@ from sublayer.errors import SublayerError
 from sublayer.inspection.access import HEADERS
 from sublayer.inspection.access import refused as refused_by
 from sublayer.serving import page
+from sublayer.serving.bodies import table_of
 from sublayer.serving.keys import of_headers
 from sublayer.serving.openai.forms import error_of
 from sublayer.serving.openapi import document
-from sublayer.serving.refusals import Failed, Refusal
-from sublayer.serving.replies import json_reply, table_of
+from sublayer.serving.refusals import Failed, Loading, Refusal
+from sublayer.serving.replies import json_reply
 from sublayer.serving.routes import PATHS, Path
 from sublayer.serving.server import Server
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sublayer.serve")
 access = logging.getLogger("sublayer.serve.access")
+ERRORS = {path.path: path.error for path in PATHS}
+"""In whose form something goes wrong, by path."""
 
 
 def application(server: Server, *, names: frozenset[str] = frozenset()) -> ASGIApp:
@@ -48,9 +51,8 @@ def application(server: Server, *, names: frozenset[str] = frozenset()) -> ASGIA
         status = getattr(error, "status_code", 404)
         what = "the method is not allowed here" if status == 405 else "there is nothing here"
         headers: Any = getattr(error, "headers", None)
-        return json_reply(
-            error_of(Refusal(what, "GET /openapi.json tells what there is.", status=status)), status, headers
-        )
+        refusal = Refusal(what, "GET /openapi.json tells what there is.", status=status)
+        return json_reply(ERRORS.get(request.url.path, error_of)(refusal), status, headers)
 
     # One path may be asked by several methods.
     routes = [Route(path.path, _endpoint(server, path), methods=[path.method]) for path in PATHS]
@@ -69,6 +71,8 @@ def _endpoint(server: Server, path: Path) -> Callable[[Request], Awaitable[Respo
         try:
             if not path.open:
                 await _require_key(server, request, path)
+            if server.loading and not path.always:
+                raise Loading
             return await path.answer(server, request)
         except SublayerError as error:
             return _refused(path, error)
@@ -80,9 +84,12 @@ def _endpoint(server: Server, path: Path) -> Callable[[Request], Awaitable[Respo
 
 
 def _refused(path: Path, error: SublayerError) -> Response:
-    status = error.status if isinstance(error, Refusal) else 400
-    after = error.retry_after if isinstance(error, Refusal) else None
-    return json_reply(path.error(error), status, None if after is None else {"retry-after": str(after)})
+    if not isinstance(error, Refusal):
+        return json_reply(path.error(error), 400)
+    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return json_reply(path.error(error), error.status, headers)
 
 
 async def _require_key(server: Server, request: Request, path: Path) -> None:
@@ -126,7 +133,8 @@ class Gate:
         refusal = self._refusal(scope, headers)
         try:
             if refusal is not None:
-                await json_reply(error_of(refusal), refusal.status)(scope, receive, sending)
+                form = ERRORS.get(scope["path"], error_of)
+                await json_reply(form(refusal), refusal.status)(scope, receive, sending)
             else:
                 await self.inner(scope, receive, sending)
         finally:

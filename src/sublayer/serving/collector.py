@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sublayer.errors import SublayerError
-from sublayer.serving.delivery import hand_on
+from sublayer.serving.delivery import Promise
 from sublayer.serving.metrics import ModelMetrics
-from sublayer.serving.refusals import Busy, Failed, Late, Stopping
+from sublayer.serving.model_thread import ModelThread
+from sublayer.serving.refusals import Busy, Failed, Late
 
 log = logging.getLogger("sublayer.serve")
 TOGETHER = 64
@@ -34,12 +34,10 @@ class _Asked:
     kind: Hashable
     read: Read
     deadline: float
-    answer: asyncio.Future[Sequence[Any]]
-    loop: asyncio.AbstractEventLoop
-    given_up: bool = False
+    promise: Promise[Sequence[Any]]
 
 
-class Collector:
+class Collector(ModelThread):
     """An encoder in a thread of its own.
 
     Args:
@@ -47,12 +45,10 @@ class Collector:
     """
 
     def __init__(self, metrics: ModelMetrics, waiting: int = 512) -> None:
+        super().__init__()
         self._metrics, self._most = metrics, waiting
-        self._changed = threading.Condition()
         self._waiting: deque[_Asked] = deque()
-        self._stopping = False
         self._pace = 0.0
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     async def ask(self, texts: Sequence[Any], kind: Hashable, read: Read, seconds: float) -> Sequence[Any]:
@@ -61,11 +57,9 @@ class Collector:
         Raises:
             Busy, Stopping: it was not taken. Late: the time is over. And what `read` raises of these texts.
         """
-        loop = asyncio.get_running_loop()
-        asked = _Asked(texts, kind, read, time.monotonic() + seconds, loop.create_future(), loop)
+        asked = _Asked(texts, kind, read, time.monotonic() + seconds, Promise())
         with self._changed:
-            if self._stopping or not self._thread.is_alive():
-                raise Stopping
+            self._require_alive()
             held = sum(len(one.texts) for one in self._waiting)
             if held and held + len(texts) > self._most:
                 self._metrics.refused()
@@ -75,26 +69,9 @@ class Collector:
             self._changed.notify()
         try:
             async with asyncio.timeout(seconds):
-                return await asked.answer
+                return await asked.promise.kept()
         except TimeoutError:
             raise Late(seconds) from None
-        finally:
-            asked.given_up = True
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive() and not self._stopping
-
-    def stop(self) -> None:
-        """Finish what has been taken, and take nothing new."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-
-    def join(self, seconds: float) -> bool:
-        """Wait for the end; whether it came."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
@@ -114,7 +91,7 @@ class Collector:
         now = time.monotonic()
         while self._waiting:
             asked = self._waiting[0]
-            if asked.given_up or now > asked.deadline:
+            if asked.promise.given_up or now > asked.deadline:
                 self._waiting.popleft()
                 continue
             if several and (asked.kind != several[0].kind or count + len(asked.texts) > TOGETHER):
@@ -136,22 +113,11 @@ class Collector:
             else:
                 if not isinstance(error, SublayerError):
                     log.exception("texts could not be read")
-                self._tell(several[0], error if isinstance(error, SublayerError) else Failed())
+                several[0].promise.fail(error if isinstance(error, SublayerError) else Failed())
             return
         self._metrics.texts(len(texts))
         self._pace = (time.monotonic() - began) / max(1, len(texts))
         at = 0
         for asked in several:
-            self._tell(asked, found[at : at + len(asked.texts)])
+            asked.promise.give(found[at : at + len(asked.texts)])
             at += len(asked.texts)
-
-    def _tell(self, asked: _Asked, answer: Sequence[Any] | Exception) -> None:
-        def tell() -> None:
-            if asked.answer.done():
-                return
-            if isinstance(answer, Exception):
-                asked.answer.set_exception(answer)
-            else:
-                asked.answer.set_result(answer)
-
-        hand_on(asked.loop, tell)

@@ -29,12 +29,20 @@ class Keys:
         """
         held = read_bytes(path, InputError, "Name a file with an API key in each line.")
         try:
-            lines = [line.strip() for line in held.decode("utf-8").splitlines()]
+            # Some editors put a mark of the encoding first, which is no part of a key.
+            lines = [line.strip() for line in held.decode("utf-8-sig").splitlines()]
         except UnicodeDecodeError:
             raise InputError(f"{path} is not UTF-8", "Write an API key in each line.") from None
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys:
             raise InputError(f"{path} has no key", "Write an API key in each line.")
+        sendable = [key.isascii() and key.isprintable() for key in keys]
+        if not all(sendable):
+            unsendable = sendable.index(False) + 1
+            raise InputError(
+                f"{path}: key {unsendable} has characters that the headers of a request cannot hold",
+                "Take letters, digits and signs of ASCII.",
+            )
         too_long = next((number for number, key in enumerate(keys, 1) if len(key) > LONGEST), None)
         if too_long is not None:
             raise InputError(f"{path}: key {too_long} has over {LONGEST} characters", "Shorten it.")

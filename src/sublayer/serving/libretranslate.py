@@ -1,20 +1,23 @@
 """LibreTranslate's API: whoever calls it finds the same here, with models of one's own.
 
-A text is split into sentences, which the models were trained on, and put together again; of HTML the markup stays.
+A text is split into sentences, which the models were trained on, and put together again; of HTML the markup stays,
+and inside of a sentence it stands where the words went.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from sublayer.errors import SublayerError
 from sublayer.generation.translator import Translator
-from sublayer.serving import languages, markup, sentences
-from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of, watching
+from sublayer.serving import languages, marked, markup
+from sublayer.serving.bodies import table_of
+from sublayer.serving.refusals import Refusal
+from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, watching
 from sublayer.serving.server import Server
 from sublayer.serving.translating import Translating
 
@@ -78,6 +81,11 @@ async def detect(server: Server, request: Request) -> Response:
     return json_reply([{"language": language, "confidence": round(100 * sure, 1)} for language, sure in found])
 
 
+async def translate_file(server: Server, request: Request) -> Response:
+    """Refused, as LibreTranslate does where files are switched off."""
+    raise Refusal("files are not translated here", "Send their text to /translate.", status=403)
+
+
 async def known_languages(server: Server, request: Request) -> Response:
     pairs = server.models.pairs
     return json_reply(
@@ -128,36 +136,17 @@ def _translating(server: Server, asked: TranslateRequest, texts: Sequence[str], 
             continue
         served = server.models.between(source, asked.target)
         translator = served.translator(source, asked.target)
-        pieces = markup.pieces(text) if asked.format == "html" else [markup.Piece(text, True)]
-        translating.add([_Run.of(piece, translator, asked.format == "html") for piece in pieces], translator, served)
+        fit = partial(fits, translator)
+        if asked.format == "html":
+            parts = [
+                piece
+                for part in markup.parts(text)
+                for piece in ([part] if isinstance(part, str) else marked.of_flow(part, fit))
+            ]
+        else:
+            parts = marked.of_text(text, fit)
+        translating.add(parts, translator, served)
     return translating
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A part of a text: in sentences, or kept as it is."""
-
-    parts: list[tuple[str, str]]
-    kept: bool
-    html: bool
-
-    @classmethod
-    def of(cls, piece: markup.Piece, translator: Translator, html: bool) -> _Run:
-        if not piece.text:
-            return cls([(piece.value, "")], True, html)
-        parts: list[tuple[str, str]] = []
-        for sentence, space in sentences.split(piece.value):
-            fitting = sentences.fitted(sentence, lambda part: fits(translator, part))
-            *before, (last, own) = fitting
-            parts += [*before, (last, own + space)]
-        return cls(parts, False, html)
-
-    def written(self, translated: Sequence[str]) -> str:
-        """The part again, with these in the place of its sentences."""
-        if self.kept:
-            return self.parts[0][0]
-        text = "".join(part + space for part, (_, space) in zip(translated, self.parts, strict=True))
-        return markup.written(markup.Piece(text, True)) if self.html else text
 
 
 def fits(translator: Translator, sentence: str) -> bool:

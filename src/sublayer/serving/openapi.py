@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 import sublayer
+from sublayer.serving.bodies import kinds
 from sublayer.serving.routes import PATHS, Path
 
 COMMON = {
@@ -19,7 +20,7 @@ COMMON = {
     "413": "The request is too large.",
     "415": "The body is of another type.",
     "429": "Too many requests wait; Retry-After says when to come again.",
-    "503": "The server is stopping.",
+    "503": "The server loads its models, or stops; Retry-After says when to come again.",
     "504": "The answer took too long.",
 }
 
@@ -62,6 +63,5 @@ def _operation(path: Path) -> dict[str, Any]:
         ]
     if path.asks is not None:
         schema = {"schema": {"$ref": f"#/components/schemas/{path.asks.__name__}"}}
-        kinds = ["application/json", *(["application/x-www-form-urlencoded"] if path.forms else [])]
-        made["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, schema)}
+        made["requestBody"] = {"required": True, "content": dict.fromkeys(kinds(forms=path.forms), schema)}
     return made

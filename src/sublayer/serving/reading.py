@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
 from sublayer.reading import Classifier, Filler, Tagger
+from sublayer.serving.bodies import table_of
 from sublayer.serving.collector import Collector
-from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, listed, read_as, table_of, unless_gone
+from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, listed, read_as, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+Reader = TypeVar("Reader", Classifier, Tagger, Filler)
 Texts = Annotated[list[Words], Field(min_length=1, max_length=LIMITS.texts)]
 Pair = Annotated[list[Words], Field(min_length=2, max_length=2)]
 ModelName = Annotated[str, Field(max_length=300)]
@@ -45,51 +48,62 @@ class FillRequest(Asked):
 
 async def classify(server: Server, request: Request) -> Response:
     asked = read_as(ClassifyRequest, await table_of(request, server.limits))
-    served = server.models.named(asked.model, Classifier)
-    classifier, given = served.loaded, listed(asked.input)
-    assert isinstance(classifier, Classifier)
-    texts = [tuple(cast("list[str]", text)) if isinstance(text, list) else text for text in given]
-    found = await _asked(server, request, served.runs, texts, "classify", classifier.classify)
-    data = [
-        {"index": n, "label": one.label, "probability": one.probability, "probabilities": one.probabilities}
-        for n, one in enumerate(found)
-    ]
-    return json_reply({"object": "list", "model": served.name, "data": data})
+
+    def read(classifier: Classifier, several: Sequence[Any]) -> list[dict[str, Any]]:
+        texts = [tuple(cast("list[str]", text)) if isinstance(text, list) else text for text in several]
+        found = classifier.classify(texts)
+        return [
+            {"label": one.label, "probability": one.probability, "probabilities": one.probabilities} for one in found
+        ]
+
+    return await _answered(server, request, asked, Classifier, "classify", read)
 
 
 async def tag(server: Server, request: Request) -> Response:
     asked = read_as(TagRequest, await table_of(request, server.limits))
-    served = server.models.named(asked.model, Tagger)
-    tagger = served.loaded
-    assert isinstance(tagger, Tagger)
-    found = await _asked(server, request, served.runs, listed(asked.input), "tag", tagger.tag)
-    data = [
-        {"index": n, "words": one.words, "tags": one.tags, "probabilities": one.probabilities}
-        for n, one in enumerate(found)
-    ]
-    return json_reply({"object": "list", "model": served.name, "data": data})
+
+    def read(tagger: Tagger, several: Sequence[Any]) -> list[dict[str, Any]]:
+        found = tagger.tag(several)
+        return [{"words": one.words, "tags": one.tags, "probabilities": one.probabilities} for one in found]
+
+    return await _answered(server, request, asked, Tagger, "tag", read)
 
 
 async def fill(server: Server, request: Request) -> Response:
     asked = read_as(FillRequest, await table_of(request, server.limits))
-    served = server.models.named(asked.model, Filler)
-    filler = served.loaded
-    assert isinstance(filler, Filler)
-    kind, read = ("fill", asked.best), partial(filler.fill, best=asked.best)
-    found = await _asked(server, request, served.runs, listed(asked.input), kind, read)
-    data = [
-        {
-            "index": n,
-            "masks": [
-                [{"token": one.token, "probability": one.probability, "text": one.text} for one in choices]
-                for choices in masks
-            ],
-        }
-        for n, masks in enumerate(found)
-    ]
+
+    def read(filler: Filler, several: Sequence[Any]) -> list[dict[str, Any]]:
+        found = filler.fill(several, best=asked.best)
+        return [
+            {
+                "masks": [
+                    [{"token": one.token, "probability": one.probability, "text": one.text} for one in choices]
+                    for choices in masks
+                ]
+            }
+            for masks in found
+        ]
+
+    return await _answered(server, request, asked, Filler, ("fill", asked.best), read)
+
+
+async def _answered(
+    server: Server,
+    request: Request,
+    asked: ClassifyRequest | TagRequest | FillRequest,
+    kind: type[Reader],
+    together: Hashable,
+    read: Callable[[Reader, Sequence[Any]], list[dict[str, Any]]],
+) -> Response:
+    """What a model of this kind reads in the texts, in the form of a list.
+
+    Args:
+        together: texts of several requests are read together where it is the same.
+    """
+    served = server.models.named(asked.model, kind)
+    assert isinstance(served.loaded, kind)
+    assert isinstance(served.runs, Collector)
+    asking = served.runs.ask(listed(asked.input), together, partial(read, served.loaded), server.limits.seconds)
+    found = await unless_gone(request, asking)
+    data = [{"index": n, **one} for n, one in enumerate(found)]
     return json_reply({"object": "list", "model": served.name, "data": data})
-
-
-async def _asked(server: Server, request: Request, runs: Any, texts: list[Any], kind: Any, read: Any) -> Any:
-    assert isinstance(runs, Collector)
-    return await unless_gone(request, runs.ask(texts, kind, read, server.limits.seconds))

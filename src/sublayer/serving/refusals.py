@@ -50,6 +50,16 @@ class Stopping(Refusal):
         self.retry_after = 5
 
 
+class Loading(Refusal):
+    """The models are not there yet."""
+
+    status, code = 503, "loading"
+
+    def __init__(self) -> None:
+        super().__init__("the models are being loaded", "Come again in a moment; /ready tells when they are there.")
+        self.retry_after = 5
+
+
 class Late(Refusal):
     """The answer took too long."""
 

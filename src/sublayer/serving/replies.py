@@ -1,4 +1,4 @@
-"""Requests read within limits, and replies in JSON, the same for all APIs."""
+"""What requests say, by their types, and replies in JSON, the same for all APIs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sublayer.errors import nearest
 from sublayer.serving.limits import RequestLimits
 from sublayer.serving.refusals import Gone, Refusal
-from sublayer.untrusted import UntrustedError, parse_json, to_json
+from sublayer.untrusted import to_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,62 +37,6 @@ def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = N
 
     held = to_json(value, separators=(",", ":")).encode("utf-8")
     return Response(held, status, headers, media_type="application/json")
-
-
-async def body_of(request: Request, limits: RequestLimits) -> bytes:
-    """A request's body, if it is of bounded size and came in bounded time."""
-    from starlette.requests import ClientDisconnect
-
-    held = bytearray()
-    try:
-        async with asyncio.timeout(limits.reading):
-            async for chunk in request.stream():
-                held += chunk
-                if len(held) > limits.body:
-                    raise Refusal(f"a request has {limits.body:,} bytes at most", "Ask for less at a time.", status=413)
-    except ClientDisconnect:
-        raise Gone from None
-    except TimeoutError:
-        raise Refusal(f"the request did not come within {limits.reading:g} s", status=408) from None
-    return bytes(held)
-
-
-async def table_of(request: Request, limits: RequestLimits, *, forms: bool = False) -> dict[str, Any]:
-    """What a request says: a JSON object, or, with `forms`, a form as browsers and curl send it. Read once."""
-    if not hasattr(request.state, "table"):
-        request.state.table = await _table(request, limits, forms)
-    return request.state.table
-
-
-async def _table(request: Request, limits: RequestLimits, forms: bool) -> dict[str, Any]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if forms and kind == "application/x-www-form-urlencoded":
-        held = await body_of(request, limits)
-        try:
-            pairs = parse_qsl(
-                held.decode("utf-8"), keep_blank_values=True, max_num_fields=limits.texts + 16, errors="strict"
-            )
-        except (UnicodeDecodeError, ValueError) as error:
-            raise Refusal("the form is not UTF-8, or has too many fields", "Encode it as UTF-8.") from error
-        table: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in table:
-                before = table[name]
-                table[name] = [*cast("list[str]", before if isinstance(before, list) else [before]), value]
-            else:
-                table[name] = value
-        return table
-    if kind != "application/json":
-        # A form of another page cannot send this type without asking first, which is not answered.
-        wanted = "application/json" + (" or application/x-www-form-urlencoded" if forms else "")
-        raise Refusal(f"content-type is {kind[:80]!r}", f"Send {wanted}.", status=415)
-    try:
-        value: Any = parse_json(await body_of(request, limits))
-    except UntrustedError as error:
-        raise Refusal(f"the request {error}", "Send one JSON object.") from None
-    if not isinstance(value, dict):
-        raise Refusal("the request is not a JSON object", "Send one JSON object.")
-    return cast("dict[str, Any]", value)
 
 
 def read_as(kind: type[Model], table: dict[str, Any]) -> Model:

@@ -23,7 +23,7 @@ ErrorForm = Callable[[SublayerError], Mapping[str, Any]]
 @dataclass(frozen=True)
 class Path:
     """asks: what the body of a request says. error: how what goes wrong is written. open: whether no key is needed.
-    forms: whether the body may be a form."""
+    forms: whether the body may be a form. always: whether it answers before the models are there."""
 
     method: str
     path: str
@@ -32,6 +32,7 @@ class Path:
     error: ErrorForm = forms.error_of
     open: bool = False
     forms: bool = False
+    always: bool = False
 
 
 LIBRE = libretranslate.error_of
@@ -48,9 +49,10 @@ PATHS = (
     Path("POST", "/fill", reading.fill, reading.FillRequest),
     Path("POST", "/translate", libretranslate.translate, libretranslate.TranslateRequest, LIBRE, forms=True),
     Path("POST", "/detect", libretranslate.detect, libretranslate.DetectRequest, LIBRE, forms=True),
+    Path("POST", "/translate_file", libretranslate.translate_file, error=LIBRE),
     Path("GET", "/languages", libretranslate.known_languages, error=LIBRE, open=True),
     Path("GET", "/frontend/settings", libretranslate.frontend_settings, error=LIBRE, open=True),
-    Path("GET", "/health", service.health, open=True),
-    Path("GET", "/ready", service.ready, open=True),
-    Path("GET", "/metrics", service.metrics),
+    Path("GET", "/health", service.health, open=True, always=True),
+    Path("GET", "/ready", service.ready, open=True, always=True),
+    Path("GET", "/metrics", service.metrics, always=True),
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sublayer.inspection.connections import Connection
@@ -60,6 +62,30 @@ def uvicorn_server(app: ASGIApp, server: Server, grace: float) -> uvicorn.Server
     )
 
 
-def serve(app: ASGIApp, server: Server, listening: socket.socket, grace: float) -> None:
-    """Serve until the process is told to stop and what ran has finished."""
-    uvicorn_server(app, server, grace).run(sockets=[listening])
+def serve(serving: uvicorn.Server, listening: socket.socket, load: Callable[[], None]) -> None:
+    """Serve until the process is told to stop and what ran has finished.
+
+    Args:
+        load: gets the models, while it is answered already that they are not there yet.
+
+    Raises:
+        What `load` raises: then it has not served.
+    """
+    failed: list[BaseException] = []
+
+    def loading() -> None:
+        try:
+            load()
+        except BaseException as error:  # it is raised where somebody hears of it
+            failed.append(error)
+            serving.should_exit = True
+
+    thread = threading.Thread(target=loading, name="loading", daemon=True)
+    thread.start()
+    serving.run(sockets=[listening])
+    if failed:
+        raise failed[0]
+    if thread.is_alive():
+        # Told to stop before the models were there: nobody waits for anything.
+        sys.stdout.flush()
+        os._exit(0)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -24,14 +24,16 @@ from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.top import top
 from sublayer.models.backend import DecoderBackend, S, read
 from sublayer.models.batching import padded
-from sublayer.serving.delivery import deliver
+from sublayer.serving.delivery import Call, Promise, deliver
 from sublayer.serving.limits import BatchLimits
 from sublayer.serving.metrics import ModelMetrics
+from sublayer.serving.model_thread import ModelThread
 from sublayer.serving.prefixes import LEAST, Prefixes, shared
-from sublayer.serving.refusals import Busy, Failed, Late, Refusal, Stopping
+from sublayer.serving.refusals import Busy, Failed, Late, Refusal
 from sublayer.serving.tickets import Event, Finished, Given, Grown, Job, Score, Scored, Ticket
 
 log = logging.getLogger("sublayer.serve")
+R = TypeVar("R")
 Key = tuple[int, bool]
 """Rows of a text; whether its search asks for all logits. With beams either is a batch of its own: what the engine and
 what torch make of one row's logits differ in the last bit, and beams add up."""
@@ -47,7 +49,7 @@ class _Reading:
     scores: list[Score] = field(default_factory=lambda: list[Score]())
 
 
-class Scheduler(Generic[S]):
+class Scheduler(ModelThread, Generic[S]):
     """The running batches of one model.
 
     Args:
@@ -63,21 +65,20 @@ class Scheduler(Generic[S]):
         encodes: bool,
         limits: BatchLimits | None = None,
     ) -> None:
+        super().__init__()
         self.limits = BatchLimits() if limits is None else limits
         self._backend, self._device, self._metrics, self._encodes = backend, device, metrics, encodes
         self._steps = ModelSteps(backend, device)
         self._prefixes = Prefixes(self.limits.prefixes)
-        self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._readings: deque[_Reading] = deque()
         self._batches: dict[Key, Batch[S]] = {}
         self._owners: dict[Any, tuple[Job, int]] = {}
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Event]]] = {}
-        self._stopping = False
+        self._calls: deque[Call[Any]] = deque()
+        self._ended = False
         self._pace = 0.0  # seconds between two texts that were finished, lately
         self._last_finished = time.monotonic()
-        # A daemon: a model that does not come back must not keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     # --- from other threads -------------------------------------------------------------------------------------------
@@ -97,8 +98,7 @@ class Scheduler(Generic[S]):
                     "Ask for fewer beams, answers or tokens.",
                 )
         with self._changed:
-            if self._stopping or not self._thread.is_alive():
-                raise Stopping
+            self._require_alive()
             waiting = len(self._waiting)
             if waiting and waiting + len(ticket.jobs) > self.limits.waiting:
                 self._metrics.refused()
@@ -107,20 +107,15 @@ class Scheduler(Generic[S]):
             self._metrics.queue(len(self._waiting))
             self._changed.notify()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive() and not self._stopping
-
-    def stop(self) -> None:
-        """Finish what has been taken, and take nothing new."""
+    async def call(self, function: Callable[[], R]) -> R:
+        """What `function` gives, computed in the model's thread between two steps: what the steps run on is its own."""
+        made = Call(function, Promise[R]())
         with self._changed:
-            self._stopping = True
-            self._changed.notify()
-
-    def join(self, seconds: float) -> bool:
-        """Wait for the end; whether it came."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+            ended = self._ended
+            if not ended:
+                self._calls.append(made)
+                self._changed.notify()
+        return await (asyncio.to_thread(function) if ended else made.promise.kept())
 
     # --- the model's thread -------------------------------------------------------------------------------------------
 
@@ -128,11 +123,14 @@ class Scheduler(Generic[S]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._readings or self._batches or self._stopping)
-                if self._stopping and not (self._waiting or self._readings or self._batches):
+                self._changed.wait_for(lambda: self._has_work or self._stopping)
+                if not self._has_work:
+                    self._ended = True
                     return
             try:
                 self._settle()
+                if self._calls:
+                    self._calls.popleft().run()
                 self._admit()
                 self._read_on()
                 for key, batch in list(self._batches.items()):
@@ -142,6 +140,10 @@ class Scheduler(Generic[S]):
                 self._fail_everything()
             self._count()
             self._flush()
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._readings or self._batches or self._calls)
 
     def _settle(self) -> None:
         """Let go of what nobody waits for, and of what is late."""

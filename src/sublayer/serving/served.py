@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -215,8 +216,9 @@ class Models:
             model.runs.stop()
 
     def join(self, seconds: float) -> bool:
-        """Wait until all have finished what they took; whether they have."""
-        finished = [model.runs.join(seconds) for model in self]
+        """Wait until all have finished what they took, so long for all of them; whether they have."""
+        end = time.monotonic() + seconds
+        finished = [model.runs.join(max(0.0, end - time.monotonic())) for model in self]
         return all(finished)
 
     @property

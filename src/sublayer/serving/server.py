@@ -20,12 +20,13 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class Server:
-    """stopping: nothing new is taken."""
+    """loading: the models are not there yet. stopping: nothing new is taken."""
 
     models: Models
     metrics: Metrics
     limits: RequestLimits = field(default_factory=RequestLimits)
     keys: Keys = field(default_factory=Keys)
+    loading: bool = False
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        return not self.stopping and self.models.alive
+        return not self.loading and not self.stopping and self.models.alive
 
     def close(self, seconds: float) -> bool:
         """Stop, and wait for what runs; whether it has finished."""

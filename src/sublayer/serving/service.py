@@ -18,8 +18,10 @@ async def health(server: Server, request: Request) -> Response:
 
 
 async def ready(server: Server, request: Request) -> Response:
-    """Whether requests are taken: not while it stops, and not where a model's thread has ended."""
-    return json_reply({"status": "ready"}) if server.ready else json_reply({"status": "not ready"}, 503)
+    """Whether requests are taken: not while it loads its models or stops, nor where a model's thread has ended."""
+    if server.ready:
+        return json_reply({"status": "ready"})
+    return json_reply({"status": "loading" if server.loading else "stopping" if server.stopping else "not ready"}, 503)
 
 
 async def metrics(server: Server, request: Request) -> Response:

@@ -28,7 +28,7 @@ from sublayer.hub.folder import ModelBundle
 from sublayer.hub.sources import AGAIN
 from sublayer.models import EncoderDecoder
 from sublayer.text.piece_model import piece_model_of, write_piece_model
-from sublayer.untrusted import is_file, read_object
+from sublayer.untrusted import is_file, library_errors, read_object
 
 SUFFIX = ".argosmodel"
 PACKAGE_VERSION = "1.0"
@@ -38,6 +38,8 @@ CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 """A language, as ISO 639 and BCP 47 write it."""
 LARGEST = 2**34
 """Bytes that a package may unpack to."""
+USUAL, MOST_TIMES = 2**26, 100
+"""Bytes that any package may unpack to; and a larger one to so many times its own size, for weights compress badly."""
 MOST = 10_000
 """Files in a package."""
 PIECES = "sentencepiece.model"
@@ -133,28 +135,29 @@ def import_argos(path: Path, *, dtype: torch.dtype | None = None, allow_nonfinit
 @contextmanager
 def _unpacked(path: Path) -> Generator[Path]:
     """The folder in a package, but for the models that find the ends of sentences."""
-    try:
-        with zipfile.ZipFile(path) as package, tempfile.TemporaryDirectory(prefix="sublayer-") as work:
-            wanted = _wanted(package)
-            for entry, name in wanted.items():
+    with tempfile.TemporaryDirectory(prefix="sublayer-") as work:
+        damaged = library_errors(f"{path} is damaged or no package of Argos Translate", AGAIN)
+        with damaged, zipfile.ZipFile(path) as package:
+            for entry, name in _wanted(package, path.stat().st_size).items():
                 goal = Path(work) / name
-                goal.parent.mkdir(parents=True, exist_ok=True)
+                goal.parent.mkdir(exist_ok=True)
                 with package.open(entry) as source, goal.open("wb") as file:
                     shutil.copyfileobj(source, file)
-            yield Path(work)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is damaged or no package of Argos Translate ({error})", AGAIN) from None
+        yield Path(work)
 
 
-def _wanted(package: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
-    """What is unpacked, and where to."""
+def _wanted(package: zipfile.ZipFile, size: int) -> dict[zipfile.ZipInfo, str]:
+    """What is unpacked, and where to.
+
+    Args:
+        size: of the package itself, in bytes.
+    """
     entries = package.infolist()
     roots = [entry.filename.removesuffix("metadata.json") for entry in entries if _depth(entry) == 2]
     roots = [root for root in roots if f"{root}metadata.json" in package.NameToInfo]
-    if len(entries) > MOST or sum(entry.file_size for entry in entries) > LARGEST:
-        raise ValueError(f"it would unpack to more than {MOST:,} files or {LARGEST >> 30} GiB")
+    largest = min(LARGEST, max(USUAL, MOST_TIMES * size))
+    if len(entries) > MOST or sum(entry.file_size for entry in entries) > largest:
+        raise ValueError(f"it would unpack to more than {MOST:,} files or {largest:,} bytes")
     if not roots:
         raise ValueError("there is no folder with a metadata.json in it")
     root = roots[0]

@@ -116,10 +116,17 @@ class _Found:
     def _stack(self, side: str, dim: int) -> config.Stack:
         blocks: list[config.Block] = []
         positions: list[config.Position] = []
-        while any(name.startswith(f"{side}/layer_{len(blocks)}/") for name in self.names):
+        added: config.Position | None = None
+        scopes = {tuple(name.split("/")[:2]) for name in self.names}
+        while (side, f"layer_{len(blocks)}") in scopes:
             scope = f"{side}/layer_{len(blocks)}"
             blocks.append(self._block(scope, side, dim))
-            positions.append(self._rotary(scope, blocks[-1].attention.width(dim)) or self._added(side, dim))
+            rotary = self._rotary(scope, blocks[-1].attention.width(dim))
+            if rotary is None and added is None:
+                added = self._added(side, dim)  # a table is looked through
+            position = rotary or added
+            assert position is not None
+            positions.append(position)
         if not blocks:
             raise self._refusal(f"it has no layers: {side}/layer_0 is missing")
         last = self._norm(f"{side}/layer_norm")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
 from sublayer.generation.generator import Generator
-from sublayer.serving.openai.forms import chat_logprobs, error_of, heading
+from sublayer.generation.loop import Chosen
+from sublayer.serving.bodies import table_of
+from sublayer.serving.openai.forms import chat_logprobs
+from sublayer.serving.openai.replying import Reply, answered
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, Asked, Words, json_reply, read_as, table_of, watching
+from sublayer.serving.replies import LIMITS, Asked, Words, read_as
+from sublayer.serving.served import ServedModel
 from sublayer.serving.server import Server
-from sublayer.serving.streams import streamed
 from sublayer.serving.writing import Answer, Options, Writing
 from sublayer.untrusted import UntrustedError, parse_json
 
@@ -111,14 +114,7 @@ class ChatRequest(Options):
 async def chat(server: Server, request: Request) -> Response:
     asked = read_as(ChatRequest, await table_of(request, server.limits))
     _require_supported(asked)
-    served = server.models.named(asked.model, Generator)
-    writing = await server.in_thread(_writing, server, served, asked)
-    reply = _Reply(writing, asked)
-    async with watching(request, writing.ticket.give_up):
-        if asked.stream:
-            return await streamed(reply.parts(), error_of, writing.ticket.give_up)
-        await writing.finish()
-    return json_reply(reply.whole())
+    return await answered(server, request, asked, _writing, _Reply)
 
 
 def _require_supported(asked: ChatRequest) -> None:
@@ -139,7 +135,7 @@ def _require_supported(asked: ChatRequest) -> None:
         raise Refusal("max_tokens = 0", "Ask for one token or more.", field="max_tokens")
 
 
-def _writing(server: Server, served: Any, asked: ChatRequest) -> Writing:
+def _writing(server: Server, served: ServedModel, asked: ChatRequest) -> Writing:
     generator = cast("Generator[Any]", served.loaded)
     tools = None
     if asked.tools and asked.tool_choice != "none":
@@ -157,65 +153,49 @@ def _writing(server: Server, served: Any, asked: ChatRequest) -> Writing:
     )
 
 
-class _Reply:
-    """Answers in OpenAI's form."""
+class _Reply(Reply[ChatRequest]):
+    PREFIX, WHOLE, GROWING = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, writing: Writing, asked: ChatRequest) -> None:
-        self._writing, self._asked = writing, asked
-        self._tokenizer = writing.generator.tokenizer
-        self._calls = bool(asked.tools) and asked.tool_choice != "none"
-        self._head = heading(
-            "chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", writing.served.name
-        )
+    @property
+    def _calls(self) -> bool:
+        """Whether tools may be called."""
+        return bool(self.asked.tools) and self.asked.tool_choice != "none"
 
-    def whole(self) -> dict[str, Any]:
-        choices: list[dict[str, Any]] = []
-        for answer in self._writing.answers:
-            said = {"role": "assistant", **self._said(answer)}
-            choices.append(
-                {
-                    "index": answer.index,
-                    "message": {**said, "refusal": None},
-                    "logprobs": chat_logprobs(self._tokenizer, answer.said) if self._asked.logprobs else None,
-                    "finish_reason": "tool_calls" if said.get("tool_calls") else answer.finish,
-                }
-            )
-        return {**self._head, "choices": choices, "usage": self._writing.usage}
+    def choice(self, answer: Answer) -> dict[str, Any]:
+        said = {"role": "assistant", **self._said(answer)}
+        return {
+            "index": answer.index,
+            "message": {**said, "refusal": None},
+            "logprobs": chat_logprobs(self.tokenizer, answer.said) if self.asked.logprobs else None,
+            "finish_reason": "tool_calls" if said.get("tool_calls") else answer.finish,
+        }
 
-    async def parts(self) -> AsyncIterator[dict[str, Any]]:
-        options = self._asked.stream_options
-        counted = {"usage": None} if options is not None and options.include_usage else {}
-        begun: set[int] = set()
-        async for answer, chosen in self._writing.growing():
-            if answer.index not in begun:
-                begun.add(answer.index)
-                yield self._part(answer, {"role": "assistant", "content": ""}, **counted)
-            # Whether a tool is called shows at the end: until then it is kept back.
-            delta: dict[str, Any] = {}
-            if not self._calls:
-                text = answer.piece()
-                delta = {"content": text} if text else {}
-            elif answer.finish is not None:
-                delta = self._said(answer)
-                for place, call in enumerate(delta.get("tool_calls", [])):
-                    call["index"] = place
-            logprobs = None
-            if self._asked.logprobs:
-                new = answer.said if chosen is None else [chosen] if chosen.ending != "end" else []
-                logprobs = chat_logprobs(self._tokenizer, new) if new else None
-            if delta or logprobs:
-                yield self._part(answer, delta, logprobs=logprobs, **counted)
-            if answer.finish is not None:
-                why = "tool_calls" if delta.get("tool_calls") else answer.finish
-                yield self._part(answer, {}, finish=why, **counted)
-        if counted:
-            yield {**self._head, "choices": [], "usage": self._writing.usage}
+    def growth(self, answer: Answer, chosen: Chosen | None, *, first: bool) -> Iterator[dict[str, Any]]:
+        if first:
+            yield self._delta(answer, {"role": "assistant", "content": ""})
+        # Whether a tool is called shows at the end: until then it is kept back.
+        delta: dict[str, Any] = {}
+        if not self._calls:
+            text = answer.piece()
+            delta = {"content": text} if text else {}
+        elif answer.finish is not None:
+            delta = self._said(answer)
+            for place, call in enumerate(delta.get("tool_calls", [])):
+                call["index"] = place
+        logprobs = None
+        if self.asked.logprobs:
+            new = answer.said if chosen is None else [chosen] if chosen.ending != "end" else []
+            logprobs = chat_logprobs(self.tokenizer, new) if new else None
+        if delta or logprobs:
+            yield self._delta(answer, delta, logprobs=logprobs)
+        if answer.finish is not None:
+            yield self._delta(answer, {}, finish="tool_calls" if delta.get("tool_calls") else answer.finish)
 
-    def _part(
-        self, answer: Answer, delta: dict[str, Any], *, logprobs: Any = None, finish: str | None = None, **more: Any
+    @staticmethod
+    def _delta(
+        answer: Answer, delta: dict[str, Any], *, logprobs: Any = None, finish: str | None = None
     ) -> dict[str, Any]:
-        choice = {"index": answer.index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return {**self._head, "choices": [choice], **more}
+        return {"index": answer.index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
     def _said(self, answer: Answer) -> dict[str, Any]:
         """What was said, and the tools that it calls."""

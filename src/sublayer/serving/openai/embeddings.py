@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from sublayer.reading import Embedder
+from sublayer.serving.bodies import table_of
 from sublayer.serving.collector import Collector
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, listed, read_as, table_of, unless_gone
+from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, listed, read_as, unless_gone
 from sublayer.serving.server import Server
 
 if TYPE_CHECKING:

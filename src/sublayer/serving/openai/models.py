@@ -9,9 +9,10 @@ from pydantic import Field
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
+from sublayer.serving.bodies import table_of
 from sublayer.serving.openai.chat import ChatMessage, Tool
 from sublayer.serving.refusals import Refusal
-from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, read_as, table_of
+from sublayer.serving.replies import LIMITS, Asked, TokenIds, Words, json_reply, read_as
 from sublayer.serving.served import ServedModel
 from sublayer.serving.server import Server
 from sublayer.serving.spelling import spelled
