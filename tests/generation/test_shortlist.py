@@ -202,5 +202,3 @@ def test_a_missing_a_foreign_and_a_damaged_one_are_refused(tmp_path: Path) -> No
         (tmp_path / FILE).write_bytes(held[:cut])
         with pytest.raises(CheckpointError):
             read_shortlist(tmp_path, "ours", 4)
-
-

@@ -45,7 +45,7 @@ def translate(
     ] = None,
     shortlist: Annotated[
         bool,
-        typer.Option("--shortlist", help="Choose among the tokens that `sublayer shortlist` found for each source only."),
+        typer.Option("--shortlist", help="Choose only among the tokens that `sublayer shortlist` found for a source."),
     ] = False,
     scores: Annotated[
         bool, typer.Option("--scores", help="Print score and log-probability first, separated by tabs.")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,17 +52,13 @@ class Shortlist:
         Args:
             ends: tokens that any translation may have besides.
         """
-        always = np.union1d(self.always, np.asarray(ends, np.int32))
-        own = [np.union1d(always, self._candidates(source)) for source in sources]
-        tokens = np.unique(np.concatenate(own))
-        allowed = np.zeros((len(sources), len(tokens)), np.bool_)
-        for row, each in zip(allowed, own, strict=True):
-            row[np.searchsorted(tokens, each)] = True
-        return tokens.astype(np.int64), allowed
-
-    def _candidates(self, source: Sequence[int]) -> NDArray[np.int32]:
-        found = self.candidates[np.unique(np.asarray(source))].ravel()
-        return found[found != NONE]
+        # `NONE` is the last column, which is no token's.
+        own = np.zeros((len(sources), len(self.candidates) + 1), np.bool_)
+        own[:, self.always] = own[:, list(ends)] = True
+        for row, source in zip(own, sources, strict=True):
+            row[self.candidates[np.asarray(source)]] = True
+        tokens = np.flatnonzero(own[:, :NONE].any(axis=0))
+        return tokens, own[:, tokens]
 
 
 def build(
@@ -101,11 +98,11 @@ class _Text:
         self.source_starts, self.target_starts = source_starts, target_starts
         links = np.diff(source_starts) * np.diff(target_starts)
         parts = np.cumsum(links) // AT_ONCE
-        bounds = np.flatnonzero(np.diff(parts)) + 1
+        bounds: list[int] = (np.flatnonzero(np.diff(parts)) + 1).tolist()
         self._parts = list(zip([0, *bounds], [*bounds, len(links)], strict=True))
 
     def translation_probabilities(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Each pair of tokens that occurs, as source * V + target, and the probability of the target given the source."""
+        """Each pair of tokens that occurs, as source * V + target, and p(target | source)."""
         known = np.unique(np.concatenate([np.unique(self._links(*part)[0]) for part in self._parts]))
         source = known // self.vocabulary
         shares = np.ones(len(known))
@@ -124,19 +121,19 @@ class _Text:
     def _links(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The pairs of tokens of some sentences, those of a target token side by side; where each of these begins, and
         how many it has."""
-        places = np.arange(self.target_starts[first], self.target_starts[last])
-        sentence = np.searchsorted(self.target_starts, places, side="right") - 1
+        places: NDArray[np.int64] = np.arange(int(self.target_starts[first]), int(self.target_starts[last]))
+        sentence: NDArray[np.int64] = np.searchsorted(self.target_starts, places, side="right") - 1
         lengths = np.diff(self.source_starts)[sentence]
         # A sentence without a source says nothing, and its target tokens have no links.
         places, sentence, lengths = places[lengths > 0], sentence[lengths > 0], lengths[lengths > 0]
         begins = np.cumsum(lengths) - lengths
-        source = np.arange(lengths.sum()) + np.repeat(self.source_starts[sentence] - begins, lengths)
+        source = np.arange(int(lengths.sum())) + np.repeat(self.source_starts[sentence] - begins, lengths)
         return self.sources[source] * self.vocabulary + np.repeat(self.targets[places], lengths), begins, lengths
 
 
 def write_shortlist(folder: Path, shortlist: Shortlist) -> Path:
     """Write it into a model folder."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
     path = folder / FILE
     with replacing(path) as aside:
@@ -157,22 +154,22 @@ def read_shortlist(folder: Path, fingerprint: str, vocabulary: int) -> Shortlist
     if not is_file(path):
         raise CheckpointError(f"{folder} has no shortlist", remedy)
     try:
-        with safe_open(path, "numpy") as file:
-            told = (file.metadata() or {}).get("tokenizer")
-            always, candidates = (file.get_tensor(name) for name in ("always", "candidates"))
+        opened: Any = safe_open(path, "numpy")
+        with opened as file:
+            metadata: dict[str, str] | None = file.metadata()
+            always: NDArray[Any] = file.get_tensor("always")
+            candidates: NDArray[Any] = file.get_tensor("candidates")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", remedy) from None
-    if told != fingerprint:
+    if (metadata or {}).get("tokenizer") != fingerprint:
         raise CheckpointError(f"{path} was made for another tokenizer", remedy)
-    fine = (
-        always.ndim == 1
-        and candidates.ndim == 2
-        and len(candidates) == vocabulary
-        and all(
-            part.dtype == np.int32 and (part.size == 0 or (least <= part.min() and part.max() < vocabulary))
-            for part, least in ((always, 0), (candidates, NONE))
-        )
-    )
+    fine = always.ndim == 1 and candidates.ndim == 2 and len(candidates) == vocabulary
+    fine = fine and _tokens(always, 0, vocabulary) and _tokens(candidates, NONE, vocabulary)
     if not fine:
         raise CheckpointError(f"{path} is damaged: it names tokens that the model does not have", remedy)
     return Shortlist(np.unique(always), candidates, fingerprint)
+
+
+def _tokens(numbers: NDArray[Any], least: int, vocabulary: int) -> bool:
+    """Whether these are ids from `least` on."""
+    return numbers.dtype == np.int32 and (not numbers.size or least <= numbers.min() <= numbers.max() < vocabulary)

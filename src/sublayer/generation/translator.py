@@ -345,9 +345,7 @@ class Translator:
         if alone is not None and c.forced_end is None and self._forced(c) == Constraints():
             batch = Batch(EngineSteps(alone), rows=c.beam)
             listed = None if self.shortlist is None else self.shortlist.of(sources, sorted(request.end_ids))
-            state = alone.start(
-                sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps), listed=listed
-            )
+            state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps), listed=listed)
             try:
                 if c.beam == 1:
                     return greedy_texts(batch, state, request, length_penalty=c.length_penalty)

@@ -35,8 +35,7 @@ class Listed:
         self.tokens, self._allowed, self._matrix, self._bias = tokens, allowed, matrix, bias
         self._counts = allowed.sum(axis=1, dtype=np.int64)
         self._choices = np.zeros((len(allowed), int(self._counts.max())), np.int32)
-        for row, own in zip(self._choices, allowed, strict=True):
-            row[: own.sum()] = np.flatnonzero(own)
+        self._choices[np.arange(self._choices.shape[1]) < self._counts[:, None]] = np.nonzero(allowed)[1]
         self._struct = CShortlist(
             ctypes.pointer(matrix.struct),
             None if bias is None else bias.ctypes.data,
@@ -175,8 +174,10 @@ class EngineDecoder:
     def _listed(self, tokens: Integers, allowed: NDArray[np.bool_]) -> Listed:
         program = self.file.programs["decoding"]
         last = program.operations[program.marks["logits"].count - 1]
-        bias = None if "bias" not in last else np.take(program.arrays[last["bias"]], tokens)
-        return Listed(tokens, allowed, taken(program.matrices[last["matrix"]], tokens), bias)
+        place: int = last["matrix"]
+        biases: int | None = last.get("bias")
+        bias = None if biases is None else np.take(program.arrays[biases], tokens)
+        return Listed(tokens, allowed, taken(program.matrices[place], tokens), bias)
 
     def best(self, tokens: Sequence[int], state: EngineState, count: int) -> tuple[Floats, Integers]:
         """Feed a token a row; what may follow.

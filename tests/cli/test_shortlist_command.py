@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import sublayer as package
 from small_run import sublayer, trained
 from sublayer.errors import InputError
 from sublayer.generation.shortlist import FILE, read_shortlist
+from sublayer.hub.loading import load_translator
 
 SENTENCES = ("ba co di", "fu ge")
 
@@ -30,7 +30,7 @@ def test_what_it_makes_is_used_and_its_price_is_said(run: Path) -> None:
     assert re.search(r"chooses among \d+ of \d+ tokens", outcome.out)
     plain = sublayer("evaluate", run)
     assert f"BLEU       {scores[0][1]}" in plain.out
-    model = package.load(run)
+    model = load_translator(run)
     found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocabulary)
     listed = model.with_shortlist(found)
     translations = listed.translate(SENTENCES)
@@ -61,9 +61,9 @@ def test_without_one_and_with_what_it_cannot_go_with_it_is_refused(run: Path) ->
 
 def test_a_model_that_was_asked_for_its_modules_has_none(run: Path) -> None:
     assert sublayer("shortlist", run).code == 0
-    model = package.load(run)
+    model = load_translator(run)
     found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocabulary)
-    assert model.model.config.dim == 16
+    assert model.model.config.vocab_size == model.vocabulary
     with pytest.raises(InputError, match="alone"):
         model.with_shortlist(found)
 
