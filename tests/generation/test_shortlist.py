@@ -80,7 +80,7 @@ def test_candidates_are_the_most_probable_by_ibm_model_1(
 
 
 def test_a_source_has_its_own_candidates_the_frequent_tokens_and_the_ends() -> None:
-    listed = Shortlist(np.array([3, 5], np.int32), np.array([[7, -1], [2, 3], [-1, -1]], np.int32), "")
+    listed = Shortlist(np.array([3, 5], np.int32), np.array([[7, -1], [2, 3], *[[-1, -1]] * 6], np.int32), "")
     tokens, allowed = listed.of([[0, 2], [1, 1]], [1])
     assert tokens.tolist() == [1, 2, 3, 5, 7]
     assert tokens[allowed[0]].tolist() == [1, 3, 5, 7]
