@@ -67,7 +67,7 @@ def test_the_commands_that_there_are() -> None:
         "data check",
     }
     wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
-    wanted |= {"serve"}
+    wanted |= {"serve", "shortlist"}
     assert {" ".join(path) for path in COMMANDS} == wanted
 
 

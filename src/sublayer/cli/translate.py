@@ -18,6 +18,7 @@ from sublayer.config.part import MOST_BEAMS
 from sublayer.errors import InputError, SublayerError
 
 if TYPE_CHECKING:
+    from sublayer.generation.shortlist import Shortlist
     from sublayer.generation.translator import Translation, Translator
 
 
@@ -42,6 +43,10 @@ def translate(
     only: Annotated[
         Path | None, typer.Option(help="Allow only the tokens that occur in this text file.", metavar="FILE")
     ] = None,
+    shortlist: Annotated[
+        bool,
+        typer.Option("--shortlist", help="Choose only among the tokens that `sublayer shortlist` found for a source."),
+    ] = False,
     scores: Annotated[
         bool, typer.Option("--scores", help="Print score and log-probability first, separated by tabs.")
     ] = False,
@@ -63,6 +68,8 @@ def translate(
     from sublayer.hub.loading import load_translator
 
     translator = load_translator(model, device_for(device, weights), weights)
+    if shortlist:
+        translator = translator.with_shortlist(_shortlist_of(model, translator))
     Decoding.parse({**translator.decoding.plain(), **decoding}, "translate")
     constraints = {**translator.decoding.constraints.plain(), **limits}
     if only is not None:
@@ -93,6 +100,14 @@ def translate(
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _shortlist_of(model: Path, translator: Translator) -> Shortlist:
+    from sublayer.generation.shortlist import read_shortlist
+    from sublayer.hub.location import find
+
+    tokenizer = translator.tokenizer
+    return read_shortlist(find(model), tokenizer.fingerprint, translator.vocabulary)
 
 
 def _tokens_of(path: Path, translator: Translator) -> list[int]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sublayer.generation.constraints import Constraint
+    from sublayer.generation.shortlist import Shortlist
     from sublayer.models import SequenceToSequence
     from sublayer.models.backend import DecoderBackend
 
@@ -101,7 +102,7 @@ class Deferred:
 class Translator:
     """A trained encoder-decoder and its tokenizer.
 
-    decoding: default settings of `translate`.
+    decoding: default settings of `translate`. shortlist: the tokens that translations choose among; None for all.
     backend: the backend that decodes; default: the fastest that there is for the model (`fast/decoding/`).
     """
 
@@ -115,6 +116,7 @@ class Translator:
     ) -> None:
         self.tokenizer = tokenizer
         self.decoding = decoding
+        self.shortlist: Shortlist | None = None
         self._deferred: Deferred | None = None
         self._take(model.eval(), backend)
 
@@ -122,7 +124,7 @@ class Translator:
     def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: Decoding) -> Translator:
         """A translator whose model is not read yet; it gives the same translations as with its model."""
         made = cls.__new__(cls)
-        made.tokenizer, made.decoding, made._deferred = tokenizer, decoding, found
+        made.tokenizer, made.decoding, made.shortlist, made._deferred = tokenizer, decoding, None, found
         return made
 
     def _take(
@@ -174,6 +176,12 @@ class Translator:
         alone = self._alone
         return self.model.config.max_length if alone is None else alone.geometry.max_length
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        alone = self._alone
+        return self.model.config.vocab_size if alone is None else alone.geometry.vocabulary
+
     def with_decoding(self, **changes: Any) -> Translator:
         """Return a translator of the same model with other defaults, fields of `Decoding`.
 
@@ -182,10 +190,27 @@ class Translator:
         """
         decoding = Decoding.parse({**self.decoding.plain(), **changes}, "translate")
         if self._deferred is not None:
-            return Translator.deferred(self._deferred, self.tokenizer, decoding)
-        other = Translator.__new__(Translator)
-        other.tokenizer, other.decoding = self.tokenizer, decoding
-        other._take(self._model, self._given, self._own)
+            other = Translator.deferred(self._deferred, self.tokenizer, decoding)
+        else:
+            other = Translator.__new__(Translator)
+            other.tokenizer, other.decoding = self.tokenizer, decoding
+            other._take(self._model, self._given, self._own)
+        other.shortlist = self.shortlist
+        return other
+
+    def with_shortlist(self, shortlist: Shortlist | None) -> Translator:
+        """Return a translator of the same model whose translations choose among these tokens; None for all.
+
+        Raises:
+            InputError: the engine does not decode this model alone.
+        """
+        if shortlist is not None and (self._alone is None or not self._alone.lists):
+            raise InputError(
+                "a shortlist is given, and the engine does not decode this model alone",
+                "Load it anew, with sublayer.load(...) on a CPU, or leave the shortlist out.",
+            )
+        other = self.with_decoding()
+        other.shortlist = shortlist
         return other
 
     @cached_property
@@ -319,7 +344,8 @@ class Translator:
         # Constraints are functions of torch's tensors.
         if alone is not None and c.forced_end is None and self._forced(c) == Constraints():
             batch = Batch(EngineSteps(alone), rows=c.beam)
-            state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps))
+            listed = None if self.shortlist is None else self.shortlist.of(sources, sorted(request.end_ids))
+            state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps), listed=listed)
             try:
                 if c.beam == 1:
                     return greedy_texts(batch, state, request, length_penalty=c.length_penalty)
@@ -327,6 +353,11 @@ class Translator:
                 return best_texts(batch, state, search, request)
             except NotFinite:
                 pass  # the modules can tell where that begins
+        elif self.shortlist is not None:
+            raise InputError(
+                "a shortlist is given with constraints, a forced end, or a model that was asked for its modules",
+                "Leave one of them out.",
+            )
         return self._search_model(sources, request, c)
 
     def _search_model(

@@ -28,6 +28,7 @@ PARTS = (
     "scores.json",
     "step.json",
     "engine*.bin",
+    "shortlist.safetensors",
 )
 """What a model folder may consist of, as patterns; what else stands in it is the user's, and is never removed."""
 

@@ -14,11 +14,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.fast.engine.engine import Addresses, Engine, addresses_of
+from sublayer.fast.engine.executable import Matrix, taken
 from sublayer.fast.engine.file import EngineFile, read_file
+from sublayer.fast.engine.library import CShortlist
 from sublayer.fast.engine.threads import threads
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+
+class Listed:
+    """The tokens that may come, of which each sentence has its own.
+
+    Args:
+        tokens: sorted, [C]. allowed: whether each may come in a sentence, [B, C]. matrix, bias: their rows of the last
+            product's.
+    """
+
+    def __init__(self, tokens: Integers, allowed: NDArray[np.bool_], matrix: Matrix, bias: Floats | None) -> None:
+        self.tokens, self._allowed, self._matrix, self._bias = tokens, allowed, matrix, bias
+        self._counts = allowed.sum(axis=1, dtype=np.int64)
+        self._choices = np.zeros((len(allowed), int(self._counts.max())), np.int32)
+        self._choices[np.arange(self._choices.shape[1]) < self._counts[:, None]] = np.nonzero(allowed)[1]
+        self._struct = CShortlist(
+            ctypes.pointer(matrix.struct),
+            None if bias is None else bias.ctypes.data,
+            self._choices.shape[1],
+            self._choices.ctypes.data,
+            self._counts.ctypes.data,
+        )
+
+    @property
+    def address(self) -> int:
+        """Of what C++ reads, while this lives."""
+        return ctypes.addressof(self._struct)
+
+    def keep(self, sentences: Sequence[int]) -> Listed:
+        """That of some sentences."""
+        return Listed(self.tokens, self._allowed[list(sentences)], self._matrix, self._bias)
 
 
 class EngineState:
@@ -26,11 +59,14 @@ class EngineState:
 
     cache: [layers, 2, B * num_beams, G, C, d]. rows: in which row of the cache each position of a row stands, [R, C];
     None where sentences have one row, and all stand in their own. memory: keys, then values, of each layer's source,
-    [B, G, S, d]. lengths: of the sources, [B]; None where all are as long as the longest.
+    [B, G, S, d]. lengths: of the sources, [B]; None where all are as long as the longest. listed: the tokens that may
+    come; None for all.
     """
 
-    def __init__(self, cache: Floats, memory: list[Floats], lengths: Integers | None, num_beams: int) -> None:
-        self.cache, self.memory, self.lengths, self.num_beams = cache, memory, lengths, num_beams
+    def __init__(
+        self, cache: Floats, memory: list[Floats], lengths: Integers | None, num_beams: int, listed: Listed | None
+    ) -> None:
+        self.cache, self.memory, self.lengths, self.num_beams, self.listed = cache, memory, lengths, num_beams, listed
         self.length = 0
         self.rows = np.zeros((cache.shape[2], cache.shape[4]), np.int32) if num_beams > 1 else None
         self._look()
@@ -51,6 +87,7 @@ class EngineState:
             self.rows = np.take(self.rows, rows, axis=0) - moved[:, None]
         self.memory = [np.take(part, sentences, axis=0) for part in self.memory]
         self.lengths = None if self.lengths is None else np.take(self.lengths, sentences)
+        self.listed = None if self.listed is None else self.listed.keep(sentences)
         self._look()
 
     @property
@@ -94,11 +131,15 @@ class EngineDecoder:
         self._decoding = Engine(self.file.programs["decoding"], self.threads)
         self._encoding = Engine(self.file.programs["encoding"], self.threads)
 
-    def start(self, sources: Sequence[Sequence[int]], pad: int, *, num_beams: int, capacity: int) -> EngineState:
+    def start(
+        self, sources: Sequence[Sequence[int]], pad: int, *, num_beams: int, capacity: int,
+        listed: tuple[Integers, NDArray[np.bool_]] | None = None,
+    ) -> EngineState:  # fmt: skip
         """Read the sources, of which none is longer than the model's positions, and begin.
 
         Args:
-            pad: a token to fill up shorter ones. capacity: tokens that will be fed at most.
+            pad: a token to fill up shorter ones. capacity: tokens that will be fed at most. listed: the tokens that may
+                come, sorted, [C], and whether each may in what follows a source, [B, C].
         """
         if self.threads != threads():
             self._make_engines()
@@ -121,14 +162,30 @@ class EngineDecoder:
         )
         self._encoding.call(tokens.ctypes.data, count, size, None, given)
         shape = g.layers, 2, count * num_beams, g.groups, min(capacity, g.max_length), g.width
-        return EngineState(np.empty(shape, np.float32), memory, ragged, num_beams)
+        some = None if listed is None else self._listed(*listed)
+        return EngineState(np.empty(shape, np.float32), memory, ragged, num_beams, some)
+
+    @property
+    def lists(self) -> bool:
+        """Whether a shortlist of tokens can be given: the scores are a product as it is, not capped or scaled."""
+        program = self.file.programs["decoding"]
+        return program.operations[program.marks["logits"].count - 1]["code"] == "linear"
+
+    def _listed(self, tokens: Integers, allowed: NDArray[np.bool_]) -> Listed:
+        program = self.file.programs["decoding"]
+        last = program.operations[program.marks["logits"].count - 1]
+        place: int = last["matrix"]
+        biases: int | None = last.get("bias")
+        bias = None if biases is None else np.take(program.arrays[biases], tokens)
+        return Listed(tokens, allowed, taken(program.matrices[place], tokens), bias)
 
     def best(self, tokens: Sequence[int], state: EngineState, count: int) -> tuple[Floats, Integers]:
         """Feed a token a row; what may follow.
 
         Shape: -> the log-probabilities [R, count] of the most probable tokens, largest first, and the tokens.
         """
-        fed, count = np.array(tokens, np.int64), min(count, self.geometry.vocabulary)
+        fed, listed = np.array(tokens, np.int64), state.listed
+        count = min(count, self.geometry.vocabulary)
         rows, capacity = state.cache.shape[2], state.cache.shape[4]
         if len(fed) != rows or state.length >= capacity:
             raise ValueError(f"{len(fed)} tokens after {state.length}, and the cache has {rows} rows of {capacity}")
@@ -136,9 +193,10 @@ class EngineDecoder:
         self._decoding.call(
             fed.ctypes.data, rows, 1, "logits", state.addresses,
             best=count, best_columns=places.ctypes.data, best_logs=logs.ctypes.data,
+            shortlist=None if listed is None else listed.address,
         )  # fmt: skip
         state.length += 1
-        return logs, places
+        return logs, places if listed is None else listed.tokens[places]
 
 
 def _from(path: Path) -> EngineDecoder:

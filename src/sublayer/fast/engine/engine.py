@@ -93,17 +93,18 @@ class Engine:
 
     def call(
         self, tokens: int, rows: int, fresh: int, until: str | None, given: Addresses, *, out: int | None = None,
-        best: int = 0, best_columns: int | None = None, best_logs: int | None = None,
+        best: int = 0, best_columns: int | None = None, best_logs: int | None = None, shortlist: int | None = None,
     ) -> None:  # fmt: skip
         """Run the program for new tokens up to the mark `until`, or to its end.
 
         Args:
             tokens: the address of int64 [rows, fresh]. out: of float32 [rows * fresh, width of what is marked], to be
                 written. best: how many of the largest of these are wanted: their places, int64 [rows * fresh, best],
-                and their log-softmax, float32.
+                and their log-softmax, float32. shortlist: of a `CShortlist`, among which they are.
 
         Raises:
-            IndexError: a token is not in the vocabulary.
+            IndexError: a token is not in the vocabulary. ValueError: there is a shortlist, and what is marked is no
+                product.
         """
         marks = self.program.marks
         call = CCall(
@@ -126,6 +127,7 @@ class Engine:
             best=best,
             best_columns=best_columns,
             best_logs=best_logs,
+            shortlist=shortlist,
         )
         with self._one_at_a_time.setdefault(os.getpid(), Lock()):
             done = library().engine_run(self._engine, ctypes.byref(call))
@@ -134,6 +136,8 @@ class Engine:
                 return
             case -2:
                 raise IndexError("a token is not in the model's vocabulary")
+            case -3:
+                raise ValueError("a shortlist needs a product at the end")
             case _:
                 raise MemoryError(f"the engine has no memory for {rows * fresh} tokens")
 

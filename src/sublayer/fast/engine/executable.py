@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +74,23 @@ def packed(numbers: NDArray[np.float32], kept_as: str) -> Matrix:
     if kept_as == "exact":
         exact: int = library().exact_format(out, columns, numbers.ctypes.data)
         kept_as = list(FORMATS)[exact]
+    data = _room(kept_as, out, columns)
+    library().matrix_pack(FORMATS[kept_as], out, columns, numbers.ctypes.data, data.ctypes.data)
+    return Matrix(kept_as, out, columns, data)
+
+
+def taken(matrix: Matrix, rows: NDArray[np.int64]) -> Matrix:
+    """Some rows of a matrix as one of its own. Shape: rows [count], each of the matrix."""
+    data = _room(matrix.kept_as, len(rows), matrix.columns)
+    library().matrix_take(ctypes.byref(matrix.struct), len(rows), rows.ctypes.data, data.ctypes.data)
+    return Matrix(matrix.kept_as, len(rows), matrix.columns, data)
+
+
+def _room(kept_as: str, out: int, columns: int) -> NDArray[np.uint8]:
+    """Memory for a packed matrix."""
     size = bytes_of(kept_as, out, columns)
     if not size:
         raise ValueError(f"a matrix of {columns} columns cannot be kept in {kept_as}")
     memory = np.empty(size + ALIGNED, np.uint8)
     begin = -memory.ctypes.data % ALIGNED
-    data = memory[begin : begin + size]
-    library().matrix_pack(FORMATS[kept_as], out, columns, numbers.ctypes.data, data.ctypes.data)
-    return Matrix(kept_as, out, columns, data)
+    return memory[begin : begin + size]

@@ -77,6 +77,19 @@ class CCall(Structure):
         ("best", c_int64),
         ("best_columns", c_void_p),
         ("best_logs", c_void_p),
+        ("shortlist", c_void_p),
+    ]
+
+
+class CShortlist(Structure):
+    """`Shortlist`."""
+
+    _fields_ = [
+        ("matrix", POINTER(CMatrix)),
+        ("bias", c_void_p),
+        ("most", c_int64),
+        ("choices", c_void_p),
+        ("counts", c_void_p),
     ]
 
 
@@ -113,6 +126,7 @@ def library() -> ctypes.CDLL:
         "matrix_bytes": (c_int64, [c_int32, c_int64, c_int64]),
         "exact_format": (c_int32, [c_int64, c_int64, c_void_p]),
         "matrix_pack": (None, [c_int32, c_int64, c_int64, c_void_p, c_void_p]),
+        "matrix_take": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p]),
         "matrix_unpack": (None, [POINTER(CMatrix), c_void_p]),
         "round_input": (None, [c_int64, c_int64, c_void_p, c_void_p]),
         "multiply": (c_int32, [c_char_p, POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int32]),

@@ -105,11 +105,11 @@ Rounded rounded_input(Engine* engine, int64_t rows, int64_t in, const float* x, 
     return rounded;
 }
 
-// The product of a LINEAR, its input rounded where the matrix wants it.
-Product product_of(Engine* engine, const Op* op, int64_t rows) {
-    const Matrix* matrix = &engine->matrices[op->matrix];
+// The product of a LINEAR, or of what is listed of it, its input rounded where the matrix wants it.
+Product product_of(Engine* engine, const Op* op, int64_t rows, const Shortlist* listed = NULL) {
+    const Matrix* matrix = listed ? listed->matrix : &engine->matrices[op->matrix];
     const float* x = row_of(engine, op->in, 0, op->column);
-    Product product = {matrix, x, step_of(engine, op->in), {}, op->bias, op->activation, op->flags,
+    Product product = {matrix, x, step_of(engine, op->in), {}, listed ? listed->bias : op->bias, op->activation, op->flags,
                        row_of(engine, op->out, 0, op->out_column), step_of(engine, op->out)};
     if (is_whole(matrix)) {
         const bool there = engine->rounded_buffer == op->in && engine->rounded_column == op->column &&
@@ -389,27 +389,47 @@ bool ranks_its_product(const Engine* engine, const Call* call) {
     const Op* last = &engine->ops[call->count - 1];
     return last->code == LINEAR && last->out == call->result && last->out_column == 0 && !(last->flags & ACCUMULATE) &&
            engine->matrices[last->matrix].out == engine->widths[call->result] &&
-           (engine->threads == 1 || call->rows * call->fresh >= 8 * engine->threads);
+           (call->shortlist || engine->threads == 1 || call->rows * call->fresh >= 8 * engine->threads);
 }
 
-void project_and_rank(Engine* engine, const Op* op, int64_t rows, Ranking* rankings) {
-    const Product product = product_of(engine, op, rows);
-    const int64_t columns = product.matrix->out, panels = panels_of(product.matrix);
+// How many columns of the last product are computed before they are ranked: of a shortlist all.
+int64_t columns_at_once(const Call* call) { return call->shortlist ? round_up(call->shortlist->matrix->out, PANEL) : RANKED; }
+
+// Those that the row may choose among take the places of the others.
+int64_t choose_among(const Shortlist* listed, int64_t source, float* numbers) {
+    const int32_t* const choices = listed->choices + source * listed->most;
+    for (int64_t i = 0; i < listed->counts[source]; i++) numbers[i] = numbers[choices[i]];
+    return listed->counts[source];
+}
+
+void project_and_rank(Engine* engine, const Op* op, const Call* call, Ranking* rankings) {
+    const Shortlist* const listed = call->shortlist;
+    const int64_t rows = call->rows * call->fresh, rows_of_source = listed ? rows / call->sources : 0;
+    const Product product = product_of(engine, op, rows, listed);
+    const int64_t columns = product.matrix->out, panels = panels_of(product.matrix), step = columns_at_once(call);
     const int64_t parts = larger_of(in_steps(rows, RANKED_ROWS), engine->threads);
     const int64_t row_count = round_up(in_steps(rows, parts), 4);
     spread(engine->pool, in_steps(rows, row_count), [&](int64_t part, int32_t thread) {
         const int64_t row = part * row_count, end = smaller_of(row + row_count, rows);
         float* const found = (float*)engine->scratch[thread].data;
-        for (int64_t column = 0; column < columns; column += RANKED) {
+        for (int64_t column = 0; column < columns; column += step) {
             Product some = product;
-            some.out = found - row * RANKED - column, some.out_step = RANKED;
+            some.out = found - row * step - column, some.out_step = step;
             const int64_t panel = column / PANEL;
-            engine->kernels->product(&some, row, end, panel, smaller_of(panel + RANKED / PANEL, panels));
-            for (int64_t r = row; r < end; r++)
-                engine->kernels->rank(column, smaller_of(RANKED, columns - column), found + (r - row) * RANKED,
-                                      &rankings[r]);
+            engine->kernels->product(&some, row, end, panel, smaller_of(panel + step / PANEL, panels));
+            for (int64_t r = row; r < end; r++) {
+                float* const numbers = found + (r - row) * step;
+                const int64_t width = listed ? choose_among(listed, r / rows_of_source, numbers)
+                                             : smaller_of(step, columns - column);
+                for (int64_t i = 0; i < width; i += RANKED)
+                    engine->kernels->rank(column + i, smaller_of(RANKED, width - i), numbers + i, &rankings[r]);
+            }
         }
     });
+    for (int64_t row = 0; listed && row < rows; row++)
+        for (int64_t place = 0; place < rankings[row].found; place++)
+            rankings[row].columns[place] =
+                listed->choices[row / rows_of_source * listed->most + rankings[row].columns[place]];
 }
 
 // Runs the last operation, too, where `ranks_its_product`.
@@ -419,7 +439,7 @@ void find_best(Engine* engine, const Call* call) {
     for (int64_t row = 0; row < rows; row++)
         rankings[row] = Ranking{count, 0, call->best_columns + row * count, call->best_logs + row * count, -INFINITY, 0};
     if (ranks_its_product(engine, call))
-        project_and_rank(engine, &engine->ops[call->count - 1], rows, rankings);
+        project_and_rank(engine, &engine->ops[call->count - 1], call, rankings);
     else
         for_rows(engine, rows, 8 * width, [&](int64_t row) {
             for (int64_t column = 0; column < width; column += RANKED)
@@ -441,7 +461,7 @@ bool prepare(Engine* engine, const Call* call) {
     const bool ranked = ranks_its_product(engine, call);
     if (call->best && !grow(&engine->rankings, rows * (int64_t)sizeof(Ranking))) return false;
     for (int32_t thread = 0; ranked && thread < engine->threads; thread++)
-        if (!grow(&engine->scratch[thread], 4 * RANKED * smaller_of(round_up(rows, 4), RANKED_ROWS))) return false;
+        if (!grow(&engine->scratch[thread], 4 * columns_at_once(call) * smaller_of(round_up(rows, 4), RANKED_ROWS))) return false;
     for (int64_t i = 0; i < call->count; i++) {
         const Op* op = &engine->ops[i];
         const bool written = !ranked || i + 1 < call->count;
@@ -511,6 +531,7 @@ int32_t engine_run(Engine* engine, const Call* call) {
     for (int64_t i = 0; i < call->count; i++)
         for (int64_t token = 0; engine->ops[i].code == EMBED && token < call->rows * call->fresh; token++)
             if (call->tokens[token] < 0 || call->tokens[token] >= engine->matrices[engine->ops[i].matrix].out) return -2;
+    if (call->shortlist && !ranks_its_product(engine, call)) return -3;
     pool_follow_fork(engine->pool);
     if (!prepare(engine, call)) return -1;
     engine->rounded_buffer = -1;

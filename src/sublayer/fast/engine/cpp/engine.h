@@ -75,6 +75,16 @@ typedef struct {
     int64_t positions;              // L
 } Op;
 
+// Some of the columns of the last operation, a LINEAR: no others are computed. Of these the rows of a source choose among
+// their own, as if there were no others. What `best_columns` then holds counts in `matrix`.
+typedef struct {
+    const Matrix* matrix;   // rows of the operation's matrix
+    const float* bias;      // of these; or none
+    int64_t most;           // the most that a source has
+    const int32_t* choices; // [B, most]: which rows of `matrix`, ascending
+    const int64_t* counts;  // [B]: how many
+} Shortlist;
+
 typedef struct Engine Engine;
 
 typedef struct {
@@ -97,6 +107,7 @@ typedef struct {
     int64_t best;                   // how many of the largest numbers of each row of that buffer are wanted
     int64_t* best_columns;          // [N, best]: where they stand, the largest first, of equal ones the first
     float* best_logs;               // [N, best]: log softmax there
+    const Shortlist* shortlist;     // what alone may be among the best; or none
 } Call;
 
 // Bytes of Op, Call and Matrix, as one number: whoever was written for other ones must not call.
@@ -109,6 +120,8 @@ int32_t exact_format(int64_t out, int64_t in, const float* weights);
 // Round `weights` [out, in] to the format and lay them out as the products read them: the same on every processor. What
 // `exact_format` finds loses nothing.
 void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, void* packed);
+// Some rows of a packed matrix as one of its own, packed as it is.
+void matrix_take(const Matrix* matrix, int64_t count, const int64_t* rows, void* packed);
 // The numbers that the packed matrix stands for, [out, in].
 void matrix_unpack(const Matrix* matrix, float* weights);
 // What an int8 product makes of its input, [rows, in] -> the numbers that it multiplies.
@@ -124,7 +137,8 @@ const char* instruction_sets(void);
 Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* matrices, const int64_t* widths,
                    int64_t buffers, int32_t threads);
 void engine_free(Engine* engine);
-// 0; -1 for no memory; -2 where a token has no row in the table of an EMBED.
+// 0; -1 for no memory; -2 where a token has no row in the table of an EMBED; -3 for a shortlist of what is not the last
+// operation, a LINEAR.
 int32_t engine_run(Engine* engine, const Call* call);
 
 #pragma GCC visibility pop

@@ -235,6 +235,30 @@ void matrix_pack(int32_t format, int64_t out, int64_t in, const float* weights, 
     }
 }
 
+// A lane of a part of a panel, of which each step has `bytes` for each of 16 lanes.
+static void take_lane(const char* from, int64_t lane, int64_t steps, int64_t bytes, char* to, int64_t to_lane) {
+    for (int64_t i = 0; i < steps; i++)
+        memcpy(to + (i * PANEL + to_lane) * bytes, from + (i * PANEL + lane) * bytes, (size_t)bytes);
+}
+
+void matrix_take(const Matrix* matrix, int64_t count, const int64_t* rows, void* packed) {
+    const int32_t format = matrix->format;
+    memset(packed, 0, (size_t)matrix_bytes(format, count, matrix->in));
+    const Matrix taken = {format, count, matrix->in, packed};
+    const Whole kind = whole(format);
+    const int64_t size = panel_bytes(format, matrix->in);
+    const int64_t numbers = format >= INT8 ? numbers_bytes(kind, matrix->in) : size;
+    for (int64_t row = 0; row < count; row++) {
+        const int64_t lane = rows[row] % PANEL, to_lane = row % PANEL;
+        const char* const from = panel_at(matrix, rows[row] / PANEL);
+        char* const to = (char*)panel_at(&taken, row / PANEL);
+        take_lane(from, lane, numbers / (4 * PANEL), 4, to, to_lane);
+        const int64_t scales = (size - numbers) / (kind.scale_bytes * PANEL);
+        take_lane(from + numbers, lane, scales, kind.scale_bytes, to + numbers, to_lane);
+        if (format == INT8) ((float*)scales_at(&taken, 0))[row] = scales_at(matrix, 0)[rows[row]];
+    }
+}
+
 void matrix_row(const Matrix* matrix, int64_t row, float* numbers) {
     const int64_t in = matrix->in, lane = row % PANEL;
     const char* panel = panel_at(matrix, row / PANEL);

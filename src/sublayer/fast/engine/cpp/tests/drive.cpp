@@ -207,6 +207,24 @@ void programs() {
                 call.best_columns = (int64_t*)room(8 * tokens * best), call.best_logs = (float*)room(4 * tokens * best);
                 if (!engine || engine_run(engine, &call)) failures++;
             }
+            // The same of some of its columns, of which each source chooses among its own.
+            const Matrix* const last = &matrices[5];
+            const int64_t listed = 1 + below(last->out), most = listed;
+            int64_t *columns = (int64_t*)room(8 * listed), *counts = (int64_t*)room(8 * call.sources);
+            int32_t* const choices = (int32_t*)room(4 * call.sources * most);
+            for (int64_t i = 0; i < listed; i++) columns[i] = below(last->out);
+            for (int64_t source = 0; source < call.sources; source++) {
+                counts[source] = 0;
+                for (int32_t i = 0; i < listed; i++)
+                    if (i == 0 || below(2)) choices[source * most + counts[source]++] = i;
+            }
+            const Matrix few = {format, listed, last->in, room(matrix_bytes(format, listed, last->in))};
+            matrix_take(last, listed, columns, (void*)few.data);
+            const Shortlist shortlist = {&few, below(2) ? numbers(listed) : NULL, most, choices, counts};
+            call.out = NULL, call.shortlist = &shortlist;
+            if (!engine || engine_run(engine, &call)) failures++;
+            call.count = count;
+            if (!engine || engine_run(engine, &call) != -3) failures++;
             engine_free(engine);
             // What stands between two whole numbers is rounded to either, and experts that are nearly equal may change
             // places: with whole numbers only the memory is watched.
