@@ -129,6 +129,12 @@ inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 
 inline Floats magnitude(Floats x) { return (Floats)((Ints)x & all((int32_t)0x7fffffff)); }
 
+// The lanes 2 i and 2 i + 1 in each other's place.
+inline Floats neighbours_turned(Floats x) {
+    typedef uint64_t Pairs __attribute__((vector_size(4 * LANES)));
+    return (Floats)((Pairs)x << 32 | (Pairs)x >> 32);
+}
+
 // x with the sign of `of`.
 inline Floats with_sign(Floats x, Floats of) { return (Floats)((Ints)x | ((Ints)of & all((int32_t)0x80000000))); }
 
