@@ -19,7 +19,7 @@ constexpr int64_t BLOCK = 96;                // rows that go over a panel while 
 
 // How many vectors of sums the registers hold beside what is multiplied; how many rows a tile has at most.
 #if defined(__AVX512F__)
-constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 12, MOST_PANELS = 8;
+constexpr int SUMS = 24, INT_SUMS = 8, MOST_ROWS = 12, MOST_PANELS = 8;
 #elif defined(__AVX2__)
 constexpr int SUMS = 12, INT_SUMS = 8, MOST_ROWS = 6, MOST_PANELS = 4;
 #elif defined(__ARM_NEON)
@@ -181,7 +181,7 @@ struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums<whole(FORM
 template <class Weights>
 struct IntTiles {
     static constexpr int MOST = Weights::TALL ? INT_SUMS : INT_SUMS / 2;
-    static constexpr int ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : !Weights::TALL ? 2 : MOST_ROWS < 8 ? 4 : 8;
+    static constexpr int ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : !Weights::TALL ? 2 : 4;
     static constexpr int fewer(int rows) { return rows / 2; }
     static int panels_at_once(int64_t rows) { return panels_for(rows, ROWS_AT_ONCE, MOST); }
     static constexpr bool ADDS = false;  // the first columns overwrite
@@ -438,7 +438,7 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
         for (int i = 0; i < HALF; i++) {
             const Floats a = magnitude(load(x + i * LANES)), b = magnitude(load(x + GROUP / 2 + i * LANES)), two = a + b;
             // Rounding adds at most 2 to their sum, which is at most 254 before.
-            const Ints four = (Ints)magnitude((two + neighbours_turned(two)) * all(0.5f));
+            const Ints four = (Ints)((two + neighbours_turned(two)) * all(0.5f));
             most = four > most ? four : most;
             most = (Ints)a > most ? (Ints)a : most;
             most = (Ints)b > most ? (Ints)b : most;
@@ -453,7 +453,8 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
         for (int i = 0; i < 2 * HALF; i++) {
             // Infinity and NaN become 127, and the scale makes the result NaN.
             rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
-            sums[i / HALF] += rounded[i] + ((rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16);
+            sums[i / HALF] += rounded[i];
+            if (STEP > 16) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
         }
         alignas(32) int8_t bytes[3][GROUP];
         to_bytes(rounded, bytes);
