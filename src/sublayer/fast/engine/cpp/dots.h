@@ -1,9 +1,9 @@
 // Products of whole numbers, exact: sums of four columns' products, for as many rows of a matrix as a vector has lanes.
 //
 // `Input` is four numbers of an input, in every lane; STEP is how far apart in memory those of the next four columns are.
-// `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers from 0 to 15. The instructions of VNNI want one factor
-// without a sign, so int8 is 128 too large there, which `start` makes up for: `surplus` is -128 times the sum of the
-// input's numbers. A group is at most 32 columns: 8 steps of `add`.
+// `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers from 0 to 15. `add` takes twice four columns. The
+// instructions want one factor without a sign; what is too large or too small by that, `start` makes up for with the
+// input's `surplus`. A group is at most 32 columns: 4 times `add`.
 #pragma once
 #include "kernels.h"
 #include "matrix.h"
@@ -49,7 +49,9 @@ inline Bytes high_halves(Bytes b) { return (Bytes)((Ints)b >> 4 & all((int32_t)0
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
+// int8 is 128 too large; `surplus` is -128 times the sum of the input's numbers.
 constexpr int STEP = 16;
+inline int32_t surplus_of(int32_t total, int32_t) { return -128 * total; }
 
 struct Input {
     Bytes numbers;
@@ -59,16 +61,17 @@ struct Input {
 struct Int4Sums {
     typedef Bytes Sums;
     static Sums start(int32_t) { return Sums{}; }
-    static Sums add(Sums sums, Bytes by, const Input& x) {
+    static Sums add(Sums sums, Bytes by, const Input& x, Bytes by2, const Input& x2) {
 #if defined(__AVX512F__)
-        return _mm512_dpbusd_epi32(sums, by, x.numbers);
+        return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums, by, x.numbers), by2, x2.numbers);
 #else
-        return _mm256_dpbusd_avx_epi32(sums, by, x.numbers);
+        return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sums, by, x.numbers), by2, x2.numbers);
 #endif
     }
     static Ints finish(Sums sums) { return (Ints)sums; }
 };
 
+template <bool FOUR_FIT>
 struct Int8Sums : Int4Sums {
     static Bytes prepared(Bytes by) { return plus_128(by); }
     static Sums start(int32_t surplus) { return (Sums)all(surplus); }
@@ -76,29 +79,27 @@ struct Int8Sums : Int4Sums {
 
 #elif defined(__AVX2__)
 
-// Two products are added in 16 bits, which saturate: never here, as 2 * 127 * 127 < 2^15.
-constexpr int STEP = 32;
+// x w = |x| (w with the sign of x): the first factor has no sign, as the instruction wants it. Where x is negative, all bits
+// of w are turned, which makes -w - 1 of it; `surplus` is the sum of these |x|. Two products are added in 16 bits, which
+// saturate: never here, as 2 * 127 * 128 < 2^15. Nor do four, where `round_row` sees to it.
+constexpr int STEP = 48;
+inline int32_t surplus_of(int32_t total, int32_t sizes) { return (sizes - total) / 2; }
 
 struct Input {
-    Bytes numbers, sizes;
-    explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)), sizes((Bytes)four_bytes(at + 16)) {}
-    // The signs of the numbers times what is given.
-    Bytes signs_times(Bytes by) const {
-#if defined(__AVX512F__)
-        return _mm512_mask_sub_epi8(by, _mm512_movepi8_mask(numbers), _mm512_setzero_si512(), by);
-#else
-        return _mm256_sign_epi8(by, numbers);
-#endif
-    }
+    Bytes numbers, sizes, signs;
+    explicit Input(const int8_t* at)
+        : numbers((Bytes)four_bytes(at)), sizes((Bytes)four_bytes(at + 16)), signs((Bytes)four_bytes(at + 32)) {}
 };
 
-// x w = |x| (w with the sign of x): the first factor has no sign, as the instruction wants it.
+template <bool FOUR_FIT>
 struct Int8Sums {
     typedef Ints Sums;
     static Bytes prepared(Bytes by) { return by; }
-    static Sums start(int32_t) { return Sums{}; }
-    static Sums add(Sums sums, Bytes by, const Input& x) {
-        return sums + pairs_added(products_of_two(x.sizes, x.signs_times(by)));
+    static Sums start(int32_t surplus) { return all(surplus); }
+    static Bytes products(Bytes by, const Input& x) { return products_of_two(x.sizes, (Bytes)((Ints)by ^ (Ints)x.signs)); }
+    static Sums add(Sums sums, Bytes by, const Input& x, Bytes by2, const Input& x2) {
+        if (FOUR_FIT) return sums + pairs_added(added(products(by, x), products(by2, x2)));
+        return sums + pairs_added(products(by, x)) + pairs_added(products(by2, x2));
     }
     static Ints finish(Sums sums) { return sums; }
 };
@@ -107,20 +108,23 @@ struct Int8Sums {
 struct Int4Sums {
     typedef Bytes Sums;
     static Sums start(int32_t) { return Sums{}; }
-    static Sums add(Sums sums, Bytes by, const Input& x) { return added(sums, products_of_two(by, x.numbers)); }
+    static Sums add(Sums sums, Bytes by, const Input& x, Bytes by2, const Input& x2) {
+        return added(added(sums, products_of_two(by, x.numbers)), products_of_two(by2, x2.numbers));
+    }
     static Ints finish(Sums sums) { return pairs_added(sums); }
 };
 
 #else
 
 constexpr int STEP = 16;
+inline int32_t surplus_of(int32_t, int32_t) { return 0; }
 
 struct Input {
     Bytes numbers;
     explicit Input(const int8_t* at) : numbers((Bytes)four_bytes(at)) {}
 };
 
-struct Int8Sums {
+struct Int4Sums {
     typedef Ints Sums;
     static Bytes prepared(Bytes by) { return by; }
     static Sums start(int32_t) { return Sums{}; }
@@ -135,31 +139,35 @@ struct Int8Sums {
         return sums + (pairs << 16 >> 16) + (pairs >> 16);
 #endif
     }
+    static Sums add(Sums sums, Bytes by, const Input& x, Bytes by2, const Input& x2) { return add(add(sums, by, x), by2, x2); }
     static Ints finish(Sums sums) { return sums; }
 };
 
-typedef Int8Sums Int4Sums;
+template <bool FOUR_FIT>
+struct Int8Sums : Int4Sums {};
 
 #endif
 
-// 32 whole numbers from -127 to 127 as bytes, and their magnitudes where they are wanted.
-inline void to_bytes(const Ints* numbers, int8_t* to, int8_t* sizes) {
+// 32 whole numbers from -127 to 127 as bytes; their magnitudes, and -1 for the negative ones, where these are wanted.
+inline void to_bytes(const Ints* numbers, int8_t (*to)[GROUP]) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
     const __m256i* const n = (const __m256i*)numbers;
     // Each packs the halves of its vectors apart; the last puts them in order again.
     const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
     const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_store_si256((__m256i*)to, bytes);
-    if (STEP > 16) _mm256_store_si256((__m256i*)sizes, _mm256_abs_epi8(bytes));
+    _mm256_store_si256((__m256i*)to[0], bytes);
 #else
     typedef int8_t LanesOfBytes __attribute__((vector_size(LANES)));
     for (int i = 0; i < GROUP / LANES; i++) {
         const LanesOfBytes bytes = __builtin_convertvector(numbers[i], LanesOfBytes);
-        const LanesOfBytes magnitudes = bytes < 0 ? -bytes : bytes;
-        memcpy(to + i * LANES, &bytes, LANES);
-        if (STEP > 16) memcpy(sizes + i * LANES, &magnitudes, LANES);
+        memcpy(to[0] + i * LANES, &bytes, LANES);
     }
 #endif
+    typedef int8_t GroupOfBytes __attribute__((vector_size(GROUP)));
+    GroupOfBytes all_bytes;
+    memcpy(&all_bytes, to[0], GROUP);
+    const GroupOfBytes signs = all_bytes < 0, sizes = (all_bytes ^ signs) - signs;
+    if (STEP > 16) memcpy(to[1], &sizes, GROUP), memcpy(to[2], &signs, GROUP);
 }
 
 }  // namespace

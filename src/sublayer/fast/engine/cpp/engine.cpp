@@ -200,9 +200,6 @@ void mix(Engine* engine, const Op* op, int64_t rows) {
 
 // --- attention -----------------------------------------------------------------------------------------------------
 
-int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // From so many queries of a token's own row and group on, keys are prepared for many. What other rows there are must not
 // matter: sums run in another order.
 constexpr int64_t MANY = 8;

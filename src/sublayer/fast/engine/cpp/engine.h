@@ -17,7 +17,8 @@ extern "C" {
 // How a matrix is kept. INT8 has a scale for each row of the matrix; INT4 a scale and a minimum for each 32 numbers of a row,
 // in float16. The others hold what types of GGUF hold, to the last number: Q8_0 eight bits with a scale for each 32 numbers;
 // Q4_K four bits, and Q6_K eight, with a scale and a minimum in float32 for each 32 and each 16 numbers.
-// What is multiplied by a matrix of whole numbers is rounded to int8 itself, with a scale for each 32 of its numbers.
+// What is multiplied by a matrix of whole numbers is rounded to int8 itself, with a scale for each 32 of its numbers: the
+// largest becomes 127, or less, where four that are multiplied together (`round_row`) would sum to more than 256.
 enum Format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3, Q8_0 = 4, Q4_K = 5, Q6_K = 6 };
 
 enum Activation { NO_ACTIVATION = 0, RELU = 1, GELU = 2, GELU_TANH = 3, SILU = 4, TANH = 5 };

@@ -45,7 +45,7 @@ void rotate(const Op* op, float* x, int64_t position) {
 }
 
 void gate(int32_t activation, int64_t width, const float* in, float* out) {
-    map(width, in, in + width, out, [&](Floats x, Floats y) { return activated(activation, x) * y; });
+    with_activation(activation, [&](auto f) { map(width, in, in + width, out, [&](Floats x, Floats y) { return f(x) * y; }); });
 }
 
 void add(float factor, int64_t width, const float* in, float* out) {

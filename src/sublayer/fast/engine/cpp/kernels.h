@@ -7,13 +7,13 @@ struct RoundedGroup {
     float scale[4];
     float total[4];      // the sum of what the numbers stand for: what a minimum is multiplied by
     float total_16[4];   // and that of the first 16
-    int32_t surplus[4];  // -128 times the sum of the numbers, for weights that are 128 too large
+    int32_t surplus[4];  // what `Int8Sums` (dots.h) begins with
     int32_t surplus_16[4];
 };
 
 // Rows of an input rounded to int8, a scale for each 32 numbers. Four rows lie side by side, so that a tile of rows reads
-// from few places: numbers [rows / 4][in / 4][4][4], where some instruction sets have their magnitudes behind each 16 of
-// them; groups [rows / 4][in / 32].
+// from few places: numbers [rows / 4][in / 4][4][4], where some instruction sets have their magnitudes and their signs behind
+// each 16 of them; groups [rows / 4][in / 32].
 struct Rounded {
     int64_t in;  // numbers of a row, a multiple of 32
     int8_t* numbers;
@@ -22,7 +22,7 @@ struct Rounded {
 
 // Bytes for so many rows, whatever the instruction set.
 inline int64_t rounded_bytes(int64_t rows, int64_t in) {
-    return (rows + 3) / 4 * (8 * in + in / 32 * (int64_t)sizeof(RoundedGroup));
+    return (rows + 3) / 4 * (12 * in + in / 32 * (int64_t)sizeof(RoundedGroup));
 }
 
 // How such a block of memory is divided.

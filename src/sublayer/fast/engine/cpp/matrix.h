@@ -39,6 +39,9 @@ constexpr Whole whole(int32_t format) {
 inline int64_t in_steps(int64_t count, int64_t step) { return (count + step - 1) / step; }
 inline int64_t round_up(int64_t count, int64_t step) { return in_steps(count, step) * step; }
 
+inline int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
 inline int64_t panels_of(const Matrix* matrix) { return in_steps(matrix->out, PANEL); }
 
 // Bytes of the numbers of a panel; from one scale of a row to that of its next group; from one panel to the next.

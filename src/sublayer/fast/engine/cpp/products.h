@@ -15,11 +15,11 @@ namespace {
 
 constexpr int VECTORS = (int)PANEL / LANES;  // of a panel
 constexpr int64_t CHUNK = 256;               // columns: of float32 a panel of them, 16 KiB, stays in the first cache
-constexpr int64_t BLOCK = 96;                // rows that go over a panel while it is there
+constexpr int64_t BLOCK = 96;                // rows that go over a panel while it is there, at most
 
 // How many vectors of sums the registers hold beside what is multiplied; how many rows a tile has at most.
 #if defined(__AVX512F__)
-constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 12, MOST_PANELS = 8;
+constexpr int SUMS = 24, INT_SUMS = 8, MOST_ROWS = 12, MOST_PANELS = 8;
 #elif defined(__AVX2__)
 constexpr int SUMS = 12, INT_SUMS = 8, MOST_ROWS = 6, MOST_PANELS = 4;
 #elif defined(__ARM_NEON)
@@ -48,11 +48,13 @@ struct FloatTiles {
     static constexpr int MOST = SUMS, ROWS_AT_ONCE = MOST_ROWS;
     static constexpr int fewer(int rows) { return rows > 8 ? 8 : rows > 6 ? 4 : rows - 1; }
     static int panels_at_once(int64_t rows) { return panels_for(rows, ROWS_AT_ONCE, MOST); }
+    static constexpr bool ADDS = true;
+    static int64_t block(int64_t) { return BLOCK; }
     const float* x;
     int64_t x_step;
     const float* weights;  // 16 columns of the product side by side; a row of them for each column of x
     int64_t panel_step, row_step;
-    float* sums;  // that are added to; a panel's beside that of the panel before it
+    float* sums;  // that are added to (`ADDS`); a panel's beside that of the panel before it
     int64_t sum_step;
 
     template <int ROWS, int PANELS>
@@ -90,6 +92,8 @@ struct Bfloat16Tiles {
     static int panels_at_once(int64_t rows) {
         return rows < MANY ? panels_for(rows, ROWS_AT_ONCE, MOST) : FloatTiles::panels_at_once(rows);
     }
+    static constexpr bool ADDS = true;
+    static int64_t block(int64_t) { return BLOCK; }
     const float* x;
     int64_t x_step;
     const uint16_t* weights;
@@ -145,18 +149,23 @@ inline Floats halves_at(const uint16_t* from) {
 
 // What the tiles of a format of whole numbers do with its bytes (matrix.h).
 template <int FORMAT>
-struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums, Int4Sums> {
+struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums<whole(FORMAT).group != 16>, Int4Sums> {
     static constexpr Whole KIND = whole(FORMAT);
     static constexpr int64_t COLUMNS = KIND.group == 16 ? 16 : GROUP, BYTES = COLUMNS * KIND.bits / 8 * PANEL;
+    static constexpr bool TALL = KIND.bits == 4 || STEP == 16 || LANES > 8;  // whether tiles of many rows are the fastest
 
-    static void eight_columns(const char* at, Bytes* first, Bytes* second) {
+    // Eight columns are multiplied at once: of four bits those of some bytes; of eight, four columns and those that stand
+    // half a group farther on, which is what `round_row` reckons with.
+    static constexpr int64_t APART = KIND.bits == 8 ? COLUMNS / 8 : 1;  // in fours
+
+    static void eight_columns(const char* at, Bytes* by) {
         const Bytes loaded = bytes_at(at);
         if constexpr (KIND.bits == 8) {
-            *first = Weights::prepared(loaded);
-            *second = Weights::prepared(bytes_at(at + 4 * PANEL));
+            by[0] = Weights::prepared(loaded);
+            by[1] = Weights::prepared(bytes_at(at + APART * 4 * PANEL));
         } else {
-            *first = low_halves(loaded);
-            *second = high_halves(loaded);
+            by[0] = low_halves(loaded);
+            by[1] = high_halves(loaded);
         }
     }
 
@@ -171,9 +180,15 @@ struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums, Int4Sums>
 // Tiles of whole numbers.
 template <class Weights>
 struct IntTiles {
-    static constexpr int MOST = INT_SUMS, ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : MOST_ROWS < 8 ? 4 : 8;
+    static constexpr int MOST = Weights::TALL ? INT_SUMS : INT_SUMS / 2;
+    static constexpr int ROWS_AT_ONCE = MOST_ROWS < 4 ? MOST_ROWS : !Weights::TALL ? 2 : 4;
     static constexpr int fewer(int rows) { return rows / 2; }
     static int panels_at_once(int64_t rows) { return panels_for(rows, ROWS_AT_ONCE, MOST); }
+    static constexpr bool ADDS = false;  // the first columns overwrite
+    // As many as the first cache holds beside a panel, where each number of an input takes three bytes.
+    static int64_t block(int64_t columns) {
+        return STEP == 16 ? BLOCK : larger_of(4, smaller_of(BLOCK, 16384 / (columns * STEP / 16) / 4 * 4));
+    }
     Rounded x;
     const char* weights;
     int64_t panel_step;
@@ -199,7 +214,7 @@ struct IntTiles {
         const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < WIDTH; v++) found[r][v] = load(sums + (row + r) * sum_step + v * LANES);
+            for (int v = 0; v < WIDTH; v++) found[r][v] = first ? load(sums + (row + r) * sum_step + v * LANES) : Floats{};
         for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
             const RoundedGroup* const own = x.groups + row / 4 * groups + column / GROUP;
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
@@ -210,19 +225,24 @@ struct IntTiles {
                 for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::start(surplus);
             }
 #pragma GCC unroll 4
-            for (int eight = 0; eight < COLUMNS / 8; eight++, at += BYTES * 8 / COLUMNS, numbers += 2 * STEP) {
-                Bytes by[2][WIDTH];  // the first four columns, and the next four
+            for (int eight = 0; eight < COLUMNS / 8; eight++) {
+                const char* const here = at + eight * 4 * PANEL;
+                const int8_t* const from = numbers + eight * (Weights::APART == 1 ? 2 : 1) * STEP;
+                Bytes by[WIDTH][2];
                 if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
-                        for (int line = 0; line < BYTES * 8 / COLUMNS; line += 64) fetch(at + panel * panel_step + line, NEAR);
+                        for (int line = 0; line < BYTES * 8 / COLUMNS; line += 64)
+                            fetch(at + panel * panel_step + eight * BYTES * 8 / COLUMNS + line, NEAR);
                 for (int v = 0; v < WIDTH; v++)
-                    Weights::eight_columns(at + v / VECTORS * panel_step + v % VECTORS * LANES * 4, &by[0][v], &by[1][v]);
-                for (int part = 0; part < 2; part++)
-                    for (int r = 0; r < ROWS; r++) {
-                        const Input input(numbers + r / 4 * fours + part * STEP + r % 4 * 4);
-                        for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[part][v], input);
-                    }
+                    Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
+                for (int r = 0; r < ROWS; r++) {
+                    const int8_t* const four = from + r / 4 * fours + r % 4 * 4;
+                    const Input input(four), input2(four + Weights::APART * STEP);
+                    for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], input, by[v][1], input2);
+                }
             }
+            at += BYTES;
+            numbers += COLUMNS / 4 * STEP;
             for (int v = 0; v < WIDTH; v++) {
                 const char* const panel = scales + v / VECTORS * panel_step;
                 const Floats scale = Weights::scales(panel, v % VECTORS * LANES);
@@ -265,45 +285,56 @@ inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64
     }
 }
 
-inline Floats activated(int32_t activation, Floats x) {
-    const Floats one = all(1.0f), half = all(0.5f);
+inline Floats gelu(Floats x) {
+    const Floats beyond = complementary_error(magnitude(x) * all(0.707106781186547524f));
+    return x * all(0.5f) * (x < Floats{} ? beyond : all(2.0f) - beyond);
+}
+
+inline Floats gelu_tanh(Floats x) {
+    const Floats inner = all(0.797884560802865356f) * fma(all(0.044715f) * x * x, x, x);
+    return x * all(0.5f) * (all(1.0f) + hyperbolic_tangent(inner));
+}
+
+// use(f), where f is the activation.
+template <class Use>
+inline void with_activation(int32_t activation, Use use) {
     switch (activation) {
-        case RELU: return larger(Floats{}, x);
-        case GELU: {
-            const Floats beyond = complementary_error(magnitude(x) * all(0.707106781186547524f));
-            return x * half * (x < Floats{} ? beyond : all(2.0f) - beyond);
-        }
-        case GELU_TANH: {
-            const Floats inner = all(0.797884560802865356f) * fma(all(0.044715f) * x * x, x, x);
-            return x * half * (one + hyperbolic_tangent(inner));
-        }
-        case SILU: return x / (one + exponential(-x));
-        case TANH: return hyperbolic_tangent(x);
-        default: return x;
+        case RELU: return use([](Floats x) { return larger(Floats{}, x); });
+        case GELU: return use(gelu);
+        case GELU_TANH: return use(gelu_tanh);
+        case SILU: return use([](Floats x) { return x / (all(1.0f) + exponential(-x)); });
+        case TANH: return use(hyperbolic_tangent);
+        default: return use([](Floats x) { return x; });
     }
 }
 
 // What a product does with its sums: scale, bias, activation; then they are written, or added to what is there.
-inline void finish(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
-                   int64_t sum_step) {
-    for (int64_t column = panel * PANEL; column < (panel + panels) * PANEL; column += LANES) {
-        const int64_t count = p->matrix->out - column < LANES ? p->matrix->out - column : LANES;
-        if (count <= 0) return;
-        const Floats scale = p->matrix->format == INT8 ? load(scales_at(p->matrix, 0) + column) : Floats{};
-        const Floats bias = p->bias ? load_part(p->bias + column, count) : Floats{};
-        for (int64_t r = 0; r < rows; r++) {
-            Floats y = load(sums + r * sum_step + column - panel * PANEL);
-            y = p->matrix->format == INT8 ? fma(y, scale, bias) : y + bias;
-            if (p->activation) y = activated(p->activation, y);
-            if (p->flags & SQUARED) y = y * y;
-            float* const to = p->out + (row + r) * p->out_step + column;
-            if (count == LANES) {
-                store(to, p->flags & ACCUMULATE ? load(to) + y : y);
-            } else {
-                store_part(to, p->flags & ACCUMULATE ? load_part(to, count) + y : y, count);
-            }
-        }
+template <class Activation>
+inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
+                        int64_t sum_step, Activation activation) {
+    const int64_t column = panel * PANEL, count = smaller_of(p->matrix->out - column, panels * PANEL), full = count / LANES * LANES;
+    const float* const scales = p->matrix->format == INT8 ? scales_at(p->matrix, panel) : NULL;
+    const float* const bias = p->bias ? p->bias + column : NULL;
+    const bool squared = p->flags & SQUARED, adds = p->flags & ACCUMULATE;
+    const auto finished = [&](const float* sum, int64_t i, Floats with_bias, Floats before) {
+        Floats y = load(sum + i);
+        y = activation(scales ? fma(y, load(scales + i), with_bias) : y + with_bias);
+        if (squared) y = y * y;
+        return adds ? before + y : y;
+    };
+    for (int64_t r = 0; r < rows; r++, sums += sum_step) {
+        float* const to = p->out + (row + r) * p->out_step + column;
+        for (int64_t i = 0; i < full; i += LANES)
+            store(to + i, finished(sums, i, bias ? load(bias + i) : Floats{}, adds ? load(to + i) : Floats{}));
+        if (const int64_t left = count - full)
+            store_part(to + full, finished(sums, full, bias ? load_part(bias + full, left) : Floats{}, load_part(to + full, left)), left);
     }
+}
+
+// Not in place: each kind of tile would have a copy of each activation.
+__attribute__((noinline)) void finish(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+                                      const float* sums, int64_t sum_step) {
+    with_activation(p->activation, [&](auto f) { finish_with(p, row, rows, panel, panels, sums, sum_step, f); });
 }
 
 // A block of rows times PANELS panels, before `finish`.
@@ -358,22 +389,28 @@ inline IntTiles<Weights> tiles_of(const IntTiles<Weights>*, const Product* p, in
 template <int PANELS, class Tiles>
 inline void over_panels(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t end) {
     alignas(64) float sums[BLOCK * 2 * PANEL];
-    constexpr int64_t STEP = PANELS * PANEL;
     if constexpr (PANELS > 1) {
         if (Tiles::panels_at_once(rows) < PANELS) return over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
     }
-    for (; panel + PANELS <= end; panel += PANELS) {
-        memset(sums, 0, 4 * (size_t)(rows * STEP));
-        sum_block<PANELS>(tiles_of((const Tiles*)NULL, p, row, panel, sums, STEP), rows, p->matrix->in);
-        finish(p, row, rows, panel, PANELS, sums, STEP);
+    while (panel + PANELS <= end) {
+        // With few rows several times as many, as `finish` takes some time to begin.
+        const int64_t fit = larger_of(1, 64 / (rows * PANELS)) * PANELS, count = smaller_of(fit, (end - panel) / PANELS * PANELS);
+        const int64_t step = count * PANEL;
+        if (Tiles::ADDS) memset(sums, 0, 4 * (size_t)(rows * step));
+        for (int64_t done = 0; done < count; done += PANELS)
+            sum_block<PANELS>(tiles_of((const Tiles*)NULL, p, row, panel + done, sums + done * PANEL, step), rows,
+                              p->matrix->in);
+        finish(p, row, rows, panel, count, sums, step);
+        panel += count;
     }
     if constexpr (PANELS > 1) over_panels<PANELS / 2, Tiles>(p, row, rows, panel, end);
 }
 
 template <class Tiles>
 inline void multiply_block(const Product* p, int64_t row, int64_t end, int64_t panel, int64_t panel_end) {
-    for (; row < end; row += BLOCK)
-        over_panels<MOST_PANELS, Tiles>(p, row, end - row < BLOCK ? end - row : BLOCK, panel, panel_end);
+    const int64_t block = Tiles::block(p->matrix->in);
+    for (; row < end; row += block)
+        over_panels<MOST_PANELS, Tiles>(p, row, end - row < block ? end - row : block, panel, panel_end);
 }
 
 inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, int64_t panel_end) {
@@ -388,17 +425,23 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
     }
 }
 
-// A row of x, rounded: the largest magnitude of each 32 numbers becomes 127.
+// A row of x, rounded: the largest magnitude of each 32 numbers becomes 127; or less, where the magnitudes of four that
+// are multiplied together (`Weights::APART`) would sum to more than 256, so that their products fit in 16 bits.
 inline void round_row(const float* x, int64_t row, const Rounded* to) {
+    constexpr int HALF = GROUP / LANES / 2;
     const int64_t groups = to->in / GROUP;
     int8_t* numbers = to->numbers + row / 4 * (to->in / 4 * STEP) + row % 4 * 4;
     RoundedGroup* about = to->groups + row / 4 * groups;
     for (int64_t group = 0; group < groups; group++, about++, x += GROUP) {
         // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
         Ints most = {};
-        for (int i = 0; i < GROUP; i += LANES) {
-            const Ints size = (Ints)magnitude(load(x + i));
-            most = size > most ? size : most;
+        for (int i = 0; i < HALF; i++) {
+            const Floats a = magnitude(load(x + i * LANES)), b = magnitude(load(x + GROUP / 2 + i * LANES)), two = a + b;
+            // Rounding adds at most 2 to their sum, which is at most 254 before.
+            const Ints four = (Ints)((two + neighbours_turned(two)) * all(0.5f));
+            most = four > most ? four : most;
+            most = (Ints)a > most ? (Ints)a : most;
+            most = (Ints)b > most ? (Ints)b : most;
         }
         const int32_t bits = largest(most);
         float size;
@@ -406,23 +449,24 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
         // Below, the inverse would be no number: such an input is as good as zeros.
         const bool tiny = size < 1e-30f;
         const Floats inverse = all(tiny ? 0.0f : 127.0f / size);
-        Ints rounded[GROUP / LANES], halves[2] = {};
-        for (int i = 0; i < GROUP / LANES; i++) {
+        Ints rounded[2 * HALF], sums[2] = {};  // of each half the sum of the numbers, and 2^16 times that of their magnitudes
+        for (int i = 0; i < 2 * HALF; i++) {
             // Infinity and NaN become 127, and the scale makes the result NaN.
             rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
-            halves[i * LANES / 16] += rounded[i];
+            sums[i / HALF] += rounded[i];
+            if (STEP > 16) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
         }
-        alignas(32) int8_t bytes[2][GROUP];
-        to_bytes(rounded, bytes[0], bytes[1]);
+        alignas(32) int8_t bytes[3][GROUP];
+        to_bytes(rounded, bytes);
         for (int i = 0; i < GROUP; i += 4, numbers += STEP)
             for (int part = 0; part < STEP / 16; part++) memcpy(numbers + 16 * part, bytes[part] + i, 4);
         const float scale = tiny ? 0.0f : size / 127.0f;
-        const int32_t half = sum(halves[0]), both = half + sum(halves[1]);
+        const int32_t half = sum(sums[0]), both = half + sum(sums[1]), total_16 = (int16_t)half, total = (int16_t)both;
         about->scale[row % 4] = scale;
-        about->total[row % 4] = scale * (float)both;
-        about->total_16[row % 4] = scale * (float)half;
-        about->surplus[row % 4] = -128 * both;
-        about->surplus_16[row % 4] = -128 * half;
+        about->total[row % 4] = scale * (float)total;
+        about->total_16[row % 4] = scale * (float)total_16;
+        about->surplus[row % 4] = surplus_of(total, (both - total) >> 16);
+        about->surplus_16[row % 4] = surplus_of(total_16, (half - total_16) >> 16);
     }
 }
 

@@ -129,6 +129,17 @@ inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 
 inline Floats magnitude(Floats x) { return (Floats)((Ints)x & all((int32_t)0x7fffffff)); }
 
+// The lanes 2 i and 2 i + 1 in each other's place.
+inline Floats neighbours_turned(Floats x) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_permute_ps((__m512)x, 0xb1);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_permute_ps((__m256)x, 0xb1);
+#else
+    return Floats{x[1], x[0], x[3], x[2]};
+#endif
+}
+
 // x with the sign of `of`.
 inline Floats with_sign(Floats x, Floats of) { return (Floats)((Ints)x | ((Ints)of & all((int32_t)0x80000000))); }
 
