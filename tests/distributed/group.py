@@ -1,7 +1,8 @@
 """Groups of processes that know each other, as `torchrun` starts them: forked from one that has everything imported.
 
-One job a line on standard input, one answer a line back. A job names a function of `jobs.py`, which every process of the
-group calls; what the process of each rank answers, or how it ended, comes back by rank.
+One job a line on standard input, one answer a line back. A job names a function of `jobs.py`, which every process of
+the group calls; what the process of each rank answers, or how it ended, comes back by rank. Where one process dies, the
+others are ended, as `torchrun` does it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from dataclasses import dataclass
 from functools import cache
@@ -42,11 +45,16 @@ class Groups:
         )
         atexit.register(self._server.communicate)
 
-    def run(self, size: int, job: str, **settings: Any) -> list[Ended]:
-        """Call the function in a group of so many processes. settings: its arguments, as JSON has them."""
+    def run(self, size: int, job: str, kill: tuple[int, float] | None = None, **settings: Any) -> list[Ended]:
+        """Call the function in a group of so many processes. settings: its arguments, as JSON has them.
+
+        kill: a rank that gets SIGKILL after so many seconds.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps({"size": size, "job": job, "settings": settings}).encode() + b"\n")
+        self._server.stdin.write(
+            json.dumps({"size": size, "job": job, "kill": kill, "settings": settings}).encode() + b"\n"
+        )
         self._server.stdin.flush()
         return [Ended(**each) for each in json.loads(self._server.stdout.readline())]
 
@@ -92,6 +100,25 @@ def _member(rank: int, asked: dict[str, Any], port: int, folder: Path) -> None:
     os._exit(code)
 
 
+def _waited(members: list[int], kill: tuple[int, float] | None) -> list[int]:
+    """How each process ended, by rank."""
+    codes: dict[int, int] = {}
+    timer = threading.Timer(kill[1], os.kill, (members[kill[0]], signal.SIGKILL)) if kill else None
+    if timer is not None:
+        timer.start()
+    while len(codes) < len(members):
+        pid, status = os.waitpid(-1, 0)
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid]:
+            for other in members:
+                if other not in codes:
+                    os.kill(other, signal.SIGTERM)
+    if timer is not None:
+        timer.cancel()
+        timer.join()
+    return [codes[pid] for pid in members]
+
+
 def _serve() -> None:
     replies = os.dup(1)
     sys.path[:0] = [str(TESTS), str(TESTS / "distributed")]
@@ -109,9 +136,9 @@ def _serve() -> None:
                     if pid == 0:
                         _member(rank, asked, port, folder)
                     members.append(pid)
+                codes = _waited(members, asked["kill"])
                 found: list[dict[str, Any]] = []
-                for rank, pid in enumerate(members):
-                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                for rank, code in enumerate(codes):
                     answer, err = folder / f"{rank}.json", folder / f"{rank}.err"
                     found.append(
                         {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from small_run import write
 from small_task import plain, write_text
 from sublayer import config
 from sublayer.config.presets import merge
-from sublayer.data.loader import Loader
+from sublayer.data.loader import Loader, Share
 from sublayer.models import build_model
 from sublayer.nn.adapter import adapt
 from sublayer.training import task_data
-from sublayer.training.checkpoint import listed
+from sublayer.training.distributed import many, tensor
 from sublayer.training.distributed.ranks import Ranks, joined
+from sublayer.training.distributed.tensor import SharedMatrices
 from sublayer.training.metrics import MetricsLog, NoLog, read_metrics
 from sublayer.training.progress import Silent
 from sublayer.training.run import processes_of
@@ -75,8 +76,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 def import_all() -> None:
     """Whatever else a job imports, so that it is there before the first fork."""
     import sacrebleu.metrics  # noqa: F401
-    import torch._dynamo  # noqa: F401
-    import torch.distributed.checkpoint  # noqa: F401
+    import torch._dynamo
+    import torch.distributed.checkpoint
     from matplotlib.figure import Figure
 
     import sublayer.cli.train
@@ -125,7 +126,7 @@ def build(
         # B is zero at the start, and A would have no gradient.
         for name, parameter in trainable_parameters(model).items():
             if name.endswith(".up"):
-                torch.nn.init.normal_(parameter, std=0.5)
+                torch.nn.init.normal_(parameter, std=0.1)
     c = recipe.training
     processes = processes_of(ranks, model, task_data.objective(data), c, torch.device("cpu"), Silent())
     log = MetricsLog(folder / "metrics.jsonl") if ranks.first else NoLog()
@@ -139,7 +140,7 @@ def steps_of(ranks: Ranks, case: Mapping[str, Any]) -> dict[str, list[float]]:
 
     case: "shape", "training", "model", and "double", "lora" as in `build`.
     """
-    # All processes have the same text.
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as own:
         folder = Path(own)
         write_text(folder)
@@ -161,10 +162,59 @@ def steps_of(ranks: Ranks, case: Mapping[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def train_cases(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
-    """`steps_of` each case, one after the other in one group."""
+def train_cases(cases: Sequence[Mapping[str, Any]], mutation: str | None = None) -> list[dict[str, list[float]]]:
+    """`steps_of` each case, one after the other in one group. mutation: what is broken (`MUTATIONS`)."""
+    if mutation is not None:
+        MUTATIONS[mutation]()
     with joined(torch.device("cpu")) as ranks:
         return [steps_of(ranks, case) for case in cases]
+
+
+def _own_targets() -> None:
+    """Losses are divided by the targets of this process."""
+    real = many.ManyProcesses.sum
+    many.ManyProcesses.sum = lambda self, own: own if isinstance(own, int) else real(self, own)
+
+
+def _same_rows() -> None:
+    """Every process takes the first rows of a batch."""
+    many.Share = lambda reader, readers: Share(0, readers)
+
+
+def _norm_of_a_part() -> None:
+    """Clipping goes by the norm of what this process has."""
+    many.DTensor = type(None)
+    real = torch.nn.utils.get_total_norm
+    torch.nn.utils.get_total_norm = lambda gradients: real([each.to_local() for each in gradients])
+
+
+def _norm_without_the_shared() -> None:
+    """Of matrices that are shared out, clipping knows this process' part."""
+    many.dist = SimpleNamespace(all_reduce=lambda *given, **named: None)
+
+
+def _bias_from_each() -> None:
+    tensor._summed_once = lambda group, others, linear, inputs, output: tensor.summed(output, group)
+
+
+def _no_sum_within() -> None:
+    """The gradients of norms that see some of the heads are those of these heads."""
+    tensor.SharedMatrices = lambda cuts, within: SharedMatrices(cuts, frozenset())
+
+
+def _no_sum_back() -> None:
+    tensor.copied = lambda x, group: x
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "own targets": _own_targets,
+    "the same rows": _same_rows,
+    "norm of a part": _norm_of_a_part,
+    "norm without the shared": _norm_without_the_shared,
+    "a bias from each": _bias_from_each,
+    "no sum within": _no_sum_within,
+    "no sum on the way back": _no_sum_back,
+}
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -177,4 +227,19 @@ def command(arguments: Sequence[str]) -> None:
     main.main()
 
 
-__all__ = ["command", "import_all", "json", "listed", "train_cases"]
+def command_stopped(arguments: Sequence[str], rank: int) -> None:
+    """The same; in its third step the process of that rank gets SIGTERM."""
+    import os
+    import signal
+
+    real = Trainer._loss
+
+    def loss(self: Trainer[Any], *given: Any) -> Any:
+        if self.progress.step == 2 and self.ranks.rank == rank:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, *given)
+
+    Trainer._loss = loss
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert int(os.environ["WORLD_SIZE"]) > rank
+    command(arguments)

@@ -6,8 +6,8 @@
 stream. A part says by its `tensor_plan` what of it is shared out; what says nothing stays whole on every rank.
 
 Here are the operations that stand where shared work begins and ends. Fused matrices (queries, keys and values in one)
-are shared out section by section, which no placement of torch's DTensor can say; so the parts compute with plain tensors,
-as they do on one rank.
+are shared out section by section, which no placement of torch's DTensor can say; so the parts compute with plain
+tensors, as they do on one rank.
 """
 
 from __future__ import annotations

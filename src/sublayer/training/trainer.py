@@ -29,7 +29,7 @@ from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
 from sublayer.training.distributed.processes import OneProcess
 from sublayer.training.metrics import MetricsLog, RunningMean
 from sublayer.training.optimizers import Optimizers
-from sublayer.training.progress import Reporter
+from sublayer.training.progress import Reporter, Silent
 from sublayer.training.trainable import trainable_parameters
 from sublayer.training.training_warnings import TrainingWarnings
 
@@ -79,7 +79,9 @@ class Trainer(Generic[B]):
     ) -> None:
         self.loader, self.objective, self.c, self.context = loader, objective, c, context
         self.precision = precision
-        self.processes = processes or OneProcess(model, objective, c, context.reporter)
+        # Whoever only makes steps says nothing to anybody.
+        reporter = context.reporter if c.compile else Silent()
+        self.processes = processes or OneProcess(model, objective, c, reporter)
         self.ranks, self.model = self.processes.ranks, self.processes.model
         self.optimizers = Optimizers(self.model, c, model.config.dim, self.processes.across)
         self.average = build_average(self.model, c.averaging)
@@ -180,13 +182,13 @@ class Trainer(Generic[B]):
 
         factor: of the peak learning rate. A batch of which this process has no row is None.
         """
-        targets = int(self.ranks.sums(sum(batch.targets for batch in group if batch is not None))[0])
+        targets = round(self.processes.sum(sum(batch.targets for batch in group if batch is not None)))
         total = 0.0
         for number, batch in enumerate(group):
             with self.processes.accumulating(last=number == len(group) - 1):
                 loss = self._loss(batch, targets)
                 own = loss.item()
-                [value] = self.ranks.sums(own)
+                value = self.processes.sum(own)
                 if not _finite(value):
                     self._stop_at(batch, f"the loss is {value}", own, partial(self._bad_output, batch, targets))
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
@@ -327,6 +329,8 @@ class Trainer(Generic[B]):
 def interruptible() -> Generator[Callable[[], bool]]:
     """Inside the block the first Ctrl-C (or SIGTERM, or SIGHUP) only sets a flag, which the given function tells.
 
+    A second one of the same kind interrupts. (torchrun hands a Ctrl-C on as SIGTERM, which means no more by it.)
+
     What whoever started the process lets it ignore (`nohup`) stays ignored.
     """
     asked: list[int] = []
@@ -334,7 +338,7 @@ def interruptible() -> Generator[Callable[[], bool]]:
     def ask(number: int, _frame: object) -> None:
         if number == getattr(signal, "SIGHUP", None):
             forget_terminal()
-        if asked:
+        if number in asked:
             raise KeyboardInterrupt
         asked.append(number)
 

@@ -95,6 +95,10 @@ class ManyProcesses(OneProcess[B]):
     def uncompiled_loss(self, batch: B, targets: int) -> Tensor:
         return self._module(batch, targets)
 
+    def sum(self, own: float) -> float:
+        # Those that share matrices have the same rows.
+        return self.ranks.sums(own)[0] / self.mesh["tensor"].size()
+
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
         # What is shared out is summed after every batch, for there is no room for the whole gradient.
         return (

@@ -54,6 +54,10 @@ class OneProcess(Generic[B]):
         """The same; a compiled function does not call the hooks that look at each module."""
         return self.objective.loss(self.model, batch, targets)
 
+    def sum(self, own: float) -> float:
+        """Of all rows, where each process has the number of its own."""
+        return own
+
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
         """Around the loss of a batch and its gradients; `last`: no other follows in this step."""
         return nullcontext()

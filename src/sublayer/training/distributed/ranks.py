@@ -91,6 +91,17 @@ def started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def rank() -> int:
+    """The rank of this process, before it knows the others."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Of several GPUs the one of this process, where none is named."""
+    local = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(local)) if device.type == "cuda" and device.index is None and local else device
+
+
 def restarted() -> bool:
     """Whether `torchrun` has started the processes of this run anew, after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -106,9 +117,9 @@ def joined(device: torch.device) -> Generator[Ranks]:
     if not started_by_torchrun():
         yield Ranks()
         return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     try:
