@@ -4,8 +4,9 @@
 
 Strong scaling: the same batch, shared out; its ideal is a time divided by the processes. Weak scaling: a batch that
 grows with the processes; its ideal is the same time. Communication is the time in which the collectives of
-torch.distributed (gloo) ran, or waited for the slowest process, as the profiler has it, over that of the step. Processes
-on one machine share its memory and its caches: the figures say what these cores allow, and nothing of a network.
+torch.distributed (gloo) ran, or waited for the slowest process, as the profiler has it, over that of the step.
+Processes on one machine share its memory and its caches: the figures say what these cores allow, and nothing of a
+network.
 
 Each figure is the fastest of the rounds, with the model and the batches of `--dim`, `--layers` and `--tokens`.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from sublayer.tasks.objective import Objective, shown
 from sublayer.training import clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
-from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
+from sublayer.training.diagnosis import gradient_not_finite, output_not_finite, parameter_not_finite
 from sublayer.training.distributed.processes import OneProcess
 from sublayer.training.metrics import MetricsLog, RunningMean
 from sublayer.training.optimizers import Optimizers
@@ -35,6 +35,9 @@ from sublayer.training.training_warnings import TrainingWarnings
 
 SHARE = 0.1
 """The most of the training's time that validations take in a run in minutes, the last one apart; and so for saving."""
+
+LOSS_ITSELF = "the loss itself (every output before it is finite)"
+NORM_ITSELF = "the norm of the gradient (every gradient is finite, their squares add up to more than a float holds)"
 
 B = TypeVar("B", bound=AnyBatch)
 
@@ -190,7 +193,8 @@ class Trainer(Generic[B]):
                 own = loss.item()
                 value = self.processes.sum(own)
                 if not _finite(value):
-                    self._stop_at(batch, f"the loss is {value}", own, partial(self._bad_output, batch, targets))
+                    find = partial(self._bad_output, batch, targets)
+                    self._stop_at(batch, f"the loss is {value}", own, find, LOSS_ITSELF)
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
         total_norm = self.processes.gradient_norm()
@@ -198,7 +202,7 @@ class Trainer(Generic[B]):
         if not _finite(norm):
             # Before clipping, which would divide every gradient by this norm and leave none to be told from another.
             said = f"the gradient's norm is {norm}"
-            self._stop_at(group[-1], said, norm, lambda: gradient_not_finite(self.model))
+            self._stop_at(group[-1], said, norm, lambda: gradient_not_finite(self.model), NORM_ITSELF)
         if self.c.clip_norm is not None:
             self.processes.clip(self.c.clip_norm, total_norm)
         self.optimizers.step(factor)
@@ -213,12 +217,14 @@ class Trainer(Generic[B]):
                 return 0.0 * self.processes.loss(self.loader.one(), targets)
             return self.processes.loss(batch, targets)
 
-    def _bad_output(self, batch: B | None, targets: int) -> str:
+    def _bad_output(self, batch: B | None, targets: int) -> str | None:
         def forward() -> None:
             with self._autocast():
                 self.processes.uncompiled_loss(self.loader.one() if batch is None else batch, targets)
 
-        return first_not_finite(self.model, forward)
+        found = parameter_not_finite(self.model)
+        # All go through the model again, or none does.
+        return found if any(self.ranks.all(found is not None)) else output_not_finite(self.model, forward)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -312,15 +318,20 @@ class Trainer(Generic[B]):
         for warning in self._warnings.after(p, mean, tokens):
             self.context.reporter.say(warning)
 
-    def _stop_at(self, batch: B | None, what: str, own: float, find: Callable[[], str]) -> None:
-        """Say where it was, in the words of the first process that has found it. own: what is not finite, here."""
+    def _stop_at(
+        self, batch: B | None, what: str, own: float, find: Callable[[], str | None], otherwise: str
+    ) -> NoReturn:
+        """Say where it was, in the words of the first process that has found it.
+
+        own: what is not finite, as this process has it. otherwise: where it is if nobody finds it.
+        """
         p = self.progress
         here = [] if batch is None else batch.rows[:5].tolist()
-        told = self.ranks.all((_finite(own), ", ".join(map(str, here)), find()))
-        rows, where = next(((rows, where) for finite, rows, where in told if not finite), told[0][1:])
+        told = self.ranks.all((find(), _finite(own), ", ".join(map(str, here))))
+        where, _, rows = min(told, key=lambda each: (each[0] is None, each[1]))
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "
-            f"training {self.objective.rows} {rows}, …); first not finite: {where}",
+            f"training {self.objective.rows} {rows}, …); first not finite: {where or otherwise}",
             "Start another run with a lower learning rate, a longer warm-up or training.precision = 'float32'.",
         )
 

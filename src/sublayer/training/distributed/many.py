@@ -10,6 +10,7 @@ All on one mesh, `data` times `tensor`: neighbouring ranks, which are nearest to
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -164,7 +165,10 @@ class ManyProcesses(OneProcess[B]):
     def _replicated(self) -> nn.Module:
         group = self.mesh["data"].get_group()
         # A head that this task does not train has no gradient, and neither has an expert that no token chose.
-        module = DistributedDataParallel(self._module, process_group=group, find_unused_parameters=True)
+        module = DistributedDataParallel(
+            self._module, process_group=group, find_unused_parameters=True, broadcast_buffers=False
+        )
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # A lambda, because torch compares what a hook's annotations are, and ours are strings.
         module.register_comm_hook(group, lambda group, bucket: _sum(group, bucket))
         return module

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -107,7 +108,7 @@ class OneProcess(Generic[B]):
             StorageError: one could not be.
         """
 
-    @property
+    @cached_property
     def _learning(self) -> list[nn.Parameter]:
         return list(trainable_parameters(self.model).values())
 

@@ -11,6 +11,7 @@ there.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -116,7 +117,9 @@ def read(path: Path, layout: Layout | None = None) -> Checkpoint:
     reader = dcp.HuggingFaceStorageReader(str(path))
     found = reader.read_metadata().state_dict_metadata
     wanted = {key: _room(key, cast(Any, held), layout) for key, held in found.items()}
-    dcp.load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant
+        dcp.load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
     tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, tensor in wanted.items():
         part, _, name = key.partition("/")
