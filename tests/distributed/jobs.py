@@ -90,10 +90,11 @@ def import_all() -> None:
 
 
 def recipe_of(shape: str, training: Mapping[str, Any], model: Mapping[str, Any]) -> config.Recipe:
-    """A small recipe for a shape, with settings of the training and of the model laid on it."""
+    """A small recipe for a shape, with settings of the training and of the model laid on it; or with another model, if
+    that says its kind."""
     task, tree = SHAPES[shape]
     base = small_recipe() if task == "translation" else plain(task)
-    base["model"] = merge(tree, model)
+    base["model"] = dict(model) if "kind" in model else merge(tree, model)
     base["training"] = merge(
         {
             **base["training"],

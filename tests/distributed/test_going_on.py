@@ -60,7 +60,7 @@ def test_four_two_one_four(tmp_path: Path) -> None:
     for size, steps, over in ((4, 6, (shard, tensor)), (2, 12, ()), (1, 18, ()), (4, 24, (shard,))):
         ended = train(size, file, out, f"training.steps={steps}", *over)
         ended_well(ended)
-        assert all(not each.err for each in ended[1:]), "only the first process speaks"
+        assert [each.err for each in ended[1:]] == [""] * (size - 1), "only the first process speaks"
         assert size == 1 or f"{size} processes" in ended[0].err
         assert (out / "checkpoints" / f"step-{steps:06d}").is_dir()
     one, many = losses(tmp_path / "one"), losses(out)
@@ -121,9 +121,6 @@ def test_what_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
     lstm.write_text(tomli_w.dumps({**data, "model": {"kind": "lstm", "dim": 16, "max_length": 24}}))
     ended = train(2, lstm, tmp_path / "run", "training.parallel.data=shard")
     assert "the weights of a recurrent network are one piece" in ended[0].err, ended[0].err
-    ended = train(2, lstm, tmp_path / "run", "training.parallel.tensor=2")
-    assert ended[0].code == 2
-    assert "no part of a RecurrentEncoderDecoder says how it is shared out" in ended[0].err, ended[0].err
 
 
 def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:

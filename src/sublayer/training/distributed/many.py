@@ -29,6 +29,7 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Share
 from sublayer.errors import ConfigError
 from sublayer.models import Model
+from sublayer.models.stack import Stack
 from sublayer.nn.block import Block
 from sublayer.tasks.objective import Objective
 from sublayer.training import checkpoint
@@ -164,11 +165,15 @@ class ManyProcesses(OneProcess[B]):
 
     def _replicated(self) -> nn.Module:
         group = self.mesh["data"].get_group()
-        # A head that this task does not train has no gradient, and neither has an expert that no token chose.
-        module = DistributedDataParallel(
-            self._module, process_group=group, find_unused_parameters=True, broadcast_buffers=False
-        )
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        with warnings.catch_warnings():
+            # From 2.13 on torch has another name for it, which earlier ones do not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            module = DistributedDataParallel(
+                self._module,
+                process_group=group,
+                broadcast_buffers=False,
+                find_unused_parameters=_may_go_unused(self.model),
+            )
         # A lambda, because torch compares what a hook's annotations are, and ours are strings.
         module.register_comm_hook(group, lambda group, bucket: _sum(group, bucket))
         return module
@@ -224,6 +229,13 @@ def _require(model: nn.Module, objective: Objective[Any], c: config.Parallel, re
             'training.parallel.data = "shard": the weights of a recurrent network are one piece for its kernel',
             'Take training.parallel.data = "replicate".',
         )
+
+
+def _may_go_unused(model: nn.Module) -> bool:
+    """Whether a step may leave a parameter without a gradient: of a pooler that the task does not train, of positions
+    that no layer has."""
+    stacks = [module for module in model.modules() if isinstance(module, Stack)]
+    return getattr(model, "pooler", None) is not None or any(len(stack.kinds) > 1 for stack in stacks)
 
 
 def _blocks(model: nn.Module) -> list[Block]:

@@ -30,14 +30,10 @@ LAST_WORDS = 60.0
 
 @dataclass(frozen=True)
 class Ranks:
-    """Of one process, its number among so many. The first (rank 0) speaks, and writes whatever is not shared out.
-
-    local: its number among those on its machine.
-    """
+    """Of one process, its number among so many. The first (rank 0) speaks, and writes whatever is not shared out."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0
 
     @property
     def first(self) -> bool:
@@ -104,7 +100,11 @@ def own_device(device: torch.device) -> torch.device:
 
 def restarted() -> bool:
     """Whether `torchrun` has started the processes of this run anew, after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -120,8 +120,11 @@ def joined(device: torch.device) -> Generator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, timeout=PATIENCE)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    store, rank, size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    # Where torchrun keeps one store for all attempts, what stands in it of an earlier one leads nowhere.
+    own = dist.PrefixStore(f"sublayer-{_attempt()}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+    ranks = Ranks(rank, size)
     try:
         yield ranks
     except (RuntimeError, ConnectionError) as error:

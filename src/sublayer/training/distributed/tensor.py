@@ -56,7 +56,7 @@ def share_matrices(model: nn.Module, group: DeviceMesh) -> SharedMatrices:
     """Leave of each part of the model what this process of the group has of it; it computes what it did before.
 
     Raises:
-        ConfigError: a part cannot be shared out over so many, or none says how. NotProvided: a part refuses.
+        ConfigError: a part cannot be shared out over so many. NotProvided: a part refuses.
     """
     ranks = group.size()
     if ranks == 1:
@@ -69,11 +69,6 @@ def share_matrices(model: nn.Module, group: DeviceMesh) -> SharedMatrices:
     output = getattr(model, "output", None)
     if isinstance(output, Linear) and sharing.cuts:
         sharing.projection(output)
-    if not any(isinstance(module, Linear) for module in sharing.touched):
-        raise ConfigError(
-            f"training.parallel.tensor = {ranks}, and no part of a {type(model).__name__} says how it is shared out",
-            "Take training.parallel.tensor = 1.",
-        )
     return SharedMatrices(sharing.by_name(sharing.cuts), frozenset(sharing.by_name(sharing.within)))
 
 
@@ -85,7 +80,7 @@ class _Sharing:
         self.rank, self.ranks = group.get_local_rank(), group.size()
         self.cuts: dict[Tensor, Cut] = {}
         self.within: dict[Tensor, None] = {}
-        self.touched: list[nn.Module] = []
+        self._tables: list[nn.Embedding] = []
         self._new: dict[Tensor, nn.Parameter] = {}
 
     def by_name(self, found: Mapping[Tensor, Any]) -> dict[str, Any]:
@@ -124,7 +119,6 @@ class _Sharing:
             self.within[linear.down] = None
         linear.out_features = linear.weight.shape[0]
         linear.register_forward_pre_hook(lambda _, inputs: (copied(inputs[0], self.group),))
-        self.touched.append(linear)
 
     def _rowwise(self, linear: Linear) -> None:
         self._dividing("the inputs of a linear map", linear.in_features)
@@ -134,16 +128,15 @@ class _Sharing:
             self.within[linear.up] = None
         linear.in_features = linear.weight.shape[1]
         linear.register_forward_hook(partial(_summed_once, self.group, (self.ranks - 1) / self.ranks))
-        self.touched.append(linear)
 
     def _table(self, table: nn.Embedding) -> None:
-        if table in self.touched:
+        if table in self._tables:
             return
         size = table.weight.shape[0]
         self._cut(table, "weight", 0)
         table.num_embeddings = table.weight.shape[0]
         table.forward = partial(_embedded, self._share(size), table)
-        self.touched.append(table)
+        self._tables.append(table)
 
     def _share(self, size: int) -> VocabularyShare:
         start, count = _bounds(size, self.rank, self.ranks)
