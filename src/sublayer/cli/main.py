@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sublayer.cli.process import run
+from sublayer.cli.process import run, told_to_torchrun
 from sublayer.cli.terminal import log_to_terminal, one_line, say
 from sublayer.errors import SublayerError
 from sublayer.untrusted import first_line
@@ -72,7 +72,8 @@ def main() -> None:
     """
     log_to_terminal()
     try:
-        run(app_of(sys.argv[1:]))
+        with told_to_torchrun():
+            run(app_of(sys.argv[1:]))
     except SublayerError as error:
         _end(str(error), 2)
     except KeyboardInterrupt:
@@ -100,5 +101,7 @@ def main() -> None:
 
 
 def _end(what: str, code: int) -> NoReturn:
-    say(f"sublayer: {one_line(what)}", err=True)
+    # Of several processes the first speaks; what went wrong in another stands in torchrun's report.
+    if os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        say(f"sublayer: {one_line(what)}", err=True)
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -56,6 +57,19 @@ def _not_written(error: OSError) -> StorageError:
     return StorageError(
         f"could not write standard output: {error.strerror or error}", "Free space, or send it elsewhere."
     )
+
+
+@contextmanager
+def told_to_torchrun() -> Generator[None]:
+    """Inside the block an error is written to where `torchrun`, if it has started this process, looks for it."""
+    try:
+        yield
+    except Exception as error:
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            get_error_handler().record_exception(error)
+        raise
 
 
 @contextmanager

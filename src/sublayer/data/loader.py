@@ -23,10 +23,24 @@ class Cursor:
     step: int = 0
 
 
-class Loader(Generic[BatchT]):
-    """Endless batches. Its whole state is (seed, epoch, step): a `Cursor` is all that a checkpoint needs to hold."""
+@dataclass(frozen=True)
+class Share:
+    """The rows of each batch that one of several readers takes: those of number `reader` and every `readers` after."""
 
-    def __init__(self, examples: Examples[BatchT], batching: Batching, seed: int) -> None:
+    reader: int = 0
+    readers: int = 1
+
+
+ALONE = Share()
+
+
+class Loader(Generic[BatchT]):
+    """Endless batches. Its whole state is (seed, epoch, step): a `Cursor` is all that a checkpoint needs to hold.
+
+    What the batches are does not depend on how many read them: of each, a reader gets its share.
+    """
+
+    def __init__(self, examples: Examples[BatchT], batching: Batching, seed: int, share: Share = ALONE) -> None:
         """
         Raises:
             DataError: a single row is over the budget of `batching`.
@@ -34,14 +48,21 @@ class Loader(Generic[BatchT]):
         self._examples = examples
         self._batching = batching
         self._seed = seed
+        self._share = share
         self._number, self._epoch, self._plan = 0, *self._make(0)
 
     def plan(self, epoch: int) -> list[Rows]:
         """The rows of each batch of `epoch`; how many batches there are may differ a little from epoch to epoch."""
         return self._at(epoch)[1]
 
-    def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, BatchT]]:
-        """From `cursor` on without end, each batch with the cursor that stands behind it.
+    def one(self) -> BatchT:
+        """A batch of one row."""
+        return self._epoch.collate(self._plan[0][:1])
+
+    def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, BatchT | None]]:
+        """From `cursor` on without end, the share of each batch with the cursor that stands behind it.
+
+        It is None of a batch that has fewer rows than there are readers, and none for this one.
 
         Raises:
             DataError: `cursor` is past the end of its epoch: the data or the batching is not what it was.
@@ -58,7 +79,8 @@ class Loader(Generic[BatchT]):
                 rows = batches[step]
                 step += 1
                 after = Cursor(epoch, step) if step < len(batches) else Cursor(epoch + 1, 0)
-                yield after, rows_of.collate(rows)
+                own = rows[self._share.reader :: self._share.readers]
+                yield after, rows_of.collate(own) if len(own) else None
             epoch, step = epoch + 1, 0
             rows_of, batches = self._at(epoch)
 

@@ -227,7 +227,7 @@ class Decoder(Stack):
         if memory is None:
             return self.through(tokens, Context(positions, kinds))
         sees = memory.mask.resolve(size, memory.states.shape[1], device=tokens.device, dtype=self.dtype)
-        return self.through(tokens, Context(positions, kinds, memory=self._keys_values(memory), memory_mask=sees))
+        return self.through(tokens, Context(positions, kinds, source=memory.states, memory_mask=sees))
 
     def start(self, memory: Memory, *, num_beams: int, capacity: int, fixed: bool = False) -> DecoderState:
         """The state before the first token, beside an encoder's output.

@@ -24,7 +24,7 @@ from sublayer.nn.initial import glorot, glorot_std
 from sublayer.nn.linear import Linear
 from sublayer.nn.mask import ResolvedMask
 from sublayer.nn.normalization import build_norm
-from sublayer.nn.part import Part
+from sublayer.nn.part import NotProvided, Part, TensorPlan
 from sublayer.nn.tap import Tap
 
 
@@ -65,6 +65,20 @@ class MultiHead(Part):
 
     def stream_writers(self) -> Sequence[Tensor]:
         return [self.output.weight]
+
+    def tensor_plan(self) -> TensorPlan:
+        """By heads: those of the queries, with those of keys and values that they attend to."""
+        normed = self.query_norm is not None or self.key_norm is not None
+        if normed and not self.norm_each_head:
+            raise NotProvided(self, "how a norm over all heads is shared out", "Take training.parallel.tensor = 1.")
+        heads, groups = self.head_count * self.width, self.groups * self.width
+        sizes = {"qkv": (heads, groups, groups), "query": (heads,), "key_value": (groups, groups)}
+        return TensorPlan(
+            colwise={name: sizes[name] for name in self.projections},
+            rowwise=["output"],
+            within=["query_norm", "key_norm"] if normed else [],
+            counts=["head_count", "groups"],
+        )
 
     def written_by_heads(self, heads: Tensor) -> tuple[Tensor, Tensor]:
         """What each head writes to the stream, and what is written where all heads find nothing: the map's bias.
@@ -171,9 +185,12 @@ class CrossAttention(MultiHead):
 
         r rows that share a source (the hypotheses of one beam) are queries side by side on one copy of its keys.
         """
-        assert context.memory is not None, "cross-attention needs a source"
         assert context.memory_mask is not None, "cross-attention needs to know what of the source is real"
-        key, value = context.memory
+        if context.memory is not None:
+            key, value = context.memory
+        else:
+            assert context.source is not None, "cross-attention needs a source"
+            key, value = self.keys_values(context.source)
         query = self._split(self.query(x), self.head_count, self.query_norm)
         rows, shared = query.shape[0], query.shape[0] // key.shape[0]
         if shared > 1:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from sublayer import config, fast
@@ -11,6 +13,7 @@ from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.context import LayerContext
 from sublayer.nn.feed_forward import build_feed_forward
 from sublayer.nn.normalization import build_norm
+from sublayer.nn.recompute import recomputed
 from sublayer.nn.sublayer import SubLayer
 from sublayer.nn.tap import Tap
 
@@ -19,11 +22,14 @@ class Block(nn.Module):
     """x -> self-attention -> (cross-attention ->) feed-forward, each a sub-layer.
 
     In a parallel block both sub-layers read the same stream, and their outputs are added together. The tap `stream`
-    sees the residual stream that leaves.
+    sees the residual stream that leaves. In training, what `activation_checkpointing` says is not kept for the way back
+    but computed again there.
 
     Args:
         cross: whether the block attends to an encoder's output too.
     """
+
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
 
     def __init__(self, c: config.Block, dim: int, *, cross: bool = False) -> None:
         super().__init__()
@@ -44,6 +50,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """Shape: x [B, S, D] -> [B, S, D]."""
+        if self.activation_checkpointing == "none" or not (self.training and torch.is_grad_enabled()):
+            return self._forward(x, context)
+        return recomputed(self._forward, x, context, selective=self.activation_checkpointing == "selective")
+
+    def _forward(self, x: Tensor, context: LayerContext) -> Tensor:
         attend = partial(self.self_attention, context=context)
         if self.parallel:
             read = x if self.shared_norm is None else self.shared_norm(x)

@@ -29,13 +29,15 @@ class LayerContext:
     """What one layer reads beside the stream.
 
     mask: who may attend to whom. rotation: how queries and keys are turned, or None. cache: what was fed before, of
-    this layer. memory: the source as this layer's cross-attention sees it. memory_mask: who may attend to what of it.
+    this layer. memory: the source as this layer's cross-attention sees it; where it is not there yet, `source` is what
+    it is made of, the encoder's states [B, T, D]. memory_mask: who may attend to what of it.
     """
 
     mask: ResolvedMask
     rotation: Rotation | None = None
     cache: LayerCache | None = None
     memory: KeysValues | None = None
+    source: Tensor | None = None
     memory_mask: ResolvedMask | None = None
 
 
@@ -46,7 +48,7 @@ class Context:
     positions: of the new tokens, int64 [S] or [B, S]. kinds: for each kind of layer who may attend to whom, and how
     queries and keys are turned. token_type_ids: int64 [B, S], or None.
     texts: number of the text that each token belongs to, int64 [B, S], where somebody asks for it.
-    cache: what was fed before. memory: the source, for each layer.
+    cache: what was fed before. memory: the source, for each layer; or `source`, of which each layer makes it itself.
     """
 
     positions: Tensor
@@ -55,6 +57,7 @@ class Context:
     texts: Tensor | None = None
     cache: KeyValueCache | None = None
     memory: Sequence[KeysValues] = ()
+    source: Tensor | None = None
     memory_mask: ResolvedMask | None = None
 
     def layer(self, index: int, kind: int) -> LayerContext:
@@ -62,7 +65,7 @@ class Context:
         mask, rotation = self.kinds[kind]
         cache = None if self.cache is None else self.cache.layer(index)
         memory = self.memory[index] if self.memory else None
-        return LayerContext(mask, rotation, cache, memory, self.memory_mask)
+        return LayerContext(mask, rotation, cache, memory, self.source, self.memory_mask)
 
 
 def joined_sources(

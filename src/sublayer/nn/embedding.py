@@ -17,7 +17,7 @@ from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
 from sublayer.nn.normalization import Norm, build_norm
-from sublayer.nn.part import NotProvided, Part, under
+from sublayer.nn.part import NotProvided, Part, TensorPlan, under
 from sublayer.nn.positions import Position
 from sublayer.nn.tap import Tap
 
@@ -53,6 +53,10 @@ class Embedding(Part):
             raise NotProvided(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
         norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
         return {"tokens.weight": 1, "types.weight": 1, **norm}
+
+    def tensor_plan(self) -> TensorPlan:
+        """By tokens."""
+        return TensorPlan(vocabulary="tokens")
 
     def forward(self, tokens: Tensor, position: Position, context: Context) -> Tensor:
         """Shape: tokens [B, S] int64 -> [B, S, D].

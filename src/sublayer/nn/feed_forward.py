@@ -15,7 +15,7 @@ from sublayer.nn.activation import ACTIVATIONS, lowered
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.initial import glorot
 from sublayer.nn.linear import Linear
-from sublayer.nn.part import Part
+from sublayer.nn.part import Part, TensorPlan
 
 
 class PositionWise(Part):
@@ -50,6 +50,10 @@ class PositionWise(Part):
 
     def stream_writers(self) -> Sequence[Tensor]:
         return [self.down.weight]
+
+    def tensor_plan(self) -> TensorPlan:
+        """By columns of the hidden layer."""
+        return TensorPlan(colwise={"up": (self.up.out_features,)}, rowwise=["down"])
 
     def hidden(self, x: Tensor) -> Tensor:
         """Shape: [..., D] -> [..., F]."""
@@ -113,6 +117,10 @@ class Gated(Part):
 
     def stream_writers(self) -> Sequence[Tensor]:
         return [self.down.weight]
+
+    def tensor_plan(self) -> TensorPlan:
+        """By columns of the hidden layer, of the gate and of what it gates."""
+        return TensorPlan(colwise={"gate_up": (self.down.in_features,) * 2}, rowwise=["down"])
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)

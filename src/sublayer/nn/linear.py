@@ -9,15 +9,22 @@ numbers differ in the last bits only.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from sublayer import fast
+
+if TYPE_CHECKING:
+    from sublayer.nn.tensor_parallel import VocabularyShare
 
 
 class Linear(nn.Linear):
     """`torch.nn.Linear`, by the faster way, and with a prepared weight where that helps."""
 
     _prepared: fast.PreparedLinear | None = None
+    vocabulary: VocabularyShare | None = None
+    """Of a projection to the vocabulary: the tokens that this process has, where several share it."""
 
     def prepare(self) -> None:
         """Use a prepared weight from now on, where that is possible: a CPU, float32, no gradient."""

@@ -6,6 +6,8 @@
     at_scale(whole)       norms only: the linear map that it is once its scale is held (`inspection/contributions.py`)
     lower(program, ...)   add its operations to the model's program (`fast/engine/`), and return its result; it stands
                           in the class itself, beside `forward`, for a subclass may compute something else
+    tensor_plan()         how it is shared out over processes that compute it together (`nn/tensor_parallel.py`); a part
+                          that does not say it stays whole on each
 
 What a part does not say it is asked for in vain: the error names the part and what it does not say.
 """
@@ -13,6 +15,7 @@ What a part does not say it is asked for in vain: the error names the part and w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -24,6 +27,25 @@ class NotProvided(InputError):
 
     def __init__(self, part: nn.Module, what: str, remedy: str) -> None:
         super().__init__(f"{type(part).__name__} does not say {what}", remedy)
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How a part is shared out, by the names of what stands in it.
+
+    colwise: linear maps whose outputs are shared out, with the sizes of the maps that stand side by side in each: every
+    one of them is shared out evenly. rowwise: linear maps whose inputs are; what they give is summed.
+    axes: other parameters and tables, with the axis that is shared out. within: parts that stay whole but see only a
+    rank's own share, so that their gradients are summed. counts: attributes that tell how many there are of what is
+    shared out. vocabulary: a table of tokens' vectors, of which each rank has some.
+    """
+
+    colwise: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
+    rowwise: Sequence[str] = ()
+    axes: Mapping[str, int] = field(default_factory=dict[str, int])
+    within: Sequence[str] = ()
+    counts: Sequence[str] = ()
+    vocabulary: str | None = None
 
 
 class Part(nn.Module):

@@ -35,6 +35,7 @@ class Matching(Objective[SimilarBatch]):
     batching: config.Batching
     rows: ClassVar = "pairs"
     unit: ClassVar = "pairs"
+    separable: ClassVar = False
 
     def choices(self, c: config.Model) -> None:
         """Those that it chooses among are the other pairs of the batch."""

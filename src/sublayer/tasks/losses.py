@@ -60,12 +60,15 @@ def projected(model: Any, loss: CrossEntropy, hidden: Tensor, target: Tensor, to
 
     Shape: hidden [B, T, D], target [B, T] int64 -> scalar.
     """
-    if getattr(model.config, "logit_softcap", None) is None:
+    share = model.output.vocabulary
+    if share is None and getattr(model.config, "logit_softcap", None) is None:
         return loss(model.output, hidden, target, total)
     # Logits that are bent have another gradient than the product's: torch's own loss, on the real targets only.
     real = target != loss.ignored
     logits = model.project(hidden[real])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if share is not None:
+        return share.cross_entropy(logits, target[real], loss.label_smoothing) / total
     return F.cross_entropy(logits, target[real], reduction="sum", label_smoothing=loss.label_smoothing) / total
 
 

@@ -33,12 +33,14 @@ class Objective(ABC, Generic[B_contra]):
 
     rows: what the rows of a batch are called where an error names them; unit: what its targets are, where their speed
     is shown. least: targets that a model sees from scratch before it does anything sensible; 0 where nobody has
-    measured it.
+    measured it. separable: the loss of a batch is the sum of those of its rows, so that several processes may have some
+    each.
     """
 
     rows: ClassVar[str]
     unit: ClassVar[str]
     least: ClassVar[int] = 0
+    separable: ClassVar[bool] = True
 
     @abstractmethod
     def choices(self, c: config.Model) -> int | None:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import TypeAdapter
@@ -31,8 +31,11 @@ from sublayer.training.clock import Time
 from sublayer.untrusted import read_object
 
 PARTS = ("model", "optimizer", "average", "random")
-FILES = ("state.json", *(f"{part}.safetensors" for part in PARTS))
+FILES = ("state.json", *(f"{part}.safetensors" for part in PARTS), "shard-*.safetensors")
 """What a checkpoint's folder consists of; what else stands in it is the user's."""
+
+
+REMEDY = "Remove this folder and resume from the checkpoint before it."
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,16 @@ class Progress:
         return Time(self.seconds, self.pace, self.warm)
 
 
+Tensors: TypeAlias = Mapping[str, Mapping[str, Tensor]]
+"""By part (see `PARTS`), then by name."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """One moment of a run. tensors: by part (see `PARTS`), then by name."""
+    """One moment of a run."""
 
     progress: Progress
-    tensors: Mapping[str, Mapping[str, Tensor]]
+    tensors: Tensors
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -88,12 +95,17 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             file = aside / f"{part}.safetensors"
             write_tensors(file, checkpoint.tensors[part])
             sums[part] = sha256(file)
-        progress = asdict(checkpoint.progress)
-        sums["progress"] = _sum_of(progress)
-        state = {"format": 1, "progress": progress, "sha256": sums}
-        (aside / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        write_state(aside, checkpoint.progress, {"sha256": sums})
     prune(folder, keep)
     return path
+
+
+def write_state(folder: Path, progress: Progress, files: Mapping[str, Any]) -> None:
+    """Write state.json. files: what is known of the files beside it."""
+    held = asdict(progress)
+    sums = {**files.get("sha256", {}), "progress": _sum_of(held)}
+    state = {"format": 2 if "bytes" in files else 1, "progress": held, **files, "sha256": sums}
+    (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -120,26 +132,41 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, damaged, or not what was written.
     """
-    remedy = "Remove this folder and resume from the checkpoint before it."
+    progress, state = read_state(path)
+    sums = state["sha256"]
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    for part in PARTS:
+        file = path / f"{part}.safetensors"
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing", REMEDY)
+        if sha256(file) != sums.get(part):
+            raise CheckpointError(f"{file} is damaged: it is not what was written", REMEDY)
+        tensors[part] = read_tensors(file)
+    return Checkpoint(progress, tensors)
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether several processes wrote the checkpoint."""
+    return any(path.glob("shard-*.safetensors"))
+
+
+def read_state(path: Path) -> tuple[Progress, Mapping[str, Any]]:
+    """The progress in a checkpoint's state.json, and all that stands there.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or not what was written.
+    """
     try:
-        state = read_object(path / "state.json", remedy=remedy)
+        state = read_object(path / "state.json", remedy=REMEDY)
         written, sums = dict(state["progress"]), dict(state["sha256"])
         # Runs once fixed the number of their steps at the end of the warm-up.
         said = {key: value for key, value in written.items() if key != "last_step"}
         progress = TypeAdapter(Progress).validate_json(json.dumps(said), strict=True)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", remedy) from None
+        raise CheckpointError(f"{path / 'state.json'} cannot be read ({error})", REMEDY) from None
     if _sum_of(written) != sums.get("progress"):
-        raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", remedy)
-    tensors: dict[str, Mapping[str, Tensor]] = {}
-    for part in PARTS:
-        file = path / f"{part}.safetensors"
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing", remedy)
-        if sha256(file) != sums.get(part):
-            raise CheckpointError(f"{file} is damaged: it is not what was written", remedy)
-        tensors[part] = read_tensors(file)
-    return Checkpoint(progress, tensors)
+        raise CheckpointError(f"{path / 'state.json'} is damaged: it is not what was written", REMEDY)
+    return progress, state
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -150,6 +177,12 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     if device.type == "mps":
         state["mps"] = torch.mps.get_rng_state()
     return state
+
+
+def of_reader(state: Mapping[str, Tensor], reader: int) -> dict[str, Tensor]:
+    """Of the states that several processes wrote, as "reader/name", those of one; of a single process its own."""
+    own = f"{reader}/"
+    return {name.removeprefix(own): held for name, held in state.items() if name.startswith(own) or "/" not in name}
 
 
 def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -47,11 +47,13 @@ class Conditions:
     machine: Mapping[str, str]
 
     @staticmethod
-    def here(recipe: config.Recipe, data: TaskData, device: torch.device) -> Conditions:
+    def here(recipe: config.Recipe, data: TaskData, device: torch.device, processes: int = 1) -> Conditions:
         """Those of this moment."""
         held = (("validation", data.splits.validation), ("test", data.splits.test))
         text = {"training": data.digest, **{name: _digest(write_rows(table)) for name, table in held}}
-        return Conditions(json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device))
+        return Conditions(
+            json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device, processes)
+        )
 
 
 def write_conditions(folder: Path, conditions: Conditions) -> None:
@@ -84,17 +86,19 @@ def read_conditions(folder: Path) -> Conditions | None:
 
 
 @contextmanager
-def threads_of_run(folder: Path, *, resume: bool, reporter: Reporter) -> Generator[None]:
+def threads_of_run(folder: Path, *, resume: bool, reporter: Reporter, processes: int = 1) -> Generator[None]:
     """Compute, within the block, with as many threads as the run in `folder` began with, where it is to go on.
 
-    Sums are made in another order by another number, so that the last bits would differ.
+    Sums are made in another order by another number, so that the last bits would differ; which they do anyway with
+    another number of processes, whose machines may have other cores for each.
 
     Raises:
         CheckpointError: as in `read_conditions`.
     """
     began = read_conditions(folder) if resume else None
     before = torch.get_num_threads()
-    if began is None or not 1 <= began.threads <= 4096 or began.threads == before:
+    others = began is not None and began.machine.get("processes", "1") != str(processes)
+    if began is None or others or not 1 <= began.threads <= 4096 or began.threads == before:
         yield
         return
     reporter.say(f"with threads: {began.threads}, as the run began (here: {before})")
@@ -105,8 +109,10 @@ def threads_of_run(folder: Path, *, resume: bool, reporter: Reporter) -> Generat
         torch.set_num_threads(before)
 
 
-def require_same(began: Conditions, recipe: config.Recipe, here: Conditions, out: Path, may_change: set[str]) -> None:
-    """Check what a run must go on with. recipe: the one in its folder. may_change: settings that may be others.
+def require_same(
+    began: Conditions, recipe: config.Recipe, here: Conditions, out: Path, may_change: Sequence[str]
+) -> None:
+    """Check what a run must go on with. recipe: the one in its folder. may_change: what of the training may be another.
 
     Paths of text may be others too: what stands there is compared.
 
@@ -114,7 +120,8 @@ def require_same(began: Conditions, recipe: config.Recipe, here: Conditions, out
         ConfigError: the recipe in the folder was edited. DataError: the text is another.
     """
     found = changes(began.recipe, json.loads(json.dumps(recipe.plain())))
-    edited = [said for where, said in found.items() if where not in may_change and not _is_path(where)]
+    free = tuple(f"training.{name}." for name in may_change)
+    edited = [said for where, said in found.items() if not (f"{where}.".startswith(free) or _is_path(where))]
     if edited:
         raise ConfigError(
             f"{out / 'recipe.toml'} was edited since the run began: {', '.join(edited)}",
@@ -146,7 +153,7 @@ def _is_path(where: str) -> bool:
     return first in ("data", "start") and last.rpartition(".")[2].partition("[")[0] in ("source", "target", "path")
 
 
-def _machine(device: torch.device) -> dict[str, str]:
+def _machine(device: torch.device, processes: int) -> dict[str, str]:
     identity = Identity.here()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     limits = {"limits": " ".join(identity.limits)} if identity.limits else {}
@@ -156,6 +163,7 @@ def _machine(device: torch.device) -> dict[str, str]:
         "processor": identity.processor,
         "instructions": identity.instructions,
         **limits,
+        **({"processes": str(processes)} if processes > 1 else {}),
         **versions,
     }
 

@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
-def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str:
-    """The name of the first parameter, or else the first module output in a forward pass, with a NaN or infinity.
+def parameter_not_finite(model: nn.Module) -> str | None:
+    """The name of the first parameter with a NaN or infinity, in what this process has of it; None where none has."""
+    bad = (name for name, parameter in model.named_parameters() if not _finite(parameter))
+    name = next(bad, None)
+    return None if name is None else f"the parameter {name}"
+
+
+def output_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | None:
+    """The name of the first module whose output has a NaN or infinity in a forward pass; None where none has.
 
     Args:
         forward: runs the model on the batch in question.
     """
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            return f"the parameter {name}"
     found: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -38,15 +42,21 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "the loss itself (every output before it is finite)"
+    return found[0] if found else None
 
 
-def gradient_not_finite(model: nn.Module) -> str:
+def gradient_not_finite(model: nn.Module) -> str | None:
     """The name of the parameter whose gradient has a NaN or infinity; of several the last, where they came from.
 
     Gradients are computed from the output back to the input: what is wrong in one spreads to those before it.
     """
     for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+        if parameter.grad is not None and not _finite(parameter.grad):
             return f"the gradient of {name}"
-    return "the norm of the gradient (every gradient is finite, their squares add up to more than a float holds)"
+    return None
+
+
+def _finite(tensor: Tensor) -> bool:
+    # Of what is shared out over processes, each looks at its own part.
+    own = cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
+    return bool(torch.isfinite(own).all())

@@ -81,6 +81,23 @@ class MetricsLog:
             self._board.close()
 
 
+class NoLog(MetricsLog):
+    """Of a process that writes none: another one does."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def bytes(self) -> int:
+        return 0
+
+    def write(self, values: Mapping[str, float | int]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line that was cut short is left out."""
     return _lines(path.read_bytes())

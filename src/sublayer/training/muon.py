@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,30 @@ SMALLEST = 1e-7
 """Norm below which a matrix is not brought to 1: of a matrix of zeros nothing can be made."""
 
 
+class Across(Protocol):
+    """Several processes, each of which holds a part of every matrix, or all of it."""
+
+    def shape(self, parameter: nn.Parameter) -> torch.Size:
+        """That of the whole matrix."""
+        ...
+
+    def shared_out(
+        self, parameters: list[nn.Parameter], parts: list[Tensor], work: Callable[[list[Tensor]], list[Tensor]]
+    ) -> list[Tensor]:
+        """`work` on whole matrices of one shape, each done by one process; what this one holds of the results.
+
+        Args:
+            parts: what this process holds of the matrices, one for each of the parameters.
+        """
+        ...
+
+
 class Muon(Optimizer):
     """Muon over matrices; every parameter has two dimensions.
 
     lr, weight_decay: as above; the momentum's decay is `momentum`. products: the type that float32 matrices are
     multiplied in; float64 stays float64. maps: for a matrix that holds several maps, their shape (rows, columns).
+    across: processes that make the matrices orthogonal together.
     State: "momentum_buffer", shaped like the parameter.
 
     Raises:
@@ -52,15 +72,17 @@ class Muon(Optimizer):
         weight_decay: float = 0.1,
         products: torch.dtype = torch.float32,
         maps: Mapping[Tensor, tuple[int, int]] | None = None,
+        across: Across | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "products": products})
         self._maps = dict(maps or {})
+        self._across = across
         for parameter in self._parameters():
             if parameter.dim() != 2:
                 raise ValueError(f"Muon updates matrices, and a parameter has the shape {tuple(parameter.shape)}")
-            rows, columns = self._map(parameter)
-            if parameter.shape[0] % rows or parameter.shape[1] % columns:
-                raise ValueError(f"a matrix of {tuple(parameter.shape)} does not hold maps of ({rows}, {columns})")
+            (rows, columns), shape = self._map(parameter), self._shape(parameter)
+            if shape[0] % rows or shape[1] % columns:
+                raise ValueError(f"a matrix of {tuple(shape)} does not hold maps of ({rows}, {columns})")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -85,7 +107,10 @@ class Muon(Optimizer):
         shape = self._map(parameters[0])
         updates = [self._momentum(parameter, momentum) for parameter in parameters]
         size = 0.2 * math.sqrt(max(shape))
-        for parameter, update in zip(parameters, _each_map(updates, shape, group["products"]), strict=True):
+        made = partial(_each_map, shape=shape, products=group["products"])
+        across = self._across
+        updates = made(updates) if across is None else across.shared_out(parameters, updates, made)
+        for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - rate * group["weight_decay"])
             parameter.add_(update, alpha=-rate * size)
 
@@ -101,7 +126,11 @@ class Muon(Optimizer):
 
     def _map(self, parameter: nn.Parameter) -> tuple[int, int]:
         """The shape of the maps that a matrix holds; its own, where it is one map."""
-        return self._maps.get(parameter, (parameter.shape[0], parameter.shape[1]))
+        rows, columns = self._shape(parameter)
+        return self._maps.get(parameter, (rows, columns))
+
+    def _shape(self, parameter: nn.Parameter) -> torch.Size:
+        return parameter.shape if self._across is None else self._across.shape(parameter)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

@@ -20,17 +20,17 @@ from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
-from sublayer.training.muon import Muon
+from sublayer.training.muon import Across, Muon
 from sublayer.training.schedules import paper_peak
 from sublayer.training.trainable import trainable_parameters
 
 
 class Optimizers:
-    """One or two optimizers that share the parameters, driven as one."""
+    """One or two optimizers that share the parameters, driven as one. across: as `Muon` has it."""
 
-    def __init__(self, model: nn.Module, training: config.Training, dim: int) -> None:
+    def __init__(self, model: nn.Module, training: config.Training, dim: int, across: Across | None = None) -> None:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in trainable_parameters(model).items()}
-        self.parts = _build(model, training, dim)
+        self.parts = _build(model, training, dim, across)
         grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
         assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
@@ -52,7 +52,7 @@ class Optimizers:
         return self.parts[0].param_groups[0]["lr"]
 
     def state(self) -> dict[str, Tensor]:
-        """Every number that the optimizers remember, as "parameter/what"; all on the CPU.
+        """Every number that the optimizers remember, as "parameter/what".
 
         The settings are not among them: they are the recipe's.
         """
@@ -61,7 +61,7 @@ class Optimizers:
             for parameter, values in part.state.items():
                 for what, value in values.items():
                     tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-                    tensors[f"{self._names[parameter]}/{what}"] = tensor.detach().cpu().contiguous()
+                    tensors[f"{self._names[parameter]}/{what}"] = tensor.detach()
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -87,7 +87,7 @@ class Optimizers:
             owner[parameter].state[parameter][what] = tensor.to(device)
 
 
-def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimizer]:
+def _build(model: nn.Module, training: config.Training, dim: int, across: Across | None) -> list[Optimizer]:
     choice = training.optimizer
     everything = list(trainable_parameters(model).values())
     # By what a parameter does, not by its shape: tables of positions and of relative biases have two dimensions too,
@@ -120,6 +120,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                         weight_decay=choice.weight_decay,
                         products=multiply_dtype(inner[0].device),
                         maps=_heads(model) if choice.each_head else None,
+                        across=across,
                     )
                 )
             # Where adapters learn and nothing else, there are no others.

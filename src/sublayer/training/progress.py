@@ -154,6 +154,27 @@ class Lines:
                 self.say(long)
 
 
+class Silent:
+    """Of a process that says nothing: another one does."""
+
+    def busy(self, what: str) -> None:
+        pass
+
+    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
 def reporter() -> Reporter:
     """A bar where standard error is a terminal, lines where it is not."""
     console = Console(stderr=True)

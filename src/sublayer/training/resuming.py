@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,12 +34,17 @@ def begun(recipe: config.Recipe, out: Path, device: torch.device) -> config.Reci
     return recipe
 
 
-MAY_CHANGE = ("steps", "minutes", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard")
+MAY_CHANGE = ("steps", "minutes", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "parallel")
 """Settings of the training that may be others when it goes on: how long it is, and what does not change its steps."""
 
 
 def resumed(
-    recipe: config.Recipe, out: Path, data: TaskData, device: torch.device, reporter: Reporter
+    recipe: config.Recipe,
+    out: Path,
+    data: TaskData,
+    device: torch.device,
+    reporter: Reporter,
+    processes: int = 1,
 ) -> config.Recipe:
     """The resolved recipe that the run in `out` began with, with what may change as it is in `recipe`.
 
@@ -62,8 +68,8 @@ def resumed(
         )
     began = read_conditions(out)
     if began is not None:
-        here = Conditions.here(before, data, device)
-        require_same(began, before, here, out, {f"training.{name}" for name in MAY_CHANGE})
+        here = Conditions.here(before, data, device, processes)
+        require_same(began, before, here, out, MAY_CHANGE)
         say_what_differs(began, here, reporter)
     if new != old:
         reporter.say(f"changed: {', '.join(changes(old.plain(), new.plain(), 'training').values())}")
@@ -72,14 +78,14 @@ def resumed(
     return before
 
 
-def last_checkpoint(out: Path, data: TaskData) -> Checkpoint | None:
-    """The last checkpoint of the run in `out`, if there is one.
+def last_checkpoint(out: Path, data: TaskData, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
+    """The last checkpoint of the run in `out`, if there is one, as `read` reads it.
 
     Raises:
         CheckpointError: it is damaged. DataError: the text or the tokenizer is not what the run began with.
     """
     last = checkpoint.listed(out / "checkpoints")
-    saved = checkpoint.read(last[-1]) if last else None
+    saved = read(last[-1]) if last else None
     if saved is not None and saved.progress.text != data.digest:
         raise DataError(
             f"the training text or the tokenizer is not what {out} began with",

@@ -12,7 +12,7 @@ unfinished/       the same as of the last checkpoint, until there is a result
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,19 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Loader
 from sublayer.drawing import attempt
 from sublayer.errors import ConfigError
-from sublayer.fast.machine import machine, machine_of_run, write_machine
+from sublayer.fast.machine import machine, machine_is, machine_of_run, write_machine
 from sublayer.files import clear_leftovers, remove_parts
 from sublayer.hub import folder as model_folder
 from sublayer.models import Model, build_model
 from sublayer.nn.adapter import adapt, kinds, left_out
+from sublayer.tasks.objective import Objective
 from sublayer.training import checkpoint, conditions
 from sublayer.training.checkpoint import Checkpoint
 from sublayer.training.conditions import Conditions, threads_of_run, write_conditions
 from sublayer.training.curves import draw_curves
-from sublayer.training.metrics import MetricsLog, require_tensorboard, seconds_after
+from sublayer.training.distributed.processes import OneProcess
+from sublayer.training.distributed.ranks import Ranks, joined, restarted
+from sublayer.training.metrics import MetricsLog, NoLog, require_tensorboard, seconds_after
 from sublayer.training.progress import Reporter
 from sublayer.training.result import Result
 from sublayer.training.resuming import begun, going_on, last_checkpoint, mark_stale, resumed
@@ -56,42 +59,89 @@ def train(
         SublayerError: anything that the user can mend, before or during the training.
     """
     keep_freed_memory()
-    check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
-    with alone(out):
-        # Again: another process may have begun a run there, or ended one, until the lock was ours.
-        check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
-        with machine_of_run(out, resume=resume), threads_of_run(out, resume=resume, reporter=reporter):
-            return _train(loaded, out, resume=resume, device=device, reporter=reporter)
+    with joined(device) as ranks:
+        # What torchrun starts anew goes on.
+        resume = ranks.of_first(resume or restarted()) and (not restarted() or (out / "recipe.toml").is_file())
+        overwrite = overwrite and not restarted()
+        with ExitStack() as held:
+            if ranks.first:
+                check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+                held.enter_context(alone(out))
+                # Again: another process may have begun a run there, or ended one, until the lock was ours.
+                check_folder(out, loaded.folder, resume=resume, overwrite=overwrite)
+            ranks.wait()
+            held.enter_context(machine_of_run(out, resume=resume))
+            if not ranks.alone and device.type == "cpu":
+                # What is computed by all in the same way is the same to the bit.
+                held.enter_context(machine_is(ranks.of_first(machine())))
+            held.enter_context(threads_of_run(out, resume=resume, reporter=reporter, processes=ranks.size))
+            return _train(loaded, out, ranks, resume=resume, device=device, reporter=reporter)
 
 
-def _train(loaded: LoadedRecipe, out: Path, *, resume: bool, device: torch.device, reporter: Reporter) -> bool:
-    data = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter)
+def _train(
+    loaded: LoadedRecipe, out: Path, ranks: Ranks, *, resume: bool, device: torch.device, reporter: Reporter
+) -> bool:
+    data = prepare(loaded.recipe, loaded.folder, out / "tokenizer.json" if resume else None, reporter, ranks)
     recipe = _with_paths(data.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model).to(device)
     start = None if recipe.start is None else _begin(model, recipe, recipe.start, out, reporter)
     if start is not None:
         recipe = recipe.model_copy(update={"start": start.begun})
-    loader = Loader(data.training, recipe.training.batches, recipe.seed)
     if recipe.training.tensorboard:
         require_tensorboard()
+    if resume:
+        recipe = ranks.of_first(resumed(recipe, out, data, device, reporter, ranks.size) if ranks.first else recipe)
+    processes = processes_of(ranks, model, objective(data), recipe.training, device, reporter)
+    loader = Loader(data.training, recipe.training.batches, recipe.seed, processes.share)
     # Nothing in the folder is touched before this line: what cannot be trained must not cost an earlier run.
-    recipe = resumed(recipe, out, data, device, reporter) if resume else begun(recipe, out, device)
+    if not resume:
+        recipe = ranks.of_first(begun(recipe, out, device) if ranks.first else recipe)
     data = replace(data, recipe=recipe)
-    _furnish(out, data, device)
-    saved = last_checkpoint(out, data) if resume else None
-    if saved is not None and recipe.training.early_stopping is None:
+    if ranks.first:
+        _furnish(out, data, device, ranks.size)
+    ranks.wait()
+    saved = last_checkpoint(out, data, processes.read) if resume else None
+    if saved is not None and recipe.training.early_stopping is None and ranks.first:
         mark_stale(out / "model", recipe.training, saved.progress)
-    result = Result(out, data, model, objective(data), start)
-    trainer = _trainer(result, loader, saved, device, reporter)
-    finished = _trained(trainer, saved, partial(_draw, out, recipe.name))
+    result = Result(out, data, model, processes.objective, start)
+    trainer = _trainer(result, loader, saved, processes, device, reporter)
+    finished = _trained(trainer, saved, partial(_draw, out, recipe.name) if ranks.first else lambda: None)
     if finished and (recipe.training.early_stopping is None or not (out / "model").is_dir()):
-        with trainer.average.applied():
-            result.write()
-    if finished:
+        with processes.whole(trainer.average) as whole:
+            if whole is not None:
+                result.write()
+    if finished and ranks.first:
         remove_parts(out / UNFINISHED, model_folder.PARTS)
         result.evaluate(reporter)
+    ranks.wait()
     return finished
+
+
+def processes_of(
+    ranks: Ranks,
+    model: Model,
+    objective: Objective[AnyBatch],
+    c: config.Training,
+    device: torch.device,
+    reporter: Reporter,
+) -> OneProcess[AnyBatch]:
+    """What trains the model: this process alone, or many.
+
+    Raises:
+        ConfigError: the recipe asks for what so many processes cannot do.
+    """
+    if ranks.alone:
+        if c.parallel.tensor > 1:
+            raise ConfigError(
+                f"training.parallel.tensor = {c.parallel.tensor}, and this is one process",
+                f"Start {c.parallel.tensor} or a multiple: torchrun --nproc-per-node {c.parallel.tensor} -m sublayer …",
+            )
+        return OneProcess(model, objective, c, reporter)
+    from sublayer.training.distributed.many import ManyProcesses
+
+    precision = resolve_precision(c.precision, device)
+    return ManyProcesses(ranks, model, objective, c, reporter, precision=precision)
 
 
 def _begin(model: Model, recipe: config.Recipe, asked: config.Checkpoint, out: Path, reporter: Reporter) -> Start:
@@ -110,7 +160,7 @@ def _begin(model: Model, recipe: config.Recipe, asked: config.Checkpoint, out: P
     return start
 
 
-def _furnish(out: Path, data: TaskData, device: torch.device) -> None:
+def _furnish(out: Path, data: TaskData, device: torch.device, processes: int) -> None:
     """Write what stands beside recipe.toml, which makes a folder a run; also for a run that was killed before this."""
     for written in (out, out / "checkpoints", out / "model"):
         clear_leftovers(written)
@@ -118,12 +168,17 @@ def _furnish(out: Path, data: TaskData, device: torch.device) -> None:
     if device.type == "cpu" and not (out / "machine.json").is_file():
         write_machine(machine(), out / "machine.json")
     if not (out / conditions.FILE).is_file() and not checkpoint.listed(out / "checkpoints"):
-        write_conditions(out, Conditions.here(data.recipe, data, device))
+        write_conditions(out, Conditions.here(data.recipe, data, device, processes))
     data.tokenizer.save(out / "tokenizer.json")
 
 
 def _trainer(
-    result: Result, loader: Loader[AnyBatch], saved: Checkpoint | None, device: torch.device, reporter: Reporter
+    result: Result,
+    loader: Loader[AnyBatch],
+    saved: Checkpoint | None,
+    processes: OneProcess[AnyBatch],
+    device: torch.device,
+    reporter: Reporter,
 ) -> Trainer[AnyBatch]:
     """What trains `result`; from a checkpoint the log goes on where that was written."""
     out, data, model = result.out, result.data, result.model
@@ -131,12 +186,15 @@ def _trainer(
     precision = resolve_precision(c.precision, device)
     products = str(precision).removeprefix("torch.")
     count = f"{len(examples):,} {examples.report.noun}"
-    reporter.say(f"{_counted(model)} on {device}, products in {products}, {count}")
+    ranks = processes.ranks
+    together = "" if ranks.alone else f", {ranks.size} processes"
+    reporter.say(f"{_counted(model)} on {device}{together}, products in {products}, {count}")
     kept_bytes = saved.progress.metrics_bytes if saved else 0
     # Before the log is opened, which then ends there.
-    replayed = seconds_after(out / "metrics.jsonl", kept_bytes)
+    replayed = ranks.of_first(seconds_after(out / "metrics.jsonl", kept_bytes))
+    path = out / "metrics.jsonl"
     context = TrainerContext(
-        log=MetricsLog(out / "metrics.jsonl", kept_bytes=kept_bytes, tensorboard=c.tensorboard),
+        log=MetricsLog(path, kept_bytes=kept_bytes, tensorboard=c.tensorboard) if ranks.first else NoLog(),
         reporter=reporter,
         checkpoints=out / "checkpoints",
         improved=result.write,
@@ -144,7 +202,7 @@ def _trainer(
         replayed=replayed,
         from_scratch=result.start is None,
     )
-    trainer = Trainer(model, loader, result.objective, c, precision=precision, context=context)
+    trainer = Trainer(model, loader, result.objective, c, precision=precision, context=context, processes=processes)
     trainer.progress = replace(trainer.progress, text=data.digest)
     if c.minutes is not None:
         reporter.say(_how_long(c.minutes))

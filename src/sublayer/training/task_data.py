@@ -17,7 +17,7 @@ from sublayer.data.examples.interface import Examples
 from sublayer.data.filters import clean
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.table import Table
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, DataError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, lost
@@ -26,6 +26,7 @@ from sublayer.tasks import AnyTask, task_of
 from sublayer.tasks.objective import Objective
 from sublayer.tasks.task import Encoding, Material, head_labels
 from sublayer.text import Tokenizer
+from sublayer.training.distributed.ranks import ALONE, Ranks
 from sublayer.training.progress import Reporter
 
 HEADS = ("head", "output", "pooler")
@@ -60,12 +61,17 @@ class TaskData:
         return digest.hexdigest()
 
 
-def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter) -> TaskData:
-    """Read, split and encode the text.
+def prepare(
+    recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Reporter, ranks: Ranks = ALONE
+) -> TaskData:
+    """Read, split and encode the text. Of several processes the first makes the tokenizer, and all encode alike.
 
     Args:
         folder: relative paths start here. kept: the tokenizer of a run that goes on; where it is not there, it is that
             of the model that the recipe starts from, or else one is trained.
+
+    Raises:
+        DataError: the processes have read different text.
     """
     task = task_of(recipe.task)
     table = task.read(recipe.data.source, folder)
@@ -78,7 +84,8 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
     sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
     reporter.say(f"{sizes[0]} training {noun}, {sizes[1]} for validation, {sizes[2]} held out")
     recipe = _with_labels(recipe, splits.train)
-    tokenizer = _tokenizer(recipe, folder, kept, splits.train)
+    tokenizer = ranks.of_first(_tokenizer(recipe, folder, kept, splits.train) if ranks.first else None)
+    assert tokenizer is not None
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[AnyBatch]] = []
     for name, part in (("training", splits.train), ("validation", splits.validation)):
@@ -86,7 +93,19 @@ def prepare(recipe: config.Recipe, folder: Path, kept: Path | None, reporter: Re
         if examples.report.kept < len(part) or examples.report.noted != part.report.noted:
             reporter.say(f"{name}: {examples.report}")
         encoded.append(examples)
-    return TaskData(recipe, splits, tokenizer, *encoded)
+    data = TaskData(recipe, splits, tokenizer, *encoded)
+    _require_equal(ranks, data)
+    return data
+
+
+def _require_equal(ranks: Ranks, data: TaskData) -> None:
+    digests = ranks.all(data.digest) if not ranks.alone else []
+    others = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise DataError(
+            f"the text that rank {', '.join(others)} reads is not that of rank 0",
+            "Give all machines the same text, under the same path.",
+        )
 
 
 def objective(data: TaskData) -> Objective[AnyBatch]:

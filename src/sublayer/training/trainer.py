@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,18 +22,22 @@ from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
 from sublayer.streams import forget_terminal
 from sublayer.tasks.objective import Objective, shown
-from sublayer.training import checkpoint, clock
+from sublayer.training import clock
 from sublayer.training.averaging import build_average
 from sublayer.training.checkpoint import Checkpoint, Progress
-from sublayer.training.diagnosis import first_not_finite, gradient_not_finite
+from sublayer.training.diagnosis import gradient_not_finite, output_not_finite, parameter_not_finite
+from sublayer.training.distributed.processes import OneProcess
 from sublayer.training.metrics import MetricsLog, RunningMean
 from sublayer.training.optimizers import Optimizers
-from sublayer.training.progress import Reporter
+from sublayer.training.progress import Reporter, Silent
 from sublayer.training.trainable import trainable_parameters
 from sublayer.training.training_warnings import TrainingWarnings
 
 SHARE = 0.1
 """The most of the training's time that validations take in a run in minutes, the last one apart; and so for saving."""
+
+LOSS_ITSELF = "the loss itself (every output before it is finite)"
+NORM_ITSELF = "the norm of the gradient (every gradient is finite, their squares add up to more than a float holds)"
 
 B = TypeVar("B", bound=AnyBatch)
 
@@ -61,7 +65,8 @@ class TrainerContext:
 class Trainer(Generic[B]):
     """A model, its data, what it is to become good at, and everything that changes the one by the others.
 
-    precision: type of the products; float32, or bfloat16 by autocast.
+    precision: type of the products; float32, or bfloat16 by autocast. processes: those that train together, each of
+    which has a trainer; left out, this one alone. `model` is then what this process has of the model.
     """
 
     def __init__(
@@ -73,19 +78,22 @@ class Trainer(Generic[B]):
         *,
         precision: torch.dtype,
         context: TrainerContext,
+        processes: OneProcess[B] | None = None,
     ) -> None:
-        self.model, self.loader, self.objective, self.c, self.context = model, loader, objective, c, context
+        self.loader, self.objective, self.c, self.context = loader, objective, c, context
         self.precision = precision
-        self.optimizers = Optimizers(model, c, model.config.dim)
-        self.average = build_average(model, c.averaging)
+        # Whoever only makes steps says nothing to anybody.
+        reporter = context.reporter if c.compile else Silent()
+        self.processes = processes or OneProcess(model, objective, c, reporter)
+        self.ranks, self.model = self.processes.ranks, self.processes.model
+        self.optimizers = Optimizers(self.model, c, model.config.dim, self.processes.across)
+        self.average = build_average(self.model, c.averaging)
         self.progress: Progress = Progress()
         self._mean = RunningMean()
         # How long the last validation and the last checkpoint took: what the next will take.
         self._validation = self._saving = 0.0
         self._still = 0
         """Steps since the clock moved."""
-        self._compiled = _WithHidden(model, _compiled(model.hidden, context.reporter)) if c.compile else model
-        self._parameters = list(trainable_parameters(model).values())
 
     @cached_property
     def _warnings(self) -> TrainingWarnings:
@@ -96,12 +104,16 @@ class Trainer(Generic[B]):
     def train(self) -> bool:
         """Train to the end. Returns False where the user interrupted; the state is saved either way.
 
+        Every process does the same steps, and decides by the same numbers: the slowest says how long a step took, and
+        all stop where one is asked to.
+
         Raises:
             TrainingError: a loss or a gradient is not finite, or the clock of a run in minutes stands still; nothing of
                 that step is kept.
         """
         batches = self.loader.batches(Cursor(self.progress.epoch, self.progress.batch))
         self.model.train()
+        stop = 0.0
         with interruptible() as interrupted:
             while not self._finished():
                 group = list(islice(batches, self.c.accumulate))
@@ -109,21 +121,22 @@ class Trainer(Generic[B]):
                 started = time.perf_counter()
                 place = clock.place(self.c, self.progress.step, self.progress.time)
                 loss, norm, tokens = self._step([batch for _, batch in group], place.factor)
-                seconds = time.perf_counter() - started
+                [seconds] = self.ranks.most(time.perf_counter() - started)
                 self._still = 0 if seconds > 0 else self._still + 1
                 clock.require_moving(self.c, self._still)
                 self._count(group[-1][0], seconds, place)
                 self._report(loss, norm, tokens, seconds)
                 if self._finished() or self._due(self.c.validate_every, self._validation, self.progress.validating):
                     self._validate()
-                stop = interrupted()
+                [stop] = self.ranks.most(interrupted())
                 if stop or self._finished() or self._due(self.c.checkpoint_every, self._saving, self.progress.saving):
                     self.save()
                 if stop:
-                    return False
-        return True
+                    break
+        self.processes.wait()
+        return not stop
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write a checkpoint of this moment."""
         self.context.reporter.busy("saving")
         started = time.perf_counter()
@@ -132,17 +145,15 @@ class Trainer(Generic[B]):
             "model": trainable_parameters(self.model),
             "optimizer": self.optimizers.state(),
             "average": self.average.state(),
-            "random": checkpoint.random_state(self.model.device),
+            "random": self.processes.random_state(),
         }
-        path = checkpoint.write(
-            self.context.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints
-        )
+        self.processes.save(self.context.checkpoints, Checkpoint(self.progress, tensors), keep=self.c.keep_checkpoints)
         if not self._finished():
-            with self.average.applied():
-                self.context.saved(self.progress.step)
-        self._saving = time.perf_counter() - started
+            with self.processes.whole(self.average) as model:
+                if model is not None:
+                    self.context.saved(self.progress.step)
+        [self._saving] = self.ranks.most(time.perf_counter() - started)
         self.progress = replace(self.progress, saving=round(self.progress.saving + self._saving, 3))
-        return path
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to the moment of a checkpoint.
@@ -164,46 +175,56 @@ class Trainer(Generic[B]):
                 parameter.copy_(weights[name])
         self.optimizers.load_state(saved.tensors["optimizer"])
         self.average.load_state(saved.tensors["average"])
-        checkpoint.restore_random_state(saved.tensors["random"], self.model.device)
+        self.processes.restore_random_state(saved)
         p = saved.progress
         time = clock.continued(self.c, p.step, p.time)
         self.progress = replace(p, pace=time.pace, warm=time.warm)
 
-    def _step(self, group: list[B], factor: float) -> tuple[float, float, int]:
-        """One optimizer step over a group of batches: loss per target, gradient norm, targets.
+    def _step(self, group: Sequence[B | None], factor: float) -> tuple[float, float, int]:
+        """One optimizer step over a group of batches: loss per target, gradient norm, targets, of all processes.
 
-        factor: of the peak learning rate.
+        factor: of the peak learning rate. A batch of which this process has no row is None.
         """
-        targets = sum(batch.targets for batch in group)
+        targets = round(self.processes.sum(sum(batch.targets for batch in group if batch is not None)))
         total = 0.0
-        for batch in group:
-            loss = self._loss(batch, targets)
-            value = loss.item()
-            if not _finite(value):
-                where = first_not_finite(self.model, partial(self._uncompiled_loss, batch, targets))
-                self._stop_at(batch, f"the loss is {value}", where)
-            loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        for number, batch in enumerate(group):
+            with self.processes.accumulating(last=number == len(group) - 1):
+                loss = self._loss(batch, targets)
+                own = loss.item()
+                value = self.processes.sum(own)
+                if not _finite(value):
+                    find = partial(self._bad_output, batch, targets)
+                    self._stop_at(batch, f"the loss is {value}", own, find, LOSS_ITSELF)
+                loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
-        total_norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        total_norm = self.processes.gradient_norm()
         norm = total_norm.item()
         if not _finite(norm):
             # Before clipping, which would divide every gradient by this norm and leave none to be told from another.
-            self._stop_at(group[-1], f"the gradient's norm is {norm}", gradient_not_finite(self.model))
+            said = f"the gradient's norm is {norm}"
+            self._stop_at(group[-1], said, norm, lambda: gradient_not_finite(self.model), NORM_ITSELF)
         if self.c.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.c.clip_norm, total_norm)
+            self.processes.clip(self.c.clip_norm, total_norm)
         self.optimizers.step(factor)
         self.optimizers.zero_grad()
         self.average.update(self.progress.step + 1)
         return total, norm, targets
 
-    def _loss(self, batch: B, targets: int) -> Tensor:
+    def _loss(self, batch: B | None, targets: int) -> Tensor:
         with self._autocast():
-            return self.objective.loss(self._compiled, batch, targets)
+            if batch is None:
+                # Every process goes through the model for every batch, or those that wait for it would wait for ever.
+                return 0.0 * self.processes.loss(self.loader.one(), targets)
+            return self.processes.loss(batch, targets)
 
-    def _uncompiled_loss(self, batch: B, targets: int) -> Tensor:
-        """The same; a compiled function does not call the hooks that look at each module."""
-        with self._autocast():
-            return self.objective.loss(self.model, batch, targets)
+    def _bad_output(self, batch: B | None, targets: int) -> str | None:
+        def forward() -> None:
+            with self._autocast():
+                self.processes.uncompiled_loss(self.loader.one() if batch is None else batch, targets)
+
+        found = parameter_not_finite(self.model)
+        # All go through the model again, or none does.
+        return found if any(self.ranks.all(found is not None)) else output_not_finite(self.model, forward)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -250,12 +271,13 @@ class Trainer(Generic[B]):
     def _validate(self) -> None:
         self.context.reporter.busy("validation")
         started = time.perf_counter()
-        with self.average.applied():
-            found = self.objective.evaluate(self.model)
+        with self.processes.whole(self.average) as model:
+            found = self.ranks.of_first(None if model is None else self.objective.evaluate(model))
+            assert found is not None, "the first process has the whole model"
             better = self._judge(found)
-            if better and self.c.early_stopping is not None:
+            if better and model is not None and self.c.early_stopping is not None:
                 self.context.improved()
-        self._validation = time.perf_counter() - started
+        [self._validation] = self.ranks.most(time.perf_counter() - started)
         spent = round(self.progress.validating + self._validation, 3)
         self.progress = p = replace(self.progress, validating=spent)
         measured = {f"valid/{name}": value for name, value in found.items()}
@@ -296,12 +318,20 @@ class Trainer(Generic[B]):
         for warning in self._warnings.after(p, mean, tokens):
             self.context.reporter.say(warning)
 
-    def _stop_at(self, batch: AnyBatch, what: str, where: str) -> None:
+    def _stop_at(
+        self, batch: B | None, what: str, own: float, find: Callable[[], str | None], otherwise: str
+    ) -> NoReturn:
+        """Say where it was, in the words of the first process that has found it.
+
+        own: what is not finite, as this process has it. otherwise: where it is if nobody finds it.
+        """
         p = self.progress
-        rows = ", ".join(str(row) for row in batch.rows[:5].tolist())
+        here = [] if batch is None else batch.rows[:5].tolist()
+        told = self.ranks.all((find(), _finite(own), ", ".join(map(str, here))))
+        where, _, rows = min(told, key=lambda each: (each[0] is None, each[1]))
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "
-            f"training {self.objective.rows} {rows}, …); first not finite: {where}",
+            f"training {self.objective.rows} {rows}, …); first not finite: {where or otherwise}",
             "Start another run with a lower learning rate, a longer warm-up or training.precision = 'float32'.",
         )
 
@@ -310,6 +340,8 @@ class Trainer(Generic[B]):
 def interruptible() -> Generator[Callable[[], bool]]:
     """Inside the block the first Ctrl-C (or SIGTERM, or SIGHUP) only sets a flag, which the given function tells.
 
+    A second one of the same kind interrupts. (torchrun hands a Ctrl-C on as SIGTERM, which means no more by it.)
+
     What whoever started the process lets it ignore (`nohup`) stays ignored.
     """
     asked: list[int] = []
@@ -317,7 +349,7 @@ def interruptible() -> Generator[Callable[[], bool]]:
     def ask(number: int, _frame: object) -> None:
         if number == getattr(signal, "SIGHUP", None):
             forget_terminal()
-        if asked:
+        if number in asked:
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -335,35 +367,5 @@ def interruptible() -> Generator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class _WithHidden:
-    """A model, but for another `hidden`."""
-
-    def __init__(self, model: Model, hidden: Callable[..., Tensor]) -> None:
-        self._model, self.hidden = model, hidden
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
 def _finite(value: float) -> bool:
     return value - value == 0.0
-
-
-def _compiled(function: Callable[..., Tensor], reporter: Reporter) -> Callable[..., Tensor]:
-    """`torch.compile` of the function; where that does not work here, the function itself, with a word about it."""
-    chosen: list[Callable[..., Tensor]] = []
-
-    def run(*arguments: Tensor | None) -> Tensor:
-        try:
-            if not chosen:
-                chosen.append(torch.compile(function, dynamic=True))
-            return chosen[0](*arguments)
-        except Exception as error:
-            if chosen == [function]:
-                raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            reporter.say(f"training.compile does not work here ({reason}); going on without it")
-            chosen[:] = [function]
-            return function(*arguments)
-
-    return run

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sublayer import config, fast
 from sublayer.errors import ConfigError
 from sublayer.nn.initial import small
+from sublayer.nn.part import TensorPlan
 from sublayer.nn.positions.interface import Position, Tabulated
 
 
@@ -53,6 +54,9 @@ class Alibi(ByDistance, Tabulated):
         super().__init__()
         self.heads = heads
         self._make_buffer()
+
+    def tensor_plan(self) -> TensorPlan:
+        return TensorPlan(axes={"table": 0})
 
     def make_table(self) -> Tensor:
         """[H] float64."""
@@ -101,6 +105,9 @@ class Kerple(ByDistance):
         # About 1: a key then weighs as the inverse of its distance.
         small(self.weight)
 
+    def tensor_plan(self) -> TensorPlan:
+        return TensorPlan(axes={"weight": 1})
+
     def bias(self, query_positions: Tensor, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
         # In float32 at least: each gradient is a sum over very many pairs.
         wide = torch.promote_types(self.weight.dtype, torch.float32)
@@ -145,6 +152,9 @@ class RelativeBias(ByDistance, Tabulated):
 
     def reset_parameters(self) -> None:
         small(self.weight)
+
+    def tensor_plan(self) -> TensorPlan:
+        return TensorPlan(axes={"weight": 1})
 
     def make_table(self) -> Tensor:
         """[2 * max_distance + 1] int64: the bucket of each distance from -max_distance to max_distance."""
