@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from sublayer.config.parallel import Parallel
 from sublayer.config.part import Part, Probability
 from sublayer.config.task import Metric
 
@@ -163,6 +164,7 @@ class Training(Part):
     clip_norm: PositiveFloat | None = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    parallel: Parallel = Parallel()
     averaging: Averaging = Ema()
     early_stopping: EarlyStopping | None = None
     validate_every: PositiveInt = 500

@@ -8,6 +8,7 @@ from sublayer.config.data import *
 from sublayer.config.decoding import *
 from sublayer.config.filter import *
 from sublayer.config.model import *
+from sublayer.config.parallel import *
 from sublayer.config.presets import *
 from sublayer.config.recipe import *
 from sublayer.config.sampling import *
