@@ -1,4 +1,4 @@
-"""Text that was prepared: the same rows and the same ids as text in memory, whatever prepares it and whatever stops it."""
+"""Text that was prepared: the rows and the ids of text in memory, whatever prepares it and whatever stops it."""
 
 from __future__ import annotations
 
@@ -383,16 +383,16 @@ def test_killed_with_its_workers_it_goes_on(tmp_path: Path) -> None:
     file = write_corpus(tmp_path, as_tsv, filter=ALL_CHECKS)
     whole = contents(prepared(file, tmp_path / "whole"))
     out, spawn = tmp_path / "killed", multiprocessing.get_context("spawn")
-    for wanted in ("*.survey", "0*.safetensors"):
+    for folder, wanted in ((out / "unfinished", "*.survey"), (out, "0*.safetensors")):
         process = spawn.Process(target=prepared, args=(file, out), kwargs={"workers": 3})
         process.start()
-        while process.is_alive() and not any(out.rglob(wanted)):
+        while process.is_alive() and not any(folder.glob(wanted)):
             time.sleep(0.002)
         workers = psutil.Process(process.pid).children(recursive=True) if process.is_alive() else []
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        gone, alive = psutil.wait_procs(workers, timeout=20)
+        _, alive = psutil.wait_procs(workers, timeout=20)
         assert not alive, "workers outlive the process that started them"
     assert contents(prepared(file, out, workers=2)) == whole
 
@@ -460,15 +460,21 @@ def test_ids_that_the_vocabulary_does_not_have(tmp_path: Path) -> None:
     file = write_corpus(tmp_path)
     folder = prepared(file, tmp_path / "shards")
     spoil(folder, "00000.safetensors", lambda held: held[:-2] + b"\xff\xff")
+    shards = Shards.open(folder)
+    rows = np.arange(shards.index.shards[0].rows)
     with pytest.raises(DataError, match="ids over the"):
-        Shards.open(folder).take(np.arange(5))
-    spoil(
-        folder,
-        "00000.safetensors",
-        lambda held: held.replace((0).to_bytes(8, "little"), (1 << 40).to_bytes(8, "little"), 1),
-    )
-    with pytest.raises(DataError, match="reaches outside|not the shard"):
-        Shards.open(folder).take(np.arange(5))
+        shards.take(rows)
+
+    def far(held: bytes) -> bytes:
+        begin = 8 + int.from_bytes(held[:8], "little")
+        return held[: begin + 8] + (1 << 40).to_bytes(8, "little") + held[begin + 16 :]
+
+    spoil(folder, "00000.safetensors", far)
+    with pytest.raises(DataError, match="reaches outside"):
+        shards.take(rows)
+    spoil(folder, "00000.safetensors", lambda held: b"x" * len(held))
+    with pytest.raises(DataError, match="not the shard that its index speaks of"):
+        shards.take(rows)
 
 
 def test_shards_of_another_recipe(tmp_path: Path) -> None:
@@ -488,7 +494,7 @@ def test_where_nothing_can_be_prepared(tmp_path: Path) -> None:
     refused: list[tuple[Path, Path, tuple[str, ...], str]] = [
         (file, folder, (), "already holds prepared text"),
         (file, tmp_path, (), "is not empty"),
-        (file, tmp_path / "b", ("data.split.type=tail",), "unknown key"),
+        (file, tmp_path / "b", ("data.split.type=tail",), "one long text"),
         (file, tmp_path / "b", ("data.source.path=*.none",), "no file is called"),
         (file, tmp_path / "b", ("data.split.test=5000",), "too few to hold out"),
         (file, tmp_path / "b", ("data.max_length=2",), "none of"),
@@ -499,10 +505,6 @@ def test_where_nothing_can_be_prepared(tmp_path: Path) -> None:
         with pytest.raises(SublayerError, match=says):
             prepared(recipe_file, out, overrides=overrides)
         shutil.rmtree(tmp_path / "b", ignore_errors=True)
-    plain = load_recipe(str(file)).recipe.plain()
-    plain["data"]["split"] = {"type": "tail"}
-    with pytest.raises(ConfigError, match="one long text"):
-        prepare_shards(LoadedRecipe(config.Recipe.parse(plain, "tail"), tmp_path), tmp_path / "f", 1, plainly)
 
 
 def test_a_large_text_trains_its_tokenizer_on_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
