@@ -12,7 +12,8 @@ import numpy as np
 from sublayer import config, files
 from sublayer.config.load import load_recipe
 from sublayer.data import sources
-from sublayer.data.encoding import EncodedPairs, Ragged, encode
+from sublayer.data.encoding import EncodedPairs, encode
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.data.split import Splits, split

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -28,6 +28,10 @@ class SublayerError(ValueError):
         self.remedy = remedy
         ended = what if what[-1] in ".?!" else what + "."
         super().__init__(f"{ended} {remedy}" if remedy else what)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        """As it comes out of another process."""
+        return type(self), (self.what, self.remedy)
 
 
 class ConfigError(SublayerError):

@@ -65,6 +65,8 @@ def test_the_commands_that_there_are() -> None:
         "data list",
         "data fetch",
         "data check",
+        "data prepare",
+        "plan",
     }
     wanted |= {"pull", "export", "merge", "classify", "tag", "embed", "fill", "heads", "lens", "inspect", "compare"}
     wanted |= {"serve", "shortlist"}

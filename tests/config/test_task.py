@@ -49,7 +49,7 @@ def test_a_recipe_without_a_task_translates() -> None:
         (
             "causal",
             {"data": {"source": {"type": "tsv", "path": "a"}}},
-            "task 'causal' reads data.source.type = 'corpus', 'corpora', 'text', not 'tsv'",
+            "reads data.source.type = 'corpus', 'corpora', 'text', 'text-jsonl', 'text-parquet', not 'tsv'",
         ),
         (
             "tagging",

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sublayer.data.batch import IGNORE
-from sublayer.data.encoding import Ragged
 from sublayer.data.examples.packed import PackedDocuments, PackedRows
 from sublayer.data.packing import cut, pack
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 
 SEEDS = st.one_of(st.none(), st.integers(0, 2**32))

@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from small_run import processes, same, sublayer, tree, write
 from sublayer import config
 from sublayer.data.batch import Batch
-from sublayer.data.encoding import EncodedPairs, Ragged
+from sublayer.data.encoding import EncodedPairs
 from sublayer.data.loader import Cursor, Loader
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.generation.greedy import greedy

@@ -1,7 +1,8 @@
-"""`sublayer data`: the corpora that sublayer knows, and how to get them."""
+"""`sublayer data`: the corpora that sublayer knows, how to get them, and how text is checked and prepared."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from sublayer.config import Filter
     from sublayer.data.tables.table import Table
 
-app = typer.Typer(help="List and download the named corpora; check text for damaged rows.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and download the named corpora; check text for damaged rows; prepare large text.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -93,6 +96,43 @@ def check_text(
     terminal.console().print(printed)
     say(f"{table.report}")
     say("To leave faulty rows out of training, turn checks on in [data.filter] of the recipe (docs/own-text.md).")
+
+
+@app.command("prepare")
+def prepare_text(
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the prepared text.", metavar="OUT")],
+    workers: Annotated[int, typer.Option(help="Processes that read and tokenize.", min=1, max=1024)] = 1,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="PATH=VALUE")
+    ] = None,
+) -> None:
+    """Tokenize the text of a recipe into memory-mapped shards, for a corpus that is larger than memory.
+
+    Filters, split and tokenizer are those of the recipe; `sublayer train RECIPE --set data.shards=OUT` trains on the
+    result. The bytes do not depend on the number of workers. Started again after it was interrupted, it goes on.
+
+    Example: sublayer data prepare tatoeba-en-es-demo prepared --workers 2
+    """
+    import shlex
+
+    from sublayer.config.load import load_recipe
+    from sublayer.training.preparing import prepare_shards
+
+    loaded = load_recipe(recipe, overrides or [])
+    index, read = prepare_shards(loaded, out, workers, partial(reported, unit="portions"))
+    report = index.report.report
+    for name, said in (("text", read), ("training", str(report))):
+        if report.dropped or report.noted or index.long:
+            say(f"{name}: {said}")
+    if index.long is not None:
+        say(f"left out besides: {index.long.dropped}")
+    rows, ids, size = (sum(getattr(each, what) for each in index.shards) for what in ("rows", "ids", "bytes"))
+    say(f"{rows:,} {report.noun}, {ids:,} tokens, {size / 1e6:,.1f} MB in {len(index.shards):,} shards: {out}")
+    again = [word for override in [*(overrides or []), f"data.shards={out.resolve()}"] for word in ("--set", override)]
+    say(f"Train on it: {shlex.join(['sublayer', 'train', recipe, *again])}")
 
 
 def _text_of(what: list[str], overrides: list[str]) -> tuple[Table, Filter]:

@@ -17,7 +17,8 @@ from sublayer.untrusted import first_line
 
 COMMANDS = (
     "train", "translate", "generate", "chat", "classify", "tag", "embed", "fill", "evaluate", "attend", "inspect",
-    "serve", "heads", "lens", "describe", "check", "compare", "schema", "pull", "merge", "export", "shortlist",
+    "serve", "heads", "lens", "describe", "plan", "check", "compare", "schema", "pull", "merge", "export",
+    "shortlist",
 )  # fmt: skip
 """Each stands in a file of its name, as a function of its name."""
 

@@ -20,7 +20,7 @@ from sublayer.compare.runs import trained
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe
 from sublayer.data.batch import as_tensor
-from sublayer.data.encoding import encode_texts
+from sublayer.data.ragged import encode_texts
 from sublayer.data.tables.documents import read_documents
 from sublayer.hub import folder as model_folder
 from sublayer.training.progress import Reporter

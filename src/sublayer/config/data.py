@@ -1,4 +1,8 @@
-"""The tree of the text: where it comes from, and what is held out."""
+"""The tree of the text: where it comes from, and what is held out.
+
+The path of a plain file, of JSON lines or of Parquet may have * and ? for many files, which are read in the order of
+their names. Files whose names end in .gz or .zst are unpacked while they are read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from sublayer.config.part import Part, Seed
 
 __all__ = [
     "Chat", "Conll", "Data", "GivenSplit", "Jsonl", "LabelledJsonl", "LabelledTsv", "LineAligned", "NamedCorpus",
-    "ParallelText", "PlainText", "RandomSplit", "SeveralCorpora", "Source", "Split", "TailSplit", "Tsv",
+    "ParallelText", "Parquet", "PlainText", "RandomSplit", "SeveralCorpora", "Source", "Split", "TailSplit",
+    "TextJsonl", "TextParquet", "Tsv",
 ]  # fmt: skip
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -56,7 +61,16 @@ class Jsonl(Part):
     target_field: str = "target"
 
 
-ParallelText = Annotated[NamedCorpus | LineAligned | Tsv | Jsonl, Field(discriminator="type")]
+class Parquet(Part):
+    """Two columns of text in Parquet files, which the extra `data` reads."""
+
+    type: Literal["parquet"] = "parquet"
+    path: str
+    source_column: str = "source"
+    target_column: str = "target"
+
+
+ParallelText = Annotated[NamedCorpus | LineAligned | Tsv | Jsonl | Parquet, Field(discriminator="type")]
 
 # --- one text a row ----------------------------------------------------------------------------------------------
 
@@ -71,6 +85,22 @@ class PlainText(Part):
     type: Literal["text"] = "text"
     path: str
     document: Literal["line", "blank-lines", "file", "wikitext"] = "line"
+
+
+class TextJsonl(Part):
+    """One JSON object a line, with a document in one of its fields."""
+
+    type: Literal["text-jsonl"] = "text-jsonl"
+    path: str
+    text_field: str = "text"
+
+
+class TextParquet(Part):
+    """A column of documents in Parquet files, which the extra `data` reads."""
+
+    type: Literal["text-parquet"] = "text-parquet"
+    path: str
+    text_column: str = "text"
 
 
 class SeveralCorpora(Part):
@@ -127,7 +157,19 @@ class Chat(Part):
 
 
 Source = Annotated[
-    NamedCorpus | SeveralCorpora | LineAligned | Tsv | Jsonl | PlainText | LabelledTsv | LabelledJsonl | Conll | Chat,
+    NamedCorpus
+    | SeveralCorpora
+    | LineAligned
+    | Tsv
+    | Jsonl
+    | Parquet
+    | PlainText
+    | TextJsonl
+    | TextParquet
+    | LabelledTsv
+    | LabelledJsonl
+    | Conll
+    | Chat,
     Field(discriminator="type"),
 ]
 
@@ -187,6 +229,8 @@ class Data(Part):
     max_length: tokens of a row (of a pair: a side), start and end markers included. Longer pairs, labelled texts and
     conversations are counted, reported and left out of training; longer documents go on in the next row. No row is left
     out where a model is scored: one that is longer than model.max_length is cut there.
+    shards: the folder that `sublayer data prepare` made of this recipe; the text is then read from there, a part at a
+    time. Unset means that all text is read into memory when a run begins.
     """
 
     source: Source
@@ -195,6 +239,7 @@ class Data(Part):
     source_language: str = "source"
     target_language: str = "target"
     max_length: PositiveInt = 128
+    shards: str | None = None
 
     def every_source(self) -> dict[str, Source]:
         """All text that is read, by where the recipe says it."""

@@ -25,3 +25,10 @@ def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[Any, An
 
 def _joined(parts: Iterable[tuple[Any, Any, str]]) -> dict[str, tuple[Any, Any]]:
     return {where: pair for a, b, path in parts for where, pair in differences(a, b, path).items()}
+
+
+def is_path(where: str) -> bool:
+    """Whether a setting of a recipe says only where text or weights stand."""
+    first, _, last = where.partition(".")
+    names = ("source", "target", "path", "shards")
+    return first in ("data", "start") and last.rpartition(".")[2].partition("[")[0] in names

@@ -70,8 +70,8 @@ MEASURES: Mapping[str, Measure] = {
 }
 """All that any task measures; each task's `metrics` say which it does."""
 
-PARALLEL = ("corpus", "lines", "tsv", "jsonl")
-PLAIN = ("corpus", "corpora", "text")
+PARALLEL = ("corpus", "lines", "tsv", "jsonl", "parquet")
+PLAIN = ("corpus", "corpora", "text", "text-jsonl", "text-parquet")
 LABELLED = ("corpus", "labelled-tsv", "labelled-jsonl")
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -14,6 +14,7 @@ from functools import cache
 from typing import TypeVar
 
 from sublayer.config.filter import SUSPICIOUS, Filter
+from sublayer.data.report import Report
 from sublayer.data.split import key
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
@@ -45,29 +46,41 @@ _ONE_SCRIPT = {"CJK": "HAN", "HIRAGANA": "HAN", "KATAKANA": "HAN", "FULLWIDTH": 
 """Japanese writes with several."""
 
 
+def conditions(settings: Filter) -> dict[str, Callable[[Row], bool] | None]:
+    """The checks that are on: what a row that is found is, and whether a row is; None for the two (`REPEATED`,
+    `FOREIGN`) that a row is only beside all others."""
+    least, most, ratio = settings.min_words, settings.max_words, settings.length_ratio
+    found: dict[str, Callable[[Row], bool] | None] = {}
+    if least is not None:
+        found[f"of fewer than {least} words"] = lambda row: min(_words(row)) < least
+    if most is not None:
+        found[f"of more than {most} words"] = lambda row: max(_words(row)) > most
+    if ratio is not None:
+        found[f"with one side over {ratio:g} times as long"] = lambda row: _ratio(row) > ratio
+    if settings.duplicates:
+        found[REPEATED] = None
+    if settings.identical:
+        found["with two equal sides"] = lambda row: len(row) > 1 and len(set(map(key, row))) == 1
+    if settings.script:
+        found[FOREIGN] = None
+    if settings.control:
+        found["with control or zero-width characters"] = lambda row: any(map(CONTROL.search, row))
+    if settings.markup:
+        found["with markup"] = lambda row: any(map(MARKUP.search, row))
+    if settings.mojibake:
+        found["with mojibake"] = lambda row: any(map(MOJIBAKE.search, row))
+    return found
+
+
+REPEATED, FOREIGN = "that came before", "in another script than most"
+
+
 def checks(settings: Filter) -> dict[str, Callable[[Sequence[Row]], Iterator[int]]]:
     """The checks that are on: what a row that is found is, and what finds them among all rows, by their numbers."""
-    least, most, ratio = settings.min_words, settings.max_words, settings.length_ratio
-    found: dict[str, Callable[[Sequence[Row]], Iterator[int]]] = {}
-    if least is not None:
-        found[f"of fewer than {least} words"] = _each(lambda row: min(_words(row)) < least)
-    if most is not None:
-        found[f"of more than {most} words"] = _each(lambda row: max(_words(row)) > most)
-    if ratio is not None:
-        found[f"with one side over {ratio:g} times as long"] = _each(lambda row: _ratio(row) > ratio)
-    if settings.duplicates:
-        found["that came before"] = _repeated
-    if settings.identical:
-        found["with two equal sides"] = _each(lambda row: len(row) > 1 and len(set(map(key, row))) == 1)
-    if settings.script:
-        found["in another script than most"] = _foreign
-    if settings.control:
-        found["with control or zero-width characters"] = _each(lambda row: any(map(CONTROL.search, row)))
-    if settings.markup:
-        found["with markup"] = _each(lambda row: any(map(MARKUP.search, row)))
-    if settings.mojibake:
-        found["with mojibake"] = _each(lambda row: any(map(MOJIBAKE.search, row)))
-    return found
+    among_all = {REPEATED: _repeated, FOREIGN: _foreign}
+    return {
+        what: among_all[what] if damaged is None else _each(damaged) for what, damaged in conditions(settings).items()
+    }
 
 
 TableT = TypeVar("TableT", bound=Table)
@@ -88,12 +101,17 @@ def clean(table: TableT, settings: Filter) -> TableT:
         out.update(more)
         report = report.leave_out(reason, table.lines_of(more), len(more))
     if len(out) == len(table):
-        raise DataError(f"data.filter leaves none of {len(table):,} {report.noun}", f"It says: {report}.")
+        raise nothing_left(len(table), report)
     # A row that is in question for being unlike the others is so among all of them.
     for what, find in checks(SUSPICIOUS).items():
         staying = [row for row in find(rows) if row not in out]
         report = report.note(what, table.lines_of(staying), len(staying))
     return table.take((row for row in range(len(table)) if row not in out), report)
+
+
+def nothing_left(rows: int, report: Report) -> DataError:
+    """What is to be raised where a filter leaves none of so many rows."""
+    return DataError(f"data.filter leaves none of {rows:,} {report.noun}", f"It says: {report}.")
 
 
 def _each(damaged: Callable[[Row], bool]) -> Callable[[Sequence[Row]], Iterator[int]]:

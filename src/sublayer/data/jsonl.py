@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text.lines import WHOLE, Span, read_lines
 from sublayer.untrusted import UntrustedError, parse_json
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Each line's number, from 1, and its object; None where the line is blank.
+def read_objects(path: Path, span: Span = WHOLE) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Each line's number, from 1, and its object; None where the line is blank. span: the lines that are wanted.
 
     Raises:
         DataError: a line is not JSON, or not an object.
     """
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, span), start=span.first):
         if not line.strip():
             yield number, None
             continue

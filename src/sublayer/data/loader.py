@@ -10,9 +10,14 @@ from sublayer.config import Batching
 from sublayer.data.batch import AnyBatch
 from sublayer.data.batching import Rows, in_order, plan
 from sublayer.data.examples.interface import Epoch, Examples
+from sublayer.data.shards.windows import Windows
 from sublayer.errors import DataError
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
+
+
+WINDOW = 1 << 24
+"""Batches that a window has at most: those of window w have the numbers from w * WINDOW on."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,13 @@ ALONE = Share()
 class Loader(Generic[BatchT]):
     """Endless batches. Its whole state is (seed, epoch, step): a `Cursor` is all that a checkpoint needs to hold.
 
-    What the batches are does not depend on how many read them: of each, a reader gets its share.
+    What the batches are does not depend on how many read them: of each, a reader gets its share. What is read in
+    windows (`data/shards/windows.py`) is planned a window at a time; other examples are one window.
     """
 
-    def __init__(self, examples: Examples[BatchT], batching: Batching, seed: int, share: Share = ALONE) -> None:
+    def __init__(
+        self, examples: Examples[BatchT] | Windows[BatchT], batching: Batching, seed: int, share: Share = ALONE
+    ) -> None:
         """
         Raises:
             DataError: a single row is over the budget of `batching`.
@@ -49,15 +57,18 @@ class Loader(Generic[BatchT]):
         self._batching = batching
         self._seed = seed
         self._share = share
-        self._number, self._epoch, self._plan = 0, *self._make(0)
+        self._count = examples.count if isinstance(examples, Windows) else 1
+        self._held: tuple[tuple[int, int], Epoch[BatchT], list[Rows]] | None = (0, 0), *self._make(0, 0)
 
-    def plan(self, epoch: int) -> list[Rows]:
-        """The rows of each batch of `epoch`; how many batches there are may differ a little from epoch to epoch."""
-        return self._at(epoch)[1]
+    def plan(self, epoch: int, window: int = 0) -> list[Rows]:
+        """The rows of each batch of a window of `epoch`, numbered in the window; how many batches there are may differ
+        a little from epoch to epoch."""
+        return self._at(epoch, window)[1]
 
     def one(self) -> BatchT:
         """A batch of one row."""
-        return self._epoch.collate(self._plan[0][:1])
+        rows_of, batches = self._at(*((0, 0) if self._held is None else self._held[0]))
+        return rows_of.collate(batches[0][:1])
 
     def batches(self, cursor: Cursor = Cursor()) -> Iterator[tuple[Cursor, BatchT | None]]:
         """From `cursor` on without end, the share of each batch with the cursor that stands behind it.
@@ -67,31 +78,40 @@ class Loader(Generic[BatchT]):
         Raises:
             DataError: `cursor` is past the end of its epoch: the data or the batching is not what it was.
         """
-        epoch, step = cursor.epoch, cursor.step
-        rows_of, batches = self._at(epoch)
-        if step > len(batches):
+        epoch, (window, step) = cursor.epoch, divmod(cursor.step, WINDOW)
+        batches: list[Rows] = self.plan(epoch, window) if window < self._count else []
+        if window >= self._count or step > len(batches):
+            had = f"{len(batches)} batches" if self._count == 1 else f"{self._count} windows of batches"
             raise DataError(
-                f"epoch {epoch} has {len(batches)} batches, there is no batch {step}",
+                f"epoch {epoch} has {had}, there is no batch {cursor.step}",
                 "Resume with the data, tokenizer and batching that the run began with.",
             )
         while True:
+            rows_of, batches = self._at(epoch, window)
             while step < len(batches):
                 rows = batches[step]
                 step += 1
-                after = Cursor(epoch, step) if step < len(batches) else Cursor(epoch + 1, 0)
+                if step < len(batches):
+                    after = Cursor(epoch, window * WINDOW + step)
+                else:
+                    after = Cursor(epoch, (window + 1) * WINDOW) if window + 1 < self._count else Cursor(epoch + 1, 0)
                 own = rows[self._share.reader :: self._share.readers]
                 yield after, rows_of.collate(own) if len(own) else None
-            epoch, step = epoch + 1, 0
-            rows_of, batches = self._at(epoch)
+            del rows_of
+            epoch, window, step = (epoch, window + 1, 0) if window + 1 < self._count else (epoch + 1, 0, 0)
 
-    def _at(self, epoch: int) -> tuple[Epoch[BatchT], list[Rows]]:
-        if epoch != self._number:
-            self._number, self._epoch, self._plan = epoch, *self._make(epoch)
-        return self._epoch, self._plan
+    def _at(self, epoch: int, window: int) -> tuple[Epoch[BatchT], list[Rows]]:
+        if self._held is None or self._held[0] != (epoch, window):
+            self._held = None  # its memory is wanted for the next
+            self._held = (epoch, window), *self._make(epoch, window)
+        return self._held[1:]
 
-    def _make(self, number: int) -> tuple[Epoch[BatchT], list[Rows]]:
-        epoch = self._examples.epoch(self._seed, number)
-        return epoch, plan(epoch.source_lengths, epoch.target_lengths, self._batching, self._seed, number)
+    def _make(self, number: int, window: int) -> tuple[Epoch[BatchT], list[Rows]]:
+        examples, seed = self._examples, self._seed
+        if isinstance(examples, Windows):
+            examples, seed = examples.examples(seed, number, window)
+        epoch = examples.epoch(seed, number)
+        return epoch, plan(epoch.source_lengths, epoch.target_lengths, self._batching, seed, number)
 
 
 def validation(examples: Examples[BatchT], batching: Batching) -> Iterator[BatchT]:

@@ -1,20 +1,23 @@
-"""Parallel text from wherever it stands: a named corpus, two line-aligned files, TSV, or JSON lines."""
+"""Parallel text from wherever it stands: a named corpus, two line-aligned files, TSV, JSON lines, or Parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, assert_never, cast
 
-from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Tsv
+from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Parquet, Tsv
 from sublayer.data import corpora
+from sublayer.data.download import Progress
 from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.parquet import read_columns, row_groups
+from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines, require_aligned, side_by_side
 from sublayer.data.report import Report
 from sublayer.data.tables.table import Reader, gathered
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text.lines import Span, read_lines
 
 _Pair = tuple[str, str]
 
@@ -103,7 +106,7 @@ def read_plain(path: Path) -> Pairs:
     return _collect(found(), path)
 
 
-def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:
+def read(text: ParallelText, folder: Path, progress: Progress | None = None) -> Pairs:
     """All pairs of `text`, in the order of the file.
 
     The text is kept as it stands, but for white space at the ends of a side, a byte order mark, and carriage returns
@@ -118,76 +121,105 @@ def read(text: ParallelText, folder: Path, progress: Callable[[int, int], None] 
         DataError: a file is missing or empty, a line is not UTF-8, the files' line counts differ, or a row lacks a
             column or field; file and line are named.
     """
+    portions = cut(text, folder, None, progress)
+    return _collect(chain.from_iterable(read_portion(text, portion) for portion in portions), portions[0].paths[0])
+
+
+def cut(text: ParallelText, folder: Path, lines: int | None, progress: Progress | None = None) -> list[Portion]:
+    """The portions of `text`, as in `Stream`; raises as `read`."""
     match text:
         case NamedCorpus():
-            row = corpora.find(text.name)
-            row.require("parallel", text.part)
-            path = corpora.fetch(text.name, progress)
-            return _collect(_filled(_tsv(path, row.source_column, row.target_column)), path)
+            corpora.find(text.name).require("parallel", text.part)
+            return in_lines([corpora.fetch(text.name, progress)], lines)
         case LineAligned():
-            source, target = folder / text.source, folder / text.target
-            return _collect(_filled(_aligned(source, target)), source)
-        case Tsv():
-            path = folder / text.path
-            return _collect(_filled(_tsv(path, text.source_column, text.target_column)), path)
-        case Jsonl():
-            path = folder / text.path
-            return _collect(_filled(_jsonl(path, text.source_field, text.target_field)), path)
+            return side_by_side(folder / text.source, folder / text.target, lines)
+        case Tsv() | Jsonl():
+            return in_lines(files(folder / text.path), lines)
+        case Parquet():
+            return row_groups(folder / text.path)
         case _:
             assert_never(text)
 
 
-def _collect(found: Iterable[tuple[int, _Pair | str]], path: Path) -> Pairs:
+def read_portion(text: ParallelText, portion: Portion) -> Found:
+    """The rows of a portion of `text`; raises as `read`."""
+    path, span = portion.paths[0], portion.spans[0]
+    match text:
+        case NamedCorpus():
+            row = corpora.find(text.name)
+            found = _tsv(path, span, row.source_column, row.target_column)
+        case LineAligned():
+            found = _aligned(portion)
+        case Tsv():
+            found = _tsv(path, span, text.source_column, text.target_column)
+        case Jsonl():
+            found = _jsonl(path, span, text.source_field, text.target_field)
+        case Parquet():
+            found = _parquet(portion, text)
+        case _:
+            assert_never(text)
+    for number, pair in found:
+        source, target = ("", "") if pair is None else (pair[0].strip(), pair[1].strip())
+        if source and target:
+            yield number, (source, target)
+        else:
+            yield number, "empty target" if source else "empty source" if target else "blank line"
+
+
+def table(rows: Sequence[TextRow], report: Report) -> Pairs:
+    """Pairs of which no lines are known."""
+    return Pairs([source for source, _ in rows], [target for _, target in rows], report)
+
+
+def _collect(found: Iterable[tuple[int, TextRow | str]], path: Path) -> Pairs:
     pairs, report, lines = gathered(found, path, "pairs")
     return Pairs([source for source, _ in pairs], [target for _, target in pairs], report, lines)
 
 
-def _filled(rows: Iterable[_Pair | None]) -> Iterator[tuple[int, _Pair | str]]:
-    """The number of each row, from 1, and the row where neither side is empty."""
-    for number, row in enumerate(rows, start=1):
-        source, target = ("", "") if row is None else (row[0].strip(), row[1].strip())
-        filled = (source, target) if source and target else ""
-        yield number, filled or ("empty target" if source else "empty source" if target else "blank line")
+_Numbered = Iterator[tuple[int, _Pair | None]]
 
 
-def _aligned(source: Path, target: Path) -> Iterator[_Pair | None]:
-    one, other = read_lines(source), read_lines(target)
-    number = 0
-    for number, (left, right) in enumerate(zip_longest(one, other), start=1):
+def _aligned(portion: Portion) -> _Numbered:
+    (source, target), (left_span, right_span) = portion.paths, portion.spans
+    one, other = read_lines(source, left_span), read_lines(target, right_span)
+    for number, (left, right) in enumerate(zip_longest(one, other), start=left_span.first):
         if left is None or right is None:
             rest = 1 + sum(1 for _ in (other if left is None else one))
-            short, long = (source, target) if left is None else (target, source)
-            raise DataError(
-                f"{short} has {number - 1} lines but {long} has {number - 1 + rest}",
-                "Line n of one must be the translation of line n of the other.",
-            )
-        yield left, right
+            count, longer = number - 1, number - 1 + rest
+            require_aligned(source, *((count, target, longer) if left is None else (longer, target, count)))
+        else:
+            yield number, (left, right)
 
 
-def _tsv(path: Path, source_column: int, target_column: int) -> Iterator[_Pair | None]:
+def _tsv(path: Path, span: Span, source_column: int, target_column: int) -> _Numbered:
     """Columns between tabs; quotes are ordinary characters, as in the corpora that come in this form."""
     needed = max(source_column, target_column)
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, span), start=span.first):
         columns = line.split("\t")
         if not line.strip():
-            yield None
+            yield number, None
         elif len(columns) <= needed:
             raise DataError(
                 f"{path}, line {number}: column {needed} is missing, there are {len(columns)} (counted from 0)",
                 "Check that tabs separate the columns, and source_column and target_column.",
             )
         else:
-            yield columns[source_column], columns[target_column]
+            yield number, (columns[source_column], columns[target_column])
 
 
-def _jsonl(path: Path, source_field: str, target_field: str) -> Iterator[_Pair | None]:
+def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Numbered:
     remedy = "Set source_field and target_field."
-    for number, table in read_objects(path):
-        if table is None:
-            yield None
+    for number, row in read_objects(path, span):
+        if row is None:
+            yield number, None
         else:
             where = f"{path}, line {number}"
-            yield text_of(table, source_field, where, remedy), text_of(table, target_field, where, remedy)
+            yield number, (text_of(row, source_field, where, remedy), text_of(row, target_field, where, remedy))
 
 
-PAIRS = Reader(read, read_plain)
+def _parquet(portion: Portion, text: Parquet) -> _Numbered:
+    for number, (source, target) in read_columns(portion, (text.source_column, text.target_column)):
+        yield number, (source or "", target or "")
+
+
+PAIRS = Reader(read, read_plain, Stream(("source", "target"), cut, read_portion, table))

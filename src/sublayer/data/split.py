@@ -70,14 +70,10 @@ def split(table: TableT, how: Split, folder: Path, read_part: Callable[[Any, Pat
 def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:
     keys = [key(text) for text in table.texts()]
     # Sorted by the hash and then by the key, so that even equal hashes have one order.
-    distinct = sorted(set(keys), key=lambda each: (_hash(how.seed, each), each))
+    distinct = sorted(set(keys), key=lambda each: (draw(how.seed, each), each))
     held_out = how.test + how.validation
     if len(distinct) <= held_out:
-        raise DataError(
-            f"{len(distinct)} distinct {table.unit} are too few to hold out {how.validation} for validation and "
-            f"{how.test} for the test",
-            "Lower data.split.validation and data.split.test, or give more text.",
-        )
+        raise too_few(len(distinct), table.unit, how)
     part_of = dict.fromkeys(distinct[: how.test], "test") | dict.fromkeys(distinct[how.test : held_out], "validation")
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for row, each in enumerate(keys):
@@ -101,9 +97,7 @@ def _given(table: TableT, validation: TableT, test: TableT, *, keep: bool = Fals
         report = table.report.note(f"{OVERLAP}, kept as data.split.overlap says", table.lines_of(out), len(out))
         return Splits(table.take(range(len(table)), report), validation, test)
     if not kept:
-        raise DataError(
-            "every training source stands in the validation or test text too", "Give training text of its own."
-        )
+        raise nothing_to_train_on()
     report = table.report.leave_out(OVERLAP, table.lines_of(out), len(out))
     return Splits(train=table.take(kept, report), validation=validation, test=test)
 
@@ -143,5 +137,22 @@ def _whole(table: TableT, rows: list[int]) -> TableT:
     return table.take(rows, Report(read=len(rows), kept=len(rows), noun=table.report.noun))
 
 
-def _hash(seed: int, each: str) -> bytes:
+def draw(seed: int, each: str) -> bytes:
+    """The hash by which what is held out is chosen: the sources with the least are."""
     return hashlib.blake2b(f"{seed}\n{each}".encode(), digest_size=16).digest()
+
+
+def too_few(distinct: int, unit: str, how: RandomSplit) -> DataError:
+    """What is to be raised where there are not more distinct texts than are to be held out."""
+    return DataError(
+        f"{distinct} distinct {unit} are too few to hold out {how.validation} for validation and "
+        f"{how.test} for the test",
+        "Lower data.split.validation and data.split.test, or give more text.",
+    )
+
+
+def nothing_to_train_on() -> DataError:
+    """What is to be raised where all that is trained on is held out too."""
+    return DataError(
+        "every training source stands in the validation or test text too", "Give training text of its own."
+    )

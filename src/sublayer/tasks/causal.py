@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.data.batch import TextBatch
-from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.packed import PackedDocuments, packed_documents
+from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.report import Report
 from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
@@ -105,9 +107,12 @@ class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
         return plain.replace(template=start_template(plain.start_id))
 
     def examples(self, table: Rows[Document], how: Encoding) -> PackedDocuments:
+        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> PackedDocuments:
         return packed_documents(
-            encode_texts(table.texts(), how.tokenizer),
-            table.report,
+            columns[0],
+            report,
             Affixes.of_documents(how.tokenizer),
             room=how.max_length,
             stride=self.settings.stride,

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.data.batch import TextBatch
-from sublayer.data.encoding import Ragged
 from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_labelled
 from sublayer.data.loader import validation
+from sublayer.data.ragged import Ragged
 from sublayer.data.tables.labelled import LABELLED_TEXTS, Labelled
 from sublayer.data.tables.table import Rows
 from sublayer.drawing import attempt

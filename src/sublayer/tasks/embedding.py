@@ -9,6 +9,7 @@ accumulated do not see each other's texts. Texts that are equal to the right ans
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -18,12 +19,15 @@ from torch.nn import functional as F
 
 from sublayer import config
 from sublayer.data.batch import SimilarBatch
-from sublayer.data.examples.similar import SimilarPairs, similar_pairs
+from sublayer.data.examples.similar import SimilarPairs, similar_ids, similar_pairs
 from sublayer.data.loader import validation
+from sublayer.data.ragged import Ragged
+from sublayer.data.report import Report
 from sublayer.data.sources import PAIRS, Pairs
 from sublayer.models import EncoderOnly
 from sublayer.tasks.objective import Objective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task
+from sublayer.text import Affixes
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,12 @@ class Embedding(Task[config.EmbeddingTask, Pairs, SimilarPairs]):
 
     def examples(self, table: Pairs, how: Encoding) -> SimilarPairs:
         return similar_pairs(table, how.tokenizer, how.max_length, positions=how.positions)
+
+    def around(self, how: Encoding) -> tuple[int, ...]:
+        return (Affixes.of(how.tokenizer).length,) * 2
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> SimilarPairs:
+        return similar_ids(columns, report, Affixes.of(how.tokenizer))
 
     def objective(self, material: Material[Pairs, SimilarPairs]) -> Matching:
         return Matching(self.settings.scale, material.examples, material.recipe.training.batches)

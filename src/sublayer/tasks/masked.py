@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
-from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.corrupted import CorruptedText, Masking
 from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
+from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.report import Report
 from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids
@@ -75,6 +77,9 @@ class Masked(Task[config.MaskedTask, Rows[Document], CorruptedText[TextBatch]]):
         return (MASK,)
 
     def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[TextBatch]:
+        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> CorruptedText[TextBatch]:
         noise = Masking(
             self.settings,
             how.max_length,
@@ -83,7 +88,7 @@ class Masked(Task[config.MaskedTask, Rows[Document], CorruptedText[TextBatch]]):
             plain_ids(how.tokenizer),
             Words.of(how.tokenizer),
         )
-        return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
+        return CorruptedText(columns[0].filled(), noise, report)
 
     def objective(self, material: Material[Rows[Document], CorruptedText[TextBatch]]) -> Unmasking:
         c = material.recipe.training

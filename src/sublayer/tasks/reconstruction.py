@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from sublayer import config
 from sublayer.data.batch import Batch
-from sublayer.data.encoding import encode_texts
 from sublayer.data.examples.corrupted import CorruptedText, Noise
 from sublayer.data.examples.interface import Examples
+from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.report import Report
 from sublayer.data.tables.documents import DOCUMENTS, Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import SequenceToSequence
@@ -57,8 +59,11 @@ class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
         return plain.replace(specials=specials)
 
     def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[Batch]:
+        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> CorruptedText[Batch]:
         noise = self.noise(how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding))
-        return CorruptedText(encode_texts(table.texts(), how.tokenizer).filled(), noise, table.report)
+        return CorruptedText(columns[0].filled(), noise, report)
 
     def objective(self, material: Material[Rows[Document], CorruptedText[Batch]]) -> Reconstructing:
         c = material.recipe.training

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sublayer import config
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
+from sublayer.data.ragged import Ragged
+from sublayer.data.report import Report
 from sublayer.data.tables.table import Reader, Table
 from sublayer.data.vocabulary import MASK
 from sublayer.errors import ConfigError
@@ -203,6 +205,20 @@ class Task(ABC, Generic[C, T, E]):
         Raises:
             DataError: nothing fits, or a label is unknown. ConfigError: the tokenizer lacks a special token.
         """
+
+    def around(self, how: Encoding) -> tuple[int, ...] | None:
+        """How many tokens stand around each text of a row, where a row that is then too long is left out; None where
+        the text goes on in the next row."""
+        return None
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> E:
+        """As `examples`, of text that is ids already, without special tokens, a column after the other; rows that are
+        too long are not among it.
+
+        Raises:
+            ConfigError: the task's text is always read into memory.
+        """
+        raise ConfigError(f"task '{self.name()}' reads no prepared text", "Leave data.shards away.")
 
     @abstractmethod
     def objective(self, material: Material[T, E]) -> Objective[Any]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from sublayer import config
 from sublayer.data.batch import Batch
 from sublayer.data.encoding import EncodedPairs, encode
 from sublayer.data.examples.interface import Examples
+from sublayer.data.ragged import Ragged
+from sublayer.data.report import Report
 from sublayer.data.sources import PAIRS, Pairs, grouped
 from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
@@ -98,6 +101,16 @@ class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
     def examples(self, table: Pairs, how: Encoding) -> EncodedPairs:
         return encode(
             table, how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding), positions=how.positions
+        )
+
+    def around(self, how: Encoding) -> tuple[int, ...]:
+        affixes = PairAffixes.of(how.tokenizer, how.decoding)
+        return affixes.source.length, affixes.target_length
+
+    def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> EncodedPairs:
+        sources, targets = columns
+        return EncodedPairs(
+            sources, targets, np.arange(len(sources)), report, PairAffixes.of(how.tokenizer, how.decoding)
         )
 
     def objective(self, material: Material[Pairs, EncodedPairs]) -> Translating:

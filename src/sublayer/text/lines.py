@@ -5,33 +5,88 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
 
 from sublayer.errors import DataError
+from sublayer.text import zstd
+
+PACKED = (".gz", ".zst")
+"""How the names of files end that are unpacked while they are read, and so have to be read from their beginning."""
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of `path`, without their ends; line n is the n-th value, counted from 1. A file *.gz is unpacked.
+@dataclass(frozen=True)
+class Span:
+    """Some lines of a file. begin: the byte where the first stands. first: its number, from 1. count: how many there
+    are; None for all that follow."""
+
+    begin: int = 0
+    first: int = 1
+    count: int | None = None
+
+
+WHOLE = Span()
+
+
+def read_lines(path: Path, span: Span = WHOLE) -> Iterator[str]:
+    """The lines of `path`, without their ends; line n is the n-th value, counted from 1. *.gz and *.zst are unpacked.
 
     Only a line feed ends a line (with a carriage return before it, if there is one): `str.splitlines` would also
     split at U+2028, form feeds and others that occur inside sentences, and shift every line after them. A byte order
     mark at the start is dropped. One line is held in memory at a time.
 
+    Args:
+        span: the lines that are wanted; numbers are counted from `span.first`.
+
     Raises:
         DataError: the file is missing, is not a file, or has a line that is not UTF-8.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
+        with _opened(path) as handle:
+            if span.begin:
+                handle.seek(span.begin)
+            for number, raw in enumerate(islice(handle, span.count), start=span.first):
                 content = raw[:-1] if raw.endswith(b"\n") else raw
                 content = content[:-1] if content.endswith(b"\r") else content
                 yield _decode(content, path, number)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, zstd.DamagedError) as error:
         raise DataError(f"{path} is damaged: {error}", "Copy or fetch the file again.") from None
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+
+
+def spans(path: Path, lines: int) -> tuple[list[Span], int]:
+    """The file in spans of so many lines each, and how many lines it has; a packed file is one span, of unknown length.
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    if path.suffix in PACKED:
+        return [WHOLE], -1
+    begins, seen, at, ended = [0], 0, 0, True
+    try:
+        with path.open("rb") as handle:
+            while block := handle.read(_BLOCK):
+                ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LINE_FEED)
+                begins += (at + 1 + ends[lines * len(begins) - seen - 1 :: lines]).tolist()
+                seen, at, ended = seen + len(ends), at + len(block), block.endswith(b"\n")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
+    except OSError as error:
+        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+    total = seen if ended else seen + 1
+    if len(begins) > 1 and begins[-1] == at:
+        begins.pop()
+    return [Span(begin, 1 + number * lines, lines) for number, begin in enumerate(begins)], total
+
+
+_BLOCK, _LINE_FEED = 1 << 22, 10
 
 
 def columns(line: str) -> list[str]:
@@ -42,6 +97,12 @@ def columns(line: str) -> list[str]:
     if "\t" in line:
         return [column.strip(" ") for column in line.split("\t")] if line.strip("\t ") else []
     return [column for column in line.split(" ") if column]
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast("BinaryIO", gzip.open(path))
+    return zstd.opened(path) if path.suffix == ".zst" else path.open("rb")
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from sublayer import config
-from sublayer.config.difference import differences
+from sublayer.config.difference import differences, is_path
 from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.fast.facts import Identity
 from sublayer.files import write_json
@@ -121,7 +121,7 @@ def require_same(
     """
     found = changes(began.recipe, json.loads(json.dumps(recipe.plain())))
     free = tuple(f"training.{name}." for name in may_change)
-    edited = [said for where, said in found.items() if not (f"{where}.".startswith(free) or _is_path(where))]
+    edited = [said for where, said in found.items() if not (f"{where}.".startswith(free) or is_path(where))]
     if edited:
         raise ConfigError(
             f"{out / 'recipe.toml'} was edited since the run began: {', '.join(edited)}",
@@ -146,11 +146,6 @@ def changes(old: Any, new: Any, where: str = "") -> dict[str, str]:
     """The settings that differ in plain data, by dotted path in order, each as a clause."""
     found = sorted(differences(old, new, where).items())
     return {path: f"{path} was {before}, is {after}" for path, (before, after) in found}
-
-
-def _is_path(where: str) -> bool:
-    first, _, last = where.partition(".")
-    return first in ("data", "start") and last.rpartition(".")[2].partition("[")[0] in ("source", "target", "path")
 
 
 def _machine(device: torch.device, processes: int) -> dict[str, str]:

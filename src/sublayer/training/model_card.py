@@ -20,7 +20,8 @@ def model_card(
     recipe: config.Recipe, splits: Splits[Any], model: Model, run: Path, evaluated: Measured | None = None
 ) -> str:
     """Markdown: what it is, how to run it, what it was trained on, and how it did."""
-    c, noun, task = recipe.model, splits.train.report.noun, task_of(recipe.task)
+    validation, test = len(splits.validation), len(splits.test)
+    c, report, task = recipe.model, splits.train.report, task_of(recipe.task)
     count, again = sum(p.numel() for p in model.parameters()), _overlap(splits)
     return f"""# {recipe.name}
 
@@ -32,7 +33,7 @@ sublayer {version("sublayer")} for the task "{task.name()}".{_start(recipe)}
 ## Data
 
 {_data(recipe)}
-{len(splits.train):,} training {noun}, {len(splits.validation):,} for validation, {len(splits.test):,} held out; {again}
+{report.kept:,} training {report.noun}, {validation:,} for validation, {test:,} held out; {again}
 
 ## Scores
 

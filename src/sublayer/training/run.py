@@ -260,5 +260,6 @@ def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     how = data.split
     if isinstance(how, config.GivenSplit):
         how = how.model_copy(update={"validation": placed(how.validation), "test": placed(how.test)})
-    data = data.model_copy(update={"source": placed(data.source), "split": how})
+    shards = None if data.shards is None else str(folder / data.shards)
+    data = data.model_copy(update={"source": placed(data.source), "split": how, "shards": shards})
     return recipe.model_copy(update={"data": data, "start": None if recipe.start is None else placed(recipe.start)})

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from sublayer import config
+from sublayer.config.difference import differences, is_path
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
 from sublayer.data.filters import clean
+from sublayer.data.report import Report
+from sublayer.data.shards.index import HELD_OUT, Shards
+from sublayer.data.shards.windows import Windows
 from sublayer.data.split import Splits, split
+from sublayer.data.tables.documents import DOCUMENTS
 from sublayer.data.tables.table import Table
-from sublayer.errors import CheckpointError, DataError
+from sublayer.errors import CheckpointError, ConfigError, DataError
 from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, lost
@@ -37,14 +44,14 @@ HEADS = ("head", "output", "pooler")
 class TaskData:
     """A recipe and its text.
 
-    recipe: with the vocabulary's size and the labels filled in. splits: the text as it was read. training, validation:
-    the same, as the task shows it to a model.
+    recipe: with the vocabulary's size and the labels filled in. splits: the text as it was read; of prepared text the
+    training part has a report and no rows. training, validation: the same, as the task shows it to a model.
     """
 
     recipe: config.Recipe
     splits: Splits[Table]
     tokenizer: Tokenizer
-    training: Examples[AnyBatch]
+    training: Examples[AnyBatch] | Windows[AnyBatch]
     validation: Examples[AnyBatch]
 
     @property
@@ -74,6 +81,10 @@ def prepare(
         DataError: the processes have read different text.
     """
     task = task_of(recipe.task)
+    if recipe.data.shards is not None:
+        data = _prepared(recipe, folder / recipe.data.shards, reporter)
+        _require_equal(ranks, data)
+        return data
     table = task.read(recipe.data.source, folder)
     splits: Splits[Table] = split(table, recipe.data.split, folder, task.read)
     splits = replace(splits, train=clean(splits.train, recipe.data.filter))
@@ -84,7 +95,11 @@ def prepare(
     sizes = [f"{len(part):,}" for part in (splits.train, splits.validation, splits.test)]
     reporter.say(f"{sizes[0]} training {noun}, {sizes[1]} for validation, {sizes[2]} held out")
     recipe = _with_labels(recipe, splits.train)
-    tokenizer = ranks.of_first(_tokenizer(recipe, folder, kept, splits.train) if ranks.first else None)
+    tokenizer = None
+    if ranks.first:
+        there = kept is not None and kept.is_file()
+        tokenizer = Tokenizer.load(kept) if there else tokenizer_of(recipe, folder, lambda: splits.train)
+    tokenizer = ranks.of_first(tokenizer)
     assert tokenizer is not None
     recipe = _with_vocabulary(recipe, tokenizer)
     encoded: list[Examples[AnyBatch]] = []
@@ -191,13 +206,48 @@ def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
     return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
-def _tokenizer(recipe: config.Recipe, folder: Path, kept: Path | None, training: Table) -> Tokenizer:
+def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table]) -> Tokenizer:
+    """The tokenizer of the model that the recipe starts from, or else one that is trained on the training text."""
     task = task_of(recipe.task)
-    if kept is not None and kept.is_file():
-        return Tokenizer.load(kept)
     if recipe.start is not None:
         return task.adopt(Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
-    return task.train_tokenizer(recipe.tokenizer, training)
+    return task.train_tokenizer(recipe.tokenizer, training())
+
+
+def decisive(recipe: config.Recipe) -> dict[str, Any]:
+    """What of a recipe decides which rows prepared text has, and what their ids are, as plain data."""
+    plain = recipe.plain()
+    data = {name: plain["data"][name] for name in ("source", "split", "filter", "max_length")}
+    if task_of(recipe.task).reader is DOCUMENTS:
+        del data["max_length"]  # a document goes on in the next row
+    return {"task": recipe.task.type, "data": data, "tokenizer": plain["tokenizer"], "start": plain["start"]}
+
+
+def _prepared(recipe: config.Recipe, folder: Path, reporter: Reporter) -> TaskData:
+    """What `prepare` gives, of text that `sublayer data prepare` put into `folder`."""
+    task, shards = task_of(recipe.task), Shards.open(folder)
+    index, stream = shards.index, task.reader.stream
+    found = differences(index.recipe, json.loads(json.dumps(decisive(recipe))))
+    other = [f"{where} was {was}, is {now}" for where, (was, now) in found.items() if not is_path(where)]
+    if other or stream is None or stream.columns != index.columns:
+        said = ", ".join(other) or f"it has {', '.join(index.columns)}"
+        raise ConfigError(f"{folder} was prepared for another recipe: {said}", "Prepare the text by this recipe.")
+    reporter.busy("reading the prepared text")
+    shards.verify()
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    if (tokenizer.fingerprint, tokenizer.vocab_size) != (index.tokenizer, index.vocab_size):
+        raise DataError(f"{folder / 'tokenizer.json'} is not what made the ids beside it", "Prepare the text again.")
+    recipe = _with_vocabulary(recipe, tokenizer)
+    report = index.report.report
+    held = [list(shards.held_out(name)) for name in HELD_OUT]
+    tables = [stream.table(rows, Report(len(rows), len(rows), noun=report.noun)) for rows in held]
+    splits = Splits(stream.table([], report), *tables)
+    reporter.say(f"training: {shards.report}")
+    reporter.say(f"{len(shards):,} training {report.noun}, {len(held[0]):,} for validation, {len(held[1]):,} held out")
+    how = Encoding.of(recipe, tokenizer, evaluation=False)
+    training = Windows(shards, partial(task.of_ids, how=how))
+    validation = task.examples(splits.validation, Encoding.of(recipe, tokenizer, evaluation=True))
+    return TaskData(recipe, splits, tokenizer, training, validation)
 
 
 def _with_labels(recipe: config.Recipe, training: Table) -> config.Recipe:

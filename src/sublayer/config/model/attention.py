@@ -99,17 +99,22 @@ class Attention(Part):
         """Numbers in the keys and values of one token."""
         return 2 * self.key_value_heads * self.width(dim)
 
-    def kept(self, dim: int, *, turned: bool) -> int:
+    def kept(self, dim: int, *, turned: bool, tensor: int = 1) -> int:
         """Numbers kept a token for the backward pass: the input, queries, keys, values, and what was found.
 
-        turned: whether queries and keys are turned, and so written anew.
+        turned: whether queries and keys are turned, and so written anew. tensor: how many processes share the heads.
         """
         norm, copies = self.query_key_norm, int(turned)
         if norm is not None:
             # What is turned or normalized; and the input of each head's norm, where its kernel wants a copy of it.
             copies = 1 + (self.query_key_norm_over == "head" and norm.gathers)
-        return dim + (2 + copies) * (self.heads + self.key_value_heads) * self.width(dim)
+        return dim + (2 + copies) * (self.heads + self.key_value_heads) * self.width(dim) // tensor
 
-    def cross_kept(self, dim: int) -> int:
+    def cross_kept(self, dim: int, tensor: int = 1) -> int:
         """The same for a token that attends to a source, whose keys and values are counted there."""
-        return dim + 2 * self.heads * self.width(dim)
+        return dim + 2 * self.heads * self.width(dim) // tensor
+
+    def found(self, dim: int, tensor: int = 1) -> int:
+        """Numbers a token that the products and attention itself make: queries, keys, values, what is found, and that
+        projected back."""
+        return dim + 2 * (self.heads + self.key_value_heads) * self.width(dim) // tensor

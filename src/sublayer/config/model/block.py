@@ -91,17 +91,23 @@ class Block(Part):
         """Operations a token in the products, but for those with attention's keys and values, and for a source's."""
         return self.attention.flops(dim) + self.feed_forward.flops(dim)
 
-    def kept(self, dim: int, size: int, position: Position, *, cross: bool) -> int:
+    def kept(self, dim: int, size: int, position: Position, *, cross: bool, tensor: int = 1) -> int:
         """Bytes kept a token for the backward pass.
 
         Norms and the dropouts' masks in float32; in the products' type, of `size` bytes, the inputs of the products and
-        of attention. position: the stack's.
+        of attention. position: the stack's. tensor: how many processes share heads and hidden layer.
         """
-        numbers = self.attention.kept(dim, turned=(self.position or position).turns) + self.feed_forward.kept(dim)
+        turned = (self.position or position).turns
+        numbers = self.attention.kept(dim, turned=turned, tensor=tensor) + self.feed_forward.kept(dim, tensor)
         if cross:
-            numbers += self.cross.cross_kept(dim)
+            numbers += self.cross.cross_kept(dim, tensor)
         if self.parallel:
             # Both sub-layers read the same: one stream into two norms, or what one norm has made of it.
             numbers -= dim
         masks = self.sublayers(cross=cross) * dim * FLOAT32 if self.dropout else 0
         return numbers * size + self.norms(cross=cross) * self.norm.kept(dim) + masks
+
+    def found(self, dim: int, size: int, *, cross: bool, tensor: int = 1) -> int:
+        """Bytes a token that the products and attention make, and that selective checkpointing keeps."""
+        numbers = self.attention.found(dim, tensor) + self.feed_forward.found(dim, tensor)
+        return (numbers + (self.cross.found(dim, tensor) if cross else 0)) * size

@@ -44,9 +44,13 @@ class _Dense(Part):
         """Operations a token in the matrix products."""
         return 2 * self.matrices(dim)
 
-    def kept(self, dim: int) -> int:
-        """Numbers kept a token for the backward pass."""
-        return dim + (self.kept_hidden() + (2 if self.dropout else 0)) * self.hidden
+    def kept(self, dim: int, tensor: int = 1) -> int:
+        """Numbers kept a token for the backward pass. tensor: how many processes share the hidden layer."""
+        return dim + (self.kept_hidden() + (2 if self.dropout else 0)) * self.hidden // tensor
+
+    def found(self, dim: int, tensor: int = 1) -> int:
+        """Numbers a token that the products make."""
+        return dim + (self.maps - 1) * self.hidden // tensor
 
     def kept_hidden(self) -> int:
         """Of those, in widths of the hidden layer, what there is without dropout."""
@@ -132,7 +136,11 @@ class MixtureOfExperts(Part):
         """Operations a token in the matrix products."""
         return 2 * self.active_parameters(dim)
 
-    def kept(self, dim: int) -> int:
+    def found(self, dim: int, tensor: int = 1) -> int:
+        """Numbers a token that the products make. The experts are in no processes' shares."""
+        return self.experts + self.active * (dim + 2 * self.hidden)
+
+    def kept(self, dim: int, tensor: int = 1) -> int:
         """Numbers kept a token for the backward pass."""
         # Each expert's copy of its tokens, what it makes of them, and that by the router's weight.
         return dim + self.experts + self.active * (3 * dim + 4 * self.hidden)

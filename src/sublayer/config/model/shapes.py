@@ -7,7 +7,8 @@ What all five shapes answer, the recurrent ones too, is what `sublayer.config.co
                            token is computed with (of a mixture of experts, those that it is sent to)
     matrices()             numbers in the matrices inside the blocks: those that Muon takes
     flops(S, T)            operations of the matrix products for S tokens that are read and T that are made
-    kept(tokens, size)     bytes kept of a batch for the backward pass, with products in numbers of `size` bytes
+    kept(tokens, size)     bytes kept of a batch for the backward pass, with products in numbers of `size` bytes; of a
+                           Transformer also where some is computed again, or shared by several processes
     projected(tokens)      how many tokens of a batch the loss projects to the vocabulary
     decoding(...)          numbers held, by what holds them, beside the weights
 """
@@ -21,7 +22,7 @@ from pydantic import model_validator
 
 from sublayer.config.model.embedding import Embedding, Tied, projection, tables
 from sublayer.config.model.heads import Head, MaskedLanguage
-from sublayer.config.model.stack import Stack
+from sublayer.config.model.stack import Recomputed, Stack
 from sublayer.config.part import Factor, Part, Size
 
 __all__ = ["DecoderOnly", "EncoderDecoder", "EncoderOnly", "Flops"]
@@ -108,11 +109,12 @@ class EncoderDecoder(Part):
         one_more = self.decoder.step_flops(dim, target_length) + beside
         return Flops(3 * (encoding + made) / target_length, encoding, one_more)
 
-    def kept(self, tokens: int, size: int) -> int:
+    def kept(self, tokens: int, size: int, recomputed: Recomputed = "none", tensor: int = 1) -> int:
         """Source and target are half of the batch each."""
         dim, embedded = self.dim, self.embedding.kept(self.dim, size)
-        source = self.encoder.kept(dim, size) + embedded + (self.decoder.cross_cached(dim) + dim) * size
-        target = self.decoder.kept(dim, size, cross=True) + embedded
+        source = self.encoder.kept(dim, size, recomputed=recomputed, tensor=tensor) + embedded
+        source += (self.decoder.cross_cached(dim) // tensor + dim) * size
+        target = self.decoder.kept(dim, size, cross=True, recomputed=recomputed, tensor=tensor) + embedded
         return (tokens - tokens // 2) * source + tokens // 2 * target
 
     def projected(self, tokens: int) -> int:
@@ -175,8 +177,9 @@ class DecoderOnly(Part):
         one_more = self.decoder.step_flops(dim, source_length + target_length) + embedded + projected
         return Flops(3 * made / target_length, prompt, one_more)
 
-    def kept(self, tokens: int, size: int) -> int:
-        return tokens * (self.decoder.kept(self.dim, size) + self.embedding.kept(self.dim, size))
+    def kept(self, tokens: int, size: int, recomputed: Recomputed = "none", tensor: int = 1) -> int:
+        layers = self.decoder.kept(self.dim, size, recomputed=recomputed, tensor=tensor)
+        return tokens * (layers + self.embedding.kept(self.dim, size))
 
     def projected(self, tokens: int) -> int:
         return tokens
@@ -233,9 +236,10 @@ class EncoderOnly(Part):
         forward += self.head.flops(self.dim, self.vocab_size, source_length, pooler=self.pooler)
         return Flops(3 * forward / source_length, forward, 0)
 
-    def kept(self, tokens: int, size: int) -> int:
+    def kept(self, tokens: int, size: int, recomputed: Recomputed = "none", tensor: int = 1) -> int:
         """The layer between the encoder and its head is not counted."""
-        return tokens * (self.encoder.kept(self.dim, size) + self.embedding.kept(self.dim, size))
+        layers = self.encoder.kept(self.dim, size, recomputed=recomputed, tensor=tensor)
+        return tokens * (layers + self.embedding.kept(self.dim, size))
 
     def projected(self, tokens: int) -> int:
         return tokens if self.head.projects else 0

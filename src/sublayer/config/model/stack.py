@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from sublayer.config.model.block import Block
 from sublayer.config.model.position import Place, Position, Sinusoidal
-from sublayer.config.part import Count, Layers, Part
+from sublayer.config.part import FLOAT32, Count, Layers, Part
 
-__all__ = ["OtherLayers", "Stack"]
+__all__ = ["OtherLayers", "Recomputed", "Stack"]
+
+Recomputed = Literal["none", "selective", "full"]
+"""What of a block is computed again on the way back: nothing, all but the products and attention, or all."""
 
 
 class OtherLayers(Part):
@@ -135,7 +138,18 @@ class Stack(Part):
         """The same of a token of the source."""
         return sum(block.cross.cached(dim) for block in self.blocks)
 
-    def kept(self, dim: int, size: int, *, cross: bool = False) -> int:
-        """Bytes kept a token for the backward pass, with products in numbers of `size` bytes."""
-        layers = sum(block.kept(dim, size, self.position, cross=cross) for block in self.blocks)
+    def kept(
+        self, dim: int, size: int, *, cross: bool = False, recomputed: Recomputed = "none", tensor: int = 1
+    ) -> int:
+        """Bytes kept a token for the backward pass, with products in numbers of `size` bytes.
+
+        recomputed: what of a block is computed again on the way back, and not kept; the stream that enters each block
+        is, and one block at a time as a whole. tensor: how many processes share heads and hidden layers.
+        """
+        each = [block.kept(dim, size, self.position, cross=cross, tensor=tensor) for block in self.blocks]
+        layers = sum(each)
+        if recomputed != "none":
+            layers = max(each) + len(each) * dim * FLOAT32
+        if recomputed == "selective":
+            layers += sum(block.found(dim, size, cross=cross, tensor=tensor) for block in self.blocks)
         return layers + (0 if self.block.leaves_norm else self.block.norm.kept(dim))

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from sublayer.config import DenoisingTask, MaskedTask, SpanCorruptionTask
 from sublayer.data.batch import IGNORE, Batch, TextBatch, as_tensor
-from sublayer.data.encoding import Ragged, pair_batch
+from sublayer.data.encoding import pair_batch
 from sublayer.data.noise import corrupt_spans, infill, mask_tokens, span_counts
 from sublayer.data.packing import Pieces, cut
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.data.vocabulary import Words
 from sublayer.text import Affixes, PairAffixes

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
-from sublayer.data.encoding import Ragged
 from sublayer.data.packing import Pieces, cut, pack
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.text import Affixes
 

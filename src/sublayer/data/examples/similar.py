@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sublayer.data.batch import SimilarBatch, as_tensor
-from sublayer.data.encoding import Ragged, Unchanging, encode_texts, fitting
+from sublayer.data.encoding import Unchanging, fitting
+from sublayer.data.ragged import Ragged, encode_texts
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.text import Affixes, Tokenizer
@@ -71,7 +72,12 @@ def similar_pairs(pairs: Pairs, tokenizer: Tokenizer, max_length: int, *, positi
     affixes = Affixes.of(tokenizer)
     sides = [(encode_texts(side, tokenizer), affixes.length) for side in (pairs.sources, pairs.targets)]
     found, _, report = fitting(pairs, sides, max_length, positions)
-    left, right = (side.within(affixes.before, affixes.after) for side in found)
+    return similar_ids(found, report, affixes)
+
+
+def similar_ids(sides: Sequence[Ragged], report: Report, affixes: Affixes) -> SimilarPairs:
+    """Pairs that are ids already, without what stands around them."""
+    left, right = (side.within(affixes.before, affixes.after) for side in sides)
     return SimilarPairs(left, right, _numbered(left), _numbered(right), affixes.pad, report)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
-from sublayer.data.encoding import Ragged, Unchanging, encode_texts
+from sublayer.data.encoding import Unchanging
 from sublayer.data.packing import cut
+from sublayer.data.ragged import Ragged, encode_texts
 from sublayer.data.report import Report
 from sublayer.data.tables.conversations import Conversation
 from sublayer.data.tables.labelled import Labelled

@@ -1,23 +1,26 @@
-"""Plain text as documents: a line each, a file each, between blank lines, or articles under their headings."""
+"""Plain text as documents: a line each, a file each, between blank lines, articles under their headings, or fields of
+JSON lines and Parquet."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sublayer.config import NamedCorpus, PlainText, SeveralCorpora
+from sublayer.config import NamedCorpus, PlainText, SeveralCorpora, TextJsonl, TextParquet
 from sublayer.data import corpora, sources
 from sublayer.data.download import Progress
-from sublayer.data.jsonl import text_of
+from sublayer.data.jsonl import read_objects, text_of
+from sublayer.data.parquet import read_columns, row_groups
+from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines
 from sublayer.data.report import Report
 from sublayer.data.tables.labelled import read_labelled
 from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text.lines import WHOLE, Span, read_lines
 
 # The title of an article: " = Title = "; sections have more signs.
 HEADING = re.compile(r" ?= (?!= ).*[^=] = ?")
@@ -59,9 +62,11 @@ def read_plain_documents(path: Path) -> Rows[Document]:
     return collect_plain(path, row, "documents")
 
 
-def read_documents(
-    source: PlainText | NamedCorpus | SeveralCorpora, folder: Path, progress: Progress | None = None
-) -> Rows[Document]:
+_Read = PlainText | TextJsonl | TextParquet
+_Source = _Read | NamedCorpus | SeveralCorpora
+
+
+def read_documents(source: _Source, folder: Path, progress: Progress | None = None) -> Rows[Document]:
     """All documents of `source`, in the order of the file, empty ones left out and counted.
 
     Of a corpus of labelled texts these are the texts, of one of pairs the source sentences, each once.
@@ -77,17 +82,69 @@ def read_documents(
             return _joined([_named(corpus, folder, progress) for corpus in source.corpora])
         case NamedCorpus():
             return _named(source, folder, progress)
+        case _:
+            portions = cut(source, folder, None)
+            return collect(_documents(source, portions), portions[0].paths[0], "documents")
+
+
+def cut(source: _Source, folder: Path, lines: int | None, progress: Progress | None = None) -> list[Portion]:
+    """The portions of `source`, as in `Stream`; raises as `read_documents`."""
+    match source:
+        case NamedCorpus():
+            corpora.find(source.name).require("text", source.part)
+            return in_lines(corpora.fetch_parts(source.name, source.part, progress), None)
+        case SeveralCorpora():
+            raise DataError("several corpora are small text, which is not read in portions", "Name one corpus.")
         case PlainText():
-            return _plain(source, folder)
+            path = folder / source.path
+            found = sorted(path.glob("*.txt")) if path.is_dir() else files(path)
+            if not found:
+                raise DataError(f"{path} is a folder without .txt files", "Name a text file or a folder of them.")
+            return in_lines(found, lines if source.document == "line" else None)
+        case TextJsonl():
+            return in_lines(files(folder / source.path), lines)
+        case TextParquet():
+            return row_groups(folder / source.path)
+
+
+def read_portion(source: _Read | NamedCorpus, portion: Portion) -> Found:
+    """The rows of a portion of `source`; raises as `read_documents`."""
+    path, span = portion.paths[0], portion.spans[0]
+    match source:
+        case PlainText():
+            found = _FORMS[source.document](path, span)
+        case NamedCorpus():
+            found = _articles(path, span)
+        case TextJsonl():
+            remedy = "Set text_field."
+            rows = read_objects(path, span)
+            found = (
+                (number, "" if row is None else text_of(row, source.text_field, f"{path}, line {number}", remedy))
+                for number, row in rows
+            )
+        case TextParquet():
+            found = ((number, text or "") for number, (text,) in read_columns(portion, [source.text_column]))
+    for number, text in found:
+        yield number, (text,) if text.strip() else "empty"
+
+
+def table(rows: Sequence[TextRow], report: Report) -> Rows[Document]:
+    """Documents of which no lines are known."""
+    return Rows([Document(text) for (text,) in rows], report)
+
+
+def _documents(source: _Read | NamedCorpus, portions: Sequence[Portion]) -> Iterator[tuple[int, Document | str]]:
+    for portion in portions:
+        for number, row in read_portion(source, portion):
+            yield number, row if isinstance(row, str) else Document(row[0])
 
 
 def _named(source: NamedCorpus, folder: Path, progress: Progress | None) -> Rows[Document]:
     corpus = corpora.find(source.name)
     match corpus.kind:
         case "text":
-            corpus.require("text", source.part)
-            paths = corpora.fetch_parts(source.name, source.part, progress)
-            return collect(chain.from_iterable(map(_articles, paths)), paths[0], "documents")
+            portions = cut(source, folder, None, progress)
+            return collect(_documents(source, portions), portions[0].paths[0], "documents")
         case "labelled":
             labelled = read_labelled(source, folder, progress)
             report = replace(labelled.report, noun="documents")
@@ -108,20 +165,6 @@ def _joined(tables: list[Rows[Document]]) -> Rows[Document]:
         noun="documents",
     )
     return Rows([row for table in tables for row in table], report)
-
-
-def _plain(source: PlainText, folder: Path) -> Rows[Document]:
-    path = folder / source.path
-    match source.document:
-        case "line":
-            found = _each(path, _lines)
-        case "blank-lines":
-            found = _each(path, _paragraphs)
-        case "file":
-            found = _each(path, _whole)
-        case "wikitext":
-            found = _each(path, _articles)
-    return collect(found, path, "documents")
 
 
 def cut_documents(table: Rows[Document], places: Sequence[int]) -> Rows[Document]:
@@ -145,53 +188,36 @@ def cut_documents(table: Rows[Document], places: Sequence[int]) -> Rows[Document
     return Rows(rows, report, lines if table.lines else [])
 
 
-_Found = Iterator[tuple[int, Document | str]]
+_Text = Iterator[tuple[int, str]]
 
 
-def _each(path: Path, read: Callable[[Path], _Found]) -> _Found:
-    """What `read` finds in the file, or in each .txt file of the folder."""
-    if not path.is_dir():
-        yield from read(path)
-        return
-    files = sorted(path.glob("*.txt"))
-    if not files:
-        raise DataError(f"{path} is a folder without .txt files", "Name a text file or a folder of them.")
-    for file in files:
-        yield from read(file)
+def _lines(path: Path, span: Span) -> _Text:
+    return enumerate(read_lines(path, span), start=span.first)
 
 
-def _document(line: int, text: str) -> tuple[int, Document | str]:
-    return line, Document(text) if text.strip() else "empty"
+def _whole(path: Path, span: Span) -> _Text:
+    yield 1, "\n".join(read_lines(path, span))
 
 
-def _lines(path: Path) -> _Found:
-    for number, line in enumerate(read_lines(path), start=1):
-        yield _document(number, line)
-
-
-def _whole(path: Path) -> _Found:
-    yield _document(1, "\n".join(read_lines(path)))
-
-
-def _paragraphs(path: Path) -> _Found:
+def _paragraphs(path: Path, span: Span) -> _Text:
     first, lines = 1, list[str]()
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, span), start=1):
         if line.strip():
             first = first if lines else number
             lines.append(line)
         elif lines:
-            yield _document(first, "\n".join(lines))
+            yield first, "\n".join(lines)
             lines = []
     if lines:
-        yield _document(first, "\n".join(lines))
+        yield first, "\n".join(lines)
 
 
-def _articles(path: Path) -> _Found:
+def _articles(path: Path, span: Span = WHOLE) -> _Text:
     """From one heading to the next; a heading stands between blank lines, because an article too may have such a line.
 
     Nothing is taken away, so that the documents, one after the other, are the file.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, span))
     blank = [not line.strip() for line in lines]
     starts = [
         place
@@ -205,7 +231,14 @@ def _articles(path: Path) -> _Found:
     # What stands before the first heading (a blank line) belongs to the first article.
     bounds = [0, *starts[1:], len(lines)]
     for begin, end in pairwise(bounds):
-        yield _document(begin + 1, "".join(f"{line}\n" for line in lines[begin:end]))
+        yield begin + 1, "".join(f"{line}\n" for line in lines[begin:end])
 
 
-DOCUMENTS = Reader(read_documents, read_plain_documents)
+_FORMS: Mapping[str, Callable[[Path, Span], _Text]] = {
+    "line": _lines,
+    "blank-lines": _paragraphs,
+    "file": _whole,
+    "wikitext": _articles,
+}
+
+DOCUMENTS = Reader(read_documents, read_plain_documents, Stream(("text",), cut, read_portion, table))

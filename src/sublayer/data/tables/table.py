@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from sublayer.data.jsonl import read_objects
 from sublayer.data.report import Report
 from sublayer.errors import DataError
+
+if TYPE_CHECKING:
+    from sublayer.data.portions import Stream
 
 
 class Table(Protocol):
@@ -143,10 +146,14 @@ def collect(found: Iterable[tuple[int, RowT | str]], path: Path, noun: str) -> R
 
 @dataclass(frozen=True)
 class Reader(Generic[TableT]):
-    """How text of one kind is read: from a source that a recipe names, and from the form in which it is held out."""
+    """How text of one kind is read: from a source that a recipe names, and from the form in which it is held out.
+
+    stream: how it is read in portions; None of text that is always small.
+    """
 
     read: Callable[[Any, Path], TableT]
     read_plain: Callable[[Path], TableT]
+    stream: Stream[TableT] | None = None
 
 
 def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT | str], noun: str) -> Rows[RowT]:
