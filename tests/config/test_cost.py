@@ -29,6 +29,7 @@ from sublayer.config import (
     MixtureOfExperts,
     Model,
     Muon,
+    NGrams,
     NoAveraging,
     NoHead,
     NoPosition,
@@ -170,7 +171,10 @@ ENCODERS = {
     "vectors": encoder(head=SentenceEmbedding(), position=RelativeBias()),
     "experts": encoder(EXPERTS),
     "convolved": encoder(embedding=Embedding(convolution=Convolution(width=5))),
-    "narrow convolved": encoder(embedding=Embedding(width=8, convolution=Convolution(width=3)), head=NoHead()),
+    "n-grams": encoder(embedding=Embedding(ngrams=NGrams(sizes=(2, 3), buckets=31))),
+    "narrow convolved": encoder(
+        embedding=Embedding(width=8, convolution=Convolution(width=3, others=(4, 1))), head=NoHead()
+    ),
 }
 ALL: dict[str, Model] = {
     **{f"preset {name}": tree for name, tree in PRESETS.items()},
@@ -237,6 +241,7 @@ PARTS = {
     "pooler.": "pooler",
     "types.": "embedding_types",
     "widen.": "embedding_widening",
+    "ngrams.": "embedding_ngrams",
     "convolution.": "embedding_convolution",
     "sublayer.": "norms",
     "self_attention.": "self_attention",
@@ -456,9 +461,10 @@ def test_activations_of_one_stack_are_what_autograd_keeps(shape: Callable[..., M
     assert training_memory(tree, Training(steps=1), tokens=240)["activations"] == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.parametrize("others", [(), (3, 4)], ids=str)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_activations_of_a_convolution_are_what_autograd_keeps(dropout: float) -> None:
-    convolution = Convolution(width=5, dropout=dropout)
+def test_activations_of_a_convolution_are_what_autograd_keeps(dropout: float, others: tuple[int, ...]) -> None:
+    convolution = Convolution(width=5, others=others, dropout=dropout)
     tree = encoder(PLAIN, dim=256, vocab_size=100, embedding=Embedding(convolution=convolution))
     tokens = torch.randint(100, (12, 20))
     found = kept_by_autograd(tree, lambda real: real.hidden(tokens))
