@@ -29,7 +29,6 @@ from sublayer.config import (
     MixtureOfExperts,
     Model,
     Muon,
-    NGrams,
     NoAveraging,
     NoHead,
     NoPosition,
@@ -171,7 +170,9 @@ ENCODERS = {
     "vectors": encoder(head=SentenceEmbedding(), position=RelativeBias()),
     "experts": encoder(EXPERTS),
     "convolved": encoder(embedding=Embedding(convolution=Convolution(width=5))),
-    "n-grams": encoder(embedding=Embedding(ngrams=NGrams(sizes=(2, 3), buckets=31))),
+    "no layers": EncoderOnly(
+        dim=32, vocab_size=50, encoder=Stack(layers=0, block=changed(norm_placement="pre")), head=NoHead()
+    ),
     "narrow convolved": encoder(
         embedding=Embedding(width=8, convolution=Convolution(width=3, others=(4, 1))), head=NoHead()
     ),
@@ -241,7 +242,6 @@ PARTS = {
     "pooler.": "pooler",
     "types.": "embedding_types",
     "widen.": "embedding_widening",
-    "ngrams.": "embedding_ngrams",
     "convolution.": "embedding_convolution",
     "sublayer.": "norms",
     "self_attention.": "self_attention",

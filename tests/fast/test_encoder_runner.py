@@ -17,7 +17,7 @@ from sublayer.fast.decoding.encoder import EncoderRunner
 from sublayer.models import EncoderOnly
 from sublayer.models.encoder import Encoder
 
-LOWERED = [c for c in ENCODER_CONFIGS if not c.embedding.reads_neighbours]
+LOWERED = [c for c in ENCODER_CONFIGS if c.embedding.convolution is None]
 
 
 def encoder(c: config.EncoderOnly, seed: int = 1) -> EncoderOnly:
@@ -70,12 +70,11 @@ def test_other_token_types_are_left_to_the_modules(passes: list[int]) -> None:
     assert passes == []
 
 
-@pytest.mark.parametrize("part", ["convolution", "ngrams"])
-def test_what_reads_neighbours_is_left_to_the_modules(passes: list[int], part: str) -> None:
-    model = encoder(next(c for c in ENCODER_CONFIGS if getattr(c.embedding, part) is not None))
+def test_a_convolution_is_left_to_the_modules(passes: list[int]) -> None:
+    model = encoder(next(c for c in ENCODER_CONFIGS if c.embedding.convolution is not None))
     answers(EncoderRunner(model), laws.Inputs.draw(model))
     assert len(passes) == 1
-    with pytest.raises(InputError, match="an embedding with a convolution or n-grams"):
+    with pytest.raises(InputError, match="an embedding with a convolution"):
         EncoderRunner(model, "int8")
 
 

@@ -70,7 +70,7 @@ DECODER: Mapping[str, Sequence[Any]] = {
 }
 ENCODER: Mapping[str, Sequence[Any]] = {
     **STACK,
-    "embedding": ("plain", "kinds", "kinds-normed", "narrow", "convolved", "narrow-convolved", "n-grams"),
+    "embedding": ("plain", "kinds", "kinds-normed", "narrow", "convolved", "narrow-convolved"),
     "head": (
         "none",
         "masked",
@@ -103,7 +103,6 @@ EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
     "kinds": {"token_types": 3},
     "kinds-normed": {"token_types": 2, "norm": config.RMSNorm()},
     "convolved": {"convolution": config.Convolution(width=3)},
-    "n-grams": {"ngrams": config.NGrams(sizes=(2, 3), buckets=50)},
     "narrow-convolved": {
         "width": 12,
         "convolution": config.Convolution(width=5, others=(2,), activation="gelu", residual=False),

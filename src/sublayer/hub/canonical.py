@@ -82,11 +82,7 @@ def _without_dropout(data: Any) -> Any:
     """Without what matters to training alone: dropouts, and what weights begin with."""
     if isinstance(data, dict):
         table = cast("dict[str, Any]", data)
-        return {
-            key: _without_dropout(value)
-            for key, value in table.items()
-            if not key.endswith("dropout") and key != "initial_std"
-        }
+        return {key: _without_dropout(value) for key, value in table.items() if key not in ("dropout", "initial_std")}
     if isinstance(data, list):
         return [_without_dropout(value) for value in cast("list[Any]", data)]
     return data

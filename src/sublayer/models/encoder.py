@@ -59,7 +59,7 @@ class Encoder(Stack):
             positions,
             self.resolve(mask, positions, dtype=self.dtype, lengths=lengths),
             token_type_ids=token_type_ids,
-            texts=text_numbers(tokens, lengths, segments) if self.embedding.reads_neighbours else None,
+            texts=None if self.embedding.convolution is None else text_numbers(tokens, lengths, segments),
         )
         return Memory(self.through(tokens, context), lengths)
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sublayer import config, fast
 from sublayer.nn.context import Context
 from sublayer.nn.convolution import Convolution
 from sublayer.nn.initial import SMALL, glorot, small
 from sublayer.nn.linear import Linear
-from sublayer.nn.ngrams import NGrams
 from sublayer.nn.normalization import Norm, build_norm
 from sublayer.nn.part import NotProvided, Part, under
 from sublayer.nn.positions import Position
@@ -25,7 +23,7 @@ from sublayer.nn.tap import Tap
 
 
 class Embedding(Part):
-    """tokens -> convolution(widen(dropout(norm(E[token] * sqrt(D) + n-grams + type + position)))).
+    """tokens -> convolution(widen(dropout(norm(E[token] * sqrt(D) + type + position)))).
 
     Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen`, or a
     convolution without a residual path, leads from it to D. The tap `stream` sees the residual stream as it begins.
@@ -36,16 +34,13 @@ class Embedding(Part):
         self.width = dim if c.width is None else c.width
         self.tokens = nn.Embedding(vocab_size, self.width)
         self.types = nn.Embedding(c.token_types, self.width) if c.token_types else None
-        self.ngrams = None if c.ngrams is None else NGrams(c.ngrams, self.width)
         self.initial_std = c.initial_std
-        self.token_dropout = c.token_dropout
         self.scale = math.sqrt(dim) if c.scale else 1.0
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
         self.widen = Linear(self.width, dim) if c.widens else nn.Identity()
         read = dim if c.widens else self.width
         self.convolution = None if c.convolution is None else Convolution(c.convolution, read, dim)
-        self.reads_neighbours = c.reads_neighbours
         self.stream = Tap()
 
     def reset_parameters(self) -> None:
@@ -57,9 +52,8 @@ class Embedding(Part):
             glorot(self.widen)
 
     def stream_axes(self) -> Mapping[str, int]:
-        if not isinstance(self.widen, nn.Identity) or self.reads_neighbours:
-            what = "which axes are the stream's where it is widened, convolved, or has n-grams"
-            raise NotProvided(self, what, "Leave that out.")
+        if not isinstance(self.widen, nn.Identity) or self.convolution is not None:
+            raise NotProvided(self, "which axes are the stream's where it is widened or convolved", "Leave that out.")
         norm = under("norm", self.norm.stream_axes()) if isinstance(self.norm, Norm) else {}
         return {"tokens.weight": 1, "types.weight": 1, **norm}
 
@@ -72,18 +66,14 @@ class Embedding(Part):
         x = self.tokens(tokens)
         if self.scale != 1.0:
             x = x * self.scale
-        if self.token_dropout and self.training:
-            x = x * F.dropout(x.new_ones(()).expand(tokens.shape), self.token_dropout).unsqueeze(-1)
-        if self.ngrams is not None:
-            x = x + self.ngrams(tokens, context.texts, self.token_dropout)
         if self.types is not None:
             x = x + (self.types.weight[0] if context.token_type_ids is None else self.types(context.token_type_ids))
         x = self.widen(self.dropout(self.norm(position.add(x, context.positions))))
         return self.stream(x if self.convolution is None else self.convolution(x, context.texts))
 
     def lower(self, program: fast.Program, positions: fast.Positions) -> fast.Buffer:
-        if self.reads_neighbours or self.tokens.max_norm is not None:
-            raise fast.NotLowered("an embedding with a convolution or n-grams, or with vectors that are rescaled")
+        if self.convolution is not None or self.tokens.max_norm is not None:
+            raise fast.NotLowered("an embedding with a convolution, or with vectors that are rescaled")
         if self.types is not None:
             # Of the first type, as where no types are given: it is added wherever a position is.
             first = self.types.weight[0]

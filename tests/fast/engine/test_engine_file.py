@@ -94,7 +94,7 @@ def searched(model: EncoderDecoder, path: Path, weights: Any, seed: int) -> None
 
 @cache
 def trees() -> list[Any]:
-    without = [tree for tree in covering(config.EncoderDecoder) if not tree.embedding.reads_neighbours]
+    without = [tree for tree in covering(config.EncoderDecoder) if tree.embedding.convolution is None]
     return [tree.model_copy(update={"max_length": 8}) for tree in without]
 
 

@@ -11,7 +11,6 @@ from sublayer.config.model.embedding import *
 from sublayer.config.model.feed_forward import *
 from sublayer.config.model.heads import *
 from sublayer.config.model.kinds import *
-from sublayer.config.model.ngrams import *
 from sublayer.config.model.norm import *
 from sublayer.config.model.position import *
 from sublayer.config.model.recurrent import *

@@ -1,4 +1,4 @@
-"""Token embeddings (section 3.4), with n-grams and a convolution over them."""
+"""Token embeddings (section 3.4), and convolutions over them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sublayer.config.model.feed_forward import Activation
-from sublayer.config.model.ngrams import NGrams
 from sublayer.config.model.norm import Norm
 from sublayer.config.part import FLOAT32, Count, Factor, Part, Probability, Size
 
@@ -83,8 +82,6 @@ class Embedding(Part):
     initial_std: standard deviation that the vectors of tokens begin with; unset means (table's width) ** -0.5 where
     they are scaled, and 0.02 where not.
     token_types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
-    ngrams: vectors of n-grams, which are added, in an encoder-only model; unset means none. token_dropout: how many of
-    the tokens' vectors, and of the n-grams', are left out whole in training (Iyyer et al. 2015).
     norm: on the sum. dropout: on the sum with the positions. convolution: after that, over neighbouring tokens of an
     encoder-only model; unset means none.
     """
@@ -93,8 +90,6 @@ class Embedding(Part):
     width: Size | None = None
     initial_std: Factor | None = None
     token_types: Count = 0
-    ngrams: NGrams | None = None
-    token_dropout: Probability = 0.0
     norm: Norm | None = None
     dropout: Probability = 0.0
     convolution: Convolution | None = None
@@ -113,16 +108,10 @@ class Embedding(Part):
         if tied and self.width not in (None, dim):
             raise ValueError(f"embedding.width = {self.width} is not dim = {dim}: such an embedding cannot be tied")
 
-    @property
-    def reads_neighbours(self) -> bool:
-        """Whether a token's vector depends on the tokens around it."""
-        return self.convolution is not None or self.ngrams is not None
-
-    def require_tokens_alone(self, kind: str) -> None:
-        """Raise where a model that reads or writes token by token has parts that read several."""
-        for name in ("convolution", "ngrams"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"embedding.{name} is set, but model.kind = '{kind}': it is for 'encoder-only'")
+    def require_no_convolution(self, kind: str) -> None:
+        """Raise where a model that must not see what comes next has a convolution, which does."""
+        if self.convolution is not None:
+            raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
     def _read(self, dim: int) -> int:
         """Width of the vectors that the convolution reads."""
@@ -133,7 +122,6 @@ class Embedding(Part):
         width = self.table_width(dim)
         rest = {
             "embedding_types": self.token_types * width,
-            "embedding_ngrams": 0 if self.ngrams is None else self.ngrams.parameters(width),
             "embedding_norms": 0 if self.norm is None else self.norm.parameters(width),
             "embedding_widening": (width + 1) * dim if self.widens else 0,
             "embedding_convolution": 0

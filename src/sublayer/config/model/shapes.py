@@ -77,7 +77,7 @@ class EncoderDecoder(Part):
         self.decoder.require_layers("decoder", self.kind)
         self.encoder.check("encoder", self.dim, width, self.max_length, cross=False)
         self.decoder.check("decoder", self.dim, width, self.max_length, cross=True)
-        self.embedding.require_tokens_alone(self.kind)
+        self.embedding.require_no_convolution(self.kind)
         self.embedding.require_width(self.dim, tied=self.tied in ("all", "target"))
         return self
 
@@ -151,7 +151,7 @@ class DecoderOnly(Part):
         width = self.embedding.table_width(self.dim)
         self.decoder.require_layers("decoder", self.kind)
         self.decoder.check("decoder", self.dim, width, self.max_length, cross=False)
-        self.embedding.require_tokens_alone(self.kind)
+        self.embedding.require_no_convolution(self.kind)
         self.embedding.require_width(self.dim, tied=self.tied)
         return self
 
