@@ -170,7 +170,12 @@ ENCODERS = {
     "vectors": encoder(head=SentenceEmbedding(), position=RelativeBias()),
     "experts": encoder(EXPERTS),
     "convolved": encoder(embedding=Embedding(convolution=Convolution(width=5))),
-    "narrow convolved": encoder(embedding=Embedding(width=8, convolution=Convolution(width=3)), head=NoHead()),
+    "no layers": EncoderOnly(
+        dim=32, vocab_size=50, encoder=Stack(layers=0, block=changed(norm_placement="pre")), head=NoHead()
+    ),
+    "narrow convolved": encoder(
+        embedding=Embedding(width=8, convolution=Convolution(width=3, others=(4, 1))), head=NoHead()
+    ),
 }
 ALL: dict[str, Model] = {
     **{f"preset {name}": tree for name, tree in PRESETS.items()},
@@ -456,9 +461,10 @@ def test_activations_of_one_stack_are_what_autograd_keeps(shape: Callable[..., M
     assert training_memory(tree, Training(steps=1), tokens=240)["activations"] == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.parametrize("others", [(), (3, 4)], ids=str)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_activations_of_a_convolution_are_what_autograd_keeps(dropout: float) -> None:
-    convolution = Convolution(width=5, dropout=dropout)
+def test_activations_of_a_convolution_are_what_autograd_keeps(dropout: float, others: tuple[int, ...]) -> None:
+    convolution = Convolution(width=5, others=others, dropout=dropout)
     tree = encoder(PLAIN, dim=256, vocab_size=100, embedding=Embedding(convolution=convolution))
     tokens = torch.randint(100, (12, 20))
     found = kept_by_autograd(tree, lambda real: real.hidden(tokens))

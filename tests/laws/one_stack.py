@@ -103,7 +103,10 @@ EMBEDDINGS: Mapping[str, Mapping[str, Any]] = {
     "kinds": {"token_types": 3},
     "kinds-normed": {"token_types": 2, "norm": config.RMSNorm()},
     "convolved": {"convolution": config.Convolution(width=3)},
-    "narrow-convolved": {"width": 12, "convolution": config.Convolution(width=5, activation="gelu")},
+    "narrow-convolved": {
+        "width": 12,
+        "convolution": config.Convolution(width=5, others=(2,), activation="gelu", residual=False),
+    },
 }
 LABELS = ("good", "bad", "neither")
 HEADS: Mapping[str, Mapping[str, Any]] = {

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from laws.models import CONFIGS, FACTORS, INDEPENDENT, ROWS, build, name_of, seed_of
-from laws.one_stack import DECODER, DECODER_CONFIGS, DECODER_ROWS, ENCODER, ENCODER_CONFIGS, ENCODER_ROWS
+from laws.one_stack import (
+    DECODER,
+    DECODER_CONFIGS,
+    DECODER_ROWS,
+    ENCODER,
+    ENCODER_CONFIGS,
+    ENCODER_ROWS,
+    PLAIN,
+    encoder_config,
+)
 from laws.one_stack import INDEPENDENT as INDEPENDENT_OF_ONE_STACK
 from laws.pairwise import uncovered
 from sublayer import config, laws
@@ -29,6 +38,7 @@ CASES: dict[str, config.Model] = {
         f"encoder-{i}-{row['position']}-{row['head']}": c
         for i, (row, c) in enumerate(zip(ENCODER_ROWS, ENCODER_CONFIGS))
     },
+    "encoder-900-no-layers": encoder_config(PLAIN | {"layers": 0, "embedding": "narrow-convolved", "head": "max"}),
 }
 SEARCHED: dict[str, config.Model] = {name: CASES[name] for name in CASES if name.startswith("pairs")} | {
     f"decoder-{i}": c for i, c in enumerate(DECODER_CONFIGS)

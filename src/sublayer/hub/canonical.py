@@ -79,9 +79,10 @@ def _attention(attention: config.Attention, dim: int) -> config.Attention:
 
 
 def _without_dropout(data: Any) -> Any:
+    """Without what matters to training alone: dropouts, and what weights begin with."""
     if isinstance(data, dict):
         table = cast("dict[str, Any]", data)
-        return {key: _without_dropout(value) for key, value in table.items() if key != "dropout"}
+        return {key: _without_dropout(value) for key, value in table.items() if key not in ("dropout", "initial_std")}
     if isinstance(data, list):
         return [_without_dropout(value) for value in cast("list[Any]", data)]
     return data

@@ -192,6 +192,8 @@ def _find(
     if isinstance(tree, config.EncoderOnly) and isinstance(tree.head, config.SentenceEmbedding):
         # Pooling and normalization have files of their own; the encoder is a model without a head.
         tree = tree.model_copy(update={"head": config.NoHead()})
+    if isinstance(tree, config.EncoderOnly) and not tree.encoder.layers:
+        return Lost(FIRST_CHOICE[tree.kind], ("encoder.layers = 0 would have to be 1 or more",))
     order = [name for name in (preferred, FIRST_CHOICE[tree.kind]) if name in known]
     misses: list[Lost] = []
     for name in dict.fromkeys([*order, *known]):

@@ -52,7 +52,7 @@ class Stack(nn.Module):
         self.position = position(c.position)
         blocks = c.blocks
         self.layers = nn.ModuleList(Block(block, dim, cross=cross) for block in blocks)
-        self.norm = nn.Identity() if c.block.norm_placement == "post" else build_norm(c.block.norm, dim)
+        self.norm = nn.Identity() if c.last_norm is None else build_norm(c.last_norm, dim)
         # Layers of a kind share their window and their positions; most stacks have one kind.
         kinds = [(block.attention.window, block.position) for block in blocks]
         self.kinds = list(dict.fromkeys(kinds))

@@ -25,8 +25,8 @@ from sublayer.nn.tap import Tap
 class Embedding(Part):
     """tokens -> convolution(widen(dropout(norm(E[token] * sqrt(D) + type + position)))).
 
-    Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen` leads
-    from it to D. The tap `stream` sees the residual stream as it begins.
+    Positions that are added have the table's width, which is D unless the tree says otherwise; then `widen`, or a
+    convolution without a residual path, leads from it to D. The tap `stream` sees the residual stream as it begins.
     """
 
     def __init__(self, c: config.Embedding, vocab_size: int, dim: int) -> None:
@@ -34,15 +34,18 @@ class Embedding(Part):
         self.width = dim if c.width is None else c.width
         self.tokens = nn.Embedding(vocab_size, self.width)
         self.types = nn.Embedding(c.token_types, self.width) if c.token_types else None
+        self.initial_std = c.initial_std
         self.scale = math.sqrt(dim) if c.scale else 1.0
         self.norm = nn.Identity() if c.norm is None else build_norm(c.norm, self.width)
         self.dropout = nn.Dropout(c.dropout)
-        self.widen = nn.Identity() if c.width is None else Linear(c.width, dim)
-        self.convolution = None if c.convolution is None else Convolution(c.convolution, dim)
+        self.widen = Linear(self.width, dim) if c.widens else nn.Identity()
+        read = dim if c.widens else self.width
+        self.convolution = None if c.convolution is None else Convolution(c.convolution, read, dim)
         self.stream = Tap()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.tokens.weight, std=SMALL if self.scale == 1.0 else self.width**-0.5)
+        usual = SMALL if self.scale == 1.0 else self.width**-0.5
+        nn.init.normal_(self.tokens.weight, std=usual if self.initial_std is None else self.initial_std)
         if self.types is not None:
             small(self.types.weight)
         if isinstance(self.widen, Linear):

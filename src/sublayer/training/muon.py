@@ -4,9 +4,10 @@
     U <- orthogonal(update)         about the factor U V^T of its singular value decomposition U S V^T
     W <- (1 - r w) W - 0.2 r sqrt(max(rows, columns)) U
 
-with r the learning rate and w the weight decay. The last factor gives an update the root mean square that AdamW's has
-(Liu et al. 2025, "Muon is Scalable for LLM Training"), so that one learning rate does for both. `torch.optim.Muon` with
-`adjust_lr_fn="match_rms_adamw"` is the same, but multiplies in bfloat16 wherever it runs.
+with r the learning rate and w the weight decay. `orthogonal` is a few iterations of a polynomial that moves the
+singular values towards 1 (Newton and Schulz's way). The last factor gives an update the root mean square that AdamW's
+has (Liu et al. 2025, "Muon is Scalable for LLM Training"), so that one learning rate does for both. `torch.optim.Muon`
+with `adjust_lr_fn="match_rms_adamw"` is the same with the polynomials `JORDAN`, in bfloat16 wherever it runs.
 
 A matrix may hold several maps side by side: the fused projections of attention hold one for each head (W_i^Q, W_i^K and
 W_i^V; W_i^O among the columns). Each map is made orthogonal by itself, as the paper's matrices are separate ones. It
@@ -16,7 +17,7 @@ trains as well (docs/results.md), and small maps cost a fraction of the products
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -24,11 +25,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-A, B, C = 3.4445, -4.7750, 2.0315
-"""Of the polynomial a s + b s^3 + c s^5, which one iteration makes of every singular value s: steep at 0, and from
-there on never far from 1. Five iterations take what is at least 0.0016 of the matrix' norm into [0.68, 1.21]."""
+Polynomials = Sequence[tuple[float, float, float]]
+"""For each iteration a, b, c of the polynomial a s + b s^3 + c s^5 that it makes of every singular value s."""
 
-ITERATIONS = 5
+JORDAN: Polynomials = ((3.4445, -4.7750, 2.0315),) * 5
+"""Jordan's, which `torch.optim.Muon` has: steep at 0, and from there on never far from 1. What is at least 0.0016 of
+the matrix' norm ends in [0.68, 1.21]."""
+
+POLAR_EXPRESS: Polynomials = (
+    (8.3007, -24.0375, 17.4661),
+    (4.0059, -2.9253, 0.5424),
+    (3.4840, -2.5614, 0.5024),
+    (2.5153, -1.8615, 0.4425),
+)
+"""Each the best that there is for where the one before leaves the values (Polar Express, Amsel et al. 2025,
+https://arxiv.org/abs/2505.16932, algorithm 1), so that four do. What is at least 0.003 of the norm ends in
+[0.79, 1.21]. All but the last are made for values up to 1.01, which rounding may reach."""
+
 SMALLEST = 1e-7
 """Norm below which a matrix is not brought to 1: of a matrix of zeros nothing can be made."""
 
@@ -56,7 +69,7 @@ class Muon(Optimizer):
 
     lr, weight_decay: as above; the momentum's decay is `momentum`. products: the type that float32 matrices are
     multiplied in; float64 stays float64. maps: for a matrix that holds several maps, their shape (rows, columns).
-    across: processes that make the matrices orthogonal together.
+    across: processes that make the matrices orthogonal together. polynomials: those of the iterations.
     State: "momentum_buffer", shaped like the parameter.
 
     Raises:
@@ -73,8 +86,10 @@ class Muon(Optimizer):
         products: torch.dtype = torch.float32,
         maps: Mapping[Tensor, tuple[int, int]] | None = None,
         across: Across | None = None,
+        polynomials: Polynomials = POLAR_EXPRESS,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "products": products})
+        self._polynomials = polynomials
         self._maps = dict(maps or {})
         self._across = across
         for parameter in self._parameters():
@@ -107,7 +122,8 @@ class Muon(Optimizer):
         shape = self._map(parameters[0])
         updates = [self._momentum(parameter, momentum) for parameter in parameters]
         size = 0.2 * math.sqrt(max(shape))
-        made = partial(_each_map, shape=shape, products=group["products"])
+        make = partial(orthogonal, products=group["products"], polynomials=self._polynomials)
+        made = partial(_each_map, shape=shape, make=make)
         across = self._across
         updates = made(updates) if across is None else across.shared_out(parameters, updates, made)
         for parameter, update in zip(parameters, updates, strict=True):
@@ -136,33 +152,37 @@ class Muon(Optimizer):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
 
-def _each_map(matrices: list[Tensor], shape: tuple[int, int], products: torch.dtype) -> list[Tensor]:
-    """`orthogonal` of every map of `shape` in matrices of one shape, put back where it stood."""
+def _each_map(
+    matrices: list[Tensor], shape: tuple[int, int], make: Callable[[list[Tensor]], list[Tensor]]
+) -> list[Tensor]:
+    """What is made of every map of `shape` in matrices of one shape, put back where it stood."""
     (rows, columns), (map_rows, map_columns) = matrices[0].shape, shape
     if (rows, columns) == shape:
-        return orthogonal(matrices, products)
+        return make(matrices)
     down, across = rows // map_rows, columns // map_columns
     apart = [m.view(down, map_rows, across, map_columns).transpose(1, 2).flatten(0, 1) for m in matrices]
-    made = torch.stack(orthogonal([each for maps in apart for each in maps], products))
+    made = torch.stack(make([each for maps in apart for each in maps]))
     together = made.view(-1, down, across, map_rows, map_columns).transpose(2, 3).reshape(-1, rows, columns)
     return list(together)
 
 
-def orthogonal(matrices: list[Tensor], products: torch.dtype = torch.float32) -> list[Tensor]:
+def orthogonal(
+    matrices: list[Tensor], products: torch.dtype = torch.float32, polynomials: Polynomials = POLAR_EXPRESS
+) -> list[Tensor]:
     """Return for each matrix U S V^T nearly U V^T: what is not near 0 of its singular values becomes about 1.
 
     Args:
         matrices: of one shape, dtype and device. products: the type they are multiplied in; float64 stays float64.
 
     Returns:
-        As many, of that shape, in the type of the products. Of singular values that are at least 0.0016 of the matrix'
-        Frobenius norm none is left outside [0.68, 1.21] (and what rounding adds); smaller ones grow up to 485 times.
+        As many, of that shape, in the type of the products. How near to 1 the singular values are is said where the
+        polynomials are; those that are smaller in proportion grow by the product of all a at most.
     """
     dtype = torch.float64 if matrices[0].dtype == torch.float64 else products
     done: list[Tensor] = []
     for piece in _pieces(matrices):
         stack = piece[0][None] if len(piece) == 1 else torch.stack(piece)
-        done += list(_iterated(stack.to(dtype)))
+        done += list(_iterated(stack.to(dtype), polynomials))
     return done
 
 
@@ -180,7 +200,7 @@ CACHED = 2**19
 """Numbers in the matrices that are multiplied at once on a CPU."""
 
 
-def _iterated(x: Tensor) -> Tensor:
+def _iterated(x: Tensor, polynomials: Polynomials) -> Tensor:
     """The iterations on matrices [count, rows, columns].
 
     Where one side is much longer they are done on what only has the shorter: an iteration multiplies X from the left by
@@ -190,32 +210,57 @@ def _iterated(x: Tensor) -> Tensor:
     short, long = sorted(x.shape[-2:])
     exact = x.dtype in (torch.float32, torch.float64)
     if exact and 2 * long > 3 * short:
-        return _on_grams(x)
-    return _on_matrices(x) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT).mT
+        return _on_grams(x, polynomials)
+    return _on_matrices(x, polynomials) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT, polynomials).mT
 
 
-def _on_matrices(x: Tensor) -> Tensor:
+def _on_matrices(x: Tensor, polynomials: Polynomials) -> Tensor:
     norms = cast(Tensor, x.flatten(1).norm(dim=1))[:, None, None]  # pyright: ignore[reportUnknownMemberType]
     x = x / norms.clamp(min=SMALLEST)
-    for _ in range(ITERATIONS):
-        gram = torch.bmm(x, x.mT)
-        steps = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-        x = torch.baddbmm(x, steps, x, beta=A)
+    for a, b, c in polynomials:
+        gram = _symmetric(x, x.mT)
+        steps = _symmetric(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, steps, x, beta=a)
     return x
 
 
-def _on_grams(x: Tensor) -> Tensor:
+def _on_grams(x: Tensor, polynomials: Polynomials) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
-    gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
+    gram = _symmetric(x.mT, x) if tall else _symmetric(x, x.mT)
     # The trace is the square of the norm, which is thus found and divided by without a pass over X.
     squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=SMALLEST**2)[:, None, None]
     gram = gram / squares
     all_steps = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
-    for iteration in range(ITERATIONS):
-        steps = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-        all_steps = torch.baddbmm(all_steps, steps, all_steps, beta=A) if iteration else steps + A * all_steps
-        if iteration < ITERATIONS - 1:
-            once = torch.baddbmm(gram, gram, steps, beta=A)
-            gram = torch.baddbmm(once, once, steps, beta=A)
+    for iteration, (a, b, c) in enumerate(polynomials, start=1):
+        steps = _symmetric(gram, gram, gram, beta=b, alpha=c)
+        all_steps = _symmetric(all_steps, steps, all_steps, beta=a) if iteration > 1 else steps + a * all_steps
+        if iteration < len(polynomials):
+            once = _symmetric(gram, steps, gram, beta=a)
+            gram = _symmetric(once, steps, once, beta=a)
     all_steps = all_steps / squares.sqrt()
     return torch.bmm(x, all_steps) if tall else torch.bmm(all_steps, x)
+
+
+def _symmetric(x: Tensor, y: Tensor, added: Tensor | None = None, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """Return alpha x y + beta added where that is symmetric, as products of X with its transpose and of polynomials in
+    one matrix are: what is above the diagonal is multiplied, in strips of rows, and copied below it.
+
+    Shape: x [N, S, K], y [N, K, S], added [N, S, S] -> [N, S, S].
+    """
+    size = x.shape[-2]
+    if x.device.type != "cpu" or size < 2 * STRIP:
+        return torch.bmm(x, y) if added is None else torch.baddbmm(added, x, y, beta=beta, alpha=alpha)
+    found = x.new_empty(x.shape[0], size, size)
+    for begin in range(0, size, STRIP):
+        rows, rest, below = slice(begin, begin + STRIP), slice(begin, None), slice(begin + STRIP, None)
+        out = found[:, rows, rest]
+        if added is None:
+            torch.bmm(x[:, rows], y[:, :, rest], out=out)
+        else:
+            torch.baddbmm(added[:, rows, rest], x[:, rows], y[:, :, rest], beta=beta, alpha=alpha, out=out)
+        found[:, below, rows] = found[:, rows, below].mT
+    return found
+
+
+STRIP = 64
+"""Rows of a strip: of 256 rows five eighths are multiplied."""

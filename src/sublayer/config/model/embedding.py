@@ -1,15 +1,13 @@
-"""Token embeddings (section 3.4), and a convolution over them."""
+"""Token embeddings (section 3.4), and convolutions over them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from sublayer.config.model.feed_forward import Activation
 from sublayer.config.model.norm import Norm
-from sublayer.config.part import FLOAT32, Count, Part, Probability, Size
+from sublayer.config.part import FLOAT32, Count, Factor, Part, Probability, Size
 
 __all__ = ["Convolution", "Embedding"]
 
@@ -31,35 +29,58 @@ class Convolution(Part):
     """Each token's vector with its neighbours' added: x + act(W [width vectors around] + b) (after Kim 2014).
 
     It sees n-grams, which attention has to learn to see: on little text the larger gain.
-    width: tokens that are read together, an odd number. dropout: on what is added.
+    width: tokens that are read together. others: further widths, which share the `dim` filters with it (Kim's 3, 4, 5).
+    residual: whether x itself is added; without it the filters are all that is read on (Kim's), and the table may have
+    a width of its own. dropout: on what they give.
     """
 
-    width: Annotated[int, Field(ge=1)] = 3
+    width: Size = 3
+    others: tuple[Size, ...] = ()
     activation: Activation = "relu"
+    residual: bool = True
     dropout: Probability = 0.0
 
-    @model_validator(mode="after")
-    def _centred(self) -> Self:
-        if self.width % 2 == 0:
-            raise ValueError(f"width = {self.width} is not odd: as many tokens are read before a token as after it")
-        return self
+    def filters(self, dim: int) -> dict[int, int]:
+        """How many filters of each width there are: as many of each, what is left over to the first."""
+        widths = (self.width, *self.others)
+        share = dim // len(widths)
+        return dict.fromkeys(widths, share) | {self.width: dim - share * (len(widths) - 1)}
 
-    def parameters(self, dim: int) -> int:
-        return (self.width * dim + 1) * dim
+    def check(self, dim: int) -> None:
+        """Raise `ValueError` where a width has no filters, or is named twice."""
+        widths = (self.width, *self.others)
+        if len(set(widths)) < len(widths):
+            raise ValueError(f"embedding.convolution has the widths {widths}: name each once")
+        if len(widths) > dim:
+            raise ValueError(
+                f"embedding.convolution has {len(widths)} widths, but dim = {dim} filters are all there are"
+            )
 
-    def flops(self, dim: int) -> int:
+    # --- arithmetic, with E the width of the vectors that are read
+
+    def _numbers(self, dim: int, read: int) -> int:
+        """Numbers in the matrices."""
+        return sum(width * read * count for width, count in self.filters(dim).items())
+
+    def parameters(self, dim: int, read: int) -> int:
+        return self._numbers(dim, read) + dim
+
+    def flops(self, dim: int, read: int) -> int:
         """Operations a token."""
-        return 2 * self.width * dim * dim
+        return 2 * self._numbers(dim, read)
 
-    def kept(self, dim: int, size: int) -> int:
-        """Bytes kept a token: its input, its activation's, and the dropout's mask."""
-        return dim * (self.width * size + size + (FLOAT32 if self.dropout else 0))
+    def kept(self, dim: int, read: int, size: int) -> int:
+        """Bytes kept a token: the inputs, the activation's, and the dropout's mask."""
+        return sum(self.filters(dim)) * read * size + dim * (size + (FLOAT32 if self.dropout else 0))
 
 
 class Embedding(Part):
     """Token embeddings (section 3.4).
 
-    scale: multiply by sqrt(dim). width: of the table, where it is not dim; a linear map leads to dim (ELECTRA).
+    scale: multiply by sqrt(dim). width: of the table, where it is not dim; a linear map leads to dim (ELECTRA), or a
+    convolution without a residual path.
+    initial_std: standard deviation that the vectors of tokens begin with; unset means (table's width) ** -0.5 where
+    they are scaled, and 0.02 where not.
     token_types: kinds of token, each with a vector that is added (BERT's segments A and B); 0 means none.
     norm: on the sum. dropout: on the sum with the positions. convolution: after that, over neighbouring tokens of an
     encoder-only model; unset means none.
@@ -67,6 +88,7 @@ class Embedding(Part):
 
     scale: bool = True
     width: Size | None = None
+    initial_std: Factor | None = None
     token_types: Count = 0
     norm: Norm | None = None
     dropout: Probability = 0.0
@@ -75,6 +97,11 @@ class Embedding(Part):
     def table_width(self, dim: int) -> int:
         """Width of a token's vector, and of a position's that is added to it, in a model of width `dim`."""
         return dim if self.width is None else self.width
+
+    @property
+    def widens(self) -> bool:
+        """Whether a linear map leads from the table's width to the stream's."""
+        return self.width is not None and (self.convolution is None or self.convolution.residual)
 
     def require_width(self, dim: int, *, tied: bool) -> None:
         """Raise where a projection to the vocabulary is to be an embedding of another width."""
@@ -86,14 +113,20 @@ class Embedding(Part):
         if self.convolution is not None:
             raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
+    def _read(self, dim: int) -> int:
+        """Width of the vectors that the convolution reads."""
+        return dim if self.widens else self.table_width(dim)
+
     def parameters(self, dim: int, vocab_size: int, tables: Sequence[str], *, sides: int = 1) -> dict[str, int]:
         """By part. tables: the names of those that are matrices of their own. sides: how many such embeddings stand."""
         width = self.table_width(dim)
         rest = {
             "embedding_types": self.token_types * width,
             "embedding_norms": 0 if self.norm is None else self.norm.parameters(width),
-            "embedding_widening": 0 if self.width is None else (self.width + 1) * dim,
-            "embedding_convolution": 0 if self.convolution is None else self.convolution.parameters(dim),
+            "embedding_widening": (width + 1) * dim if self.widens else 0,
+            "embedding_convolution": 0
+            if self.convolution is None
+            else self.convolution.parameters(dim, self._read(dim)),
         }
         return dict.fromkeys(tables, vocab_size * width) | {
             part: sides * numbers for part, numbers in rest.items() if numbers
@@ -101,10 +134,10 @@ class Embedding(Part):
 
     def flops(self, dim: int) -> int:
         """Operations a token between the table and the stream: the map that widens, and the convolution."""
-        widening = 0 if self.width is None else 2 * self.width * dim
-        return widening + (0 if self.convolution is None else self.convolution.flops(dim))
+        widening = 2 * self.table_width(dim) * dim if self.widens else 0
+        return widening + (0 if self.convolution is None else self.convolution.flops(dim, self._read(dim)))
 
     def kept(self, dim: int, size: int) -> int:
         """Bytes kept a token for the backward pass, with products in numbers of `size` bytes."""
         mask = dim * FLOAT32 if self.dropout else 0
-        return mask + (0 if self.convolution is None else self.convolution.kept(dim, size))
+        return mask + (0 if self.convolution is None else self.convolution.kept(dim, self._read(dim), size))

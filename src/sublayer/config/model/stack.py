@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sublayer.config.model.block import Block
+from sublayer.config.model.norm import Norm
 from sublayer.config.model.position import Place, Position, Sinusoidal
-from sublayer.config.part import FLOAT32, Count, Layers, Part
+from sublayer.config.part import FLOAT32, MOST_LAYERS, Count, Part
 
 __all__ = ["OtherLayers", "Recomputed", "Stack"]
 
@@ -27,9 +28,10 @@ class Stack(Part):
     """`layers` blocks, all like `block` but those that `others` name.
 
     A stack whose blocks leave the stream unnormalized ends with a norm of its own, of the kind that `block` has.
+    Without layers, which only an encoder-only model may be, it is the embedding alone: a convolution, say (Kim 2014).
     """
 
-    layers: Layers
+    layers: Annotated[int, Field(ge=0, le=MOST_LAYERS)]
     block: Block
     others: tuple[OtherLayers, ...] = ()
     position: Position = Sinusoidal()
@@ -39,7 +41,8 @@ class Stack(Part):
         named = [layer for other in self.others for layer in other.layers]
         for layer in named:
             if layer >= self.layers:
-                raise ValueError(f"others names layer {layer}, but the layers are 0 to {self.layers - 1}")
+                there = f"are 0 to {self.layers - 1}" if self.layers else "are none"
+                raise ValueError(f"others names layer {layer}, but the layers {there}")
             if named.count(layer) > 1:
                 raise ValueError(f"others names layer {layer} twice")
         for other in self.others:
@@ -60,6 +63,16 @@ class Stack(Part):
         for other in self.others:
             found |= dict.fromkeys(other.layers, other.block)
         return tuple(found[layer] for layer in range(self.layers))
+
+    @property
+    def last_norm(self) -> Norm | None:
+        """The norm after the last layer, where its block leaves the stream unnormalized."""
+        return self.block.norm if self.layers and not self.block.leaves_norm else None
+
+    def require_layers(self, name: str, kind: str) -> None:
+        """Raise `ValueError` where there are none, but the model has to read what its layers make."""
+        if not self.layers:
+            raise ValueError(f"{name}.layers = 0, but model.kind = '{kind}': only 'encoder-only' can do without")
 
     def check(self, name: str, dim: int, width: int, length: int, *, cross: bool) -> None:
         """Raise `ValueError` where the parts do not fit each other, an embedding of `width`, or a stream of `dim`.
@@ -101,7 +114,8 @@ class Stack(Part):
         for block in self.blocks:
             for part, numbers in block.parameters(dim, cross=cross, active=active).items():
                 count[part] = count.get(part, 0) + numbers
-        count["norms"] += 0 if self.block.leaves_norm else self.block.norm.parameters(dim)
+        if self.last_norm is not None:
+            count["norms"] += self.last_norm.parameters(dim)
         return {f"{name}.{part}": numbers for part, numbers in count.items()}
 
     def matrices(self, dim: int, *, cross: bool = False) -> int:
@@ -149,7 +163,7 @@ class Stack(Part):
         each = [block.kept(dim, size, self.position, cross=cross, tensor=tensor) for block in self.blocks]
         layers = sum(each)
         if recomputed != "none":
-            layers = max(each) + len(each) * dim * FLOAT32
+            layers = max(each, default=0) + len(each) * dim * FLOAT32
         if recomputed == "selective":
             layers += sum(block.found(dim, size, cross=cross, tensor=tensor) for block in self.blocks)
-        return layers + (0 if self.block.leaves_norm else self.block.norm.kept(dim))
+        return layers + (0 if self.last_norm is None else self.last_norm.kept(dim))
