@@ -4,6 +4,7 @@ finishes what runs."""
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import socket
@@ -29,6 +30,7 @@ from sublayer.generation.generator import Generator
 from sublayer.generation.loop import Choosing, most_probable
 from sublayer.hub.folder import ModelBundle, ModelCard, write
 from sublayer.inspection.listening import bound
+from sublayer.serving import logs
 from sublayer.serving.app import application
 from sublayer.serving.keys import Keys
 from sublayer.serving.limits import BatchLimits, RequestLimits
@@ -424,6 +426,25 @@ def test_the_log_has_lines_of_json_and_no_text(folder: Path) -> None:
     lines = [json.loads(line) for line in log.splitlines()]
     assert [line["status"] for line in lines if "status" in line] == [200, 400, 404, 404]
     assert secret not in log
+
+
+def test_what_the_libraries_say_is_a_line_of_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = [logging.getLogger(name) for name in ("sublayer.serve", "sublayer.serve.access", "asyncio", "uvicorn")]
+    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    try:
+        logs.to_standard_error(requests=False)
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+        try:
+            raise ValueError("Xyzzy")
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+    finally:
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate, logger.handlers[:] = propagate, handlers
+    one, other = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (one["level"], one["message"]) == ("warning", "socket.send() raised exception.")
+    assert (other["error"], "Xyzzy" in str(other)) == ("ValueError", False)
 
 
 def test_killed_and_started_again_it_serves(folder: Path) -> None:

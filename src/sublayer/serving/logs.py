@@ -38,10 +38,12 @@ def _places(error: BaseException) -> list[str]:
 
 def to_standard_error(*, requests: bool) -> None:
     """Write the log; with `requests`, a line for each of them too."""
-    logger = logging.getLogger("sublayer.serve")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
+    # What the libraries below have to say is a line of the same form.
+    for name, level in (("sublayer.serve", logging.INFO), ("asyncio", logging.WARNING), ("uvicorn", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(level)
     logging.getLogger("sublayer.serve.access").setLevel(logging.INFO if requests else logging.WARNING)

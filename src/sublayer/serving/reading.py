@@ -50,8 +50,8 @@ async def classify(server: Server, request: Request) -> Response:
     asked = read_as(ClassifyRequest, await table_of(request, server.limits))
 
     def read(classifier: Classifier, several: Sequence[Any]) -> list[dict[str, Any]]:
-        texts = [tuple(cast("list[str]", text)) if isinstance(text, list) else text for text in several]
-        found = classifier.classify(texts)
+        texts = [tuple(text) if isinstance(text, list) else text for text in cast("Sequence[str | list[str]]", several)]
+        found = classifier.classify(cast("list[str | tuple[str, str]]", texts))
         return [
             {"label": one.label, "probability": one.probability, "probabilities": one.probabilities} for one in found
         ]

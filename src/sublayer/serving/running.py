@@ -50,6 +50,7 @@ def uvicorn_server(app: ASGIApp, server: Server, grace: float) -> uvicorn.Server
         uvicorn.Config(
             app,
             http=ServiceConnection,
+            log_config=None,
             log_level="error",
             access_log=False,
             server_header=False,
