@@ -152,7 +152,7 @@ template <int FORMAT>
 struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums<whole(FORMAT).group != 16>, Int4Sums> {
     static constexpr Whole KIND = whole(FORMAT);
     static constexpr int64_t COLUMNS = KIND.group == 16 ? 16 : GROUP, BYTES = COLUMNS * KIND.bits / 8 * PANEL;
-    static constexpr bool TALL = KIND.bits == 4 || STEP == 16 || LANES > 8;  // whether tiles of many rows are the fastest
+    static constexpr bool TALL = KIND.bits == 4 || INPUT_BYTES == GROUP || LANES > 8;  // whether tiles of many rows are the fastest
 
     // Eight columns are multiplied at once: of four bits those of some bytes; of eight, four columns and those that stand
     // half a group farther on, which is what `round_row` reckons with.
@@ -187,7 +187,7 @@ struct IntTiles {
     static constexpr bool ADDS = false;  // the first columns overwrite
     // As many as the first cache holds beside a panel, where each number of an input takes three bytes.
     static int64_t block(int64_t columns) {
-        return STEP == 16 ? BLOCK : larger_of(4, smaller_of(BLOCK, 16384 / (columns * STEP / 16) / 4 * 4));
+        return INPUT_BYTES == GROUP ? BLOCK : larger_of(4, smaller_of(BLOCK, 16384 / (columns * INPUT_BYTES / GROUP) / 4 * 4));
     }
     Rounded x;
     const char* weights;
@@ -208,8 +208,8 @@ struct IntTiles {
         constexpr int WIDTH = PANELS * VECTORS;
         constexpr int64_t COLUMNS = Weights::COLUMNS, BYTES = Weights::BYTES, SCALES = scales_step(Weights::KIND);
         const int64_t groups = x.in / GROUP;
-        const int64_t fours = x.in / 4 * STEP;  // from four rows to the next four
-        const int8_t* numbers = x.numbers + row / 4 * fours + first / 4 * STEP + row % 4 * 4;
+        const int64_t fours = groups * 4 * INPUT_BYTES;  // from four rows to the next four
+        const int8_t* numbers = x.numbers + row / 4 * fours + first / GROUP * 4 * INPUT_BYTES + row % 4 * INPUT_BYTES;
         const char* at = weights + first / COLUMNS * BYTES;
         const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
         Floats found[ROWS][WIDTH];
@@ -227,7 +227,7 @@ struct IntTiles {
 #pragma GCC unroll 4
             for (int eight = 0; eight < COLUMNS / 8; eight++) {
                 const char* const here = at + eight * 4 * PANEL;
-                const int8_t* const from = numbers + eight * (Weights::APART == 1 ? 2 : 1) * STEP;
+                const int64_t column_of = column % GROUP + eight * (Weights::APART == 1 ? 8 : 4);
                 Bytes by[WIDTH][2];
                 if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
@@ -236,13 +236,13 @@ struct IntTiles {
                 for (int v = 0; v < WIDTH; v++)
                     Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
                 for (int r = 0; r < ROWS; r++) {
-                    const int8_t* const four = from + r / 4 * fours + r % 4 * 4;
-                    const Input input(four), input2(four + Weights::APART * STEP);
+                    const int8_t* const four = numbers + r / 4 * fours + r % 4 * INPUT_BYTES + column_of;
+                    const Input input(four), input2(four + Weights::APART * 4);
                     for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], input, by[v][1], input2);
                 }
             }
             at += BYTES;
-            numbers += COLUMNS / 4 * STEP;
+            if ((column + COLUMNS) % GROUP == 0) numbers += 4 * INPUT_BYTES;
             for (int v = 0; v < WIDTH; v++) {
                 const char* const panel = scales + v / VECTORS * panel_step;
                 const Floats scale = Weights::scales(panel, v % VECTORS * LANES);
@@ -381,7 +381,7 @@ template <class Weights>
 inline IntTiles<Weights> tiles_of(const IntTiles<Weights>*, const Product* p, int64_t row, int64_t panel, float* sums,
                                   int64_t step) {
     const Rounded& r = p->rounded;
-    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / 4 * STEP), r.groups + row / 4 * (r.in / GROUP)};
+    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / GROUP * 4 * INPUT_BYTES), r.groups + row / 4 * (r.in / GROUP)};
     return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step};
 }
 
@@ -430,9 +430,9 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
 inline void round_row(const float* x, int64_t row, const Rounded* to) {
     constexpr int HALF = GROUP / LANES / 2;
     const int64_t groups = to->in / GROUP;
-    int8_t* numbers = to->numbers + row / 4 * (to->in / 4 * STEP) + row % 4 * 4;
+    int8_t* numbers = to->numbers + (row / 4 * groups * 4 + row % 4) * INPUT_BYTES;
     RoundedGroup* about = to->groups + row / 4 * groups;
-    for (int64_t group = 0; group < groups; group++, about++, x += GROUP) {
+    for (int64_t group = 0; group < groups; group++, about++, x += GROUP, numbers += 4 * INPUT_BYTES) {
         // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
         Ints most = {};
         for (int i = 0; i < HALF; i++) {
@@ -454,12 +454,9 @@ inline void round_row(const float* x, int64_t row, const Rounded* to) {
             // Infinity and NaN become 127, and the scale makes the result NaN.
             rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
             sums[i / HALF] += rounded[i];
-            if (STEP > 16) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
+            if (INPUT_BYTES > GROUP) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
         }
-        alignas(32) int8_t bytes[3][GROUP];
-        to_bytes(rounded, bytes);
-        for (int i = 0; i < GROUP; i += 4, numbers += STEP)
-            for (int part = 0; part < STEP / 16; part++) memcpy(numbers + 16 * part, bytes[part] + i, 4);
+        to_bytes(rounded, numbers);
         const float scale = tiny ? 0.0f : size / 127.0f;
         const int32_t half = sum(sums[0]), both = half + sum(sums[1]), total_16 = (int16_t)half, total = (int16_t)both;
         about->scale[row % 4] = scale;
