@@ -148,27 +148,4 @@ struct Int8Sums : Int4Sums {};
 
 #endif
 
-// 32 whole numbers from -127 to 127 as bytes; then their magnitudes, and -1 for the negative ones, where these are wanted.
-inline void to_bytes(const Ints* numbers, int8_t* to) {
-    typedef int8_t GroupOfBytes __attribute__((vector_size(GROUP)));
-    GroupOfBytes bytes;
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    const __m256i* const n = (const __m256i*)numbers;
-    // Each packs the halves of its vectors apart; the last puts them in order again.
-    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
-    bytes = (GroupOfBytes)_mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-#else
-    typedef int8_t LanesOfBytes __attribute__((vector_size(LANES)));
-    for (int i = 0; i < GROUP / LANES; i++) {
-        const LanesOfBytes some = __builtin_convertvector(numbers[i], LanesOfBytes);
-        memcpy((int8_t*)&bytes + i * LANES, &some, LANES);
-    }
-#endif
-    memcpy(to, &bytes, GROUP);
-    if (INPUT_BYTES == GROUP) return;
-    const GroupOfBytes signs = bytes < 0, sizes = (bytes ^ signs) - signs;
-    memcpy(to + GROUP, &sizes, GROUP);
-    memcpy(to + 2 * GROUP, &signs, GROUP);
-}
-
 }  // namespace

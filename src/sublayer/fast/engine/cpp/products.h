@@ -6,6 +6,7 @@
 #pragma once
 #include <type_traits>
 
+#include "activations.h"
 #include "dots.h"
 #include "kernels.h"
 #include "matrix.h"
@@ -285,29 +286,6 @@ inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64
     }
 }
 
-inline Floats gelu(Floats x) {
-    const Floats beyond = complementary_error(magnitude(x) * all(0.707106781186547524f));
-    return x * all(0.5f) * (x < Floats{} ? beyond : all(2.0f) - beyond);
-}
-
-inline Floats gelu_tanh(Floats x) {
-    const Floats inner = all(0.797884560802865356f) * fma(all(0.044715f) * x * x, x, x);
-    return x * all(0.5f) * (all(1.0f) + hyperbolic_tangent(inner));
-}
-
-// use(f), where f is the activation.
-template <class Use>
-inline void with_activation(int32_t activation, Use use) {
-    switch (activation) {
-        case RELU: return use([](Floats x) { return larger(Floats{}, x); });
-        case GELU: return use(gelu);
-        case GELU_TANH: return use(gelu_tanh);
-        case SILU: return use([](Floats x) { return x / (all(1.0f) + exponential(-x)); });
-        case TANH: return use(hyperbolic_tangent);
-        default: return use([](Floats x) { return x; });
-    }
-}
-
 // What a product does with its sums: scale, bias, activation; then they are written, or added to what is there.
 template <class Activation>
 inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
@@ -422,48 +400,6 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
         case Q8_0: return multiply_block<IntTiles<Weights<Q8_0>>>(p, row, end, panel, panel_end);
         case Q4_K: return multiply_block<IntTiles<Weights<Q4_K>>>(p, row, end, panel, panel_end);
         default: return multiply_block<IntTiles<Weights<Q6_K>>>(p, row, end, panel, panel_end);
-    }
-}
-
-// A row of x, rounded: the largest magnitude of each 32 numbers becomes 127; or less, where the magnitudes of four that
-// are multiplied together (`Weights::APART`) would sum to more than 256, so that their products fit in 16 bits.
-inline void round_row(const float* x, int64_t row, const Rounded* to) {
-    constexpr int HALF = GROUP / LANES / 2;
-    const int64_t groups = to->in / GROUP;
-    int8_t* numbers = to->numbers + (row / 4 * groups * 4 + row % 4) * INPUT_BYTES;
-    RoundedGroup* about = to->groups + row / 4 * groups;
-    for (int64_t group = 0; group < groups; group++, about++, x += GROUP, numbers += 4 * INPUT_BYTES) {
-        // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
-        Ints most = {};
-        for (int i = 0; i < HALF; i++) {
-            const Floats a = magnitude(load(x + i * LANES)), b = magnitude(load(x + GROUP / 2 + i * LANES)), two = a + b;
-            // Rounding adds at most 2 to their sum, which is at most 254 before.
-            const Ints four = (Ints)((two + neighbours_turned(two)) * all(0.5f));
-            most = four > most ? four : most;
-            most = (Ints)a > most ? (Ints)a : most;
-            most = (Ints)b > most ? (Ints)b : most;
-        }
-        const int32_t bits = largest(most);
-        float size;
-        memcpy(&size, &bits, 4);
-        // Below, the inverse would be no number: such an input is as good as zeros.
-        const bool tiny = size < 1e-30f;
-        const Floats inverse = all(tiny ? 0.0f : 127.0f / size);
-        Ints rounded[2 * HALF], sums[2] = {};  // of each half the sum of the numbers, and 2^16 times that of their magnitudes
-        for (int i = 0; i < 2 * HALF; i++) {
-            // Infinity and NaN become 127, and the scale makes the result NaN.
-            rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
-            sums[i / HALF] += rounded[i];
-            if (INPUT_BYTES > GROUP) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
-        }
-        to_bytes(rounded, numbers);
-        const float scale = tiny ? 0.0f : size / 127.0f;
-        const int32_t half = sum(sums[0]), both = half + sum(sums[1]), total_16 = (int16_t)half, total = (int16_t)both;
-        about->scale[row % 4] = scale;
-        about->total[row % 4] = scale * (float)total;
-        about->total_16[row % 4] = scale * (float)total_16;
-        about->surplus[row % 4] = surplus_of(total, (both - total) >> 16);
-        about->surplus_16[row % 4] = surplus_of(total_16, (half - total_16) >> 16);
     }
 }
 
