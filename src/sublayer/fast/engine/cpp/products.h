@@ -153,7 +153,8 @@ template <int FORMAT>
 struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums<whole(FORMAT).group != 16>, Int4Sums> {
     static constexpr Whole KIND = whole(FORMAT);
     static constexpr int64_t COLUMNS = KIND.group == 16 ? 16 : GROUP, BYTES = COLUMNS * KIND.bits / 8 * PANEL;
-    static constexpr bool TALL = KIND.bits == 4 || INPUT_BYTES == GROUP || LANES > 8;  // whether tiles of many rows are the fastest
+    // Whether tiles of four rows are faster than those of two.
+    static constexpr bool TALL = KIND.bits == 4 || INPUT_BYTES == GROUP || LANES > 8;
 
     // Eight columns are multiplied at once: of four bits those of some bytes; of eight, four columns and those that stand
     // half a group farther on, which is what `round_row` reckons with.
@@ -188,7 +189,8 @@ struct IntTiles {
     static constexpr bool ADDS = false;  // the first columns overwrite
     // As many as the first cache holds beside a panel, where each number of an input takes three bytes.
     static int64_t block(int64_t columns) {
-        return INPUT_BYTES == GROUP ? BLOCK : larger_of(4, smaller_of(BLOCK, 16384 / (columns * INPUT_BYTES / GROUP) / 4 * 4));
+        const int64_t fit = 16384 / (columns * INPUT_BYTES / GROUP) / 4 * 4;
+        return INPUT_BYTES == GROUP ? BLOCK : larger_of(4, smaller_of(BLOCK, fit));
     }
     Rounded x;
     const char* weights;
@@ -203,26 +205,24 @@ struct IntTiles {
         return second ? all_32[row] - first_16[row] : first_16[row];
     }
 
-    // `row` is a multiple of 4, or the rows are in the four of it.
+    // The rows are in one four.
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
         constexpr int WIDTH = PANELS * VECTORS;
         constexpr int64_t COLUMNS = Weights::COLUMNS, BYTES = Weights::BYTES, SCALES = scales_step(Weights::KIND);
-        const int64_t groups = x.in / GROUP;
-        const int64_t fours = groups * 4 * INPUT_BYTES;  // from four rows to the next four
-        const int8_t* numbers = x.numbers + row / 4 * fours + first / GROUP * 4 * INPUT_BYTES + row % 4 * INPUT_BYTES;
+        const int64_t place = row / 4 * (x.in / GROUP) + first / GROUP;  // of the four rows, and of the first group
+        const RoundedGroup* input = x.groups + place;
+        const int8_t* numbers = x.numbers + (place * 4 + row % 4) * INPUT_BYTES;
         const char* at = weights + first / COLUMNS * BYTES;
         const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) found[r][v] = first ? load(sums + (row + r) * sum_step + v * LANES) : Floats{};
         for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
-            const RoundedGroup* const own = x.groups + row / 4 * groups + column / GROUP;
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
             typename Weights::Sums exact[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++) {
-                const RoundedGroup& input = own[r / 4 * groups];
-                const int32_t surplus = part_of(input.surplus, input.surplus_16, row % 4 + r % 4, second);
+                const int32_t surplus = part_of(input->surplus, input->surplus_16, row % 4 + r, second);
                 for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::start(surplus);
             }
 #pragma GCC unroll 4
@@ -237,29 +237,28 @@ struct IntTiles {
                 for (int v = 0; v < WIDTH; v++)
                     Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
                 for (int r = 0; r < ROWS; r++) {
-                    const int8_t* const four = numbers + r / 4 * fours + r % 4 * INPUT_BYTES + column_of;
-                    const Input input(four), input2(four + Weights::APART * 4);
-                    for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], input, by[v][1], input2);
+                    const int8_t* const from = numbers + r * INPUT_BYTES + column_of;
+                    const Input four(from), other(from + Weights::APART * 4);
+                    for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], four, by[v][1], other);
                 }
             }
             at += BYTES;
-            if ((column + COLUMNS) % GROUP == 0) numbers += 4 * INPUT_BYTES;
             for (int v = 0; v < WIDTH; v++) {
                 const char* const panel = scales + v / VECTORS * panel_step;
                 const Floats scale = Weights::scales(panel, v % VECTORS * LANES);
                 for (int r = 0; r < ROWS; r++) {
-                    const Floats factor = scale * all(own[r / 4 * groups].scale[row % 4 + r % 4]);
+                    const Floats factor = scale * all(input->scale[row % 4 + r]);
                     found[r][v] = fma(to_floats(Weights::finish(exact[r][v])), factor, found[r][v]);
                 }
                 if constexpr (Weights::KIND.minimum) {
                     const Floats minimum = Weights::scales(panel + SCALES / 2, v % VECTORS * LANES);
                     for (int r = 0; r < ROWS; r++) {
-                        const RoundedGroup& input = own[r / 4 * groups];
-                        const float total = part_of(input.total, input.total_16, row % 4 + r % 4, second);
+                        const float total = part_of(input->total, input->total_16, row % 4 + r, second);
                         found[r][v] = fma(minimum, all(total), found[r][v]);
                     }
                 }
             }
+            if ((column + COLUMNS) % GROUP == 0) input++, numbers += 4 * INPUT_BYTES;
         }
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) store(sums + (row + r) * sum_step + v * LANES, found[r][v]);
@@ -290,7 +289,8 @@ inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64
 template <class Activation>
 inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
                         int64_t sum_step, Activation activation) {
-    const int64_t column = panel * PANEL, count = smaller_of(p->matrix->out - column, panels * PANEL), full = count / LANES * LANES;
+    const int64_t column = panel * PANEL, count = smaller_of(p->matrix->out - column, panels * PANEL);
+    const int64_t full = count / LANES * LANES;
     const float* const scales = p->matrix->format == INT8 ? scales_at(p->matrix, panel) : NULL;
     const float* const bias = p->bias ? p->bias + column : NULL;
     const bool squared = p->flags & SQUARED, adds = p->flags & ACCUMULATE;
@@ -304,8 +304,10 @@ inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t pan
         float* const to = p->out + (row + r) * p->out_step + column;
         for (int64_t i = 0; i < full; i += LANES)
             store(to + i, finished(sums, i, bias ? load(bias + i) : Floats{}, adds ? load(to + i) : Floats{}));
-        if (const int64_t left = count - full)
-            store_part(to + full, finished(sums, full, bias ? load_part(bias + full, left) : Floats{}, load_part(to + full, left)), left);
+        if (const int64_t left = count - full) {
+            const Floats with = bias ? load_part(bias + full, left) : Floats{}, before = load_part(to + full, left);
+            store_part(to + full, finished(sums, full, with, before), left);
+        }
     }
 }
 
@@ -372,8 +374,8 @@ inline void over_panels(const Product* p, int64_t row, int64_t rows, int64_t pan
     }
     while (panel + PANELS <= end) {
         // With few rows several times as many, as `finish` takes some time to begin.
-        const int64_t fit = larger_of(1, 64 / (rows * PANELS)) * PANELS, count = smaller_of(fit, (end - panel) / PANELS * PANELS);
-        const int64_t step = count * PANEL;
+        const int64_t fit = larger_of(1, 64 / (rows * PANELS)) * PANELS;
+        const int64_t count = smaller_of(fit, (end - panel) / PANELS * PANELS), step = count * PANEL;
         if (Tiles::ADDS) memset(sums, 0, 4 * (size_t)(rows * step));
         for (int64_t done = 0; done < count; done += PANELS)
             sum_block<PANELS>(tiles_of((const Tiles*)NULL, p, row, panel + done, sums + done * PANEL, step), rows,
