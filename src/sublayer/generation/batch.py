@@ -169,15 +169,18 @@ class Batch(Generic[StateT]):
         if None not in ranks:
             ranked = self.steps.rank(feed, self._state, max(rank for rank in ranks if rank is not None))
         logits = self.steps.logits(feed, self._state) if ranked is None else None
-        for search, places in groups:
-            rows = [at * self.rows + row for at in places for row in range(self.rows)]
-            if ranked is not None:
-                assert search.ranks is not None
-                offer = Offer(ranked=ranked.of(rows, search.ranks))
-            else:
-                assert logits is not None
-                offer = Offer(logits if len(groups) == 1 else logits[rows])
-            search.advance(offer, [self.texts[at] for at in places])
+        if len(groups) == 1:
+            groups[0][0].advance(Offer(logits, ranked), self.texts)
+        else:
+            for search, places in groups:
+                rows = [at * self.rows + row for at in places for row in range(self.rows)]
+                if ranked is not None:
+                    assert search.ranks is not None
+                    offer = Offer(ranked=ranked.of(rows, search.ranks))
+                else:
+                    assert logits is not None
+                    offer = Offer(logits[rows])
+                search.advance(offer, [self.texts[at] for at in places])
         self._reorder()
 
     def drop(self, most: float = 1.0) -> None:

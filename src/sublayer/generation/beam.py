@@ -166,12 +166,10 @@ def _continuations(
     batch, each = scores.shape[0], token.shape[1]
     offered = (scores.reshape(-1, 1) + gained).reshape(batch, -1)
     place = _highest(offered, count)
-    found = (
-        np.take_along_axis(offered, place, axis=1),
-        place // each,
-        np.take_along_axis(token.reshape(batch, -1), place, axis=1),
-        np.take_along_axis(own.reshape(batch, -1), place, axis=1),
-    )
+    # What `take_along_axis` does, which takes longer over its arguments than over a few beams.
+    sentence = np.arange(batch)[:, None]
+    taken = (part.reshape(batch, -1)[sentence, place] for part in (token, own))
+    found = offered[sentence, place], place // each, *taken
     return list(zip(*(part.tolist() for part in found), strict=True))
 
 

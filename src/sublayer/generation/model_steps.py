@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sublayer.generation.batch import Ranked
-from sublayer.models.backend import DecoderBackend, S, ranked
+from sublayer.models.backend import DecoderBackend, Ranks, S
 
 
 class ModelSteps(Generic[S]):
@@ -16,10 +16,14 @@ class ModelSteps(Generic[S]):
 
     def __init__(self, model: DecoderBackend[S], device: torch.device) -> None:
         self.model, self.device = model, device
+        # Asked once: to look a protocol up takes as long as a small part of a step.
+        self._ranking = model if isinstance(model, Ranks) else None
 
     def rank(self, tokens: list[int], state: S, count: int) -> Ranked | None:
         """See `Steps`."""
-        best = ranked(self.model, self._tensor(tokens).unsqueeze(1), state, count)
+        if self._ranking is None:
+            return None
+        best = self._ranking.best(self._tensor(tokens).unsqueeze(1), state, count)
         return None if best is None else Ranked(*(part.numpy(force=True) for part in best))
 
     def logits(self, tokens: list[int], state: S) -> Tensor:

@@ -95,11 +95,6 @@ def read(model: DecoderBackend[S], tokens: Tensor, state: S) -> None:
         model.step(tokens, state)
 
 
-def ranked(model: DecoderBackend[S], tokens: Tensor, state: S, count: int) -> tuple[Tensor, Tensor] | None:
-    """What the backend says is most probable, as `Ranks.best`; None where it does not rank."""
-    return model.best(tokens, state, count) if isinstance(model, Ranks) else None
-
-
 def replace_by_joining(state: S, count: int, sentences: Tensor, other: S) -> None:
     """`State.replace` by `join` and `keep`. count: sentences of the state."""
     order = torch.arange(count, device=sentences.device)

@@ -87,7 +87,7 @@ class KeyValueCache:
         """
         if self.rows is not None:
             if rows.shape[0] == self.buffer.shape[2]:
-                self.rows = self.rows[rows]
+                self.rows = self.rows.index_select(0, rows)
                 return
             self.settle()
         held = self.buffer[:, :, :, :, : self.length]

@@ -1,6 +1,6 @@
 // Products of whole numbers, exact: sums of four columns' products, for as many rows of a matrix as a vector has lanes.
 //
-// `Input` is four numbers of an input, in every lane; STEP is how far apart in memory those of the next four columns are.
+// `Input` is four numbers of an input, in every lane; a group of 32 of a row takes INPUT_BYTES.
 // `Int8Sums` multiplies numbers from -127 to 127, `Int4Sums` numbers from 0 to 15. `add` takes twice four columns. The
 // instructions want one factor without a sign; what is too large or too small by that, `start` makes up for with the
 // input's `surplus`. A group is at most 32 columns: 4 times `add`.
@@ -50,7 +50,7 @@ inline Bytes high_halves(Bytes b) { return (Bytes)((Ints)b >> 4 & all((int32_t)0
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
 // int8 is 128 too large; `surplus` is -128 times the sum of the input's numbers.
-constexpr int STEP = 16;
+constexpr int INPUT_BYTES = GROUP;
 inline int32_t surplus_of(int32_t total, int32_t) { return -128 * total; }
 
 struct Input {
@@ -82,13 +82,13 @@ struct Int8Sums : Int4Sums {
 // x w = |x| (w with the sign of x): the first factor has no sign, as the instruction wants it. Where x is negative, all bits
 // of w are turned, which makes -w - 1 of it; `surplus` is the sum of these |x|. Two products are added in 16 bits, which
 // saturate: never here, as 2 * 127 * 128 < 2^15. Nor do four, where `round_row` sees to it.
-constexpr int STEP = 48;
+constexpr int INPUT_BYTES = 3 * GROUP;
 inline int32_t surplus_of(int32_t total, int32_t sizes) { return (sizes - total) / 2; }
 
 struct Input {
     Bytes numbers, sizes, signs;
     explicit Input(const int8_t* at)
-        : numbers((Bytes)four_bytes(at)), sizes((Bytes)four_bytes(at + 16)), signs((Bytes)four_bytes(at + 32)) {}
+        : numbers((Bytes)four_bytes(at)), sizes((Bytes)four_bytes(at + GROUP)), signs((Bytes)four_bytes(at + 2 * GROUP)) {}
 };
 
 template <bool FOUR_FIT>
@@ -116,7 +116,7 @@ struct Int4Sums {
 
 #else
 
-constexpr int STEP = 16;
+constexpr int INPUT_BYTES = GROUP;
 inline int32_t surplus_of(int32_t, int32_t) { return 0; }
 
 struct Input {
@@ -147,27 +147,5 @@ template <bool FOUR_FIT>
 struct Int8Sums : Int4Sums {};
 
 #endif
-
-// 32 whole numbers from -127 to 127 as bytes; their magnitudes, and -1 for the negative ones, where these are wanted.
-inline void to_bytes(const Ints* numbers, int8_t (*to)[GROUP]) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    const __m256i* const n = (const __m256i*)numbers;
-    // Each packs the halves of its vectors apart; the last puts them in order again.
-    const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
-    const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_store_si256((__m256i*)to[0], bytes);
-#else
-    typedef int8_t LanesOfBytes __attribute__((vector_size(LANES)));
-    for (int i = 0; i < GROUP / LANES; i++) {
-        const LanesOfBytes bytes = __builtin_convertvector(numbers[i], LanesOfBytes);
-        memcpy(to[0] + i * LANES, &bytes, LANES);
-    }
-#endif
-    typedef int8_t GroupOfBytes __attribute__((vector_size(GROUP)));
-    GroupOfBytes all_bytes;
-    memcpy(&all_bytes, to[0], GROUP);
-    const GroupOfBytes signs = all_bytes < 0, sizes = (all_bytes ^ signs) - signs;
-    if (STEP > 16) memcpy(to[1], &sizes, GROUP), memcpy(to[2], &signs, GROUP);
-}
 
 }  // namespace

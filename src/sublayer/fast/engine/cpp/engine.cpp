@@ -548,7 +548,7 @@ void round_input(int64_t rows, int64_t in, const float* x, float* rounded) {
     for (int64_t r = 0; r < rows; r++) {
         kernels_plain.round(x + r * in, 0, &row);
         for (int64_t k = 0; k < in; k++)
-            rounded[r * in + k] = row.groups[k / GROUP].scale[0] * (float)row.numbers[k / 4 * 16 + k % 4];
+            rounded[r * in + k] = row.groups[k / GROUP].scale[0] * (float)row.numbers[k / GROUP * 4 * GROUP + k % GROUP];
     }
     free(memory.data);
 }

@@ -3,6 +3,7 @@
 
 #include "attention.h"
 #include "products.h"
+#include "rounding.h"
 #include "simd.h"
 
 namespace {

@@ -12,8 +12,8 @@ struct RoundedGroup {
 };
 
 // Rows of an input rounded to int8, a scale for each 32 numbers. Four rows lie side by side, so that a tile of rows reads
-// from few places: numbers [rows / 4][in / 4][4][4], where some instruction sets have their magnitudes and their signs behind
-// each 16 of them; groups [rows / 4][in / 32].
+// from few places: numbers [rows / 4][in / 32][4][32], where some instruction sets have their magnitudes and their signs
+// behind each 32 of them; groups [rows / 4][in / 32].
 struct Rounded {
     int64_t in;  // numbers of a row, a multiple of 32
     int8_t* numbers;

@@ -6,6 +6,7 @@
 #pragma once
 #include <type_traits>
 
+#include "activations.h"
 #include "dots.h"
 #include "kernels.h"
 #include "matrix.h"
@@ -152,7 +153,8 @@ template <int FORMAT>
 struct Weights : std::conditional_t<whole(FORMAT).bits == 8, Int8Sums<whole(FORMAT).group != 16>, Int4Sums> {
     static constexpr Whole KIND = whole(FORMAT);
     static constexpr int64_t COLUMNS = KIND.group == 16 ? 16 : GROUP, BYTES = COLUMNS * KIND.bits / 8 * PANEL;
-    static constexpr bool TALL = KIND.bits == 4 || STEP == 16 || LANES > 8;  // whether tiles of many rows are the fastest
+    // Whether tiles of four rows are faster than those of two.
+    static constexpr bool TALL = KIND.bits == 4 || INPUT_BYTES == GROUP || LANES > 8;
 
     // Eight columns are multiplied at once: of four bits those of some bytes; of eight, four columns and those that stand
     // half a group farther on, which is what `round_row` reckons with.
@@ -187,7 +189,8 @@ struct IntTiles {
     static constexpr bool ADDS = false;  // the first columns overwrite
     // As many as the first cache holds beside a panel, where each number of an input takes three bytes.
     static int64_t block(int64_t columns) {
-        return STEP == 16 ? BLOCK : larger_of(4, smaller_of(BLOCK, 16384 / (columns * STEP / 16) / 4 * 4));
+        const int64_t fit = 16384 / (columns * INPUT_BYTES / GROUP) / 4 * 4;
+        return INPUT_BYTES == GROUP ? BLOCK : larger_of(4, smaller_of(BLOCK, fit));
     }
     Rounded x;
     const char* weights;
@@ -202,32 +205,30 @@ struct IntTiles {
         return second ? all_32[row] - first_16[row] : first_16[row];
     }
 
-    // `row` is a multiple of 4, or the rows are in the four of it.
+    // The rows are in one four.
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
         constexpr int WIDTH = PANELS * VECTORS;
         constexpr int64_t COLUMNS = Weights::COLUMNS, BYTES = Weights::BYTES, SCALES = scales_step(Weights::KIND);
-        const int64_t groups = x.in / GROUP;
-        const int64_t fours = x.in / 4 * STEP;  // from four rows to the next four
-        const int8_t* numbers = x.numbers + row / 4 * fours + first / 4 * STEP + row % 4 * 4;
+        const int64_t place = row / 4 * (x.in / GROUP) + first / GROUP;  // of the four rows, and of the first group
+        const RoundedGroup* input = x.groups + place;
+        const int8_t* numbers = x.numbers + (place * 4 + row % 4) * INPUT_BYTES;
         const char* at = weights + first / COLUMNS * BYTES;
         const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) found[r][v] = first ? load(sums + (row + r) * sum_step + v * LANES) : Floats{};
         for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
-            const RoundedGroup* const own = x.groups + row / 4 * groups + column / GROUP;
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
             typename Weights::Sums exact[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++) {
-                const RoundedGroup& input = own[r / 4 * groups];
-                const int32_t surplus = part_of(input.surplus, input.surplus_16, row % 4 + r % 4, second);
+                const int32_t surplus = part_of(input->surplus, input->surplus_16, row % 4 + r, second);
                 for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::start(surplus);
             }
 #pragma GCC unroll 4
             for (int eight = 0; eight < COLUMNS / 8; eight++) {
                 const char* const here = at + eight * 4 * PANEL;
-                const int8_t* const from = numbers + eight * (Weights::APART == 1 ? 2 : 1) * STEP;
+                const int64_t column_of = column % GROUP + eight * (Weights::APART == 1 ? 8 : 4);
                 Bytes by[WIDTH][2];
                 if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
@@ -236,29 +237,28 @@ struct IntTiles {
                 for (int v = 0; v < WIDTH; v++)
                     Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
                 for (int r = 0; r < ROWS; r++) {
-                    const int8_t* const four = from + r / 4 * fours + r % 4 * 4;
-                    const Input input(four), input2(four + Weights::APART * STEP);
-                    for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], input, by[v][1], input2);
+                    const int8_t* const from = numbers + r * INPUT_BYTES + column_of;
+                    const Input four(from), other(from + Weights::APART * 4);
+                    for (int v = 0; v < WIDTH; v++) exact[r][v] = Weights::add(exact[r][v], by[v][0], four, by[v][1], other);
                 }
             }
             at += BYTES;
-            numbers += COLUMNS / 4 * STEP;
             for (int v = 0; v < WIDTH; v++) {
                 const char* const panel = scales + v / VECTORS * panel_step;
                 const Floats scale = Weights::scales(panel, v % VECTORS * LANES);
                 for (int r = 0; r < ROWS; r++) {
-                    const Floats factor = scale * all(own[r / 4 * groups].scale[row % 4 + r % 4]);
+                    const Floats factor = scale * all(input->scale[row % 4 + r]);
                     found[r][v] = fma(to_floats(Weights::finish(exact[r][v])), factor, found[r][v]);
                 }
                 if constexpr (Weights::KIND.minimum) {
                     const Floats minimum = Weights::scales(panel + SCALES / 2, v % VECTORS * LANES);
                     for (int r = 0; r < ROWS; r++) {
-                        const RoundedGroup& input = own[r / 4 * groups];
-                        const float total = part_of(input.total, input.total_16, row % 4 + r % 4, second);
+                        const float total = part_of(input->total, input->total_16, row % 4 + r, second);
                         found[r][v] = fma(minimum, all(total), found[r][v]);
                     }
                 }
             }
+            if ((column + COLUMNS) % GROUP == 0) input++, numbers += 4 * INPUT_BYTES;
         }
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) store(sums + (row + r) * sum_step + v * LANES, found[r][v]);
@@ -285,34 +285,12 @@ inline void over_chunks(const Tiles& tiles, int64_t rows, int64_t columns, int64
     }
 }
 
-inline Floats gelu(Floats x) {
-    const Floats beyond = complementary_error(magnitude(x) * all(0.707106781186547524f));
-    return x * all(0.5f) * (x < Floats{} ? beyond : all(2.0f) - beyond);
-}
-
-inline Floats gelu_tanh(Floats x) {
-    const Floats inner = all(0.797884560802865356f) * fma(all(0.044715f) * x * x, x, x);
-    return x * all(0.5f) * (all(1.0f) + hyperbolic_tangent(inner));
-}
-
-// use(f), where f is the activation.
-template <class Use>
-inline void with_activation(int32_t activation, Use use) {
-    switch (activation) {
-        case RELU: return use([](Floats x) { return larger(Floats{}, x); });
-        case GELU: return use(gelu);
-        case GELU_TANH: return use(gelu_tanh);
-        case SILU: return use([](Floats x) { return x / (all(1.0f) + exponential(-x)); });
-        case TANH: return use(hyperbolic_tangent);
-        default: return use([](Floats x) { return x; });
-    }
-}
-
 // What a product does with its sums: scale, bias, activation; then they are written, or added to what is there.
 template <class Activation>
 inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t panel, int64_t panels, const float* sums,
                         int64_t sum_step, Activation activation) {
-    const int64_t column = panel * PANEL, count = smaller_of(p->matrix->out - column, panels * PANEL), full = count / LANES * LANES;
+    const int64_t column = panel * PANEL, count = smaller_of(p->matrix->out - column, panels * PANEL);
+    const int64_t full = count / LANES * LANES;
     const float* const scales = p->matrix->format == INT8 ? scales_at(p->matrix, panel) : NULL;
     const float* const bias = p->bias ? p->bias + column : NULL;
     const bool squared = p->flags & SQUARED, adds = p->flags & ACCUMULATE;
@@ -326,8 +304,10 @@ inline void finish_with(const Product* p, int64_t row, int64_t rows, int64_t pan
         float* const to = p->out + (row + r) * p->out_step + column;
         for (int64_t i = 0; i < full; i += LANES)
             store(to + i, finished(sums, i, bias ? load(bias + i) : Floats{}, adds ? load(to + i) : Floats{}));
-        if (const int64_t left = count - full)
-            store_part(to + full, finished(sums, full, bias ? load_part(bias + full, left) : Floats{}, load_part(to + full, left)), left);
+        if (const int64_t left = count - full) {
+            const Floats with = bias ? load_part(bias + full, left) : Floats{}, before = load_part(to + full, left);
+            store_part(to + full, finished(sums, full, with, before), left);
+        }
     }
 }
 
@@ -381,7 +361,7 @@ template <class Weights>
 inline IntTiles<Weights> tiles_of(const IntTiles<Weights>*, const Product* p, int64_t row, int64_t panel, float* sums,
                                   int64_t step) {
     const Rounded& r = p->rounded;
-    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / 4 * STEP), r.groups + row / 4 * (r.in / GROUP)};
+    const Rounded x = {r.in, r.numbers + row / 4 * (r.in / GROUP * 4 * INPUT_BYTES), r.groups + row / 4 * (r.in / GROUP)};
     return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step};
 }
 
@@ -394,8 +374,8 @@ inline void over_panels(const Product* p, int64_t row, int64_t rows, int64_t pan
     }
     while (panel + PANELS <= end) {
         // With few rows several times as many, as `finish` takes some time to begin.
-        const int64_t fit = larger_of(1, 64 / (rows * PANELS)) * PANELS, count = smaller_of(fit, (end - panel) / PANELS * PANELS);
-        const int64_t step = count * PANEL;
+        const int64_t fit = larger_of(1, 64 / (rows * PANELS)) * PANELS;
+        const int64_t count = smaller_of(fit, (end - panel) / PANELS * PANELS), step = count * PANEL;
         if (Tiles::ADDS) memset(sums, 0, 4 * (size_t)(rows * step));
         for (int64_t done = 0; done < count; done += PANELS)
             sum_block<PANELS>(tiles_of((const Tiles*)NULL, p, row, panel + done, sums + done * PANEL, step), rows,
@@ -422,51 +402,6 @@ inline void product(const Product* p, int64_t row, int64_t end, int64_t panel, i
         case Q8_0: return multiply_block<IntTiles<Weights<Q8_0>>>(p, row, end, panel, panel_end);
         case Q4_K: return multiply_block<IntTiles<Weights<Q4_K>>>(p, row, end, panel, panel_end);
         default: return multiply_block<IntTiles<Weights<Q6_K>>>(p, row, end, panel, panel_end);
-    }
-}
-
-// A row of x, rounded: the largest magnitude of each 32 numbers becomes 127; or less, where the magnitudes of four that
-// are multiplied together (`Weights::APART`) would sum to more than 256, so that their products fit in 16 bits.
-inline void round_row(const float* x, int64_t row, const Rounded* to) {
-    constexpr int HALF = GROUP / LANES / 2;
-    const int64_t groups = to->in / GROUP;
-    int8_t* numbers = to->numbers + row / 4 * (to->in / 4 * STEP) + row % 4 * 4;
-    RoundedGroup* about = to->groups + row / 4 * groups;
-    for (int64_t group = 0; group < groups; group++, about++, x += GROUP) {
-        // As whole numbers magnitudes have the same order, and NaN is above all of them, so that it is not lost.
-        Ints most = {};
-        for (int i = 0; i < HALF; i++) {
-            const Floats a = magnitude(load(x + i * LANES)), b = magnitude(load(x + GROUP / 2 + i * LANES)), two = a + b;
-            // Rounding adds at most 2 to their sum, which is at most 254 before.
-            const Ints four = (Ints)((two + neighbours_turned(two)) * all(0.5f));
-            most = four > most ? four : most;
-            most = (Ints)a > most ? (Ints)a : most;
-            most = (Ints)b > most ? (Ints)b : most;
-        }
-        const int32_t bits = largest(most);
-        float size;
-        memcpy(&size, &bits, 4);
-        // Below, the inverse would be no number: such an input is as good as zeros.
-        const bool tiny = size < 1e-30f;
-        const Floats inverse = all(tiny ? 0.0f : 127.0f / size);
-        Ints rounded[2 * HALF], sums[2] = {};  // of each half the sum of the numbers, and 2^16 times that of their magnitudes
-        for (int i = 0; i < 2 * HALF; i++) {
-            // Infinity and NaN become 127, and the scale makes the result NaN.
-            rounded[i] = to_nearest(larger(smaller(load(x + i * LANES) * inverse, all(127.0f)), all(-127.0f)));
-            sums[i / HALF] += rounded[i];
-            if (STEP > 16) sums[i / HALF] += (rounded[i] < 0 ? -rounded[i] : rounded[i]) << 16;
-        }
-        alignas(32) int8_t bytes[3][GROUP];
-        to_bytes(rounded, bytes);
-        for (int i = 0; i < GROUP; i += 4, numbers += STEP)
-            for (int part = 0; part < STEP / 16; part++) memcpy(numbers + 16 * part, bytes[part] + i, 4);
-        const float scale = tiny ? 0.0f : size / 127.0f;
-        const int32_t half = sum(sums[0]), both = half + sum(sums[1]), total_16 = (int16_t)half, total = (int16_t)both;
-        about->scale[row % 4] = scale;
-        about->total[row % 4] = scale * (float)total;
-        about->total_16[row % 4] = scale * (float)total_16;
-        about->surplus[row % 4] = surplus_of(total, (both - total) >> 16);
-        about->surplus_16[row % 4] = surplus_of(total_16, (half - total_16) >> 16);
     }
 }
 
