@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from group import groups
 
+from sublayer.config.presets import merge
+
 REPLICATED: dict[str, Any] = {"data": "replicate"}
 SHARDED: dict[str, Any] = {"data": "shard"}
 SHARED: dict[str, Any] = {"data": "replicate", "tensor": 2}
@@ -41,6 +43,11 @@ STEPS = ("loss", "norm")
 ALL = ("loss", "norm", "weights", "validation")
 
 
+def laid_out(one: dict[str, Any], layout: dict[str, Any]) -> dict[str, Any]:
+    """The same case in a layout."""
+    return merge(one, {"training": {"parallel": layout}})
+
+
 def differ(
     cases: dict[str, Any], many: list[tuple[str, int, dict[str, Any]]], names: tuple[str, ...]
 ) -> dict[str, float]:
@@ -52,7 +59,7 @@ def differ(
     found: dict[str, float] = {}
     for size in sorted({size for _, size, _ in many}):
         asked = [(name, layout) for name, number, layout in many if number == size]
-        given = [{**cases[name], "training": {**cases[name]["training"], "parallel": layout}} for name, layout in asked]
+        given = [laid_out(cases[name], layout) for name, layout in asked]
         answers = groups().answer(size, "train_cases", cases=given)
         for (name, layout), answer in zip(asked, answers, strict=True):
             found[f"{name}, {size} processes, {layout}"] = discrepancy(ones[name], answer, names)
