@@ -142,7 +142,7 @@ def test_kills(tmp_path: Path) -> None:
 
 def test_torchrun_names_who_died_and_goes_on(tmp_path: Path) -> None:
     """With `--max-restarts` from the last checkpoint, by itself."""
-    file = write(tmp_path, training={**TRAINING, "steps": 400, "validate_every": 400, "checkpoint_every": 20})
+    file = write(tmp_path, training={**TRAINING, "steps": 120, "validate_every": 120, "checkpoint_every": 10})
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
     command += ["--master-port", str(free_port()), "-m", "sublayer", "train", str(file), "--out", str(tmp_path / "run")]
@@ -160,7 +160,7 @@ def test_torchrun_names_who_died_and_goes_on(tmp_path: Path) -> None:
     assert code == 0, text[-3000:]
     assert "exitcode: -9) local_rank: 1" in text
     assert "going on from step" in text
-    assert sorted(losses(tmp_path / "run")) == list(range(1, 401))
+    assert sorted(losses(tmp_path / "run")) == list(range(1, 121))
 
 
 def member(parent: int, rank: int) -> int:
