@@ -53,7 +53,9 @@ def losses(out: Path) -> dict[int, float]:
 def test_four_two_one_four(tmp_path: Path) -> None:
     """From layout to layout, each of which reads what the one before wrote; against one process that did it all."""
     still = {"encoder": {"block": {"dropout": 0.0}}, "decoder": {"block": {"dropout": 0.0}}}
-    file = write(tmp_path, training=TRAINING, model=still)
+    # With a large eps Adam makes no steps of gradients that are nothing but rounding, such as that of a bias of keys.
+    calm = {"optimizer": {"type": "adamw", "learning_rate": 3e-3, "eps": 1e-5}}
+    file = write(tmp_path, training={**TRAINING, **calm}, model=still)
     assert sublayer("train", file, "--out", tmp_path / "one").code == 0
     out = tmp_path / "run"
     shard, tensor = "training.parallel.data=shard", "training.parallel.tensor=2"
