@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sublayer.config import Batching, Decoding, Subwords
 from sublayer.data.batch import IGNORE, Batch
 from sublayer.data.encoding import EncodedPairs, encode
-from sublayer.data.loader import Cursor, Loader, validation
+from sublayer.data.loader import Cursor, Loader, Share, validation
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.errors import DataError
@@ -135,3 +135,22 @@ def test_a_batch_moves_whole() -> None:
     names = ("source", "source_lengths", "target_in", "target_out", "target_lengths")
     assert {getattr(moved, name).device.type for name in names} == {"meta"}
     assert moved.target_tokens == batch.target_tokens
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 7])
+def test_readers_share_the_rows_of_every_batch(readers: int) -> None:
+    """However many they are: together they have each batch of one reader, every row once; who gets none is told so."""
+    count = len(Loader(ENCODED, BATCHING, seed=4).plan(0)) + 2
+    whole = list(islice(Loader(ENCODED, BATCHING, seed=4).batches(), count))
+    parts = [
+        list(islice(Loader(ENCODED, BATCHING, 4, Share(reader, readers)).batches(), count)) for reader in range(readers)
+    ]
+    none = 0
+    for (cursor, batch), *theirs in zip(whole, *parts, strict=True):
+        assert batch is not None
+        assert {each for each, _ in theirs} == {cursor}
+        shares = [share for _, share in theirs if share is not None]
+        assert sorted(row for share in shares for row in share.rows.tolist()) == sorted(batch.rows.tolist())
+        assert sum(share.targets for share in shares) == batch.targets
+        none += readers - len(shares)
+    assert (none > 0) == (readers > min(len(batch.rows) for _, batch in whole if batch is not None))

@@ -151,7 +151,7 @@ def steps_of(ranks: Ranks, case: Mapping[str, Any]) -> dict[str, list[float]]:
         trainer.train()
         trainer.context.log.close()
         with trainer.processes.whole(trainer.average) as model:
-            sums = [] if model is None else [float(p.double().abs().sum()) for p in model.parameters()]
+            sums = [] if model is None else [float(p.detach().double().abs().sum()) for p in model.parameters()]
             found = {} if model is None else trainer.objective.evaluate(model)
         lines = read_metrics(folder / "metrics.jsonl") if ranks.first else []
     steps = [line for line in lines if "loss" in line]

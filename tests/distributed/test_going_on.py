@@ -53,7 +53,9 @@ def losses(out: Path) -> dict[int, float]:
 def test_four_two_one_four(tmp_path: Path) -> None:
     """From layout to layout, each of which reads what the one before wrote; against one process that did it all."""
     still = {"encoder": {"block": {"dropout": 0.0}}, "decoder": {"block": {"dropout": 0.0}}}
-    file = write(tmp_path, training=TRAINING, model=still)
+    # With a large eps Adam makes no steps of gradients that are nothing but rounding, such as that of a bias of keys.
+    calm = {"optimizer": {"type": "adamw", "learning_rate": 3e-3, "eps": 1e-5}}
+    file = write(tmp_path, training={**TRAINING, **calm}, model=still)
     assert sublayer("train", file, "--out", tmp_path / "one").code == 0
     out = tmp_path / "run"
     shard, tensor = "training.parallel.data=shard", "training.parallel.tensor=2"
@@ -135,14 +137,14 @@ def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
 def test_kills(tmp_path: Path) -> None:
     """A few; the program `kills.py` does many."""
     killing = Killing(0, tmp_path, 120)
-    killing.go_on_until(3)
+    killing.go_on_until(2)
     assert killing.wrong == []
-    assert killing.kills == 3
+    assert killing.kills == 2
 
 
 def test_torchrun_names_who_died_and_goes_on(tmp_path: Path) -> None:
     """With `--max-restarts` from the last checkpoint, by itself."""
-    file = write(tmp_path, training={**TRAINING, "steps": 400, "validate_every": 400, "checkpoint_every": 20})
+    file = write(tmp_path, training={**TRAINING, "steps": 120, "validate_every": 120, "checkpoint_every": 10})
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
     command += ["--master-port", str(free_port()), "-m", "sublayer", "train", str(file), "--out", str(tmp_path / "run")]
@@ -160,7 +162,7 @@ def test_torchrun_names_who_died_and_goes_on(tmp_path: Path) -> None:
     assert code == 0, text[-3000:]
     assert "exitcode: -9) local_rank: 1" in text
     assert "going on from step" in text
-    assert sorted(losses(tmp_path / "run")) == list(range(1, 401))
+    assert sorted(losses(tmp_path / "run")) == list(range(1, 121))
 
 
 def member(parent: int, rank: int) -> int:

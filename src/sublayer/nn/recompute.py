@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils import checkpoint as torch_checkpoint
+from torch.utils.checkpoint import CheckpointPolicy
 
 from sublayer.nn.context import LayerContext
 
@@ -26,11 +26,11 @@ def recomputed(
     """`function` of x and context, with less kept for its gradient; random numbers are drawn the same again."""
     how: dict[str, Any] = {}
     if selective:
-        how["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-    return cast(Tensor, checkpoint(function, x, context, use_reentrant=False, **how))
+        how["context_fn"] = partial(torch_checkpoint.create_selective_checkpoint_contexts, _policy)
+    return cast(Tensor, torch_checkpoint.checkpoint(function, x, context, use_reentrant=False, **how))
 
 
 def _policy(_context: Any, operator: Any, *_arguments: Any, **_named: Any) -> CheckpointPolicy:
-    name = operator.name().partition("::")[2] if isinstance(operator, torch._ops.OpOverload) else str(operator)
-    kept = name.startswith(_PRODUCTS)
+    # "aten.addmm.default"
+    kept = str(operator).partition(".")[2].startswith(_PRODUCTS)
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

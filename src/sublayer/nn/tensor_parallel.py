@@ -86,7 +86,7 @@ class VocabularyShare:
 
         Shape: logits [N, V], target [N] int64, of all tokens -> scalar.
         """
-        highest = cast(Tensor, logits.detach().amax(dim=-1))
+        highest = logits.detach().amax(dim=-1)
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.group.get_group())
         total = summed((logits - highest.unsqueeze(-1)).exp().sum(dim=-1), self.group)
         own = (target >= self.start) & (target < self.stop)

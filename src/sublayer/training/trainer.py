@@ -326,8 +326,8 @@ class Trainer(Generic[B]):
         own: what is not finite, as this process has it. otherwise: where it is if nobody finds it.
         """
         p = self.progress
-        here = [] if batch is None else batch.rows[:5].tolist()
-        told = self.ranks.all((find(), _finite(own), ", ".join(map(str, here))))
+        here = "" if batch is None else ", ".join(str(row) for row in batch.rows[:5].tolist())
+        told = self.ranks.all((find(), _finite(own), here))
         where, _, rows = min(told, key=lambda each: (each[0] is None, each[1]))
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "

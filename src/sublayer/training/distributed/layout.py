@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -109,4 +108,4 @@ class Layout:
 
 def local(tensor: Tensor) -> Tensor:
     """The numbers that this process has of a tensor, in their own memory."""
-    return cast(Tensor, tensor.to_local()) if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -174,15 +174,16 @@ class ManyProcesses(OneProcess[B]):
                 broadcast_buffers=False,
                 find_unused_parameters=_may_go_unused(self.model),
             )
-        # A lambda, because torch compares what a hook's annotations are, and ours are strings.
-        module.register_comm_hook(group, lambda group, bucket: _sum(group, bucket))
+        module.register_comm_hook(group, _sum)
         return module
 
     def _sharded(self, precision: torch.dtype) -> nn.Module:
         mesh = self.mesh["data"]
+        # Autocast is at work all the same: what is not a product stays as it is on one process.
         half = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy() if precision == torch.float32 else half
         for block in _blocks(self.model):
-            fully_shard(block, mesh=mesh, **({} if precision == torch.float32 else {"mp_policy": half}))
+            fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(self._module, mesh=mesh)
         for module in self._module.modules():
             if isinstance(module, FSDPModule):
@@ -244,10 +245,18 @@ def _blocks(model: nn.Module) -> list[Block]:
 
 def _sum(group: Any, bucket: Any) -> Any:
     """In the place of DDP's mean: losses are divided by the targets of all processes already."""
-    future = dist.all_reduce(bucket.buffer(), group=group, async_op=True).get_future()
-    return future.then(lambda done: done.value()[0])
+
+    def first(done: Any) -> Tensor:
+        return done.value()[0]
+
+    work: Any = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    return work.get_future().then(first)
+
+
+# Torch compares what they are with its own classes, and here they are strings.
+_sum.__annotations__.clear()
 
 
 def _norm(parameters: list[nn.Parameter]) -> Tensor:
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return cast(Tensor, norm.full_tensor()) if isinstance(norm, DTensor) else norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

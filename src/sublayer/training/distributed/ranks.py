@@ -12,10 +12,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sublayer.errors import TrainingError
 
@@ -55,7 +57,7 @@ class Ranks:
         """What each process has, by rank."""
         if self.alone:
             return [value]
-        found: list[Any] = [None] * self.size
+        found: list[T] = [value] * self.size
         dist.all_gather_object(found, value)
         return found
 
@@ -76,7 +78,7 @@ class Ranks:
             return list(values)
         told = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(told, how)
-        return told.tolist()
+        return cast("list[float]", told.tolist())
 
 
 ALONE = Ranks()
@@ -120,9 +122,9 @@ def joined(device: torch.device) -> Generator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
     # Where torchrun keeps one store for all attempts, what stands in it of an earlier one leads nowhere.
-    own = dist.PrefixStore(f"sublayer-{_attempt()}", store)
+    own = PrefixStore(f"sublayer-{_attempt()}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
     ranks = Ranks(rank, size)
     try:

@@ -20,10 +20,13 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed import tensor as distributed_tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from sublayer.errors import CheckpointError, StorageError
 from sublayer.files import replacing
@@ -38,7 +41,7 @@ class ShardedWriter:
     def __init__(self, layout: Layout, flat: DeviceMesh) -> None:
         self._layout, self._flat = layout, flat
         # Its own, because it is used by a thread beside the training.
-        self._group = dist.new_group(backend="gloo")
+        self._group = cast(Any, dist.new_group(backend="gloo"))
         self._written: Future[Any] | None = None
 
     def write(self, folder: Path, saved: Checkpoint, keep: int) -> None:
@@ -59,9 +62,9 @@ class ShardedWriter:
             for part in PARTS
             for name, tensor in saved.tensors[part].items()
         }
-        writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(aside), save_distributed=True)
         written = self._written = Future[None]()
-        writing = dcp.async_save(tensors, storage_writer=writer, process_group=self._group)
+        writing = cast("Future[Any]", async_save(tensors, storage_writer=writer, process_group=self._group))
 
         def done(writing: Future[Any]) -> None:
             try:
@@ -76,7 +79,7 @@ class ShardedWriter:
             except BaseException as error:  # DCP's own is none of Exception
                 written.set_exception(error)
 
-        cast("Future[Any]", writing).add_done_callback(done)
+        writing.add_done_callback(done)
 
     def wait(self) -> None:
         """Until what was begun is there.
@@ -114,12 +117,12 @@ def read(path: Path, layout: Layout | None = None) -> Checkpoint:
         return Checkpoint(saved.progress, {part: _parts(layout, saved.tensors[part]) for part in PARTS})
     progress, state = checkpoint.read_state(path)
     _require_sizes(path, state)
-    reader = dcp.HuggingFaceStorageReader(str(path))
+    reader = HuggingFaceStorageReader(str(path))
     found = reader.read_metadata().state_dict_metadata
     wanted = {key: _room(key, cast(Any, held), layout) for key, held in found.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant
-        dcp.load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
+        load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
     tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, tensor in wanted.items():
         part, _, name = key.partition("/")
@@ -135,7 +138,7 @@ def _room(key: str, held: Any, layout: Layout | None) -> Tensor:
     if layout is not None and owner is not None and len(held.size) > 0:
         parameter = layout.parameters[owner]
         if owner in layout.cuts:
-            return empty(*held.size, dtype=dtype, device_mesh=layout.group, placements=[Shard(0)])
+            return distributed_tensor.empty(*held.size, dtype=dtype, device_mesh=layout.group, placements=[Shard(0)])
         return torch.empty_like(parameter.detach(), dtype=dtype)
     return torch.empty(held.size, dtype=dtype)
 
@@ -146,7 +149,7 @@ def _read_out(name: str, tensor: Tensor, layout: Layout | None) -> Tensor:
     if layout is None or owner not in layout.cuts or not isinstance(tensor, DTensor):
         return tensor
     assert owner is not None
-    return layout.part(owner, cast(Tensor, tensor.full_tensor()))
+    return layout.part(owner, tensor.full_tensor())
 
 
 def _parts(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

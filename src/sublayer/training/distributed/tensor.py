@@ -31,7 +31,7 @@ class Cut:
 
     def part(self, whole: Tensor, rank: int, ranks: int) -> Tensor:
         """What the process `rank` of so many has of the whole."""
-        split = whole.split(self.sections, self.axis)
+        split = cast("tuple[Tensor, ...]", whole.split(self.sections, self.axis))
         shares = [one.narrow(self.axis, *_bounds(one.shape[self.axis], rank, ranks)) for one in split]
         return torch.cat(shares, self.axis)
 
@@ -39,7 +39,10 @@ class Cut:
         """The whole of what all processes have, by rank."""
         ranks = len(parts)
         sizes = [[_bounds(size, rank, ranks)[1] for size in self.sections] for rank in range(ranks)]
-        split = [part.split(lengths, self.axis) for part, lengths in zip(parts, sizes, strict=True)]
+        split = [
+            cast("tuple[Tensor, ...]", part.split(lengths, self.axis))
+            for part, lengths in zip(parts, sizes, strict=True)
+        ]
         return torch.cat([share for shares in zip(*split, strict=True) for share in shares], self.axis)
 
 
@@ -62,7 +65,7 @@ def share_matrices(model: nn.Module, group: DeviceMesh) -> SharedMatrices:
     if ranks == 1:
         return SharedMatrices({}, frozenset())
     sharing = _Sharing(model, group)
-    for name, module in list(model.named_modules()):
+    for name, module in cast("list[tuple[str, nn.Module]]", list(model.named_modules())):
         plan = getattr(module, "tensor_plan", None)
         if plan is not None:
             sharing.part(name, module, plan())
@@ -135,7 +138,7 @@ class _Sharing:
         size = table.weight.shape[0]
         self._cut(table, "weight", 0)
         table.num_embeddings = table.weight.shape[0]
-        table.forward = partial(_embedded, self._share(size), table)
+        cast(Any, table).forward = partial(_embedded, self._share(size), table)
         self._tables.append(table)
 
     def _share(self, size: int) -> VocabularyShare:
