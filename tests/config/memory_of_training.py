@@ -20,7 +20,6 @@ from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.averaging import build_average
 from sublayer.training.optimizers import Optimizers
 
-
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
