@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from config.memory_of_training import GIVES_BACK
 from small_run import sublayer, write
 from sublayer.config import (
     PRESETS,
@@ -22,6 +24,8 @@ from sublayer.config import (
     Muon,
     NoAveraging,
     Parallel,
+    Recurrence,
+    RecurrentDecoderOnly,
     RMSNorm,
     Rotary,
     Stack,
@@ -124,7 +128,7 @@ def test_what_cannot_be_planned() -> None:
     with pytest.raises(ConfigError, match="leaves nothing for each of 64"):
         plan(SMALL, training(63), Parallel(), Hardware(64, 80e9), 50)
     with pytest.raises(ConfigError, match="is trained in one process"):
-        plan(PRESETS["lstm"], training(63), Parallel(), Hardware(1, 80e9), 50)
+        plan(RecurrentDecoderOnly(dim=8, decoder=Recurrence(layers=1)), training(63), Parallel(), Hardware(1, 80e9), 50)
 
 
 # --- a real process --------------------------------------------------------------------------------------------------
@@ -139,9 +143,10 @@ def test_a_real_process_takes_what_was_planned() -> None:
     found = plan(tree, asked, Parallel(), Hardware(1, 80e9), 128)
     said = json.dumps({"model": tree.plain(), "training": asked.plain(), "rows": 16, "length": 128})
     script = Path(__file__).with_name("memory_of_training.py")
-    ran = subprocess.run([sys.executable, str(script), said], capture_output=True, text=True, check=True)
+    env = os.environ | GIVES_BACK
+    ran = subprocess.run([sys.executable, str(script), said], capture_output=True, text=True, check=True, env=env)
     measured = json.loads(ran.stdout)
-    assert found.memory["activations"] + found.memory["loss"] == pytest.approx(measured["kept"], rel=0.1)
+    assert found.memory["activations"] == pytest.approx(measured["kept"], rel=0.02)
     assert found.total == pytest.approx(measured["grown"], rel=0.1)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text import lines as module
+from sublayer.text.lines import read_lines, spans
 
 
 def lines_of(folder: Path, content: bytes) -> list[str]:
@@ -51,3 +56,36 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         list(read_lines(tmp_path / "gone.txt"))
     with pytest.raises(DataError, match="could not read"):
         list(read_lines(tmp_path))
+
+
+@given(
+    content=st.lists(st.sampled_from([b"\n", b"a", b"\r\n", b"bc", b"\n\n"]), max_size=40).map(b"".join),
+    lines=st.integers(1, 6),
+    block=st.integers(1, 9),
+)
+def test_spans_together_are_the_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, lines: int, block: int
+) -> None:
+    path = tmp_path_factory.mktemp("spans") / "text.txt"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        found, count = spans(path, lines)
+    whole = list(read_lines(path))
+    assert count == len(whole)
+    assert [line for span in found for line in read_lines(path, span)] == whole
+    assert [span.first for span in found] == list(range(1, max(count, 1) + 1, lines))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_packed_files_are_read_as_what_is_in_them(tmp_path: Path, suffix: str) -> None:
+    parts = [b"one\n\xc3", b"\xb1\r\nthree " * 50_000, b"\nlast"]
+    pack = gzip.compress if suffix == ".gz" else zstandard.compress
+    (tmp_path / "plain.txt").write_bytes(b"".join(parts))
+    path = tmp_path / f"text.txt{suffix}"
+    path.write_bytes(b"".join(map(pack, parts)))
+    assert list(read_lines(path)) == list(read_lines(tmp_path / "plain.txt"))
+    assert spans(path, 3) == ([module.WHOLE], -1)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match="is damaged"):
+        list(read_lines(path))

@@ -496,6 +496,7 @@ def test_where_nothing_can_be_prepared(tmp_path: Path) -> None:
         (file, tmp_path, (), "is not empty"),
         (file, tmp_path / "b", ("data.split.type=tail",), "one long text"),
         (file, tmp_path / "b", ("data.source.path=*.none",), "no file is called"),
+        (file, tmp_path / "b", ("data.source.path=none.jsonl.gz",), "does not exist"),
         (file, tmp_path / "b", ("data.split.test=5000",), "too few to hold out"),
         (file, tmp_path / "b", ("data.max_length=2",), "none of"),
         (file, tmp_path / "c", ("data.filter.min_words=50",), "leaves none of"),

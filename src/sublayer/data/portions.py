@@ -105,3 +105,18 @@ def require_aligned(left: Path, count: int, right: Path, number: int) -> None:
             f"{short} has {few} lines but {long} has {many}",
             "Line n of one must be the translation of line n of the other.",
         )
+
+
+def size_and_time(path: Path) -> list[int]:
+    """By which a file is known again: its bytes, and when it was last written.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = f"{path} does not exist" if missing else f"could not read {path}: {error.strerror or error}"
+        raise DataError(what, "Check the path; a relative one starts at the recipe.") from None
+    return [found.st_size, found.st_mtime_ns]

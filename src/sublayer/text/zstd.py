@@ -76,10 +76,10 @@ def _library(path: Path) -> tuple[Any, type[Exception]]:
 
         return zstd.ZstdDecompressor, zstd.ZstdError  # pyright: ignore
     try:
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DataError(
             f"{path} is packed by zstd, and nothing here unpacks that",
             "Install sublayer[data], or unpack the file: `zstd -d FILE`.",
         ) from None
-    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
+    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError  # pyright: ignore

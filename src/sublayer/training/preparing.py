@@ -9,7 +9,7 @@ portions does not depend on the number of processes, and a portion is a shard.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from sublayer import config
 from sublayer.config.load import LoadedRecipe
 from sublayer.data.encoding import none_fits, over
-from sublayer.data.portions import Portion, Stream, TextRow
+from sublayer.data.portions import Portion, Stream, TextRow, size_and_time
 from sublayer.data.report import SHOWN, Report
-from sublayer.data.shards.encoding import HELD, Made, rows_with_fates
 from sublayer.data.shards.encoding import Encoding as EncodingPortions
+from sublayer.data.shards.encoding import Made, rows_with_fates
 from sublayer.data.shards.fates import TRAIN, fates
 from sublayer.data.shards.file import smallest_type
 from sublayer.data.shards.index import FILE, HELD_OUT, Counted, Index, Left, held_line
@@ -102,8 +102,8 @@ class Preparation:
                 "data.split.type = 'tail' is for one long text, which is read into memory", "Take 'random' or 'given'."
             )
         portions = self.stream.cut(self.recipe.data.source, self.folder, self.lines, None)
-        files = {str(path): path.stat() for portion in portions for path in portion.paths}
-        text = {name: [found.st_size, found.st_mtime_ns] for name, found in files.items()}
+        files = dict.fromkeys(path for portion in portions for path in portion.paths)
+        text = {str(path): size_and_time(path) for path in files}
         began = json.loads(json.dumps({"recipe": decisive(self.recipe), "lines": self.lines, "text": text}))
         path = self.beside / "begun.json"
         if not path.is_file():
@@ -203,7 +203,7 @@ class Preparation:
             recipe=json.loads(json.dumps(decisive(self.recipe))),
             report=Counted.of(report),
             long=long,
-            held_out={name: sha256(self.out / f"{name}.jsonl") for name in HELD.values()},
+            held_out={"validation": sha256(self.out / "validation.jsonl"), "test": sha256(self.out / "test.jsonl")},
             shards=tuple(each.shard for each in made),
         )
 
@@ -266,7 +266,7 @@ def _prepare(preparation: Preparation, progress: Progress) -> tuple[Index, str]:
     return index, read
 
 
-NOUNS = {("source", "target"): "pairs", ("text",): "documents"}
+NOUNS: Mapping[tuple[str, ...], str] = {("source", "target"): "pairs", ("text",): "documents"}
 """What rows are called."""
 
 

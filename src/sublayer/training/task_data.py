@@ -125,7 +125,9 @@ def _require_equal(ranks: Ranks, data: TaskData) -> None:
 
 def objective(data: TaskData) -> Objective[AnyBatch]:
     """What the task asks of a model."""
-    material = Material(data.recipe, data.splits.validation, data.validation, data.tokenizer, data.training)
+    # No task that reads prepared text asks anything of what is trained on.
+    training = None if isinstance(data.training, Windows) else data.training
+    material = Material(data.recipe, data.splits.validation, data.validation, data.tokenizer, training)
     return data.task.objective(material)
 
 

@@ -46,7 +46,7 @@ class ShardWriter:
 
     def add(self, columns: Sequence[Ragged]) -> None:
         """Add rows: a text of each column makes one."""
-        texts = [text for row in zip(*map(list, columns), strict=True) for text in row]
+        texts = [column[row] for row in range(len(columns[0])) for column in columns]
         ends = self.ids + np.cumsum([len(text) for text in texts], dtype=_STARTS)
         self.starts_file.write(ends.tobytes())
         if texts:

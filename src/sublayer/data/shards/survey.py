@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from sublayer.config import Filter
 from sublayer.config.filter import SUSPICIOUS
@@ -103,8 +103,8 @@ class Survey:
 
     @classmethod
     def read(cls, path: Path) -> Survey:
-        with safe_open(path, framework="numpy") as held:
-            said = json.loads(held.metadata()["said"])
+        with _opened(path) as held:
+            said: dict[str, Any] = json.loads(held.metadata()["said"])
             (rows,) = cast("tuple[int]", tuple(held.get_slice("line").get_shape()))
         return cls(path, rows, said["columns"], said["scripts"], said["left"], said["characters"])
 
@@ -112,9 +112,13 @@ class Survey:
         """line: int64. draw, same: uint64, hashes of the text by which a row is held out, and of the whole row.
         faults: uint16, a bit for each of `faults`. script: uint16, of each text. Shape: [rows], script [rows, columns].
         """
-        with safe_open(self.path, framework="numpy") as held:
-            found = held.get_tensor(name)
+        with _opened(self.path) as held:
+            found: NDArray[Any] = held.get_tensor(name)
         return found.reshape(self.rows, self.columns) if name == "script" else found
+
+
+def _opened(path: Path) -> Any:
+    return safe_open(path, framework="numpy")
 
 
 def _numbers(hashes: Iterable[bytes]) -> NDArray[np.uint64]:
