@@ -20,7 +20,7 @@ from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
-from sublayer.training.muon import Muon
+from sublayer.training.muon import POLYNOMIALS, Muon
 from sublayer.training.schedules import paper_peak
 from sublayer.training.trainable import trainable_parameters
 
@@ -120,6 +120,7 @@ def _build(model: nn.Module, training: config.Training, dim: int) -> list[Optimi
                         weight_decay=choice.weight_decay,
                         products=multiply_dtype(inner[0].device),
                         maps=_heads(model) if choice.each_head else None,
+                        polynomials=POLYNOMIALS[choice.polynomials],
                     )
                 )
             # Where adapters learn and nothing else, there are no others.
