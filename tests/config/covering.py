@@ -201,7 +201,7 @@ def uncovered(root: type[Part], items: set[Item]) -> list[Item]:
     )
 
 
-def covering(root: type[Part], tries: int = 120, most: int = 40) -> list[Any]:
+def covering(root: type[Part], tries: int = 260, most: int = 40) -> list[Any]:
     """Valid trees that cover all, and besides as many pairs of a part's class and a value as `most` trees show.
 
     Each shows a pair that none before it does; all are drawn the same each time.

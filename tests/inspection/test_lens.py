@@ -21,6 +21,7 @@ from inspection.three_shapes import (
 )
 from sublayer import config
 from sublayer.errors import InputError
+from sublayer.inspection.attention import text_maps
 from sublayer.inspection.attribution import gradient_times_input, rollout
 from sublayer.inspection.contributions import contributions
 from sublayer.inspection.editing import edit, zero_ablate
@@ -169,6 +170,20 @@ def test_a_label_is_taken_apart_where_its_head_is_linear(pooling):
 def test_what_is_not_linear_is_refused_by_name(head, message):
     with pytest.raises(InputError, match=message):
         contributions(encoder_only(head), examples("encoder-only")[0], 1)
+
+
+def test_a_model_without_layers_has_nothing_to_look_at():
+    model = encoder_only(config.Classification(labels=LABELS, activation=None), layers=0)
+    example = examples("encoder-only")[0]
+    asked = [
+        lambda: logit_lens(model, example),
+        lambda: contributions(model, example, 1),
+        lambda: text_maps(model, example),
+        lambda: rollout(model, example),
+    ]
+    for ask in asked:
+        with pytest.raises(InputError, match=r"no layers \(encoder\.layers = 0\)"):
+            ask()
 
 
 def test_positions_and_tokens_that_are_not_there():

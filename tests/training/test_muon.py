@@ -24,14 +24,14 @@ BOUNDS: dict[Polynomials, tuple[float, float, float]] = {
 """What is at least so much of the matrix' norm ends between these."""
 
 
-def polynomial(values: Tensor, polynomials: Polynomials = POLAR_EXPRESS) -> Tensor:
+def polynomial(values: Tensor, polynomials: Polynomials = JORDAN) -> Tensor:
     """What the iterations make of singular values, by the formula."""
     for a, b, c in polynomials:
         values = a * values + b * values**3 + c * values**5
     return values
 
 
-def by_svd(matrix: Tensor, polynomials: Polynomials = POLAR_EXPRESS) -> Tensor:
+def by_svd(matrix: Tensor, polynomials: Polynomials = JORDAN) -> Tensor:
     """The same matrix, its singular values taken through the formula one by one."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     return left @ torch.diag(polynomial(values / values.norm(), polynomials)) @ right
@@ -115,12 +115,13 @@ def test_a_matrix_of_rank_one_does_not_run_away(dtype: torch.dtype, polynomials:
         assert 0.6 < torch.linalg.matrix_norm(found.double(), 2) < 1.4
 
 
+@BOTH
 @pytest.mark.parametrize("shape", [(40, 40), (40, 160), (160, 40)], ids=str)
-def test_singular_values_over_many_orders(shape: tuple[int, int]) -> None:
+def test_singular_values_over_many_orders(shape: tuple[int, int], polynomials: Polynomials) -> None:
     """What is nearly nothing is neither blown up nor turned: also where only the products X X^T are iterated."""
     matrix = matrix_of(torch.logspace(0, -7, 40), *shape)
-    assert distance(orthogonal([matrix])[0], by_svd(matrix)) < 1e-9
-    assert distance(orthogonal([matrix.float()])[0], by_svd(matrix.float())) < 1e-3
+    for given, tolerance in ((matrix, 1e-9), (matrix.float(), 1e-3)):
+        assert distance(orthogonal([given], polynomials=polynomials)[0], by_svd(given, polynomials)) < tolerance
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (24, 96), (96, 24)], ids=str)
@@ -128,7 +129,7 @@ def test_a_matrix_of_low_rank_keeps_its_rank(shape: tuple[int, int]) -> None:
     matrix = matrix_of(torch.linspace(1, 0.5, 5), *shape)
     for given, tolerance in ((matrix, 1e-9), (matrix.float(), 1e-3)):
         after = torch.linalg.svdvals(orthogonal([given])[0].double())
-        assert after[:5].min() > 0.79
+        assert after[:5].min() > 0.68
         assert after[5:].max() < tolerance
 
 
@@ -202,7 +203,7 @@ def test_steps_are_those_of_torch_within_bfloat16(products: torch.dtype) -> None
     """torch multiplies in bfloat16, whose numbers have 8 bits: what the steps change differs by a few of the last."""
     begun = stepped(torchs, steps=0)
     theirs = stepped(torchs)
-    settings: dict[str, Any] = {"momentum": 0.9, "weight_decay": 0.3, "products": products, "polynomials": JORDAN}
+    settings: dict[str, Any] = {"momentum": 0.9, "weight_decay": 0.3, "products": products}
     ours = stepped(lambda p: Muon(p, 0.02, **settings))
     for before, one, other in zip(begun, ours, theirs, strict=True):
         assert distance(one - before, other - before) < 4 * 2**-8
@@ -212,7 +213,7 @@ def test_what_is_asked_for_is_what_is_done() -> None:
     """Guards the test above: every setting moves the result by more than its tolerance."""
     begun, theirs = stepped(torchs, steps=0), stepped(torchs)
     for other in ({"lr": 0.021}, {"momentum": 0.8}, {"weight_decay": 0.0}, {"polynomials": POLAR_EXPRESS}):
-        settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, "polynomials": JORDAN, **other}
+        settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, **other}
         ours = stepped(lambda p, settings=settings: Muon(p, **settings))
         assert any(
             distance(one - before, wanted - before) > 4 * 2**-8

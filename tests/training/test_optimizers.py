@@ -13,7 +13,7 @@ from sublayer.config.presets import merge
 from sublayer.errors import CheckpointError
 from sublayer.models import EncoderDecoder
 from sublayer.nn.attention import CrossAttention, SelfAttention
-from sublayer.training.muon import Muon
+from sublayer.training.muon import JORDAN, POLAR_EXPRESS, Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.schedules import paper_peak
 
@@ -47,6 +47,9 @@ OPTIMIZERS: dict[str, Any] = {
     "adamw": config.AdamW(weight_decay=0.3),
     "muon": config.Muon(weight_decay=0.2, others=config.AdamW(weight_decay=0.3)),
     "muon, fused": config.Muon(weight_decay=0.2, others=config.AdamW(weight_decay=0.3), each_head=False),
+    "muon, polar express": config.Muon(
+        weight_decay=0.2, others=config.AdamW(weight_decay=0.3), polynomials="polar-express"
+    ),
 }
 
 
@@ -116,7 +119,8 @@ def plain(built: EncoderDecoder, optimizer: str) -> list[torch.optim.Optimizer]:
     # Ours, which keeps float64: that it is torch's, but for bfloat16, is shown in test_muon.py.
     attentions = [m for m in built.modules() if isinstance(m, SelfAttention | CrossAttention)]
     heads = {} if optimizer == "muon, fused" else {w: shape for m in attentions for w, shape in m.head_maps()}
-    muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2, maps=heads)
+    polynomials = POLAR_EXPRESS if optimizer == "muon, polar express" else JORDAN
+    muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2, maps=heads, polynomials=polynomials)
     return [muon, torch.optim.AdamW([rest], **both)]
 
 

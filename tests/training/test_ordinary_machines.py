@@ -24,7 +24,7 @@ from sublayer.fast.machine import machine_is
 from sublayer.models import build_model
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.translation import PairLoss
-from sublayer.training.muon import POLAR_EXPRESS, Muon
+from sublayer.training.muon import JORDAN, Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
 from sublayer.training.trainer import Trainer, TrainerContext
@@ -149,7 +149,7 @@ def test_the_count_would_see_them() -> None:
             demo.step()
     products = {name: count for name, count in seen.counted.items() if name in MULTIPLYING}
     # A stack of maps is one product.
-    assert sum(products.values()) > len(POLAR_EXPRESS) > 0 < len(maps(demo.trainer.optimizers))
+    assert sum(products.values()) > len(JORDAN) > 0 < len(maps(demo.trainer.optimizers))
 
 
 FLOOR = 4.0

@@ -34,8 +34,9 @@ def groups(model: Model) -> list[Group]:
     """One for an encoder or a decoder alone; three where there are both.
 
     Raises:
-        InputError: cross-attention has more heads in some layers than in others.
+        InputError: there are no layers, or cross-attention has more heads in some layers than in others.
     """
+    require_layers(model)
     match model:
         case EncoderOnly():
             return [_self("encoder", model.config.encoder)]
@@ -52,6 +53,18 @@ def groups(model: Model) -> list[Group]:
             heads = counts.pop()
             cross = Group("cross", "Cross-attention", names, causal=False, heads=heads)
             return [_self("encoder", model.config.encoder), _self("decoder", model.config.decoder), cross]
+
+
+def require_layers(model: Model) -> None:
+    """
+    Raises:
+        InputError: the model has no layers, whose attention or stream could be looked at.
+    """
+    if isinstance(model, EncoderOnly) and not model.config.encoder.layers:
+        raise InputError(
+            "the model has no layers (encoder.layers = 0), so there is no attention and no stream to look at",
+            "Look at a model that has layers.",
+        )
 
 
 def _self(name: Literal["encoder", "decoder"], stack: config.Stack) -> Group:

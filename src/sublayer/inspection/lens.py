@@ -19,6 +19,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.inspection.examples import Example, batch_of, logits_of, wide
+from sublayer.inspection.groups import require_layers
 from sublayer.inspection.recording import record
 from sublayer.models import EncoderDecoder, EncoderOnly
 from sublayer.models import Transformer as Model
@@ -81,7 +82,12 @@ def layer_names(layers: int) -> list[str]:
 
 
 def last_stack(model: Model) -> tuple[Stack, str]:
-    """The stack that the answer is read from, and its name."""
+    """The stack that the answer is read from, and its name.
+
+    Raises:
+        InputError: it has no layers.
+    """
+    require_layers(model)
     return (model.encoder, "encoder") if isinstance(model, EncoderOnly) else (model.decoder, "decoder")
 
 

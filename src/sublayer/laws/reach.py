@@ -44,6 +44,8 @@ def layers_see_their_windows(adapter: Stacked, inputs: Inputs) -> Discrepancy:
     """
     alone = inputs.alone(-1)
     layers = [_Layer(stack, index) for stack in adapter.stacks for index in range(len(stack.layers))]
+    if not layers:
+        return Discrepancy(0.0, "the model has no layers")
     with ExitStack() as entered:
         for layer in layers:
             entered.enter_context(layer)

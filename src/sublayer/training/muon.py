@@ -42,6 +42,10 @@ POLAR_EXPRESS: Polynomials = (
 https://arxiv.org/abs/2505.16932, algorithm 1), so that four do. What is at least 0.003 of the norm ends in
 [0.79, 1.21]. All but the last are made for values up to 1.01, which rounding may reach."""
 
+POLYNOMIALS: Mapping[str, Polynomials] = {"jordan": JORDAN, "polar-express": POLAR_EXPRESS}
+"""By their name in a recipe."""
+
+EXACT = (torch.float32, torch.float64)
 SMALLEST = 1e-7
 """Norm below which a matrix is not brought to 1: of a matrix of zeros nothing can be made."""
 
@@ -86,7 +90,7 @@ class Muon(Optimizer):
         products: torch.dtype = torch.float32,
         maps: Mapping[Tensor, tuple[int, int]] | None = None,
         across: Across | None = None,
-        polynomials: Polynomials = POLAR_EXPRESS,
+        polynomials: Polynomials = JORDAN,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "products": products})
         self._polynomials = polynomials
@@ -167,7 +171,7 @@ def _each_map(
 
 
 def orthogonal(
-    matrices: list[Tensor], products: torch.dtype = torch.float32, polynomials: Polynomials = POLAR_EXPRESS
+    matrices: list[Tensor], products: torch.dtype = torch.float32, polynomials: Polynomials = JORDAN
 ) -> list[Tensor]:
     """Return for each matrix U S V^T nearly U V^T: what is not near 0 of its singular values becomes about 1.
 
@@ -208,8 +212,7 @@ def _iterated(x: Tensor, polynomials: Polynomials) -> Tensor:
     product of all P. In half precision the rounding of G would grow too much.
     """
     short, long = sorted(x.shape[-2:])
-    exact = x.dtype in (torch.float32, torch.float64)
-    if exact and 2 * long > 3 * short:
+    if x.dtype in EXACT and 2 * long > 3 * short:
         return _on_grams(x, polynomials)
     return _on_matrices(x, polynomials) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT, polynomials).mT
 
@@ -248,7 +251,7 @@ def _symmetric(x: Tensor, y: Tensor, added: Tensor | None = None, *, beta: float
     Shape: x [N, S, K], y [N, K, S], added [N, S, S] -> [N, S, S].
     """
     size = x.shape[-2]
-    if x.device.type != "cpu" or size < 2 * STRIP:
+    if x.device.type != "cpu" or x.dtype not in EXACT or size < 2 * STRIP:
         return torch.bmm(x, y) if added is None else torch.baddbmm(added, x, y, beta=beta, alpha=alpha)
     found = x.new_empty(x.shape[0], size, size)
     for begin in range(0, size, STRIP):
@@ -263,4 +266,4 @@ def _symmetric(x: Tensor, y: Tensor, added: Tensor | None = None, *, beta: float
 
 
 STRIP = 64
-"""Rows of a strip: of 256 rows five eighths are multiplied."""
+"""Rows of a strip: of 256 rows five eighths are multiplied. In half precision strips take longer than the whole."""

@@ -20,7 +20,7 @@ from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
-from sublayer.training.muon import Across, Muon
+from sublayer.training.muon import POLYNOMIALS, Across, Muon
 from sublayer.training.schedules import paper_peak
 from sublayer.training.trainable import trainable_parameters
 
@@ -121,6 +121,7 @@ def _build(model: nn.Module, training: config.Training, dim: int, across: Across
                         products=multiply_dtype(inner[0].device),
                         maps=_heads(model) if choice.each_head else None,
                         across=across,
+                        polynomials=POLYNOMIALS[choice.polynomials],
                     )
                 )
             # Where adapters learn and nothing else, there are no others.
