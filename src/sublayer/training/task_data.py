@@ -97,8 +97,8 @@ def prepare(
     recipe = _with_labels(recipe, splits.train)
     tokenizer = None
     if ranks.first:
-        there = kept is not None and kept.is_file()
-        tokenizer = Tokenizer.load(kept) if there else tokenizer_of(recipe, folder, lambda: splits.train)
+        found = kept is not None and kept.is_file() and Tokenizer.load(kept)
+        tokenizer = found or tokenizer_of(recipe, folder, lambda: splits.train)
     tokenizer = ranks.of_first(tokenizer)
     assert tokenizer is not None
     recipe = _with_vocabulary(recipe, tokenizer)
