@@ -167,7 +167,7 @@ def _continuations(
     offered = (scores.reshape(-1, 1) + gained).reshape(batch, -1)
     place = _highest(offered, count)
     # What `take_along_axis` does, which takes longer over its arguments than over a few beams.
-    sentence = np.arange(batch)[:, None]
+    sentence: Integers = np.arange(batch, dtype=np.int64)[:, None]
     taken = (part.reshape(batch, -1)[sentence, place] for part in (token, own))
     found = offered[sentence, place], place // each, *taken
     return list(zip(*(part.tolist() for part in found), strict=True))
