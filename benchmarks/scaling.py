@@ -146,7 +146,11 @@ def _trainer(asked: argparse.Namespace, ranks: Ranks) -> tuple[Trainer[TextBatch
     layout = LAYOUTS[asked.layout]
     parallel = config.Parallel(**{**layout, **({"tensor": ranks.size} if "tensor" in layout else {})})
     c = config.Training(
-        steps=10_000, parallel=parallel, averaging=config.NoAveraging(), batches=config.Batching(tokens=asked.tokens)
+        steps=10_000,
+        parallel=parallel,
+        precision="float32",
+        averaging=config.NoAveraging(),
+        batches=config.Batching(tokens=asked.tokens),
     )
     torch.manual_seed(0)
     model = build_model(tree)

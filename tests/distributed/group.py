@@ -106,17 +106,27 @@ def _waited(members: list[int], kill: tuple[int, float] | None) -> list[int]:
     timer = threading.Timer(kill[1], os.kill, (members[kill[0]], signal.SIGKILL)) if kill else None
     if timer is not None:
         timer.start()
+    last: list[threading.Timer] = []
     while len(codes) < len(members):
         pid, status = os.waitpid(-1, 0)
         codes[pid] = os.waitstatus_to_exitcode(status)
         if codes[pid]:
-            for other in members:
-                if other not in codes:
-                    os.kill(other, signal.SIGTERM)
-    if timer is not None:
-        timer.cancel()
-        timer.join()
+            others = [other for other in members if other not in codes]
+            for other in others:
+                os.kill(other, signal.SIGTERM)
+            # One that waits for the others to begin does not hear of it.
+            last.append(threading.Timer(8.0, _end, (others, codes)))
+            last[-1].start()
+    for each in [*last, *([timer] if timer else [])]:
+        each.cancel()
+        each.join()
     return [codes[pid] for pid in members]
+
+
+def _end(members: list[int], ended: dict[int, int]) -> None:
+    for each in members:
+        if each not in ended:
+            os.kill(each, signal.SIGKILL)
 
 
 def _serve() -> None:

@@ -89,6 +89,16 @@ def test_in_the_same_layout_to_the_bit(tmp_path: Path, over: tuple[str, ...]) ->
         assert {part: same(one[part], other[part]) for part in one} == {part: [] for part in one}
 
 
+def test_weights_travel_in_half_precision(tmp_path: Path) -> None:
+    """The same steps as with whole weights and autocast, but for bfloat16's rounding."""
+    file = write(tmp_path, training={**TRAINING, "steps": 6, "precision": "bfloat16"})
+    ended_well(train(1, file, tmp_path / "one"))
+    ended_well(train(2, file, tmp_path / "shard", "training.parallel.data=shard"))
+    one, many = losses(tmp_path / "one"), losses(tmp_path / "shard")
+    assert abs(one[1] - many[1]) / one[1] < 1e-2
+    assert one.keys() == many.keys()
+
+
 def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
     file = write(tmp_path, training={**TRAINING, "steps": 6})
     ended_well(train(2, file, tmp_path / "run"))

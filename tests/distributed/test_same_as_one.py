@@ -99,8 +99,8 @@ def test_in_float32(shape: str) -> None:
 
 
 def test_variants_of_the_parts() -> None:
-    """What tensor parallelism knows of: biases of positions, caps, untied and biased projections, experts, dropped
-    norms, layers that are computed again."""
+    """Biases of positions, caps, biased and untied projections, what stays whole (experts, recurrent layers), a layer
+    without a gradient, layers that are computed again."""
     heads = {"heads": 4}
     cases = {
         "alibi, cap, bias": case(
