@@ -342,6 +342,59 @@ def test_a_place_past_the_end_is_refused(tmp_path: Path) -> None:
             next(loader.batches(Cursor(0, step)))
 
 
+def mixed(file: Path, weights: tuple[int, ...]) -> LoadedRecipe:
+    folder, plain = file.parent, load_recipe(str(file)).recipe.plain()
+    some = rows()
+    parts: list[dict[str, Any]] = []
+    for place, weight in enumerate(weights):
+        (folder / f"text{place}.jsonl").write_bytes(objects(some[place :: len(weights)][: 60 - 20 * place]))
+        parts.append({"weight": weight, "source": {"type": "jsonl", "path": f"text{place}.jsonl"}})
+    plain["data"]["source"] = {"type": "mixture", "parts": parts}
+    return LoadedRecipe(config.Recipe.parse(plain, "mixed"), folder)
+
+
+def test_a_mixture_has_the_shares_that_are_asked_for(tmp_path: Path) -> None:
+    weights = (5, 2, 1)
+    loaded = mixed(write_corpus(tmp_path), weights)
+    with pytest.raises(ConfigError, match="sublayer data prepare"):
+        task_data.prepare(loaded.recipe, tmp_path, None, Quiet())  # type: ignore[arg-type]
+    out = tmp_path / "shards"
+    for folder, workers in ((out, 1), (tmp_path / "again", 3)):
+        prepare_shards(loaded, folder, workers, plainly, lines=LINES)
+    assert contents(out) == contents(tmp_path / "again")
+    data = loaded.recipe.data.model_copy(update={"shards": str(out)})
+    made = loaded.recipe.model_copy(update={"data": data})
+    found = task_data.prepare(made, tmp_path, None, Quiet()).training  # type: ignore[arg-type]
+    assert isinstance(found, Windows)
+    windows = Windows(found.shards, found.make, (150, 1000))
+    assert windows.count > 2
+    bounds = found.shards.firsts[np.cumsum([0, *(part.shards for part in found.shards.index.parts)])]
+    read_so_far = np.zeros(3)
+    for epoch in range(4):
+        for window in range(windows.count):
+            placed = windows.rows(5, epoch, window)
+            read_so_far += np.histogram(placed, bounds)[0]
+            assert (abs(read_so_far - read_so_far.sum() * np.array(weights) / 8) < 1).all()
+    whole = list(islice(Loader(windows, config.Batching(tokens=120), seed=5).batches(), 40))
+    for place in (3, 11, 20):
+        fresh = Loader(windows, config.Batching(tokens=120), seed=5).batches(whole[place][0])
+        after, batch = next(fresh)
+        assert after == whole[place + 1][0]
+        assert torch.equal(batch.source, whole[place + 1][1].source)
+
+
+def test_a_mixture_that_cannot_be(tmp_path: Path) -> None:
+    file = write_corpus(tmp_path)
+    loaded = mixed(file, (1, 1))
+    (tmp_path / "text1.jsonl").write_bytes(objects([("x", "y " * 30)]))
+    with pytest.raises(DataError, match=r"nothing is left of data\.source\.parts\[1\]"):
+        prepare_shards(loaded, tmp_path / "shards", 1, plainly, lines=LINES)
+    plain = loaded.recipe.plain()
+    plain["data"]["source"]["parts"][1]["source"] = {"type": "text", "path": "a.txt"}
+    with pytest.raises(ConfigError, match=r"reads data\.source\.parts\[1\]\.source\.type = .*, not 'text'"):
+        config.Recipe.parse(plain, "mixed")
+
+
 # --- whoever prepares it, and whatever stops them --------------------------------------------------------------------
 
 
