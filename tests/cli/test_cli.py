@@ -150,6 +150,9 @@ def test_examples_in_help_run(workplace: Path, path: tuple[str, ...], example: s
         small = ["data.split.validation=4", "data.split.test=4", "tokenizer.vocab_size=300", "model.preset=tiny"]
         for setting in (*small, "training.steps=2"):
             words += ["--set", setting]
+    if path == ("data", "prepare"):
+        for setting in ("data.split.validation=4", "data.split.test=4", "tokenizer.vocab_size=300"):
+            words += ["--set", setting]
     stdin = (workplace / given).read_bytes() if given else b"one two\n" if path == ("chat",) else b""
     outcome = sublayer(*words, stdin=stdin)
     assert outcome.code == 0, outcome.err

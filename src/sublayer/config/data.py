@@ -14,9 +14,9 @@ from sublayer.config.filter import Filter
 from sublayer.config.part import Part, Seed
 
 __all__ = [
-    "Chat", "Conll", "Data", "GivenSplit", "Jsonl", "LabelledJsonl", "LabelledTsv", "LineAligned", "NamedCorpus",
-    "ParallelText", "Parquet", "PlainText", "RandomSplit", "SeveralCorpora", "Source", "Split", "TailSplit",
-    "TextJsonl", "TextParquet", "Tsv",
+    "Chat", "Conll", "Data", "GivenSplit", "Jsonl", "LabelledJsonl", "LabelledTsv", "LineAligned", "Mixed", "Mixture",
+    "NamedCorpus", "ParallelText", "Parquet", "PlainText", "RandomSplit", "SeveralCorpora", "Source", "Split",
+    "TailSplit", "TextJsonl", "TextParquet", "Tsv",
 ]  # fmt: skip
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -156,7 +156,7 @@ class Chat(Part):
     path: str
 
 
-Source = Annotated[
+AnySource = (
     NamedCorpus
     | SeveralCorpora
     | LineAligned
@@ -169,9 +169,28 @@ Source = Annotated[
     | LabelledTsv
     | LabelledJsonl
     | Conll
-    | Chat,
-    Field(discriminator="type"),
-]
+    | Chat
+)
+Source = Annotated[AnySource, Field(discriminator="type")]
+
+# --- several of them -----------------------------------------------------------------------------------------------
+
+
+class Mixed(Part):
+    """A text of a mixture. weight: how many rows of it are read for so many of the others."""
+
+    source: Source
+    weight: Annotated[int, Field(gt=0, le=10_000)] = 1
+
+
+class Mixture(Part):
+    """Several texts, of which training reads rows in proportion to their weights, each text over and over: of any
+    number of rows from the first one on, as many as its share, but for less than one. It has to be prepared.
+    """
+
+    type: Literal["mixture"] = "mixture"
+    parts: Annotated[tuple[Mixed, ...], Field(min_length=2, max_length=100)]
+
 
 # --- what is held out --------------------------------------------------------------------------------------------
 
@@ -233,7 +252,7 @@ class Data(Part):
     time. Unset means that all text is read into memory when a run begins.
     """
 
-    source: Source
+    source: Annotated[AnySource | Mixture, Field(discriminator="type")]
     split: Split = RandomSplit()
     filter: Filter = Filter()
     source_language: str = "source"
@@ -243,7 +262,10 @@ class Data(Part):
 
     def every_source(self) -> dict[str, Source]:
         """All text that is read, by where the recipe says it."""
-        found = {"data.source": self.source}
+        source = self.source
+        found: dict[str, Source] = {"data.source": source} if not isinstance(source, Mixture) else {}
+        if isinstance(source, Mixture):
+            found = {f"data.source.parts[{place}].source": part.source for place, part in enumerate(source.parts)}
         if isinstance(self.split, GivenSplit):
             found |= {"data.split.validation": self.split.validation, "data.split.test": self.split.test}
         return found

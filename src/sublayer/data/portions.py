@@ -26,11 +26,13 @@ T = TypeVar("T", bound=Table)
 
 @dataclass(frozen=True)
 class Portion:
-    """Files that are read side by side, each from and to a place. group: of Parquet, which of its row groups."""
+    """Files that are read side by side, each from and to a place. group: of Parquet, which of its row groups. part: of
+    a mixture, which of its texts."""
 
     paths: tuple[Path, ...]
     spans: tuple[Span, ...]
     group: int | None = None
+    part: int = 0
 
 
 @dataclass(frozen=True)

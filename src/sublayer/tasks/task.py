@@ -154,6 +154,8 @@ class Task(ABC, Generic[C, T, E]):
 
     def read(self, source: Any, folder: Path) -> T:
         """The text of a source, which is one of `settings.sources`; relative paths start at `folder`."""
+        if isinstance(source, config.Mixture):
+            raise ConfigError("a mixture of texts is not read into memory", "Prepare it: sublayer data prepare.")
         return self.reader.read(source, folder)
 
     def read_plain(self, path: Path) -> T:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,12 +27,12 @@ from sublayer.data.shards.encoding import Encoding as EncodingPortions
 from sublayer.data.shards.encoding import Made, rows_with_fates
 from sublayer.data.shards.fates import TRAIN, fates
 from sublayer.data.shards.file import smallest_type
-from sublayer.data.shards.index import FILE, HELD_OUT, Counted, Index, Left, held_line
+from sublayer.data.shards.index import FILE, HELD_OUT, Counted, Index, Left, MixedPart, held_line
 from sublayer.data.shards.survey import Survey, Surveying
 from sublayer.data.shards.workers import each
 from sublayer.data.split import draw, key
 from sublayer.data.tables.table import Table
-from sublayer.errors import ConfigError
+from sublayer.errors import ConfigError, DataError
 from sublayer.files import clear_leftovers, remove_parts, replacing, require_name, sha256, storage_error, write_json
 from sublayer.locks import LockedError, NoLocksError, locked
 from sublayer.tasks import AnyTask, task_of
@@ -82,6 +82,20 @@ class Preparation:
             raise ConfigError(f"task '{self.task.name()}' reads no prepared text", "Train it on the text itself.")
         return stream
 
+    @property
+    def parts(self) -> tuple[tuple[Any, int], ...]:
+        """Each text with its weight."""
+        source = self.recipe.data.source
+        return (
+            tuple((each.source, each.weight) for each in source.parts)
+            if isinstance(source, config.Mixture)
+            else ((source, 1),)
+        )
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        return tuple(source for source, _ in self.parts)
+
     def require_free(self) -> None:
         """Check that nothing stands in `out` but what was begun there.
 
@@ -101,7 +115,11 @@ class Preparation:
             raise ConfigError(
                 "data.split.type = 'tail' is for one long text, which is read into memory", "Take 'random' or 'given'."
             )
-        portions = self.stream.cut(self.recipe.data.source, self.folder, self.lines, None)
+        portions = [
+            replace(portion, part=part)
+            for part, source in enumerate(self.sources)
+            for portion in self.stream.cut(source, self.folder, self.lines, None)
+        ]
         files = dict.fromkeys(path for portion in portions for path in portion.paths)
         text = {str(path): size_and_time(path) for path in files}
         began = json.loads(json.dumps({"recipe": decisive(self.recipe), "lines": self.lines, "text": text}))
@@ -118,7 +136,7 @@ class Preparation:
         paths = [self.beside / f"{number:05}.survey" for number in range(len(portions))]
         how = self.recipe.data.split
         seed = how.seed if isinstance(how, config.RandomSplit) else 0
-        surveying = Surveying(self.stream, self.recipe.data.source, self.recipe.data.filter, seed)
+        surveying = Surveying(self.stream, self.sources, self.recipe.data.filter, seed)
         missing = [(portion, path) for portion, path in zip(portions, paths, strict=True) if not path.is_file()]
         self._shared(surveying, missing, len(portions), "reading", progress)
         return [Survey.read(path) for path in paths]
@@ -140,7 +158,7 @@ class Preparation:
                 return kept
 
         def sample() -> Table:
-            rows = list(_sample(self.stream, self.recipe.data.source, portions, decided, surveys))
+            rows = list(_sample(self.stream, self.sources, portions, decided, surveys))
             return self.stream.table(rows, Report(len(rows), len(rows), noun=noun))
 
         made = tokenizer_of(self.recipe, self.folder, sample)
@@ -160,7 +178,7 @@ class Preparation:
         most = None if around is None else tuple(how.max_length - length for length in around)
         encoding = EncodingPortions(
             self.stream,
-            self.recipe.data.source,
+            self.sources,
             self.out / "tokenizer.json",
             smallest_type(tokenizer.vocab_size),
             most,
@@ -187,7 +205,13 @@ class Preparation:
                         begin = f"{name}\t".encode()
                         held.writelines(line.removeprefix(begin) for line in lines if line.startswith(begin))
 
-    def index(self, tokenizer: Tokenizer, report: Report, made: Sequence[Made]) -> Index:
+    def index(self, tokenizer: Tokenizer, report: Report, made: Sequence[Made], portions: Sequence[Portion]) -> Index:
+        parts: list[MixedPart] = []
+        for place, (_, weight) in enumerate(self.parts):
+            rows = [one.shard.rows for one, portion in zip(made, portions, strict=True) if portion.part == place]
+            if len(self.parts) > 1 and not sum(rows):
+                raise DataError(f"nothing is left of data.source.parts[{place}].source", "Leave it out.")
+            parts.append(MixedPart(weight=weight, shards=len(rows)))
         left = [each.long for each in made if each.long is not None and each.long.count]
         long = None
         if left:
@@ -205,6 +229,7 @@ class Preparation:
             long=long,
             held_out={"validation": sha256(self.out / "validation.jsonl"), "test": sha256(self.out / "test.jsonl")},
             shards=tuple(each.shard for each in made),
+            parts=tuple(parts) if len(parts) > 1 else (),
         )
 
     def _shared(
@@ -260,7 +285,7 @@ def _prepare(preparation: Preparation, progress: Progress) -> tuple[Index, str]:
     tokenizer = preparation.tokenizer(portions, decided, surveys, noun)
     made = preparation.encoded(portions, decided, tokenizer, progress)
     preparation.hold_out(given, len(portions))
-    index = preparation.index(tokenizer, report, made)
+    index = preparation.index(tokenizer, report, made, portions)
     write_json(preparation.out / FILE, index.plain())
     remove_parts(preparation.beside, ("begun.json", "tokenizer.json", "*.survey", "*.held", "*.json"))
     return index, read
@@ -272,7 +297,7 @@ NOUNS: Mapping[tuple[str, ...], str] = {("source", "target"): "pairs", ("text",)
 
 def _sample(
     stream: Stream[Any],
-    source: Any,
+    sources: Sequence[Any],
     portions: Sequence[Portion],
     decided: Sequence[Fates],
     surveys: Sequence[Survey],
@@ -283,7 +308,7 @@ def _sample(
     most = (SAMPLE, CHARACTERS) if whole else (-(-SAMPLE // len(portions)), -(-CHARACTERS // len(portions)))
     for portion, fate in zip(portions, decided, strict=True):
         taken = characters = 0
-        for _, row, what in rows_with_fates(stream, source, portion, fate):
+        for _, row, what in rows_with_fates(stream, sources, portion, fate):
             if what == TRAIN:
                 yield row
                 taken, characters = taken + 1, characters + sum(map(len, row))

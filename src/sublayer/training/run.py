@@ -253,6 +253,9 @@ def _with_paths(recipe: config.Recipe, folder: Path) -> config.Recipe:
     """The paths of the text made absolute, so that the recipe in the run's folder can be trained from there."""
 
     def placed(part: Any) -> Any:
+        if isinstance(part, config.Mixture):
+            parts = tuple(one.model_copy(update={"source": placed(one.source)}) for one in part.parts)
+            return part.model_copy(update={"parts": parts})
         paths = [name for name in ("source", "target", "path") if name in type(part).model_fields]
         return part.model_copy(update={name: str(folder / getattr(part, name)) for name in paths})
 

@@ -35,7 +35,7 @@ class Made(Part):
 
 
 def rows_with_fates(
-    stream: Stream[Any], source: Any, portion: Portion, fates: NDArray[np.uint8]
+    stream: Stream[Any], sources: Sequence[Any], portion: Portion, fates: NDArray[np.uint8]
 ) -> Iterator[tuple[int, TextRow, int]]:
     """The line, the texts and the fate of each row of a portion.
 
@@ -43,7 +43,7 @@ def rows_with_fates(
         DataError: the text is not what was surveyed.
     """
     number = 0
-    for line, row in stream.rows(source, portion):
+    for line, row in stream.rows(sources[portion.part], portion):
         if not isinstance(row, str):
             if number == len(fates):
                 break
@@ -64,7 +64,7 @@ class Encoding:
     """
 
     stream: Stream[Any]
-    source: Any
+    sources: tuple[Any, ...]
     tokenizer: Path
     type: str
     most: tuple[int, ...] | None
@@ -79,7 +79,7 @@ class Encoding:
             DataError: the text cannot be read. StorageError: the disk refused.
         """
         path, long = self.shards / f"{number:05}.safetensors", Left(reason=self.reason, count=0)
-        rows = rows_with_fates(self.stream, self.source, portion, fates)
+        rows = rows_with_fates(self.stream, self.sources, portion, fates)
         with (
             replacing(self.beside / f"{number:05}.held") as aside,
             aside.open("w", encoding="utf-8", newline="\n") as held,

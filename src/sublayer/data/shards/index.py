@@ -13,11 +13,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sublayer.config.part import Part
 from sublayer.data.portions import TextRow
@@ -82,11 +82,19 @@ class ShardFile(Part):
     sha256: Sum
 
 
+class MixedPart(Part):
+    """A text of a mixture: its weight, and how many shards, after those of the texts before it, it has."""
+
+    weight: Annotated[int, Field(gt=0, le=10_000)]
+    shards: Annotated[int, Field(gt=0, le=2**31)]
+
+
 class Index(Part):
     """Everything that is known of a folder of shards.
 
     recipe: what of the recipe decides the rows and their ids. tokenizer: its fingerprint. report: of the rows before
     they were encoded. long: those that were then left out. held_out: SHA-256 of the files of what was held out.
+    parts: of a mixture.
     """
 
     format: Literal["sublayer-shards-1"] = "sublayer-shards-1"
@@ -99,6 +107,13 @@ class Index(Part):
     long: Left | None = None
     held_out: dict[Literal["validation", "test"], Sum]
     shards: tuple[ShardFile, ...]
+    parts: tuple[MixedPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_are_all(self) -> Self:
+        if self.parts and sum(part.shards for part in self.parts) != len(self.shards):
+            raise ValueError("the parts have not as many shards as there are")
+        return self
 
 
 @dataclass(frozen=True)

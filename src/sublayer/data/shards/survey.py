@@ -42,7 +42,7 @@ class Surveying:
     """What every portion is asked. seed: of the hash by which rows are held out."""
 
     stream: Stream[Any]
-    source: Any
+    sources: tuple[Any, ...]
     filter: Filter
     seed: int
 
@@ -56,7 +56,7 @@ class Surveying:
         tests = [damaged for damaged in both.values() if damaged is not None]
         scripts, left, characters = {"": 0}, dict[str, tuple[int, list[int]]](), 0
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in TYPES}
-        rows = self.stream.rows(self.source, portion)
+        rows = self.stream.rows(self.sources[portion.part], portion)
         while chunk := list(islice(rows, CHUNK)):
             texts: list[TextRow] = []
             lines: list[int] = []

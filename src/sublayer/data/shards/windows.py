@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
+from sublayer.data.mixture import MixedRows
 from sublayer.data.permutation import Permutation
 from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
@@ -58,7 +60,15 @@ class Windows(Generic[BatchT]):
         """Which rows stand in a window, rising: int64 [n]."""
         first, last = (len(self) * number // self.count for number in (window, window + 1))
         places = np.arange(first, last)
+        if self.shards.index.parts:
+            return np.sort(self._mixture.rows(seed, epoch * len(self) + places))
         return places if self.count == 1 else np.sort(Permutation(len(self), seed, epoch)(places))
+
+    @cached_property
+    def _mixture(self) -> MixedRows:
+        parts = self.shards.index.parts
+        bounds = np.cumsum([0, *(part.shards for part in parts)])
+        return MixedRows([part.weight for part in parts], self.shards.firsts[bounds])
 
     def examples(self, seed: int, epoch: int, window: int) -> tuple[Examples[BatchT], int]:
         """The rows of a window, and the seed of all else that is left to chance in it."""
