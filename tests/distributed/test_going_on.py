@@ -33,6 +33,9 @@ TRAINING: dict[str, Any] = {
     "label_smoothing": 0.1,
 }
 
+STILL = {"encoder": {"block": {"dropout": 0.0}}, "decoder": {"block": {"dropout": 0.0}}}
+"""Without dropout, which is other on each process."""
+
 
 def train(size: int, file: Path, out: Path, *over: str, kill: tuple[int, float] | None = None) -> list[Ended]:
     """One attempt: from the start where there is no run yet."""
@@ -52,10 +55,9 @@ def losses(out: Path) -> dict[int, float]:
 
 def test_four_two_one_four(tmp_path: Path) -> None:
     """From layout to layout, each of which reads what the one before wrote; against one process that did it all."""
-    still = {"encoder": {"block": {"dropout": 0.0}}, "decoder": {"block": {"dropout": 0.0}}}
     # With a large eps Adam makes no steps of gradients that are nothing but rounding, such as that of a bias of keys.
     calm = {"optimizer": {"type": "adamw", "learning_rate": 3e-3, "eps": 1e-5}}
-    file = write(tmp_path, training={**TRAINING, **calm}, model=still)
+    file = write(tmp_path, training={**TRAINING, **calm}, model=STILL)
     assert sublayer("train", file, "--out", tmp_path / "one").code == 0
     out = tmp_path / "run"
     shard, tensor = "training.parallel.data=shard", "training.parallel.tensor=2"
@@ -91,7 +93,7 @@ def test_in_the_same_layout_to_the_bit(tmp_path: Path, over: tuple[str, ...]) ->
 
 def test_weights_travel_in_half_precision(tmp_path: Path) -> None:
     """The same steps as with whole weights and autocast, but for bfloat16's rounding."""
-    file = write(tmp_path, training={**TRAINING, "steps": 6, "precision": "bfloat16"})
+    file = write(tmp_path, training={**TRAINING, "steps": 6, "precision": "bfloat16"}, model=STILL)
     ended_well(train(1, file, tmp_path / "one"))
     ended_well(train(2, file, tmp_path / "shard", "training.parallel.data=shard"))
     one, many = losses(tmp_path / "one"), losses(tmp_path / "shard")

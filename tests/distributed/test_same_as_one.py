@@ -18,7 +18,7 @@ SHARDED: dict[str, Any] = {"data": "shard"}
 SHARED: dict[str, Any] = {"data": "replicate", "tensor": 2}
 BOTH: dict[str, Any] = {"data": "shard", "tensor": 2}
 
-MUON: dict[str, Any] = {"optimizer": {"type": "muon"}, "accumulate": 3}
+MUON: dict[str, Any] = {"optimizer": {"type": "muon"}, "accumulate": 2}
 LSTM: dict[str, Any] = {"kind": "lstm", "dim": 16, "max_length": 24}
 LAST: dict[str, Any] = {"averaging": {"type": "last", "count": 2, "every": 3}, "accumulate": 2}
 
@@ -79,7 +79,6 @@ def test_in_float64(shape: str) -> None:
             ("muon", 2, REPLICATED),
             ("plain", 4, BOTH),
             ("muon", 4, BOTH),
-            ("muon", 4, SHARED),
             ("lora", 4, SHARDED),
         ],
         ALL,
