@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -249,7 +249,7 @@ def _sum(group: Any, bucket: Any) -> Any:
     def first(done: Any) -> Tensor:
         return done.value()[0]
 
-    work: Any = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    work = cast(Any, dist.all_reduce(bucket.buffer(), group=group, async_op=True))
     return work.get_future().then(first)
 
 

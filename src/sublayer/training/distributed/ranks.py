@@ -17,7 +17,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from sublayer.errors import TrainingError
 
@@ -96,8 +95,9 @@ def rank() -> int:
 
 def own_device(device: torch.device) -> torch.device:
     """Of several GPUs the one of this process, where none is named."""
-    local = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(local)) if device.type == "cuda" and device.index is None and local else device
+    if str(device) == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
 
 
 def restarted() -> bool:
@@ -122,7 +122,7 @@ def joined(device: torch.device) -> Generator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    store, rank, size = next(iter(cast(Any, dist).rendezvous("env://", timeout=PATIENCE)))
     # Where torchrun keeps one store for all attempts, what stands in it of an earlier one leads nowhere.
     own = PrefixStore(f"sublayer-{_attempt()}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)

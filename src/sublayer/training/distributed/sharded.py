@@ -22,9 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import tensor as distributed_tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
@@ -64,7 +63,9 @@ class ShardedWriter:
         }
         writer = HuggingFaceStorageWriter(str(aside), save_distributed=True)
         written = self._written = Future[None]()
-        writing = cast("Future[Any]", async_save(tensors, storage_writer=writer, process_group=self._group))
+        writing = cast(
+            "Future[Any]", state_dict_saver.async_save(tensors, storage_writer=writer, process_group=self._group)
+        )
 
         def done(writing: Future[Any]) -> None:
             try:
@@ -122,7 +123,7 @@ def read(path: Path, layout: Layout | None = None) -> Checkpoint:
     wanted = {key: _room(key, cast(Any, held), layout) for key, held in found.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant
-        load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
+        state_dict_loader.load(cast("dict[str, Any]", wanted), storage_reader=reader, no_dist=layout is None)
     tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, tensor in wanted.items():
         part, _, name = key.partition("/")

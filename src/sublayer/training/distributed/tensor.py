@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -65,7 +65,8 @@ def share_matrices(model: nn.Module, group: DeviceMesh) -> SharedMatrices:
     if ranks == 1:
         return SharedMatrices({}, frozenset())
     sharing = _Sharing(model, group)
-    for name, module in cast("list[tuple[str, nn.Module]]", list(model.named_modules())):
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in list(modules):
         plan = getattr(module, "tensor_plan", None)
         if plan is not None:
             sharing.part(name, module, plan())
