@@ -56,7 +56,10 @@ def fates(
     """
     report = _read(surveys, noun)
     found = [np.zeros(survey.rows, dtype=np.uint8) for survey in surveys]
-    report = (_draw if isinstance(how, RandomSplit) else _overlap)(surveys, found, how, held, report)
+    if isinstance(how, RandomSplit):
+        report = _draw(surveys, found, how, report)
+    else:
+        report = _overlap(surveys, found, held, report)
     return found, _filter(surveys, found, settings, report), str(_read(surveys, noun))
 
 
@@ -79,7 +82,6 @@ def _draw(
     surveys: Sequence[Survey],
     found: list[NDArray[np.uint8]],
     how: RandomSplit,
-    held: NDArray[np.uint64],
     report: Report,
 ) -> Report:
     """The sources with the least hashes are held out; as many as are needed are kept in memory."""
@@ -99,7 +101,7 @@ def _draw(
 
 
 def _overlap(
-    surveys: Sequence[Survey], found: list[NDArray[np.uint8]], how: GivenSplit, held: NDArray[np.uint64], report: Report
+    surveys: Sequence[Survey], found: list[NDArray[np.uint8]], held: NDArray[np.uint64], report: Report
 ) -> Report:
     tally = _Tally()
     for survey, fate in zip(surveys, found, strict=True):

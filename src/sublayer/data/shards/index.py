@@ -132,7 +132,9 @@ class Shards:
         """
         path = folder / FILE
         missing = f"There is no prepared text in {folder}: make it by `sublayer data prepare`."
-        plain = read_object(path, DataError, AGAIN, missing)
+        if not is_file(path):
+            raise DataError(f"{path} is missing", missing)
+        plain = read_object(path, DataError, AGAIN)
         try:
             index = Index.parse(plain, str(path))
         except ConfigError as error:
