@@ -59,7 +59,7 @@ def fates(
     if isinstance(how, RandomSplit):
         report = _draw(surveys, found, how, report)
     else:
-        report = _overlap(surveys, found, held, report)
+        report = _overlap(surveys, found, how, held, report)
     return found, _filter(surveys, found, settings, report), str(_read(surveys, noun))
 
 
@@ -101,7 +101,7 @@ def _draw(
 
 
 def _overlap(
-    surveys: Sequence[Survey], found: list[NDArray[np.uint8]], held: NDArray[np.uint64], report: Report
+    surveys: Sequence[Survey], found: list[NDArray[np.uint8]], how: GivenSplit, held: NDArray[np.uint64], report: Report
 ) -> Report:
     tally = _Tally()
     for survey, fate in zip(surveys, found, strict=True):

@@ -27,7 +27,7 @@ from sublayer.data.shards.file import AGAIN, Shard
 from sublayer.errors import ConfigError, DataError
 from sublayer.files import sha256
 from sublayer.text.lines import read_lines
-from sublayer.untrusted import UntrustedError, parse_json, read_object
+from sublayer.untrusted import UntrustedError, is_file, parse_json, read_object
 
 FILE = "index.json"
 HELD_OUT = ("validation", "test")
