@@ -1,25 +1,28 @@
 """How fast text of any size is prepared and read, and how much memory that takes.
 
-    python benchmarks/large_corpus.py FOLDER --lines 10000000 --workers 1
+    python benchmarks/large_corpus.py --lines 10000000 --workers 1
 
-Pairs of made-up sentences (words of a Zipf distribution, 2 to 7 a side) are written into FOLDER, prepared, and read
-for as many batches as --windows have. Memory is the peak of the resident set (`getrusage`), of each stage in a process
+Pairs of made-up sentences (words of a Zipf distribution, 2 to 7 a side) are written to a file, prepared, and read for
+as many batches as --windows have. Memory is the peak of the resident set (`getrusage`), of each stage in a process
 of its own; of several workers that of the largest.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import machine
 import numpy as np
+import options as options_of
+from summary import table, write
 
 RECIPE: dict[str, Any] = {
     "name": "large",
@@ -80,6 +83,7 @@ def read(folder: Path, windows: int) -> None:
     print(f"    first window: {time.perf_counter() - started:.1f} s")
     batches, tokens, real = 0, 0, 0
     for cursor, batch in islice(loader.batches(), 1_000_000):
+        assert batch is not None
         batches, tokens = batches + 1, tokens + batch.source.numel() + batch.target_in.numel()
         real += int(batch.source_lengths.sum()) + batch.target_tokens
         if cursor.epoch or cursor.step >= windows * WINDOW:
@@ -88,33 +92,44 @@ def read(folder: Path, windows: int) -> None:
     print(f"    {batches:,} batches, {real / seconds:,.0f} tokens/s, {1 - real / tokens:.2%} padding", flush=True)
 
 
-def measured(stage: Callable[..., None], *arguments: Any) -> None:
+def measured(stage: Callable[..., None], *arguments: Any) -> dict[str, Any]:
     """A stage in a process of its own, with its time and memory."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
     started = time.perf_counter()
-    process = multiprocessing.get_context("spawn").Process(target=_alone, args=(stage, arguments))
+    process = context.Process(target=_alone, args=(answer, stage, arguments))
     process.start()
     process.join()
-    print(f"{stage.__name__}: {time.perf_counter() - started:.0f} s in all", flush=True)
+    if process.exitcode:
+        raise SystemExit(f"{stage.__name__} ended with {process.exitcode}")
+    own, workers = answer.get()
+    return {"stage": stage.__name__, "seconds": time.perf_counter() - started, "megabytes": own, "of a worker": workers}
 
 
-def _alone(stage: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _alone(answer: Any, stage: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     stage(*arguments)
-    own, workers = (resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"    peak memory: {own:,.0f} MB" + (f", of a worker {workers:,.0f} MB" if workers else ""), flush=True)
+    answer.put([resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser = options_of.parser(__doc__, name="large-corpus")
+    parser.add_argument("--folder", type=Path, help="where to write (default: one that is removed afterwards)")
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--windows", type=int, default=2)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps({"lines": asked.lines, "workers": asked.workers}))
-    measured(generate, asked.folder, asked.lines)
-    measured(prepare, asked.folder, asked.workers)
-    measured(read, asked.folder, asked.windows)
+    asked = options_of.read(parser, quick={"lines": 4000, "windows": 1})
+    print(f"{machine.described(machine.facts())}\n")
+    with ExitStack() as stack:
+        folder = asked.folder or Path(stack.enter_context(TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        stages = (generate, asked.lines), (prepare, asked.workers), (read, asked.windows)
+        rows = [measured(stage, folder, setting) for stage, setting in stages]
+    lines = [
+        [row["stage"], f"{row['seconds']:.0f}", f"{row['megabytes']:,.0f}", f"{row['of a worker']:,.0f}"]
+        for row in rows
+    ]
+    print("\n" + table([f"{asked.lines:,} lines", "seconds", "peak memory, MB", "of a worker, MB"], lines))
+    print(f"\nWritten to {write(asked, {'rows': rows})}")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     # It would serve until somebody stops it.
     monkeypatch.setattr("sublayer.inspection.listening.serve", lambda app, listening: None)
-    monkeypatch.setattr("sublayer.serving.running.serve", lambda app, server, listening, grace: None)
+    monkeypatch.setattr("sublayer.serving.running.serve", lambda server, listening, load: load())
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("".join(f"{a}\t{b}\n" for a, b in pairs(60, 4)))
     monkeypatch.setattr(corpora, "fetch", lambda name, progress=None: corpus)

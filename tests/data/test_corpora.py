@@ -275,12 +275,16 @@ def test_nothing_of_the_working_folder_is_imported(
     assert not (tmp_path / "ran").exists()
 
 
-def test_processes_are_started_in_three_places_only() -> None:
-    """Each keeps the working folder off the path of what it starts; the third is the engine's compiler."""
+def test_processes_are_started_in_four_places_only() -> None:
+    """Each keeps the working folder off the path of what it starts; one is the engine's compiler."""
     source = Path(download.__file__).parents[1]
-    starting = r"\bsubprocess\.|os\.(system|popen|exec|spawn|posix_spawn)|multiprocessing|ProcessPoolExecutor"
+    starting = (
+        r"\bsubprocess\.|os\.(system|popen|exec|spawn|posix_spawn)|(?<!elastic\.)multiprocessing|ProcessPoolExecutor"
+    )
     found = {str(path.relative_to(source)) for path in source.rglob("*.py") if re.search(starting, path.read_text())}
-    assert found == {"data/download.py", "text/templates/process.py", "fast/engine/cpp/build.py"}
+    started = {"data/download.py", "data/shards/workers.py", "text/templates/process.py", "fast/engine/cpp/build.py"}
+    assert found == started
+    assert 'os.environ["PYTHONSAFEPATH"] = "1"' in (source / "data/shards/workers.py").read_text()
     assert '"-P", "-m", "ziglang"' in (source / "fast/engine/cpp/build.py").read_text()
     assert '"-I"' in (source / "text/templates/process.py").read_text()
 

@@ -234,9 +234,9 @@ def shared_sources_in_the_wrong_order(patch: Patch) -> None:
     plain = CrossAttention.forward
 
     def forward(self, x, context):  # type: ignore[no-untyped-def]
-        key = context.memory[0]
-        if x.shape[0] > key.shape[0]:
-            rows = x.shape[0] // key.shape[0]
+        # Keys of a source are kept where a text is decoded, and only there several rows share them.
+        if context.memory is not None and x.shape[0] > (size := context.memory[0].shape[0]):
+            rows = x.shape[0] // size
             order = torch.arange(x.shape[0]).view(rows, -1).t().flatten()
             return plain(self, x[order], context)[order.argsort()]
         return plain(self, x, context)

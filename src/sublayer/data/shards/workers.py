@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -35,7 +36,7 @@ def each(
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     waiting = iter(jobs)
-    with ProcessPoolExecutor(workers, context, _begin, (stop,)) as pool:
+    with _safe_path(), ProcessPoolExecutor(workers, context, _begin, (stop,)) as pool:
         try:
             running: set[Future[None]] = {pool.submit(do, *job) for job in islice(waiting, AHEAD * workers)}
             while running:
@@ -53,6 +54,21 @@ def each(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+@contextmanager
+def _safe_path() -> Generator[None]:
+    """Python processes that are started inside the block import nothing from the working folder before they are told
+    where this one imports from."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _begin(stop: Any) -> None:
