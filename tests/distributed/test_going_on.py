@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
     assert "Traceback" not in ended[0].err
 
 
+def assert_refused(ended: Sequence[Ended], says: str) -> None:
+    """All find it; whoever is the last may be ended, as torchrun does it, before it has said so."""
+    codes = {each.code for each in ended}
+    assert 2 in codes, codes
+    assert codes <= {2, 128 + signal.SIGTERM, -signal.SIGTERM}, codes
+    assert any(says in each.err for each in ended if each.code == 2), [each.err for each in ended]
+
+
 def test_what_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
     file = write(tmp_path, training={"steps": 3})
     for size, over, says in (
@@ -124,17 +133,16 @@ def test_what_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
         (4, ("training.parallel.tensor=4",), "training.parallel.tensor = 4 does not divide"),
     ):
         ended = train(size, file, tmp_path / "run", *over)
-        assert ended[0].code == 2
-        assert says in ended[0].err, ended[0].err
+        assert_refused(ended, says)
         assert not (tmp_path / "run").exists()
     similar = write_task(tmp_path / "similar", "embedding")
     ended = train(2, similar, tmp_path / "run")
-    assert "compares the pairs of a batch with each other" in ended[0].err
+    assert_refused(ended, "compares the pairs of a batch with each other")
     lstm = write(tmp_path / "lstm", training={"steps": 3})
     data = tomllib.loads(lstm.read_text())
     lstm.write_text(tomli_w.dumps({**data, "model": {"kind": "lstm", "dim": 16, "max_length": 24}}))
     ended = train(2, lstm, tmp_path / "run", "training.parallel.data=shard")
-    assert "the weights of a recurrent network are one piece" in ended[0].err, ended[0].err
+    assert_refused(ended, "the weights of a recurrent network are one piece")
 
 
 def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
