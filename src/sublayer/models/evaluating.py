@@ -1,11 +1,13 @@
-"""A model while it is only asked: without dropout, and afterwards as it was."""
+"""A model while it is only asked: without dropout, and afterwards as it was; and where its numbers go wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -18,3 +20,22 @@ def evaluating(model: nn.Module) -> Generator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def first_wrong_output(model: nn.Module, forward: Callable[[], object], wrong: Callable[[Tensor], bool]) -> str | None:
+    """The name of the first module whose output is `wrong` while `forward` runs; None where none is."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not found and isinstance(output, Tensor) and wrong(output):
+                found.append(name)
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(watch(name)).remove)
+        forward()
+    return found[0] if found else None

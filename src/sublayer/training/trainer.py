@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
@@ -20,7 +21,7 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
-from sublayer.streams import forget_terminal
+from sublayer.streams import forget_terminal, signals_taken
 from sublayer.tasks.objective import Objective, shown
 from sublayer.training import clock
 from sublayer.training.averaging import build_average
@@ -192,14 +193,14 @@ class Trainer(Generic[B]):
                 loss = self._loss(batch, targets)
                 own = loss.item()
                 value = self.processes.sum(own)
-                if not _finite(value):
+                if not isfinite(value):
                     find = partial(self._bad_output, batch, targets)
                     self._stop_at(batch, f"the loss is {value}", own, find, LOSS_ITSELF)
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
         total_norm = self.processes.gradient_norm()
         norm = total_norm.item()
-        if not _finite(norm):
+        if not isfinite(norm):
             # Before clipping, which would divide every gradient by this norm and leave none to be told from another.
             said = f"the gradient's norm is {norm}"
             self._stop_at(group[-1], said, norm, lambda: gradient_not_finite(self.model), NORM_ITSELF)
@@ -327,7 +328,7 @@ class Trainer(Generic[B]):
         """
         p = self.progress
         here = "" if batch is None else ", ".join(str(row) for row in batch.rows[:5].tolist())
-        told = self.ranks.all((find(), _finite(own), here))
+        told = self.ranks.all((find(), isfinite(own), here))
         where, _, rows = min(told, key=lambda each: (each[0] is None, each[1]))
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "
@@ -353,19 +354,5 @@ def interruptible() -> Generator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {
-            number: signal.signal(number, ask) for number in known if signal.getsignal(number) is not signal.SIG_IGN
-        }
-    except ValueError:  # not in the main thread, where signals cannot be taken
-        before = {}
-    try:
+    with signals_taken(("SIGINT", "SIGTERM", "SIGHUP"), ask, lambda handled: handled is not signal.SIG_IGN):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0
