@@ -105,9 +105,7 @@ def prepare_text(
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared text.", metavar="OUT")],
     workers: Annotated[int, typer.Option(help="Processes that read and tokenize.", min=1, max=1024)] = 1,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="PATH=VALUE")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Tokenize the text of a recipe into memory-mapped shards, for a corpus that is larger than memory.
 

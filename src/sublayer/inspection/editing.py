@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -85,39 +84,31 @@ def _replacing(name: str, function: Edit) -> Callable[[nn.Module, tuple[Any, ...
 # --- the usual edits ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """See `scaled`."""
-
-    factor: float
-    heads: tuple[int, ...]
-
-    def __call__(self, value: Tensor, name: str) -> Tensor:
-        if not self.heads:
-            # Not a product: zero times infinity is no zero.
-            return torch.zeros_like(value) if self.factor == 0 else value * self.factor
-        place = head_dimension(value, name, self.heads)
-        chosen = _chosen(value, place, self.heads)
-        return torch.where(chosen, torch.zeros_like(value) if self.factor == 0 else value * self.factor, value)
-
-
-def scaled(factor: float, *heads: int) -> Scaled:
+def scaled(factor: float, *heads: int) -> Edit:
     """Multiply by `factor`: the heads named, counted from 0, at a tap `....heads` or `....weights`; all of the value
     where none is named, at any tap.
 
     Raises (when the value passes):
         InputError: the tap has no heads, or not so many.
     """
-    return Scaled(factor, heads)
+
+    def scale(value: Tensor, name: str) -> Tensor:
+        # Not a product: zero times infinity is no zero.
+        product = torch.zeros_like(value) if factor == 0 else value * factor
+        return (
+            torch.where(_chosen(value, head_dimension(value, name, heads), heads), product, value) if heads else product
+        )
+
+    return scale
 
 
-def zero_ablate(*heads: int) -> Scaled:
+def zero_ablate(*heads: int) -> Edit:
     """Switch heads off: what they found is 0, and only the output map's bias is left of them.
 
     At `....self_attention.heads` the layer stays on its fused path. Without heads named, the whole value is 0: at
     `....feed_forward_sublayer.output` the sub-layer adds nothing. Raises as `scaled`.
     """
-    return Scaled(0.0, heads)
+    return scaled(0.0, *heads)
 
 
 class Patched:
