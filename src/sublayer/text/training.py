@@ -296,7 +296,7 @@ def _reproducible(learned: Sequence[tuple[str, float]]) -> list[tuple[str, float
 
 
 def normalizers_of(c: Normalization) -> list[Any]:
-    """The library's normalizers for what a recipe asks for, in the order in which they run; none where the text is left as it is."""
+    """The library's normalizers, in the order in which they run; none where the text is left as it is."""
     from tokenizers import Regex, normalizers
 
     steps: list[Any] = []
