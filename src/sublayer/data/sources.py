@@ -155,7 +155,8 @@ def read_portion(text: ParallelText, portion: Portion) -> Found:
         case Jsonl():
             found = _jsonl(path, span, text.source_field, text.target_field)
         case Parquet():
-            found = _parquet(portion, text)
+            rows = read_columns(portion, (text.source_column, text.target_column))
+            found = ((number, (source or "", target or "")) for number, (source, target) in rows)
         case _:
             assert_never(text)
     for number, pair in found:
@@ -213,11 +214,6 @@ def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Num
         return text_of(row, source_field, where, remedy), text_of(row, target_field, where, remedy)
 
     return read_rows(path, pair, span)
-
-
-def _parquet(portion: Portion, text: Parquet) -> _Numbered:
-    for number, (source, target) in read_columns(portion, (text.source_column, text.target_column)):
-        yield number, (source or "", target or "")
 
 
 PAIRS = Reader(read, read_plain, Stream(("source", "target"), cut, read_portion, table))

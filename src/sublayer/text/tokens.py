@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,7 @@ class Tokens:
         for _ in range(min(len(self) - longest, len(own[0]) + len(own[1]))):
             left_out.add(own[len(own[1]) > len(own[0])].pop())
         kept = [place for place in range(len(self)) if place not in left_out]
-        return Tokens(
-            [self.ids[place] for place in kept],
-            [self.token_type_ids[place] for place in kept],
-            [self.spans[place] for place in kept],
-            [self.words[place] for place in kept],
-            [self.texts[place] for place in kept],
-        )
+        return Tokens(*([getattr(self, each.name)[place] for place in kept] for each in fields(self)))
 
     def within(self, ranges: Sequence[tuple[int, int]]) -> list[bool]:
         """For each token whether it begins inside one of `ranges`: characters, from (included) to (excluded).

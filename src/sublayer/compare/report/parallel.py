@@ -28,10 +28,11 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
     pictures.draw_parallel(entries, folder / "compare-parallel.png")
     text = ["## 1. Parallelisation: speed against length", "![speed](pictures/compare-parallel.png)"]
     for device, own in by_device(entries).items():
+        where = "the CPU, in float32" if device == "cpu" else "the GPU, with bfloat16 autocast"
         lengths = sorted({length for measured in own.values() for length in measured})
         tokens = next(one["tokens"] for measured in own.values() for one in measured.values())
         text += [
-            f"On {_device(device)}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
+            f"On {where}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
             f"in brackets milliseconds a step), medians of {settings['repeats']}:",
             _cells(own, lengths, lambda one: _speed(one, "both")),
             "The same of a forward pass alone:",
@@ -93,7 +94,3 @@ def _from_to(own: Measured, lengths: Sequence[int]) -> str:
         if listed:
             sentence += f" At {length:,} tokens the {TITLES[reference]}'s speed is {listed}."
     return sentence
-
-
-def _device(device: str) -> str:
-    return "the CPU, in float32" if device == "cpu" else "the GPU, with bfloat16 autocast"
