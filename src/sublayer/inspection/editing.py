@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.inspection.hook_points import matching
+from sublayer.nn.tap import hooked
 
 Edit: TypeAlias = Callable[[Tensor, str], Tensor]
 """(the value at the tap, the tap's name) -> what takes its place, of the same shape. The value given is not the
@@ -57,12 +59,11 @@ def edit(model: nn.Module, edits: str | Mapping[str, Edit], function: Edit | Non
     with ExitStack() as hooks:
         for modules, made in found:
             fresh = made.fresh() if isinstance(made, Patched) else made
-            for name, module in modules.items():
-                hooks.callback(module.register_forward_hook(_replacing(name, fresh)).remove)
+            hooks.enter_context(hooked(modules, partial(_replacing, fresh)))
         yield
 
 
-def _replacing(name: str, function: Edit) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+def _replacing(function: Edit, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def replace(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor:
         # A function may give back anything, whatever it says of itself.
         made: Any = function(value, name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sublayer.nn.tap import hooked
 
 
 @contextmanager
@@ -33,9 +35,6 @@ def first_wrong_output(model: nn.Module, forward: Callable[[], object], wrong: C
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in model.named_modules():
-            if name:
-                stack.callback(module.register_forward_hook(watch(name)).remove)
+    with torch.no_grad(), hooked({name: module for name, module in model.named_modules() if name}, watch):
         forward()
     return found[0] if found else None

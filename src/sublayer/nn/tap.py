@@ -7,6 +7,10 @@ tensor replaces it, so the same point serves for editing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -27,3 +31,12 @@ class Tap(HookPoint):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+@contextmanager
+def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str], Callable[..., Any]]) -> Generator[None]:
+    """Inside the block each module has the forward hook that `hook` makes of its name."""
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_hook(hook(name)).remove)
+        yield
