@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sublayer.nn.tap import Tap, hooked
+from sublayer.nn.tap import Tap, hooked, named_modules
 
 TOLERANCES: Mapping[torch.dtype, float] = {
     torch.float64: 1e-10,
@@ -79,7 +78,7 @@ def tolerance(model: nn.Module) -> float:
 @contextmanager
 def listening(model: nn.Module, suffix: str = "") -> Generator[dict[str, list[Tensor]]]:
     """Listen to every tap whose name ends in `suffix`; yields what each has shown so far, by name."""
-    named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    named = named_modules(model)
     taps = {name: module for name, module in named if isinstance(module, Tap) and name.endswith(suffix)}
     seen: dict[str, list[Tensor]] = {name: [] for name in taps}
     with hooked(taps, lambda name: lambda _module, _inputs, output: seen[name].append(output)):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sublayer.nn.tap import hooked
+from sublayer.nn.tap import Hook, hooked, named_modules
 
 
 @contextmanager
@@ -28,13 +28,13 @@ def first_wrong_output(model: nn.Module, forward: Callable[[], object], wrong: C
     """The name of the first module whose output is `wrong` while `forward` runs; None where none is."""
     found: list[str] = []
 
-    def watch(name: str) -> Callable[..., None]:
+    def watch(name: str) -> Hook:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not found and isinstance(output, Tensor) and wrong(output):
                 found.append(name)
 
         return hook
 
-    with torch.no_grad(), hooked({name: module for name, module in model.named_modules() if name}, watch):
+    with torch.no_grad(), hooked({name: module for name, module in named_modules(model) if name}, watch):
         forward()
     return found[0] if found else None
