@@ -237,16 +237,8 @@ class Trainer(Generic[B]):
         if seconds is None:
             seconds = clock.counted(self.c, p.time, took)
         time = p.time.after(seconds, warmed=place.warmed)
-        self.progress = replace(
-            p,
-            step=p.step + 1,
-            epoch=cursor.epoch,
-            batch=cursor.step,
-            seconds=time.seconds,
-            pace=time.pace,
-            warm=time.warm,
-            place=place.done,
-        )
+        done = {"step": p.step + 1, "epoch": cursor.epoch, "batch": cursor.step, "place": place.done}
+        self.progress = replace(p, **done, **vars(time))
 
     def _finished(self) -> bool:
         p = self.progress
