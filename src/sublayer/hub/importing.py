@@ -32,6 +32,7 @@ from sublayer.hub.tokens import SpecialTokens
 from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, settle, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
+from sublayer.nn.tap import put
 from sublayer.untrusted import is_file, read_object
 
 
@@ -205,7 +206,7 @@ def import_tensors(
             theirs = nonfinite({names[name]: source.tensor(names[name]) for name in rule.theirs})
             infinite += theirs or [f"{name}, once it is {wanted}".replace("torch.", "") for name in wrong]
         for name, tensor in moved:
-            _assign(model, ties.get(name, name), tensor)
+            put(model, ties.get(name, name), nn.Parameter(tensor))
     refuse_nonfinite(infinite, source.name)
     settle(model, ties, device)
     return model.eval()
@@ -319,8 +320,3 @@ def _moved(
     return [
         (name, tensor.to(device=device, dtype=dtype).contiguous()) for name, tensor in zip(rule.ours, ours, strict=True)
     ]
-
-
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))

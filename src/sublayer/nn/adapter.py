@@ -23,7 +23,7 @@ from sublayer import config
 from sublayer.errors import ConfigError
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
-from sublayer.nn.tap import named_modules
+from sublayer.nn.tap import named_modules, put
 
 
 class LowRank(Linear):
@@ -157,23 +157,18 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
         model.get_parameter(name).requires_grad_(True)
     for name in chosen:
         if name not in experts:
-            _replace(model, name, LowRank(cast("Linear", maps[name]), c))
+            put(model, name, LowRank(cast("Linear", maps[name]), c))
     for owner in dict.fromkeys(name.rpartition(".")[0] for name in chosen if name in experts):
         mixture = cast("MixtureOfExperts", model.get_submodule(owner))
-        _replace(model, owner, AdaptedExperts(mixture, [each for each in MATRICES if f"{owner}.{each}" in chosen], c))
+        put(model, owner, AdaptedExperts(mixture, [each for each in MATRICES if f"{owner}.{each}" in chosen], c))
     return chosen
 
 
 def left_out(model: nn.Module) -> list[str]:
     """The linear maps of an adapted model that have no adapter, by name, experts included."""
-    plain = [
-        name for name, module in named_modules(model) if isinstance(module, Linear) and not isinstance(module, LowRank)
-    ]
-    for name, module in named_modules(model):
-        if isinstance(module, MixtureOfExperts):
-            own = module if isinstance(module, AdaptedExperts) else None
-            plain += [f"{name}.{each}" for each in MATRICES if own is None or own.adapter(each) is None]
-    return plain
+    adapted = {name.removesuffix("_adapter") for name, _ in _adapted(model)}
+    maps = [name for name, module in named_modules(model) if isinstance(module, Linear)]
+    return [name for name in (*maps, *_experts(model)) if name not in adapted]
 
 
 def kinds(names: Iterable[str]) -> str:
@@ -219,7 +214,7 @@ def merge(model: nn.Module) -> None:
     """Make the model a plain one again, which computes what the adapted one did; everything may learn again."""
     for name, module in list(named_modules(model)):
         if isinstance(module, LowRank | AdaptedExperts):
-            _replace(model, name, module.merged())
+            put(model, name, module.merged())
     model.requires_grad_(True)
 
 
@@ -227,8 +222,3 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank | LowRankExperts]]
     for name, module in named_modules(model):
         if isinstance(module, LowRank | LowRankExperts):
             yield name, module
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, module)

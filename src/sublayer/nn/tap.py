@@ -41,6 +41,12 @@ def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     return cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
 
 
+def put(model: nn.Module, name: str, value: nn.Module | nn.Parameter) -> None:
+    """Put a module or a parameter where `name` says, in the place of what stands there."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, value)
+
+
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Callable[[str], Hook]) -> Generator[None]:
     """Inside the block each module has the forward hook that `hook` makes of its name."""

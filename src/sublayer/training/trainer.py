@@ -164,8 +164,8 @@ class Trainer(Generic[B]):
         """
         own = trainable_parameters(self.model)
         weights = saved.tensors["model"]
-        other = {name for name in {*own, *weights} if name not in own or name not in weights}
-        other |= {name for name in {*own} - other if own[name].shape != weights[name].shape}
+        other = own.keys() ^ weights.keys()
+        other |= {name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape}
         if other:
             raise CheckpointError(
                 f"the checkpoint of step {saved.progress.step} is of another model: {', '.join(sorted(other)[:5])}",
