@@ -29,6 +29,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def firsts(self) -> dict[int, int]:
+        """The first token of each word that has any, by the word's number."""
+        return {word: place for place, word in reversed(list(enumerate(self.words))) if word is not None}
+
     def cut(self, longest: int) -> Tokens:
         """At most `longest` tokens: the last ones of the text are left out, of two texts those of the longer one, and
         never what a template put around them."""

@@ -141,7 +141,7 @@ def encode_tagged(
     targets: list[list[int]] = []
     encoded = tokenizer.encode_words([sentence.words for sentence in table])
     for row, (sentence, tokens) in enumerate(zip(table, encoded, strict=True)):
-        first = {word: place for place, word in reversed(list(enumerate(tokens.words))) if word is not None}
+        first = tokens.firsts
         target = [IGNORE] * len(tokens)
         for place, (word, tag) in enumerate(zip(sentence.words, sentence.tags, strict=True)):
             if tag not in number:
