@@ -44,7 +44,8 @@ class Key:
 
 def read_keys(settings: Settings, keys: Iterable[Key], form: Mapping[str, Any]) -> dict[str, Any]:
     """`form`, a tree as plain data, with what the settings say in its places."""
-    tree: dict[str, Any] = deepcopy(dict(form))
+    # Each part by itself: an encoder and a decoder of one form are two.
+    tree: dict[str, Any] = {name: deepcopy(part) for name, part in form.items()}
     for key in keys:
         value = key.read(settings)
         for place in key.places.split() if value is not None else ():
