@@ -97,8 +97,9 @@ def working_folder(parent: Path) -> Generator[Path]:
 def clear_leftovers(folder: Path) -> None:
     """Remove what processes that were killed while they wrote into `folder` have left, and nothing else."""
     for work in folder.glob(f"{ASIDE}*"):
-        if is_leftover(work):
-            with suppress(LockedError, NoLocksError, OSError):
+        # Another process may be about to remove it too.
+        with suppress(LockedError, NoLocksError, OSError):
+            if is_leftover(work):
                 if (work / OWNER).is_file():
                     with locked(work / OWNER, create=False):
                         _dissolve(work)

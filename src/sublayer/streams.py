@@ -1,12 +1,15 @@
-"""Standard input, output and error where they are not what a program expects: closed, full, narrow, or gone."""
+"""Standard input, output and error where they are not what a program expects: closed, full, narrow, or gone; and the
+signals that end one."""
 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 
 def open_closed() -> None:
@@ -58,3 +61,22 @@ def forget_terminal() -> None:
         with suppress(OSError, ValueError):
             if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
                 discard(stream)
+
+
+@contextmanager
+def signals_taken(
+    names: tuple[str, ...], handler: Callable[[int, object], None], wanted: Callable[[Any], bool]
+) -> Generator[None]:
+    """Inside the block `handler` takes the signals of these names whose handlers until then are `wanted` away."""
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: handled for number in known if wanted(handled := signal.getsignal(number))}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+    except ValueError:  # not in the main thread, where signals cannot be taken
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handled in before.items():
+            signal.signal(number, handled)

@@ -169,7 +169,7 @@ def a_chunk_sees_no_cache(patch: Patch) -> None:
         scope = plain(self, queries, keys, **k)
         if queries in (1, keys) or not scope.rules:
             return scope
-        return replace(scope, rules=(*scope.rules, mask.KeySpan(torch.tensor([keys - queries]), None)))
+        return replace(scope, rules=(*scope.rules, mask.Spans(torch.tensor([[keys - queries]]), None)))
 
     patch.setattr(mask.Mask, "resolve", resolve)
 

@@ -84,7 +84,7 @@ class Demo:
         self.trainer = Trainer(
             build_model(self.tree).train(),
             nothing,
-            OneBatch(CrossEntropy(c.label_smoothing)),
+            OneBatch(CrossEntropy(c.label_smoothing), nothing, c.batches),
             c,
             precision=resolve_precision(c.precision, CPU),
             context=context,

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from small_run import processes, same, sublayer, tree, write
 from sublayer import config
@@ -31,7 +32,7 @@ from sublayer.generation.request import DecodeRequest
 from sublayer.models import EncoderDecoder
 from sublayer.tasks import translation
 from sublayer.tasks.losses import CrossEntropy
-from sublayer.tasks.translation import PairLoss
+from sublayer.tasks.objective import Objective
 from sublayer.text import Affixes, PairAffixes
 from sublayer.training import checkpoint, run, trainer
 from sublayer.training.metrics import MetricsLog, read_metrics
@@ -83,20 +84,23 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Evaluated(PairLoss):
+class Evaluated(Objective[Batch]):
     """The loss of translation, evaluated by what the test says."""
 
+    loss_function: CrossEntropy
     validate: Callable[[], Validation]
-    rows: str = "pairs"
-    unit: str = "tokens"
-    least: int = 0
+    rows: ClassVar = "pairs"
+    unit: ClassVar = "tokens"
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
+
+    def loss(self, model: EncoderDecoder, batch: Batch, total: int) -> Tensor:
+        return translation.pair_loss(model, batch, total, self.loss_function)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         found = self.validate()
         return {"loss": found.loss, "bleu": found.bleu}
-
-    def plot(self, folder: Path) -> None:
-        return None
 
 
 def recipe(**over: Any) -> config.Training:

@@ -44,6 +44,9 @@ Translation = Annotated[
     str | None, typer.Option(help="Translation to analyse. Default: the model's own.", metavar="TEXT")
 ]
 Device = Annotated[str, typer.Option(help="Device to run on: cuda, mps, cpu or auto.")]
+RecipeName = Annotated[
+    str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
+]
 OutFolder = Annotated[Path, typer.Argument(help="Model folder to write.", metavar="OUT")]
 Overrides = Annotated[
     list[str] | None,

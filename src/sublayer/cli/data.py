@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli import terminal
-from sublayer.cli.arguments import Overrides
+from sublayer.cli.arguments import Overrides, RecipeName
 from sublayer.cli.progress import reported
 from sublayer.cli.terminal import say
 from sublayer.errors import InputError
@@ -100,14 +100,10 @@ def check_text(
 
 @app.command("prepare")
 def prepare_text(
-    recipe: Annotated[
-        str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
-    ],
+    recipe: RecipeName,
     out: Annotated[Path, typer.Argument(help="Folder for the prepared text.", metavar="OUT")],
     workers: Annotated[int, typer.Option(help="Processes that read and tokenize.", min=1, max=1024)] = 1,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of the recipe.", metavar="PATH=VALUE")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Tokenize the text of a recipe into memory-mapped shards, for a corpus that is larger than memory.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -65,6 +65,7 @@ def evaluate(
     """
     from rich.progress import Progress
 
+    from sublayer.files import write_text
     from sublayer.tasks.task import Scoring
     from sublayer.training import evaluation
 
@@ -92,11 +93,5 @@ def evaluate(
         say(remark)
     for warning in found.warnings:
         say(warning, err=True)
-    _write(out, found.rows)
-
-
-def _write(out: Path | None, rows: Iterable[Mapping[str, Any]]) -> None:
-    from sublayer.files import write_text
-
     if out is not None:
-        write_text(out, "".join(to_json(row) + "\n" for row in rows))
+        write_text(out, "".join(to_json(row) + "\n" for row in found.rows))

@@ -147,7 +147,7 @@ def _everywhere(found: TransformerBundle, example: Example, size: int) -> Table:
 
     table = _titled("The likeliest, if the model ended there", "")
     table.add_column("reads", no_wrap=True)
-    rows = _names_of_rows(found, example)
+    rows = spelled(found, example.fed or example.tokens)
     columns: list[int] = []
     for begin in range(0, size, 16):
         seen = logit_lens(found.model, example, list(range(begin, min(begin + 16, size))))
@@ -168,19 +168,14 @@ def _columns(layers: int) -> list[int]:
     return [round(place * (layers - 1) / max(most - 1, 1)) for place in range(most)]
 
 
-def _names_of_rows(found: TransformerBundle, example: Example) -> list[str]:
-    return spelled(found, example.fed or example.tokens)
-
-
 def _cell(found: TransformerBundle, token: int, chance: float) -> str:
     return f"{plain(_names(found, [token])[0])} [dim]{chance:.2f}[/dim]"
 
 
 def _at_one(found: TransformerBundle, example: Example, seen: Lens, place: int, best: int) -> Table:
     """The likeliest candidates at one position, a row a layer, and where the final answer stands."""
-    where = (
-        "of the whole text" if _labels_text(found) else f"at position {place}: {_names_of_rows(found, example)[place]}"
-    )
+    piece = spelled(found, example.fed or example.tokens)[place]
+    where = "of the whole text" if _labels_text(found) else f"at position {place}: {piece}"
     table = _titled(f"The likeliest after each layer, {plain(where)}", "")
     final = seen.logits[-1].argmax(-1)
     answer = plain(_names(found, [int(final[0])])[0])

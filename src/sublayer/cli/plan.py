@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli import terminal
+from sublayer.cli.arguments import RecipeName
 from sublayer.cli.terminal import say
 from sublayer.untrusted import to_json
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[
-        str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
-    ],
+    recipe: RecipeName,
     gpus: Annotated[int, typer.Option(min=1, max=2**20, help="How many GPUs there are.")] = 8,
     memory: Annotated[str, typer.Option(help="Memory of a GPU, e.g. 80GB or 74GiB.")] = "80GB",
     peak: Annotated[float, typer.Option(help="Peak of a GPU, in operations a second (H100, bfloat16).")] = 989e12,

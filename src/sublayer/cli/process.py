@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from sublayer import streams
 from sublayer.errors import StorageError
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF)
 """What a write to standard output ends with, besides a broken pipe; of a file it says the name."""
 
@@ -85,17 +83,5 @@ def ended_by_signals() -> Generator[None]:
             streams.forget_terminal()
         raise SystemExit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in ENDING}
-    mine: list[int] = []
-    try:
-        for number, handler in before.items():
-            if handler is signal.SIG_DFL:
-                signal.signal(number, end)
-                mine.append(number)
-    except ValueError:  # not in the main thread, where signals cannot be taken
-        pass
-    try:
+    with streams.signals_taken(("SIGTERM", "SIGHUP"), end, lambda handled: handled is signal.SIG_DFL):
         yield
-    finally:
-        for number in mine:
-            signal.signal(number, before[number])

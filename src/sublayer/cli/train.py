@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sublayer.cli.arguments import Device, Overrides
+from sublayer.cli.arguments import Device, Overrides, RecipeName
 from sublayer.cli.terminal import say
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="Recipe: a TOML file, or the name of a shipped recipe.", metavar="RECIPE")
-    ],
+    recipe: RecipeName,
     out: Annotated[Path | None, typer.Option(help="Folder of the training run.", show_default="runs/NAME")] = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, bit for bit.")] = False,

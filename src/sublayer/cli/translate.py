@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,8 +74,9 @@ def translate(
     constraints = {**translator.decoding.constraints.plain(), **limits}
     if only is not None:
         constraints["allowed"] = _tokens_of(only, translator)
-    languages = _given(source_language=source_language, target_language=target_language)
-    translator = translator.with_decoding(constraints=constraints, **languages)
+    languages = {"source_language": source_language, "target_language": target_language}
+    given = {name: code for name, code in languages.items() if code is not None}
+    translator = translator.with_decoding(constraints=constraints, **given)
     chosen = decoding.get("beam", max(n_best, translator.decoding.beam))
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):
@@ -96,10 +97,6 @@ def translate(
         sys.stdout.flush()
         if refused:
             raise refused[1]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _shortlist_of(model: Path, translator: Translator) -> Shortlist:

@@ -56,6 +56,15 @@ def measure(c: Parallel, ledger: Ledger, device: torch.device, told: Callable[[]
             )
 
 
+def by_device(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[int, Mapping[str, Any]]]]:
+    """What `measure` has put into a ledger, by device, contender and length."""
+    found: dict[str, dict[str, dict[int, Mapping[str, Any]]]] = {}
+    for key, one in entries.items():
+        device, name, length = key.split("/")
+        found.setdefault(device, {}).setdefault(name, {})[int(length)] = one
+    return found
+
+
 def _timed(
     c: Parallel,
     tree: config.DecoderOnly | config.RecurrentDecoderOnly,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from sublayer.config.load import LoadedRecipe
 from sublayer.errors import ConfigError
-from sublayer.files import write_json
+from sublayer.files import remove_parts, write_json
 from sublayer.training.progress import Reporter
 from sublayer.training.run import train
 from sublayer.training.run_folder import remove_run
@@ -38,8 +37,5 @@ def remove_runs(folder: Path) -> None:
     """Remove the runs in `folder` that were made here, and nothing else."""
     for mark in sorted(folder.glob(f"*/{MARK}")):
         remove_run(mark.parent)
-        mark.unlink(missing_ok=True)
-        with suppress(OSError):  # what is left is the user's
-            mark.parent.rmdir()
-    with suppress(OSError):
-        folder.rmdir()
+        remove_parts(mark.parent, (MARK,))
+    remove_parts(folder, ())

@@ -94,7 +94,7 @@ class TaskSettings(Part):
     reads. metrics: what it measures. shortest: tokens that a row must have room for.
     """
 
-    kinds: ClassVar[tuple[str, ...]]
+    kinds: ClassVar[tuple[str, ...]] = ("encoder-only",)
     head: ClassVar[str | None] = None
     sources: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[Metric, ...]]
@@ -164,7 +164,6 @@ class MaskedTask(TaskSettings):
     random: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     whole_words: bool = False
 
-    kinds: ClassVar = ("encoder-only",)
     head: ClassVar = "masked-language"
     sources: ClassVar = PLAIN
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
@@ -234,7 +233,6 @@ class ClassificationTask(TaskSettings):
     type: Literal["classification"] = "classification"
     weights: Annotated[EqualWeights | BalancedWeights | GivenWeights, Field(discriminator="type")] = EqualWeights()
 
-    kinds: ClassVar = ("encoder-only",)
     head: ClassVar = "classification"
     sources: ClassVar = LABELLED
     metrics: ClassVar = ("loss", "accuracy", "macro_f1")
@@ -253,7 +251,6 @@ class RegressionTask(TaskSettings):
 
     type: Literal["regression"] = "regression"
 
-    kinds: ClassVar = ("encoder-only",)
     head: ClassVar = "classification"
     sources: ClassVar = LABELLED
     metrics: ClassVar = ("loss", "pearson", "spearman")
@@ -272,7 +269,6 @@ class TaggingTask(TaskSettings):
 
     type: Literal["tagging"] = "tagging"
 
-    kinds: ClassVar = ("encoder-only",)
     head: ClassVar = "tagging"
     sources: ClassVar = ("conll",)
     metrics: ClassVar = ("loss", "accuracy", "span_f1")
@@ -288,7 +284,6 @@ class EmbeddingTask(TaskSettings):
     type: Literal["embedding"] = "embedding"
     scale: PositiveFloat = 20.0
 
-    kinds: ClassVar = ("encoder-only",)
     head: ClassVar = "sentence-embedding"
     sources: ClassVar = PARALLEL
     metrics: ClassVar = ("loss", "recall_at_1")

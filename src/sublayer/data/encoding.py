@@ -65,15 +65,14 @@ class EncodedPairs(Unchanging):
 
 def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], affixes: PairAffixes) -> Batch:
     """Sources and targets as a batch with their affixes, padded to the longest."""
-    every = np.arange(len(rows))
     read = sources.within(affixes.source.before, affixes.source.after)
     fed, said = targets.within((affixes.start, *affixes.forced), ()), targets.within(affixes.forced, (affixes.end,))
     lengths = said.lengths
     return Batch(
-        source=as_tensor(read.padded(every, width=int(read.lengths.max()), offset=0, fill=affixes.pad)),
+        source=as_tensor(read.rectangle(affixes.pad)),
         source_lengths=as_tensor(read.lengths),
-        target_in=as_tensor(fed.padded(every, width=int(lengths.max()), offset=0, fill=affixes.pad)),
-        target_out=as_tensor(said.padded(every, width=int(lengths.max()), offset=0, fill=IGNORE)),
+        target_in=as_tensor(fed.rectangle(affixes.pad)),
+        target_out=as_tensor(said.rectangle(IGNORE)),
         target_lengths=as_tensor(lengths),
         rows=rows,
         target_tokens=int(lengths.sum()),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sublayer.errors import DataError
 from sublayer.text.lines import WHOLE, Span, read_lines
 from sublayer.untrusted import UntrustedError, parse_json
+
+R = TypeVar("R")
 
 
 def read_objects(path: Path, span: Span = WHOLE) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -28,6 +30,14 @@ def read_objects(path: Path, span: Span = WHOLE) -> Iterator[tuple[int, dict[str
         if not isinstance(item, dict):
             raise DataError(f"{path}, line {number}: not an object but {line[:40]!r}", "One object a line.")
         yield number, cast("dict[str, Any]", item)
+
+
+def read_rows(
+    path: Path, row: Callable[[dict[str, Any], str], R], span: Span = WHOLE
+) -> Iterator[tuple[int, R | None]]:
+    """As `read_objects`, with what `row` makes of each object and of the place where it stands."""
+    for number, table in read_objects(path, span):
+        yield number, None if table is None else row(table, f"{path}, line {number}")
 
 
 def text_of(table: dict[str, Any], name: str, where: str, remedy: str) -> str:

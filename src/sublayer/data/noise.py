@@ -113,16 +113,11 @@ def infill(
     # Between two spans stands at least one token, else two masks would stand side by side and say how long they are.
     lengths = lengths[: n - int(lengths.sum()) + 1] if len(lengths) > n - int(lengths.sum()) + 1 else lengths
     gaps = _gaps(n - int(lengths.sum()), len(lengths), random)
-    given: list[Tokens] = []
-    mask = np.array([mask_id], dtype=tokens.dtype)
-    place = 0
-    for gap, length in zip(gaps.tolist(), [*lengths.tolist(), None], strict=True):
-        given.append(noisy[place : place + gap])
-        place += gap
-        if length is not None:
-            given.append(mask)
-            place += length
-    left = np.concatenate(given)
+    # Of the parts, one after the other, each second one is a span, and a mask stands for it.
+    bounds = np.cumsum(np.insert(lengths, np.arange(len(lengths)), gaps[:-1]))
+    parts = np.split(noisy, bounds)
+    parts[1::2] = [np.array([mask_id])] * len(lengths)
+    left = np.concatenate(parts)
     empty = min(empty, n - len(left))
     if empty:
         left = np.insert(left, random.integers(0, len(left) + 1, size=empty), mask_id)

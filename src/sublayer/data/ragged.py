@@ -36,8 +36,7 @@ class Ragged:
     @classmethod
     def of(cls, rows: Sequence[NDArray[np.integer] | Sequence[int]]) -> Ragged:
         """These rows, one after the other."""
-        starts = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=starts[1:])
+        starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         tokens = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
         return cls(tokens, starts)
 
@@ -91,6 +90,10 @@ class Ragged:
         out[inside] = self.tokens[places]
         return out
 
+    def rectangle(self, fill: int) -> NDArray[np.int64]:
+        """All rows, as wide as the longest, the rest `fill`."""
+        return self.padded(np.arange(len(self)), width=int(self.lengths.max()), offset=0, fill=fill)
+
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
     """The ids of each text, without special tokens."""
@@ -100,6 +103,5 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Ragged:
         batch = tokenizer.encode(texts[first : first + _CHUNK])
         lengths.extend(map(len, batch))
         parts.append(np.fromiter(chain.from_iterable(batch), dtype=np.int32))
-    starts = np.zeros(len(texts) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=starts[1:])
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
     return Ragged(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), starts)

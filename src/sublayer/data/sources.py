@@ -11,7 +11,7 @@ from typing import Any, assert_never, cast
 from sublayer.config import Jsonl, LineAligned, NamedCorpus, ParallelText, Parquet, Tsv
 from sublayer.data import corpora
 from sublayer.data.download import Progress
-from sublayer.data.jsonl import read_objects, text_of, value_of
+from sublayer.data.jsonl import read_objects, read_rows, text_of, value_of
 from sublayer.data.parquet import read_columns, row_groups
 from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines, require_aligned, side_by_side
 from sublayer.data.report import Report
@@ -59,7 +59,7 @@ class Pairs:
             [self.sources[row] for row in chosen],
             [self.targets[row] for row in chosen],
             report,
-            [self.lines[row] for row in chosen] if self.lines else [],
+            self.lines_of(chosen),
         )
 
     def lines_of(self, rows: Iterable[int]) -> list[int]:
@@ -155,7 +155,8 @@ def read_portion(text: ParallelText, portion: Portion) -> Found:
         case Jsonl():
             found = _jsonl(path, span, text.source_field, text.target_field)
         case Parquet():
-            found = _parquet(portion, text)
+            rows = read_columns(portion, (text.source_column, text.target_column))
+            found = ((number, (source or "", target or "")) for number, (source, target) in rows)
         case _:
             assert_never(text)
     for number, pair in found:
@@ -208,18 +209,11 @@ def _tsv(path: Path, span: Span, source_column: int, target_column: int) -> _Num
 
 
 def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Numbered:
-    remedy = "Set source_field and target_field."
-    for number, row in read_objects(path, span):
-        if row is None:
-            yield number, None
-        else:
-            where = f"{path}, line {number}"
-            yield number, (text_of(row, source_field, where, remedy), text_of(row, target_field, where, remedy))
+    def pair(row: dict[str, Any], where: str) -> _Pair:
+        remedy = "Set source_field and target_field."
+        return text_of(row, source_field, where, remedy), text_of(row, target_field, where, remedy)
 
-
-def _parquet(portion: Portion, text: Parquet) -> _Numbered:
-    for number, (source, target) in read_columns(portion, (text.source_column, text.target_column)):
-        yield number, (source or "", target or "")
+    return read_rows(path, pair, span)
 
 
 PAIRS = Reader(read, read_plain, Stream(("source", "target"), cut, read_portion, table))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def _floats(
             operands = {"forward": (x, weight, None), "to_input": (g, weight), "to_weight": (g, x)}[product]
             calls: dict[Way, Call] = {}
             for way, by in ways.items():
-                call = _bound(getattr(by, product), *operands)
+                call = partial(getattr(by, product), *operands)
                 if _works(call):
                     calls[way] = call
             yield from _speeds(name, dtype, product, calls)
@@ -130,7 +131,7 @@ def _prepared(one_dnn: bool) -> Generator[Speed]:
     for name in ("one row, small", "one row", "few rows", "training"):
         x, weight, _ = _operands(SIZES[name], torch.float32)
         ways: tuple[Way, ...] = ("transposed", "packed") if one_dnn and ONE_DNN is not None else ("transposed",)
-        calls: dict[Way, Call] = {way: _bound(LAYOUTS[way](weight, None), x) for way in ways}
+        calls: dict[Way, Call] = {way: partial(LAYOUTS[way](weight, None), x) for way in ways}
         yield from _speeds(name, "float32", "forward", calls)
 
 
@@ -150,7 +151,7 @@ def _whole_numbers(one_dnn: bool) -> Generator[Speed]:
         size = SIZES[name]
         x = torch.full((size.rows, size.width), 3, dtype=torch.int8, device="cpu")
         weight = torch.full((size.out, size.width), 5, dtype=torch.int8, device="cpu")
-        calls: dict[Way, Call] = {"torch": _bound(int_mm, x, weight.t())} if int_mm else {}
+        calls: dict[Way, Call] = {"torch": partial(int_mm, x, weight.t())} if int_mm else {}
         if one_dnn:
             calls["packed"] = _quantized(x, weight)
         yield from _speeds(name, "int8", "forward", {way: call for way, call in calls.items() if _works(call)})
@@ -180,7 +181,7 @@ def _threads(cores: int) -> Generator[Threads]:
                 start = time.perf_counter()
                 size = Size(width, width, width)
                 x, weight, _ = _operands(size, torch.float32)
-                (seconds,) = best([_bound(F.linear, x, weight)], long=LONG / 4)
+                (seconds,) = best([partial(F.linear, x, weight)], long=LONG / 4)
                 yield Threads(width=width, threads=count, gflops=_rounded(size.flops / seconds / 1e9))
                 left -= time.perf_counter() - start
                 if left < 0:
@@ -209,7 +210,7 @@ def _bandwidth() -> float:
     source = torch.full((2**23,), 0.5, dtype=torch.float32, device="cpu")
     # Written to, so that the system has given the pages: that takes far longer than a copy.
     target = source.clone()
-    (seconds,) = best([_bound(target.copy_, source)], long=5 * LONG, clock=USED)
+    (seconds,) = best([partial(target.copy_, source)], long=5 * LONG, clock=USED)
     return _rounded(2 * source.nbytes / seconds)
 
 
@@ -225,10 +226,6 @@ def _works(call: Call) -> bool:
     except (RuntimeError, NotImplementedError, AttributeError):
         return False
     return True
-
-
-def _bound(function: Callable[..., Any], *operands: Any) -> Call:
-    return lambda: function(*operands)
 
 
 def _rounded(value: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from sublayer.errors import InputError
 from sublayer.models import EncoderDecoder, SequenceToSequence
 from sublayer.models.batching import padded
 from sublayer.models.evaluating import evaluating
-from sublayer.nn.tap import Tap
+from sublayer.nn.tap import Tap, hooked
 from sublayer.text.batching import by_length
 
 TOKENS = 4000
@@ -58,8 +57,7 @@ def alignments(
     def keep(tap: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
         seen.append(weights.detach().float().mean(dim=1).cpu())
 
-    with evaluating(model), ExitStack() as hooks:
-        hooks.callback(weights_of.register_forward_hook(keep).remove)
+    with evaluating(model), hooked({"weights": weights_of}, lambda _: keep):
         for rows in by_length([len(source) + len(target) for source, target in zip(sources, fed, strict=True)], TOKENS):
             # What pads is masked or unread: any id does.
             source, lengths = padded([sources[row] for row in rows], 0, model.device)

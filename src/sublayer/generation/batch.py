@@ -13,7 +13,7 @@ Shapes: R rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -92,27 +92,27 @@ class Search(Protocol):
         ...
 
 
-class Text(Protocol):
-    """One text of a batch, as far as the batch asks.
+@dataclass(eq=False)
+class Text:
+    """One text of a batch.
 
-    feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it goes
-    on from. error: why it cannot go on; it is done then.
+    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at
+    most. feed: the token that each of its rows is fed next. origins: of each row, which of the rows before the step it
+    goes on from; None where each goes on from itself. error: why it cannot go on; it is done then.
     """
 
-    @property
-    def search(self) -> Any: ...
+    search: Any
+    prompt: Sequence[int]
+    limit: int
+    origins: Sequence[int] | None = field(default=None, init=False)
+    error: SublayerError | None = field(default=None, init=False)
+    done: bool = field(default=False, init=False)
 
-    @property
-    def feed(self) -> list[int]: ...
+    def __post_init__(self) -> None:
+        self.feed = [self.prompt[-1]] * self.search.rows
 
-    @property
-    def origins(self) -> Sequence[int] | None: ...
-
-    @property
-    def error(self) -> SublayerError | None: ...
-
-    @property
-    def done(self) -> bool: ...
+    def fail(self, error: SublayerError) -> None:
+        self.error, self.done = error, True
 
 
 class Batch(Generic[StateT]):

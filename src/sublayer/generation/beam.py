@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sublayer.errors import SublayerError
-from sublayer.generation.batch import Batch, Offer
+from sublayer.generation.batch import Batch, Offer, Text
 from sublayer.generation.finite import NotFinite, any_nan, refuse
 from sublayer.generation.request import DecodeRequest, Hypothesis, nothing_left
 
@@ -183,25 +182,19 @@ def _highest(offered: Floats, count: int) -> Integers:
 
 
 @dataclass(eq=False)
-class BeamText:
+class BeamText(Text):
     """One sentence's running beginnings and finished texts.
 
-    prompt: what stands before the first new token, as constraints see it. limit: tokens at most. totals: the scores of
-    the beginnings. length: tokens of each.
+    totals: the scores of the beginnings. length: tokens of each.
     """
 
     search: BeamSearch
-    prompt: Sequence[int]
-    limit: int
     finished: list[Hypothesis] = field(default_factory=lambda: list[Hypothesis]())
     length: int = 0
-    done: bool = False
-    error: SublayerError | None = None
-    origins: list[int] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         beam = self.search.beam
-        self.feed = [self.prompt[-1]] * beam
         # Every hypothesis begins alike: all but the first are out of the race until they differ.
         self.totals = [0.0] + [float("-inf")] * (beam - 1)
         self.paths: list[Path] = [None] * beam
@@ -241,9 +234,6 @@ class BeamText:
         self.origins = [origin for origin, _, _ in going_on] + [0] * missing
         self.feed = [token for _, token, _ in going_on] + [0] * missing
         self.totals = [total for _, _, total in going_on] + [float("-inf")] * missing
-
-    def fail(self, error: SublayerError) -> None:
-        self.error, self.done = error, True
 
     def ranked(self) -> list[Hypothesis]:
         """What was found, best first.

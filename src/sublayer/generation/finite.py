@@ -10,7 +10,7 @@ from sublayer.errors import InputError
 from sublayer.generation.request import DecodeRequest
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from sublayer.models.backend import DecoderBackend
 
@@ -65,27 +65,12 @@ def refuse(
 def _first(module: Any, source: Tensor, source_lengths: Tensor | None, request: DecodeRequest) -> str | None:
     """The name of the module whose output is the first that is not finite, in one step from the beginning."""
     import torch
-    from torch import Tensor
 
-    found: list[str] = []
-    handles: list[Any] = []
+    from sublayer.models.evaluating import first_wrong_output
 
-    def watch(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if found or not isinstance(output, Tensor) or not output.is_floating_point():
-                return
-            # Masked scores are infinite on purpose, and downwards.
-            if not bool((output < math.inf).all()):
-                found.append(name)
+    def forward() -> None:
+        state = module.start(source, source_lengths, num_beams=1, capacity=1)
+        module.step(torch.tensor(request.first, device=source.device).unsqueeze(1), state)
 
-        return hook
-
-    try:
-        handles += [each.register_forward_hook(watch(name)) for name, each in module.named_modules() if name]
-        with torch.no_grad():
-            state = module.start(source, source_lengths, num_beams=1, capacity=1)
-            module.step(torch.tensor(request.first, device=source.device).unsqueeze(1), state)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
+    # Masked scores are infinite on purpose, and downwards.
+    return first_wrong_output(module, forward, lambda o: o.is_floating_point() and not bool((o < math.inf).all()))

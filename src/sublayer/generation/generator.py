@@ -58,7 +58,7 @@ class Generator(Generic[S]):
         model.eval()
         self._context_shift = context_shift
         self.model = model
-        self.backend: DecoderBackend[S] = _fastest(model) if backend is None else backend
+        self.backend = cast("DecoderBackend[S]", decoder_backend(cast("Any", model))) if backend is None else backend
         self.tokenizer = tokenizer
         self.decoding = decoding
 
@@ -317,10 +317,6 @@ class Generator(Generic[S]):
         source, lengths = padded(request.before, 0, self.model.device)
         # Equal lengths need no mask, and without one the kernels are faster.
         return source, None if len(set(map(len, request.before))) == 1 else lengths
-
-
-def _fastest(model: LanguageModel[S]) -> DecoderBackend[S]:
-    return cast("DecoderBackend[S]", decoder_backend(model)) if isinstance(model, DecoderOnly) else model
 
 
 def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from sublayer.errors import SublayerError
-from sublayer.generation.batch import Batch, Offer
+from sublayer.generation.batch import Batch, Offer, Text
 from sublayer.generation.finite import NotFinite, any_nan, is_finite, refuse
 from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.window import window_start
@@ -48,28 +48,19 @@ class Chosen:
 
 
 @dataclass(eq=False)
-class ChosenText:
+class ChosenText(Text):
     """A text to which one token is added at a time.
 
-    prompt: what stands before the first new token, that last one included, as constraints see it. limit: tokens at
-    most. stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says
+    stream: what its randomness comes from (`randomness.stream`). stopped: told each token but an end token; says
     whether the text ends with it. tokens: those that were chosen, end tokens included. last: the newest.
     """
 
     search: Choosing
-    prompt: Sequence[int]
-    limit: int
     end_ids: frozenset[int]
     stream: int = 0
     stopped: Callable[[int], bool] | None = None
     tokens: list[int] = field(default_factory=lambda: list[int]())
     last: Chosen | None = None
-    done: bool = False
-    error: SublayerError | None = None
-    origins: None = None
-
-    def __post_init__(self) -> None:
-        self.feed = [self.prompt[-1]]
 
     def append(self, token: int, log_probability: float, best: Best) -> None:
         self.tokens.append(token)
@@ -83,7 +74,8 @@ class ChosenText:
         self.done = ending is not None
 
     def fail(self, error: SublayerError) -> None:
-        self.error, self.done, self.last = error, True, None
+        super().fail(error)
+        self.last = None
 
 
 class Choice(Protocol):

@@ -6,6 +6,7 @@ Sentences are sorted by length and batched internally. Results come back in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -108,39 +109,30 @@ class Translator:
 
     def __init__(
         self,
-        model: SequenceToSequence,
+        model: SequenceToSequence | Deferred,
         tokenizer: Tokenizer,
         decoding: Decoding,
         *,
         backend: DecoderBackend[Any] | None = None,
     ) -> None:
+        """backend: the one that is asked for, which a deferred model has none of."""
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.shortlist: Shortlist | None = None
         self._deferred: Deferred | None = None
-        self._take(model.eval(), backend)
-
-    @classmethod
-    def deferred(cls, found: Deferred, tokenizer: Tokenizer, decoding: Decoding) -> Translator:
-        """A translator whose model is not read yet; it gives the same translations as with its model."""
-        made = cls.__new__(cls)
-        made.tokenizer, made.decoding, made.shortlist, made._deferred = tokenizer, decoding, None, found
-        return made
-
-    def _take(
-        self, model: SequenceToSequence, given: DecoderBackend[Any] | None,
-        own: tuple[SequenceToSequence, DecoderBackend[Any]] | None = None,
-    ) -> None:  # fmt: skip
-        """given: the backend that was asked for. own: a model, and the fastest for it."""
+        if isinstance(model, Deferred):
+            self._deferred = model
+            return
         from sublayer.fast.decoding import decoder_backend
 
-        self._model, self._given, self._deferred = model, given, None
-        self._own = (model, decoder_backend(model)) if own is None else own
+        self._model, self._given = model.eval(), backend
+        # A model, and the fastest backend for it.
+        self._own = model, decoder_backend(model)
 
     def _resolve(self) -> None:
         if self._deferred is not None:
             full = self._deferred.translator()
-            self._take(full._model, full._given, full._own)
+            self._model, self._given, self._own, self._deferred = full._model, full._given, full._own, None
 
     @property
     def model(self) -> SequenceToSequence:
@@ -188,14 +180,9 @@ class Translator:
         Raises:
             ConfigError: a value is out of range. InputError: the tokenizer does not know the language.
         """
-        decoding = Decoding.parse({**self.decoding.plain(), **changes}, "translate")
-        if self._deferred is not None:
-            other = Translator.deferred(self._deferred, self.tokenizer, decoding)
-        else:
-            other = Translator.__new__(Translator)
-            other.tokenizer, other.decoding = self.tokenizer, decoding
-            other._take(self._model, self._given, self._own)
-        other.shortlist = self.shortlist
+        other = copy(self)
+        other.decoding = Decoding.parse({**self.decoding.plain(), **changes}, "translate")
+        other.__dict__.pop("affixes", None)  # they follow from the decoding
         return other
 
     def with_shortlist(self, shortlist: Shortlist | None) -> Translator:

@@ -7,14 +7,11 @@ value.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from sublayer import config
 from sublayer.config.difference import differences
-from sublayer.config.part import Part
 from sublayer.hub.family import Tree
-
-P = TypeVar("P", bound=Part)
 
 
 def canonical(tree: Tree | config.Recurrent) -> dict[str, Any]:

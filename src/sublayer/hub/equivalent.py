@@ -50,9 +50,12 @@ def _rebuilt(tree: Tree, state: State, like: Transformer) -> Transformer:
     return model.eval()
 
 
-def _with_stacks(tree: Tree, change: Callable[[config.Stack], config.Stack]) -> Tree:
-    """The tree with every stack changed."""
-    return tree.model_copy(update={name: change(stack) for name, (stack, _) in tree.stacks.items()})
+def _with_positions(tree: Tree, change: Callable[[config.Position], config.Position]) -> Tree:
+    """The tree with the positions of every stack changed."""
+    stacks = {
+        name: stack.model_copy(update={"position": change(stack.position)}) for name, (stack, _) in tree.stacks.items()
+    }
+    return tree.model_copy(update=stacks)
 
 
 # --- positions ---------------------------------------------------------------------------------------------------
@@ -73,10 +76,9 @@ def halves(model: Transformer) -> Transformer | None:
     if layouts != {"interleaved"}:
         return None
 
-    def turned(stack: config.Stack) -> config.Stack:
-        if not isinstance(stack.position, config.Sinusoidal):
-            return stack
-        return stack.model_copy(update={"position": stack.position.model_copy(update={"layout": "halves"})})
+    def turned(position: config.Position) -> config.Position:
+        sinusoidal = isinstance(position, config.Sinusoidal)
+        return position.model_copy(update={"layout": "halves"}) if sinusoidal else position
 
     try:
         axes = _stream_axes(model)
@@ -86,7 +88,7 @@ def halves(model: Transformer) -> Transformer | None:
     state = dict(model.state_dict())
     for name, axis in axes.items():
         state[name] = state[name].index_select(axis, order.to(state[name].device))
-    return _rebuilt(_with_stacks(tree, turned), state, model)
+    return _rebuilt(_with_positions(tree, turned), state, model)
 
 
 def _stream_axes(model: Transformer) -> dict[str, int]:
@@ -120,8 +122,7 @@ def tabulated(model: Transformer) -> Transformer | None:
     table = cast("Position", model.get_submodule(f"{name}.position")).lower(tree.max_length).added
     assert table is not None, "sinusoids are added"
     state = {**model.state_dict(), f"{name}.position.weight": table.to(next(model.parameters()))}
-    changed = _with_stacks(tree, lambda each: each.model_copy(update={"position": config.Learned()}))
-    return _rebuilt(changed, state, model)
+    return _rebuilt(_with_positions(tree, lambda _: config.Learned()), state, model)
 
 
 def unshifted(model: Transformer) -> Transformer | None:
@@ -137,11 +138,10 @@ def unshifted(model: Transformer) -> Transformer | None:
     for name, offset in shifted.items():
         state[f"{name}.position.weight"] = state[f"{name}.position.weight"][offset:].clone()
 
-    def changed(stack: config.Stack) -> config.Stack:
-        learned = isinstance(stack.position, config.Learned)
-        return stack.model_copy(update={"position": config.Learned()}) if learned else stack
+    def from_the_first(position: config.Position) -> config.Position:
+        return config.Learned() if isinstance(position, config.Learned) else position
 
-    return _rebuilt(_with_stacks(model.config, changed), state, model)
+    return _rebuilt(_with_positions(model.config, from_the_first), state, model)
 
 
 # --- what is missing, as zeros ------------------------------------------------------------------------------------

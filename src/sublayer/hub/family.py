@@ -115,6 +115,12 @@ class Settings:
         if value not in allowed:
             raise self.refusal(key, f"supported: {', '.join(map(repr, allowed))}", value)
 
+    def only_class(self, *names: str) -> None:
+        """Refuse a config of another class than these, of which the first is the one that is named."""
+        for found in self.get("architectures", ()):
+            if found not in names:
+                raise self.refusal("architectures", f"supported: {names[0]}", found)
+
     def refusal(self, key: str, remedy: str, value: Any = None) -> CheckpointError:
         """What to raise where `key` has a value that cannot be expressed (its own, where `value` is left out)."""
         given = self.values.get(key) if value is None else value

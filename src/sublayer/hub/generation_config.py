@@ -49,10 +49,9 @@ TOKENS = frozenset(
 )
 """What `SpecialTokens` reads."""
 
-_SWITCHED: Mapping[str, tuple[Any, ...]] = {
+OFF: Mapping[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
-    "typical_p": (1.0,),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
     "top_h": (),
@@ -70,10 +69,7 @@ _SWITCHED: Mapping[str, tuple[Any, ...]] = {
     "force_words_ids": ([],),
     "max_time": (),
 }
-"""Settings of what is said, and the values that switch them off, beside null."""
-
-OFF = {name: values for name, values in _SWITCHED.items() if name not in FILTERS}
-"""Those of them that sublayer does not have."""
+"""Settings of what is said that sublayer does not have, and the values that switch them off, beside null."""
 
 WITHOUT_EFFECT = frozenset(
     """
@@ -128,21 +124,26 @@ def read(
         CheckpointError: as `stated_settings`, or settings that exclude each other here.
         ConfigError: a value of the wrong type or out of range.
     """
-    match tree:
-        case config.DecoderOnly():
-            return _read_generation(tree, settings, generation, tokenizer)
-        case config.EncoderDecoder():
-            return _read_decoding(tree, settings, generation, tokenizer)
-        case _:
-            return {}
+    if not isinstance(tree, config.DecoderOnly | config.EncoderDecoder):
+        return {}
+    found = {**KEPT, **stated_settings(settings, generation)}
+    tokens = SpecialTokens.read(settings, generation)
+    ends = [end for end in tokens.end if end != tokenizer.specials.end]
+    if isinstance(tree, config.DecoderOnly):
+        # In a config.json of before there was another file, a length says nothing.
+        return _read_generation(tree, found, tokens, ends, limited=bool(generation))
+    return _read_decoding(tree, found, tokens, ends)
 
 
 def _read_decoding(
-    tree: config.EncoderDecoder, settings: Mapping[str, Any], generation: Mapping[str, Any], tokenizer: Tokenizer
+    tree: config.EncoderDecoder, found: Mapping[str, Any], tokens: SpecialTokens, ends: list[int]
 ) -> dict[str, Any]:
-    given = stated_settings(settings, generation)
-    found, tokens = {**KEPT, **given}, SpecialTokens.read(settings, generation)
-    _refuse(found, "do_sample", "stop_strings")
+    for key in ("do_sample", "stop_strings"):
+        if found[key]:
+            raise CheckpointError(
+                f"this checkpoint has {key} = {found[key]!r}, which sublayer does not support for encoder-decoders",
+                f"Remove it from {WHERE} if it may be left out.",
+            )
     longest = found["max_new_tokens"]
     if longest is None and found["max_length"] is not None:
         longest = found["max_length"] - 1  # it counts the decoder's start token
@@ -158,7 +159,7 @@ def _read_decoding(
         **limits,
         "constraints": _constraints(found, tokens, counted=1),
         "start": tokens.start,
-        "end_ids": [end for end in tokens.end if end != tokenizer.specials.end],
+        "end_ids": ends,
     }
     if tokens.forced_last is not None and limits:
         plain["forced_end"] = tokens.forced_last
@@ -166,10 +167,9 @@ def _read_decoding(
 
 
 def _read_generation(
-    tree: config.DecoderOnly, settings: Mapping[str, Any], generation: Mapping[str, Any], tokenizer: Tokenizer
+    tree: config.DecoderOnly, found: Mapping[str, Any], tokens: SpecialTokens, ends: list[int], *, limited: bool
 ) -> dict[str, Any]:
-    given = stated_settings(settings, generation)
-    found, tokens = {**KEPT, **given}, SpecialTokens.read(settings, generation)
+    """limited: `max_length` is one that the checkpoint means."""
     search: dict[str, Any] = {"type": "greedy"}
     # A temperature of 0 is greedy search by another name.
     if found["do_sample"] and found["temperature"] != 0:
@@ -195,24 +195,15 @@ def _read_generation(
         "search": search,
         "constraints": _constraints(found, tokens),
         "stop": [found["stop_strings"]] if isinstance(found["stop_strings"], str) else found["stop_strings"] or [],
-        "end_ids": [end for end in tokens.end if end != tokenizer.specials.end],
+        "end_ids": ends,
     }
     if found["max_new_tokens"] is not None:
         plain["max_tokens"] = found["max_new_tokens"]
-    elif given.get("max_length") is not None and generation:
+    elif found["max_length"] is not None and limited:
         # It counts the prompt, as the context does; where that is shorter, it is the limit.
         plain["max_tokens"] = None
         plain["max_length"] = found["max_length"] if found["max_length"] < tree.max_length else None
     return config.Generation.parse(plain, WHERE).plain()
-
-
-def _refuse(found: Mapping[str, Any], *keys: str) -> None:
-    for key in keys:
-        if found[key]:
-            raise CheckpointError(
-                f"this checkpoint has {key} = {found[key]!r}, which sublayer does not support for encoder-decoders",
-                f"Remove it from {WHERE} if it may be left out.",
-            )
 
 
 def _constraints(found: Mapping[str, Any], tokens: SpecialTokens, counted: int | None = None) -> dict[str, Any]:
@@ -246,11 +237,12 @@ def write(tree: config.Model, decoding: Mapping[str, Any], tokenizer: Tokenizer)
     """
     match tree:
         case config.EncoderDecoder():
-            return _write_decoding(tree, config.Decoding.parse(decoding, "decoding"), tokenizer)
+            found = _write_decoding(tree, config.Decoding.parse(decoding, "decoding"), tokenizer)
         case config.DecoderOnly():
-            return _write_generation(tree, config.Generation.parse(decoding, "decoding"), tokenizer)
+            found = _write_generation(tree, config.Generation.parse(decoding, "decoding"), tokenizer)
         case _:
-            return {}
+            found = {}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _write_decoding(tree: config.EncoderDecoder, c: config.Decoding, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -266,8 +258,8 @@ def _write_decoding(tree: config.EncoderDecoder, c: config.Decoding, tokenizer: 
         "bos_token_id": affixes.start if tokenizer.specials.start is None else tokenizer.specials.start,
         "eos_token_id": _one_or_all([affixes.end, *c.end_ids]),
         "pad_token_id": affixes.pad,
-        **({"forced_bos_token_id": affixes.forced[0]} if affixes.forced else {}),
-        **({"forced_eos_token_id": c.forced_end} if c.forced_end is not None else {}),
+        "forced_bos_token_id": affixes.forced[0] if affixes.forced else None,
+        "forced_eos_token_id": c.forced_end,
         **_beams(c.beam, c.length_penalty, c.early_stopping),
         **_write_constraints(c.constraints, tree.vocab_size, counted=1),
         "max_length": longest + 1,
@@ -304,7 +296,7 @@ def _write_generation(tree: config.DecoderOnly, c: config.Generation, tokenizer:
             usual = {name: asked[name] for name in ("temperature", "top_p")}
             found |= {"do_sample": True, **usual, "top_k": c.search.top_k or 0}
             found |= {name: value for name, value in asked.items() if value != FILTERS[name]}
-    return {key: value for key, value in found.items() if value is not None}
+    return found
 
 
 def _beams(size: int, length_penalty: float, early_stopping: bool) -> dict[str, Any]:
@@ -314,14 +306,13 @@ def _beams(size: int, length_penalty: float, early_stopping: bool) -> dict[str, 
 
 def _write_constraints(c: config.Constraints, vocab_size: int, counted: int | None = None) -> dict[str, Any]:
     suppressed = [] if c.allowed is None else sorted(set(range(vocab_size)) - set(c.allowed))
-    shortest = {"min_new_tokens": c.min_length} if counted is None else {"min_length": c.min_length + counted}
     return {
-        **({"repetition_penalty": c.repetition_penalty} if c.repetition_penalty != 1.0 else {}),
-        **({"no_repeat_ngram_size": c.no_repeat_ngram} if c.no_repeat_ngram else {}),
-        **(shortest if c.min_length else {}),
-        **({"bad_words_ids": [[token] for token in c.banned]} if c.banned else {}),
-        **({"suppress_tokens": suppressed} if suppressed else {}),
-        **({"renormalize_logits": True} if c.renormalize else {}),
+        "repetition_penalty": None if c.repetition_penalty == 1.0 else c.repetition_penalty,
+        "no_repeat_ngram_size": c.no_repeat_ngram,
+        "min_new_tokens" if counted is None else "min_length": c.min_length + (counted or 0) if c.min_length else None,
+        "bad_words_ids": [[token] for token in c.banned] or None,
+        "suppress_tokens": suppressed or None,
+        "renormalize_logits": c.renormalize or None,
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,13 +154,11 @@ def config_of(
     unknown: list[str] = []
     for key, value in metadata.items():
         prefix, _, setting = key.partition(".")
-        if prefix != name or setting in REDUNDANT:
+        if prefix != name or setting in REDUNDANT or setting.startswith("rope.scaling."):
             continue
         if setting in known:
             require(value, key, MODEL[known[setting]], str(path))
             found[known[setting]] = value
-        elif setting.startswith("rope.scaling."):
-            continue
         else:
             unknown.append(f"{key} = {value!r}")
     if unknown:
@@ -231,30 +229,22 @@ def _reading(
 
 def _scaling(metadata: Mapping[str, Any], name: str, factors: Tensor | None, path: Path) -> dict[str, Any] | None:
     """`rope_scaling` as a config.json has it."""
-    own = {
-        key.removeprefix(f"{name}.rope.scaling."): value
-        for key, value in metadata.items()
-        if key.startswith(f"{name}.rope.scaling.")
-    }
+    prefix = f"{name}.rope.scaling."
+    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     how = own.get("type")
     if how in (None, "none"):
-        found = (
-            {}
-            if factors is None
-            else scaling_of_factors(factors, float(metadata.get(f"{name}.rope.freq_base", 10_000.0)))
-        )
+        if factors is None:
+            return None
+        found = scaling_of_factors(factors, float(metadata.get(f"{name}.rope.freq_base", 10_000.0)))
         if found is None:
             raise CheckpointError(
                 f"{path} has rotary frequencies of its own ({FACTORS}), and they are not what Llama 3's scaling gives",
                 "Take the checkpoint in the Hugging Face format.",
             )
         return found or None
-    if how == "linear":
-        return {"rope_type": "linear", "factor": float(cast("float", own["factor"]))}
+    if how not in ("linear", "yarn"):
+        raise CheckpointError(f"{path} scales its rotary positions by '{how}', which sublayer does not read from GGUF")
+    scaling = {"rope_type": how, "factor": float(own["factor"])}
     if how == "yarn":
-        return {
-            "rope_type": "yarn",
-            "factor": float(cast("float", own["factor"])),
-            "original_max_position_embeddings": int(cast("int", own["original_context_length"])),
-        }
-    raise CheckpointError(f"{path} scales its rotary positions by '{how}', which sublayer does not read from GGUF")
+        scaling["original_max_position_embeddings"] = int(own["original_context_length"])
+    return scaling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -39,30 +39,6 @@ GEMMA = {
 REDUNDANT = frozenset({"rope.dimension_count", "attention.value_length", "attention.sliding_window_pattern"})
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What an architecture's GGUF files differ in from the checkpoint they were made from.
-
-    model_type, class_name: of the config.json. settings: llama.cpp's names and those there. fixed: said by the
-    architecture. outside, inside: tensors of the model and of its layers, llama.cpp's names and those of the
-    checkpoint; layers: what those of the checkpoint's layers begin with.
-    interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
-    plus_one: weights of norms are stored with 1 added. turned: the checkpoint has matrices of layers the other way
-    around.
-    """
-
-    model_type: str
-    class_name: str
-    settings: Mapping[str, str]
-    fixed: Mapping[str, Any]
-    outside: Mapping[str, str]
-    inside: Mapping[str, str]
-    layers: str = "model.layers."
-    interleaved: bool = False
-    plus_one: bool = False
-    turned: bool = False
-
-
 OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -86,52 +62,54 @@ SANDWICH = INSIDE | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an architecture's GGUF files differ in from the checkpoint they were made from.
+
+    model_type, class_name: of the config.json. fixed: said by the architecture. settings: llama.cpp's names and those
+    there. outside, inside: tensors of the model and of its layers, llama.cpp's names and those of the
+    checkpoint; layers: what those of the checkpoint's layers begin with.
+    interleaved: rows of the query and key projections stand pairwise for the rotation, not in halves.
+    plus_one: weights of norms are stored with 1 added. turned: the checkpoint has matrices of layers the other way
+    around.
+    """
+
+    model_type: str
+    class_name: str
+    fixed: Mapping[str, Any]
+    settings: Mapping[str, str] = field(default_factory=lambda: LLAMA_LIKE)
+    outside: Mapping[str, str] = field(default_factory=lambda: OUTSIDE)
+    inside: Mapping[str, str] = field(default_factory=lambda: PRE)
+    layers: str = "model.layers."
+    interleaved: bool = False
+    plus_one: bool = False
+    turned: bool = False
+
+
+GELU = {"hidden_activation": "gelu_pytorch_tanh"}
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture(
-        "llama",
-        "LlamaForCausalLM",
-        LLAMA_LIKE,
-        {"hidden_act": "silu", "attention_bias": False},
-        OUTSIDE,
-        PRE,
-        interleaved=True,
+        "llama", "LlamaForCausalLM", {"hidden_act": "silu", "attention_bias": False}, interleaved=True
     ),
-    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", LLAMA_LIKE, {"hidden_act": "silu"}, OUTSIDE, PRE),
-    "qwen3": Architecture(
-        "qwen3", "Qwen3ForCausalLM", LLAMA_LIKE, {"hidden_act": "silu", "attention_bias": False}, OUTSIDE, PRE
-    ),
-    "gemma": Architecture(
-        "gemma",
-        "GemmaForCausalLM",
-        LLAMA_LIKE,
-        {"hidden_activation": "gelu_pytorch_tanh"},
-        OUTSIDE,
-        PRE,
-        plus_one=True,
-    ),
-    "gemma2": Architecture(
-        "gemma2",
-        "Gemma2ForCausalLM",
-        LLAMA_LIKE | GEMMA,
-        {"hidden_activation": "gelu_pytorch_tanh"},
-        OUTSIDE,
-        SANDWICH,
-        plus_one=True,
-    ),
+    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", {"hidden_act": "silu"}),
+    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", {"hidden_act": "silu", "attention_bias": False}),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", GELU, plus_one=True),
+    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", GELU, LLAMA_LIKE | GEMMA, inside=SANDWICH, plus_one=True),
     "gemma3": Architecture(
         "gemma3_text",
         "Gemma3ForCausalLM",
+        GELU | {"rope_local_base_freq": 10_000.0},
         LLAMA_LIKE | GEMMA,
-        {"hidden_activation": "gelu_pytorch_tanh", "rope_local_base_freq": 10_000.0},
-        OUTSIDE,
-        SANDWICH,
+        inside=SANDWICH,
         plus_one=True,
     ),
     "gpt2": Architecture(
         "gpt2",
         "GPT2LMHeadModel",
-        GPT2,
         {"activation_function": "gelu_new"},
+        GPT2,
         {
             "token_embd.weight": "transformer.wte.weight",
             "position_embd.weight": "transformer.wpe.weight",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -31,6 +32,7 @@ from sublayer.hub.tokens import SpecialTokens
 from sublayer.hub.weights import nonfinite, refuse_nonfinite, require_layers, settle, untied
 from sublayer.models import Transformer, build_model
 from sublayer.models.empty import without_memory
+from sublayer.nn.tap import put
 from sublayer.untrusted import is_file, read_object
 
 
@@ -204,7 +206,7 @@ def import_tensors(
             theirs = nonfinite({names[name]: source.tensor(names[name]) for name in rule.theirs})
             infinite += theirs or [f"{name}, once it is {wanted}".replace("torch.", "") for name in wrong]
         for name, tensor in moved:
-            _assign(model, ties.get(name, name), tensor)
+            put(model, ties.get(name, name), nn.Parameter(tensor))
     refuse_nonfinite(infinite, source.name)
     settle(model, ties, device)
     return model.eval()
@@ -233,33 +235,20 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
     for name, table in fixed.items():
         if not _agree(source.tensor(name), table):
             wrong.append(f"not what config.json says: {name}")
-    known = {*names.values(), *duplicates, *fixed}
-    patterns = "|".join((*family.ignored, *family.apart))
-    ignored = re.compile(patterns) if patterns else None
-    wrong += [
-        f"unexpected: {name}"
-        for name in source.headers
-        if name not in known and not (ignored is not None and ignored.fullmatch(name))
-    ]
+    others = [name for name in source.headers if name not in {*names.values(), *duplicates, *fixed}]
+    # What another model would use, such as the head of another task.
+    apart = [name for name in others if any(re.fullmatch(pattern, name) for pattern in family.apart)]
+    ignored = [name for name in others if any(re.fullmatch(pattern, name) for pattern in family.ignored)]
+    wrong += [f"unexpected: {name}" for name in others if name not in {*apart, *ignored}]
     for other, name in duplicates.items():
         if name in names and not torch.equal(source.tensor(other), source.tensor(names[name])):
             wrong.append(f"not tied, though config.json says so: {other} differs from {names[name]}")
     if wrong:
         raise CheckpointError(f"{source.name} does not fit its config.json: {'; '.join(wrong)}", AGAIN)
-    _say_what_is_left_out([name for name in source.headers if name not in known], family, source.name)
+    if apart:
+        said = "%s: left out, for the model that config.json names does not use them: %s"
+        logging.getLogger("sublayer").warning(said, source.name, ", ".join(apart))
     return names
-
-
-def _say_what_is_left_out(names: Sequence[str], family: Family, where: str) -> None:
-    """Warn of tensors that another model would use, such as the head of another task."""
-    if not family.apart:
-        return
-    apart = re.compile("|".join(family.apart))
-    left = [name for name in names if apart.fullmatch(name)]
-    if left:
-        logging.getLogger("sublayer").warning(
-            "%s: left out, for the model that config.json names does not use them: %s", where, ", ".join(left)
-        )
 
 
 def _names(
@@ -312,9 +301,8 @@ def _require_all_covered(
     parameters: Mapping[str, nn.Parameter], ties: Mapping[str, str], rules: Sequence[Rule], family: Family
 ) -> None:
     """A family whose rules leave a parameter out, or name one twice, is a mistake of ours."""
-    named = [ties.get(name, name) for rule in rules for name in rule.ours]
-    left = parameters.keys() - set(named)
-    twice = {name for name in named if named.count(name) > 1} if len(named) != len(set(named)) else set[str]()
+    named = Counter(ties.get(name, name) for rule in rules for name in rule.ours)
+    left, twice = parameters.keys() - named.keys(), [name for name, count in named.items() if count > 1]
     assert not left, f"the rules of {family.name} leave out {sorted(left)}"
     assert not twice, f"the rules of {family.name} name twice {sorted(twice)}"
 
@@ -332,8 +320,3 @@ def _moved(
     return [
         (name, tensor.to(device=device, dtype=dtype).contiguous()) for name, tensor in zip(rule.ours, ours, strict=True)
     ]
-
-
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))

@@ -7,9 +7,10 @@ family's own functions add to what the table has read, or to what it has written
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 from sublayer import config
 from sublayer.hub.family import Settings, Tree
@@ -43,19 +44,14 @@ class Key:
 
 def read_keys(settings: Settings, keys: Iterable[Key], form: Mapping[str, Any]) -> dict[str, Any]:
     """`form`, a tree as plain data, with what the settings say in its places."""
-    tree: dict[str, Any] = _copy(form)
+    # Each part by itself: an encoder and a decoder of one form are two.
+    tree: dict[str, Any] = {name: deepcopy(part) for name, part in form.items()}
     for key in keys:
         value = key.read(settings)
         for place in key.places.split() if value is not None else ():
             *tables, last = place.split(".")
             reduce(lambda table, name: table.setdefault(name, {}), tables, tree)[last] = value
     return tree
-
-
-def _copy(data: Any) -> Any:
-    if not isinstance(data, dict):
-        return data
-    return {key: _copy(value) for key, value in cast("dict[str, Any]", data).items()}
 
 
 def write_keys(tree: Tree, keys: Iterable[Key]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _alone(path: Path, weights: config.Weights | None) -> Translator | None:
     except (SublayerError, KeyError, TypeError, ValueError):
         return None
 
-    return Translator.deferred(Deferred(engine, partial(_with_modules, folder, weights)), tokenizer, decoding)
+    return Translator(Deferred(engine, partial(_with_modules, folder, weights)), tokenizer, decoding)
 
 
 def _with_modules(folder: Path, weights: config.Weights | None) -> Translator:

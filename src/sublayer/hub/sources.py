@@ -6,7 +6,7 @@ with a checkpoint can be said at once, and reading never holds more than the ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +71,12 @@ class Safetensors:
         CheckpointError: a file is missing, or is damaged.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path]) -> None:
-        """`files`: by their names."""
+    def __init__(self, name: str, files: Iterable[Path]) -> None:
         self.name = name
         self.headers: dict[str, Header] = {}
         self._file_of: dict[str, Any] = {}
         self._files = ExitStack()
-        for path in files.values():
+        for path in files:
             self._open(path)
 
     def _open(self, path: Path) -> None:
@@ -105,10 +104,10 @@ class Pickled:
         CheckpointError: a file is missing, damaged, or holds anything else.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path]) -> None:
+    def __init__(self, name: str, files: Iterable[Path]) -> None:
         self.name = name
         self._tensors: dict[str, Tensor] = {}
-        for path in files.values():
+        for path in files:
             self._tensors |= _unpickled(path)
         self.headers = {name: Header(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
 
@@ -130,7 +129,7 @@ def open_source(folder: Path, *, unsafe_pickle: bool = False) -> Source:
     if index.is_file():
         return Safetensors(str(index), _parts(index))
     if whole.is_file():
-        return Safetensors(str(whole), {whole.name: whole})
+        return Safetensors(str(whole), [whole])
     pickles = [folder / f"pytorch_model.bin{end}" for end in (".index.json", "")]
     pickles += sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
     found = next((path for path in pickles if path.is_file()), None)
@@ -142,11 +141,10 @@ def open_source(folder: Path, *, unsafe_pickle: bool = False) -> Source:
             "Take a checkpoint in safetensors, or, if you trust where it comes from, ask for it by"
             " unsafe_pickle=True (`--unsafe-pickle`); even then only tensors are read from it.",
         )
-    files = _parts(found) if found.suffix == ".json" else {found.name: found}
-    return Pickled(str(found), files)
+    return Pickled(str(found), _parts(found) if found.suffix == ".json" else [found])
 
 
-def _parts(index: Path) -> dict[str, Path]:
+def _parts(index: Path) -> list[Path]:
     """The files that an index names; all that are not there are named at once."""
     table: Any = read_object(index, remedy=AGAIN).get("weight_map")
     if not isinstance(table, dict) or not table:
@@ -155,8 +153,8 @@ def _parts(index: Path) -> dict[str, Path]:
     strange = [name for name in names if Path(name).name != name]
     if strange:
         raise CheckpointError(f"{index} names files outside its folder: {', '.join(strange)}", AGAIN)
-    files = {name: index.parent / name for name in names}
-    gone = [name for name, path in files.items() if not path.is_file()]
+    files = [index.parent / name for name in names]
+    gone = [path.name for path in files if not path.is_file()]
     if gone:
         raise CheckpointError(f"{index} names files that are not there: {', '.join(gone)}", AGAIN)
     return files

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sublayer import config
 from sublayer.errors import CheckpointError
+from sublayer.nn.tap import put
 
 
 def nonfinite(tensors: Mapping[str, Tensor], looked_at: Callable[[Tensor], object] | None = None) -> list[str]:
@@ -101,8 +102,7 @@ def settle(model: torch.nn.Module, ties: dict[str, str], device: str | torch.dev
     """Make a model whole whose weights have been assigned: the names of a tied weight are one parameter again, and the
     fixed tables, which no checkpoint has, are computed (`Position.reset_buffers`)."""
     for name, source in ties.items():
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
+        put(model, name, model.get_parameter(source))
     for module in model.modules():
         reset = getattr(module, "reset_buffers", None)
         if reset is not None:

@@ -57,14 +57,7 @@ def attention_maps(
     with torch.no_grad(), evaluating(model), record(model, "*_attention.weights") as seen:
         model.hidden(source, None, torch.tensor([fed], device=model.device))
     encoder, decoder, cross = (_stacked(seen, group) for group in groups(model))
-    return AttentionMaps(
-        encoder=encoder,
-        decoder=decoder,
-        cross=cross,
-        source_ids=list(source_ids),
-        fed_ids=fed,
-        predicted_ids=[*target_ids, end_id],
-    )
+    return AttentionMaps(encoder, decoder, cross, list(source_ids), fed, [*target_ids, end_id])
 
 
 @dataclass(frozen=True, eq=False)

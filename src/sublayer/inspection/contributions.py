@@ -23,7 +23,7 @@ Shapes: P parts, S positions, D width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,16 +45,19 @@ from sublayer.nn.sublayer import SubLayer
 Kind = Literal["embedding", "head", "attention bias", "feed-forward", "norm bias", "output bias"]
 
 
+Value = TypeVar("Value", float, Tensor)
+
+
 @dataclass(frozen=True)
-class Share:
-    """One part of a logit.
+class Share(Generic[Value]):
+    """One part of a logit, or of the stream, whose value is a tensor [S, D].
 
     layer: counted from 0; None of the embedding and of what follows the last layer. attention: "self" or "cross", of a
     head and of an attention's bias. head: counted from 0.
     """
 
     kind: Kind
-    value: float
+    value: Value
     layer: int | None = None
     attention: Literal["", "self", "cross"] = ""
     head: int | None = None
@@ -68,6 +71,9 @@ class Share:
         return f"{said_layer}{which}{kind}"
 
 
+_Parts: TypeAlias = list[Share[Tensor]]
+
+
 @dataclass(frozen=True)
 class Contributions:
     """A token's logit taken apart.
@@ -79,7 +85,7 @@ class Contributions:
     position: int | None
     token: int
     logit: float
-    shares: list[Share]
+    shares: list[Share[float]]
 
     def of_layers(self) -> list[tuple[str, float]]:
         """Embedding, each layer and what follows the last, summed."""
@@ -120,20 +126,9 @@ def contributions(model: Model, example: Example, token: int, position: int | No
     return Contributions(place, token, logit, shares)
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One summand of the stream. Shape: value [S, D]."""
-
-    kind: Kind
-    value: Tensor
-    layer: int | None = None
-    attention: Literal["", "self", "cross"] = ""
-    head: int | None = None
-
-
-def _parts(stack: Stack, name: str, seen: Recording) -> list[_Part]:
+def _parts(stack: Stack, name: str, seen: Recording) -> _Parts:
     """What the stack's output is the sum of, each as it stands there: all norms on its way passed."""
-    parts = [_Part("embedding", seen[f"{name}.embedding.stream"][0][0])]
+    parts = [Share("embedding", seen[f"{name}.embedding.stream"][0][0])]
     for layer, module in enumerate(stack.layers):
         block, where = cast("Block", module), f"{name}.layers.{layer}"
         parts = _written(parts, _heads(block.self_attention, f"{where}.self_attention", layer, "self", seen),
@@ -142,28 +137,26 @@ def _parts(stack: Stack, name: str, seen: Recording) -> list[_Part]:
             parts = _written(parts, _heads(block.cross_attention, f"{where}.cross_attention", layer, "cross", seen),
                              block.cross_attention_sublayer, layer)  # fmt: skip
         # What a feed-forward writes is taken whole, its norm passed.
-        parts.append(_Part("feed-forward", seen[f"{where}.feed_forward_sublayer.output"][0][0], layer))
+        parts.append(Share("feed-forward", seen[f"{where}.feed_forward_sublayer.output"][0][0], layer))
         parts = _normalized(block.feed_forward_sublayer.outer, parts, layer)
     return _normalized(stack.norm, parts, None)
 
 
-def _written(stream: list[_Part], new: list[_Part], sublayer: SubLayer, layer: int) -> list[_Part]:
+def _written(stream: _Parts, new: _Parts, sublayer: SubLayer, layer: int) -> _Parts:
     """outer(stream + after(new)), in parts."""
     return _normalized(sublayer.outer, [*stream, *_normalized(sublayer.after, new, layer)], layer)
 
 
-def _heads(
-    attention: MultiHead, name: str, layer: int, which: Literal["self", "cross"], seen: Recording
-) -> list[_Part]:
+def _heads(attention: MultiHead, name: str, layer: int, which: Literal["self", "cross"], seen: Recording) -> _Parts:
     """What each head writes through the output map, and the map's bias."""
     [found] = seen[f"{name}.heads"][0]  # [S, H, d]
     through, nothing = attention.written_by_heads(found)
-    parts = [_Part("head", one, layer, which, head) for head, one in enumerate(through)]
+    parts = [Share("head", one, layer, which, head) for head, one in enumerate(through)]
     has_bias = attention.output.bias is not None  # pyright: ignore[reportUnnecessaryComparison]
-    return [*parts, _Part("attention bias", nothing, layer, which)] if has_bias else parts
+    return [*parts, Share("attention bias", nothing, layer, which)] if has_bias else parts
 
 
-def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -> list[_Part]:
+def _normalized(norm: nn.Module | None, parts: _Parts, layer: int | None) -> _Parts:
     """The parts behind a norm that is held at its actual scale, and its bias as one more."""
     if norm is None or isinstance(norm, nn.Identity):
         return parts
@@ -172,7 +165,7 @@ def _normalized(norm: nn.Module | None, parts: list[_Part], layer: int | None) -
     parts = [replace(part, value=linear(part.value)) for part in parts]
     bias = cast("Norm", norm).bias
     # Several norms' biases in one layer are one part each time they are met.
-    return parts if bias is None else [*parts, _Part("norm bias", bias.expand_as(whole), layer)]
+    return parts if bias is None else [*parts, Share("norm bias", bias.expand_as(whole), layer)]
 
 
 def _projection(model: Model) -> tuple[Tensor, Tensor | None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sublayer.errors import InputError
 from sublayer.inspection.hook_points import matching
+from sublayer.nn.tap import hooked
 
 Edit: TypeAlias = Callable[[Tensor, str], Tensor]
 """(the value at the tap, the tap's name) -> what takes its place, of the same shape. The value given is not the
@@ -58,12 +59,11 @@ def edit(model: nn.Module, edits: str | Mapping[str, Edit], function: Edit | Non
     with ExitStack() as hooks:
         for modules, made in found:
             fresh = made.fresh() if isinstance(made, Patched) else made
-            for name, module in modules.items():
-                hooks.callback(module.register_forward_hook(_replacing(name, fresh)).remove)
+            hooks.enter_context(hooked(modules, partial(_replacing, fresh)))
         yield
 
 
-def _replacing(name: str, function: Edit) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+def _replacing(function: Edit, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def replace(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor:
         # A function may give back anything, whatever it says of itself.
         made: Any = function(value, name)
@@ -85,39 +85,31 @@ def _replacing(name: str, function: Edit) -> Callable[[nn.Module, tuple[Any, ...
 # --- the usual edits ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """See `scaled`."""
-
-    factor: float
-    heads: tuple[int, ...]
-
-    def __call__(self, value: Tensor, name: str) -> Tensor:
-        if not self.heads:
-            # Not a product: zero times infinity is no zero.
-            return torch.zeros_like(value) if self.factor == 0 else value * self.factor
-        place = head_dimension(value, name, self.heads)
-        chosen = _chosen(value, place, self.heads)
-        return torch.where(chosen, torch.zeros_like(value) if self.factor == 0 else value * self.factor, value)
-
-
-def scaled(factor: float, *heads: int) -> Scaled:
+def scaled(factor: float, *heads: int) -> Edit:
     """Multiply by `factor`: the heads named, counted from 0, at a tap `....heads` or `....weights`; all of the value
     where none is named, at any tap.
 
     Raises (when the value passes):
         InputError: the tap has no heads, or not so many.
     """
-    return Scaled(factor, heads)
+
+    def scale(value: Tensor, name: str) -> Tensor:
+        # Not a product: zero times infinity is no zero.
+        product = torch.zeros_like(value) if factor == 0 else value * factor
+        return (
+            torch.where(_chosen(value, head_dimension(value, name, heads), heads), product, value) if heads else product
+        )
+
+    return scale
 
 
-def zero_ablate(*heads: int) -> Scaled:
+def zero_ablate(*heads: int) -> Edit:
     """Switch heads off: what they found is 0, and only the output map's bias is left of them.
 
     At `....self_attention.heads` the layer stays on its fused path. Without heads named, the whole value is 0: at
     `....feed_forward_sublayer.output` the sub-layer adds nothing. Raises as `scaled`.
     """
-    return Scaled(0.0, heads)
+    return scaled(0.0, *heads)
 
 
 class Patched:

@@ -196,12 +196,9 @@ def of_tagged(
         [tokens] = tokenizer.encode_words([words])
         tokens = tokens if most is None else tokens.cut(min(most, model.config.max_length))
         example = of_tokens(model, tokens, f"sentence {number}")
-        seen: set[int] = set()
-        wanted: list[int] = []
-        for word in tokens.words:
-            asked = word is not None and word not in seen
-            wanted.append(head.labels.index(tags[word]) if asked and word is not None else IGNORE)
-            seen |= {word} if word is not None else set()
+        wanted = [IGNORE] * len(tokens)
+        for word, place in tokens.firsts.items():
+            wanted[place] = head.labels.index(tags[word])
         found.append(replace(example, wanted=tuple(wanted)))
     return found
 

@@ -27,19 +27,16 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import cast
 
 from torch import nn
 
 from sublayer.errors import InputError
-from sublayer.nn.tap import HookPoint
+from sublayer.nn.tap import HookPoint, named_modules
 
 
 def hook_points(model: nn.Module) -> dict[str, nn.Module]:
     """Every tap and norm of a model by its name, in the model's order."""
-    # torch leaves the type of the names open.
-    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    return {name: module for name, module in modules if isinstance(module, HookPoint)}
+    return {name: module for name, module in named_modules(model) if isinstance(module, HookPoint)}
 
 
 def matching(model: nn.Module, patterns: Sequence[str], asked_by: str) -> dict[str, nn.Module]:

@@ -100,11 +100,9 @@ def _translation(loaded: LoadedModel, model: EncoderDecoder, question: view.Ques
     fed, predicted = [start, *target], [*target, end] if complete else target
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(source, device), None, row(fed, device))
-    stream, read = evidence.streams(seen), partial(_after, model)
-    spelled = spellings(tokenizer)
     # Where the translation was cut, nothing stands after its last token.
     stands = [*predicted, None][: len(fed)]
-    predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
+    predictions, sure, lens = _expected(loaded, model, evidence.streams(seen), stands, question)
     [spans] = tokenizer.tokens([question.text], add_special_tokens=False)
     kinds = _kinds(model)
     given = None if question.target is None else tokenizer.tokens([question.target], add_special_tokens=False)[0]
@@ -124,7 +122,7 @@ def _translation(loaded: LoadedModel, model: EncoderDecoder, question: view.Ques
         ],
         output=view.Written(tokenizer.decode([target])[0].strip(), complete, by, sum(sure)),
         predictions=predictions,
-        lens=evidence.lens(stream, read, question.lens_from, spelled, model),
+        lens=lens,
         made=1,
     )
 
@@ -173,9 +171,7 @@ def _continuation(loaded: LoadedModel, model: DecoderOnly, question: view.Questi
     ids = [*prompt, *made]
     with record(model, "*_attention.weights", "decoder.embedding.stream", "decoder.layers.*.stream") as seen:
         model.hidden(row(ids, device))
-    stream, read = evidence.streams(seen), partial(_after, model)
-    spelled = spellings(tokenizer)
-    predictions, sure = evidence.predictions(stream[-1], read, [*ids[1:], end], spelled)
+    predictions, sure, lens = _expected(loaded, model, evidence.streams(seen), [*ids[1:], end], question)
     by = "greedy, from the chosen token on" if question.forced else "greedy search"
     return view.View(
         about=about,
@@ -184,7 +180,7 @@ def _continuation(loaded: LoadedModel, model: DecoderOnly, question: view.Questi
         maps=[attention_map(seen, _kinds(model)["decoder"], "Self-attention", "text", "text")],
         output=view.Written(tokenizer.decode([made])[0], end is not None, by, sum(sure[len(prompt) - 1 :])),
         predictions=predictions,
-        lens=evidence.lens(stream, read, question.lens_from, spelled, model),
+        lens=lens,
         made=len(prompt),
     )
 
@@ -237,12 +233,11 @@ def _head_output(
     """What the head says, what it expects at each position, and the lens, as far as the head has them."""
     match model.config.head:
         case config.MaskedLanguage():
-            read = partial(_after, model)
-            mask, spelled = loaded.tokenizer.specials.mask, spellings(loaded.tokenizer)
+            mask = loaded.tokenizer.specials.mask
             masks = tuple(place for place, token in enumerate(tokens.ids) if token == mask)
             stands = [None if token == mask else token for token in tokens.ids]
-            predictions, _ = evidence.predictions(stream[-1], read, stands, spelled)
-            return view.Words(masks), predictions, evidence.lens(stream, read, question.lens_from, spelled, model)
+            predictions, _, lens = _expected(loaded, model, stream, stands, question)
+            return view.Words(masks), predictions, lens
         case config.Classification(labels=labels) as head:
 
             def read(x: Tensor) -> Tensor:
@@ -263,6 +258,15 @@ def _head_output(
             return view.Vector(tuple(_floats(model.read(model.encoder.norm(stream[-1]))[0]))), (), None
         case config.NoHead():
             return view.Nothing(), (), None
+
+
+def _expected(
+    loaded: LoadedModel, model: Model, stream: Sequence[Tensor], stands: Sequence[int | None], question: view.Question
+) -> tuple[list[view.Prediction], list[float], view.Lens]:
+    """What the model expects at each position, how sure it is of what stands there, and the lens."""
+    read, spelled = partial(_after, model), spellings(loaded.tokenizer)
+    predictions, sure = evidence.predictions(stream[-1], read, stands, spelled)
+    return predictions, sure, evidence.lens(stream, read, question.lens_from, spelled, model)
 
 
 def _after(model: Model, x: Tensor) -> Tensor:

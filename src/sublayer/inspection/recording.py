@@ -10,13 +10,13 @@ the outputs are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from sublayer.inspection.hook_points import matching
+from sublayer.nn.tap import hooked
 
 
 class Recording(dict[str, list[Tensor]]):
@@ -47,17 +47,6 @@ def record(model: nn.Module, *patterns: str) -> Generator[Recording]:
     """
     found = matching(model, patterns, "record")
     seen = Recording({name: [] for name in found})
-    with ExitStack() as hooks:
-        for name, module in found.items():
-            hooks.callback(module.register_forward_hook(_appending_to(seen[name])).remove)
+    # A copy: a search may well rule out tokens in the very tensor of logits that was recorded.
+    with hooked(found, lambda name: lambda _module, _inputs, value: seen[name].append(value.detach().clone())):
         yield seen
-
-
-def _appending_to(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    """A forward hook that keeps the value and changes nothing."""
-
-    def keep(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> None:
-        # A copy: a search may well rule out tokens in the very tensor of logits that was recorded.
-        kept.append(value.detach().clone())
-
-    return keep

@@ -84,13 +84,6 @@ class Map:
     causal: bool
     weights: NDArray[np.uint8]
 
-    @classmethod
-    def of(
-        cls, name: MapName, title: str, weights: NDArray[np.floating[Any]], rows: str, columns: str, *, causal: bool
-    ) -> Map:
-        """From weights in [0, 1]. Shape: [L, H, S, T]."""
-        return cls(name, title, rows, columns, causal, quantised(weights))
-
     def plain(self) -> dict[str, Any]:
         layers, heads, rows, columns = self.weights.shape
         # Of a causal square, the triangle: row i has i + 1 columns.

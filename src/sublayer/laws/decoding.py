@@ -14,6 +14,11 @@ from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.measure import relative_error
 from sublayer.laws.model_adapter import Attends, Decodes, Prompts
 
+__all__ = [
+    "cached_is_uncached", "chunked_is_uncached", "left_padded_is_unpadded", "truncated_is_straight",
+    "reordered_is_recomputed", "kept_is_recomputed", "joined_is_recomputed", "fixed_is_growing",
+]  # fmt: skip
+
 
 @law("cached = uncached", Decodes)
 def cached_is_uncached(adapter: Decodes, inputs: Inputs) -> Discrepancy:

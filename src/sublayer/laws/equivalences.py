@@ -13,6 +13,8 @@ from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.measure import listening, relative_error
 from sublayer.laws.model_adapter import ModelAdapter, Packs, packed, side_by_side
 
+__all__ = ["fused_is_explicit", "tapped_is_untapped", "batched_is_single", "padding_is_ignored", "packed_is_separate"]
+
 
 @law("fused = explicit", ModelAdapter)
 def fused_is_explicit(adapter: ModelAdapter, inputs: Inputs) -> Discrepancy:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sublayer.nn.tap import Tap
+from sublayer.nn.tap import Tap, hooked, named_modules
 
 TOLERANCES: Mapping[torch.dtype, float] = {
     torch.float64: 1e-10,
@@ -79,17 +78,8 @@ def tolerance(model: nn.Module) -> float:
 @contextmanager
 def listening(model: nn.Module, suffix: str = "") -> Generator[dict[str, list[Tensor]]]:
     """Listen to every tap whose name ends in `suffix`; yields what each has shown so far, by name."""
-    seen: dict[str, list[Tensor]] = {}
-    with ExitStack() as listened:
-
-        def listen(name: str, tap: Tap) -> None:
-            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                seen[name].append(output)
-
-            seen[name] = []
-            listened.callback(tap.register_forward_hook(hook).remove)
-
-        for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
-            if isinstance(module, Tap) and name.endswith(suffix):
-                listen(name, module)
+    named = named_modules(model)
+    taps = {name: module for name, module in named if isinstance(module, Tap) and name.endswith(suffix)}
+    seen: dict[str, list[Tensor]] = {name: [] for name in taps}
+    with hooked(taps, lambda name: lambda _module, _inputs, output: seen[name].append(output)):
         yield seen

@@ -29,6 +29,7 @@ from sublayer.laws.inputs import Inputs
 from sublayer.laws.measure import relative_error
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.stack import Stack
+from sublayer.nn.tap import hooked
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +69,9 @@ class ModelAdapter(ABC):
             return x * (1 + torch.finfo(x.dtype).eps * torch.randn(x.shape, generator=generator).to(x))
 
         plain = self.answer(inputs)
-        handles = [stack.embedding.register_forward_hook(otherwise) for stack in self.stacks]
-        try:
+        embeddings = {str(number): stack.embedding for number, stack in enumerate(self.stacks)}
+        with hooked(embeddings, lambda _: otherwise):
             return relative_error(self.answer(inputs), plain, self.real(inputs))
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @dataclass(frozen=True, eq=False)

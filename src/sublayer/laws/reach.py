@@ -19,6 +19,8 @@ from sublayer.laws.model_adapter import Decodes, Encodes, Stacked
 from sublayer.models.recurrent.encoder_decoder import RecurrentEncoder
 from sublayer.models.stack import Stack
 
+__all__ = ["layers_see_their_windows", "target_sees_its_past", "source_sees_its_window", "source_padding_is_unseen"]
+
 
 @law("causality", Decodes)
 @torch.enable_grad()

@@ -18,6 +18,8 @@ from sublayer.laws.measure import TOLERANCES, relative_error
 from sublayer.laws.model_adapter import Decodes
 from sublayer.models.backend import DecoderBackend
 
+__all__ = ["runner_is_modules"]
+
 ROWS = 3
 
 

@@ -26,6 +26,8 @@ from sublayer.models import DecoderState
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.batching import padded
 
+__all__ = ["batched_greedy_is_single", "beam_of_one_is_greedy", "batched_beam_is_single", "found_is_scored"]
+
 Results = list[list[Hypothesis]]
 Tie = Callable[[Hypothesis, Hypothesis, float], bool]
 BEAM = 4

@@ -237,7 +237,8 @@ class Decoder(Stack):
                 not change (`nn/cache.py`).
         """
         cache = self.new_cache(memory.states.shape[0] * num_beams, capacity, memory.states, fixed)
-        return DecoderState(cache, self._keys_values(memory), memory.lengths, num_beams, self.max_length)
+        sources = [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]
+        return DecoderState(cache, sources, memory.lengths, num_beams, self.max_length)
 
     def start_alone(
         self, sentences: int, *, capacity: int, padding: Tensor | None, fixed: bool = False
@@ -280,9 +281,6 @@ class Decoder(Stack):
 
     def lower(self, program: fast.Program) -> fast.Buffer:
         return self.lower_through(program)
-
-    def _keys_values(self, memory: Memory) -> list[KeysValues]:
-        return [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]
 
     def cross_attention(self, layer: int) -> CrossAttention:
         """The cross-attention of a layer, counted from 0, negative from the last."""

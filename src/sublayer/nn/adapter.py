@@ -23,6 +23,7 @@ from sublayer import config
 from sublayer.errors import ConfigError
 from sublayer.nn.experts import MixtureOfExperts
 from sublayer.nn.linear import Linear
+from sublayer.nn.tap import named_modules, put
 
 
 class LowRank(Linear):
@@ -133,7 +134,9 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
         ConfigError: a pattern names no linear map, or the matrix of an embedding (which a map that is tied is).
     """
     maps: dict[str, nn.Module] = {
-        name: module for name, module in _modules(model) if isinstance(module, Linear) and f"{name}.weight" not in whole
+        name: module
+        for name, module in named_modules(model)
+        if isinstance(module, Linear) and f"{name}.weight" not in whole
     }
     experts = _experts(model)
     maps |= experts
@@ -154,21 +157,18 @@ def adapt(model: nn.Module, c: config.LowRank, whole: Collection[str] = ()) -> l
         model.get_parameter(name).requires_grad_(True)
     for name in chosen:
         if name not in experts:
-            _replace(model, name, LowRank(cast("Linear", maps[name]), c))
+            put(model, name, LowRank(cast("Linear", maps[name]), c))
     for owner in dict.fromkeys(name.rpartition(".")[0] for name in chosen if name in experts):
         mixture = cast("MixtureOfExperts", model.get_submodule(owner))
-        _replace(model, owner, AdaptedExperts(mixture, [each for each in MATRICES if f"{owner}.{each}" in chosen], c))
+        put(model, owner, AdaptedExperts(mixture, [each for each in MATRICES if f"{owner}.{each}" in chosen], c))
     return chosen
 
 
 def left_out(model: nn.Module) -> list[str]:
     """The linear maps of an adapted model that have no adapter, by name, experts included."""
-    plain = [name for name, module in _modules(model) if isinstance(module, Linear) and not isinstance(module, LowRank)]
-    for name, module in _modules(model):
-        if isinstance(module, MixtureOfExperts):
-            own = module if isinstance(module, AdaptedExperts) else None
-            plain += [f"{name}.{each}" for each in MATRICES if own is None or own.adapter(each) is None]
-    return plain
+    adapted = {name.removesuffix("_adapter") for name, _ in _adapted(model)}
+    maps = [name for name, module in named_modules(model) if isinstance(module, Linear)]
+    return [name for name in (*maps, *_experts(model)) if name not in adapted]
 
 
 def kinds(names: Iterable[str]) -> str:
@@ -180,7 +180,7 @@ def _experts(model: nn.Module) -> dict[str, nn.Module]:
     """The mixture that each kind of experts' matrices belongs to, by the name of the matrices."""
     return {
         f"{name}.{matrices}": module
-        for name, module in _modules(model)
+        for name, module in named_modules(model)
         if isinstance(module, MixtureOfExperts)
         for matrices in MATRICES
     }
@@ -212,23 +212,13 @@ def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def merge(model: nn.Module) -> None:
     """Make the model a plain one again, which computes what the adapted one did; everything may learn again."""
-    for name, module in list(_modules(model)):
+    for name, module in list(named_modules(model)):
         if isinstance(module, LowRank | AdaptedExperts):
-            _replace(model, name, module.merged())
+            put(model, name, module.merged())
     model.requires_grad_(True)
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, LowRank | LowRankExperts]]:
-    for name, module in _modules(model):
+    for name, module in named_modules(model):
         if isinstance(module, LowRank | LowRankExperts):
             yield name, module
-
-
-def _modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    # torch leaves the type of the names open.
-    return cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, module)

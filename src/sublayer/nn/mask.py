@@ -93,26 +93,15 @@ class Window(Interval):
 
 
 @dataclass(frozen=True, eq=False)
-class KeySpan(Interval):
-    """Keys from `start` (if any) up to `stop` (if any), a number for each row of the batch."""
-
-    start: Tensor | None
-    stop: Tensor | None
-
-    def span(self, grid: Grid) -> Span:
-        start = None if self.start is None else self.start.to(grid.device).unsqueeze(-1)
-        return start, None if self.stop is None else self.stop.to(grid.device).unsqueeze(-1)
-
-
-@dataclass(frozen=True, eq=False)
 class Spans(Interval):
-    """Keys from `begin` up to `end`, numbers for each query: what is left of other rules within a piece."""
+    """Keys from `begin` (if any) up to `end` (if any). Shape: [1 or B, 1 or S], integer."""
 
-    begin: Tensor
-    end: Tensor
+    begin: Tensor | None
+    end: Tensor | None
 
     def span(self, grid: Grid) -> Span:
-        return self.begin, self.end
+        begin, end = (None if place is None else place.to(grid.device) for place in (self.begin, self.end))
+        return begin, end
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +160,7 @@ class Mask:
         Shape: lengths [B], integer.
         """
         _require_integers("lengths", lengths)
-        return cls((KeySpan(start=None, stop=lengths),))
+        return cls((Spans(None, lengths.unsqueeze(-1)),))
 
     @classmethod
     def left_padding(cls, counts: Tensor) -> Mask:
@@ -180,7 +169,7 @@ class Mask:
         Shape: counts [B], integer.
         """
         _require_integers("counts", counts)
-        return cls((KeySpan(start=counts, stop=None),))
+        return cls((Spans(counts.unsqueeze(-1), None),))
 
     @classmethod
     def segments(cls, query: Tensor, key: Tensor | None = None) -> Mask:

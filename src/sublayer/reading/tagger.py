@@ -47,10 +47,7 @@ class Tagger(Reader[config.Tagging]):
         encoded = self.tokenizer.encode_words(words)
         firsts: list[list[int]] = []
         for number, (sentence, tokens) in enumerate(zip(words, encoded, strict=True), start=1):
-            place: dict[int, int] = {}
-            for index, word in enumerate(tokens.words):
-                if word is not None:
-                    place.setdefault(word, index)
+            place = tokens.firsts
             missing = [word for index, word in enumerate(sentence) if index not in place]
             if missing:
                 raise InputError(

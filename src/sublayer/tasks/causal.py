@@ -12,15 +12,15 @@ from torch import Tensor
 from sublayer import config
 from sublayer.data.batch import TextBatch
 from sublayer.data.examples.interface import Examples
-from sublayer.data.examples.packed import PackedDocuments, packed_documents
-from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.examples.packed import PackedDocuments
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
-from sublayer.data.tables.documents import DOCUMENTS, Document
+from sublayer.data.tables.documents import Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective, nats_and_targets
-from sublayer.tasks.task import Encoding, Material, Task, start_template
+from sublayer.tasks.objective import TokenObjective, nats_and_targets
+from sublayer.tasks.task import DocumentTask, Encoding, Material, start_template
 from sublayer.text import Affixes, Specials, Tokenizer
 
 
@@ -61,18 +61,11 @@ def likelihood(model: CausalModel, examples: Examples[TextBatch], batching: conf
 
 
 @dataclass(frozen=True)
-class Modelling(Objective[TextBatch]):
-    """examples: the validation text. words: how many it has, for the perplexity of a word; None where not asked for."""
+class Modelling(TokenObjective[TextBatch]):
+    """words: how many the validation text has, for the perplexity of a word; None where not asked for."""
 
-    loss_function: CrossEntropy
-    examples: Examples[TextBatch]
-    batching: config.Batching
     words: int | None
     rows: ClassVar = "rows"
-    unit: ClassVar = "tokens"
-
-    def choices(self, c: config.Model) -> int:
-        return c.vocab_size
 
     def loss(self, model: CausalModel, batch: TextBatch, total: int) -> Tensor:
         return causal_loss(model, batch, total, self.loss_function)
@@ -90,11 +83,10 @@ def causal_loss(model: CausalModel, batch: TextBatch, total: int, loss: CrossEnt
     return projected(model, loss, model.hidden(there.tokens, None, there.segments), there.target, total)
 
 
-class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
+class Causal(DocumentTask[config.CausalTask, Examples[TextBatch]]):
     """Each token from those before it."""
 
     kind: ClassVar = config.CausalTask
-    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer generate {model} "..."'
 
     @classmethod
@@ -106,18 +98,12 @@ class Causal(Task[config.CausalTask, Rows[Document], Examples[TextBatch]]):
         """A language model's text begins with `<s>`."""
         return plain.replace(template=start_template(plain.start_id))
 
-    def examples(self, table: Rows[Document], how: Encoding) -> PackedDocuments:
-        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
-
     def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> PackedDocuments:
-        return packed_documents(
-            columns[0],
-            report,
-            Affixes.of_documents(how.tokenizer),
-            room=how.max_length,
-            stride=self.settings.stride,
-            evaluation_stride=self.settings.evaluation_stride,
-        )
+        affixes = Affixes.of_documents(how.tokenizer)
+        texts = columns[0].within(affixes.before, affixes.after)
+        room, c = how.max_length, self.settings
+        # A stride that is left out is a whole row.
+        return PackedDocuments(texts, room, c.stride or room, c.evaluation_stride or room, affixes.pad, report)
 
     def objective(self, material: Material[Rows[Document], Examples[TextBatch]]) -> Modelling:
         c = material.recipe.training

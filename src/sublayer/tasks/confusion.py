@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from sublayer.files import replacing
 
-Scores = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Confusion:
@@ -32,48 +30,19 @@ class Confusion:
         return float(np.trace(self.matrix)) / self.count
 
     @property
-    def support(self) -> NDArray[np.int64]:
-        """Texts of each label. Shape: [C]."""
-        return self.matrix.sum(axis=1)
-
-    @property
-    def precision(self) -> Scores:
-        """Of the texts that were given a label, the part that has it; 0 where none was given it. Shape: [C]."""
-        return _part(np.diag(self.matrix), self.matrix.sum(axis=0))
-
-    @property
-    def recall(self) -> Scores:
-        """Of the texts that have a label, the part that was given it; 0 where none has it. Shape: [C]."""
-        return _part(np.diag(self.matrix), self.matrix.sum(axis=1))
-
-    @property
-    def f1(self) -> Scores:
+    def f1(self) -> NDArray[np.float64]:
         """2 P R / (P + R) for each label: 2 right / (given + have); 0 where there is neither. Shape: [C]."""
-        return _part(2 * np.diag(self.matrix), self.matrix.sum(axis=0) + self.matrix.sum(axis=1))
+        return 2 * np.diag(self.matrix) / np.maximum(self._occurs, 1)
 
     @property
     def macro_f1(self) -> float:
         """The mean of F1 over the labels that occur, in truth or in what was found; each counts the same."""
-        occurs = self.matrix.sum(axis=0) + self.matrix.sum(axis=1) > 0
-        return float(self.f1[occurs].mean())
+        return float(self.f1[self._occurs > 0].mean())
 
-    def plain(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Everything, for JSON."""
-        columns = (self.precision, self.recall, self.f1, self.support)
-        each = {
-            label: dict(zip(("precision", "recall", "f1", "texts"), (column[place].item() for column in columns)))
-            for place, label in enumerate(labels)
-        }
-        return {
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "labels": each,
-            "matrix": self.matrix.tolist(),
-        }
-
-
-def _part(of: NDArray[np.int64], whole: NDArray[np.int64]) -> Scores:
-    return np.divide(of, whole, out=np.zeros(len(of)), where=whole > 0)
+    @property
+    def _occurs(self) -> NDArray[np.int64]:
+        """How often each label was given or is there. Shape: [C]."""
+        return self.matrix.sum(axis=0) + self.matrix.sum(axis=1)
 
 
 def draw_confusion(confusion: Confusion, labels: Sequence[str], picture: Path, title: str) -> None:

@@ -41,9 +41,6 @@ class Matching(Objective[SimilarBatch]):
     unit: ClassVar = "pairs"
     separable: ClassVar = False
 
-    def choices(self, c: config.Model) -> None:
-        """Those that it chooses among are the other pairs of the batch."""
-
     def loss(self, model: EncoderOnly, batch: SimilarBatch, total: int) -> Tensor:
         left, right = _vectors(model, batch)
         return matching_loss(left, right, batch.twins.to(left.device), self.scale) / total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,11 @@ from sublayer.untrusted import to_json
 
 T = TypeVar("T", bound=Table)
 
-SOURCES: Mapping[str, type[Any]] = {
-    ".tsv": config.LabelledTsv,
-    ".conll": config.Conll,
-    ".txt": config.PlainText,
-    "": config.PlainText,
+SOURCES: Mapping[str, tuple[type[Any], ...]] = {
+    ".tsv": (config.Tsv, config.LabelledTsv),
+    ".conll": (config.Conll,),
+    ".txt": (config.PlainText,),
+    "": (config.PlainText,),
 }
 """What a file is read as, by the end of its name, where it is not JSON lines."""
 
@@ -38,10 +38,9 @@ def read_rows(task: Task[Any, T, Any], path: Path) -> T:
         raise DataError(f"there is no {path}", "Give --data FILE: text to evaluate the model on.")
     if path.suffix == ".jsonl":
         return task.read_plain(path)
-    known = task.settings.sources
-    source = config.Tsv if path.suffix == ".tsv" and "tsv" in known else SOURCES.get(path.suffix)
-    if source is None or source.model_fields["type"].default not in known:
-        suffixes = ", ".join(sorted({f".{kind}" for kind in _suffixes(task)}))
+    source = _source(task, path.suffix)
+    if source is None:
+        suffixes = ", ".join(sorted([".jsonl", *(end for end in SOURCES if end and _source(task, end))]))
         raise DataError(
             f"{path} is not what a model for the task '{task.name()}' is evaluated on", f"Give it {suffixes}."
         )
@@ -49,8 +48,7 @@ def read_rows(task: Task[Any, T, Any], path: Path) -> T:
     return task.read(source(path=path.name, **made), path.parent)
 
 
-def _suffixes(task: AnyTask) -> Iterator[str]:
-    yield "jsonl"
-    for end, source in (("tsv", "tsv"), ("tsv", "labelled-tsv"), ("conll", "conll"), ("txt", "text")):
-        if source in task.settings.sources:
-            yield end
+def _source(task: AnyTask, end: str) -> type[Any] | None:
+    """What a file with that end is read as for `task`."""
+    known = task.settings.sources
+    return next((source for source in SOURCES.get(end, ()) if source.model_fields["type"].default in known), None)

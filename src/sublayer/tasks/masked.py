@@ -12,32 +12,24 @@ from torch import Tensor
 from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.data.examples.corrupted import CorruptedText, Masking
-from sublayer.data.examples.interface import Examples
 from sublayer.data.loader import validation
-from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
-from sublayer.data.tables.documents import DOCUMENTS, Document
+from sublayer.data.tables.documents import Document
 from sublayer.data.tables.table import Rows
 from sublayer.data.vocabulary import MASK, Words, mask_id, plain_ids
 from sublayer.models import EncoderOnly
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective, evaluating
-from sublayer.tasks.task import Encoding, Material, Task
+from sublayer.tasks.objective import TokenObjective, evaluating
+from sublayer.tasks.task import DocumentTask, Encoding, Material
 from sublayer.text import Affixes
 
 
 @dataclass(frozen=True)
-class Unmasking(Objective[TextBatch]):
-    """examples: the validation text, with the same tokens hidden every time."""
+class Unmasking(TokenObjective[TextBatch]):
+    """examples: with the same tokens hidden every time."""
 
-    loss_function: CrossEntropy
-    examples: Examples[TextBatch]
-    batching: config.Batching
     rows: ClassVar = "texts"
-    unit: ClassVar = "tokens"
-
-    def choices(self, c: config.Model) -> int:
-        return c.vocab_size
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         hidden, target = _asked(model, batch)
@@ -66,18 +58,14 @@ def _asked(model: EncoderOnly, batch: TextBatch) -> tuple[Tensor, Tensor]:
     return model.read(hidden.index_select(0, asked).unsqueeze(0)), target[asked].unsqueeze(0)
 
 
-class Masked(Task[config.MaskedTask, Rows[Document], CorruptedText[TextBatch]]):
+class Masked(DocumentTask[config.MaskedTask, CorruptedText[TextBatch]]):
     """Hidden tokens from those around them."""
 
     kind: ClassVar = config.MaskedTask
-    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer fill {model} "... [MASK] ..."'
 
     def extra_tokens(self) -> tuple[str, ...]:
         return (MASK,)
-
-    def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[TextBatch]:
-        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
 
     def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> CorruptedText[TextBatch]:
         noise = Masking(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -42,9 +43,9 @@ class Objective(ABC, Generic[B_contra]):
     least: ClassVar[int] = 0
     separable: ClassVar[bool] = True
 
-    @abstractmethod
     def choices(self, c: config.Model) -> int | None:
         """Among how many a model with the tree `c` chooses each target; None where there is no such number."""
+        return None
 
     @abstractmethod
     def loss(self, model: Any, batch: B_contra, total: int) -> Tensor:
@@ -63,6 +64,19 @@ class Objective(ABC, Generic[B_contra]):
 
 
 B = TypeVar("B", bound=AnyBatch)
+
+
+@dataclass(frozen=True)
+class TokenObjective(Objective[B]):
+    """Whose targets are tokens of the vocabulary. examples: the validation text."""
+
+    loss_function: CrossEntropy
+    examples: Examples[B]
+    batching: config.Batching
+    unit: ClassVar = "tokens"
+
+    def choices(self, c: config.Model) -> int:
+        return c.vocab_size
 
 
 def nats_and_targets(

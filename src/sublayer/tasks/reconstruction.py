@@ -1,4 +1,4 @@
-"""What span corruption and denoising have in common: a text, or what was hidden in it, from what is left of it."""
+"""A text, or what was hidden in it, from what is left of it: span corruption (T5) and denoising (BART)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from typing import ClassVar, TypeVar
 
 from sublayer import config
 from sublayer.data.batch import Batch
+from sublayer.data.examples import corrupted
 from sublayer.data.examples.corrupted import CorruptedText, Noise
-from sublayer.data.examples.interface import Examples
-from sublayer.data.ragged import Ragged, encode_texts
+from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
-from sublayer.data.tables.documents import DOCUMENTS, Document
+from sublayer.data.tables.documents import Document
 from sublayer.data.tables.table import Rows
+from sublayer.data.vocabulary import MASK, mask_id, sentence_ends, sentinel_ids, sentinel_tokens
 from sublayer.models import SequenceToSequence
 from sublayer.tasks.losses import CrossEntropy
-from sublayer.tasks.task import Encoding, Material, Task
+from sublayer.tasks.task import DocumentTask, Encoding, Material
 from sublayer.tasks.translation import PairLoss, validation_loss
 from sublayer.text import PairAffixes, Specials, Tokenizer
 
 
 @dataclass(frozen=True)
 class Reconstructing(PairLoss):
-    """examples: the validation text, with the same noise every time."""
+    """examples: with the same noise every time."""
 
-    examples: Examples[Batch]
-    batching: config.Batching
     rows: ClassVar = "texts"
-    unit: ClassVar = "tokens"
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         loss = validation_loss(model, self.examples, self.batching)
@@ -40,10 +38,9 @@ class Reconstructing(PairLoss):
 C = TypeVar("C", bound=config.TaskSettings)
 
 
-class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
+class Reconstruction(DocumentTask[C, CorruptedText[Batch]]):
     """Restores what noise took from a text."""
 
-    reader: ClassVar = DOCUMENTS
     command: ClassVar = 'sublayer translate {model} "..."'
 
     @abstractmethod
@@ -58,9 +55,6 @@ class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
         """Nothing stands around a text: an encoder-decoder's affixes are put on apart."""
         return plain.replace(specials=specials)
 
-    def examples(self, table: Rows[Document], how: Encoding) -> CorruptedText[Batch]:
-        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
-
     def of_ids(self, columns: Sequence[Ragged], report: Report, how: Encoding) -> CorruptedText[Batch]:
         noise = self.noise(how.tokenizer, how.max_length, PairAffixes.of(how.tokenizer, how.decoding))
         return CorruptedText(columns[0].filled(), noise, report)
@@ -71,3 +65,28 @@ class Reconstruction(Task[C, Rows[Document], CorruptedText[Batch]]):
 
     def does(self, recipe: config.Recipe) -> str:
         return "Restores what is missing in a text; made to be trained further for something else"
+
+
+class SpanCorruption(Reconstruction[config.SpanCorruptionTask]):
+    """What was left out of a text, behind the sentinels that stand in its place."""
+
+    kind: ClassVar = config.SpanCorruptionTask
+
+    def extra_tokens(self) -> tuple[str, ...]:
+        return sentinel_tokens(self.settings.sentinels)
+
+    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.SpanCorruption:
+        sentinels = sentinel_ids(tokenizer, self.settings.sentinels)
+        return corrupted.SpanCorruption(max_length, affixes, self.settings, sentinels)
+
+
+class Denoising(Reconstruction[config.DenoisingTask]):
+    """A text from one with spans hidden and its sentences out of order."""
+
+    kind: ClassVar = config.DenoisingTask
+
+    def extra_tokens(self) -> tuple[str, ...]:
+        return (MASK,)
+
+    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.Denoising:
+        return corrupted.Denoising(max_length, affixes, self.settings, mask_id(tokenizer), sentence_ends(tokenizer))

@@ -45,9 +45,6 @@ class Estimating(Objective[TextBatch]):
     rows: ClassVar = "texts"
     unit: ClassVar = "texts"
 
-    def choices(self, c: config.Model) -> None:
-        """There are as many as there are numbers."""
-
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         found = scores(model, batch).squeeze(1)
         return F.mse_loss(found, batch.target.to(found.device, found.dtype), reduction="sum") / total

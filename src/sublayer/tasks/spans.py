@@ -69,14 +69,6 @@ class SpanScore:
     true: int
 
     @property
-    def precision(self) -> float:
-        return self.right / self.found if self.found else 0.0
-
-    @property
-    def recall(self) -> float:
-        return self.right / self.true if self.true else 0.0
-
-    @property
     def f1(self) -> float:
         """2 P R / (P + R); 0 where there are no spans at all."""
         return 2 * self.right / (self.found + self.true) if self.found + self.true else 0.0

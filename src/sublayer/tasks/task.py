@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sublayer import config
 from sublayer.data.batch import AnyBatch
 from sublayer.data.examples.interface import Examples
-from sublayer.data.ragged import Ragged
+from sublayer.data.ragged import Ragged, encode_texts
 from sublayer.data.report import Report
-from sublayer.data.tables.table import Reader, Table
+from sublayer.data.tables.documents import DOCUMENTS, Document
+from sublayer.data.tables.table import Reader, Rows, Table
 from sublayer.data.vocabulary import MASK
 from sublayer.errors import ConfigError
 from sublayer.tasks.objective import Objective, shown
@@ -268,6 +269,15 @@ class Task(ABC, Generic[C, T, E]):
     def held_out(self) -> str:
         """How what was held out is used."""
         return "What was held out stands in `test.jsonl`."
+
+
+class DocumentTask(Task[C, Rows[Document], E]):
+    """One that learns from documents, by their ids alone."""
+
+    reader: ClassVar = DOCUMENTS
+
+    def examples(self, table: Rows[Document], how: Encoding) -> E:
+        return self.of_ids([encode_texts(table.texts(), how.tokenizer)], table.report, how)
 
 
 def measured_lines(task: Task[C, T, E], loaded: Any, recipe: config.Recipe, table: T) -> Scored:

@@ -21,7 +21,7 @@ from sublayer.generation.translator import Translator
 from sublayer.models import SequenceToSequence
 from sublayer.models.evaluating import evaluating as in_evaluation_mode
 from sublayer.tasks.losses import CrossEntropy, projected
-from sublayer.tasks.objective import Objective, nats_and_targets
+from sublayer.tasks.objective import TokenObjective, nats_and_targets
 from sublayer.tasks.scores import UNLEARNED, bleu_metric, bleu_tokenizer, cut_to_fit, score
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task
 from sublayer.text import PairAffixes, Specials, Tokenizer
@@ -32,13 +32,8 @@ LEAST = 300_000
 
 
 @dataclass(frozen=True)
-class PairLoss(Objective[Batch]):
+class PairLoss(TokenObjective[Batch]):
     """The loss of whatever writes one text after reading another."""
-
-    loss_function: CrossEntropy
-
-    def choices(self, c: config.Model) -> int:
-        return c.vocab_size
 
     def loss(self, model: SequenceToSequence, batch: Batch, total: int) -> Tensor:
         return pair_loss(model, batch, total, self.loss_function)
@@ -61,22 +56,19 @@ def validation_loss(model: SequenceToSequence, pairs: Examples[Batch], batching:
 
 @dataclass(frozen=True)
 class Translating(PairLoss):
-    """Pairs as they were read and as they were encoded, to validate on. tokenize: how BLEU cuts texts into words."""
+    """pairs: those to validate on, as they were read. tokenize: how BLEU cuts texts into words."""
 
     pairs: Pairs
-    encoded: EncodedPairs
     tokenizer: Tokenizer
-    batching: config.Batching
     decoding: config.Decoding
     tokenize: str = "13a"
     rows: ClassVar = "pairs"
-    unit: ClassVar = "tokens"
     least: ClassVar = LEAST
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
         with in_evaluation_mode(model):
-            loss = validation_loss(model, self.encoded, self.batching)
+            loss = validation_loss(model, self.examples, self.batching)
             bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
         return {"loss": loss, "bleu": bleu}
 
@@ -120,7 +112,7 @@ class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
         c = recipe.training
         loss = CrossEntropy(c.label_smoothing)
         return Translating(
-            loss, material.table, material.examples, material.tokenizer, c.batches, recipe.decoding, tokenize
+            loss, material.examples, c.batches, material.table, material.tokenizer, recipe.decoding, tokenize
         )
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Pairs, how: Scoring) -> Scored:

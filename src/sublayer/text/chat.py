@@ -189,30 +189,24 @@ class ChatTemplate:
         """
         if "error" not in answer:
             return answer
-        template, message = _named(name), answer["message"]
-        match answer["error"]:
-            case "damaged":
-                raise CheckpointError(f"{template} is damaged: {message}", "Copy the model's files anew.")
-            case "reaches":
-                raise InputError(
-                    f"{template} reaches for what it must not have: {message}", "Do not use this model's template."
-                )
-            case "refuses":
-                raise InputError(f"{template} refuses this conversation: {message}")
-            case "long":
-                raise InputError(
-                    f"{template} wrote more than {LONGEST:,} characters", "It may never end: do not use it."
-                )
-            case "memory":
-                raise InputError(
-                    f"{template} needs more than {MEMORY // 1024**2} MiB of memory for this conversation",
-                    "Shorten the conversation, or do not use this model's template.",
-                )
-            case _:
-                raise InputError(
-                    f"{template} fails on this conversation: {message}",
-                    "Check that every message has what the template asks for.",
-                )
+        template, kind, message = _named(name), answer["error"], answer["message"]
+        if kind == "damaged":
+            raise CheckpointError(f"{template} is damaged: {message}", "Copy the model's files anew.")
+        what, remedy = _FAULTS.get(kind, _FAILS)
+        raise InputError(f"{template} {what.format(message)}", remedy)
+
+
+_FAULTS: Mapping[str, tuple[str, str]] = {
+    "reaches": ("reaches for what it must not have: {}", "Do not use this model's template."),
+    "refuses": ("refuses this conversation: {}", ""),
+    "long": (f"wrote more than {LONGEST:,} characters", "It may never end: do not use it."),
+    "memory": (
+        f"needs more than {MEMORY // 1024**2} MiB of memory for this conversation",
+        "Shorten the conversation, or do not use this model's template.",
+    ),
+}
+"""What can be wrong with a template, with the place of its message, and the remedy."""
+_FAILS = ("fails on this conversation: {}", "Check that every message has what the template asks for.")
 
 
 def _named(name: str) -> str:

@@ -6,17 +6,16 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sublayer.errors import CheckpointError, InputError
-from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
+from sublayer.errors import InputError
+from sublayer.text.sentencepiece import KINDS, SPACE, Piece, PieceModel, backend_of, empty_proto
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-NUMBERS: Mapping[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "user": 4, "unused": 5, "byte": 6}
+NUMBERS = {kind: number for number, kind in KINDS.items()}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 REMEDY = 'Train one with tokenizer.type = "sentencepiece" and no tokenizer.normalization.'
 
@@ -55,14 +54,7 @@ def write_piece_model(path: Path, model: PieceModel, roles: Mapping[str, int]) -
     Raises:
         CheckpointError: the library is not installed.
     """
-    try:
-        module: Any = import_module("sentencepiece.sentencepiece_model_pb2")
-    except ImportError as error:
-        raise CheckpointError(
-            f"a SentencePiece model is to be written, and {error.name or 'sentencepiece'} is not installed",
-            "Run `pip install 'sublayer[hub]'`.",
-        ) from None
-    proto: Any = module.ModelProto()
+    proto = empty_proto("a SentencePiece model is to be written", "Run `pip install 'sublayer[hub]'`.")
     for piece in model.pieces:
         proto.pieces.add(piece=piece.text, score=piece.score, type=NUMBERS[piece.kind])
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec

@@ -68,18 +68,11 @@ def read_piece_model(path: Path) -> PieceModel:
     Raises:
         CheckpointError: `sentencepiece` is not installed; the file is missing, damaged, or of a kind that is not read.
     """
+    remedy = "Install it: pip install 'sublayer[hub]' (or sentencepiece and protobuf)."
+    proto = empty_proto(f"{path} is a SentencePiece model", remedy)
+    found = read_bytes(path, remedy="Copy the model's folder anew, whole.")
     try:
-        module: Any = import_module("sentencepiece.sentencepiece_model_pb2")
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path} is a SentencePiece model, and {error.name or 'sentencepiece'} is not installed",
-            "Install it: pip install 'sublayer[hub]' (or sentencepiece and protobuf).",
-        ) from None
-    proto: Any = module.ModelProto()
-    try:
-        proto.ParseFromString(read_bytes(path, remedy="Copy the model's folder anew, whole."))
-    except CheckpointError:
-        raise
+        proto.ParseFromString(found)
     except Exception as error:  # protobuf's own DecodeError, whose module moved between versions
         raise CheckpointError(
             f"{path} is not a SentencePiece model ({error})", "Copy the model's folder anew, whole."
@@ -89,19 +82,28 @@ def read_piece_model(path: Path) -> PieceModel:
     return _understood(proto, path)
 
 
+def empty_proto(why: str, remedy: str) -> Any:
+    """A SentencePiece model as its own library holds it, with nothing in it.
+
+    Raises:
+        CheckpointError: the library is not installed; says why it is needed.
+    """
+    try:
+        module: Any = import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError as error:
+        raise CheckpointError(f"{why}, and {error.name or 'sentencepiece'} is not installed", remedy) from None
+    return module.ModelProto()
+
+
 def _understood(proto: Any, path: Path) -> PieceModel:
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     algorithm = _MODELS.get(trainer.model_type, str(trainer.model_type))
-    strange = [
-        name
-        for name, is_so in (
-            (f"the algorithm {algorithm!r}", algorithm not in {"unigram", "bpe"}),
-            ("white space as suffix", trainer.treat_whitespace_as_suffix),
-            ("spaces that are not escaped", not normalizer.escape_whitespaces),
-        )
-        if is_so
-    ]
-    if strange:
+    traits = {
+        f"the algorithm {algorithm!r}": algorithm not in {"unigram", "bpe"},
+        "white space as suffix": trainer.treat_whitespace_as_suffix,
+        "spaces that are not escaped": not normalizer.escape_whitespaces,
+    }
+    if strange := [trait for trait, has in traits.items() if has]:
         raise CheckpointError(f"{path} has {', '.join(strange)}", "Such SentencePiece models are not read.")
     _require_sound(proto, path)
     return PieceModel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def firsts(self) -> dict[int, int]:
+        """The first token of each word that has any, by the word's number."""
+        return {word: place for place, word in reversed(list(enumerate(self.words))) if word is not None}
+
     def cut(self, longest: int) -> Tokens:
         """At most `longest` tokens: the last ones of the text are left out, of two texts those of the longer one, and
         never what a template put around them."""
@@ -40,13 +45,7 @@ class Tokens:
         for _ in range(min(len(self) - longest, len(own[0]) + len(own[1]))):
             left_out.add(own[len(own[1]) > len(own[0])].pop())
         kept = [place for place in range(len(self)) if place not in left_out]
-        return Tokens(
-            [self.ids[place] for place in kept],
-            [self.token_type_ids[place] for place in kept],
-            [self.spans[place] for place in kept],
-            [self.words[place] for place in kept],
-            [self.texts[place] for place in kept],
-        )
+        return Tokens(*([getattr(self, each.name)[place] for place in kept] for each in fields(self)))
 
     def within(self, ranges: Sequence[tuple[int, int]]) -> list[bool]:
         """For each token whether it begins inside one of `ranges`: characters, from (included) to (excluded).

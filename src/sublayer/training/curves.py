@@ -26,26 +26,16 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     left.plot(x, loss, color="0.8", linewidth=0.6)
     mean = RunningMean()
     left.plot(x, [mean.add(value) for value in loss], color="tab:blue", label="training loss (smoothed)")
+    dotted: dict[str, Any] = {"marker": "o", "markersize": 3}
     if checks:
-        left.plot(
-            [line["step"] for line in checks],
-            [line["valid/loss"] for line in checks],
-            "o-",
-            color="tab:orange",
-            markersize=3,
-            label="validation loss",
-        )
+        at, values = ([line[key] for line in checks] for key in ("step", "valid/loss"))
+        left.plot(at, values, color="tab:orange", label="validation loss", **dotted)
     left.set(xlabel="optimizer step", ylabel="nats per target")
     left.legend(loc="upper right", frameon=False)
     measured = _best_measure(checks)
     if measured is not None:
-        right.plot(
-            [line["seconds"] / 60 for line in checks],
-            [line[f"valid/{measured}"] for line in checks],
-            "o-",
-            color="tab:green",
-            markersize=3,
-        )
+        minutes, values = [line["seconds"] / 60 for line in checks], [line[f"valid/{measured}"] for line in checks]
+        right.plot(minutes, values, color="tab:green", **dotted)
         if MEASURES[measured].better == "higher":
             right.set_ylim(bottom=0)
         right.set(xlabel="minutes of training", ylabel=f"validation: {MEASURES[measured].title}")

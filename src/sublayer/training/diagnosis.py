@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from sublayer.models.evaluating import first_wrong_output
 
 
 def parameter_not_finite(model: nn.Module) -> str | None:
@@ -23,26 +24,8 @@ def output_not_finite(model: nn.Module, forward: Callable[[], object]) -> str | 
     Args:
         forward: runs the model on the batch in question.
     """
-    found: list[str] = []
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
-                found.append(f"the output of {name}")
-
-        return hook
-
-    handles: list[RemovableHandle] = []
-    for name, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules()):
-        if name:
-            handles.append(module.register_forward_hook(watch(name)))
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
+    name = first_wrong_output(model, forward, lambda output: not bool(torch.isfinite(output).all()))
+    return None if name is None else f"the output of {name}"
 
 
 def gradient_not_finite(model: nn.Module) -> str | None:

@@ -22,6 +22,7 @@ def model_card(
     """Markdown: what it is, how to run it, what it was trained on, and how it did."""
     validation, test = len(splits.validation), len(splits.test)
     c, report, task = recipe.model, splits.train.report, task_of(recipe.task)
+    scored = "" if evaluated is None else f"On what was held out: {evaluated}.\n"
     count, again = sum(p.numel() for p in model.parameters()), _overlap(splits)
     return f"""# {recipe.name}
 
@@ -37,7 +38,7 @@ sublayer {version("sublayer")} for the task "{task.name()}".{_start(recipe)}
 
 ## Scores
 
-{_last(run)}{_scored(task, evaluated)}
+{_last(run)}{scored}{task.held_out()}
 
 `recipe.toml` holds every setting.
 """
@@ -100,11 +101,6 @@ def _last(run: Path) -> str:
         f"Last validation: {shown(found)} (the loss in nats per target), "
         f"after {checks[-1]['seconds'] / 60:.1f} minutes of training.\n"
     )
-
-
-def _scored(task: AnyTask, evaluated: Measured | None) -> str:
-    said = "" if evaluated is None else f"On what was held out: {evaluated}.\n"
-    return f"{said}{task.held_out()}"
 
 
 def _data(recipe: config.Recipe) -> str:

@@ -31,8 +31,9 @@ class Optimizers:
     def __init__(self, model: nn.Module, training: config.Training, dim: int, across: Across | None = None) -> None:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in trainable_parameters(model).items()}
         self.parts = _build(model, training, dim, across)
-        grouped = [p for part in self.parts for group in part.param_groups for p in group["params"]]
-        assert len(grouped) == len(set(grouped)) == len(self._names), "a parameter is in no group, or in two"
+        grouped = [(p, part) for part in self.parts for group in part.param_groups for p in group["params"]]
+        self._owner: dict[Tensor, Optimizer] = dict(grouped)
+        assert len(grouped) == len(self._owner) == len(self._names), "a parameter is in no group, or in two"
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def step(self, factor: float) -> None:
@@ -71,9 +72,6 @@ class Optimizers:
             CheckpointError: a tensor belongs to no parameter, or has another shape.
         """
         by_name = {name: parameter for parameter, name in self._names.items()}
-        owner: dict[Tensor, Optimizer] = {
-            p: part for part in self.parts for group in part.param_groups for p in group["params"]
-        }
         for key, tensor in tensors.items():
             name, _, what = key.rpartition("/")
             parameter = by_name.get(name)
@@ -84,7 +82,7 @@ class Optimizers:
                 )
             # A step counter stays on the CPU unless the fused kernel wants it beside the parameter.
             device = parameter.device if tensor.dim() or parameter.device.type != "cpu" else tensor.device
-            owner[parameter].state[parameter][what] = tensor.to(device)
+            self._owner[parameter].state[parameter][what] = tensor.to(device)
 
 
 def _build(model: nn.Module, training: config.Training, dim: int, across: Across | None) -> list[Optimizer]:

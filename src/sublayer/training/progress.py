@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from threading import Event, Thread
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -17,22 +16,27 @@ QUIET = 10.0
 """Seconds after which a person wonders whether it still runs."""
 
 
-class Reporter(Protocol):
-    """Told of every step; everything goes to standard error. loss: a running mean."""
+class Reporter:
+    """Told of every step; says nothing itself. What others say goes to standard error. loss: a running mean."""
 
     def busy(self, what: str) -> None:
         """Something begins that may take long; the next call of `busy` or `step` says that it is done."""
-        ...
 
-    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None: ...
+    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
+        pass
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        pass
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Silent(Reporter):
+    """Of a process that says nothing: another one does."""
 
 
 class _Long(ProgressColumn):
@@ -63,7 +67,7 @@ class Busy:
         return f"{what} is taking {seconds:.0f} s" if what and seconds >= self.quiet else None
 
 
-class Bar:
+class Bar(Reporter):
     """A bar with loss, speed and time left."""
 
     def __init__(self, console: Console) -> None:
@@ -104,13 +108,11 @@ class Bar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
 
-class Lines:
+class Lines(Reporter):
     """A line at the first step, then one about every ten seconds, also while a step goes on."""
 
     def __init__(self, console: Console, every: float = QUIET) -> None:
@@ -139,9 +141,7 @@ class Lines:
         self._heart.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
@@ -152,27 +152,6 @@ class Lines:
             long = self._busy.message()
             if long is not None and time.monotonic() - self._said >= self._every:
                 self.say(long)
-
-
-class Silent:
-    """Of a process that says nothing: another one does."""
-
-    def busy(self, what: str) -> None:
-        pass
-
-    def step(self, step: int, last: int | None, loss: float, speed: str, left: float | None) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 def reporter() -> Reporter:

@@ -205,21 +205,15 @@ def _trainer(
     trainer = Trainer(model, loader, result.objective, c, precision=precision, context=context, processes=processes)
     trainer.progress = replace(trainer.progress, text=data.digest)
     if c.minutes is not None:
-        reporter.say(_how_long(c.minutes))
+        # What a run in minutes takes in all.
+        most = f"{c.minutes:g} minutes of training, {c.minutes * (1 + SHARE):.1f} at most with validations"
+        reporter.say(f"{most}; then the last of them and the scoring")
     return trainer
 
 
 def _draw(out: Path, title: str) -> None:
     picture = out / "curves.png"
     attempt(picture, lambda: draw_curves(out / "metrics.jsonl", picture, title))
-
-
-def _how_long(minutes: float) -> str:
-    """What a run in minutes takes in all, said before it begins."""
-    most = minutes * (1 + SHARE)
-    return (
-        f"{minutes:g} minutes of training, {most:.1f} at most with validations; then the last of them and the scoring"
-    )
 
 
 def _counted(model: Model) -> str:

@@ -52,7 +52,7 @@ def alone(out: Path) -> Generator[None]:
         try:
             if not out.is_dir():
                 out.mkdir(parents=True)
-                held.callback(_remove_empty, out)
+                held.callback(remove_parts, out, ())
             with suppress(NoLocksError):
                 held.enter_context(locked(out / LOCK))
         except LockedError:
@@ -66,11 +66,6 @@ def alone(out: Path) -> Generator[None]:
 
 LOCK = ".lock"
 """The file in a run's folder that the process which trains there holds locked; that it is there alone says nothing."""
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def remove_run(out: Path) -> None:

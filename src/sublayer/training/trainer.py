@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
@@ -20,7 +21,7 @@ from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Cursor, Loader
 from sublayer.errors import CheckpointError, TrainingError
 from sublayer.models import Model
-from sublayer.streams import forget_terminal
+from sublayer.streams import forget_terminal, signals_taken
 from sublayer.tasks.objective import Objective, shown
 from sublayer.training import clock
 from sublayer.training.averaging import build_average
@@ -163,8 +164,8 @@ class Trainer(Generic[B]):
         """
         own = trainable_parameters(self.model)
         weights = saved.tensors["model"]
-        other = {name for name in {*own, *weights} if name not in own or name not in weights}
-        other |= {name for name in {*own} - other if own[name].shape != weights[name].shape}
+        other = own.keys() ^ weights.keys()
+        other |= {name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape}
         if other:
             raise CheckpointError(
                 f"the checkpoint of step {saved.progress.step} is of another model: {', '.join(sorted(other)[:5])}",
@@ -192,14 +193,14 @@ class Trainer(Generic[B]):
                 loss = self._loss(batch, targets)
                 own = loss.item()
                 value = self.processes.sum(own)
-                if not _finite(value):
+                if not isfinite(value):
                     find = partial(self._bad_output, batch, targets)
                     self._stop_at(batch, f"the loss is {value}", own, find, LOSS_ITSELF)
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
             total += value
         total_norm = self.processes.gradient_norm()
         norm = total_norm.item()
-        if not _finite(norm):
+        if not isfinite(norm):
             # Before clipping, which would divide every gradient by this norm and leave none to be told from another.
             said = f"the gradient's norm is {norm}"
             self._stop_at(group[-1], said, norm, lambda: gradient_not_finite(self.model), NORM_ITSELF)
@@ -236,16 +237,8 @@ class Trainer(Generic[B]):
         if seconds is None:
             seconds = clock.counted(self.c, p.time, took)
         time = p.time.after(seconds, warmed=place.warmed)
-        self.progress = replace(
-            p,
-            step=p.step + 1,
-            epoch=cursor.epoch,
-            batch=cursor.step,
-            seconds=time.seconds,
-            pace=time.pace,
-            warm=time.warm,
-            place=place.done,
-        )
+        done = {"step": p.step + 1, "epoch": cursor.epoch, "batch": cursor.step, "place": place.done}
+        self.progress = replace(p, **done, **vars(time))
 
     def _finished(self) -> bool:
         p = self.progress
@@ -327,7 +320,7 @@ class Trainer(Generic[B]):
         """
         p = self.progress
         here = "" if batch is None else ", ".join(str(row) for row in batch.rows[:5].tolist())
-        told = self.ranks.all((find(), _finite(own), here))
+        told = self.ranks.all((find(), isfinite(own), here))
         where, _, rows = min(told, key=lambda each: (each[0] is None, each[1]))
         raise TrainingError(
             f"{what} at step {p.step + 1} (epoch {p.epoch}, batch {p.batch}: "
@@ -353,19 +346,5 @@ def interruptible() -> Generator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {
-            number: signal.signal(number, ask) for number in known if signal.getsignal(number) is not signal.SIG_IGN
-        }
-    except ValueError:  # not in the main thread, where signals cannot be taken
-        before = {}
-    try:
+    with signals_taken(("SIGINT", "SIGTERM", "SIGHUP"), ask, lambda handled: handled is not signal.SIG_IGN):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sublayer.compare import pictures
 from sublayer.compare.contenders import TITLES
+from sublayer.compare.parallel import by_device
 from sublayer.compare.report.markdown import Entries, paragraph, section, table
 
 LIMITS = """
@@ -18,41 +19,28 @@ LIMITS = """
     and beyond the lengths measured it goes on growing. A step is timed by itself, without data and optimizer.
 """
 """What the figures cannot show."""
+Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Of a device, by contender and length."""
 
 
 def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str:
     """Tokens a second by length and contender, the chain of products, and how the contenders stand to one another."""
     pictures.draw_parallel(entries, folder / "compare-parallel.png")
     text = ["## 1. Parallelisation: speed against length", "![speed](pictures/compare-parallel.png)"]
-    devices = list(dict.fromkeys(key.split("/")[0] for key in entries))
-    for device in devices:
-        own = {key.split("/", 1)[1]: found for key, found in entries.items() if key.startswith(f"{device}/")}
-        names = list(dict.fromkeys(key.split("/")[0] for key in own))
-        lengths = sorted({int(key.split("/")[1]) for key in own})
-        tokens = next(iter(own.values()))["tokens"]
-        seconds = {
-            what: {key: statistics.median(found[what]) for key, found in own.items()} for what in ("both", "forward")
-        }
+    for device, own in by_device(entries).items():
+        where = "the CPU, in float32" if device == "cpu" else "the GPU, with bfloat16 autocast"
+        lengths = sorted({length for measured in own.values() for length in measured})
+        tokens = next(one["tokens"] for measured in own.values() for one in measured.values())
         text += [
-            f"On {_device(device)}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
+            f"On {where}, about {tokens:,} tokens a step. Tokens a second of training (forward and backward; "
             f"in brackets milliseconds a step), medians of {settings['repeats']}:",
-            _speeds(names, lengths, own, seconds["both"]),
+            _cells(own, lengths, lambda one: _speed(one, "both")),
             "The same of a forward pass alone:",
-            _speeds(names, lengths, own, seconds["forward"]),
+            _cells(own, lengths, lambda one: _speed(one, "forward")),
+            "Products that wait for one another in a forward pass, and operations of training a token:",
+            _cells(own, lengths, lambda one: f"{one['chain']:,} · {one['flops'] / 1e6:.1f} MFLOP"),
+            _from_to(own, lengths),
         ]
-        text += ["Products that wait for one another in a forward pass, and operations of training a token:"]
-        rows = [
-            [
-                f"{length:,}",
-                *(
-                    f"{own[key]['chain']:,} · {own[key]['flops'] / 1e6:.1f} MFLOP" if key in own else ""
-                    for key in (f"{name}/{length}" for name in names)
-                ),
-            ]
-            for length in lengths
-        ]
-        text += [table(["length", *(TITLES[name] for name in names)], rows)]
-        text += [_from_to(names, lengths, own, seconds["both"])]
     parameters = {key.split("/")[1]: found["parameters"] for key, found in entries.items()}
     text += [
         f"Parameters: {', '.join(f'{TITLES[name]} {count:,}' for name, count in parameters.items())}. "
@@ -66,46 +54,43 @@ def parallel(entries: Entries, settings: Mapping[str, Any], folder: Path) -> str
     return section(*text)
 
 
-def _speeds(names: Sequence[str], lengths: Sequence[int], own: Entries, seconds: Mapping[str, float]) -> str:
+def _cells(own: Measured, lengths: Sequence[int], cell: Callable[[Mapping[str, Any]], str]) -> str:
+    """A row a length, a column a contender."""
     rows = [
-        [f"{length:,}", *(_speed(own.get(key), seconds.get(key)) for key in (f"{name}/{length}" for name in names))]
+        [f"{length:,}", *(cell(measured[length]) if length in measured else "" for measured in own.values())]
         for length in lengths
     ]
-    return table(["length", *(TITLES[name] for name in names)], rows)
+    return table(["length", *(TITLES[name] for name in own)], rows)
 
 
-def _speed(found: Mapping[str, Any] | None, seconds: float | None) -> str:
-    return "" if found is None or seconds is None else f"{found['tokens'] / seconds:,.0f} ({seconds * 1e3:,.0f})"
+def _speed(one: Mapping[str, Any], what: str) -> str:
+    seconds = statistics.median(one[what])
+    return f"{one['tokens'] / seconds:,.0f} ({seconds * 1e3:,.0f})"
 
 
-def _from_to(names: Sequence[str], lengths: Sequence[int], own: Entries, whole: Mapping[str, float]) -> str:
+def _from_to(own: Measured, lengths: Sequence[int]) -> str:
     """How each one's speed changes from the shortest to the longest texts, and how the first stands to the others."""
-    said: list[str] = []
-    for name in names:
-        known = [length for length in lengths if f"{name}/{length}" in whole]
-        if len(known) > 1:
-            first, last = (own[f"{name}/{n}"]["tokens"] / whole[f"{name}/{n}"] for n in (known[0], known[-1]))
-            said.append(f"{TITLES[name]} {last / first:.2f} times")
+    speeds = {
+        name: {length: one["tokens"] / statistics.median(one["both"]) for length, one in measured.items()}
+        for name, measured in own.items()
+    }
+    said = [
+        f"{TITLES[name]} {each[max(each)] / each[min(each)]:.2f} times"
+        for name, each in speeds.items()
+        if len(each) > 1
+    ]
     sentence = (
         f"The speed at {lengths[-1]:,} tokens, relative to the speed at {lengths[0]:,}: {', '.join(said)}."
         if said
         else ""
     )
-    reference = names[0]
+    reference, *others = speeds
     for length in (lengths[0], lengths[-1]):
-        if f"{reference}/{length}" not in whole:
-            continue
-        ratios = {
-            name: (own[f"{reference}/{length}"]["tokens"] / whole[f"{reference}/{length}"])
-            / (own[f"{name}/{length}"]["tokens"] / whole[f"{name}/{length}"])
-            for name in names[1:]
-            if f"{name}/{length}" in whole
-        }
-        if ratios:
-            listed = ", ".join(f"{value:.2f} times the {TITLES[name]}'s" for name, value in ratios.items())
+        listed = ", ".join(
+            f"{speeds[reference][length] / speeds[name][length]:.2f} times the {TITLES[name]}'s"
+            for name in others
+            if length in speeds[reference] and length in speeds[name]
+        )
+        if listed:
             sentence += f" At {length:,} tokens the {TITLES[reference]}'s speed is {listed}."
     return sentence
-
-
-def _device(device: str) -> str:
-    return "the CPU, in float32" if device == "cpu" else "the GPU, with bfloat16 autocast"

@@ -42,11 +42,10 @@ def translation(entries: Entries, settings: Mapping[str, Any], folder: Path) -> 
         [TITLES[name], *(f"{found['by_length'][stretch]['bleu']:.1f}" for stretch, _ in stretches)]
         for name, found in finals.items()
     ]
-    trials = {key: found for key, found in entries.items() if "/" in key}
-    tried = "; ".join(
-        f"{TITLES[name]} {', '.join(_trial(key, one) for key, one in trials.items() if key.startswith(f'{name}/'))}"
-        for name in finals
-    )
+    trials = [
+        (key.split("/")[0], f"{key.split('/')[1]}: {one['loss']:.2f}") for key, one in entries.items() if "/" in key
+    ]
+    tried = "; ".join(f"{TITLES[name]} {', '.join(said for of, said in trials if of == name)}" for name in finals)
     signature = next(iter(finals.values()))["signature"]
     return section(
         "## 3. Translation",
@@ -60,10 +59,6 @@ def translation(entries: Entries, settings: Mapping[str, Any], folder: Path) -> 
         f"Tried for {settings['trial']:g} minutes each (validation loss): {tried}.",
         paragraph(LIMITS),
     )
-
-
-def _trial(key: str, one: Mapping[str, Any]) -> str:
-    return f"{key.split('/')[1]}: {one['loss']:.2f}"
 
 
 def _order(finals: Mapping[str, Mapping[str, Any]]) -> str:

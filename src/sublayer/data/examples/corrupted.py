@@ -17,13 +17,12 @@ from sublayer.config import DenoisingTask, MaskedTask, SpanCorruptionTask
 from sublayer.data.batch import IGNORE, Batch, TextBatch, as_tensor
 from sublayer.data.encoding import pair_batch
 from sublayer.data.noise import corrupt_spans, infill, mask_tokens, span_counts
-from sublayer.data.packing import Pieces, cut
+from sublayer.data.packing import Integers, Pieces, cut
 from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.data.vocabulary import Words
 from sublayer.text import Affixes, PairAffixes
 
-Integers = NDArray[np.int64]
 BatchT = TypeVar("BatchT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
@@ -120,11 +119,11 @@ class Masking:
         return mask_tokens(tokens, self.c, random, starts=starts, mask_id=self.mask_id, others=self.others)
 
     def batch(self, given: list[Integers], target: list[Integers], rows: Integers) -> TextBatch:
-        every, read = np.arange(len(rows)), Ragged.of(given).within(self.affixes.before, self.affixes.after)
-        width = int(read.lengths.max())
-        wanted = Ragged.of(target).padded(every, width=width, offset=len(self.affixes.before), fill=IGNORE)
+        before, after = self.affixes.before, self.affixes.after
+        read = Ragged.of(given).within(before, after)
+        wanted = Ragged.of(target).within([IGNORE] * len(before), [IGNORE] * len(after)).rectangle(IGNORE)
         return TextBatch(
-            tokens=as_tensor(read.padded(every, width=width, offset=0, fill=self.affixes.pad)),
+            tokens=as_tensor(read.rectangle(self.affixes.pad)),
             lengths=as_tensor(read.lengths),
             target=as_tensor(wanted),
             rows=rows,

@@ -13,12 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
-from sublayer.data.packing import Pieces, cut, pack
+from sublayer.data.packing import Integers, Pieces, cut, pack
 from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
-from sublayer.text import Affixes
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -109,17 +106,3 @@ class PackedRows:
             # One text a row: padding on the right is nothing that a token before it sees.
             segments=None if alone else as_tensor(segments),
         )
-
-
-def packed_documents(
-    texts: Ragged, report: Report, affixes: Affixes, *, room: int, stride: int | None, evaluation_stride: int | None
-) -> PackedDocuments:
-    """Documents, encoded without markers, ready to be packed. A stride that is left out is a whole row."""
-    return PackedDocuments(
-        texts.within(affixes.before, affixes.after),
-        room,
-        stride or room,
-        evaluation_stride or room,
-        affixes.pad,
-        report,
-    )

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import SimilarBatch, as_tensor
 from sublayer.data.encoding import Unchanging, fitting
+from sublayer.data.packing import Integers
 from sublayer.data.ragged import Ragged, encode_texts
 from sublayer.data.report import Report
 from sublayer.data.sources import Pairs
 from sublayer.text import Affixes, Tokenizer
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,12 @@ class SimilarPairs(Unchanging):
 
     def collate(self, rows: Integers) -> SimilarBatch:
         left, right = self.left.take(rows), self.right.take(rows)
-        every = np.arange(len(rows))
         twins = _equal(self.same_left[rows]) | _equal(self.same_right[rows])
         np.fill_diagonal(twins, False)
         return SimilarBatch(
-            left=as_tensor(left.padded(every, width=int(left.lengths.max()), offset=0, fill=self.pad_id)),
+            left=as_tensor(left.rectangle(self.pad_id)),
             left_lengths=as_tensor(left.lengths),
-            right=as_tensor(right.padded(every, width=int(right.lengths.max()), offset=0, fill=self.pad_id)),
+            right=as_tensor(right.rectangle(self.pad_id)),
             right_lengths=as_tensor(right.lengths),
             twins=torch.from_numpy(twins),  # pyright: ignore[reportUnknownMemberType]
             rows=rows,

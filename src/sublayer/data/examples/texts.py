@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sublayer.data.batch import IGNORE, TextBatch, as_tensor
 from sublayer.data.encoding import Unchanging
-from sublayer.data.packing import cut
+from sublayer.data.packing import Integers, cut
 from sublayer.data.ragged import Ragged, encode_texts
 from sublayer.data.report import Report
 from sublayer.data.tables.conversations import Conversation
@@ -25,8 +25,6 @@ from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import Tagged
 from sublayer.errors import DataError, InputError, nearest
 from sublayer.text import Affixes, Tokenizer
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,20 @@ class EncodedTexts(Unchanging):
         yield self.target.tokens if isinstance(self.target, Ragged) else self.target
 
     def collate(self, rows: Integers) -> TextBatch:
-        every, chosen = np.arange(len(rows)), self.tokens.take(rows)
-        lengths = chosen.lengths
-        width = int(lengths.max())
+        chosen = self.tokens.take(rows)
         if isinstance(self.target, Ragged):
-            target = self.target.padded(rows, width=width, offset=0, fill=IGNORE)
+            target = self.target.take(rows).rectangle(IGNORE)
             targets = int((target != IGNORE).sum())
         else:
             target, targets = self.target[rows], len(rows)
         types = self.token_type_ids
         return TextBatch(
-            tokens=as_tensor(chosen.padded(every, width=width, offset=0, fill=self.pad_id)),
-            lengths=as_tensor(lengths),
+            tokens=as_tensor(chosen.rectangle(self.pad_id)),
+            lengths=as_tensor(chosen.lengths),
             target=as_tensor(target),
             rows=rows,
             targets=targets,
-            token_type_ids=None if types is None else as_tensor(types.padded(rows, width=width, offset=0, fill=0)),
+            token_type_ids=None if types is None else as_tensor(types.take(rows).rectangle(0)),
         )
 
 
@@ -145,7 +141,7 @@ def encode_tagged(
     targets: list[list[int]] = []
     encoded = tokenizer.encode_words([sentence.words for sentence in table])
     for row, (sentence, tokens) in enumerate(zip(table, encoded, strict=True)):
-        first = {word: place for place, word in reversed(list(enumerate(tokens.words))) if word is not None}
+        first = tokens.firsts
         target = [IGNORE] * len(tokens)
         for place, (word, tag) in enumerate(zip(sentence.words, sentence.tags, strict=True)):
             if tag not in number:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from sublayer.config import NamedCorpus, PlainText, SeveralCorpora, TextJsonl, TextParquet
 from sublayer.data import corpora, sources
 from sublayer.data.download import Progress
-from sublayer.data.jsonl import read_objects, text_of
+from sublayer.data.jsonl import read_rows, text_of
 from sublayer.data.parquet import read_columns, row_groups
 from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines
 from sublayer.data.report import Report
@@ -53,15 +54,6 @@ class Document:
         yield last
 
 
-def read_plain_documents(path: Path) -> Rows[Document]:
-    """What `Document.plain` gives, from a file of JSON lines."""
-
-    def row(table: dict[str, Any], where: str) -> Document:
-        return Document(text_of(table, "text", where, 'Write {"text": "..."}.'))
-
-    return collect_plain(path, row, "documents")
-
-
 _Read = PlainText | TextJsonl | TextParquet
 _Source = _Read | NamedCorpus | SeveralCorpora
 
@@ -77,14 +69,23 @@ def read_documents(source: _Source, folder: Path, progress: Progress | None = No
     Raises:
         DataError: a file is missing, not UTF-8 or without text, or there is no such corpus or part.
     """
-    match source:
-        case SeveralCorpora():
-            return _joined([_named(corpus, folder, progress) for corpus in source.corpora])
-        case NamedCorpus():
-            return _named(source, folder, progress)
-        case _:
-            portions = cut(source, folder, None)
-            return collect(_documents(source, portions), portions[0].paths[0], "documents")
+    if isinstance(source, SeveralCorpora):
+        return _joined([read_documents(corpus, folder, progress) for corpus in source.corpora])
+    if isinstance(source, NamedCorpus):
+        match corpora.find(source.name).kind:
+            case "labelled":
+                labelled = read_labelled(source, folder, progress)
+                report = replace(labelled.report, noun="documents")
+                return Rows([Document(row.text) for row in labelled], report, labelled.lines)
+            case "parallel":
+                pairs = sources.read(source, folder, progress)
+                texts = dict.fromkeys(pairs.sources)
+                report = replace(pairs.report, noun="documents").leave_out("repeated", [], len(pairs) - len(texts))
+                return Rows([Document(text) for text in texts], report)
+            case "text":
+                pass
+    portions = cut(source, folder, None, progress)
+    return collect(_documents(source, portions), portions[0].paths[0], "documents")
 
 
 def cut(source: _Source, folder: Path, lines: int | None, progress: Progress | None = None) -> list[Portion]:
@@ -116,16 +117,15 @@ def read_portion(source: _Read | NamedCorpus, portion: Portion) -> Found:
         case NamedCorpus():
             found = _articles(path, span)
         case TextJsonl():
-            remedy = "Set text_field."
-            rows = read_objects(path, span)
-            found = (
-                (number, "" if row is None else text_of(row, source.text_field, f"{path}, line {number}", remedy))
-                for number, row in rows
-            )
+
+            def row(table: dict[str, Any], where: str) -> str:
+                return text_of(table, source.text_field, where, "Set text_field.")
+
+            found = read_rows(path, row, span)
         case TextParquet():
-            found = ((number, text or "") for number, (text,) in read_columns(portion, [source.text_column]))
+            found = ((number, text) for number, (text,) in read_columns(portion, [source.text_column]))
     for number, text in found:
-        yield number, (text,) if text.strip() else "empty"
+        yield number, (text,) if text and text.strip() else "empty"
 
 
 def table(rows: Sequence[TextRow], report: Report) -> Rows[Document]:
@@ -137,23 +137,6 @@ def _documents(source: _Read | NamedCorpus, portions: Sequence[Portion]) -> Iter
     for portion in portions:
         for number, row in read_portion(source, portion):
             yield number, row if isinstance(row, str) else Document(row[0])
-
-
-def _named(source: NamedCorpus, folder: Path, progress: Progress | None) -> Rows[Document]:
-    corpus = corpora.find(source.name)
-    match corpus.kind:
-        case "text":
-            portions = cut(source, folder, None, progress)
-            return collect(_documents(source, portions), portions[0].paths[0], "documents")
-        case "labelled":
-            labelled = read_labelled(source, folder, progress)
-            report = replace(labelled.report, noun="documents")
-            return Rows([Document(row.text) for row in labelled], report, labelled.lines)
-        case "parallel":
-            pairs = sources.read(source, folder, progress)
-            texts = dict.fromkeys(pairs.sources)
-            report = replace(pairs.report, noun="documents").leave_out("repeated", [], len(pairs) - len(texts))
-            return Rows([Document(text) for text in texts], report)
 
 
 def _joined(tables: list[Rows[Document]]) -> Rows[Document]:
@@ -241,4 +224,14 @@ _FORMS: Mapping[str, Callable[[Path, Span], _Text]] = {
     "wikitext": _articles,
 }
 
-DOCUMENTS = Reader(read_documents, read_plain_documents, Stream(("text",), cut, read_portion, table))
+
+def _plain(table: dict[str, Any], where: str) -> Document:
+    """What `Document.plain` gave."""
+    return Document(text_of(table, "text", where, 'Write {"text": "..."}.'))
+
+
+DOCUMENTS = Reader(
+    read_documents,
+    partial(collect_plain, row=_plain, noun="documents"),
+    Stream(("text",), cut, read_portion, table),
+)

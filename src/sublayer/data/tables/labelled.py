@@ -42,17 +42,6 @@ class Labelled:
             yield self.second
 
 
-def read_plain_labelled(path: Path) -> Rows[Labelled]:
-    """What `Labelled.plain` gives, from a file of JSON lines."""
-    remedy = 'Write {"text": "...", "label": "..."}.'
-
-    def row(table: dict[str, Any], where: str) -> Labelled:
-        second = text_of(table, "second", where, remedy) if "second" in table else None
-        return Labelled(text_of(table, "text", where, remedy), str(value_of(table, "label", where, remedy)), second)
-
-    return collect_plain(path, row, "texts")
-
-
 def read_labelled(
     source: LabelledTsv | LabelledJsonl | NamedCorpus, folder: Path, progress: Progress | None = None
 ) -> Rows[Labelled]:
@@ -132,4 +121,11 @@ def _corpus(path: Path, corpus: Corpus, part: Part | None) -> Iterator[tuple[int
             kept += 1
 
 
-LABELLED_TEXTS = Reader(read_labelled, read_plain_labelled)
+def _plain(table: dict[str, Any], where: str) -> Labelled:
+    """What `Labelled.plain` gave."""
+    remedy = 'Write {"text": "...", "label": "..."}.'
+    second = text_of(table, "second", where, remedy) if "second" in table else None
+    return Labelled(text_of(table, "text", where, remedy), str(value_of(table, "label", where, remedy)), second)
+
+
+LABELLED_TEXTS = Reader(read_labelled, partial(collect_plain, row=_plain, noun="texts"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from sublayer.data.jsonl import read_objects
+from sublayer.data.jsonl import read_rows
 from sublayer.data.report import Report
 from sublayer.errors import DataError
 
@@ -166,8 +166,4 @@ def collect_plain(path: Path, row: Callable[[dict[str, Any], str], RowT | str], 
         DataError: there is no row, or a line is not an object.
     """
 
-    def found() -> Iterator[tuple[int, RowT | str]]:
-        for number, table in read_objects(path):
-            yield number, "blank line" if table is None else row(table, f"{path}, line {number}")
-
-    return collect(found(), path, noun)
+    return collect(((number, found or "blank line") for number, found in read_rows(path, row)), path, noun)

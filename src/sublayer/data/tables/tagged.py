@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,19 +34,6 @@ class Tagged:
 
     def spelled(self, *, ends: bool) -> Iterator[str]:
         yield self.text_key
-
-
-def read_plain_tagged(path: Path) -> Rows[Tagged]:
-    """What `Tagged.plain` gives, from a file of JSON lines."""
-    remedy = 'Write {"words": ["..."], "tags": ["..."]}, a tag for each word.'
-
-    def row(table: dict[str, Any], where: str) -> Tagged:
-        words, tags = (value_of(table, name, where, remedy) for name in ("words", "tags"))
-        if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):  # pyright: ignore[reportUnknownArgumentType]
-            raise DataError(f"{where}: words and tags are not lists of equal length", remedy)
-        return Tagged(tuple(map(str, cast("list[Any]", words))), tuple(map(str, cast("list[Any]", tags))))
-
-    return collect_plain(path, row, "sentences")
 
 
 def read_tagged(source: Conll, folder: Path) -> Rows[Tagged]:
@@ -82,4 +70,13 @@ def _column(columns: list[str], place: int, name: str, path: Path, number: int) 
     return columns[place]
 
 
-TAGGED_SENTENCES = Reader(read_tagged, read_plain_tagged)
+def _plain(table: dict[str, Any], where: str) -> Tagged:
+    """What `Tagged.plain` gave."""
+    remedy = 'Write {"words": ["..."], "tags": ["..."]}, a tag for each word.'
+    words, tags = (value_of(table, name, where, remedy) for name in ("words", "tags"))
+    if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):  # pyright: ignore[reportUnknownArgumentType]
+        raise DataError(f"{where}: words and tags are not lists of equal length", remedy)
+    return Tagged(tuple(map(str, cast("list[Any]", words))), tuple(map(str, cast("list[Any]", tags))))
+
+
+TAGGED_SENTENCES = Reader(read_tagged, partial(collect_plain, row=_plain, noun="sentences"))

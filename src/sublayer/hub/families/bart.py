@@ -92,9 +92,7 @@ def _read(values: Mapping[str, Any], *, form: Form) -> Tree:
 def _require(settings: Settings, form: Form) -> None:
     """Refuse what another class reads, and what old configs say otherwise than this form has it."""
     base = form.architecture.replace("MTModel", "Model").replace("ForConditionalGeneration", "Model")
-    for found in settings.get("architectures", ()):
-        if found not in (form.architecture, base):
-            raise settings.refusal("architectures", f"supported: {form.architecture}", found)
+    settings.only_class(form.architecture, base)
     settings.only("is_encoder_decoder", True)
     settings.only("is_decoder", False)
     settings.only("tie_word_embeddings", True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sublayer import config
-from sublayer.hub.families.llama import BIAS, KEYS, attention_rules, llama_like
+from sublayer.hub.families.llama import BIAS, FRACTION, KEYS, attention_rules, llama_like
 from sublayer.hub.families.rope import read_rotary
 from sublayer.hub.family import Settings
 from sublayer.hub.rules import Rule, affine
@@ -27,11 +25,6 @@ def _read_rotary(settings: Settings) -> config.Rotary:
     return read_rotary(settings).model_copy(update={"layout": "interleaved"})
 
 
-def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    assert isinstance(tree.decoder.position, config.Rotary)
-    return frame | {"partial_rotary_factor": tree.decoder.position.fraction}
-
-
 def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     """Gate and up are one matrix there too, in our order; the norms are called otherwise than Gemma's."""
     return [
@@ -48,10 +41,9 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
 GLM4 = llama_like(
     "glm4",
     "Glm4ForCausalLM",
-    (*KEYS, BIAS),
+    (*KEYS, BIAS, FRACTION),
     GLM4_DEFAULTS,
     {"attention": {"output_bias": False}, "norm_placement": "sandwich"},
-    _write,
     layer=_layer_rules,
     rotary=_read_rotary,
 )

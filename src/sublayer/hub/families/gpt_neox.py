@@ -24,6 +24,7 @@ KEYS = (
     Key("attention_bias", "decoder.block.attention.bias"),
     Key("attention_dropout", "decoder.block.attention.dropout"),
     Key("hidden_dropout", "decoder.block.dropout embedding.dropout"),
+    Key("rotary_pct", "decoder.position.fraction", 0.25),
     Key("tie_word_embeddings", "tied", False, null=True),
 )
 FORM: dict[str, Any] = {
@@ -39,10 +40,8 @@ def _read(settings: Settings, tree: dict[str, Any]) -> None:
 
 
 def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    assert isinstance(tree.decoder.position, config.Rotary)
     return frame | {
         "use_parallel_residual": tree.decoder.blocks[0].norm_placement == "parallel",
-        "rotary_pct": tree.decoder.position.fraction,
         "rotary_emb_base": frame.pop("rope_theta"),
     }
 
@@ -69,7 +68,6 @@ GPT_NEOX = decoder_family(
     (config.PositionWise, config.LayerNorm, config.Rotary),
     NAMES,
     _layer_rules,
-    defaults={"rotary_pct": 0.25},
     rotary=partial(read_rotary, base_key="rotary_emb_base", fraction_key="rotary_pct"),
     read=_read,
     write=_write,

@@ -52,6 +52,8 @@ KEYS = (
 BIAS = Key("attention_bias", "decoder.block.attention.bias")
 WINDOW = Key("sliding_window", "decoder.block.attention.window")
 """Of all layers."""
+FRACTION = Key("partial_rotary_factor", "decoder.position.fraction")
+"""Of each head, the part that is turned; read with the rest of the positions."""
 BLOCK: Mapping[str, Any] = {
     "attention": {"bias": False},
     "feed_forward": {"type": "gated"},

@@ -154,9 +154,7 @@ def decoder_family(
 
     def read_tree(values: Mapping[str, Any]) -> Tree:
         settings = Settings(values, name, {**defaults_of(keys), **(defaults or {})})
-        for found in settings.get("architectures", ()):
-            if found != architecture:
-                raise settings.refusal("architectures", f"supported: {architecture}", found)
+        settings.only_class(architecture)
         settings.only("is_encoder_decoder", False)
         settings.only("add_cross_attention", False)
         tree = read_keys(settings, keys, form)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sublayer import config
-from sublayer.hub.families.llama import KEYS, WINDOW, llama_like, norm_rules
+from sublayer.hub.families.llama import FRACTION, KEYS, WINDOW, llama_like, norm_rules
 from sublayer.hub.families.rope import read_rotary
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
@@ -18,6 +18,7 @@ from sublayer.hub.rules import Rule, affine
 PHI3_KEYS = (
     *KEYS,
     WINDOW,
+    FRACTION,
     Key("resid_pdrop", "decoder.block.dropout"),
     Key("embd_pdrop", "embedding.dropout"),
 )
@@ -42,9 +43,7 @@ def _read_rotary(settings: Settings) -> config.Rotary:
 
 
 def _write(tree: config.DecoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
-    assert isinstance(tree.decoder.position, config.Rotary)
     return frame | {
-        "partial_rotary_factor": tree.decoder.position.fraction,
         # Unset, it would be taken for the length of another model.
         "original_max_position_embeddings": tree.max_length,
     }

@@ -51,9 +51,7 @@ FORM = {"embedding": {"scale": False}, "encoder": STACK, "decoder": STACK}
 
 def _read(values: Mapping[str, Any]) -> Tree:
     settings = Settings(values, "t5", {**defaults_of(KEYS), "feed_forward_proj": "relu"})
-    for found in settings.get("architectures", ()):
-        if found not in ("T5ForConditionalGeneration", "T5WithLMHeadModel"):
-            raise settings.refusal("architectures", "supported: T5ForConditionalGeneration", found)
+    settings.only_class("T5ForConditionalGeneration", "T5WithLMHeadModel")
     settings.only("is_encoder_decoder", True)
     settings.only("is_decoder", False)
     # Of another head; what follows from feed_forward_proj.
