@@ -157,7 +157,7 @@ def test_a_row_that_kills_its_worker_does_not_go_on_for_ever(tmp_path: Path, mon
                     os.kill(os.getpid(), signal.SIGKILL)
             return super().done(part)
 
-    import cloudpickle
+    from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(running, "Worker", Mortal)
