@@ -6,6 +6,7 @@ What Ray has to do with it is tried in `test_cluster_ray.py`.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from cluster.rows import FIXTURES, LONG, TRANSLATOR, Row, rows, write, written
 from small_run import sublayer as command
+from small_run import trained
 from sublayer import cluster, config, load
 from sublayer.cluster import running
 from sublayer.cluster.worker import Outcome, Worker
@@ -64,8 +66,7 @@ def test_every_row_comes_out_once_as_the_model_translates_it(tmp_path: Path, suf
     assert done == [*range(6)]
     assert (summary.rows, summary.failed, summary.new, summary.parts) == (120, 6, 120, 6)
     assert summary.first is not None
-    assert summary.first.startswith("row 4 of part 0 (")
-    assert summary.first.endswith(": the text is empty")
+    assert summary.first == f"{tmp_path / f'in-0.{suffix}'}, row 4: the text is empty"
     found, model = written(tmp_path / "out"), load(TRANSLATOR)
     assert [{name: row[name] for name in ("id", "text", "tags")} for row in found] == [*given[0], *given[1]]
     for row in found:
@@ -101,6 +102,17 @@ def test_vectors_labels_and_texts(tmp_path: Path) -> None:
     begin = generator.generate(texts[:9], search=search, max_tokens=3, seed=1)
     assert [row["completion"] for row in written(tmp_path / "texts")][:9] == [one.text for one in begin]
     assert {row["ended"] for row in written(tmp_path / "texts")} <= {"end", "stop", "length"}
+
+
+def test_translations_choose_among_a_shortlist(tmp_path: Path) -> None:
+    run = shutil.copytree(trained(), tmp_path / "run")
+    assert command("shortlist", run, "--candidates", 2, "--frequent", 3).code == 0
+    write(tmp_path / "in.jsonl", rows(30))
+    how = ("--cluster", "--in", tmp_path / "in.jsonl", "--out", tmp_path / "out")
+    outcome = command("translate", run, "--shortlist", *how)
+    assert outcome.code == 0, outcome.err
+    plain = command("translate", run, "--shortlist", *(row["text"] for row in rows(30))).out.splitlines()
+    assert [row["translation"] for row in written(tmp_path / "out")] == plain
 
 
 def test_a_run_goes_on_with_what_is_missing(tmp_path: Path, done: Done) -> None:
@@ -232,7 +244,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert outcome.out == ""
     assert f"{tmp_path / 'out'}: 60 rows in 1 parts, 60 of them now, " in outcome.err
-    assert "; 3 failed\nsuch as row 4 of part 0 (" in outcome.err
+    assert f"; 3 failed\nsuch as {tmp_path / 'in.jsonl'}, row 4: the text is empty\n" in outcome.err
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["beam"] == 2
     # From the command line as from Python.
     cluster.translate(TRANSLATOR, tmp_path / "in.jsonl", tmp_path / "python", beam=2)
@@ -267,6 +279,7 @@ def test_the_other_commands(tmp_path: Path, words: tuple[Any, ...], model: str, 
         (("--in", "a.jsonl"), "without it"),
         (("--cluster",), "needs --in FILES and --out FOLDER"),
         (("--cluster", "--in", "a.jsonl", "--out", "out", "--n-best", 2), "--cluster and --n-best were both given"),
+        (("--cluster", "--in", "a.jsonl", "--out", "out", "--threads", 2), "--cluster and --threads were both given"),
         (("ba", "--cluster", "--in", "a.jsonl", "--out", "out"), "--cluster and a text were both given"),
         (("--cluster", "--in", "a.jsonl", "--out", "out", "--workers", 0), "--workers"),
     ],
@@ -287,7 +300,7 @@ def test_nothing_but_failed_rows_ends_with_an_error(tmp_path: Path) -> None:
     how = ("--cluster", "--in", tmp_path / "in.jsonl", "--out", tmp_path / "out")
     outcome = command("classify", FIXTURES / "classification", *how)
     assert outcome.code == 2
-    assert "2 of 2 rows failed: row 1 of part 0" in outcome.complaints[0]
+    assert f"2 of 2 rows failed: {tmp_path / 'in.jsonl'}, row 1: the text is empty" in outcome.complaints[0]
     assert len(written(tmp_path / "out")) == 2
 
 

@@ -36,7 +36,7 @@ def classify(
     if cluster:
         from sublayer import cluster as jobs
 
-        refused = {"--best": best > 1}
+        refused = {"--threads": threads is not None, "--best": best > 1}
         in_cluster(jobs.classify, model, cluster, texts=texts, device=device, weights=weights, refused=refused)
         return
     from sublayer.reading import Classifier

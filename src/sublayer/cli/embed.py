@@ -37,7 +37,7 @@ def embed(
     if cluster:
         from sublayer import cluster as jobs
 
-        refused = {"--similar": similar}
+        refused = {"--threads": threads is not None, "--similar": similar}
         in_cluster(jobs.embed, model, cluster, texts=texts, device=device, weights=weights, refused=refused)
         return
     import torch

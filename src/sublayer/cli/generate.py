@@ -96,7 +96,10 @@ def generate(
         settings = Generation.parse(read_description(find(model)).get("decoding", {}), f"{model}: decoding")
         in_cluster(
             jobs.generate, model, cluster, texts=prompt, device=device, weights=weights,
-            refused={"--n": n > 1, "--json": as_json, "--draft": draft is not None, "--lookup": lookup},
+            refused={
+                "--threads": threads is not None, "--n": n > 1, "--json": as_json, "--draft": draft is not None,
+                "--lookup": lookup,
+            },
             search=search_of(settings.search, sampling, beam) if sampling or beam else None,
             constraints=Constraints.parse({**settings.constraints.plain(), **constraints}, "generate"),
             max_tokens=max_tokens, stop=stop, seed=seed,

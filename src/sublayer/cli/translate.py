@@ -77,7 +77,9 @@ def translate(
         own = Decoding.parse(read_description(find(model)).get("decoding", {}), f"{model}: decoding").constraints
         in_cluster(
             jobs.translate, model, cluster, texts=sentences, device=device, weights=weights,
-            refused={"--n-best": n_best > 1, "--only": only is not None, "--scores": scores},
+            refused={
+                "--threads": threads is not None, "--n-best": n_best > 1, "--only": only is not None, "--scores": scores
+            },
             **decoding, shortlist=shortlist, decoding={"constraints": {**own.plain(), **limits}, **languages},
         )  # fmt: skip
         return

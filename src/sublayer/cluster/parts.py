@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -140,12 +141,12 @@ def _batches(part: Part) -> Iterator[Any]:
     """A row group cannot be entered in the middle: what stands in it before the part is read and passed over, which
     takes little time beside what a model does."""
     assert part.count is not None
-    first, last, at = part.first - 1, part.first - 1 + part.count, 0
-    path = Path(part.path)
+    first, last, path = part.first - 1, part.first - 1 + part.count, Path(part.path)
     with open_parquet(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        groups = [group for group in range(len(sizes)) if sum(sizes[: group + 1]) > first and sum(sizes[:group]) < last]
-        at = sum(sizes[: groups[0]]) if groups else 0
+        sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
+        bounds = [*pairwise(accumulate(sizes, initial=0))]
+        groups = [group for group, (begin, end) in enumerate(bounds) if begin < last and end > first]
+        at = bounds[groups[0]][0] if groups else 0
         try:
             for batch in file.iter_batches(batch_size=ROWS, row_groups=groups):
                 begin, stop = max(first - at, 0), min(last - at, len(batch))

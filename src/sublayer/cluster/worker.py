@@ -82,7 +82,7 @@ class Worker:
                 sink.write(chunk, {**dict(zip(self._layout.new, values, strict=True)), ERROR: errors})
                 wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
                 if first is None and wrong:
-                    first = f"row {rows + wrong[0][0] + 1} of part {part.number} ({part.path}): {wrong[0][1]}"
+                    first = f"{part.path}, row {part.first + rows + wrong[0][0]}: {wrong[0][1]}"
                 rows, failed = rows + len(texts), failed + len(wrong)
         return Outcome(part.number, rows, failed, first)
 
