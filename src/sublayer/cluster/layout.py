@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Layout:
     def fitted(self, chunk: Chunk) -> Chunk:
         """The rows as the output holds them. One that cannot stand there as it is, is given whole in what is wrong
         with it, so that nothing is lost."""
-        if not isinstance(chunk.rows, list):
+        if chunk.in_arrow:
             if self.format == "parquet":
                 return chunk
             chunk = Chunk(chunk.rows.to_pylist())
@@ -50,9 +51,8 @@ class Layout:
             if self.schema is None:
                 to_json(row)
                 return None
-            import pyarrow as pa  # pyright: ignore
-
-            pa.RecordBatch.from_pylist([row], schema=self.schema)  # pyright: ignore
+            pa: Any = import_module("pyarrow")
+            pa.RecordBatch.from_pylist([row], schema=self.schema)
             unknown = next((name for name in row if name not in self.schema.names), None)
             return unknown and f"it has a field '{unknown}', which no row at the beginning has"
         except (ValueError, TypeError, OverflowError, NotImplementedError) as error:
@@ -68,9 +68,10 @@ def layout(paths: Sequence[Path], column: str | None, new: Mapping[str, str], ou
     """
     wanted = output or format_of(paths[0])
     if format_of(paths[0]) == "jsonl":
-        sample = next(filter(None, map(_sample, paths)), [])
+        sample = next((rows for rows in map(_sample, paths) if rows), list[Row]())
         found = _with_column(paths[0], list(dict.fromkeys(name for row in sample for name in row)), column, new, wanted)
         return replace(found, schema=_schema(sample, found.column)) if wanted == "parquet" else found
+    found = Layout("", new, wanted)
     for path in paths:
         with open_parquet(path) as file:
             schema = file.schema_arrow
@@ -103,13 +104,12 @@ def _sample(path: Path) -> list[Row]:
 
 def _schema(rows: Sequence[Row], column: str) -> Any:
     """The columns of rows of JSON; one of which nothing is known is of text, as that of the text is."""
-    import pyarrow as pa  # pyright: ignore
-
+    pa: Any = import_module("pyarrow")
     fields: list[Any] = []
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
-            kind: Any = pa.array([row.get(name) for row in rows]).type  # pyright: ignore
+            kind: Any = pa.array([row.get(name) for row in rows]).type
         except (ValueError, TypeError, OverflowError) as error:
             raise DataError(f"field '{name}' makes no column of Parquet: {error}", "Write jsonl, as it is.") from None
-        fields.append((name, pa.string() if name == column or pa.types.is_null(kind) else kind))  # pyright: ignore
-    return pa.schema(fields)  # pyright: ignore
+        fields.append((name, pa.string() if name == column or pa.types.is_null(kind) else kind))
+    return pa.schema(fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
@@ -97,30 +98,27 @@ class _Parquet:
         self._waiting: list[Any] = []
 
     def write(self, chunk: Chunk, new: Columns) -> None:
-        import pyarrow as pa  # pyright: ignore
-
-        batch: Any = chunk.rows
-        if isinstance(batch, list):
-            batch = pa.RecordBatch.from_pylist(batch, schema=self._layout.schema)  # pyright: ignore
-        table: Any = pa.Table.from_batches([batch])  # pyright: ignore
+        pa: Any = import_module("pyarrow")
+        batch = chunk.rows
+        if not chunk.in_arrow:
+            batch = pa.RecordBatch.from_pylist(batch, schema=self._layout.schema)
+        table: Any = pa.Table.from_batches([batch])
         for name, kind in self._types.items():
-            arrow: Any = pa.list_(pa.float32()) if kind == "list<float>" else pa.type_for_alias(kind)  # pyright: ignore
-            table = table.append_column(name, pa.array(new[name], arrow))  # pyright: ignore
+            arrow: Any = pa.list_(pa.float32()) if kind == "list<float>" else pa.type_for_alias(kind)
+            table = table.append_column(name, pa.array(new[name], arrow))
         self._waiting.append(table)
         if sum(map(len, self._waiting)) >= GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        import pyarrow as pa  # pyright: ignore
-        from pyarrow import parquet  # pyright: ignore
-
-        whole: Any = pa.concat_tables(self._waiting)  # pyright: ignore
-        self._writer = self._writer or parquet.ParquetWriter(self._handle, whole.schema)  # pyright: ignore
+        pa, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+        whole: Any = pa.concat_tables(self._waiting)
+        self._writer = self._writer or parquet.ParquetWriter(self._handle, whole.schema)
         self._writer.write_table(whole)
         self._waiting.clear()
 
     def close(self) -> None:
-        if self._writer is None and not self._waiting:
+        if not self._writer and not self._waiting:
             self.write(Chunk([]), dict.fromkeys(self._types, ()))
         if self._waiting:
             self._flush()

@@ -45,10 +45,12 @@ class Chunk:
     rows: Any
     faults: dict[int, str] = field(default_factory=dict[int, str])
 
+    @property
+    def in_arrow(self) -> bool:
+        return not isinstance(self.rows, list)
+
     def texts(self, column: str) -> list[Any]:
-        if isinstance(self.rows, list):
-            return [row.get(column) for row in cast("list[Row]", self.rows)]
-        return self.rows.column(column).to_pylist()
+        return self.rows.column(column).to_pylist() if self.in_arrow else [row.get(column) for row in self.rows]
 
 
 def inputs(patterns: Sequence[str | Path]) -> list[Path]:
@@ -87,15 +89,17 @@ def format_of(path: Path) -> Format:
 
 def cut(paths: Sequence[Path], rows: int) -> list[Part]:
     """All files in parts of so many rows."""
-    found: list[tuple[Path, int, int | None, int]] = []
+    found: list[Part] = []
     for path in paths:
         if format_of(path) == "parquet":
             with open_parquet(path) as file:
                 total = file.metadata.num_rows
-            found += [(path, first, rows, 0) for first in range(1, total + 1, rows)]
+            where = [Span(0, first, rows) for first in range(1, total + 1, rows)]
         else:
-            found += [(path, span.first, span.count, span.begin) for span in spans(path, rows)[0]]
-    return [Part(number, str(path), *where) for number, (path, *where) in enumerate(found)]
+            where, _ = spans(path, rows)
+        for span in where:
+            found.append(Part(len(found), str(path), span.first, span.count, span.begin))
+    return found
 
 
 def read(part: Part) -> Iterator[Chunk]:

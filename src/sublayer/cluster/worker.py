@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,8 @@ class Worker:
         self._answers: Answers | None = None
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow as pa  # pyright: ignore
-
-        return pa.Table.from_pylist([vars(self.done(Part(**row))) for row in batch.to_pylist()])  # pyright: ignore
+        pa: Any = import_module("pyarrow")
+        return pa.Table.from_pylist([vars(self.done(Part(**row))) for row in batch.to_pylist()])
 
     def done(self, part: Part) -> Outcome:
         """Do a part."""
