@@ -123,6 +123,10 @@ def test_columns_that_the_other_format_does_not_have(tmp_path: Path) -> None:
     mixed = write(tmp_path / "c.jsonl", [{"text": "a", "x": 1}, {"text": "a", "x": "one"}])
     with pytest.raises(DataError, match="field 'x' makes no column of Parquet"):
         layout([mixed], None, NEW, "parquet")
+    bare = write(tmp_path / "d.jsonl", [{"text": "a", "x": {}}])
+    assert layout([bare], None, NEW, None).format == "jsonl"
+    with pytest.raises(DataError, match="make no columns of Parquet"):
+        layout([bare], None, NEW, "parquet")
 
 
 def put_through(file: Path, out: Path, output: Any = None) -> None:

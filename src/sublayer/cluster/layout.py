@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +113,9 @@ def _schema(rows: Sequence[Row], column: str) -> Any:
         except (ValueError, TypeError, OverflowError) as error:
             raise DataError(f"field '{name}' makes no column of Parquet: {error}", "Write jsonl, as it is.") from None
         fields.append((name, pa.string() if name == column or pa.types.is_null(kind) else kind))
-    return pa.schema(fields)
+    schema: Any = pa.schema(fields)
+    try:
+        import_module("pyarrow.parquet").ParquetWriter(BytesIO(), schema).close()
+    except NotImplementedError as error:  # {}, an object without a field
+        raise DataError(f"the JSON lines make no columns of Parquet: {error}", "Write jsonl, as it is.") from None
+    return schema
