@@ -29,7 +29,7 @@ if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'sublayer[cluster]'")
 
 # Ray's own warnings are not ours to mend.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 PART = 100
 WAIT = 120.0

@@ -18,7 +18,7 @@ from cluster.rows import FIXTURES, LONG, TRANSLATOR, Row, rows, write, written
 from small_run import sublayer as command
 from small_run import trained
 from sublayer import cluster, config, load
-from sublayer.cluster import running
+from sublayer.cluster import connection, running
 from sublayer.cluster.worker import Outcome, Worker
 from sublayer.errors import CheckpointError, ConfigError, DataError
 
@@ -313,3 +313,9 @@ def test_without_ray_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="Ray is not installed"):
         cluster.deployment(f"en-es={TRANSLATOR}")
+
+
+def test_a_cluster_that_does_not_answer_is_not_waited_for() -> None:
+    """Ray, which comes after it, would go on asking for minutes."""
+    with pytest.raises(ConfigError, match="no Ray cluster answers at '127"):
+        connection.begin(None, "127.0.0.1:1", None, 1)

@@ -40,7 +40,9 @@ OPTIONS: Mapping[str, Any] = {
     ],
     "address": Annotated[
         str | None,
-        typer.Option("--address", help="Ray cluster: auto, HOST:PORT or ray://….", show_default="one of this machine"),
+        typer.Option(
+            "--address", help="Ray cluster: auto, or HOST:PORT of its head.", show_default="one of this machine"
+        ),
     ],
     "rows_per_part": Annotated[
         int | None, typer.Option("--rows-per-part", min=1, help="Rows of a file in --out.", show_default="10000")

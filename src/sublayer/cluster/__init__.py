@@ -28,8 +28,8 @@ class How(TypedDict, total=False):
     column: where the text stands; default "text", else "source". output_format: default: that of the
     input.
     workers: actors, each with the model; default: as many as there are CPUs for. cpus_per_worker: threads of each.
-    address: of a Ray cluster ("auto", "ray://…"); default: one that is started on this machine. rows_per_part: rows of
-    a file of the output. device: "cuda" takes a GPU for each worker. weights: weight format on a CPU. progress: told
+    address: of a Ray cluster ("auto", "HOST:PORT"); default: one that is started on this machine. rows_per_part: of a
+    file of the output. device: "cuda" takes a GPU for each worker. weights: weight format on a CPU. progress: told
     how many parts are done, and how many there are.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -45,7 +46,7 @@ def connected(address: str | None, workers: int | None, cpus: int, gpus: int = 0
     ray, data = required("ray"), required("ray.data")
     own = not ray.is_initialized()
     if own:
-        _begin(ray, address or os.environ.get("RAY_ADDRESS"), workers, cpus)
+        begin(ray, address or os.environ.get("RAY_ADDRESS"), workers, cpus)
     try:
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -58,15 +59,19 @@ def connected(address: str | None, workers: int | None, cpus: int, gpus: int = 0
             ray.shutdown()
 
 
-def _begin(ray: Any, address: str | None, workers: int | None, cpus: int) -> None:
+def begin(ray: Any, address: str | None, workers: int | None, cpus: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None or address == "local":
         own = None if workers is None else workers * cpus
         ray.init("local", num_cpus=own, include_dashboard=False, object_store_memory=OBJECTS, **quiet)
         return
     try:
+        host, sign, port = address.rpartition(":")
+        if sign and "/" not in host and port.isdecimal():
+            # Ray itself would go on asking for minutes.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}",
             "Start one (`ray start --head`), or leave the address out.",
