@@ -20,7 +20,7 @@ from small_run import trained
 from sublayer import cluster, config, load
 from sublayer.cluster import connection, running
 from sublayer.cluster.worker import Outcome, Worker
-from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.errors import ConfigError, DataError, SublayerError
 
 Done = list[int]
 
@@ -220,20 +220,18 @@ def test_a_part_in_which_workers_die_is_left(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "kind", "said"),
+    ("model", "given", "said"),
     [
-        ("decoder-only", {}, CheckpointError, "does not translate: it is a Generator"),
-        ("nowhere", {}, CheckpointError, "there is no folder"),
-        ("encoder-decoder", {"decoding": {"beams": 2}}, ConfigError, "beams"),
-        ("encoder-decoder", {"workers": 0}, ConfigError, "1 or more"),
-        ("encoder-decoder", {"shortlist": True}, CheckpointError, "has no shortlist"),
+        ("decoder-only", {}, "does not translate: it is a Generator"),
+        ("nowhere", {}, "there is no folder"),
+        ("encoder-decoder", {"decoding": {"beams": 2}}, "beams"),
+        ("encoder-decoder", {"workers": 0}, "1 or more"),
+        ("encoder-decoder", {"shortlist": True}, "has no shortlist"),
     ],
 )
-def test_what_the_model_cannot_do_is_said_once(
-    tmp_path: Path, model: str, given: dict[str, Any], kind: type[Exception], said: str
-) -> None:
+def test_what_the_model_cannot_do_is_said_once(tmp_path: Path, model: str, given: dict[str, Any], said: str) -> None:
     file = write(tmp_path / "in.jsonl", rows(20))
-    with pytest.raises(kind, match=said):
+    with pytest.raises(SublayerError, match=said):
         cluster.translate(FIXTURES / model, file, tmp_path / "out", rows_per_part=5, **given)
 
 

@@ -19,7 +19,7 @@ from sublayer.cluster.manifest import claimed, manifest
 from sublayer.cluster.output import counted, file_of
 from sublayer.cluster.parts import Format, Part, cut, inputs
 from sublayer.cluster.worker import Outcome, Worker
-from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.errors import ConfigError, DataError, SublayerError
 
 ROWS_OF_PART = 10_000
 
@@ -85,7 +85,7 @@ def run(
         arguments = (job, found, out, cpus_per_worker)
         for outcome in _outcomes(missing, arguments, address, workers, cpus_per_worker, job.device) if missing else ():
             if outcome.model:
-                raise CheckpointError(outcome.fault or "", outcome.remedy)
+                raise SublayerError(outcome.fault or "", outcome.remedy)
             outcomes.append(outcome)
             progress(len(parts) - len(missing) + len(outcomes), len(parts))
         standing = [file_of(out, part.number, found.format) for part in parts]
