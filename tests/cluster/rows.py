@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import random
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "models"
+
+def _copied() -> Path:
+    """The fixtures' models, where a loaded translator may put its `engine.bin` beside them."""
+    folder = Path(tempfile.mkdtemp(prefix="sublayer-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(shutil.copytree(Path(__file__).resolve().parents[1] / "fixtures" / "models", folder / "models"))
+
+
+FIXTURES = _copied()
 TRANSLATOR = FIXTURES / "encoder-decoder"
 WORDS = ("ba", "co", "di", "fu", "ge", "ha", "ki", "lo", "mu", "ne", "pa", "ri")
 LONG = "ba " * 100
