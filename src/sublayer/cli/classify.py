@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, Threads, WeightFormat
+from sublayer.cli.clustering import CLUSTER, in_cluster
+from sublayer.cli.options import Told, from_tree
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 
 
+@from_tree(cluster=CLUSTER)
 def classify(
     model: ModelFolder,
     texts: Texts = None,
@@ -19,8 +22,10 @@ def classify(
     weights: WeightFormat = None,
     threads: Threads = None,
     device: Device = "auto",
+    *,
+    cluster: Told,
 ) -> None:
-    """Classify texts. Prints label, probability and text, separated by tabs.
+    """Classify texts. Prints label, probability and text, separated by tabs. With --cluster, the files --in.
 
     Each line of standard input gives one line of output; an empty line gives an empty line.
 
@@ -28,6 +33,12 @@ def classify(
 
     Example: sublayer classify models/sentiment --best 2 < english.txt
     """
+    if cluster:
+        from sublayer import cluster as jobs
+
+        refused = {"--threads": threads is not None, "--best": best > 1}
+        in_cluster(jobs.classify, model, cluster, texts=texts, device=device, weights=weights, refused=refused)
+        return
     from sublayer.reading import Classifier
 
     classifier = load_reader(model, device, Classifier, "classify texts", weights)

@@ -7,11 +7,14 @@ from typing import Annotated, cast
 import typer
 
 from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Texts, Threads, WeightFormat
+from sublayer.cli.clustering import CLUSTER, in_cluster
+from sublayer.cli.options import Told, from_tree
 from sublayer.cli.reading import answered, load_reader
 from sublayer.cli.terminal import say
 from sublayer.untrusted import to_json
 
 
+@from_tree(cluster=CLUSTER)
 def embed(
     model: ModelFolder,
     texts: Texts = None,
@@ -22,13 +25,21 @@ def embed(
     weights: WeightFormat = None,
     threads: Threads = None,
     device: Device = "auto",
+    *,
+    cluster: Told,
 ) -> None:
-    """Embed texts. Prints one JSON object per text: {"text": …, "vector": [ … ]}.
+    """Embed texts. Prints one JSON object per text: {"text": …, "vector": [ … ]}. With --cluster, the files --in.
 
     Each line of standard input gives one line of output. An empty line has the vector null, and the similarity "-".
 
     Example: sublayer embed models/minilm --similar "A cat sat." "There was a kitten." "Stocks fell."
     """
+    if cluster:
+        from sublayer import cluster as jobs
+
+        refused = {"--threads": threads is not None, "--similar": similar}
+        in_cluster(jobs.embed, model, cluster, texts=texts, device=device, weights=weights, refused=refused)
+        return
     import torch
     from torch.nn import functional as F
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Seed, Threads, WeightFormat
+from sublayer.cli.clustering import CLUSTER, in_cluster
 from sublayer.cli.decoding import BEAM, SAMPLING, load_generator, search_of, speculation_of
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import OWN, Fields, Told, from_tree
 from sublayer.cli.terminal import say
-from sublayer.config.decoding import Constraints
+from sublayer.config.decoding import Constraints, Generation
 from sublayer.config.part import MOST_BEAMS
 from sublayer.errors import InputError
 from sublayer.untrusted import to_json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     sampling=SAMPLING,
     beam=BEAM,
     constraints=Fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
+    cluster=CLUSTER,
 )
 def generate(
     model: ModelFolder,
@@ -71,8 +73,10 @@ def generate(
     weights: WeightFormat = None,
     threads: Threads = None,
     device: Device = "auto",
+    cluster: Told,
 ) -> None:
     """Continue a prompt, or each line of standard input, in order. Prints the new text without the prompt.
+    With --cluster, the texts of the files --in.
 
     A single text is shown as it is made. Several texts of a prompt stand under one another; where they have several
     lines, --json keeps them apart.
@@ -85,6 +89,22 @@ def generate(
 
     Example: sublayer generate runs/lm --max-tokens 20 --json < prompts.txt
     """
+    if cluster:
+        from sublayer import cluster as jobs
+        from sublayer.hub.location import find, read_description
+
+        settings = Generation.parse(read_description(find(model)).get("decoding", {}), f"{model}: decoding")
+        in_cluster(
+            jobs.generate, model, cluster, texts=prompt, device=device, weights=weights,
+            refused={
+                "--threads": threads is not None, "--n": n > 1, "--json": as_json, "--draft": draft is not None,
+                "--lookup": lookup,
+            },
+            search=search_of(settings.search, sampling, beam) if sampling or beam else None,
+            constraints=Constraints.parse({**settings.constraints.plain(), **constraints}, "generate"),
+            max_tokens=max_tokens, stop=stop, seed=seed,
+        )  # fmt: skip
+        return
     generator = load_generator(model, device, weights)
     own = generator.decoding
     options: dict[str, Any] = {

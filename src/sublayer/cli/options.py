@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 
 import typer
 
@@ -23,6 +23,12 @@ from sublayer.config.part import Part
 OWN = "the model's own"
 Told = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class Group(Protocol):
+    """Options that a command is given together."""
+
+    def options(self) -> dict[str, inspect.Parameter]: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Fields:
         return found
 
 
-def from_tree(**groups: Fields) -> Callable[[Command], Command]:
+def from_tree(**groups: Group) -> Callable[[Command], Command]:
     """Give a command the options of these fields, each group in the place of the parameter that is called so."""
 
     def decorate(command: Command) -> Command:

@@ -57,7 +57,6 @@ def serve(
             raise ConfigError(f"{package} is not installed", "pip install 'sublayer[serve]'.")
 
     from sublayer.cli.decoding import device_for
-    from sublayer.hub.folder import find, load
     from sublayer.inspection import listening as network
     from sublayer.serving import logs
     from sublayer.serving.app import application
@@ -66,7 +65,7 @@ def serve(
     from sublayer.serving.metrics import Metrics
     from sublayer.serving.running import serve as run
     from sublayer.serving.running import uvicorn_server
-    from sublayer.serving.served import Models, ServedModel, parse
+    from sublayer.serving.served import Models, load_models, parse
     from sublayer.serving.server import Server
 
     named = parse(models)
@@ -84,14 +83,10 @@ def serve(
             )
 
         def get_models() -> None:
-            served: list[ServedModel] = []
-            for title, path in named:
-                loaded = load(path, device_for(device, weights), weights=weights)
-                created = int((find(path) / "config.json").stat().st_mtime)
-                served.append(ServedModel.of(title, loaded, server.metrics, limits, folder=path, created=created))
-            server.models, server.loading = Models(served), False
+            server.models = load_models(named, server.metrics, limits, device_for(device, weights), weights)
+            server.loading = False
             # Last: whoever starts it may wait for this line.
-            say(f"{', '.join(one.name for one in served)}: {' or '.join(where)}")
+            say(f"{', '.join(server.models.by_name)}: {' or '.join(where)}")
             sys.stdout.flush()
 
         logs.to_standard_error(requests=not quiet)

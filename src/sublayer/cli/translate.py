@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences, Threads, WeightFormat
+from sublayer.cli.clustering import CLUSTER, in_cluster
 from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
 from sublayer.cli.options import Fields, Told, from_tree
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 @from_tree(
-    decoding=Fields(Decoding, ("beam", "length_penalty")), limits=Fields(Constraints, ("no_repeat_ngram", "min_length"))
+    decoding=Fields(Decoding, ("beam", "length_penalty")),
+    limits=Fields(Constraints, ("no_repeat_ngram", "min_length")),
+    cluster=CLUSTER,
 )
 def translate(
     model: ModelFolder,
@@ -54,8 +57,9 @@ def translate(
     weights: WeightFormat = None,
     threads: Threads = None,
     device: Device = "auto",
+    cluster: Told,
 ) -> None:
-    """Translate the given sentences, or standard input line by line, in order.
+    """Translate the given sentences, or standard input line by line, in order. With --cluster, the files --in.
 
     Empty lines stay empty. A translation that was cut at the length limit is reported on standard error.
 
@@ -65,6 +69,21 @@ def translate(
 
     Example: sublayer translate models/nllb --from eng_Latn --to spa_Latn "Where are my keys?"
     """
+    codes = {"source_language": source_language, "target_language": target_language}
+    languages = {name: code for name, code in codes.items() if code is not None}
+    if cluster:
+        from sublayer import cluster as jobs
+        from sublayer.hub.location import find, read_description
+
+        own = Decoding.parse(read_description(find(model)).get("decoding", {}), f"{model}: decoding").constraints
+        in_cluster(
+            jobs.translate, model, cluster, texts=sentences, device=device, weights=weights,
+            refused={
+                "--threads": threads is not None, "--n-best": n_best > 1, "--only": only is not None, "--scores": scores
+            },
+            **decoding, shortlist=shortlist, decoding={"constraints": {**own.plain(), **limits}, **languages},
+        )  # fmt: skip
+        return
     from sublayer.hub.loading import load_translator
 
     translator = load_translator(model, device_for(device, weights), weights)
@@ -74,9 +93,7 @@ def translate(
     constraints = {**translator.decoding.constraints.plain(), **limits}
     if only is not None:
         constraints["allowed"] = _tokens_of(only, translator)
-    languages = {"source_language": source_language, "target_language": target_language}
-    given = {name: code for name, code in languages.items() if code is not None}
-    translator = translator.with_decoding(constraints=constraints, **given)
+    translator = translator.with_decoding(constraints=constraints, **languages)
     chosen = decoding.get("beam", max(n_best, translator.decoding.beam))
     done = 0
     for chunk in iter([sentences]) if sentences else standard_input(batch):

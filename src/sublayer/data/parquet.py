@@ -22,7 +22,7 @@ def row_groups(path: Path) -> list[Portion]:
     return [
         Portion((file,), (WHOLE,), group)
         for file in files(path)
-        for group in range(_opened(file).metadata.num_row_groups)
+        for group in range(open_parquet(file).metadata.num_row_groups)
     ]
 
 
@@ -34,13 +34,10 @@ def read_columns(portion: Portion, names: Sequence[str]) -> Iterator[tuple[int, 
     """
     (path,), group = portion.paths, portion.group
     assert group is not None
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         schema = file.schema_arrow
         for name in names:
-            if name not in schema.names:
-                raise DataError(f"{path} has no column '{name}'", f"It has {', '.join(schema.names)}.")
-            if str(schema.field(name).type) not in ("string", "large_string", "string_view"):
-                raise DataError(f"{path}: column '{name}' is of {schema.field(name).type}", "Name a column of text.")
+            require_text(path, schema, name)
         number = sum(file.metadata.row_group(each).num_rows for each in range(group))
         try:
             for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=list(names)):
@@ -51,7 +48,23 @@ def read_columns(portion: Portion, names: Sequence[str]) -> Iterator[tuple[int, 
             raise DataError(f"{path} is damaged: {error}", "Copy or fetch the file again.") from None
 
 
-def _opened(path: Path) -> Any:
+def require_text(path: Path, schema: Any, name: str) -> None:
+    """
+    Raises:
+        DataError: there is no such column, or it is not of text.
+    """
+    if name not in schema.names:
+        raise DataError(f"{path} has no column '{name}'", f"It has {', '.join(schema.names)}.")
+    if str(schema.field(name).type) not in ("string", "large_string", "string_view"):
+        raise DataError(f"{path}: column '{name}' is of {schema.field(name).type}", "Name a column of text.")
+
+
+def open_parquet(path: Path) -> Any:
+    """pyarrow's `ParquetFile`.
+
+    Raises:
+        DataError: the file is missing or no Parquet file, or pyarrow is not there.
+    """
     try:
         import pyarrow.parquet as parquet  # pyright: ignore
     except ImportError:

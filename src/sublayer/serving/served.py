@@ -13,7 +13,7 @@ from typing import Any
 from sublayer.errors import ConfigError, InputError
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
-from sublayer.hub.folder import Loaded, find
+from sublayer.hub.folder import Loaded, find, load
 from sublayer.reading import Classifier, Embedder, Filler, Tagger
 from sublayer.serving import languages
 from sublayer.serving.collector import Collector
@@ -227,6 +227,22 @@ class Models:
 
     def _known(self, fitting: list[ServedModel]) -> str:
         return f"Models for this: {', '.join(model.name for model in fitting) or 'none'}."
+
+
+def load_models(
+    named: Iterable[tuple[str, Path]], metrics: Metrics, limits: BatchLimits, device: Any, weights: Any
+) -> Models:
+    """Load models, as `parse` names them, and give each its thread.
+
+    Raises:
+        SublayerError: one cannot be loaded, or translates and nothing says between which languages.
+    """
+    served: list[ServedModel] = []
+    for name, path in named:
+        loaded = load(path, device, weights=weights)
+        created = int((find(path) / "config.json").stat().st_mtime)
+        served.append(ServedModel.of(name, loaded, metrics, limits, folder=path, created=created))
+    return Models(served)
 
 
 def parse(arguments: Iterable[str]) -> list[tuple[str, Path]]:

@@ -45,14 +45,23 @@ def read_lines(path: Path, span: Span = WHOLE) -> Iterator[str]:
     Raises:
         DataError: the file is missing, is not a file, or has a line that is not UTF-8.
     """
+    for number, raw in enumerate(read_raw_lines(path, span), start=span.first):
+        yield _decode(raw, path, number)
+
+
+def read_raw_lines(path: Path, span: Span = WHOLE) -> Iterator[bytes]:
+    """The lines as `read_lines` finds them, before they are decoded; a byte order mark is still there.
+
+    Raises:
+        DataError: the file is missing, is not a file, or is damaged.
+    """
     try:
         with _opened(path) as handle:
             if span.begin:
                 handle.seek(span.begin)
-            for number, raw in enumerate(islice(handle, span.count), start=span.first):
+            for raw in islice(handle, span.count):
                 content = raw[:-1] if raw.endswith(b"\n") else raw
-                content = content[:-1] if content.endswith(b"\r") else content
-                yield _decode(content, path, number)
+                yield content[:-1] if content.endswith(b"\r") else content
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
     except (EOFError, zlib.error, zstd.DamagedError) as error:
