@@ -32,9 +32,9 @@ constexpr int SUMS = 8, INT_SUMS = 4, MOST_ROWS = 2, MOST_PANELS = 2;
 // What the first rows that go over some weights fetch, this far ahead: with few rows, what they themselves would wait for.
 // Wide vectors lose more by the instructions.
 constexpr bool FETCHES = LANES <= 8;
-constexpr int64_t NEAR = 1024;
+constexpr int64_t NEAR = 4096;
 
-inline void fetch(const void* at, int64_t ahead) { __builtin_prefetch((const char*)at + ahead); }
+inline void fetch(const void* at, int64_t ahead) { __builtin_prefetch((const char*)at + ahead, 0, 2); }
 
 // The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
 inline int panels_for(int64_t rows, int64_t most_rows, int most_sums) {
@@ -215,11 +215,14 @@ struct IntTiles {
         const int8_t* numbers = x.numbers + (place * 4 + row % 4) * INPUT_BYTES;
         const char* at = weights + first / COLUMNS * BYTES;
         const char* scales = weights + numbers_bytes(Weights::KIND, x.in) + first / COLUMNS * SCALES;
+        const char* const end = weights + panel_step;
         Floats found[ROWS][WIDTH];
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < WIDTH; v++) found[r][v] = first ? load(sums + (row + r) * sum_step + v * LANES) : Floats{};
         for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
+            // What is fetched behind the end of these panels stands behind the last of them.
+            const int64_t ahead = NEAR + (at + BYTES + NEAR > end ? (PANELS - 1) * panel_step : 0);
             typename Weights::Sums exact[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++) {
                 const int32_t surplus = part_of(input->surplus, input->surplus_16, row % 4 + r, second);
@@ -233,7 +236,7 @@ struct IntTiles {
                 if (FETCHES && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
                         for (int line = 0; line < BYTES * 8 / COLUMNS; line += 64)
-                            fetch(at + panel * panel_step + eight * BYTES * 8 / COLUMNS + line, NEAR);
+                            fetch(at + panel * panel_step + eight * BYTES * 8 / COLUMNS + line, ahead);
                 for (int v = 0; v < WIDTH; v++)
                     Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
                 for (int r = 0; r < ROWS; r++) {
