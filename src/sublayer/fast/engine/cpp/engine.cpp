@@ -44,6 +44,7 @@ struct Engine {
     const Op* ops;
     int64_t count;
     const Matrix* matrices;
+    bool far;  // of products
     const int64_t* widths;
     int64_t buffers;
     Memory* tables;   // one for each buffer
@@ -57,6 +58,22 @@ struct Engine {
 };
 
 namespace {
+
+// Bytes of weights that the last cache may hold from one step to the next.
+constexpr int64_t LAST_CACHE = 16 << 20;
+
+// Of the matrices that products read, each once.
+int64_t product_bytes(const Op* ops, int64_t count, const Matrix* matrices) {
+    int64_t bytes = 0;
+    for (const Op* op = ops; op < ops + count; op++) {
+        if (op->code != LINEAR) continue;
+        const Op* first = ops;
+        while (first->code != LINEAR || first->matrix != op->matrix) first++;
+        const Matrix* matrix = &matrices[op->matrix];
+        if (first == op) bytes += matrix_bytes(matrix->format, matrix->out, matrix->in);
+    }
+    return bytes;
+}
 
 int64_t step_of(const Engine* engine, int32_t buffer) { return round_up(engine->widths[buffer], 16); }
 
@@ -110,7 +127,7 @@ Product product_of(Engine* engine, const Op* op, int64_t rows, const Shortlist* 
     const Matrix* matrix = listed ? listed->matrix : &engine->matrices[op->matrix];
     const float* x = row_of(engine, op->in, 0, op->column);
     Product product = {matrix, x, step_of(engine, op->in), {}, listed ? listed->bias : op->bias, op->activation, op->flags,
-                       row_of(engine, op->out, 0, op->out_column), step_of(engine, op->out)};
+                       row_of(engine, op->out, 0, op->out_column), step_of(engine, op->out), engine->far};
     if (is_whole(matrix)) {
         const bool there = engine->rounded_buffer == op->in && engine->rounded_column == op->column &&
                            engine->rounded_in == matrix->in;
@@ -168,7 +185,7 @@ void mix(Engine* engine, const Op* op, int64_t rows) {
     const int64_t in = router->in, out = experts[1].out;
     engine->rounded_buffer = -1;
     const auto multiply_by = [&](const Matrix* matrix, int64_t count, const float* x, int64_t x_step, float* to) {
-        Product product = {matrix, x, x_step, {}, NULL, NO_ACTIVATION, 0, to, matrix->out};
+        Product product = {matrix, x, x_step, {}, NULL, NO_ACTIVATION, 0, to, matrix->out, engine->far};
         if (is_whole(matrix)) product.rounded = rounded_input(engine, count, matrix->in, x, x_step);
         multiply_all(engine, &product, count);
     };
@@ -503,6 +520,7 @@ Engine* engine_new(const char* isa, const Op* ops, int64_t count, const Matrix* 
     engine->threads = threads;
     engine->ops = ops, engine->count = count, engine->matrices = matrices;
     engine->widths = widths, engine->buffers = buffers;
+    engine->far = product_bytes(ops, count, matrices) > LAST_CACHE;
     engine->pool = pool_new(threads);
     engine->tables = (Memory*)calloc((size_t)larger_of(buffers, 1), sizeof(Memory));
     engine->scratch = (Memory*)calloc((size_t)threads, sizeof(Memory));

@@ -41,6 +41,7 @@ struct Product {
     int32_t activation, flags;
     float* out;
     int64_t out_step;
+    bool far;  // whether the weights of a step are too many for a cache, and come from memory
 };
 
 // Queries that see some of the same keys. A query that sees none gets zeros.

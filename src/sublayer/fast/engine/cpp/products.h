@@ -29,12 +29,16 @@ constexpr int SUMS = 24, INT_SUMS = 16, MOST_ROWS = 6, MOST_PANELS = 4;
 constexpr int SUMS = 8, INT_SUMS = 4, MOST_ROWS = 2, MOST_PANELS = 2;
 #endif
 
-// What the first rows that go over some weights fetch, this far ahead: with few rows, what they themselves would wait for.
-// Wide vectors lose more by the instructions.
+// What the first rows that go over some weights fetch: with few rows, what they themselves would wait for. Weights that
+// come from memory (`Product::far`) are fetched farther ahead, into the second cache; of those in a cache wide vectors
+// would lose more by the instructions.
 constexpr bool FETCHES = LANES <= 8;
-constexpr int64_t NEAR = 4096;
+constexpr int64_t NEAR = 1024, FAR = 4096;
 
-inline void fetch(const void* at, int64_t ahead) { __builtin_prefetch((const char*)at + ahead, 0, 2); }
+template <bool IS_FAR>
+inline void fetch(const void* at, int64_t ahead) {
+    __builtin_prefetch((const char*)at + ahead, 0, IS_FAR ? 2 : 3);
+}
 
 // The more rows, the fewer panels at once; with one row, as many as keep the memory busy.
 inline int panels_for(int64_t rows, int64_t most_rows, int most_sums) {
@@ -57,21 +61,27 @@ struct FloatTiles {
     int64_t panel_step, row_step;
     float* sums;  // that are added to (`ADDS`); a panel's beside that of the panel before it
     int64_t sum_step;
+    bool far = false;
 
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
+        far && ROWS <= 4 ? add<ROWS, PANELS, ROWS <= 4>(row, first, columns) : add<ROWS, PANELS, false>(row, first, columns);
+    }
+
+    template <int ROWS, int PANELS, bool IS_FAR>
+    void add(int64_t row, int64_t first, int64_t columns) const {
         Floats found[ROWS][PANELS * VECTORS] = {};
         const float* from = x + row * x_step + first;
         const float* at = weights + first * row_step;
-        const int64_t ahead = ROWS <= 4 ? NEAR : 4 * row_step * columns;  // many: the next chunk
+        const int64_t ahead = ROWS > 4 ? 4 * row_step * columns : IS_FAR ? FAR : NEAR;  // many: the next chunk
         for (int64_t k = 0; k < columns; k++, at += row_step) {
             Floats by[PANELS * VECTORS];
             for (int v = 0; v < PANELS * VECTORS; v++) {
                 by[v] = load(at + v / VECTORS * panel_step + v % VECTORS * LANES);
                 if (ROWS > 1 && ROWS <= 4) in_register(by[v]);
             }
-            if (FETCHES && row == 0)
-                for (int panel = 0; panel < PANELS; panel++) fetch(at + panel * panel_step, ahead);
+            if ((FETCHES || IS_FAR) && row == 0)
+                for (int panel = 0; panel < PANELS; panel++) fetch<IS_FAR>(at + panel * panel_step, ahead);
             for (int r = 0; r < ROWS; r++) {
                 const Floats number = all(from[r * x_step + k]);
                 for (int v = 0; v < PANELS * VECTORS; v++) found[r][v] = fma(number, by[v], found[r][v]);
@@ -197,6 +207,7 @@ struct IntTiles {
     int64_t panel_step;
     float* sums;
     int64_t sum_step;
+    bool far;
 
     // Of a row, the sum over the columns of a weight's group: over all, over the first 16, or over what is then left.
     template <class Number>
@@ -208,6 +219,11 @@ struct IntTiles {
     // The rows are in one four.
     template <int ROWS, int PANELS>
     void tile(int64_t row, int64_t first, int64_t columns) const {
+        far && ROWS <= 2 ? add<ROWS, PANELS, ROWS <= 2>(row, first, columns) : add<ROWS, PANELS, false>(row, first, columns);
+    }
+
+    template <int ROWS, int PANELS, bool IS_FAR>
+    void add(int64_t row, int64_t first, int64_t columns) const {
         constexpr int WIDTH = PANELS * VECTORS;
         constexpr int64_t COLUMNS = Weights::COLUMNS, BYTES = Weights::BYTES, SCALES = scales_step(Weights::KIND);
         const int64_t place = row / 4 * (x.in / GROUP) + first / GROUP;  // of the four rows, and of the first group
@@ -222,7 +238,7 @@ struct IntTiles {
         for (int64_t column = first; column < first + columns; column += COLUMNS, scales += SCALES) {
             const bool second = COLUMNS < GROUP && column % GROUP;  // of two parts that the input's group has
             // What is fetched behind the end of these panels stands behind the last of them.
-            const int64_t ahead = NEAR + (at + BYTES + NEAR > end ? (PANELS - 1) * panel_step : 0);
+            const int64_t ahead = !IS_FAR ? NEAR : FAR + (at + BYTES + FAR > end ? (PANELS - 1) * panel_step : 0);
             typename Weights::Sums exact[ROWS][WIDTH];
             for (int r = 0; r < ROWS; r++) {
                 const int32_t surplus = part_of(input->surplus, input->surplus_16, row % 4 + r, second);
@@ -233,10 +249,10 @@ struct IntTiles {
                 const char* const here = at + eight * 4 * PANEL;
                 const int64_t column_of = column % GROUP + eight * (Weights::APART == 1 ? 8 : 4);
                 Bytes by[WIDTH][2];
-                if (FETCHES && ROWS <= 2 && row == 0)
+                if ((FETCHES || IS_FAR) && ROWS <= 2 && row == 0)
                     for (int panel = 0; panel < PANELS; panel++)
                         for (int line = 0; line < BYTES * 8 / COLUMNS; line += 64)
-                            fetch(at + panel * panel_step + eight * BYTES * 8 / COLUMNS + line, ahead);
+                            fetch<IS_FAR>(at + panel * panel_step + eight * BYTES * 8 / COLUMNS + line, ahead);
                 for (int v = 0; v < WIDTH; v++)
                     Weights::eight_columns(here + v / VECTORS * panel_step + v % VECTORS * LANES * 4, by[v]);
                 for (int r = 0; r < ROWS; r++) {
@@ -351,7 +367,7 @@ inline void sum_block(const IntTiles<Weights>& tiles, int64_t rows, int64_t colu
 // The tiles of a product from `row` and `panel` on.
 inline FloatTiles tiles_of(const FloatTiles*, const Product* p, int64_t row, int64_t panel, float* sums, int64_t step) {
     return {p->x + row * p->x_step, p->x_step, (const float*)panel_at(p->matrix, panel), p->matrix->in * PANEL, PANEL,
-            sums, step};
+            sums, step, p->far};
 }
 
 inline Bfloat16Tiles tiles_of(const Bfloat16Tiles*, const Product* p, int64_t row, int64_t panel, float* sums,
@@ -365,7 +381,7 @@ inline IntTiles<Weights> tiles_of(const IntTiles<Weights>*, const Product* p, in
                                   int64_t step) {
     const Rounded& r = p->rounded;
     const Rounded x = {r.in, r.numbers + row / 4 * (r.in / GROUP * 4 * INPUT_BYTES), r.groups + row / 4 * (r.in / GROUP)};
-    return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step};
+    return {x, panel_at(p->matrix, panel), panel_bytes(p->matrix->format, r.in), sums, step, p->far};
 }
 
 // The panels from `panel` on, PANELS at once, then fewer.
