@@ -73,6 +73,13 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 """By shape: the task that it is trained for, and the model's tree."""
 
 
+class NoWord(Silent):
+    """Nothing is to be said: that something does not work here is an error."""
+
+    def say(self, text: str) -> None:
+        raise AssertionError(text)
+
+
 def import_all() -> None:
     """Whatever else a job imports, so that it is there before the first fork."""
     import sacrebleu.metrics  # noqa: F401
@@ -129,7 +136,7 @@ def build(
             if name.endswith(".up"):
                 torch.nn.init.normal_(parameter, std=0.1)
     c = recipe.training
-    processes = processes_of(ranks, model, task_data.objective(data), c, torch.device("cpu"), Silent())
+    processes = processes_of(ranks, model, task_data.objective(data), c, torch.device("cpu"), NoWord())
     log = MetricsLog(folder / "metrics.jsonl") if ranks.first else NoLog()
     context = TrainerContext(log, Silent(), folder / "checkpoints", lambda: None)
     loader = Loader(data.training, c.batches, recipe.seed, processes.share)

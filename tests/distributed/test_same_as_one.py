@@ -165,3 +165,13 @@ def test_mutations_are_seen(mutation: str, layout: dict[str, Any]) -> None:
     mutant = case(shape, layout, over={"steps": 3})
     [other] = groups().answer(2, "train_cases", cases=[mutant], mutation=mutation)
     assert discrepancy(one, other, STEPS) > 1e-6
+
+
+def test_compiled_block_by_block() -> None:
+    """`torch.compile` of each block, under FSDP2; that it does not work here would be an error (`NoWord`)."""
+    plain = case("decoder-only", over={"steps": 3})
+    compiled = merge(plain, {"training": {"compile": True}})
+    found = differ({"plain": plain, "compiled": compiled}, [("compiled", 2, SHARDED)], STEPS)
+    ones = groups().answer(1, "train_cases", cases=[plain, compiled])
+    found["one process"] = discrepancy(*ones, STEPS)
+    assert {name: value for name, value in found.items() if value > 1e-9} == {}
