@@ -173,5 +173,5 @@ def test_compiled_block_by_block() -> None:
     compiled = merge(plain, {"training": {"compile": True}})
     found = differ({"plain": plain, "compiled": compiled}, [("compiled", 2, SHARDED)], STEPS)
     ones = groups().answer(1, "train_cases", cases=[plain, compiled])
-    found["one process"] = discrepancy(*ones, STEPS)
+    found["one process"] = discrepancy(ones[0], ones[1], STEPS)
     assert {name: value for name, value in found.items() if value > 1e-9} == {}
