@@ -85,6 +85,11 @@ def test_without_the_engine_modules_run_and_one_line_says_so(
         Runner(own, "int8")
 
 
+def test_an_unknown_weight_format_is_refused() -> None:
+    with pytest.raises(InputError, match="weights = 'int3' is no weight format"):
+        Runner(model(), "int3")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_token_outside_the_vocabulary_is_refused() -> None:
     own = model()
     runner = Runner(own)

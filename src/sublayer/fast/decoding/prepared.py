@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import torch
 from torch import nn
 
 from sublayer import config
-from sublayer.errors import InputError
+from sublayer.errors import InputError, nearest
 from sublayer.fast.decoding.guard import Guard
 from sublayer.fast.engine.library import Unavailable, say_once
 from sublayer.fast.engine.packing import Matrices, Packed
@@ -50,7 +50,7 @@ class Prepared(Generic[M, P]):
         weights: what the matrices are kept as; unset: in float32, like the model.
 
     Raises:
-        InputError: `weights` were asked for, and the engine cannot run this model.
+        InputError: `weights` were asked for, and they are no format, or the engine cannot run this model.
     """
 
     def __init__(self, model: M, weights: config.Weights | None = None) -> None:
@@ -58,6 +58,9 @@ class Prepared(Generic[M, P]):
         self.weights: config.Weights | None = weights
         self._programs: P | None = None
         if weights is not None:
+            formats = get_args(config.Weights)
+            if weights not in formats:
+                raise InputError(f"weights = {weights!r} is no weight format", nearest(weights, formats))
             try:
                 self._programs = self._make(weights)
             except (NotLowered, Unavailable) as reason:
