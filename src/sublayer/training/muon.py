@@ -209,15 +209,12 @@ def _iterated(x: Tensor, polynomials: Polynomials) -> Tensor:
 
     Where one side is much longer they are done on what only has the shorter: an iteration multiplies X from the left by
     P = a + b G + c G G, a polynomial in G = X X^T, so that the next G is P G P, and X is multiplied once, by the
-    product of all P. In half precision G drifts from X X^T, and after two iterations it is made anew.
+    product of all P. In half precision the rounding of G would grow too much.
     """
     short, long = sorted(x.shape[-2:])
-    if 2 * long <= 3 * short:
-        return _on_matrices(x, polynomials) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT, polynomials).mT
-    at_once = len(polynomials) if x.dtype in EXACT else 2
-    for start in range(0, len(polynomials), at_once):
-        x = _on_grams(x, polynomials[start : start + at_once], normalized=start > 0)
-    return x
+    if x.dtype in EXACT and 2 * long > 3 * short:
+        return _on_grams(x, polynomials)
+    return _on_matrices(x, polynomials) if x.shape[-2] <= x.shape[-1] else _on_matrices(x.mT, polynomials).mT
 
 
 def _on_matrices(x: Tensor, polynomials: Polynomials) -> Tensor:
@@ -230,14 +227,12 @@ def _on_matrices(x: Tensor, polynomials: Polynomials) -> Tensor:
     return x
 
 
-def _on_grams(x: Tensor, polynomials: Polynomials, *, normalized: bool) -> Tensor:
+def _on_grams(x: Tensor, polynomials: Polynomials) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
     gram = _symmetric(x.mT, x) if tall else _symmetric(x, x.mT)
-    squares = None
-    if not normalized:
-        # The trace is the square of the norm, which is thus found and divided by without a pass over X.
-        squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=SMALLEST**2)[:, None, None]
-        gram = gram / squares
+    # The trace is the square of the norm, which is thus found and divided by without a pass over X.
+    squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=SMALLEST**2)[:, None, None]
+    gram = gram / squares
     all_steps = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
     for iteration, (a, b, c) in enumerate(polynomials, start=1):
         steps = _symmetric(gram, gram, gram, beta=b, alpha=c)
@@ -245,8 +240,7 @@ def _on_grams(x: Tensor, polynomials: Polynomials, *, normalized: bool) -> Tenso
         if iteration < len(polynomials):
             once = _symmetric(gram, steps, gram, beta=a)
             gram = _symmetric(once, steps, once, beta=a)
-    if squares is not None:
-        all_steps = all_steps / squares.sqrt()
+    all_steps = all_steps / squares.sqrt()
     return torch.bmm(x, all_steps) if tall else torch.bmm(all_steps, x)
 
 
