@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from sublayer import config
 from sublayer.errors import InputError, nearest
 from sublayer.fast.decoding.guard import Guard
-from sublayer.fast.engine.library import Unavailable, say_once
+from sublayer.fast.engine.library import FORMATS, Unavailable, say_once
 from sublayer.fast.engine.packing import Matrices, Packed
 from sublayer.fast.engine.program import NotLowered
 
@@ -58,9 +58,8 @@ class Prepared(Generic[M, P]):
         self.weights: config.Weights | None = weights
         self._programs: P | None = None
         if weights is not None:
-            formats = get_args(config.Weights)
-            if weights not in formats:
-                raise InputError(f"weights = {weights!r} is no weight format", nearest(weights, formats))
+            if weights not in (known := [*FORMATS, "exact"]):
+                raise InputError(f"weights = {weights!r} is no weight format", nearest(weights, known))
             try:
                 self._programs = self._make(weights)
             except (NotLowered, Unavailable) as reason:

@@ -62,15 +62,18 @@ namespace {
 // Bytes of weights that the last cache may hold from one step to the next.
 constexpr int64_t LAST_CACHE = 16 << 20;
 
+int64_t bytes_of(const Matrix* matrix) { return matrix_bytes(matrix->format, matrix->out, matrix->in); }
+
 // Of the matrices that products read, each once.
 int64_t product_bytes(const Op* ops, int64_t count, const Matrix* matrices) {
     int64_t bytes = 0;
     for (const Op* op = ops; op < ops + count; op++) {
+        // Its router, and two for each of its experts; nobody else reads them.
+        for (int64_t i = 0; op->code == MIX && i <= 2 * op->experts; i++) bytes += bytes_of(&matrices[op->matrix + i]);
         if (op->code != LINEAR) continue;
         const Op* first = ops;
         while (first->code != LINEAR || first->matrix != op->matrix) first++;
-        const Matrix* matrix = &matrices[op->matrix];
-        if (first == op) bytes += matrix_bytes(matrix->format, matrix->out, matrix->in);
+        if (first == op) bytes += bytes_of(&matrices[op->matrix]);
     }
     return bytes;
 }
