@@ -1,4 +1,4 @@
-"""What a model is trained to do, mostly a file a task; to add one, write its file and name it in `TASKS`."""
+"""What a model is trained to do, a file a task; to add one, write its file and name it in `TASKS`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from sublayer import config
 from sublayer.errors import ConfigError, named
 from sublayer.tasks.causal import Causal
 from sublayer.tasks.classification import Classification
+from sublayer.tasks.denoising import Denoising
 from sublayer.tasks.embedding import Embedding
 from sublayer.tasks.instructions import Instructions
 from sublayer.tasks.masked import Masked
-from sublayer.tasks.reconstruction import Denoising, SpanCorruption
 from sublayer.tasks.regression import Regression
+from sublayer.tasks.span_corruption import SpanCorruption
 from sublayer.tasks.tagging import Tagging
 from sublayer.tasks.task import AnyTask, Task
 from sublayer.tasks.translation import Translation

@@ -1,4 +1,4 @@
-"""A text, or what was hidden in it, from what is left of it: span corruption (T5) and denoising (BART)."""
+"""What span corruption and denoising have in common: a text, or what was hidden in it, from what is left of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import ClassVar, TypeVar
 
 from sublayer import config
 from sublayer.data.batch import Batch
-from sublayer.data.examples import corrupted
 from sublayer.data.examples.corrupted import CorruptedText, Noise
 from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.data.tables.documents import Document
 from sublayer.data.tables.table import Rows
-from sublayer.data.vocabulary import MASK, mask_id, sentence_ends, sentinel_ids, sentinel_tokens
 from sublayer.models import SequenceToSequence
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.task import DocumentTask, Encoding, Material
@@ -65,28 +63,3 @@ class Reconstruction(DocumentTask[C, CorruptedText[Batch]]):
 
     def does(self, recipe: config.Recipe) -> str:
         return "Restores what is missing in a text; made to be trained further for something else"
-
-
-class SpanCorruption(Reconstruction[config.SpanCorruptionTask]):
-    """What was left out of a text, behind the sentinels that stand in its place."""
-
-    kind: ClassVar = config.SpanCorruptionTask
-
-    def extra_tokens(self) -> tuple[str, ...]:
-        return sentinel_tokens(self.settings.sentinels)
-
-    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.SpanCorruption:
-        sentinels = sentinel_ids(tokenizer, self.settings.sentinels)
-        return corrupted.SpanCorruption(max_length, affixes, self.settings, sentinels)
-
-
-class Denoising(Reconstruction[config.DenoisingTask]):
-    """A text from one with spans hidden and its sentences out of order."""
-
-    kind: ClassVar = config.DenoisingTask
-
-    def extra_tokens(self) -> tuple[str, ...]:
-        return (MASK,)
-
-    def noise(self, tokenizer: Tokenizer, max_length: int, affixes: PairAffixes) -> corrupted.Denoising:
-        return corrupted.Denoising(max_length, affixes, self.settings, mask_id(tokenizer), sentence_ends(tokenizer))

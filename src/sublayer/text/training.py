@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from sublayer.config.tokenizer import Bytes, Characters, Normalization, Subwords, TokenizerRecipe, Words
+from sublayer.config.tokenizer import Bytes, Characters, Subwords, TokenizerRecipe, Words
 from sublayer.errors import ConfigError, DataError
+from sublayer.text.normalization import normalizer, normalizers_of
 from sublayer.text.pieces import byte_level_alphabet
 from sublayer.text.sentencepiece import SPACE, Kind, Piece, PieceModel, backend_of
 from sublayer.text.specials import SPECIALS
@@ -290,40 +291,3 @@ def _reproducible(learned: Sequence[tuple[str, float]]) -> list[tuple[str, float
         by_chance = len(piece) == 1 and steps < len(learned) and abs(steps - round(steps)) < 1e-3
         fixed.append((piece, round(least if by_chance else score, 6)))
     return sorted(fixed, key=lambda item: (-item[1], item[0]))
-
-
-# --- normalization ------------------------------------------------------------------------------------------------
-
-
-def normalizers_of(c: Normalization) -> list[Any]:
-    """The library's normalizers, in the order in which they run; none where the text is left as it is."""
-    from tokenizers import Regex, normalizers
-
-    steps: list[Any] = []
-    if c.unicode is not None:
-        steps.append(getattr(normalizers, c.unicode)())
-    if c.lowercase:
-        steps.append(normalizers.Lowercase())
-    if c.strip_accents:
-        # What was decomposed to find the marks is composed again: Korean syllables consist of letters, too.
-        recompose = getattr(normalizers, c.unicode or "NFC")()
-        steps += [normalizers.NFD(), normalizers.StripAccents(), recompose]
-    if c.zero_digits:
-        steps.append(normalizers.Replace(Regex(r"\p{Nd}"), "0"))
-    if c.collapse_whitespace:
-        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    return steps
-
-
-def normalizer(c: Normalization, *, prefix: str = "") -> Any:
-    """What a backend's `normalizer` is to be; None for nothing.
-
-    Args:
-        prefix: put before every text that is not empty, after all else.
-    """
-    from tokenizers import normalizers
-
-    steps = normalizers_of(c)
-    if prefix:
-        steps.append(normalizers.Prepend(prefix))
-    return steps[0] if len(steps) == 1 else normalizers.Sequence(steps) if steps else None
