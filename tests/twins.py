@@ -35,6 +35,21 @@ def tree(
     return config.EncoderDecoder(dim=dim, vocab_size=vocab_size, max_length=max_length, encoder=stack, decoder=stack)
 
 
+def language_tree(max_length: int = 32) -> config.DecoderOnly:
+    """A language model with rotary positions, small: its rows are wide enough for every weight format."""
+    stack = config.Stack(
+        layers=2,
+        block=config.Block(
+            attention=config.Attention(heads=4, kv_heads=2),
+            feed_forward=config.Gated(hidden=96),
+            norm=config.RMSNorm(),
+            norm_placement="pre",
+        ),
+        position=config.Rotary(),
+    )
+    return config.DecoderOnly(dim=64, vocab_size=40, max_length=max_length, decoder=stack)
+
+
 def copy(theirs: nn.Module, ours: nn.Module) -> None:
     theirs.load_state_dict(ours.state_dict())
 

@@ -31,7 +31,7 @@ def test_what_it_makes_is_used_and_its_price_is_said(run: Path) -> None:
     plain = sublayer("evaluate", run)
     assert f"BLEU       {scores[0][1]}" in plain.out
     model = load_translator(run)
-    found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocabulary)
+    found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocab_size)
     listed = model.with_shortlist(found)
     translations = listed.translate(SENTENCES)
     for ids, one in zip(listed.encode(SENTENCES), translations, strict=True):
@@ -62,8 +62,8 @@ def test_without_one_and_with_what_it_cannot_go_with_it_is_refused(run: Path) ->
 def test_a_model_that_was_asked_for_its_modules_has_none(run: Path) -> None:
     assert sublayer("shortlist", run).code == 0
     model = load_translator(run)
-    found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocabulary)
-    assert model.model.config.vocab_size == model.vocabulary
+    found = read_shortlist(run / "model", model.tokenizer.fingerprint, model.vocab_size)
+    assert model.model.config.vocab_size == model.vocab_size
     with pytest.raises(InputError, match="alone"):
         model.with_shortlist(found)
 

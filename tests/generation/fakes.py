@@ -5,17 +5,35 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sublayer.generation.loop import Choice, Step, decode
+from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.models import EncoderDecoder
 
 Scorer = Callable[[tuple[int, ...]], list[float]]
 """Tokens so far -> log-probability of each next token."""
+
+
+def decode_from(
+    model: Any,
+    source: Tensor,
+    lengths: Tensor | None,
+    request: DecodeRequest,
+    choose: Choice,
+    *,
+    samples: int = 1,
+    **options: Any,
+) -> Iterator[Step]:
+    """`decode` with a decoder backend, which is started with these sources."""
+    state = model.start(source, lengths, num_beams=samples, capacity=max(request.steps))
+    return decode(ModelSteps(model, source.device), state, request, choose, samples=samples, **options)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
 import twins
-from generation.fakes import LanguageTable, Table
+from generation.fakes import LanguageTable, Table, decode_from
 from laws.models import build
 from sublayer import config
 from sublayer.errors import InputError
@@ -34,7 +34,7 @@ from sublayer.generation.constraints import (
     constraints_of,
 )
 from sublayer.generation.greedy import greedy
-from sublayer.generation.loop import decode, most_probable
+from sublayer.generation.loop import most_probable
 from sublayer.generation.request import DecodeRequest
 
 V = 7
@@ -279,5 +279,5 @@ def test_no_constraint_changes_nothing() -> None:
     request = DecodeRequest([2], frozenset({1}), [5], [[3]])
     penalty = constraints_of(config.Constraints(min_length=1), frozenset(), 6)
     assert penalty == ()
-    steps = list(decode(table, torch.tensor([[3]]), None, request, most_probable, scored=False))
+    steps = list(decode_from(table, torch.tensor([[3]]), None, request, most_probable, scored=False))
     assert all(step.log_probabilities == [0.0] for step in steps)

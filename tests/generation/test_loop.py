@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generation.fakes import LanguageTable, plain_greedy
+from generation.fakes import LanguageTable, decode_from, plain_greedy
 from sublayer.generation.greedy import greedy
-from sublayer.generation.loop import decode, most_probable
+from sublayer.generation.loop import most_probable
 from sublayer.generation.request import DecodeRequest
 
 
@@ -35,7 +35,7 @@ def test_every_row_says_its_own_and_ends_when_it_should(
     said: list[list[int]] = [[] for _ in range(len(steps) * samples)]
     endings: list[str | None] = [None for _ in said]
     lengths = torch.tensor([len(row) for row in before])
-    for step in decode(table, source, lengths, request, most_probable, samples=samples, stopped=stopped):
+    for step in decode_from(table, source, lengths, request, most_probable, samples=samples, stopped=stopped):
         assert step.rows == [row for row, ending in enumerate(endings) if ending is None]
         for row, token, ending in zip(step.rows, step.tokens, step.endings, strict=True):
             said[row].append(token)
@@ -60,7 +60,7 @@ def test_every_row_says_its_own_and_ends_when_it_should(
 
 def test_it_goes_no_further_than_it_is_asked() -> None:
     table = LanguageTable(7, 0)
-    steps = decode(table, torch.tensor([[3]]), None, DecodeRequest([2], frozenset(), [50], [[3]]), most_probable)
+    steps = decode_from(table, torch.tensor([[3]]), None, DecodeRequest([2], frozenset(), [50], [[3]]), most_probable)
     next(steps)
     next(steps)
     assert table.steps == 2

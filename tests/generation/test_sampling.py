@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
 import twins
-from generation.fakes import LanguageTable
+from generation.fakes import LanguageTable, decode_from
 from generation.statistics import chi_square_p, shifted
 from laws.models import build
 from sublayer import config
 from sublayer.config import sampling
-from sublayer.generation.loop import decode
 from sublayer.generation.randomness import Uniforms, stream, uniform
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.sampling import Sampler, sample
@@ -146,7 +145,7 @@ def texts(
     sampler = Sampler(config.Sampling(temperature=0.9, top_k=12, top_p=0.95))
     said: list[list[tuple[int, float]]] = [[] for _ in streams]
     with torch.no_grad():
-        for step in decode(model, source, lengths, request, sampler, streams=streams, **more):
+        for step in decode_from(model, source, lengths, request, sampler, streams=streams, **more):
             for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities, strict=True):
                 said[row].append((token, gain))
     return said
@@ -189,7 +188,7 @@ def test_samples_have_the_models_distribution() -> None:
         expected |= {(token, other): probability * another for other, another in enumerate(second)}
     said: list[tuple[int, ...]] = [()] * count
     streams = [stream(4, 0, sample) for sample in range(count)]
-    for step in decode(table, torch.tensor([[2]]), None, request, Sampler(c), samples=count, streams=streams):
+    for step in decode_from(table, torch.tensor([[2]]), None, request, Sampler(c), samples=count, streams=streams):
         for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities):
             own = table.memo[(2, 3, *said[row])[-2:]].log_softmax(-1)[token]
             assert abs(gain - own.item()) < 1e-5

@@ -24,7 +24,6 @@ from sublayer.fast.engine.executable import Matrix, packed, taken
 from sublayer.fast.engine.file import read_file
 from sublayer.fast.engine.library import FORMATS, library
 from sublayer.generation import shortlist
-from sublayer.generation.batch import Batch
 from sublayer.generation.beam import BeamSearch, best_texts
 from sublayer.generation.engine_steps import EngineSteps
 from sublayer.generation.greedy import greedy_texts
@@ -144,9 +143,9 @@ def test_a_step_gives_the_softmax_over_what_may_come(both: tuple[Any, Runner, En
 def hypotheses(alone: EngineDecoder, sources: Any, request: Any, beam: int, listed: Any) -> Any:
     state = alone.start(sources, 0, num_beams=beam, capacity=max(request.steps), listed=listed)
     if beam == 1:
-        return greedy_texts(Batch(EngineSteps(alone)), state, request, length_penalty=0.7)
+        return greedy_texts(EngineSteps(alone), state, request, length_penalty=0.7)
     search = BeamSearch(beam, 0.7, request.end_ids, True)
-    return best_texts(Batch(EngineSteps(alone), rows=beam), state, search, request)
+    return best_texts(EngineSteps(alone), state, search, request)
 
 
 @pytest.mark.parametrize("beam", [1, 3])

@@ -17,7 +17,10 @@ import torch
 
 import small_run
 import sublayer
-from sublayer.errors import CheckpointError
+from sublayer import config
+from sublayer.errors import CheckpointError, InputError
+from sublayer.generation.plan import Speculation
+from sublayer.generation.speculative import PromptLookup
 from sublayer.generation.translator import Translation, Translator
 from sublayer.hub import engine_file, folder
 from sublayer.hub.loading import load_to_use
@@ -85,6 +88,97 @@ print(json.dumps([said.getvalue(), "torch" in sys.modules]))
     said, torch_is_there = fresh(program, "translate", path, "--threads", 1, *TEXTS)
     assert said.splitlines() == [one.text for one in folder.load_translator(path).translate(TEXTS)]
     assert torch_is_there is False
+
+
+# --- language models ---------------------------------------------------------------------------------------------
+
+PROMPTS = ["a dog", "the cat sat and", "x"]
+SAMPLED = config.Sampling(temperature=0.8, top_k=9, top_p=0.9)
+ASKED: dict[str, dict[str, Any]] = {
+    "greedy": {"search": config.Greedy(), "max_tokens": 9},
+    "scored": {"search": config.Greedy(), "max_tokens": 9, "log_probabilities": True},
+    "beam": {"search": config.Beam(size=3), "max_tokens": 7, "n": 2},
+    "sampling": {"search": SAMPLED, "max_tokens": 9, "n": 2, "seed": 4},
+    "constraints": {"constraints": config.Constraints(no_repeat_ngram=1, repetition_penalty=1.3), "max_tokens": 9},
+    "stop": {"search": config.Greedy(), "max_tokens": 12, "stop": ["a", " "]},
+    "past the context": {"search": config.Greedy(), "max_tokens": 80},
+}
+
+
+@pytest.fixture
+def language(tmp_path: Path) -> Path:
+    shutil.copytree(KEPT.parent / "decoder-only", tmp_path / "language")
+    return tmp_path / "language"
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_language_model_goes_on_the_same_without_its_modules(asked: str, language: Path) -> None:
+    full: Any = folder.load(language)
+    sublayer.load(language)
+    alone: Any = sublayer.load(language)
+    options = ASKED[asked]
+    assert alone.generate(PROMPTS, **options) == full.generate(PROMPTS, **options)
+    if options.get("n", 1) == 1:
+        streams = [[*one.stream(PROMPTS[0], **options)] for one in (alone, full)]
+        assert streams[0] == streams[1]
+    assert alone.is_deferred
+    assert isinstance(alone.model, torch.nn.Module)
+    assert not alone.is_deferred
+    assert alone.generate(PROMPTS, **options) == full.generate(PROMPTS, **options)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_a_language_model_in_narrower_weights_does_so_too(weights: Any, language: Path) -> None:
+    full: Any = folder.load(language, weights=weights)
+    sublayer.load(language, weights=weights)
+    alone: Any = sublayer.load(language, weights=weights)
+    assert alone.generate(PROMPTS, **ASKED["greedy"]) == full.generate(PROMPTS, **ASKED["greedy"])
+    assert alone.is_deferred
+
+
+def test_what_needs_the_modules_of_a_language_model_gets_them(language: Path) -> None:
+    full: Any = folder.load(language)
+    sublayer.load(language)
+    expected = full.generate(PROMPTS, **ASKED["greedy"])
+    guessing: Any = sublayer.load(language)
+    assert guessing.generate(PROMPTS, speculation=Speculation(PromptLookup()), **ASKED["greedy"]) == expected
+    chatting: Any = sublayer.load(language)
+    assert chatting.with_prefix_cache().generate(PROMPTS, **ASKED["greedy"]) == expected
+
+
+def test_the_command_generates_without_torch(language: Path) -> None:
+    program = """
+import io, json, sys
+from contextlib import redirect_stdout
+from sublayer.cli.main import main
+sys.argv[0] = "sublayer"
+with redirect_stdout(io.StringIO()) as said:
+    try:
+        main()
+    except SystemExit:
+        pass
+print(json.dumps([said.getvalue(), "torch" in sys.modules, "transformers" in sys.modules]))
+"""
+    full: Any = folder.load(language)
+    [expected] = full.generate(["a dog"], search=config.Greedy(), max_tokens=9)
+    arguments = "generate", language, "a dog", "--temperature", 0, "--max-tokens", 9
+    first, second = (fresh(program, *arguments) for _ in range(2))
+    assert first[0] == second[0] == expected.text + "\n"
+    assert first[1:] == [True, first[2]]
+    assert second[1:] == [False, False]
+
+
+def test_numbers_that_are_not_finite_are_traced_to_their_part_by_the_modules(language: Path) -> None:
+    tensors = read_tensors(language / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("feed_forward.down.weight"))
+    sublayer.load(language)
+    before = (language / "engine.bin").read_bytes()
+    write_tensors(language / "model.safetensors", {**tensors, name: torch.full_like(tensors[name], 3e38)})
+    sublayer.load(language)
+    assert (language / "engine.bin").read_bytes() != before
+    alone: Any = sublayer.load(language)
+    with pytest.raises(InputError, match=rf"{name.removesuffix('.weight')}.* gives NaN or infinity"):
+        alone.generate(PROMPTS, **ASKED["greedy"])
 
 
 @pytest.mark.parametrize("weights", [None, "bfloat16", "int8", "int4"])
@@ -258,10 +352,9 @@ def test_what_somebody_has_written_is_never_given_back(tmp_path: Path) -> None:
     assert read["a"][7, 7] == 77.0
 
 
-def test_a_model_that_is_only_used_answers_as_before(path: Path) -> None:
-    generator = KEPT.parent / "decoder-only"
-    given: Any = load_to_use(generator)
-    expected: Any = folder.load(generator)
+def test_a_model_that_is_only_used_answers_as_before(language: Path) -> None:
+    given: Any = load_to_use(language)
+    expected: Any = folder.load(language)
     prompt = ["a dog"]
     assert given.generate(prompt, max_tokens=5) == expected.generate(prompt, max_tokens=5)
     for (name, one), (_, other) in zip(given.model.named_parameters(), expected.model.named_parameters(), strict=True):

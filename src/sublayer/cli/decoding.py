@@ -88,11 +88,13 @@ def speculation_of(draft: Path | None, lookup: bool, guesses: int, device: str) 
     Raises:
         ConfigError: both ways were asked for. CheckpointError: there is no such draft model.
     """
+    if draft is None and not lookup:
+        return None
+    if draft is not None and lookup:
+        raise ConfigError("--draft and --lookup were both given", "Choose one way of guessing.")
     from sublayer.generation.plan import Speculation
     from sublayer.generation.speculative import PromptLookup
 
-    if draft is not None and lookup:
-        raise ConfigError("--draft and --lookup were both given", "Choose one way of guessing.")
     if draft is not None:
         return Speculation(load_generator(draft, device).model, guesses)
-    return Speculation(PromptLookup(), guesses) if lookup else None
+    return Speculation(PromptLookup(), guesses)

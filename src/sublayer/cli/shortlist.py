@@ -50,7 +50,7 @@ def shortlist(
         told = [f"{what} {value.partition('   ')[0]}" for what, value in lines.items()]
         say(f"{name:10}  {'   '.join(told)}")
     sizes = [int(found.of([source], ())[1].sum()) for source in translator.encode(list(dict.fromkeys(table.texts())))]
-    say(f"A translation chooses among {sum(sizes) / len(sizes):,.0f} of {translator.vocabulary:,} tokens on average")
+    say(f"A translation chooses among {sum(sizes) / len(sizes):,.0f} of {translator.vocab_size:,} tokens on average")
 
 
 def _training_text(folder: Path) -> TaskData:
@@ -86,7 +86,7 @@ def _build(data: TaskData, translator: Translator, candidates: int, frequent: in
         return build(
             (pairs.sources.tokens, pairs.sources.starts),
             (pairs.targets.tokens, pairs.targets.starts),
-            translator.vocabulary,
+            translator.vocab_size,
             translator.tokenizer.fingerprint,
             each=candidates,
             frequent=frequent,

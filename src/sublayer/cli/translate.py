@@ -121,7 +121,7 @@ def _shortlist_of(model: Path, translator: Translator) -> Shortlist:
     from sublayer.hub.location import find
 
     tokenizer = translator.tokenizer
-    return read_shortlist(find(model), tokenizer.fingerprint, translator.vocabulary)
+    return read_shortlist(find(model), tokenizer.fingerprint, translator.vocab_size)
 
 
 def _tokens_of(path: Path, translator: Translator) -> list[int]:

@@ -90,11 +90,9 @@ class Job:
         Raises:
             SublayerError: there is none, it does something else, or an option cannot be.
         """
-        from sublayer.hub.loading import load, load_to_use
+        from sublayer.hub.loading import load_to_use
 
-        # A translator without its modules needs `engine.bin`, which `load` makes where it is missing.
-        read: Callable[..., Any] = load if self.name == "translate" else load_to_use
-        found = read(self.model, self.device, weights=self.weights)
+        found = load_to_use(self.model, self.device, self.weights)
         return partial(answers, KINDS[self.name].ready(found, self.model, **self.options))
 
 

@@ -57,9 +57,12 @@ class Offer:
 class Steps(Protocol[Taken]):
     """What computes the steps of a batch, and what a batch does to a state; see `State` in `models/backend.py`.
 
+    start: a state of these sources, or of prompts without their last tokens; see `DecoderBackend`.
     rank: feed a token a row, and say what is most probable, `count` tokens a row at most; None, and nothing fed, where
     only logits can be had. logits: feed a token a row; float32 [R, V].
     """
+
+    def start(self, sources: Sequence[Sequence[int]], *, num_beams: int, capacity: int) -> Any: ...
 
     def rank(self, tokens: list[int], state: Taken, count: int) -> Ranked | None: ...
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sublayer.generation.batch import Batch, Offer, Text
+from sublayer.generation.batch import Batch, Offer, Steps, Text
 from sublayer.generation.finite import NotFinite, any_nan, refuse
 from sublayer.generation.request import DecodeRequest, Hypothesis, nothing_left
 
@@ -124,23 +124,24 @@ def beam_search(
 
     search = BeamSearch(beam, length_penalty, request.end_ids, early_stopping, tuple(constraints))
     with torch.no_grad():
-        batch = Batch(ModelSteps(model, source.device), rows=beam)
+        steps = ModelSteps(model, source.device)
         state = model.start(source, source_lengths, num_beams=beam, capacity=max(request.steps))
         try:
-            return best_texts(batch, state, search, request)
+            return best_texts(steps, state, search, request)
         except NotFinite as error:
             refuse(model, source, source_lengths, request, error.step)
 
 
-def best_texts(batch: Batch[Any], state: Any, search: BeamSearch, request: DecodeRequest) -> list[list[Hypothesis]]:
-    """Search with an empty batch; as `beam_search`.
+def best_texts(steps: Steps[Any], state: Any, search: BeamSearch, request: DecodeRequest) -> list[list[Hypothesis]]:
+    """As `beam_search`.
 
     Args:
-        state: of the sources, with `search.beam` rows each.
+        state: what `steps.start` made of the sources, with `search.beam` rows each.
 
     Raises:
         NotFinite: the model's numbers are not finite.
     """
+    batch = Batch(steps, rows=search.beam)
     texts = [BeamText(search, prompt, limit) for prompt, limit in zip(request.prompts, request.steps, strict=True)]
     batch.join(state, texts)
     while batch.texts:

@@ -1,10 +1,14 @@
-"""The steps of an encoder-decoder that the engine runs alone, without torch."""
+"""The steps of a model that the engine runs alone: without torch, but for logits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from sublayer.fast.engine.decoder import EngineDecoder, EngineState
+import numpy as np
+from numpy.typing import NDArray
+
+from sublayer.fast.engine.decoder import EngineDecoder, EngineState, Integers
 from sublayer.generation.batch import Ranked
 
 if TYPE_CHECKING:
@@ -12,10 +16,21 @@ if TYPE_CHECKING:
 
 
 class EngineSteps:
-    """See `Steps`. For searches that ask for the most probable tokens, in batches that nobody joins."""
+    """See `Steps`. For batches that nobody joins.
 
-    def __init__(self, decoder: EngineDecoder) -> None:
-        self.decoder = decoder
+    Args:
+        pad: a token that fills up shorter sources. listed: the tokens that may come, as `EngineDecoder.start` takes
+            them.
+    """
+
+    def __init__(
+        self, decoder: EngineDecoder, pad: int = 0, listed: tuple[Integers, NDArray[np.bool_]] | None = None
+    ) -> None:
+        self.decoder, self._pad, self._listed = decoder, pad, listed
+
+    def start(self, sources: Sequence[Sequence[int]], *, num_beams: int, capacity: int) -> EngineState:
+        """See `Steps`."""
+        return self.decoder.start(sources, self._pad, num_beams=num_beams, capacity=capacity, listed=self._listed)
 
     def rank(self, tokens: list[int], state: EngineState, count: int) -> Ranked:
         """See `Steps`."""
@@ -30,8 +45,10 @@ class EngineSteps:
         state.keep(sentences)
 
     def logits(self, tokens: list[int], state: EngineState) -> Tensor:
-        """Never asked: `rank` always answers."""
-        _refuse("logits")
+        """See `Steps`. Not for states with a list of tokens."""
+        import torch
+
+        return torch.from_numpy(self.decoder.logits(tokens, state))
 
     def replace(self, state: EngineState, sentences: list[int], other: EngineState) -> None:
         """Never asked: a batch of fixed texts is not joined."""

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Generic, Protocol, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, cast
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.fast.decoding import Runner, decoder_backend
-from sublayer.generation.beam import beam_search
+from sublayer.generation.beam import BeamSearch, best_texts
 from sublayer.generation.completion import Completion, Generated, Prompt, Stream
-from sublayer.generation.loop import Step, decode, most_probable
+from sublayer.generation.decoding_model import DecodingModel, Deferred
+from sublayer.generation.engine_steps import EngineSteps
+from sublayer.generation.finite import NotFinite, refuse
+from sublayer.generation.loop import Choice, Step, decode, most_probable
 from sublayer.generation.partial_completion import PartialCompletion
-from sublayer.generation.plan import Asked, LanguageModel, Plan, Speculation
-from sublayer.generation.prefix_cache import PrefixCache
+from sublayer.generation.plan import Asked, Plan, S, Speculation
 from sublayer.generation.randomness import Uniforms, stream
 from sublayer.generation.request import DecodeRequest
-from sublayer.generation.sampling import Sampler
-from sublayer.generation.speculative import Drafter, DraftModel, PromptLookup, speculate
-from sublayer.models import DecoderOnly
-from sublayer.models.backend import DecoderBackend, S
-from sublayer.models.batching import padded
 from sublayer.text import Tokenizer
 from sublayer.text.batching import by_length
+
+if TYPE_CHECKING:
+    from sublayer.generation.batch import Steps
+    from sublayer.generation.model_steps import ModelSteps
+    from sublayer.generation.speculative import Drafter
+    from sublayer.models.backend import DecoderBackend, LanguageModel
 
 
 class ChatTokenizer(Protocol):
@@ -38,7 +37,7 @@ class ChatTokenizer(Protocol):
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...
 
 
-class Generator(Generic[S]):
+class Generator(DecodingModel["LanguageModel[S]"], Generic[S]):
     """A decoder-only model and its tokenizer.
 
     decoding: default settings of `generate`.
@@ -48,19 +47,16 @@ class Generator(Generic[S]):
 
     def __init__(
         self,
-        model: LanguageModel[S],
+        model: LanguageModel[S] | Deferred[LanguageModel[S]],
         tokenizer: Tokenizer,
         decoding: config.Generation,
         *,
         backend: DecoderBackend[S] | None = None,
         context_shift: bool = True,
     ) -> None:
-        model.eval()
-        self._context_shift = context_shift
-        self.model = model
-        self.backend = cast("DecoderBackend[S]", decoder_backend(cast("Any", model))) if backend is None else backend
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, backend)
         self.decoding = decoding
+        self._context_shift = context_shift
 
     def generate(
         self,
@@ -107,7 +103,7 @@ class Generator(Generic[S]):
         plan.require_draft_room(max(map(sum, zip(map(len, sources), steps, strict=True)), default=0))
         texts = [[PartialCompletion(self.tokenizer, ids, plan.c.stop) for _ in range(n)] for ids in sources]
         width = plan.c.search.size if isinstance(plan.c.search, config.Beam) else n
-        context = self.model.config.max_length
+        context = self.max_length
         taken = [width * min(len(ids) + new, context) for ids, new in zip(sources, steps, strict=True)]
         batches = by_length(taken, batch_tokens)
         for rows in chain.from_iterable(self._alike(rows, sources, steps) for rows in batches):
@@ -156,13 +152,12 @@ class Generator(Generic[S]):
         A recurrent model encodes every prompt whole, because its state cannot be shortened. The chat must fit into the
         model's context.
         """
+        from sublayer.generation.prefix_cache import PrefixCache
+        from sublayer.models import DecoderOnly
+
         attends = isinstance(self.model, DecoderOnly)
         backend = PrefixCache(self.backend) if attends else self.backend
         return Generator(self.model, self.tokenizer, self.decoding, backend=backend, context_shift=False)
-
-    def prepare(self) -> bool:
-        """Make now what is made at the first use; return whether the engine decodes, and not the modules."""
-        return isinstance(self.backend, Runner) and self.backend.prepare()
 
     def encode(self, prompt: Prompt, number: int = 1) -> list[int]:
         """Return the token ids of a prompt, with the special tokens that the tokenizer's template adds.
@@ -180,7 +175,7 @@ class Generator(Generic[S]):
                 ids = [start]
         else:
             ids = list(prompt)
-            size = self.model.config.vocab_size
+            size = self.vocab_size
             for token in ids:
                 if not 0 <= token < size:
                     raise InputError(
@@ -206,13 +201,12 @@ class Generator(Generic[S]):
         return cast("ChatTokenizer", self.tokenizer).encode_chat(messages)
 
     def _plan(self, asked: Asked) -> Plan:
-        model, end_id = self.model.config, self.tokenizer.end_id
-        return Plan.of(asked, self.decoding, model, end_id, context_shift=self._context_shift)
+        return Plan.of(asked, self.decoding, self, self.tokenizer.end_id, context_shift=self._context_shift)
 
     def _alike(self, rows: list[int], sources: list[list[int]], steps: list[int]) -> list[list[int]]:
         """A batch in parts: texts that outgrow the context move their windows at the same steps, so only those that go
         on from prompts of one length are together. What fills up shorter prompts takes room in the context, too."""
-        context = self.model.config.max_length
+        context = self.max_length
         if max(len(sources[row]) for row in rows) + max(steps[row] for row in rows) > context:
             alike: dict[int, list[int]] = {}
             for row in rows:
@@ -220,7 +214,6 @@ class Generator(Generic[S]):
             return list(alike.values())
         return [rows]
 
-    @torch.inference_mode()
     def _generate(
         self,
         prompts: list[list[int]],
@@ -235,13 +228,49 @@ class Generator(Generic[S]):
             rows: the places of the prompts in the list that was given.
         """
         request = DecodeRequest([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
+        alone = self._alone
+        if alone is not None and plan.asked.speculation is None:
+            try:
+                yield from self._searched(EngineSteps(alone), request, texts, rows, plan)
+            except NotFinite as error:
+                self._refuse(request, error)
+            return
+        import torch
+
+        # As a decorator, so that the mode is off while the caller has what was yielded.
+        yield from torch.inference_mode()(self._with_modules)(request, texts, rows, plan)
+
+    def _with_modules(
+        self, request: DecodeRequest, texts: list[list[PartialCompletion]], rows: list[int], plan: Plan
+    ) -> Iterator[None]:
+        try:
+            yield from self._searched(self._model_steps(), request, texts, rows, plan)
+        except NotFinite as error:
+            self._refuse(request, error)
+
+    def _refuse(self, request: DecodeRequest, error: NotFinite) -> NoReturn:
+        """The modules tell where it is that numbers are not finite."""
+        refuse(self.backend, *self._model_steps().padded(request.before), request, error.step)
+
+    def _model_steps(self) -> ModelSteps[S]:
+        from sublayer.generation.model_steps import ModelSteps
+
+        return ModelSteps(self.backend, self.model.device)
+
+    def _searched(
+        self,
+        steps: Steps[Any],
+        request: DecodeRequest,
+        texts: list[list[PartialCompletion]],
+        rows: list[int],
+        plan: Plan,
+    ) -> Iterator[None]:
         search, asked = plan.c.search, plan.asked
         if isinstance(search, config.Beam):
-            self._beams(request, search, plan, texts)
+            self._beams(steps, request, search, plan, texts)
             yield
             return
         flat = [text for some in texts for text in some]
-        context = self.model.config.max_length
         streams = [stream(plan.seed, asked.first + row, sample) for row in rows for sample in range(asked.n)]
         if asked.speculation is not None:
             for row, (text, random_stream) in enumerate(zip(flat, streams, strict=True)):
@@ -249,17 +278,23 @@ class Generator(Generic[S]):
                     _take(step, [text])
                     yield
             return
+        choose: Choice = most_probable
+        if isinstance(search, config.Sampling):
+            from sublayer.generation.sampling import Sampler
+
+            choose = Sampler(search)
+        context, longest = self.max_length, max(map(sum, zip(map(len, request.prompts), request.steps, strict=True)))
         for step in decode(
-            self.backend,
-            *self._source(request),
+            steps,
+            steps.start(request.before, num_beams=asked.n, capacity=max(request.steps)),
             request,
-            Sampler(search) if isinstance(search, config.Sampling) else most_probable,
+            choose,
             samples=asked.n,
             streams=streams,
             constraints=plan.constraints,
             scored=asked.log_probabilities,
             stopped=lambda row, token: flat[row].append(token),
-            context=context if any(len(ids) + new > context for ids, new in zip(prompts, steps, strict=True)) else None,
+            context=context if longest > context else None,
         ):
             _take(step, flat)
             yield
@@ -272,7 +307,9 @@ class Generator(Generic[S]):
         speculation: Speculation[Any],
         text: PartialCompletion,
     ) -> Iterator[Step]:
-        source, _ = self._source(request)
+        from sublayer.generation.speculative import DraftModel, PromptLookup, speculate
+
+        source, _ = self._model_steps().padded(request.before)
         sampling = plan.c.search if isinstance(plan.c.search, config.Sampling) else None
         drafter: Drafter
         if isinstance(speculation.draft, PromptLookup):
@@ -294,29 +331,22 @@ class Generator(Generic[S]):
         )
 
     def _beams(
-        self, request: DecodeRequest, search: config.Beam, plan: Plan, texts: list[list[PartialCompletion]]
+        self,
+        steps: Steps[Any],
+        request: DecodeRequest,
+        c: config.Beam,
+        plan: Plan,
+        texts: list[list[PartialCompletion]],
     ) -> None:
-        found = beam_search(
-            self.backend,
-            *self._source(request),
-            request,
-            beam=search.size,
-            length_penalty=search.length_penalty,
-            early_stopping=search.early_stopping,
-            constraints=plan.constraints,
-        )
+        search = BeamSearch(c.size, c.length_penalty, request.end_ids, c.early_stopping, plan.constraints)
+        state = steps.start(request.before, num_beams=c.size, capacity=max(request.steps))
+        found = best_texts(steps, state, search, request)
         for some, hypotheses in zip(texts, found, strict=True):
             for text, hypothesis in zip(some, hypotheses, strict=False):
                 # Beam search knows no stop strings: what it found is cut.
                 cut = next((n for n, token in enumerate(hypothesis.tokens, start=1) if text.append(token)), None)
                 text.log_probabilities += hypothesis.log_probabilities[:cut]
                 text.finish("stop" if cut else "end" if hypothesis.complete else "length")
-
-    def _source(self, request: DecodeRequest) -> tuple[Tensor, Tensor | None]:
-        # What pads is masked: any token does, and not every tokenizer has one for it.
-        source, lengths = padded(request.before, 0, self.model.device)
-        # Equal lengths need no mask, and without one the kernels are faster.
-        return source, None if len(set(map(len, request.before))) == 1 else lengths
 
 
 def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sublayer.generation.batch import Batch
-from sublayer.generation.loop import Choosing, Step, decode, most_probable, one_step, texts_of
+from sublayer.generation.batch import Steps
+from sublayer.generation.finite import NotFinite, refuse
+from sublayer.generation.loop import decode, most_probable
 from sublayer.generation.request import DecodeRequest, Hypothesis
 
 if TYPE_CHECKING:
@@ -33,38 +34,37 @@ def greedy(
     """
     import torch
 
+    from sublayer.generation.model_steps import ModelSteps
+
     with torch.no_grad():
-        made = decode(model, source, source_lengths, request, most_probable, constraints=constraints)
-        return _texts(made, request, length_penalty)
+        steps = ModelSteps(model, source.device)
+        state = model.start(source, source_lengths, num_beams=1, capacity=max(request.steps))
+        try:
+            return greedy_texts(steps, state, request, length_penalty=length_penalty, constraints=constraints)
+        except NotFinite as error:
+            refuse(model, source, source_lengths, request, error.step)
 
 
 def greedy_texts(
-    batch: Batch[Any], state: Any, request: DecodeRequest, *, length_penalty: float = 0.0
+    steps: Steps[Any],
+    state: Any,
+    request: DecodeRequest,
+    *,
+    length_penalty: float = 0.0,
+    constraints: Sequence[Constraint] = (),
 ) -> list[list[Hypothesis]]:
-    """Search with an empty batch; as `greedy`.
+    """As `greedy`.
 
     Args:
-        state: of the sources, with a row each.
+        state: what `steps.start` made of the sources, with a row each.
 
     Raises:
         NotFinite: the model's numbers are not finite.
     """
-    texts = texts_of(request, Choosing(most_probable))
-    batch.join(state, texts)
-
-    def steps() -> Iterator[Step]:
-        while batch.texts:
-            yield one_step(batch, texts)
-            batch.drop()
-
-    return _texts(steps(), request, length_penalty)
-
-
-def _texts(made: Iterable[Step], request: DecodeRequest, length_penalty: float) -> list[list[Hypothesis]]:
     tokens: list[list[int]] = [[] for _ in request.first]
     gained: list[list[float]] = [[] for _ in request.first]
     complete = [False for _ in request.first]
-    for step in made:
+    for step in decode(steps, state, request, most_probable, constraints=constraints):
         for row, token, gain, ending in zip(step.rows, step.tokens, step.log_probabilities, step.endings, strict=True):
             gained[row].append(gain)
             if ending == "end":

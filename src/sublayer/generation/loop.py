@@ -13,8 +13,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from sublayer.errors import SublayerError
-from sublayer.generation.batch import Batch, Offer, Text
-from sublayer.generation.finite import NotFinite, any_nan, is_finite, refuse
+from sublayer.generation.batch import Batch, Offer, Steps, Text
+from sublayer.generation.finite import NotFinite, any_nan, is_finite
 from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.window import window_start
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sublayer.generation.constraints import Constraint
-    from sublayer.models.backend import DecoderBackend, S
 
 Ending: TypeAlias = Literal["end", "stop", "length"]
 """Why a text ended: an end token, the caller's word (a stop string), or its limit."""
@@ -170,9 +169,8 @@ class Step:
 
 
 def decode(
-    model: DecoderBackend[S],
-    source: Tensor,
-    source_lengths: Tensor | None,
+    steps: Steps[Any],
+    state: Any,
     request: DecodeRequest,
     choose: Choice,
     *,
@@ -185,24 +183,20 @@ def decode(
 ) -> Iterator[Step]:
     """Decode until every row has ended, a step at a time. Sentences whose rows have all ended leave the batch.
 
-    Shape: source [B, S] int64, source_lengths [B].
-
     Args:
-        samples: rows a sentence. streams: for each row what its randomness comes from, where any is needed.
-            scored: give log-probabilities. stopped: told each row's new token unless it is an
-            end token; says whether the row ends with it. context: tokens that the model reads at once; texts that
-            grow longer go on from their end (`window_start`), and must begin with prompts of one length. Left out:
-            all of each text fits.
+        state: what `steps.start` made of the sources. samples: rows a sentence, in the state as well. streams: for each
+            row what its randomness comes from, where any is needed. scored: give log-probabilities. stopped: told each
+            row's new token unless it is an end token; says whether the row ends with it. context: tokens that the model
+            reads at once; texts that grow longer go on from their end (`window_start`), and must begin with prompts of
+            one length. Left out: all of each text fits.
 
     Raises:
-        InputError: the constraints leave a row no token, or the logits are not finite.
+        NotFinite: the model's numbers are not finite. InputError: the constraints leave a row no token.
     """
-    from sublayer.generation.model_steps import ModelSteps
-
-    longest, steps = max(request.steps), ModelSteps(model, source.device)
+    longest = max(request.steps)
     texts = texts_of(request, Choosing(choose, tuple(constraints), scored), samples, streams, stopped)
     batch = Batch(steps, width=samples)
-    batch.join(model.start(source, source_lengths, num_beams=samples, capacity=longest), texts)
+    batch.join(state, texts)
     begun = 0  # where in the texts the state begins
     for number in count():
         running = [text for text in texts if not text.done]
@@ -211,12 +205,8 @@ def decode(
             # What was one prompt's samples are texts of their own by now.
             again = [[*text.prompt, *text.tokens][start:-1] for text in running]
             batch, begun = Batch(steps), start
-            batch.join(model.start(_tensor(again, source), capacity=longest - number), running)
-        try:
-            made = one_step(batch, texts)
-        except NotFinite as error:
-            refuse(model, source, source_lengths, request, error.step)
-        yield made
+            batch.join(steps.start(again, num_beams=1, capacity=longest - number), running)
+        yield one_step(batch, texts)
         batch.drop()
         if not batch.texts:
             return
@@ -269,10 +259,6 @@ def best_of(logs: Tensor | NDArray[np.float32], tokens: Tensor | NDArray[np.int6
     gains = cast("list[list[float]]", logs[:, :count].tolist())
     places = cast("list[list[int]]", tokens[:, :count].tolist())
     return [tuple(zip(*row, strict=True)) for row in zip(places, gains, strict=True)]
-
-
-def _tensor(rows: list[list[int]], like: Tensor) -> Tensor:
-    return like.new_tensor(rows)
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sublayer.generation.batch import Ranked
 from sublayer.models.backend import DecoderBackend, Ranks, S
+from sublayer.models.batching import padded
 
 
 class ModelSteps(Generic[S]):
@@ -18,6 +20,17 @@ class ModelSteps(Generic[S]):
         self.model, self.device = model, device
         # Asked once: to look a protocol up takes as long as a small part of a step.
         self._ranking = model if isinstance(model, Ranks) else None
+
+    def start(self, sources: Sequence[Sequence[int]], *, num_beams: int, capacity: int) -> S:
+        """See `Steps`."""
+        return self.model.start(*self.padded(sources), num_beams=num_beams, capacity=capacity)
+
+    def padded(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """Sources as a backend takes them."""
+        # What pads is masked: any token does, and not every tokenizer has one for it.
+        source, lengths = padded(sources, 0, self.device)
+        # Equal lengths need no mask, and without one the kernels are faster.
+        return source, None if len(set(map(len, sources))) == 1 else lengths
 
     def rank(self, tokens: list[int], state: S, count: int) -> Ranked | None:
         """See `Steps`."""

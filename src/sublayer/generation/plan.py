@@ -5,39 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sublayer import config
 from sublayer.errors import InputError
-from sublayer.generation.constraints import Constraint, constraints_of
-from sublayer.generation.speculative import PromptLookup
-from sublayer.models.backend import DecoderBackend, S
 
+if TYPE_CHECKING:
+    from sublayer.generation.constraints import Constraint
+    from sublayer.generation.speculative import PromptLookup
+    from sublayer.models.backend import LanguageModel, Sizes, State
+
+S = TypeVar("S", bound="State")
 PAST_CONTEXT = "; greedy search and sampling without speculation go on past the context"
-
-
-class Sizes(Protocol):
-    """What a generator asks of a model's configuration. max_length: prompt and text together, in tokens."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-
-class LanguageModel(DecoderBackend[S], Protocol[S]):
-    """A decoder-only model behind the step contract: eager, compiled or native."""
-
-    @property
-    def config(self) -> Sizes: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def eval(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +28,13 @@ class Speculation(Generic[S]):
 
     draft: LanguageModel[S] | PromptLookup
     guesses: int = 4
+
+    @property
+    def model(self) -> LanguageModel[S] | None:
+        """The draft model; None for prompt lookup."""
+        from sublayer.generation.speculative import PromptLookup
+
+        return None if isinstance(self.draft, PromptLookup) else self.draft
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,11 @@ class Plan:
         if asked.speculation is not None:
             _require_guessing(asked.speculation, c.search, sizes.vocab_size)
         ends = frozenset({end_id, *c.end_ids})
-        constraints = constraints_of(c.constraints, ends, sizes.vocab_size)
+        constraints: tuple[Constraint, ...] = ()
+        if c.constraints != config.Constraints():
+            from sublayer.generation.constraints import constraints_of
+
+            constraints = constraints_of(c.constraints, ends, sizes.vocab_size)
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
         return cls(asked, c, seed, constraints, ends, sizes.max_length, context_shift)
 
@@ -134,8 +124,8 @@ class Plan:
 
     def require_draft_room(self, longest: int) -> None:
         """Raise `InputError` where a draft model cannot read `longest` tokens."""
-        draft = None if self.asked.speculation is None else self.asked.speculation.draft
-        if draft is None or isinstance(draft, PromptLookup):
+        draft = None if self.asked.speculation is None else self.asked.speculation.model
+        if draft is None:
             return
         context = draft.config.max_length
         if longest > context:
@@ -150,8 +140,8 @@ def _require_guessing(speculation: Speculation[Any], search: config.Search, own:
         raise InputError("speculation goes with greedy search and sampling, not with a beam", "Choose one of them.")
     if speculation.guesses < 1:
         raise InputError(f"guesses = {speculation.guesses}", "Guess 1 token or more at a time.")
-    if not isinstance(speculation.draft, PromptLookup):
-        other = speculation.draft.config.vocab_size
+    if speculation.model is not None:
+        other = speculation.model.config.vocab_size
         if own != other:
             raise InputError(
                 f"the draft model has a vocabulary of {other} tokens, the model one of {own}",

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sublayer.config.decoding import Constraints, Decoding
 from sublayer.errors import InputError
-from sublayer.fast.engine.decoder import EngineDecoder
-from sublayer.generation.batch import Batch
 from sublayer.generation.beam import BeamSearch, beam_search, best_texts
+from sublayer.generation.decoding_model import DecodingModel, Deferred
 from sublayer.generation.engine_steps import EngineSteps
 from sublayer.generation.finite import NotFinite
 from sublayer.generation.greedy import greedy, greedy_texts
@@ -81,26 +80,7 @@ class Translation:
         return self.best.complete
 
 
-class Deferred:
-    """A model that is read when somebody asks for it. Until then the engine answers alone, without torch.
-
-    Args:
-        read: makes the translator that has the model.
-    """
-
-    def __init__(self, engine: EngineDecoder, read: Callable[[], Translator]) -> None:
-        self.engine: EngineDecoder | None = engine
-        self._read = read
-        self._made: Translator | None = None
-
-    def translator(self) -> Translator:
-        """The translator that has the model, which may be changed from now on: the engine answers no more."""
-        if self._made is None:
-            self._made, self.engine = self._read(), None
-        return self._made
-
-
-class Translator:
+class Translator(DecodingModel["SequenceToSequence"]):
     """A trained encoder-decoder and its tokenizer.
 
     decoding: default settings of `translate`. shortlist: the tokens that translations choose among; None for all.
@@ -109,70 +89,15 @@ class Translator:
 
     def __init__(
         self,
-        model: SequenceToSequence | Deferred,
+        model: SequenceToSequence | Deferred[SequenceToSequence],
         tokenizer: Tokenizer,
         decoding: Decoding,
         *,
         backend: DecoderBackend[Any] | None = None,
     ) -> None:
-        """backend: the one that is asked for, which a deferred model has none of."""
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, backend)
         self.decoding = decoding
         self.shortlist: Shortlist | None = None
-        self._deferred: Deferred | None = None
-        if isinstance(model, Deferred):
-            self._deferred = model
-            return
-        from sublayer.fast.decoding import decoder_backend
-
-        self._model, self._given = model.eval(), backend
-        # A model, and the fastest backend for it.
-        self._own = model, decoder_backend(model)
-
-    def _resolve(self) -> None:
-        if self._deferred is not None:
-            full = self._deferred.translator()
-            self._model, self._given, self._own, self._deferred = full._model, full._given, full._own, None
-
-    @property
-    def model(self) -> SequenceToSequence:
-        """The modules, read now if nothing has asked for them yet; from then on what is changed in them counts."""
-        self._resolve()
-        return self._model
-
-    @model.setter
-    def model(self, model: SequenceToSequence) -> None:
-        self._resolve()
-        self._model = model
-
-    @property
-    def _alone(self) -> EngineDecoder | None:
-        """The engine, while nobody has asked for the modules."""
-        return None if self._deferred is None else self._deferred.engine
-
-    @property
-    def is_deferred(self) -> bool:
-        """Whether nobody has asked for the modules yet."""
-        return self._deferred is not None
-
-    def prepare(self) -> bool:
-        """Make now what is made at the first use; return whether the engine decodes, and not the modules."""
-        if self._alone is not None:
-            return True
-        prepare = getattr(self.backend, "prepare", None)
-        return prepare is not None and prepare()
-
-    @property
-    def max_length(self) -> int:
-        """How many tokens the model reads, and writes, at most."""
-        alone = self._alone
-        return self.model.config.max_length if alone is None else alone.geometry.max_length
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens the model knows."""
-        alone = self._alone
-        return self.model.config.vocab_size if alone is None else alone.geometry.vocabulary
 
     def with_decoding(self, **changes: Any) -> Translator:
         """Return a translator of the same model with other defaults, fields of `Decoding`.
@@ -204,21 +129,6 @@ class Translator:
     def affixes(self) -> PairAffixes:
         """The special tokens around sources and translations."""
         return PairAffixes.of(self.tokenizer, self.decoding)
-
-    @property
-    def backend(self) -> DecoderBackend[Any]:
-        """What is searched."""
-        from sublayer.fast.decoding import decoder_backend
-
-        model = self.model
-        if self._given is not None:
-            return self._given
-        of, made = self._own
-        if of is not model:
-            # Another model has been put in the place of the first.
-            made = decoder_backend(model)
-            self._own = (model, made)
-        return made
 
     def translate(
         self,
@@ -320,7 +230,7 @@ class Translator:
         most = self.max_length if c.max_tokens is None else min(self.max_length, c.max_tokens)
         last = None if c.forced_end is None else ForcedEnd(most - 1, c.forced_end)
         ends = frozenset({self.affixes.end, *c.end_ids})
-        return constraints_of(self._forced(c), ends, self.model.config.vocab_size, last)
+        return constraints_of(self._forced(c), ends, self.vocab_size, last)
 
     def _forced(self, c: Decoding) -> Constraints:
         """The constraints that are asked for, and those of the languages."""
@@ -328,34 +238,36 @@ class Translator:
 
     def _search_batch(self, sources: list[Sequence[int]], c: Decoding) -> list[list[Hypothesis]]:
         request, alone = self.request(sources, c), self._alone
-        # Constraints are functions of torch's tensors.
-        if alone is not None and c.forced_end is None and self._forced(c) == Constraints():
-            batch = Batch(EngineSteps(alone), rows=c.beam)
-            listed = None if self.shortlist is None else self.shortlist.of(sources, sorted(request.end_ids))
-            state = alone.start(sources, self.affixes.pad, num_beams=c.beam, capacity=max(request.steps), listed=listed)
-            try:
-                if c.beam == 1:
-                    return greedy_texts(batch, state, request, length_penalty=c.length_penalty)
-                search = BeamSearch(c.beam, c.length_penalty, request.end_ids, c.early_stopping)
-                return best_texts(batch, state, search, request)
-            except NotFinite:
-                pass  # the modules can tell where that begins
-        elif self.shortlist is not None:
+        # Constraints are functions of torch's tensors, so they are made only where there are any.
+        is_free = c.forced_end is None and self._forced(c) == Constraints()
+        constraints = () if is_free else self.constraints(c)
+        if self.shortlist is not None and (alone is None or constraints):
             raise InputError(
                 "a shortlist is given with constraints, a forced end, or a model that was asked for its modules",
                 "Leave one of them out.",
             )
-        return self._search_model(sources, request, c)
+        if alone is not None:
+            listed = None if self.shortlist is None else self.shortlist.of(sources, sorted(request.end_ids))
+            steps = EngineSteps(alone, self.affixes.pad, listed)
+            state = steps.start(sources, num_beams=c.beam, capacity=max(request.steps))
+            try:
+                if c.beam == 1:
+                    return greedy_texts(steps, state, request, length_penalty=c.length_penalty, constraints=constraints)
+                search = BeamSearch(c.beam, c.length_penalty, request.end_ids, c.early_stopping, constraints)
+                return best_texts(steps, state, search, request)
+            except NotFinite:
+                pass  # the modules can tell where that begins
+        return self._search_model(sources, request, c, constraints)
 
     def _search_model(
-        self, sources: list[Sequence[int]], request: DecodeRequest, c: Decoding
+        self, sources: list[Sequence[int]], request: DecodeRequest, c: Decoding, constraints: tuple[Constraint, ...]
     ) -> list[list[Hypothesis]]:
         import torch
 
         from sublayer.models.batching import padded
 
         source, lengths = padded(sources, self.affixes.pad, self.model.device)
-        options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": self.constraints(c)}
+        options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": constraints}
         # Equal lengths need no mask, and without one the kernels are faster.
         ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():

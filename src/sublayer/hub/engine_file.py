@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.errors import CheckpointError, StorageError
 from sublayer.fast.engine.file import EngineFile, read_file, write_file
@@ -25,7 +25,7 @@ from sublayer.untrusted import is_file, to_json
 
 if TYPE_CHECKING:
     from sublayer import config
-    from sublayer.models import EncoderDecoder, Model
+    from sublayer.models import DecoderOnly, EncoderDecoder, Model
 
 
 def engine_path(folder: Path, weights: config.Weights | None) -> Path:
@@ -61,26 +61,34 @@ def write_engine(
         model: as it was read from there, and not changed since.
     """
     from sublayer.fast.engine.program import NotLowered
-    from sublayer.models import EncoderDecoder
+    from sublayer.models import DecoderOnly, EncoderDecoder
 
-    if type(model) is not EncoderDecoder or not is_file(folder / WEIGHTS) or not os.access(folder, os.W_OK):
+    if (
+        type(model) not in (DecoderOnly, EncoderDecoder)
+        or not is_file(folder / WEIGHTS)
+        or not os.access(folder, os.W_OK)
+    ):
         return False
     with suppress(NotLowered, Unavailable, StorageError, OSError):
-        _write(folder, description, model, weights)
+        _write(folder, description, cast("DecoderOnly | EncoderDecoder", model), weights)
         return True
     return False
 
 
-def _write(folder: Path, description: Mapping[str, Any], model: EncoderDecoder, weights: config.Weights | None) -> None:
+def _write(
+    folder: Path, description: Mapping[str, Any], model: DecoderOnly | EncoderDecoder, weights: config.Weights | None
+) -> None:
     import torch
 
     from sublayer.fast.decoding.guard import Guard
     from sublayer.fast.engine.checks import Geometry
     from sublayer.fast.engine.packing import Matrices, executable
+    from sublayer.models import EncoderDecoder
 
     Guard.of(model)
     decoder = model.decoder
-    crosses = [decoder.cross_attention(index) for index in range(len(decoder.layers))]
+    layers = range(len(decoder.layers)) if isinstance(model, EncoderDecoder) else ()
+    crosses = [decoder.cross_attention(index) for index in layers]
     geometry = Geometry(
         max_length=model.config.max_length,
         vocabulary=model.config.vocab_size,
@@ -91,10 +99,10 @@ def _write(folder: Path, description: Mapping[str, Any], model: EncoderDecoder, 
     )
     matrices = Matrices(weights or "float32")
     with torch.no_grad():
-        programs = {
-            "decoding": executable(model.lower(), matrices),
-            "encoding": executable(model.lower_encoder(), matrices),
-        }
+        lowered = {"decoding": model.lower()}
+        if isinstance(model, EncoderDecoder):
+            lowered["encoding"] = model.lower_encoder()
+        programs = {name: executable(program, matrices) for name, program in lowered.items()}
     made_of = _made_of(folder, description, weights) | {"sha256": sha256(folder / WEIGHTS)}
     with replacing(engine_path(folder, weights)) as aside:
         write_file(aside, programs, geometry, made_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sublayer.errors import CheckpointError, SublayerError
 from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.fast.engine.library import Unavailable
-from sublayer.generation.translator import Deferred, Translator
+from sublayer.generation.decoding_model import DecodingModel, Deferred
+from sublayer.generation.generator import Generator
+from sublayer.generation.translator import Translator
 from sublayer.hub.engine_file import find_engine, write_engine
 from sublayer.hub.location import WEIGHTS, find, read_description
 
@@ -33,8 +36,8 @@ def load(
     An encoder-decoder becomes a `Translator`, a decoder-only model a `Generator`. An encoder becomes a `Classifier`,
     `Tagger`, `Embedder` or `Filler`, by its head.
 
-    On a CPU a translator may come without its modules: the engine answers for it alone, from `engine.bin` in the
-    folder, which is made here where it is missing. They are read when somebody asks for `.model`.
+    On a CPU a model that decodes may come without its modules: the engine answers for it alone, from `engine.bin` in
+    the folder, which is made here where it is missing. They are read when somebody asks for `.model`.
 
     Args:
         backend: what steps a decoder: "auto" (the fastest that there is), "modules", "fixed-shapes", or a function that
@@ -47,18 +50,8 @@ def load(
             missing or different; or the model is an encoder without a head.
         InputError: `backend` or `weights` is given, and this model or machine does not support it.
     """
-    alone = backend == "auto" and str(device) == "cpu"
-    found = _alone(Path(path), weights) if alone else None
-    if found is not None:
-        return found
-    from sublayer.hub import folder
-
-    loaded = folder.load(path, device, backend=backend, weights=weights)
-    if alone and isinstance(loaded, Translator):
-        where = find(Path(path))
-        if write_engine(where, read_description(where), loaded.model, weights):
-            return _alone(where, weights) or loaded
-    return loaded
+    read = partial(_with_modules, find(Path(path)), device, backend, weights)
+    return _load(path, weights, read, alone=backend == "auto" and str(device) == "cpu")
 
 
 def load_to_use(path: str | Path, device: str | torch.device = "cpu", weights: config.Weights | None = None) -> Loaded:
@@ -68,20 +61,49 @@ def load_to_use(path: str | Path, device: str | torch.device = "cpu", weights: c
     Raises:
         CheckpointError, InputError: as `load`.
     """
-    found = _alone(Path(path), weights) if str(device) == "cpu" else None
+    return _load(
+        path, weights, partial(_with_modules_to_use, find(Path(path)), device, weights), alone=str(device) == "cpu"
+    )
+
+
+def _load(path: str | Path, weights: config.Weights | None, read: Callable[[], Loaded], *, alone: bool) -> Loaded:
+    """See `load`.
+
+    Args:
+        read: reads the model with its modules. alone: whether the engine may answer without them.
+    """
+    if not alone:
+        return read()
+    folder = find(Path(path))
+    found = _alone(folder, weights, read)
     if found is not None:
         return found
-    from sublayer.hub import folder
+    loaded = read()
+    if isinstance(loaded, DecodingModel):
+        model: Any = loaded.model
+        if write_engine(folder, read_description(folder), model, weights):
+            return _alone(folder, weights, read) or loaded
+    return loaded
+
+
+def _with_modules(folder: Path, device: str | torch.device, backend: Backend, weights: config.Weights | None) -> Any:
+    from sublayer.hub.folder import load
+
+    return load(folder, device, backend=backend, weights=weights)
+
+
+def _with_modules_to_use(folder: Path, device: str | torch.device, weights: config.Weights | None) -> Any:
+    from sublayer.hub.folder import load
     from sublayer.hub.tensors import Release
 
-    loaded = folder.load(path, device, weights=weights, packed=Release(find(Path(path)) / WEIGHTS))
-    let_go(loaded, find(Path(path)))
+    loaded = load(folder, device, weights=weights, packed=Release(folder / WEIGHTS))
+    let_go(loaded, folder)
     return loaded
 
 
 def let_go(found: Loaded, folder: Path) -> None:
     """Give the memory of the modules' weights back, as `load_to_use`. They must be as this folder has them."""
-    if isinstance(found, Translator) and found.is_deferred:
+    if isinstance(found, DecodingModel) and found.is_deferred:
         return
     from sublayer.hub.tensors import Release
 
@@ -110,9 +132,8 @@ def load_translator(
     return found
 
 
-def _alone(path: Path, weights: config.Weights | None) -> Translator | None:
-    """A translator without its modules; None where it needs them, and where whoever reads them has the better error."""
-    folder = find(path)
+def _alone(folder: Path, weights: config.Weights | None, read: Callable[[], Any]) -> Translator | Generator[Any] | None:
+    """A model without its modules; None where it needs them, and where whoever reads them has the better error."""
     try:
         description = read_description(folder)
         file = find_engine(folder, description, weights)
@@ -121,19 +142,14 @@ def _alone(path: Path, weights: config.Weights | None) -> Translator | None:
         return None
     if engine is None:
         return None
-    from sublayer.config.decoding import Decoding
+    from sublayer.config.decoding import Decoding, Generation
     from sublayer.text import Tokenizer
 
+    where = f"{folder / 'config.json'}: decoding"
     try:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        decoding = Decoding.parse(description["decoding"], f"{folder / 'config.json'}: decoding")
+        if engine.geometry.sources:
+            return Translator(Deferred(engine, read), tokenizer, Decoding.parse(description["decoding"], where))
+        return Generator(Deferred(engine, read), tokenizer, Generation.parse(description["decoding"], where))
     except (SublayerError, KeyError, TypeError, ValueError):
         return None
-
-    return Translator(Deferred(engine, partial(_with_modules, folder, weights)), tokenizer, decoding)
-
-
-def _with_modules(folder: Path, weights: config.Weights | None) -> Translator:
-    from sublayer.hub.folder import load_translator
-
-    return load_translator(folder, weights=weights)

@@ -20,7 +20,9 @@ from torch import Tensor
 from sublayer import config
 from sublayer.errors import InputError
 from sublayer.generation.constraints import ForcedStart
+from sublayer.generation.finite import NotFinite, refuse
 from sublayer.generation.loop import decode, most_probable
+from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.request import DecodeRequest
 from sublayer.generation.translator import Translator
 from sublayer.inspection import evidence, view
@@ -305,13 +307,16 @@ def _went_on(
         return made, None
     request = DecodeRequest([first], frozenset(ends), [count])
     constraints = [ForcedStart(tuple(forced))] if forced else []
-    backend = cast("DecoderBackend[Any]", model)
-    tokens = row(source, model.device)
-    for step in decode(backend, tokens, None, request, most_probable, constraints=constraints, scored=False):
-        [token], [ending] = step.tokens, step.endings
-        if ending == "end":
-            return made, token
-        made.append(token)
+    steps = ModelSteps(cast("DecoderBackend[Any]", model), model.device)
+    state = steps.start([source], num_beams=1, capacity=count)
+    try:
+        for step in decode(steps, state, request, most_probable, constraints=constraints, scored=False):
+            [token], [ending] = step.tokens, step.endings
+            if ending == "end":
+                return made, token
+            made.append(token)
+    except NotFinite as error:
+        refuse(steps.model, *steps.padded([source]), request, error.step)
     return made, None
 
 

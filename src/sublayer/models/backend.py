@@ -57,6 +57,28 @@ class DecoderBackend(Protocol[S]):
     def step(self, tokens: Tensor, state: S) -> Tensor: ...
 
 
+class Sizes(Protocol):
+    """What a generator asks of a model's configuration. max_length: prompt and text together, in tokens."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+
+class LanguageModel(DecoderBackend[S], Protocol[S]):
+    """A decoder-only model behind the step contract: eager, compiled or native."""
+
+    @property
+    def config(self) -> Sizes: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> Any: ...
+
+
 @runtime_checkable
 class Ranks(Protocol):
     """A backend that can say what is most probable without giving all logits."""

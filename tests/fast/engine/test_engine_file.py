@@ -18,7 +18,7 @@ import twins
 from config.covering import covering
 from laws.models import build
 from sublayer import config
-from sublayer.errors import CheckpointError
+from sublayer.errors import CheckpointError, InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.fast.engine import file as engine_file
 from sublayer.fast.engine.checks import Geometry, Unsound, check
@@ -26,28 +26,36 @@ from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.fast.engine.file import MAGIC, EngineFile, layout, read_file, write_file
 from sublayer.fast.engine.library import FORMATS
 from sublayer.fast.engine.packing import Matrices, executable
-from sublayer.generation.batch import Batch
 from sublayer.generation.beam import BeamSearch, beam_search, best_texts
+from sublayer.generation.constraints import constraints_of
 from sublayer.generation.engine_steps import EngineSteps
 from sublayer.generation.greedy import greedy, greedy_texts
+from sublayer.generation.loop import Step, decode
+from sublayer.generation.model_steps import ModelSteps
+from sublayer.generation.randomness import stream
 from sublayer.generation.request import DecodeRequest, Hypothesis
-from sublayer.models import EncoderDecoder
+from sublayer.generation.sampling import Sampler
+from sublayer.models import DecoderOnly, EncoderDecoder
 from sublayer.models.batching import padded
 
 LENGTHS = 5, 2, 7, 5, 1
 END = 1
 
 
-def model_of(tree: config.EncoderDecoder, seed: int = 0) -> EncoderDecoder:
+Decodes = EncoderDecoder | DecoderOnly
+
+
+def model_of(tree: config.EncoderDecoder | config.DecoderOnly, seed: int = 0) -> Decodes:
     made = build(tree, dtype=torch.float32, seed=seed)
-    assert isinstance(made, EncoderDecoder)
+    assert isinstance(made, EncoderDecoder | DecoderOnly)
     return made
 
 
-def write(path: Path, model: EncoderDecoder, weights: str = "float32") -> Path:
+def write(path: Path, model: Decodes, weights: str = "float32") -> Path:
     """As `hub/engine_file.py` does, without a model folder."""
     decoder, matrices = model.decoder, Matrices(weights)
-    crosses = [decoder.cross_attention(index) for index in range(len(decoder.layers))]
+    layers = range(len(decoder.layers)) if isinstance(model, EncoderDecoder) else ()
+    crosses = [decoder.cross_attention(index) for index in layers]
     geometry = Geometry(
         model.config.max_length,
         model.config.vocab_size,
@@ -62,52 +70,81 @@ def write(path: Path, model: EncoderDecoder, weights: str = "float32") -> Path:
     return path
 
 
-def _lowered(model: EncoderDecoder) -> dict[str, Any]:
-    return {"decoding": model.lower(), "encoding": model.lower_encoder()}
+def _lowered(model: Decodes) -> dict[str, Any]:
+    encoder = {"encoding": model.lower_encoder()} if isinstance(model, EncoderDecoder) else {}
+    return {"decoding": model.lower(), **encoder}
 
 
-def asked(model: EncoderDecoder, seed: int) -> tuple[list[list[int]], DecodeRequest]:
+def asked(model: Decodes, seed: int) -> tuple[list[list[int]], DecodeRequest]:
+    """Sources, of which a prompt may be one token less long, and leaves room in the model's positions."""
     draw = random.Random(seed)
-    most = model.config.max_length
-    sources = [[draw.randrange(model.config.vocab_size) for _ in range(min(size, most))] for size in LENGTHS]
-    return sources, DecodeRequest([0] * len(sources), frozenset({END}), [min(most, 3 + row) for row in range(5)])
+    most, prompt = model.config.max_length, isinstance(model, DecoderOnly)
+    sizes = [min(size - prompt, most) for size in LENGTHS]
+    sources = [[draw.randrange(model.config.vocab_size) for _ in range(size)] for size in sizes]
+    steps = [min(most - (max(sizes) if prompt else 0), 3 + row) for row in range(5)]
+    return sources, DecodeRequest([0] * len(sources), frozenset({END}), steps, sources if prompt else ())
 
 
-def searched(model: EncoderDecoder, path: Path, weights: Any, seed: int) -> None:
+def searched(model: Decodes, path: Path, weights: Any, seed: int) -> None:
     """Assert that both ways give the same, of several sources together and of one alone."""
-    runner, alone = Runner(model, weights), EngineDecoder(read_file(path))
+    runner, steps = Runner(model, weights), EngineSteps(EngineDecoder(read_file(path)))
     sources, request = asked(model, seed)
     for some, one in ((sources, request), (sources[:1], request.of(0))):
         source, lengths = padded(some, 0, torch.device("cpu"))
         ragged = None if len(some) == 1 else lengths
         with torch.inference_mode():
             expected: list[list[Hypothesis]] = greedy(runner, source, ragged, one, length_penalty=0.7)
-            state = alone.start(some, 0, num_beams=1, capacity=max(one.steps))
-            assert greedy_texts(Batch(EngineSteps(alone)), state, one, length_penalty=0.7) == expected
+            state = steps.start(some, num_beams=1, capacity=max(one.steps))
+            assert greedy_texts(steps, state, one, length_penalty=0.7) == expected
             for beam, early in ((1, True), (3, True), (3, False)):
                 options: dict[str, Any] = {"beam": beam, "length_penalty": 0.7, "early_stopping": early}
                 expected = beam_search(runner, source, ragged, one, **options)
-                state = alone.start(some, 0, num_beams=beam, capacity=max(one.steps))
+                state = steps.start(some, num_beams=beam, capacity=max(one.steps))
                 search = BeamSearch(beam, 0.7, one.end_ids, early)
-                assert best_texts(Batch(EngineSteps(alone), rows=beam), state, search, one) == expected
+                assert best_texts(steps, state, search, one) == expected
+        sampled(runner, steps, some, one, seed)
+
+
+def sampled(runner: Runner, steps: EngineSteps, sources: list[list[int]], request: DecodeRequest, seed: int) -> None:
+    """Assert that sampling under a constraint draws the same: it reads all logits."""
+    constraints = constraints_of(config.Constraints(no_repeat_ngram=1), request.end_ids, runner.model.config.vocab_size)
+    options: dict[str, Any] = {
+        "samples": 2, "constraints": constraints, "streams": [stream(seed, row) for row in range(2 * len(sources))]
+    }  # fmt: skip
+    found: list[list[Step]] = []
+    for own in (ModelSteps(runner, torch.device("cpu")), steps):
+        with torch.inference_mode():
+            state = own.start(sources, num_beams=2, capacity=max(request.steps))
+            try:
+                found.append([*decode(own, state, request, Sampler(config.Sampling()), **options)])
+            except InputError:  # a tiny vocabulary is used up
+                found.append([])
+    assert found[0] == found[1]
 
 
 @cache
-def trees() -> list[Any]:
-    without = [tree for tree in covering(config.EncoderDecoder) if tree.embedding.convolution is None]
+def trees(shape: type[Any]) -> list[Any]:
+    without = [tree for tree in covering(shape) if tree.embedding.convolution is None]
     return [tree.model_copy(update={"max_length": 8}) for tree in without]
 
 
-def test_the_engine_alone_searches_as_behind_the_modules_for_every_value_of_every_field(tmp_path: Path) -> None:
-    for seed, tree in enumerate(trees()):
+@pytest.mark.parametrize("shape", [config.EncoderDecoder, config.DecoderOnly])
+def test_the_engine_alone_searches_as_behind_the_modules_for_every_value_of_every_field(
+    shape: type[Any], tmp_path: Path
+) -> None:
+    for seed, tree in enumerate(trees(shape)):
         model = model_of(tree, seed)
         searched(model, write(tmp_path / "engine.bin", model), None, seed)
 
 
+TREES = twins.tree(dim=64, hidden=96, vocab_size=40), twins.language_tree()
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.kind)
 @pytest.mark.parametrize("weights", FORMATS)
-def test_in_every_weight_format(weights: str, tmp_path: Path) -> None:
+def test_in_every_weight_format(weights: str, tree: Any, tmp_path: Path) -> None:
     for seed in range(3):
-        model = model_of(twins.tree(dim=64, hidden=96, vocab_size=40), seed)
+        model = model_of(tree, seed)
         searched(model, write(tmp_path / "engine.bin", model, weights), weights, seed)
 
 
@@ -117,6 +154,11 @@ def test_in_every_weight_format(weights: str, tmp_path: Path) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return write(tmp_path / "engine.bin", model_of(twins.tree(dim=32, hidden=32, vocab_size=24, max_length=9)), "int8")
+
+
+@pytest.fixture
+def language_path(tmp_path: Path) -> Path:
+    return write(tmp_path / "language.bin", model_of(twins.language_tree(max_length=9)), "int8")
 
 
 def header_of(path: Path) -> dict[str, Any]:
@@ -212,9 +254,13 @@ def _places(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place for key, each in inside for place in _places(each, (*before, key))] or [before]
 
 
+@pytest.mark.parametrize("which", ["path", "language_path"])
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_a_header_says_the_engine_stays_within_its_memory(seed: int, path: Path) -> None:
+def test_whatever_a_header_says_the_engine_stays_within_its_memory(
+    seed: int, which: str, request: pytest.FixtureRequest
+) -> None:
     """What is accepted can be run: that may give other numbers, and nothing else."""
+    path: Path = request.getfixturevalue(which)
     header, draw = header_of(path), random.Random(seed)
     places = _places({name: header[name] for name in ("geometry", "programs", "matrices", "arrays")})
     accepted = 0
@@ -243,13 +289,14 @@ def run(found: EngineFile) -> None:
     if max(found.geometry.max_length, found.geometry.vocabulary, *found.programs["decoding"].widths) > 2**16:
         return
     alone, most = EngineDecoder(found), min(found.geometry.max_length, 9)
-    state = alone.start([[0] * most, [0]], 0, num_beams=2, capacity=most)
-    for _ in range(most):
-        try:
+    size = most if found.geometry.sources else most // 2
+    try:
+        state = alone.start([[0] * size, [0] * min(size, 1)], 0, num_beams=2, capacity=most)
+        for _ in range(most if found.geometry.sources else most - size):
             alone.best([0, 0, 0, 0], state, 5)
-        except IndexError:  # a vocabulary with fewer tokens
-            return
-        state.reorder([1, 1, 3, 2])
+            state.reorder([1, 1, 3, 2])
+    except IndexError:  # a vocabulary with fewer tokens
+        return
     state.keep([1])
 
 

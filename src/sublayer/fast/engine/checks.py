@@ -32,7 +32,8 @@ class Geometry:
     """What a decoder remembers.
 
     max_length: positions. vocabulary: tokens. layers, groups, width: of the cache, which has `groups` keys and values
-    of this width in each layer. sources: of each layer, groups and width of the keys and values of the source.
+    of this width in each layer. sources: of each layer, groups and width of the keys and values of the source; none
+    where there is no encoder.
     """
 
     max_length: int
@@ -46,7 +47,7 @@ class Geometry:
         numbers = (self.max_length, self.vocabulary, self.layers, self.groups, self.width)
         for number in (*numbers, *(number for pair in self.sources for number in pair)):
             _require(type(number) is int and 0 < number <= MOST, f"has a size of {number!r}")
-        _require(len(self.sources) == self.layers, "has sources for other layers than it has")
+        _require(len(self.sources) in (0, self.layers), "has sources for other layers than it has")
 
 
 def check(program: Executable, geometry: Geometry, *, decodes: bool) -> None:

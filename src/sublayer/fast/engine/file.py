@@ -36,8 +36,6 @@ MAGIC = b"sublayer engine 1\n"
 PAGE = 4096
 LARGEST_HEADER = 16 * 1024 * 1024
 REMEDY = "Remove it: it is made anew."
-PROGRAMS = {"decoding": True, "encoding": False}
-"""Whose names a file has, and whether they decode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +49,7 @@ class EngineFile:
 
 
 def write_file(path: Path, programs: Mapping[str, Executable], geometry: Geometry, about: Mapping[str, Any]) -> None:
-    """Write the file of these programs, "encoding" and "decoding".
+    """Write the file of these programs, "decoding" and, of an encoder-decoder, "encoding".
 
     Raises:
         OSError: the disk refused.
@@ -110,13 +108,13 @@ def _read(path: Path, held: mmap.mmap) -> EngineFile:
     told["sources"] = tuple((groups, width) for groups, width in told["sources"])
     geometry = Geometry(**told)
     programs: dict[str, Executable] = {}
-    for name, decodes in PROGRAMS.items():
+    for name in ("decoding", *(["encoding"] if geometry.sources else [])):
         plain = header["programs"][name]
         own = [matrices[_within(number, matrices)] for number in plain["matrices"]]
         marks = {str(mark): Mark(*fields) for mark, fields in plain["marks"].items()}
         programs[name] = Executable(list(plain["operations"]), own, arrays, list(plain["widths"]), marks)
-        check(programs[name], geometry, decodes=decodes)
-    logits = programs["decoding"].marks["logits"]
+        check(programs[name], geometry, decodes=name == "decoding")
+    logits, _ = (programs["decoding"].marks[mark] for mark in ("logits", "hidden"))
     if logits.width != geometry.vocabulary:
         raise Unsound(f"has logits of {logits.width} tokens and not {geometry.vocabulary}")
     return EngineFile(path, programs, geometry, dict(header["about"]))

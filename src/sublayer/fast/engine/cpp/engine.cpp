@@ -165,14 +165,18 @@ int64_t divide_mixture(const Op* op, const Matrix* matrices, int64_t rows, char*
     return bytes;
 }
 
-// The best of the scores' softmax, and their weights. Of equal ones the first.
+// The best of the scores' softmax, and their weights. Of equal ones the first. None twice, NaN or not: there is room for
+// each token once with an expert.
 void choose(const Op* op, float* scores, int32_t* chosen, float* weights) {
     float most = scores[0], total = 0, kept = 0;
     for (int e = 1; e < op->experts; e++) most = scores[e] > most ? scores[e] : most;
     for (int e = 0; e < op->experts; e++) total += scores[e] = expf(scores[e] - most);
     for (int k = 0; k < op->active; k++) {
         int best = 0;
-        for (int e = 1; e < op->experts; e++) best = scores[e] > scores[best] ? e : best;
+        for (int e = 1; e < op->experts; e++) {
+            const bool taken = scores[best] < 0;
+            best = (taken ? !(scores[e] < 0) : scores[e] > scores[best]) ? e : best;
+        }
         chosen[k] = best;
         kept += weights[k] = scores[best] / total;
         scores[best] = -1;
