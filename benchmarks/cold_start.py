@@ -1,6 +1,7 @@
-"""A sentence translated from a cold start: seconds by the clock and peak memory of whole processes.
+"""A sentence from a cold start, translated or gone on from: seconds by the clock and peak memory of whole processes.
 
     python benchmarks/cold_start.py --model runs/tatoeba-en-es-demo [--sentence "Where are my keys?"] [--rounds 5]
+    python benchmarks/cold_start.py --model models/smollm2 --sentence "Once upon a time"
 
 Interleaved, so that whatever else the machine does meets all of them; medians, and the least and the most.
 `--source FOLDER` adds another checkout's `src`, to compare with. Without a model, one of the own-text example is
@@ -23,29 +24,38 @@ import options as options_of
 from corpus import EXAMPLE, cache_folder
 from summary import table, write
 
+from sublayer.hub.location import find, read_description
+
 COMMAND = "import sys; from sublayer.cli.main import main; sys.argv[0] = 'sublayer'; main()"
-LIBRARY = "import sys, sublayer; print(sublayer.load(sys.argv[1]).translate([sys.argv[2]])[0].text)"
-MODULES = """
-import sys
-from sublayer.hub.folder import load_translator
-print(load_translator(sys.argv[1]).translate([sys.argv[2]])[0].text)
-"""
+LIBRARY = "import sys, sublayer; print(sublayer.load(sys.argv[1]).{}[0].text)"
+MODULES = "import sys; from sublayer.hub import folder; print(folder.load(sys.argv[1]).{}[0].text)"
+TRANSLATE = "translate", (), "translate([sys.argv[2]])"
+GENERATE = (
+    "generate",
+    ("--temperature", "0", "--max-tokens", "16"),
+    "generate([sys.argv[2]], search=__import__('sublayer.config').config.Greedy(), max_tokens=16)",
+)
+"""The command, its options, and the same as a method."""
 OWN = str(Path(__file__).resolve().parents[1] / "src")
 
 
 def main() -> None:
     options = _options()
-    told = [str(options.model or _example()), options.sentence]
+    model = options.model or _example()
+    told = [str(model), options.sentence]
+    writes = read_description(find(model))["model"]["kind"] == "decoder-only"
+    command, more, method = GENERATE if writes else TRANSLATE
+    whole = ["-c", COMMAND, command, *told, *more]
     contenders = {
-        "`sublayer translate`": (OWN, ["-c", COMMAND, "translate", *told]),
-        "`sublayer.load(...).translate(...)`": (OWN, ["-c", LIBRARY, *told]),
-        "the same with the modules": (OWN, ["-c", MODULES, *told]),
+        f"`sublayer {command}`": (OWN, whole),
+        f"`sublayer.load(...).{command}(...)`": (OWN, ["-c", LIBRARY.format(method), *told]),
+        "the same with the modules": (OWN, ["-c", MODULES.format(method), *told]),
     }
     if options.source is not None:
-        contenders["`sublayer translate`, other checkout"] = (str(options.source), ["-c", COMMAND, "translate", *told])
+        contenders[f"`sublayer {command}`, other checkout"] = (str(options.source), whole)
     answers = {name: measured(*each)[2] for name, each in contenders.items()}  # and what is made at first use is there
     if len(set(answers.values())) > 1:
-        sys.exit(f"the translations differ: {answers}")
+        sys.exit(f"the texts differ: {answers}")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, each in contenders.items():
@@ -107,7 +117,7 @@ def _example() -> Path:
 
 def _options() -> argparse.Namespace:
     parser = options_of.parser(__doc__, name="cold-start")
-    parser.add_argument("--model", type=Path, help="folder of a translator, or of its run")
+    parser.add_argument("--model", type=Path, help="folder of a model that decodes, or of its run")
     parser.add_argument("--sentence", default="Where are my keys?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--source", type=Path, help="the `src` of another checkout")

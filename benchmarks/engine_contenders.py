@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from gguf_models import bits
 
 from sublayer.fast.engine.library import Unavailable, instruction_set
+
+
+class StepMatrix(NamedTuple):
+    """A matrix that a decoding step reads, whatever the number of rows. vocabulary: it has a row for each token."""
+
+    rows: int
+    columns: int
+    vocabulary: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,15 @@ class Contender:
         """Whom it is compared with."""
         return {"F32": "float32", "Q8_0": "int8", "Q4_0": "int4", "Q4_K": "int4"}.get(self.weights, self.weights)
 
-    def bytes_of(self, matrices: Sequence[tuple[int, int]]) -> float:
-        """Bytes of these matrices (rows, columns) in its format, the scales of small groups included."""
-        return sum(rows * columns * self._bits(columns) / 8 for rows, columns in matrices)
+    def bytes_of(self, matrices: Sequence[StepMatrix]) -> float:
+        """Bytes of these matrices in its format, the scales of small groups included."""
+        return sum(one.rows * one.columns * self._bits(one) / 8 for one in matrices)
 
-    def _bits(self, columns: int) -> float:
+    def _bits(self, matrix: StepMatrix) -> float:
         if self.library == "llama.cpp":
-            return bits(self.weights, columns)
+            return bits(self.weights, matrix.columns, vocabulary=matrix.vocabulary)
+        if self.weights == "int4" and matrix.vocabulary:
+            return 8
         # In int4 32 numbers share a scale and a minimum of 16 bits.
         return {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 5}[self.weights]
 

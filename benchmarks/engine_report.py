@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_contenders import CONTENDERS, LIBRARIES, OURS, PRECISIONS
+from engine_contenders import CONTENDERS, LIBRARIES, OURS, PRECISIONS, StepMatrix
 from summary import Summary, table
 
 Row = Mapping[str, Any]
@@ -30,11 +30,11 @@ def read_bandwidth(threads: int, megabytes: int) -> float:
     return best
 
 
-def step_matrices(folder: Path) -> list[tuple[int, int]]:
-    """Rows and columns of the matrices of a language model that a step reads, whatever the number of rows."""
+def step_matrices(folder: Path) -> list[StepMatrix]:
+    """The matrices of a language model that a step reads."""
     from safetensors import safe_open
 
-    found: list[tuple[int, int]] = []
+    found: list[StepMatrix] = []
     c = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with safe_open(folder / "model.safetensors", framework="np") as held:
         for name in held.keys():  # noqa: SIM118 # it is no mapping
@@ -43,7 +43,9 @@ def step_matrices(folder: Path) -> list[tuple[int, int]]:
             if columns and "wpe" not in name:
                 # GPT-2's maps are kept the other way round.
                 turned = c["model_type"] == "gpt2" and ".h." in f".{name}"
-                found.append((columns, rows) if turned else (rows, columns))
+                if turned:
+                    rows, columns = columns, rows
+                found.append(StepMatrix(rows, columns, rows == c["vocab_size"]))
     return found
 
 

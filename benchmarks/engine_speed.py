@@ -37,7 +37,7 @@ import language_models
 import machine
 import options as options_of
 import translation_models as models
-from engine_contenders import CONTENDERS, CTRANSLATE2, EXACT, LLAMA_CPP, installed
+from engine_contenders import CONTENDERS, CTRANSLATE2, EXACT, LLAMA_CPP, StepMatrix, installed
 from gguf_models import gguf_file
 from sentence_model import trained
 from summary import Summary, write
@@ -277,7 +277,7 @@ def _rounds(
 
 
 def _contenders(
-    answers: dict[str, list[Message]], threads: dict[str, int], matrices: list[tuple[int, int]], batch: int
+    answers: dict[str, list[Message]], threads: dict[str, int], matrices: list[StepMatrix], batch: int
 ) -> dict[str, dict[str, Any]]:
     """How fast each contender was; and beside each rival, round by round, how much faster sublayer was."""
     took = {name: [_took(answer) for answer in given] for name, given in answers.items()}

@@ -2,8 +2,8 @@
 
 Names, settings and the order of rows are those of `sublayer export` (`hub/gguf_table.py`). The numbers are those of the
 folder: float32, or rounded by the `gguf` library, which rounds as llama.cpp does. Q4_K alone is rounded here, more
-simply than there (`q4_k`). All matrices are in the format, the output's too, as in the engine's formats:
-`sublayer export` and `llama-quantize` keep that one wider, and llama.cpp would be slower.
+simply than there (`q4_k`). Where matrices have four bits that of the vocabulary has eight, as in the engine's int4, so
+that both read as much; `llama-quantize` keeps that one wider, too.
 
 The tokenizer inside is a stand-in: piece number 17 is the text " 17", so that whoever feeds ids gets ids back.
 """
@@ -27,16 +27,22 @@ BLOCK = 256
 """Numbers that Q4_K takes together. Rows that are no multiple of it become Q5_0, as `llama-quantize` has it."""
 
 
-def type_of(name: str, columns: int) -> str:
-    """The type of a matrix with rows of so many columns, in a file of this format."""
+def type_of(name: str, columns: int, *, vocabulary: bool = False) -> str:
+    """The type of a matrix with rows of so many columns, in a file of this format.
+
+    Args:
+        vocabulary: it has a row for each token.
+    """
+    if vocabulary and name.startswith("Q4"):
+        return "Q8_0"
     return "Q5_0" if name == "Q4_K" and columns % BLOCK else name
 
 
-def bits(name: str, columns: int) -> float:
+def bits(name: str, columns: int, *, vocabulary: bool = False) -> float:
     """Bits that a weight of such a matrix takes."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_of(name, columns)]]
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_of(name, columns, vocabulary=vocabulary)]]
     return 8 * size / block
 
 
@@ -46,7 +52,8 @@ def gguf_file(folder: Path, name: str) -> Path:
     Args:
         folder: a model of the Llama, Qwen2 or GPT-2 family, as `transformers` keeps it. name: one of `FORMATS`.
     """
-    path = folder / f"model-{name}.gguf"
+    # A file with a vocabulary in four bits had the name without the number.
+    path = folder / f"model-{name}-2.gguf"
     if not path.is_file():
         aside = path.with_suffix(".part")
         _write(folder, aside, name)
@@ -70,7 +77,8 @@ def _write(folder: Path, path: Path, name: str) -> None:
         numbers = moves(theirs, ARCHITECTURES[kind], c)[0](values.float()).contiguous().numpy()
         # Positions are looked up and added: no product reads them.
         wide = numbers.ndim == 1 or ours.startswith("position_embd")
-        written = "F32" if wide else type_of(name, numbers.shape[1])
+        vocabulary = ours.startswith(("token_embd", "output."))
+        written = "F32" if wide else type_of(name, numbers.shape[1], vocabulary=vocabulary)
         writer.add_tensor(ours, rounded(numbers, written), raw_dtype=gguf.GGMLQuantizationType[written])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from corpus import cache_folder
+from engine_contenders import StepMatrix
 from marian import END, PAD, START, to_marian
 from safetensors.torch import load_file, save_file
 from shapes import common_shape
@@ -83,15 +84,15 @@ def _tree(folder: Path) -> config.EncoderDecoder:
     return config.EncoderDecoder.model_validate_json((folder / "tree.json").read_text(encoding="utf-8"))
 
 
-def step_matrices(folder: Path) -> list[tuple[int, int]]:
-    """Rows and columns of the matrices that a decoding step of this model reads, whatever the number of rows."""
+def step_matrices(folder: Path) -> list[StepMatrix]:
+    """The matrices that a decoding step of this model reads."""
     c = _tree(folder)
     with torch.device("meta"):
         model = EncoderDecoder(c)
     found = [
-        (weight.shape[0], weight.shape[1])
+        StepMatrix(weight.shape[0], weight.shape[1])
         for name, weight in model.decoder.named_parameters()
         # Keys and values of the source are computed once, and of the embedding a row is read.
         if weight.dim() == 2 and name.startswith("layers") and "key_value" not in name
     ]
-    return [*found, (c.vocab_size, c.dim)]
+    return [*found, StepMatrix(c.vocab_size, c.dim, vocabulary=True)]
