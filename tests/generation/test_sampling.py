@@ -13,7 +13,7 @@ from transformers.generation import logits_process as theirs
 
 import twins
 from generation.fakes import LanguageTable, decode_from
-from generation.statistics import chi_square_p, shifted
+from generation.distributions import chi_square_p, shifted
 from laws.models import build
 from sublayer import config
 from sublayer.config import sampling

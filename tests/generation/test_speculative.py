@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import twins
 from generation.fakes import LanguageTable
-from generation.statistics import chi_square_p, shifted
+from generation.distributions import chi_square_p, shifted
 from laws.models import CONFIGS, ROWS, build
 from sublayer import config
 from sublayer.errors import InputError
