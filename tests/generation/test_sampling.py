@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
 import twins
-from generation.fakes import LanguageTable, decode_from
 from generation.distributions import chi_square_p, shifted
+from generation.fakes import LanguageTable, decode_from
 from laws.models import build
 from sublayer import config
 from sublayer.config import sampling

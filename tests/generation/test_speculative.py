@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twins
-from generation.fakes import LanguageTable
 from generation.distributions import chi_square_p, shifted
+from generation.fakes import LanguageTable
 from laws.models import CONFIGS, ROWS, build
 from sublayer import config
 from sublayer.errors import InputError
