@@ -21,7 +21,7 @@ from sublayer.text import PairAffixes, Tokenizer
 WORDS = ("go", "stay", "the house", "a small dog", "canción", "perdió", "42 apples", "sees Tom")
 SOURCES = [" ".join(WORDS[(n * step) % len(WORDS)] for step in range(1, 2 + n % 5)) for n in range(60)]
 TARGETS = [" ".join(WORDS[(n + step) % len(WORDS)] for step in range(1, 2 + n % 3)) for n in range(60)]
-PAIRS = Pairs(SOURCES, TARGETS, Report(60, 60), list(range(11, 71)))
+PAIRS = Pairs(list(zip(SOURCES, TARGETS, strict=True)), Report(60, 60), list(range(11, 71)))
 TOKENIZER = Tokenizer.train(SOURCES + TARGETS, Subwords(vocab_size=320))
 AFFIXES = PairAffixes.of(TOKENIZER, Decoding())
 ENCODED = encode(PAIRS, TOKENIZER, max_length=64, affixes=AFFIXES)

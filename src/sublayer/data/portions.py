@@ -21,7 +21,7 @@ TextRow = tuple[str, ...]
 """The texts of a row: two of a pair, one of a document."""
 Found = Iterator[tuple[int, TextRow | str]]
 """Of each row its line in the file, and its texts or why there is no row."""
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=Table[Any])
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Stream(Generic[T]):
     columns: tuple[str, ...]
     cut: Callable[[Any, Path, int | None, Progress | None], list[Portion]]
     rows: Callable[[Any, Portion], Found]
-    table: Callable[[Sequence[TextRow], Report], T]
+    table: Callable[[list[TextRow], Report], T]
 
 
 def files(path: Path) -> list[Path]:

@@ -49,7 +49,7 @@ class TaskData:
     """
 
     recipe: config.Recipe
-    splits: Splits[Table]
+    splits: Splits[Table[Any]]
     tokenizer: Tokenizer
     training: Examples[AnyBatch] | Windows[AnyBatch]
     validation: Examples[AnyBatch]
@@ -86,7 +86,7 @@ def prepare(
         _require_equal(ranks, data)
         return data
     table = task.read(recipe.data.source, folder)
-    splits: Splits[Table] = split(table, recipe.data.split, folder, task.read)
+    splits: Splits[Table[Any]] = split(table, recipe.data.split, folder, task.read)
     splits = replace(splits, train=clean(splits.train, recipe.data.filter))
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
@@ -208,7 +208,7 @@ def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
     return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
-def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table]) -> Tokenizer:
+def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table[Any]]) -> Tokenizer:
     """The tokenizer of the model that the recipe starts from, or else one that is trained on the training text."""
     task = task_of(recipe.task)
     if recipe.start is not None:
@@ -252,7 +252,7 @@ def _prepared(recipe: config.Recipe, folder: Path, reporter: Reporter) -> TaskDa
     return TaskData(recipe, splits, tokenizer, training, validation)
 
 
-def _with_labels(recipe: config.Recipe, training: Table) -> config.Recipe:
+def _with_labels(recipe: config.Recipe, training: Table[Any]) -> config.Recipe:
     """The labels are those of the training text, where the recipe (or the model it starts from) names none."""
     head = getattr(recipe.model, "head", None)
     if not isinstance(head, config.Classification | config.Tagging) or head.labels:
