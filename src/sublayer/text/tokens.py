@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,8 @@ class Tokens:
 
 def joined(words: Sequence[str]) -> tuple[str, list[int]]:
     """Words with a space between each two, and where each of them begins."""
-    starts: list[int] = []
-    place = 0
-    for word in words:
-        starts.append(place)
-        place += len(word) + 1
-    return " ".join(words), starts
+    places = accumulate((len(word) + 1 for word in words), initial=0)
+    return " ".join(words), list(places)[:-1]
 
 
 def by_words(tokens: Tokens, text: str, starts: Sequence[int]) -> Tokens:
