@@ -15,7 +15,7 @@ from sublayer.data.parquet import read_columns, row_groups
 from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines, require_aligned, side_by_side
 from sublayer.data.tables.table import Reader, Table, gathered
 from sublayer.errors import DataError
-from sublayer.text.lines import Span, read_lines
+from sublayer.text.lines import Span, cell, read_lines
 
 _Pair = tuple[str, str]
 
@@ -157,18 +157,13 @@ def _aligned(portion: Portion) -> _Numbered:
 
 def _tsv(path: Path, span: Span, source_column: int, target_column: int) -> _Numbered:
     """Columns between tabs; quotes are ordinary characters, as in the corpora that come in this form."""
-    needed = max(source_column, target_column)
     for number, line in enumerate(read_lines(path, span), start=span.first):
         columns = line.split("\t")
         if not line.strip():
             yield number, None
-        elif len(columns) <= needed:
-            raise DataError(
-                f"{path}, line {number}: column {needed} is missing, there are {len(columns)} (counted from 0)",
-                "Check that tabs separate the columns, and source_column and target_column.",
-            )
         else:
-            yield number, (columns[source_column], columns[target_column])
+            source = cell(columns, source_column, "source_column", path, number)
+            yield number, (source, cell(columns, target_column, "target_column", path, number))
 
 
 def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Numbered:

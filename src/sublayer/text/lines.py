@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -106,6 +106,24 @@ def columns(line: str) -> list[str]:
     if "\t" in line:
         return [column.strip(" ") for column in line.split("\t")] if line.strip("\t ") else []
     return [column for column in line.split(" ") if column]
+
+
+def cell(found: Sequence[str], place: int, name: str, path: Path, number: int, between: str = "tabs") -> str:
+    """One of the columns that were found in a line.
+
+    Args:
+        place: counted from 0, or from the last as -1. name: of the setting that says it. between: what separates the
+            columns.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    if not -len(found) <= place < len(found):
+        raise DataError(
+            f"{path}, line {number}: column {place} is missing, there are {len(found)} (counted from 0)",
+            f"Check that {between} separate the columns, and {name}.",
+        )
+    return found[place]
 
 
 def _opened(path: Path) -> BinaryIO:
