@@ -15,7 +15,7 @@ from sublayer.data.download import Progress
 from sublayer.data.report import Report
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
-from sublayer.text.lines import WHOLE, Span, spans
+from sublayer.text.lines import WHOLE, Span, spans, unreadable
 
 TextRow = tuple[str, ...]
 """The texts of a row: two of a pair, one of a document."""
@@ -118,7 +118,5 @@ def size_and_time(path: Path) -> list[int]:
     try:
         found = path.stat()
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        what = f"{path} does not exist" if missing else f"could not read {path}: {error.strerror or error}"
-        raise DataError(what, "Check the path; a relative one starts at the recipe.") from None
+        raise unreadable(path, error) from None
     return [found.st_size, found.st_mtime_ns]

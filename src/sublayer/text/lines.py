@@ -62,12 +62,17 @@ def read_raw_lines(path: Path, span: Span = WHOLE) -> Iterator[bytes]:
             for raw in islice(handle, span.count):
                 content = raw[:-1] if raw.endswith(b"\n") else raw
                 yield content[:-1] if content.endswith(b"\r") else content
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
     except (EOFError, zlib.error, zstd.DamagedError) as error:
         raise DataError(f"{path} is damaged: {error}", "Copy or fetch the file again.") from None
     except OSError as error:
-        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What is to be raised where a file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.")
+    return DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.")
 
 
 def spans(path: Path, lines: int) -> tuple[list[Span], int]:
@@ -85,10 +90,8 @@ def spans(path: Path, lines: int) -> tuple[list[Span], int]:
                 ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LINE_FEED)
                 begins += (at + 1 + ends[lines * len(begins) - seen - 1 :: lines]).tolist()
                 seen, at, ended = seen + len(ends), at + len(block), block.endswith(b"\n")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
     except OSError as error:
-        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+        raise unreadable(path, error) from None
     total = seen if ended else seen + 1
     if len(begins) > 1 and begins[-1] == at:
         begins.pop()
