@@ -45,8 +45,11 @@ class Tokens:
         left_out: set[int] = set()
         for _ in range(min(len(self) - longest, len(own[0]) + len(own[1]))):
             left_out.add(own[len(own[1]) > len(own[0])].pop())
-        kept = [place for place in range(len(self)) if place not in left_out]
-        return Tokens(*([getattr(self, each.name)[place] for place in kept] for each in fields(self)))
+        return self.take([place for place in range(len(self)) if place not in left_out])
+
+    def take(self, places: Sequence[int]) -> Tokens:
+        """The tokens at these places alone."""
+        return Tokens(*([getattr(self, each.name)[place] for place in places] for each in fields(self)))
 
     def within(self, ranges: Sequence[tuple[int, int]]) -> list[bool]:
         """For each token whether it begins inside one of `ranges`: characters, from (included) to (excluded).
