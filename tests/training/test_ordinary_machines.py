@@ -75,7 +75,7 @@ class Demo:
             target_out=target_out,
             target_lengths=lengths,
             rows=np.arange(rows),
-            target_tokens=rows * length,
+            targets=rows * length,
         )
         c = recipe.training
         # A step reads the given batch and writes nothing.
