@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -195,12 +195,8 @@ def _unlike(one: config.Model, other: config.Model) -> list[str]:
 
 
 def _rounded(data: Any) -> Any:
-    """Numbers to six digits: elsewhere they may have been kept in float32."""
-    if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in cast("dict[str, Any]", data).items()}
-    if isinstance(data, list):
-        return [_rounded(value) for value in cast("list[Any]", data)]
-    return float(f"{data:.6g}") if isinstance(data, float) else data
+    """Plain data with numbers to six digits: elsewhere they may have been kept in float32."""
+    return json.loads(json.dumps(data), parse_float=lambda digits: float(f"{float(digits):.6g}"))
 
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
@@ -229,7 +225,7 @@ def _prepared(recipe: config.Recipe, folder: Path, reporter: Reporter) -> TaskDa
     """What `prepare` gives, of text that `sublayer data prepare` put into `folder`."""
     task, shards = task_of(recipe.task), Shards.open(folder)
     index, stream = shards.index, task.reader.stream
-    found = differences(index.recipe, json.loads(json.dumps(decisive(recipe))))
+    found = differences(index.recipe, decisive(recipe))
     other = [f"{where} was {was}, is {now}" for where, (was, now) in found.items() if not is_path(where)]
     if other or stream is None or stream.columns != index.columns:
         said = ", ".join(other) or f"it has {', '.join(index.columns)}"
