@@ -39,7 +39,8 @@ def fields(
     """
     said = field_descriptions(part.__doc__ or "", part.model_fields)
     found: dict[str, inspect.Parameter] = {}
-    for name, kind in ((name, _number(annotated.annotation)) for name, annotated in part.model_fields.items()):
+    for name, annotated in part.model_fields.items():
+        kind = _number(annotated.annotation)
         if kind is None or (only and name not in only):
             continue
         told = " ".join(filter(None, (said[name], more.get(name))))
