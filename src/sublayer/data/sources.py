@@ -119,8 +119,7 @@ def read_portion(text: ParallelText, portion: Portion) -> Found:
     path, span = portion.paths[0], portion.spans[0]
     match text:
         case NamedCorpus():
-            row = corpora.find(text.name)
-            found = _tsv(path, span, row.source_column, row.target_column)
+            found = _tsv(path, span, 0, 1)
         case LineAligned():
             found = _aligned(portion)
         case Tsv():
