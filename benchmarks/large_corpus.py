@@ -85,7 +85,7 @@ def read(folder: Path, windows: int) -> None:
     for cursor, batch in islice(loader.batches(), 1_000_000):
         assert batch is not None
         batches, tokens = batches + 1, tokens + batch.source.numel() + batch.target_in.numel()
-        real += int(batch.source_lengths.sum()) + batch.target_tokens
+        real += int(batch.source_lengths.sum()) + batch.targets
         if cursor.epoch or cursor.step >= windows * WINDOW:
             break
     seconds = time.perf_counter() - started

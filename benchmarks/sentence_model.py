@@ -16,7 +16,6 @@ from sublayer.data.batch import Batch
 from sublayer.data.loader import Loader
 from sublayer.hub import folder as model_folder
 from sublayer.models import EncoderDecoder
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.reconstruction import Reconstructing
 from sublayer.training import clock
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
@@ -50,7 +49,7 @@ def _train(corpus: Corpus, shape: str, steps: int, device: str) -> EncoderDecode
     trainer = Trainer(
         model,
         loader,
-        Reconstructing(CrossEntropy(training.label_smoothing), pairs, training.batches),
+        Reconstructing(pairs, training),
         training,
         precision=resolve_precision("auto", model.device),
         context=None,  # type: ignore[arg-type] # only steps are made: nothing is logged, validated or saved

@@ -70,13 +70,13 @@ class Sublayer:
         )
 
     def own_batches(self) -> Iterator[tuple[Batch, int]]:
-        return ((batch, batch.target_tokens) for _, batch in self.loader.batches())
+        return ((batch, batch.targets) for _, batch in self.loader.batches())
 
     def prepared(self, batch: Batch) -> Batch:
         return batch
 
     def backward(self, batch: Batch) -> float:
-        loss = self.trainer._loss(batch, batch.target_tokens)
+        loss = self.trainer._loss(batch, batch.targets)
         loss.backward()
         return loss.item()
 

@@ -31,7 +31,7 @@ def start(settings: Message) -> tuple[Message, Callable[[Message], Message]]:
         return ready, lambda ask: _for_seconds(contender, own, ask["seconds"])
     # The same bucketed batches for all, made before the clock starts.
     loader = Loader(pairs, config.Batching(tokens=settings["tokens"]), settings["seed"])
-    held = [(contender.prepared(batch), batch.target_tokens) for _, batch in islice(loader.batches(), settings["held"])]
+    held = [(contender.prepared(batch), batch.targets) for _, batch in islice(loader.batches(), settings["held"])]
 
     def answer(ask: Message) -> Message:
         if "seconds" in ask:

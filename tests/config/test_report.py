@@ -103,7 +103,8 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
         ),
         (
             {"model": {"preset": "gpt2", "kind": "encoder-only"}},
-            "model.kind: 'encoder-only' is not the kind of preset 'gpt2', which is 'decoder-only'",
+            "model.kind: 'encoder-only' is not the kind of preset 'gpt2', which is 'decoder-only'; "
+            "task 'translation' trains model.kind = 'encoder-decoder', not 'decoder-only'",
         ),
         (
             {"model": {"preset": "gpt2", "decoder": {"others": [{"layers": [1], "block": {"atention": 1}}]}}},

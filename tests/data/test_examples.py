@@ -44,7 +44,7 @@ def table_for(task: config.Task) -> Any:
     lines = [line(n) for n in range(40)]
     match task:
         case config.TranslationTask() | config.EmbeddingTask():
-            return Pairs(lines, lines[::-1], Report(40, 40))
+            return Pairs(list(zip(lines, lines[::-1], strict=True)), Report(40, 40))
         case config.ClassificationTask():
             return rows([Labelled(text, "odd" if n % 2 else "even", lines[-n]) for n, text in enumerate(lines)])
         case config.TaggingTask():
@@ -226,7 +226,7 @@ def test_a_words_tag_is_asked_of_its_first_piece() -> None:
 
 def test_twins_are_texts_that_are_no_wrong_answer() -> None:
     lefts, rights = ["ba", "co", "ba", "di"], ["fu", "ge", "ha", "ge"]
-    table = Pairs(lefts, rights, Report(4, 4))
+    table = Pairs(list(zip(lefts, rights, strict=True)), Report(4, 4))
     tokenizer = task_of(config.EmbeddingTask()).train_tokenizer(Subwords(vocab_size=300), table)
     batch = shown(config.EmbeddingTask(), table, tokenizer, 20, ()).fixed().collate(np.arange(4))
     expected = [[i != j and (lefts[i] == lefts[j] or rights[i] == rights[j]) for j in range(4)] for i in range(4)]

@@ -33,9 +33,7 @@ SOUND = [
 
 
 def pairs(rows: list[tuple[str, str]]) -> Pairs:
-    return Pairs(
-        [s for s, _ in rows], [t for _, t in rows], Report(len(rows), len(rows)), list(range(1, len(rows) + 1))
-    )
+    return Pairs([*rows], Report(len(rows), len(rows)), list(range(1, len(rows) + 1)))
 
 
 def found(rows: list[tuple[str, str]], settings: Filter = SUSPICIOUS) -> dict[str, list[int]]:

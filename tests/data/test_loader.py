@@ -21,7 +21,7 @@ from sublayer.text import PairAffixes, Tokenizer
 WORDS = ("go", "stay", "the house", "a small dog", "canción", "perdió", "42 apples", "sees Tom")
 SOURCES = [" ".join(WORDS[(n * step) % len(WORDS)] for step in range(1, 2 + n % 5)) for n in range(60)]
 TARGETS = [" ".join(WORDS[(n + step) % len(WORDS)] for step in range(1, 2 + n % 3)) for n in range(60)]
-PAIRS = Pairs(SOURCES, TARGETS, Report(60, 60), list(range(11, 71)))
+PAIRS = Pairs(list(zip(SOURCES, TARGETS, strict=True)), Report(60, 60), list(range(11, 71)))
 TOKENIZER = Tokenizer.train(SOURCES + TARGETS, Subwords(vocab_size=320))
 AFFIXES = PairAffixes.of(TOKENIZER, Decoding())
 ENCODED = encode(PAIRS, TOKENIZER, max_length=64, affixes=AFFIXES)
@@ -45,8 +45,8 @@ def check(batch: Batch, encoded: EncodedPairs) -> None:
         assert batch.target_out[place].tolist() == [*target, 2] + [IGNORE] * (height - len(target) - 1)
         assert batch.source_lengths[place] == len(source) + 1
         assert batch.target_lengths[place] == len(target) + 1
-    assert batch.target_tokens == sum(len(target) + 1 for _, target in ids)
-    assert isinstance(batch.target_tokens, int)
+    assert batch.targets == sum(len(target) + 1 for _, target in ids)
+    assert isinstance(batch.targets, int)
     assert batch.source.dtype == batch.target_in.dtype == batch.target_out.dtype == torch.int64
 
 
@@ -134,7 +134,7 @@ def test_a_batch_moves_whole() -> None:
     moved = batch.to("meta")
     names = ("source", "source_lengths", "target_in", "target_out", "target_lengths")
     assert {getattr(moved, name).device.type for name in names} == {"meta"}
-    assert moved.target_tokens == batch.target_tokens
+    assert moved.targets == batch.targets
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 7])

@@ -130,8 +130,3 @@ def test_every_form_gives_the_same_pairs_and_counts(
         assert rows(pairs) == expected
         assert pairs.report.read == len(table) == pairs.report.kept + sum(each.count for each in pairs.report.dropped)
         assert [table[line - 1][0].strip() for line in pairs.lines] == pairs.sources
-
-
-def test_pairs_must_match() -> None:
-    with pytest.raises(DataError, match="2 sources but 1 targets"):
-        Pairs(["a", "b"], ["c"], Report(2, 2))

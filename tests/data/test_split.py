@@ -20,8 +20,7 @@ HERE = Path()
 
 
 def pairs_of(table: list[tuple[str, str]]) -> Pairs:
-    sources, targets = [source for source, _ in table], [target for _, target in table]
-    return Pairs(sources, targets, Report(len(table), len(table)), list(range(1, len(table) + 1)))
+    return Pairs([*table], Report(len(table), len(table)), list(range(1, len(table) + 1)))
 
 
 def rows(pairs: Pairs) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ def test_one_file_is_cut_as_nanogpt_cuts_it(tmp_path: Path) -> None:
 
 def test_pairs_stay_whole_and_what_is_held_out_is_not_trained_on() -> None:
     sources = [f"s{n}" for n in range(18)] + ["S3", "new"]
-    pairs = Pairs(sources, [each.upper() for each in sources], Report(20, 20), list(range(1, 21)))
+    pairs = Pairs([(each, each.upper()) for each in sources], Report(20, 20), list(range(1, 21)))
     found = split(pairs, TailSplit(validation=0.1, test=0.1), HERE)
     assert found.test.sources == ["S3", "new"]
     assert found.train.sources == [each for each in sources[: len(found.train.sources) + 1] if each != "s3"]

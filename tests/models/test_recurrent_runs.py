@@ -153,7 +153,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tree: config.Recur
             target_out=wanted[rows, :long],
             target_lengths=targets[rows],
             rows=torch.tensor(rows).numpy(),
-            target_tokens=int(targets[rows].sum()),
+            targets=int(targets[rows].sum()),
         )
 
     total = int(targets.sum())

@@ -167,7 +167,7 @@ def test_a_tagger(kind: Tokenizer | str) -> None:
 
 @pytest.mark.parametrize("kind", [*OWN, BERT, ROBERTA], ids=[*OWN, "BERT", "RoBERTa"])
 def test_an_embedder(kind: Tokenizer | str) -> None:
-    task, table = config.EmbeddingTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
+    task, table = config.EmbeddingTask(), Pairs(list(zip(TEXTS, TEXTS[::-1], strict=True)), Report(3, 3))
     tokenizer = made(kind, task, table)
     reader = Embedder(encoder(tokenizer, {"type": "sentence-embedding"}), tokenizer)
     batch: Any = shown(task, table, tokenizer).fixed().collate(np.arange(3))
@@ -263,7 +263,7 @@ def test_a_translator(
     start: int,
     forced: tuple[int, ...],
 ) -> None:
-    task, table = config.TranslationTask(), Pairs(TEXTS, TEXTS[::-1], Report(3, 3))
+    task, table = config.TranslationTask(), Pairs(list(zip(TEXTS, TEXTS[::-1], strict=True)), Report(3, 3))
     tokenizer = made(kind, task, table)
     c = config.Decoding.parse(decoding, "test")
     affixes = PairAffixes.of(tokenizer, c)

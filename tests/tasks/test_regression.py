@@ -44,7 +44,7 @@ def test_loss_and_measures_are_those_of_single_texts() -> None:
         scores = [model(torch.tensor(tokenizer.encode_with_special_tokens([text]))).item() for text, _ in ROWS]
     numbers = [float(label) for _, label in ROWS]
     squares = [(one - other) ** 2 for one, other in zip(scores, numbers)]
-    objective = Estimating(examples, BATCHING)
+    objective = Estimating(examples, config.Training(steps=1, batches=BATCHING))
     batches = list(validation(examples, BATCHING))
     assert len(batches) > 1
     loss = sum(objective.loss(model, batch, 7).item() for batch in batches)

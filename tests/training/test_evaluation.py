@@ -59,7 +59,10 @@ def test_validation_loss_is_the_mean_over_tokens() -> None:
     targets = ["co ba di", "ge", "lo lo lo lo", "mu ne pa", "fu fu"]
     tokenizer = Tokenizer.train([*sources, *targets], config.Subwords(vocab_size=300))
     encoded = encode(
-        Pairs(sources, targets, Report(read=5, kept=5)), tokenizer, 16, PairAffixes.of(tokenizer, config.Decoding())
+        Pairs(list(zip(sources, targets, strict=True)), Report(read=5, kept=5)),
+        tokenizer,
+        16,
+        PairAffixes.of(tokenizer, config.Decoding()),
     )
     model = EncoderDecoder(tree(tokenizer.vocab_size, dropout=0.5)).train()
     with torch.no_grad():

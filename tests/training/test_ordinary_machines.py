@@ -22,7 +22,6 @@ from sublayer.data.batch import Batch
 from sublayer.fast.facts import Identity, Machine, Speed
 from sublayer.fast.machine import machine_is
 from sublayer.models import build_model
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.translation import PairLoss
 from sublayer.training.muon import JORDAN, Muon
 from sublayer.training.optimizers import Optimizers
@@ -75,7 +74,7 @@ class Demo:
             target_out=target_out,
             target_lengths=lengths,
             rows=np.arange(rows),
-            target_tokens=rows * length,
+            targets=rows * length,
         )
         c = recipe.training
         # A step reads the given batch and writes nothing.
@@ -84,7 +83,7 @@ class Demo:
         self.trainer = Trainer(
             build_model(self.tree).train(),
             nothing,
-            OneBatch(CrossEntropy(c.label_smoothing), nothing, c.batches),
+            OneBatch(nothing, c),
             c,
             precision=resolve_precision(c.precision, CPU),
             context=context,

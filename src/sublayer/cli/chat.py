@@ -11,7 +11,7 @@ import typer
 from sublayer.cli.arguments import Device, ModelFolder, Seed, Threads, WeightFormat
 from sublayer.cli.decoding import SAMPLING, load_generator, search_of
 from sublayer.cli.lines import standard_input
-from sublayer.cli.options import OWN, Fields, Told, from_tree
+from sublayer.cli.options import OWN, Told, fields, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints
 from sublayer.errors import InputError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RESET = "/reset"
 
 
-@from_tree(sampling=SAMPLING, constraints=Fields(Constraints, ("repetition_penalty",)))
+@from_tree(sampling=SAMPLING, constraints=fields(Constraints, ("repetition_penalty",)))
 def chat(
     model: ModelFolder,
     *,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sublayer.cli.options import Told
+from sublayer.cli.options import Group, Told
 from sublayer.cli.progress import reported
 from sublayer.cli.terminal import say
 from sublayer.errors import ConfigError
@@ -53,15 +53,10 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-class ClusterOptions:
-    """The options as a group of `from_tree`."""
-
-    def options(self) -> dict[str, inspect.Parameter]:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        return {name: inspect.Parameter(name, kind, default=None, annotation=each) for name, each in OPTIONS.items()}
-
-
-CLUSTER = ClusterOptions()
+CLUSTER: Group = {
+    name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=each)
+    for name, each in OPTIONS.items()
+}
 
 
 def in_cluster(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -131,7 +131,7 @@ def prepare_text(
     say(f"Train on it: {shlex.join(['sublayer', 'train', recipe, *again])}")
 
 
-def _text_of(what: list[str], overrides: list[str]) -> tuple[Table, Filter]:
+def _text_of(what: list[str], overrides: list[str]) -> tuple[Table[Any], Filter]:
     """The text that the command line names, and the checks to make."""
     from sublayer import config
     from sublayer.config.load import load_recipe

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sublayer.cli.options import Fields, Told
+from sublayer.cli.options import Told, fields
 from sublayer.config.decoding import Beam
 from sublayer.config.sampling import Sampling
 from sublayer.errors import CheckpointError, ConfigError
@@ -56,8 +56,8 @@ def _may_have_gpu() -> bool:
     return not sys.platform.startswith("linux") or any(Path(driver).exists() for driver in drivers)
 
 
-SAMPLING = Fields(Sampling, more={"temperature": "0 is greedy search."})
-BEAM = Fields(Beam, called={"size": "beam"})
+SAMPLING = fields(Sampling, more={"temperature": "0 is greedy search."})
+BEAM = fields(Beam, called={"size": "beam"})
 
 
 def search_of(own: config.Search, sampling: Told | None = None, beam: Told | None = None) -> config.Search:

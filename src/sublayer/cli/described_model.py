@@ -69,26 +69,19 @@ def find_model(what: str, overrides: Sequence[str]) -> DescribedModel:
 
 
 def _folder(what: str, path: Path, overrides: Sequence[str]) -> DescribedModel:
-    path = find_folder(path)
-    file = path / "config.json"
-    if not is_file(file):
+    file = model_file(path)
+    if file is None:
         raise CheckpointError(
             f"{path} is not a model folder: it has no config.json", "Name a preset, a recipe or a model folder."
         )
     model = read_object(file, remedy="Train again, or copy the folder anew.").get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{file} has no table 'model'", "Copy the folder anew, or name another.")
-    recipe = path / "recipe.toml"
+    recipe = file.with_name("recipe.toml")
     kept = read_toml(recipe) if is_file(recipe) else {}
     trained = {key: kept[key] for key in ("training", "decoding") if key in kept}
     whole = {"training": {"steps": 1}, **trained, "model": cast("dict[str, Any]", model)}
-    return replace(_bare(what, str(file), whole, overrides), folder=path)
-
-
-def find_folder(path: Path) -> Path:
-    """The model folder at `path` or in the run's folder there; `path` itself where there is none."""
-    file = model_file(path)
-    return path if file is None else file.parent
+    return replace(_bare(what, str(file), whole, overrides), folder=file.parent)
 
 
 def _bare(what: str, where: str, data: dict[str, Any], overrides: Sequence[str]) -> DescribedModel:

@@ -12,13 +12,13 @@ import typer
 from sublayer.cli import terminal
 from sublayer.cli.arguments import Device, ModelFolder, Threads, WeightFormat
 from sublayer.cli.decoding import device_for
-from sublayer.cli.options import Fields, Told, from_tree
+from sublayer.cli.options import Told, fields, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Decoding
 from sublayer.untrusted import to_json
 
 
-@from_tree(decoding=Fields(Decoding, ("beam", "length_penalty")))
+@from_tree(decoding=fields(Decoding, ("beam", "length_penalty")))
 def evaluate(
     model: ModelFolder,
     *,

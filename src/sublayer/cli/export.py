@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -16,24 +16,14 @@ if TYPE_CHECKING:
     from sublayer.hub.folder import ModelBundle
 
 
-class Format(StrEnum):
-    """What is written."""
-
-    hf = "hf"
-    peft = "peft"
-    ctranslate2 = "ctranslate2"
-    argos = "argos"
-    gguf = "gguf"
-    onnx = "onnx"
-
-
-WEIGHTS = {
-    Format.ctranslate2: ("float32", "float16", "bfloat16", "int8"),
-    Format.argos: ("float32", "float16", "bfloat16", "int8"),
-    Format.gguf: ("F32", "F16", "Q8_0", "Q4_0"),
+Format = Literal["hf", "peft", "ctranslate2", "argos", "gguf", "onnx"]
+WEIGHTS: Mapping[Format, Sequence[str]] = {
+    "ctranslate2": ("float32", "float16", "bfloat16", "int8"),
+    "argos": ("float32", "float16", "bfloat16", "int8"),
+    "gguf": ("F32", "F16", "Q8_0", "Q4_0"),
 }
 """Weight formats, the default first; of the other formats there is a choice of none."""
-FILES = {Format.argos: ".argosmodel", Format.gguf: ".gguf", Format.onnx: ".onnx"}
+FILES: Mapping[Format, str] = {"argos": ".argosmodel", "gguf": ".gguf", "onnx": ".onnx"}
 """Formats that are one file, with its suffix."""
 
 
@@ -48,7 +38,7 @@ def export(
             " ctranslate2: a folder for `ctranslate2`. argos: a package for Argos Translate and LibreTranslate."
             " gguf: a file for llama.cpp. onnx: an encoder for ONNX Runtime.",
         ),
-    ] = Format.hf,
+    ] = "hf",
     family: Annotated[
         str | None,
         typer.Option(
@@ -84,9 +74,9 @@ def export(
     from sublayer.hub.destination import require_destination, require_file_destination, with_bases
 
     chosen = _weights(form, weights)
-    if family is not None and form not in (Format.hf, Format.peft):
+    if family is not None and form not in ("hf", "peft"):
         raise InputError(f"--family = '{family}' goes with --format hf and peft", "Leave it out.")
-    if (form is Format.argos) != (source is not None) or (form is Format.argos) != (target is not None):
+    if (form == "argos") != (source is not None) or (form == "argos") != (target is not None):
         raise InputError(
             "--from and --to go with --format argos, and it needs both", "Give codes of ISO 639: --from en --to es."
         )
@@ -97,17 +87,17 @@ def export(
         require_destination(out, sources, overwrite=overwrite)
     found = folder.read(model)
     match form:
-        case Format.hf:
+        case "hf":
             said = _hf(out, found, family)
-        case Format.peft:
+        case "peft":
             from sublayer.hub.peft import export_adapters
 
             said = export_adapters(out, found, family).name
-        case Format.ctranslate2:
+        case "ctranslate2":
             from sublayer.hub.ctranslate2.writing import export as run
 
             said = _unsaid(run(out, found, chosen), found, chosen)
-        case Format.argos:
+        case "argos":
             from sublayer.hub.ctranslate2.argos import Language, export_argos
 
             assert source is not None
@@ -117,15 +107,15 @@ def export(
             pair = Language(source, names[0] or source), Language(target, names[1] or target)
             card = (here / "README.md").read_text(encoding="utf-8")
             said = _unsaid(export_argos(out, found, *pair, card, chosen), found, chosen)
-        case Format.gguf:
+        case "gguf":
             from sublayer.hub.gguf_writing import export_gguf
 
             said = f"{export_gguf(out, found, chosen, model.name)}, {chosen}"
-        case Format.onnx:
+        case "onnx":
             from sublayer.hub.onnx import export_onnx
 
             said = ", ".join(export_onnx(out, found))
-    say(f"{form.value}: {out} ({said})")
+    say(f"{form}: {out} ({said})")
 
 
 def _weights(form: Format, weights: str | None) -> Any:
@@ -141,7 +131,7 @@ def _weights(form: Format, weights: str | None) -> Any:
     found = next((each for each in known if each.lower() == weights.lower()), None)
     if found is None:
         remedy = f"Known: {', '.join(known)}." if known else "Leave it out."
-        raise InputError(f"--weights = '{weights[:40]}' is no weight format of --format {form.value}", remedy)
+        raise InputError(f"--weights = '{weights[:40]}' is no weight format of --format {form}", remedy)
     return found
 
 

@@ -13,7 +13,7 @@ from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Seed, Thre
 from sublayer.cli.clustering import CLUSTER, in_cluster
 from sublayer.cli.decoding import BEAM, SAMPLING, load_generator, search_of, speculation_of
 from sublayer.cli.lines import standard_input
-from sublayer.cli.options import OWN, Fields, Told, from_tree
+from sublayer.cli.options import OWN, Told, fields, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints, Generation
 from sublayer.config.part import MOST_BEAMS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @from_tree(
     sampling=SAMPLING,
     beam=BEAM,
-    constraints=Fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
+    constraints=fields(Constraints, ("repetition_penalty", "no_repeat_ngram", "min_length")),
     cluster=CLUSTER,
 )
 def generate(

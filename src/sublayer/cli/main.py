@@ -44,7 +44,6 @@ def app_of(arguments: Sequence[str] = ()) -> typer.Typer:
     other arguments, and of none, all are.
     """
     app = typer.Typer(
-        help="The Transformer, whole: train it on your own text, take anybody's checkpoint, use it, look inside.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

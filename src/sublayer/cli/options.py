@@ -1,6 +1,6 @@
 """Options of the command line that are fields of the configuration tree: their names, types and help stand there alone.
 
-    @from_tree(sampling=Fields(config.Sampling))
+    @from_tree(sampling=fields(config.Sampling))
     def generate(prompt: str, sampling: Told) -> None: ...
 
 has an option for each field of `Sampling` in the place of the parameter `sampling`, which is given what the user said:
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import wraps
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -25,41 +24,34 @@ Told = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-class Group(Protocol):
-    """Options that a command is given together."""
-
-    def options(self) -> dict[str, inspect.Parameter]: ...
+Group = Mapping[str, inspect.Parameter]
+"""Options that a command is given together, by the name under which it is told of each."""
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Fields of a part of the tree.
+def fields(
+    part: type[Part], only: Sequence[str] = (), *, called: Mapping[str, str] = {}, more: Mapping[str, str] = {}
+) -> Group:
+    """Options for fields of a part of the tree.
 
-    only: these; empty means all that are numbers. called: what the option of a field is called where it is another
-    name. more: what is to be said of a field besides what the tree says.
+    Args:
+        only: these; empty means all that are numbers. called: what the option of a field is called where it is another
+            name. more: what is to be said of a field besides what the tree says.
     """
-
-    part: type[Part]
-    only: Sequence[str] = ()
-    called: Mapping[str, str] = field(default_factory=dict[str, str])
-    more: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def options(self) -> dict[str, inspect.Parameter]:
-        """The options, by field."""
-        said = field_descriptions(self.part.__doc__ or "", self.part.model_fields)
-        found: dict[str, inspect.Parameter] = {}
-        for name, kind in ((name, _number(annotated.annotation)) for name, annotated in self.part.model_fields.items()):
-            if kind is None or (self.only and name not in self.only):
-                continue
-            told = " ".join(filter(None, (said[name], self.more.get(name))))
-            option = typer.Option(help=told[0].upper() + told[1:], show_default=OWN)
-            found[name] = inspect.Parameter(
-                self.called.get(name, name),
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[kind | None, option],
-            )
-        return found
+    said = field_descriptions(part.__doc__ or "", part.model_fields)
+    found: dict[str, inspect.Parameter] = {}
+    for name, annotated in part.model_fields.items():
+        kind = _number(annotated.annotation)
+        if kind is None or (only and name not in only):
+            continue
+        told = " ".join(filter(None, (said[name], more.get(name))))
+        option = typer.Option(help=told[0].upper() + told[1:], show_default=OWN)
+        found[name] = inspect.Parameter(
+            called.get(name, name),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, option],
+        )
+    return found
 
 
 def from_tree(**groups: Group) -> Callable[[Command], Command]:
@@ -68,10 +60,9 @@ def from_tree(**groups: Group) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
         parameters: list[inspect.Parameter] = []
-        options = {group: fields.options() for group, fields in groups.items()}
         for parameter in inspect.signature(command).parameters.values():
-            if parameter.name in options:
-                parameters += options[parameter.name].values()
+            if parameter.name in groups:
+                parameters += groups[parameter.name].values()
             else:
                 parameters.append(
                     parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
@@ -83,7 +74,7 @@ def from_tree(**groups: Group) -> Callable[[Command], Command]:
                 group: {
                     name: value for name, option in each.items() if (value := given.pop(option.name, None)) is not None
                 }
-                for group, each in options.items()
+                for group, each in groups.items()
             }
             command(*placed, **given, **told)
 

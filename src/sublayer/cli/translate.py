@@ -12,7 +12,7 @@ from sublayer.cli.arguments import BatchOfLines, Device, ModelFolder, Sentences,
 from sublayer.cli.clustering import CLUSTER, in_cluster
 from sublayer.cli.decoding import device_for
 from sublayer.cli.lines import standard_input
-from sublayer.cli.options import Fields, Told, from_tree
+from sublayer.cli.options import Told, fields, from_tree
 from sublayer.cli.terminal import say
 from sublayer.config.decoding import Constraints, Decoding
 from sublayer.config.part import MOST_BEAMS
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @from_tree(
-    decoding=Fields(Decoding, ("beam", "length_penalty")),
-    limits=Fields(Constraints, ("no_repeat_ngram", "min_length")),
+    decoding=fields(Decoding, ("beam", "length_penalty")),
+    limits=fields(Constraints, ("no_repeat_ngram", "min_length")),
     cluster=CLUSTER,
 )
 def translate(

@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +13,9 @@ import tomli_w
 
 from sublayer.config.folders import model_file
 from sublayer.config.former_names import with_present_names
-from sublayer.config.model import KINDS
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
-from sublayer.config.presets import PRESETS, merge, merged_with_preset, other_kind, preset
+from sublayer.config.presets import merge, with_preset
 from sublayer.config.recipe import Recipe, with_tokenizer_type
 from sublayer.errors import ConfigError, nearest
 from sublayer.untrusted import expanded, is_file, is_folder, read_bytes, read_object
@@ -117,8 +115,8 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     """
     data, read = with_present_names(data), [with_present_names(read_override(override)) for override in overrides]
     chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
-    expanded, problems = _expanded(with_tokenizer_type(overridden(data, chosen[-1:])))
-    return overridden(expanded, read), problems
+    whole, problems = with_preset(with_tokenizer_type(overridden(data, chosen[-1:])))
+    return overridden(whole, read), problems
 
 
 def dump_toml(recipe: Part) -> str:
@@ -133,38 +131,6 @@ def _take_preset(override: dict[str, Any]) -> Any:
     """The preset that `override` chooses, which is taken out of it, or None."""
     model = override.get("model")
     return cast("dict[str, Any]", model).pop("preset", None) if isinstance(model, dict) else None
-
-
-def _expanded(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """`data` with the preset's tree under `model`, so that a wrong name hides no other problem.
-
-    A name that is nearly right is reported, and the rest is checked as though it had been right.
-    """
-    if not isinstance(data.get("model"), dict):
-        return data, []
-    model = dict(cast("dict[str, Any]", data["model"]))
-    problems: list[str] = []
-    if "preset" not in model:
-        known = {key for shape in KINDS.values() for key in shape.model_fields}
-        unknown = [key for key in model if key not in known]
-        meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
-        if meant is None:
-            return data, []
-        problems.append(f"model.{meant}: unknown key; did you mean 'preset'?")
-        model["preset"] = model.pop(meant)
-    name = model["preset"]
-    if not isinstance(name, str):
-        problems.append(f"model.preset: should be a string (given: {name!r})")
-        model["preset"] = "base"
-    elif name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
-        problems.append(f"model.preset: no preset is called '{name}'; {hint}")
-        model["preset"] = near[0] if near else "base"
-    if wrong := other_kind(model, preset(model["preset"])):
-        problems.append(wrong)
-        del model["kind"]
-    return {**data, "model": merged_with_preset(model)}, problems
 
 
 def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, cast
 
 from sublayer.config import model as tree
-from sublayer.config.part import fitted
-from sublayer.config.shape import Shape
 from sublayer.errors import ConfigError, named
 
 __all__ = ["PRESETS", "preset"]
@@ -173,28 +172,38 @@ def preset(name: str) -> tree.Model:
     return named(PRESETS, name, ConfigError, f"no preset is called '{name}'")
 
 
-def merged_with_preset(model: Mapping[str, Any]) -> dict[str, Any]:
-    """`model` without its key `preset`, laid over that preset's tree, in the types that validation wants.
+def with_preset(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """A recipe's plain data with the preset's tree under its `model`, and what was wrong with the preset.
 
-    Raises:
-        ConfigError: there is no such preset, or `model` says another kind than the preset's.
+    A name that is nearly right is reported, and the rest is checked as though it had been right, so that a wrong name
+    hides no other problem.
     """
-    name = model["preset"]
+    if not isinstance(data.get("model"), dict):
+        return data, []
+    model = dict(cast("dict[str, Any]", data["model"]))
+    problems: list[str] = []
+    if "preset" not in model:
+        known = {key for shape in tree.KINDS.values() for key in shape.model_fields}
+        unknown = [key for key in model if key not in known]
+        meant = next((key for key in unknown if get_close_matches(key, ["preset"])), None)
+        if meant is None:
+            return data, []
+        problems.append(f"model.{meant}: unknown key; did you mean 'preset'?")
+        model["preset"] = model.pop(meant)
+    name = model.pop("preset")
     if not isinstance(name, str):
-        raise ConfigError(f"model.preset = {name!r} is not a name", "Write, say, preset = 'small'.")
-    base = preset(name)
-    if wrong := other_kind(model, base):
-        raise ConfigError(wrong)
-    laid = merge(base.plain(), {key: value for key, value in model.items() if key != "preset"})
-    return fitted(laid, Shape(parts=(type(base),)))
-
-
-def other_kind(model: Mapping[str, Any], base: tree.Model) -> str:
-    """What is wrong where `model`, laid over the preset `base`, says another kind; empty where it does not."""
-    kind = model.get("kind", base.kind)
-    if kind == base.kind:
-        return ""
-    return f"model.kind: {kind!r} is not the kind of preset '{model['preset']}', which is '{base.kind}'"
+        problems.append(f"model.preset: should be a string (given: {name!r})")
+        name = "base"
+    elif name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(PRESETS))}"
+        problems.append(f"model.preset: no preset is called '{name}'; {hint}")
+        name = near[0] if near else "base"
+    base = PRESETS[name]
+    kind = model.pop("kind", base.kind)
+    if kind != base.kind:
+        problems.append(f"model.kind: {kind!r} is not the kind of preset '{name}', which is '{base.kind}'")
+    return {**data, "model": merge(base.plain(), model)}, problems
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sublayer.config.data import Data
 from sublayer.config.decoding import Decoding
 from sublayer.config.model import CELLS, EncoderOnly, Model
 from sublayer.config.part import Part, Seed
-from sublayer.config.presets import PRESETS, merged_with_preset, other_kind
+from sublayer.config.presets import with_preset
 from sublayer.config.shape import shape_of
 from sublayer.config.task import Task, TranslationTask
 from sublayer.config.tokenizer import Subwords, TokenizerRecipe
@@ -61,17 +61,9 @@ class Recipe(Part):
     def parse(cls, data: Mapping[str, Any], where: str, problems: Sequence[str] = ()) -> Self:
         """As `Part.parse`, with the preset that `data` may name, and the kind of model and the type of tokenizer that
         are meant where it does not say."""
-        return super().parse(with_tokenizer_type(with_kind(data)), where, [*problems, *_cell_problems(data)])
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            table = cast("dict[str, Any]", data)
-            model = table.get("model")
-            if isinstance(model, dict) and "preset" in model:
-                return {**table, "model": merged_with_preset(cast("dict[str, Any]", model))}
-        return data  # pyright: ignore[reportUnknownVariableType]
+        data, wrong = with_preset(data)
+        wrong += _cell_problems(data)
+        return super().parse(with_tokenizer_type(with_kind(data)), where, [*problems, *wrong])
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -111,19 +103,15 @@ class Recipe(Part):
 
 
 def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's plain data with its preset laid out, and `kind` where `model` leaves it out: encoder-decoder.
+    """A recipe's plain data with `kind` where `model` leaves it out: encoder-decoder.
 
     A cell's name as `kind` ("lstm", say) is the recurrent network that does what the task asks, of such cells.
-    What is wrong with the preset is left to validation to say.
     """
     model = data.get("model")
     if not isinstance(model, Mapping):
         return dict(data)
     table = dict(cast("Mapping[str, Any]", model))
-    name = table.get("preset")
-    if isinstance(name, str) and name in PRESETS and not other_kind(table, PRESETS[name]):
-        table = merged_with_preset(table)
-    if table.get("kind") in CELLS and "preset" not in table:
+    if table.get("kind") in CELLS:
         table = {**table, "kind": _recurrent_kind(data) or RECURRENT[0], "cell": table["kind"]}
     return {**data, "model": {"kind": "encoder-decoder", **table}}
 

@@ -44,7 +44,7 @@ class Batch(Movable):
     target_in: int64 [B, T], start + ids: what the decoder is given.
     target_out: int64 [B, T], ids + end: what it is to say. target_lengths: int64 [B], of both.
     rows: int64 [B], a numpy array: which rows of the encoded pairs these are.
-    target_tokens: targets that are not padding, over the whole batch.
+    targets: those that are not padding, over the whole batch.
     """
 
     source: Tensor
@@ -53,11 +53,7 @@ class Batch(Movable):
     target_out: Tensor
     target_lengths: Tensor
     rows: NDArray[np.int64]
-    target_tokens: int
-
-    @property
-    def targets(self) -> int:
-        return self.target_tokens
+    targets: int
 
 
 @dataclass(frozen=True)

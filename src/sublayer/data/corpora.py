@@ -65,7 +65,7 @@ class Corpus:
     """One row of the table.
 
     pairs: how many lines the file has (of text: documents; of labelled text: texts). sha256: of the file.
-    source_column, target_column: counted from 0. note: where in the file the attribution of each sentence stands.
+    note: where in the file the attribution of each sentence stands.
     kind: what the rows are. suffix: of the file. files: the parts that are files of their own; the first file is then
     the training part. rows: the parts that are rows of the one file, counted from 0.
     """
@@ -81,8 +81,6 @@ class Corpus:
     licence: str = "not stated"
     source_language: str = "English"
     target_language: str = ""
-    source_column: int = 0
-    target_column: int = 1
     kind: Kind = "labelled"
     suffix: str = ".csv"
     files: tuple[PartFile, ...] = ()

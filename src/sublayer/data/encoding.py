@@ -75,7 +75,7 @@ def pair_batch(sources: Ragged, targets: Ragged, rows: NDArray[np.int64], affixe
         target_out=as_tensor(said.rectangle(IGNORE)),
         target_lengths=as_tensor(lengths),
         rows=rows,
-        target_tokens=int(lengths.sum()),
+        targets=int(lengths.sum()),
     )
 
 

@@ -11,12 +11,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TypeVar
 
 from sublayer.config.filter import SUSPICIOUS, Filter
 from sublayer.data.report import Report
 from sublayer.data.split import key
-from sublayer.data.tables.table import Table
+from sublayer.data.tables.table import TableT
 from sublayer.errors import DataError
 
 Row = tuple[str, ...]
@@ -81,9 +80,6 @@ def checks(settings: Filter) -> dict[str, Callable[[Sequence[Row]], Iterator[int
     return {
         what: among_all[what] if damaged is None else _each(damaged) for what, damaged in conditions(settings).items()
     }
-
-
-TableT = TypeVar("TableT", bound=Table)
 
 
 def clean(table: TableT, settings: Filter) -> TableT:

@@ -15,13 +15,13 @@ from sublayer.data.download import Progress
 from sublayer.data.report import Report
 from sublayer.data.tables.table import Table
 from sublayer.errors import DataError
-from sublayer.text.lines import WHOLE, Span, spans
+from sublayer.text.lines import WHOLE, Span, spans, unreadable
 
 TextRow = tuple[str, ...]
 """The texts of a row: two of a pair, one of a document."""
 Found = Iterator[tuple[int, TextRow | str]]
 """Of each row its line in the file, and its texts or why there is no row."""
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=Table[Any])
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Stream(Generic[T]):
     columns: tuple[str, ...]
     cut: Callable[[Any, Path, int | None, Progress | None], list[Portion]]
     rows: Callable[[Any, Portion], Found]
-    table: Callable[[Sequence[TextRow], Report], T]
+    table: Callable[[list[TextRow], Report], T]
 
 
 def files(path: Path) -> list[Path]:
@@ -118,7 +118,5 @@ def size_and_time(path: Path) -> list[int]:
     try:
         found = path.stat()
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        what = f"{path} does not exist" if missing else f"could not read {path}: {error.strerror or error}"
-        raise DataError(what, "Check the path; a relative one starts at the recipe.") from None
+        raise unreadable(path, error) from None
     return [found.st_size, found.st_mtime_ns]

@@ -37,6 +37,11 @@ class Report:
     noun: str = "pairs"
     noted: tuple[Dropped, ...] = ()
 
+    @property
+    def unit(self) -> str:
+        """What the rows are called where they are counted by their text."""
+        return "source sentences" if self.noun == "pairs" else self.noun
+
     def leave_out(self, reason: str, lines: Iterable[int], count: int | None = None) -> Report:
         """This report with more rows left out: those on `lines`, or `count` of them where lines are not known."""
         more = _dropped(reason, lines, count)

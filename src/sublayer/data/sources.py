@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, assert_never, cast
@@ -14,60 +13,33 @@ from sublayer.data.download import Progress
 from sublayer.data.jsonl import read_objects, read_rows, text_of, value_of
 from sublayer.data.parquet import read_columns, row_groups
 from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines, require_aligned, side_by_side
-from sublayer.data.report import Report
-from sublayer.data.tables.table import Reader, gathered
+from sublayer.data.tables.table import Reader, Table, gathered
 from sublayer.errors import DataError
-from sublayer.text.lines import Span, read_lines
+from sublayer.text.lines import Span, cell, read_lines
 
 _Pair = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Sentences and their translations, row by row, neither side empty.
+class Pairs(Table[TextRow]):
+    """Sentences and their translations, row by row, neither side empty."""
 
-    lines: the line of each row in the file it came from, counted from 1; empty where that is not known.
-    """
+    @property
+    def sources(self) -> list[str]:
+        return [source for source, _ in self.rows]
 
-    sources: list[str]
-    targets: list[str]
-    report: Report
-    lines: list[int] = field(default_factory=list[int])
-
-    def __post_init__(self) -> None:
-        if len(self.sources) != len(self.targets):
-            raise DataError(f"{len(self.sources)} sources but {len(self.targets)} targets", "Give a target to each.")
-        if self.lines and len(self.lines) != len(self.sources):
-            raise DataError(f"{len(self.sources)} pairs but {len(self.lines)} line numbers", "Give all or none.")
-
-    unit = "source sentences"
-
-    def __len__(self) -> int:
-        return len(self.sources)
+    @property
+    def targets(self) -> list[str]:
+        return [target for _, target in self.rows]
 
     def texts(self) -> list[str]:
         """What makes a pair itself: its source. Pairs of one source are not torn apart."""
         return self.sources
 
-    def rows_of_text(self) -> list[tuple[str, ...]]:
-        return list(zip(self.sources, self.targets, strict=True))
-
-    def take(self, rows: Iterable[int], report: Report) -> Pairs:
-        """The pairs at `rows`, with a report of their own."""
-        chosen = list(rows)
-        return Pairs(
-            [self.sources[row] for row in chosen],
-            [self.targets[row] for row in chosen],
-            report,
-            self.lines_of(chosen),
-        )
-
-    def lines_of(self, rows: Iterable[int]) -> list[int]:
-        """Line numbers of `rows`, or nothing where they are not known."""
-        return [self.lines[row] for row in rows] if self.lines else []
+    def rows_of_text(self) -> list[TextRow]:
+        return self.rows
 
     def spelled(self, *, ends: bool) -> Iterator[str]:
-        """As `Table.spelled`: all sources, then all targets."""
+        """All sources, then all targets."""
         yield from self.sources
         yield from self.targets
 
@@ -79,7 +51,7 @@ class Pairs:
 def grouped(pairs: Pairs) -> tuple[list[str], list[list[str]]]:
     """Each distinct source once, in order of first occurrence, and the list of its distinct translations."""
     references: dict[str, dict[str, None]] = {}
-    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+    for source, target in pairs:
         references.setdefault(source, {})[target] = None
     return list(references), [list(targets) for targets in references.values()]
 
@@ -103,7 +75,7 @@ def read_plain(path: Path) -> Pairs:
                 raise DataError(f"{where}: references is not a filled list", remedy)
             yield from ((number, (source, str(target))) for target in cast("list[Any]", several))
 
-    return _collect(found(), path)
+    return Pairs(*gathered(found(), path, "pairs"))
 
 
 def read(text: ParallelText, folder: Path, progress: Progress | None = None) -> Pairs:
@@ -122,7 +94,8 @@ def read(text: ParallelText, folder: Path, progress: Progress | None = None) -> 
             column or field; file and line are named.
     """
     portions = cut(text, folder, None, progress)
-    return _collect(chain.from_iterable(read_portion(text, portion) for portion in portions), portions[0].paths[0])
+    found = chain.from_iterable(read_portion(text, portion) for portion in portions)
+    return Pairs(*gathered(found, portions[0].paths[0], "pairs"))
 
 
 def cut(text: ParallelText, folder: Path, lines: int | None, progress: Progress | None = None) -> list[Portion]:
@@ -146,8 +119,7 @@ def read_portion(text: ParallelText, portion: Portion) -> Found:
     path, span = portion.paths[0], portion.spans[0]
     match text:
         case NamedCorpus():
-            row = corpora.find(text.name)
-            found = _tsv(path, span, row.source_column, row.target_column)
+            found = _tsv(path, span, 0, 1)
         case LineAligned():
             found = _aligned(portion)
         case Tsv():
@@ -167,16 +139,6 @@ def read_portion(text: ParallelText, portion: Portion) -> Found:
             yield number, "empty target" if source else "empty source" if target else "blank line"
 
 
-def table(rows: Sequence[TextRow], report: Report) -> Pairs:
-    """Pairs of which no lines are known."""
-    return Pairs([source for source, _ in rows], [target for _, target in rows], report)
-
-
-def _collect(found: Iterable[tuple[int, TextRow | str]], path: Path) -> Pairs:
-    pairs, report, lines = gathered(found, path, "pairs")
-    return Pairs([source for source, _ in pairs], [target for _, target in pairs], report, lines)
-
-
 _Numbered = Iterator[tuple[int, _Pair | None]]
 
 
@@ -194,18 +156,13 @@ def _aligned(portion: Portion) -> _Numbered:
 
 def _tsv(path: Path, span: Span, source_column: int, target_column: int) -> _Numbered:
     """Columns between tabs; quotes are ordinary characters, as in the corpora that come in this form."""
-    needed = max(source_column, target_column)
     for number, line in enumerate(read_lines(path, span), start=span.first):
         columns = line.split("\t")
         if not line.strip():
             yield number, None
-        elif len(columns) <= needed:
-            raise DataError(
-                f"{path}, line {number}: column {needed} is missing, there are {len(columns)} (counted from 0)",
-                "Check that tabs separate the columns, and source_column and target_column.",
-            )
         else:
-            yield number, (columns[source_column], columns[target_column])
+            source = cell(columns, source_column, "source_column", path, number)
+            yield number, (source, cell(columns, target_column, "target_column", path, number))
 
 
 def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Numbered:
@@ -216,4 +173,4 @@ def _jsonl(path: Path, span: Span, source_field: str, target_field: str) -> _Num
     return read_rows(path, pair, span)
 
 
-PAIRS = Reader(read, read_plain, Stream(("source", "target"), cut, read_portion, table))
+PAIRS = Reader(read, read_plain, Stream(("source", "target"), cut, read_portion, Pairs))

@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, TypeVar, assert_never
+from typing import Any, Generic, assert_never
 
 from sublayer.config import GivenSplit, RandomSplit, Split, TailSplit
 from sublayer.data.report import Report
 from sublayer.data.sources import read
 from sublayer.data.tables.documents import Document, cut_documents
-from sublayer.data.tables.table import Table
+from sublayer.data.tables.table import TableT
 from sublayer.errors import DataError
-
-TableT = TypeVar("TableT", bound=Table)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def _random(table: TableT, how: RandomSplit) -> Splits[TableT]:
     distinct = sorted(set(keys), key=lambda each: (draw(how.seed, each), each))
     held_out = how.test + how.validation
     if len(distinct) <= held_out:
-        raise too_few(len(distinct), table.unit, how)
+        raise too_few(len(distinct), table.report, how)
     part_of = dict.fromkeys(distinct[: how.test], "test") | dict.fromkeys(distinct[how.test : held_out], "validation")
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for row, each in enumerate(keys):
@@ -119,7 +117,7 @@ def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:
     for name, rows in zip(("train on", "validate on", "test on"), parts, strict=True):
         if not rows:
             raise DataError(
-                f"{len(starts)} {table.unit} leave nothing to {name}",
+                f"{len(starts)} {table.report.unit} leave nothing to {name}",
                 "Give more text, or raise data.split.validation or data.split.test.",
             )
     train, validation, test = ([*rows] for rows in parts)
@@ -129,8 +127,7 @@ def _tail(table: TableT, how: TailSplit) -> tuple[TableT, TableT, TableT]:
 
 def _cut(table: Any, places: list[int]) -> Any:
     """A table of documents with those cut that reach over one of `places`; any other table as it is."""
-    rows = getattr(table, "rows", ())
-    return cut_documents(table, places) if rows and isinstance(rows[0], Document) else table
+    return cut_documents(table, places) if table.rows and isinstance(table.rows[0], Document) else table
 
 
 def _whole(table: TableT, rows: list[int]) -> TableT:
@@ -142,10 +139,10 @@ def draw(seed: int, each: str) -> bytes:
     return hashlib.blake2b(f"{seed}\n{each}".encode(), digest_size=16).digest()
 
 
-def too_few(distinct: int, unit: str, how: RandomSplit) -> DataError:
+def too_few(distinct: int, report: Report, how: RandomSplit) -> DataError:
     """What is to be raised where there are not more distinct texts than are to be held out."""
     return DataError(
-        f"{distinct} distinct {unit} are too few to hold out {how.validation} for validation and "
+        f"{distinct} distinct {report.unit} are too few to hold out {how.validation} for validation and "
         f"{how.test} for the test",
         "Lower data.split.validation and data.split.test, or give more text.",
     )

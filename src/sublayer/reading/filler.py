@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, cast
@@ -143,29 +143,19 @@ def _in_place(between: Sequence[str], word: str, tokenizer: Tokenizer) -> Tokens
         spans.append((len(whole), len(whole) + len(word)))
         whole += word + part
     (tokens,) = tokenizer.tokens([whole])
-    ids: list[int] = []
-    token_type_ids: list[int] = []
-    places: list[tuple[int, int]] = []
-    texts: list[int | None] = []
+    ids, kept = list(tokens.ids), list[int]()
     masked = [False] * len(spans)
-    for identifier, kind, (begin, end), part in zip(
-        tokens.ids, tokens.token_type_ids, tokens.spans, tokens.texts, strict=True
-    ):
+    for place, ((begin, end), text) in enumerate(zip(tokens.spans, tokens.texts, strict=True)):
         here = None
         # A space that is a token of its own stays, as it does before a word in training.
-        if part is not None and tokenizer.pieces([identifier])[0].strip(SPACE):
-            here = next((n for n, (a, b) in enumerate(spans) if begin < b and a < end), None)
+        if text is not None and tokenizer.pieces([ids[place]])[0].strip(SPACE):
+            here = next((n for n, (first, last) in enumerate(spans) if begin < last and first < end), None)
         if here is not None:
-            a, b = spans[here]
-            if end > b or whole[begin:a].strip():
+            first, last = spans[here]
+            if end > last or whole[begin:first].strip():
                 return None
             if masked[here]:
                 continue
-            masked[here], identifier = True, mask
-        ids.append(identifier)
-        token_type_ids.append(kind)
-        places.append((begin, end))
-        texts.append(part)
-    if not all(masked):
-        return None
-    return Tokens(ids, token_type_ids, places, [None] * len(ids), texts)
+            masked[here], ids[place] = True, mask
+        kept.append(place)
+    return replace(tokens, ids=ids).take(kept) if all(masked) else None

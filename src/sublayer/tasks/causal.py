@@ -71,7 +71,7 @@ class Modelling(TokenObjective[TextBatch]):
         return causal_loss(model, batch, total, self.loss_function)
 
     def evaluate(self, model: CausalModel) -> dict[str, float]:
-        found = likelihood(model, self.examples, self.batching)
+        found = likelihood(model, self.examples, self.c.batches)
         measured = {"loss": found.loss, "perplexity": found.perplexity}
         return measured if self.words is None else {**measured, "word_perplexity": found.word_perplexity(self.words)}
 
@@ -106,9 +106,8 @@ class Causal(DocumentTask[config.CausalTask, Examples[TextBatch]]):
         return PackedDocuments(texts, room, c.stride or room, c.evaluation_stride or room, affixes.pad, report)
 
     def objective(self, material: Material[Rows[Document], Examples[TextBatch]]) -> Modelling:
-        c = material.recipe.training
         words = sum(document.words for document in material.table)
-        return Modelling(CrossEntropy(c.label_smoothing), material.examples, c.batches, words)
+        return Modelling(material.examples, material.recipe.training, words)
 
     def does(self, recipe: config.Recipe) -> str:
         return "Goes on with a text"

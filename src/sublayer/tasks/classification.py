@@ -26,7 +26,7 @@ from sublayer.errors import ConfigError, DataError
 from sublayer.models import EncoderOnly
 from sublayer.reading import Classified, Classifier
 from sublayer.tasks.confusion import Confusion, draw_confusion
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import TextObjective, evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels, measured_lines
 
 
@@ -57,14 +57,11 @@ def scores(model: EncoderOnly, batch: TextBatch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Classifying(Objective[TextBatch]):
-    """examples: the validation texts. labels: in the order of the model's head. weights: [C], or None for equal."""
+class Classifying(TextObjective[TextBatch]):
+    """labels: in the order of the model's head. weights: [C], or None for equal."""
 
-    examples: Examples[TextBatch]
     labels: Sequence[str]
     weights: Tensor | None
-    label_smoothing: float
-    batching: config.Batching
     title: str
     rows: ClassVar = "texts"
     unit: ClassVar = "texts"
@@ -78,12 +75,12 @@ class Classifying(Objective[TextBatch]):
         found = scores(model, batch)
         weights = None if self.weights is None else self.weights.to(found.device)
         target = batch.target.to(found.device)
-        summed = F.cross_entropy(found, target, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        summed = F.cross_entropy(found, target, weights, reduction="sum", label_smoothing=self.c.label_smoothing)
         return summed / total
 
     def evaluate(self, model: EncoderOnly) -> dict[str, float]:
         """The loss without weights; accuracy; F1 of each label, averaged over the labels."""
-        confusion, nats = confused(model, self.examples, self.batching, len(self.labels))
+        confusion, nats = confused(model, self.examples, self.c.batches, len(self.labels))
         self._last[:] = [confusion]
         measured = {"accuracy": confusion.accuracy, "macro_f1": confusion.macro_f1}
         return {"loss": nats / confusion.count, **measured}
@@ -131,8 +128,7 @@ class Classification(Task[config.ClassificationTask, Rows[Labelled], EncodedText
             assert not isinstance(target, Ragged), "a text has one label"
             counts = np.bincount(target, minlength=len(labels))
             weights = label_weights(self.settings.weights, counts)
-        c = recipe.training
-        return Classifying(material.examples, labels, weights, c.label_smoothing, c.batches, recipe.name)
+        return Classifying(material.examples, recipe.training, labels, weights, recipe.name)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Labelled], how: Scoring) -> Scored:
         how.refuse("beam", "length_penalty", "tokenize")

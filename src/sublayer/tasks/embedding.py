@@ -25,18 +25,17 @@ from sublayer.data.ragged import Ragged
 from sublayer.data.report import Report
 from sublayer.data.sources import PAIRS, Pairs
 from sublayer.models import EncoderOnly
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import TextObjective, evaluating
 from sublayer.tasks.task import Encoding, Material, Task
 from sublayer.text import Affixes
 
 
 @dataclass(frozen=True)
-class Matching(Objective[SimilarBatch]):
-    """pairs: those to validate on. scale: s."""
+class Matching(TextObjective[SimilarBatch]):
+    """scale: s."""
 
+    examples: SimilarPairs
     scale: float
-    pairs: SimilarPairs
-    batching: config.Batching
     rows: ClassVar = "pairs"
     unit: ClassVar = "pairs"
     separable: ClassVar = False
@@ -52,14 +51,14 @@ class Matching(Objective[SimilarBatch]):
         right: list[Tensor] = []
         rows: list[int] = []
         with evaluating(model):
-            for batch in validation(self.pairs, self.batching):
+            for batch in validation(self.examples, self.c.batches):
                 one, other = _vectors(model, batch)
                 total += matching_loss(one, other, batch.twins.to(one.device), self.scale).item()
                 left.append(one)
                 right.append(other)
                 rows += batch.rows.tolist()
             nearest = cast("list[int]", (torch.cat(left) @ torch.cat(right).T).argmax(dim=1).tolist())
-        same = self.pairs.same_right
+        same = self.examples.same_right
         right_ones = sum(same[rows[place]] == same[rows[found]] for place, found in enumerate(nearest))
         return {"loss": total / len(rows), "recall_at_1": right_ones / len(rows)}
 
@@ -98,7 +97,7 @@ class Embedding(Task[config.EmbeddingTask, Pairs, SimilarPairs]):
         return similar_ids(columns, report, Affixes.of(how.tokenizer))
 
     def objective(self, material: Material[Pairs, SimilarPairs]) -> Matching:
-        return Matching(self.settings.scale, material.examples, material.recipe.training.batches)
+        return Matching(material.examples, material.recipe.training, self.settings.scale)
 
     def does(self, recipe: config.Recipe) -> str:
         return "Turns a text into a vector, near for texts that belong together"

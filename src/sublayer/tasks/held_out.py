@@ -12,7 +12,7 @@ from sublayer.errors import DataError
 from sublayer.tasks.task import AnyTask, Task
 from sublayer.untrusted import to_json
 
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=Table[Any])
 
 SOURCES: Mapping[str, tuple[type[Any], ...]] = {
     ".tsv": (config.Tsv, config.LabelledTsv),
@@ -23,7 +23,7 @@ SOURCES: Mapping[str, tuple[type[Any], ...]] = {
 """What a file is read as, by the end of its name, where it is not JSON lines."""
 
 
-def write_rows(table: Table) -> str:
+def write_rows(table: Table[Any]) -> str:
     """The rows as JSON lines."""
     return "".join(to_json(row) + "\n" for row in table.plain_rows())
 

@@ -21,7 +21,6 @@ from sublayer.data.tables.table import Rows
 from sublayer.models import CausalModel
 from sublayer.tasks.answers import answers, score_answers
 from sublayer.tasks.causal import Likelihood, Modelling
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.objective import evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, start_template
 from sublayer.text import Specials, Tokenizer
@@ -41,7 +40,7 @@ class Answering(Modelling):
 
     def evaluate(self, model: CausalModel) -> dict[str, float]:
         """With the part of the conversations whose answers a greedy search would give, word for word."""
-        found, exact = answered(model, self.examples, self.batching)
+        found, exact = answered(model, self.examples, self.c.batches)
         return {"loss": found.loss, "perplexity": found.perplexity, "exact_match": exact}
 
 
@@ -102,8 +101,7 @@ class Instructions(Task[config.InstructionsTask, Rows[Conversation], EncodedText
         return encode_conversations(table, how.tokenizer, how.max_length, positions=how.positions)
 
     def objective(self, material: Material[Rows[Conversation], EncodedTexts]) -> Answering:
-        c = material.recipe.training
-        return Answering(CrossEntropy(c.label_smoothing), material.examples, c.batches, None)
+        return Answering(material.examples, material.recipe.training, None)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Conversation], how: Scoring) -> Scored:
         """The last answer of each conversation, by greedy search."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -25,7 +24,6 @@ from sublayer.tasks.task import DocumentTask, Encoding, Material
 from sublayer.text import Affixes
 
 
-@dataclass(frozen=True)
 class Unmasking(TokenObjective[TextBatch]):
     """examples: with the same tokens hidden every time."""
 
@@ -40,7 +38,7 @@ class Unmasking(TokenObjective[TextBatch]):
         plain = CrossEntropy(label_smoothing=0.0)
         nats, right, targets = 0.0, 0, 0
         with evaluating(model):
-            for batch in validation(self.examples, self.batching):
+            for batch in validation(self.examples, self.c.batches):
                 hidden, target = _asked(model, batch)
                 nats += projected(model, plain, hidden, target, 1).item()
                 right += int((model.project(hidden).argmax(dim=-1) == target).sum())
@@ -79,8 +77,7 @@ class Masked(DocumentTask[config.MaskedTask, CorruptedText[TextBatch]]):
         return CorruptedText(columns[0].filled(), noise, report)
 
     def objective(self, material: Material[Rows[Document], CorruptedText[TextBatch]]) -> Unmasking:
-        c = material.recipe.training
-        return Unmasking(CrossEntropy(c.label_smoothing), material.examples, c.batches)
+        return Unmasking(material.examples, material.recipe.training)
 
     def does(self, recipe: config.Recipe) -> str:
         return "Fills in hidden tokens"

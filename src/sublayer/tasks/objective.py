@@ -67,13 +67,21 @@ B = TypeVar("B", bound=AnyBatch)
 
 
 @dataclass(frozen=True)
-class TokenObjective(Objective[B]):
-    """Whose targets are tokens of the vocabulary. examples: the validation text."""
+class TextObjective(Objective[B]):
+    """One that is evaluated on text. examples: the validation text. c: the training, whose batches these are."""
 
-    loss_function: CrossEntropy
     examples: Examples[B]
-    batching: config.Batching
+    c: config.Training
+
+
+class TokenObjective(TextObjective[B]):
+    """Whose targets are tokens of the vocabulary."""
+
     unit: ClassVar = "tokens"
+
+    @property
+    def loss_function(self) -> CrossEntropy:
+        return CrossEntropy(self.c.label_smoothing)
 
     def choices(self, c: config.Model) -> int:
         return c.vocab_size

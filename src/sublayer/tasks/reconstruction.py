@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from sublayer import config
@@ -16,20 +15,18 @@ from sublayer.data.report import Report
 from sublayer.data.tables.documents import Document
 from sublayer.data.tables.table import Rows
 from sublayer.models import SequenceToSequence
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.tasks.task import DocumentTask, Encoding, Material
 from sublayer.tasks.translation import PairLoss, validation_loss
 from sublayer.text import PairAffixes, Specials, Tokenizer
 
 
-@dataclass(frozen=True)
 class Reconstructing(PairLoss):
     """examples: with the same noise every time."""
 
     rows: ClassVar = "texts"
 
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
-        loss = validation_loss(model, self.examples, self.batching)
+        loss = validation_loss(model, self.examples, self.c.batches)
         return {"loss": loss, "perplexity": math.exp(loss)}
 
 
@@ -58,8 +55,7 @@ class Reconstruction(DocumentTask[C, CorruptedText[Batch]]):
         return CorruptedText(columns[0].filled(), noise, report)
 
     def objective(self, material: Material[Rows[Document], CorruptedText[Batch]]) -> Reconstructing:
-        c = material.recipe.training
-        return Reconstructing(CrossEntropy(c.label_smoothing), material.examples, c.batches)
+        return Reconstructing(material.examples, material.recipe.training)
 
     def does(self, recipe: config.Recipe) -> str:
         return "Restores what is missing in a text; made to be trained further for something else"

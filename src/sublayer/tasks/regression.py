@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -21,7 +20,6 @@ from torch.nn import functional as F
 from sublayer import config
 from sublayer.config.task import RegressionTask
 from sublayer.data.batch import TextBatch
-from sublayer.data.examples.interface import Examples
 from sublayer.data.examples.texts import EncodedTexts, encode_read
 from sublayer.data.loader import validation
 from sublayer.data.tables.labelled import LABELLED_TEXTS, Labelled
@@ -29,19 +27,16 @@ from sublayer.data.tables.table import Rows
 from sublayer.errors import DataError
 from sublayer.models import EncoderOnly
 from sublayer.tasks.classification import scores, with_answers
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import TextObjective, evaluating
 from sublayer.tasks.task import Encoding, Material, Scored, Scoring, Task, head_labels
 
 NAME = "score"
 """What the number is called where a recipe does not say it (model.head.labels)."""
 
 
-@dataclass(frozen=True)
-class Estimating(Objective[TextBatch]):
-    """examples: the validation texts."""
+class Estimating(TextObjective[TextBatch]):
+    """The number of each text."""
 
-    examples: Examples[TextBatch]
-    batching: config.Batching
     rows: ClassVar = "texts"
     unit: ClassVar = "texts"
 
@@ -54,7 +49,7 @@ class Estimating(Objective[TextBatch]):
         found: list[float] = []
         right: list[float] = []
         with evaluating(model):
-            for batch in validation(self.examples, self.batching):
+            for batch in validation(self.examples, self.c.batches):
                 found += cast("list[float]", scores(model, batch).squeeze(1).tolist())
                 right += cast("list[float]", batch.target.tolist())
         one, other = np.array(found), np.array(right)
@@ -93,7 +88,7 @@ class Regression(Task[RegressionTask, Rows[Labelled], EncodedTexts]):
         return encode_read(table, how.tokenizer, how.max_length, numbers, positions=how.positions)
 
     def objective(self, material: Material[Rows[Labelled], EncodedTexts]) -> Estimating:
-        return Estimating(material.examples, material.recipe.training.batches)
+        return Estimating(material.examples, material.recipe.training)
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Rows[Labelled], how: Scoring) -> Scored:
         how.refuse("beam", "length_penalty", "tokenize")

@@ -39,21 +39,12 @@ class Scores:
 
 
 LANGUAGES = {
-    "zh": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "yue": "zh",
-    "chinese": "zh",
-    "mandarin": "zh",
-    "cantonese": "zh",
-    "ja": "ja-mecab",
-    "jpn": "ja-mecab",
-    "japanese": "ja-mecab",
-    "ko": "ko-mecab",
-    "kor": "ko-mecab",
-    "korean": "ko-mecab",
+    "zh": ("zh", "zho", "cmn", "yue", "chinese", "mandarin", "cantonese"),
+    "ja-mecab": ("ja", "jpn", "japanese"),
+    "ko-mecab": ("ko", "kor", "korean"),
 }
-"""sacreBLEU's choice of a tokenizer, by the language's code or English name; 13a for all others."""
+"""sacreBLEU's tokenizers, each by the codes and English names of its languages; 13a for all others."""
+_TOKENIZERS = {language: tokenizer for tokenizer, languages in LANGUAGES.items() for language in languages}
 
 
 def bleu_tokenizer(language: str | None, asked: config.BleuTokenizer = "auto") -> str:
@@ -65,7 +56,7 @@ def bleu_tokenizer(language: str | None, asked: config.BleuTokenizer = "auto") -
     if asked != "auto":
         return asked
     words = re.findall(r"[a-z]+", (language or "").lower())
-    return next((LANGUAGES[word] for word in words if word in LANGUAGES), "13a")
+    return next((_TOKENIZERS[word] for word in words if word in _TOKENIZERS), "13a")
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "13a") -> Scores:

@@ -17,19 +17,17 @@ from sublayer.data.tables.table import Rows
 from sublayer.data.tables.tagged import TAGGED_SENTENCES, Tagged
 from sublayer.models import EncoderOnly
 from sublayer.tasks.classification import scores, sorted_labels
-from sublayer.tasks.objective import Objective, evaluating
+from sublayer.tasks.objective import TextObjective, evaluating
 from sublayer.tasks.spans import span_scores, together
 from sublayer.tasks.task import Encoding, Material, Task, head_labels
 
 
 @dataclass(frozen=True)
-class TagWords(Objective[TextBatch]):
-    """examples: the validation sentences. tags: in the order of the model's head."""
+class TagWords(TextObjective[TextBatch]):
+    """tags: in the order of the model's head."""
 
     examples: EncodedTexts
     tags: Sequence[str]
-    label_smoothing: float
-    batching: config.Batching
     rows: ClassVar = "sentences"
     unit: ClassVar = "words"
 
@@ -38,7 +36,7 @@ class TagWords(Objective[TextBatch]):
 
     def loss(self, model: EncoderOnly, batch: TextBatch, total: int) -> Tensor:
         found = scores(model, batch)
-        return _summed(found, batch.target.to(found.device), self.label_smoothing) / total
+        return _summed(found, batch.target.to(found.device), self.c.label_smoothing) / total
 
     def evaluate(self, model: EncoderOnly) -> dict[str, float]:
         """Loss and accuracy over words; F1 over all spans together."""
@@ -46,7 +44,7 @@ class TagWords(Objective[TextBatch]):
         true: dict[int, list[str]] = {}
         found: dict[int, list[str]] = {}
         with evaluating(model):
-            for batch in validation(self.examples, self.batching):
+            for batch in validation(self.examples, self.c.batches):
                 given = scores(model, batch).cpu()
                 nats += _summed(given, batch.target, 0.0).item()
                 best, asked = given.argmax(dim=-1), batch.target != IGNORE
@@ -91,8 +89,7 @@ class Tagging(Task[config.TaggingTask, Rows[Tagged], EncodedTexts]):
         return encode_tagged(table, how.tokenizer, how.max_length, how.labels, positions=how.positions)
 
     def objective(self, material: Material[Rows[Tagged], EncodedTexts]) -> TagWords:
-        c = material.recipe.training
-        return TagWords(material.examples, material.labels, c.label_smoothing, c.batches)
+        return TagWords(material.examples, material.recipe.training, material.labels)
 
     def does(self, recipe: config.Recipe) -> str:
         return f"Gives each word one of the tags {', '.join(head_labels(recipe.model))}"

@@ -27,7 +27,7 @@ from sublayer.tasks.objective import Objective, shown
 from sublayer.text import Slot, Specials, Template, Tokenizer
 
 C = TypeVar("C", bound=config.TaskSettings)
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=Table[Any])
 E = TypeVar("E", bound=Examples[AnyBatch])
 
 
@@ -181,7 +181,7 @@ class Task(ABC, Generic[C, T, E]):
         """The tokenizer of a model to begin with."""
         return tokenizer
 
-    def train_tokenizer(self, recipe: config.TokenizerRecipe, training: Table) -> Tokenizer:
+    def train_tokenizer(self, recipe: config.TokenizerRecipe, training: Table[Any]) -> Tokenizer:
         """A tokenizer trained on the text, which puts around texts what the task wants there."""
         extra = self.extra_tokens()
         # In a vocabulary of subwords every byte stands anyway, and no piece spans lines.

@@ -31,7 +31,6 @@ LEAST = 300_000
 97 steps of about 3,000 (docs/figures/translation.json), and 27 after twice as many."""
 
 
-@dataclass(frozen=True)
 class PairLoss(TokenObjective[Batch]):
     """The loss of whatever writes one text after reading another."""
 
@@ -68,7 +67,7 @@ class Translating(PairLoss):
     def evaluate(self, model: SequenceToSequence) -> dict[str, float]:
         """Loss on all validation pairs, BLEU of greedy translations of the validation sentences."""
         with in_evaluation_mode(model):
-            loss = validation_loss(model, self.examples, self.batching)
+            loss = validation_loss(model, self.examples, self.c.batches)
             bleu = self._bleu(Translator(model, self.tokenizer, self.decoding), *grouped(self.pairs))
         return {"loss": loss, "bleu": bleu}
 
@@ -109,10 +108,8 @@ class Translation(Task[config.TranslationTask, Pairs, EncodedPairs]):
         recipe = material.recipe
         tokenize = self._tokenize(recipe, recipe.decoding.target_language, None)
         bleu_metric(tokenize)  # what it needs is missed now, and not after the first thousand steps
-        c = recipe.training
-        loss = CrossEntropy(c.label_smoothing)
         return Translating(
-            loss, material.examples, c.batches, material.table, material.tokenizer, recipe.decoding, tokenize
+            material.examples, recipe.training, material.table, material.tokenizer, recipe.decoding, tokenize
         )
 
     def score(self, loaded: Any, recipe: config.Recipe, table: Pairs, how: Scoring) -> Scored:

@@ -93,13 +93,7 @@ class ChatTemplate:
         answer = self._checked(name, self._process.ask(request))
         return Rendered(answer["text"], _pairs(answer["user"]))
 
-    def render_answers_of(
-        self,
-        conversations: Iterable[Sequence[Message]],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **more: Any,
-    ) -> Iterator[Rendered]:
+    def render_answers_of(self, conversations: Iterable[Sequence[Message]]) -> Iterator[Rendered]:
         """Whole conversations as text, and where in each the assistant's answers stand, end tokens included.
 
         Each answer is found by rendering the conversation up to it, and with it: what came before must be rendered the
@@ -110,8 +104,8 @@ class ChatTemplate:
             InputError: when the conversation at fault is reached: as in `render`; nobody answers; or a turn is rendered
                 in another way once more turns follow, as by templates that drop the thoughts of earlier answers.
         """
-        name = self._chosen(tools)
-        common = self._common(name, tools, more)
+        name = self._chosen(None)
+        common = self._common(name, None, {})
         waiting = iter(conversations)
         while some := list(islice(waiting, TOGETHER)):
             requests: list[dict[str, Any]] = []

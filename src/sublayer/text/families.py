@@ -167,7 +167,7 @@ def name_of(tokenizer_class: str | None, architecture: str | None) -> str | None
     return next(filter(None, names), None)
 
 
-def family_of(tokenizer_class: str | None, architecture: str | None, files: str) -> tuple[str, Family]:
+def family_of(tokenizer_class: str | None, architecture: str | None, files: str) -> Family:
     """The row of `FAMILIES`, where one is needed to understand `files`.
 
     Raises:
@@ -180,4 +180,4 @@ def family_of(tokenizer_class: str | None, architecture: str | None, files: str)
             f"of the architecture {architecture!r}",
             f"Give the folder a tokenizer.json. Known: {', '.join(FAMILIES)}.",
         )
-    return name, FAMILIES[name]
+    return FAMILIES[name]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from sublayer.config.foreign import TOKENIZER, require, require_all
 from sublayer.errors import CheckpointError
 from sublayer.text.chat import ChatSource
-from sublayer.text.families import Family, family_of, name_of
+from sublayer.text.families import FAMILIES, Family, family_of, name_of
 from sublayer.text.sentencepiece import Piece, PieceModel, backend_of, read_piece_model
 from sublayer.text.specials import ROLES, Slot, Specials, Template, described, put_around
 from sublayer.text.tokenizer import Tokenizer
@@ -90,17 +90,17 @@ def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "tar
         backend = read_backend(folder / "tokenizer.json")
         _settle(backend, settings, family)
     elif (folder / "vocab.txt").is_file():
-        _, family = family_of(settings.class_name, settings.architecture, "vocab.txt")
+        family = family_of(settings.class_name, settings.architecture, "vocab.txt")
         backend = wordpiece(read_vocab_txt(folder / "vocab.txt"), settings.config)
     elif (folder / "source.spm").is_file():
-        family = _family("Marian")
+        family = FAMILIES["Marian"]
         backend, size = _marian(folder, settings, side)
     elif any((folder / name).is_file() for name in _PIECE_MODELS):
         path = next(folder / name for name in _PIECE_MODELS if (folder / name).is_file())
-        name, family = family_of(settings.class_name, settings.architecture, path.name)
-        backend, size = _pieces(path, name, family, settings)
+        family = family_of(settings.class_name, settings.architecture, path.name)
+        backend, size = _pieces(path, family, settings)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        _, family = family_of(settings.class_name, settings.architecture, "vocab.json and merges.txt")
+        family = family_of(settings.class_name, settings.architecture, "vocab.json and merges.txt")
         backend = byte_level(
             read_vocab_json(folder / "vocab.json"),
             read_merges(folder / "merges.txt"),
@@ -119,7 +119,7 @@ def _built(folder: Path, settings: _FolderSettings, side: Literal["source", "tar
     specials = _specials(backend, settings, family)
     # Which language stands there, and on which side, is a matter of the configuration even beside a tokenizer.json.
     placed = not whole or ("language" in family.around and specials.languages)
-    _put_marks(backend, settings, specials, family.placed(settings.config) if placed else None, family, whole)
+    _put_marks(backend, settings, specials, family.placed(settings.config) if placed else None, whole)
     return Tokenizer(backend, specials, chat_template=settings.chat_template, size=size)
 
 
@@ -170,15 +170,11 @@ def _content(token: Any) -> str | None:
     return cast("dict[str, str]", token)["content"] if isinstance(token, dict) else token
 
 
-def _family(name: str) -> Family:
-    return family_of(name, None, "")[1]
-
-
 def _family_if_known(settings: _FolderSettings) -> Family:
     name = name_of(settings.class_name, settings.architecture)
     if settings.class_name in {"PreTrainedTokenizerFast", "TokenizersBackend"} or name is None:
         return Family()
-    return _family(name)
+    return FAMILIES[name]
 
 
 def _settle(backend: Backend, settings: _FolderSettings, family: Family) -> None:
@@ -272,7 +268,6 @@ def _put_marks(
     settings: _FolderSettings,
     specials: Specials,
     template: tuple[str, str] | None,
-    family: Family,
     whole: bool,
 ) -> None:
     """What is put around texts: the family's way where the file has none, and what the configuration says of ends."""
@@ -283,12 +278,14 @@ def _put_marks(
     # Where there is a tokenizer.json, it says what stands around a text, and these do not count.
     if whole or (starts is None and ends is None):
         return
-    start = f"{settings.token('bos_token', family)} " if starts and specials.start is not None else ""
-    end = f" {settings.token('eos_token', family)}" if ends and specials.end is not None else ""
-    second = f" {start.strip()}:1" * bool(start) + " B:1" + f"{end}:1" * bool(end)
-    put_around(
-        backend, Template(*(_slots(backend, each, None) for each in (f"{start}A{end}", f"{start}A{end}{second}")))
-    )
+    before, after = specials.start if starts else None, specials.end if ends else None
+
+    def around(text: int) -> tuple[Slot, ...]:
+        """A text between its marks, all of the text's own type."""
+        slots = (Slot(before, None, text), Slot(None, text, text), Slot(after, None, text))
+        return tuple(slot for slot in slots if slot != Slot(None, None, text))
+
+    put_around(backend, Template(around(0), around(0) + around(1)))
 
 
 def _slots(backend: Backend, written: str, language: int | None) -> tuple[Slot, ...]:
@@ -318,12 +315,12 @@ def _first_language(settings: _FolderSettings, specials: Specials) -> int:
 # --- SentencePiece ---------------------------------------------------------------------------------------------------
 
 
-def _pieces(path: Path, name: str, family: Family, settings: _FolderSettings) -> tuple[Backend, int | None]:
+def _pieces(path: Path, family: Family, settings: _FolderSettings) -> tuple[Backend, int | None]:
     model = read_piece_model(path)
-    if name == "Llama":
+    if family is FAMILIES["Llama"]:
         model = replace(model, only_first=settings.config.get("legacy") is False)
     languages = settings.languages or list(family.languages)
-    if name == "M2M100":
+    if family is FAMILIES["M2M100"]:
         ids = read_vocab_json(path.with_name("vocab.json"))
         ids |= {language: len(ids) + place for place, language in enumerate(languages)}
         return _renumbered(model, ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -62,12 +62,17 @@ def read_raw_lines(path: Path, span: Span = WHOLE) -> Iterator[bytes]:
             for raw in islice(handle, span.count):
                 content = raw[:-1] if raw.endswith(b"\n") else raw
                 yield content[:-1] if content.endswith(b"\r") else content
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
     except (EOFError, zlib.error, zstd.DamagedError) as error:
         raise DataError(f"{path} is damaged: {error}", "Copy or fetch the file again.") from None
     except OSError as error:
-        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What is to be raised where a file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.")
+    return DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.")
 
 
 def spans(path: Path, lines: int) -> tuple[list[Span], int]:
@@ -85,10 +90,8 @@ def spans(path: Path, lines: int) -> tuple[list[Span], int]:
                 ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LINE_FEED)
                 begins += (at + 1 + ends[lines * len(begins) - seen - 1 :: lines]).tolist()
                 seen, at, ended = seen + len(ends), at + len(block), block.endswith(b"\n")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "Check the path; a relative one starts at the recipe.") from None
     except OSError as error:
-        raise DataError(f"could not read {path}: {error.strerror or error}", "Name a readable text file.") from error
+        raise unreadable(path, error) from None
     total = seen if ended else seen + 1
     if len(begins) > 1 and begins[-1] == at:
         begins.pop()
@@ -106,6 +109,24 @@ def columns(line: str) -> list[str]:
     if "\t" in line:
         return [column.strip(" ") for column in line.split("\t")] if line.strip("\t ") else []
     return [column for column in line.split(" ") if column]
+
+
+def cell(found: Sequence[str], place: int, name: str, path: Path, number: int, between: str = "tabs") -> str:
+    """One of the columns that were found in a line.
+
+    Args:
+        place: counted from 0, or from the last as -1. name: of the setting that says it. between: what separates the
+            columns.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    if not -len(found) <= place < len(found):
+        raise DataError(
+            f"{path}, line {number}: column {place} is missing, there are {len(found)} (counted from 0)",
+            f"Check that {between} separate the columns, and {name}.",
+        )
+    return found[place]
 
 
 def _opened(path: Path) -> BinaryIO:

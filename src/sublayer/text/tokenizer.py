@@ -350,23 +350,18 @@ class Tokenizer(Vocabulary):
         rendered = self.chat.render(messages, add_generation_prompt=True, tools=tools)
         return self.encode_template(rendered.text, rendered.quoted).ids
 
-    def encode_answers_of(
-        self, conversations: Iterable[Sequence[Message]], *, tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> Iterator[tuple[list[int], list[bool]]]:
+    def encode_answers_of(self, conversations: Iterable[Sequence[Message]]) -> Iterator[tuple[list[int], list[bool]]]:
         """Whole conversations as ids, and for each id whether the assistant learns to say it, end tokens included.
 
         By position: a token counts if it begins inside an answer. Many at once are sooner made than one by one.
 
-        Args:
-            tools: JSON schemas of functions that the model may call.
-
         Raises:
-            InputError: when the conversation at fault is reached: there is no chat template, it knows no tools, it
-                refuses the conversation, or it renders a turn in another way once more turns follow.
+            InputError: when the conversation at fault is reached: there is no chat template, it refuses the
+                conversation, or it renders a turn in another way once more turns follow.
         """
         from sublayer.text.templates.process import TOGETHER
 
-        rendered = self.chat.render_answers_of(conversations, tools=tools)
+        rendered = self.chat.render_answers_of(conversations)
         fault: InputError | None = None
         while fault is None:
             some: list[Rendered] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ class Tokens:
         left_out: set[int] = set()
         for _ in range(min(len(self) - longest, len(own[0]) + len(own[1]))):
             left_out.add(own[len(own[1]) > len(own[0])].pop())
-        kept = [place for place in range(len(self)) if place not in left_out]
-        return Tokens(*([getattr(self, each.name)[place] for place in kept] for each in fields(self)))
+        return self.take([place for place in range(len(self)) if place not in left_out])
+
+    def take(self, places: Sequence[int]) -> Tokens:
+        """The tokens at these places alone."""
+        return Tokens(*([getattr(self, each.name)[place] for place in places] for each in fields(self)))
 
     def within(self, ranges: Sequence[tuple[int, int]]) -> list[bool]:
         """For each token whether it begins inside one of `ranges`: characters, from (included) to (excluded).
@@ -63,12 +67,8 @@ class Tokens:
 
 def joined(words: Sequence[str]) -> tuple[str, list[int]]:
     """Words with a space between each two, and where each of them begins."""
-    starts: list[int] = []
-    place = 0
-    for word in words:
-        starts.append(place)
-        place += len(word) + 1
-    return " ".join(words), starts
+    places = accumulate((len(word) + 1 for word in words), initial=0)
+    return " ".join(words), list(places)[:-1]
 
 
 def by_words(tokens: Tokens, text: str, starts: Sequence[int]) -> Tokens:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,6 +67,10 @@ class Progress:
     def time(self) -> Time:
         """What the place in the schedule is computed from."""
         return Time(self.seconds, self.pace, self.warm)
+
+    def at(self, time: Time) -> Progress:
+        """The same at another time."""
+        return replace(self, seconds=time.seconds, pace=time.pace, warm=time.warm)
 
 
 Tensors: TypeAlias = Mapping[str, Mapping[str, Tensor]]

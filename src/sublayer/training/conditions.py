@@ -51,9 +51,7 @@ class Conditions:
         """Those of this moment."""
         held = (("validation", data.splits.validation), ("test", data.splits.test))
         text = {"training": data.digest, **{name: _digest(write_rows(table)) for name, table in held}}
-        return Conditions(
-            json.loads(json.dumps(recipe.plain())), text, torch.get_num_threads(), _machine(device, processes)
-        )
+        return Conditions(recipe.plain(), text, torch.get_num_threads(), _machine(device, processes))
 
 
 def write_conditions(folder: Path, conditions: Conditions) -> None:
@@ -77,7 +75,7 @@ def read_conditions(folder: Path) -> Conditions | None:
         held = json.loads(path.read_text(encoding="utf-8"))
         recipe, text, machine = (dict(held[name]) for name in ("recipe", "text", "machine"))
         # As it reads today: a setting that was not there yet has its default.
-        recipe = json.loads(json.dumps(config.Recipe.parse(recipe, str(path)).plain()))
+        recipe = config.Recipe.parse(recipe, str(path)).plain()
         return Conditions(recipe, text, int(held["threads"]), machine)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise CheckpointError(
@@ -119,7 +117,7 @@ def require_same(
     Raises:
         ConfigError: the recipe in the folder was edited. DataError: the text is another.
     """
-    found = changes(began.recipe, json.loads(json.dumps(recipe.plain())))
+    found = changes(began.recipe, recipe.plain())
     free = tuple(f"training.{name}." for name in may_change)
     edited = [said for where, said in found.items() if not (f"{where}.".startswith(free) or is_path(where))]
     if edited:

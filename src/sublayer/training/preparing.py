@@ -141,7 +141,7 @@ class Preparation:
         self._shared(surveying, missing, len(portions), "reading", progress)
         return [Survey.read(path) for path in paths]
 
-    def given(self) -> dict[str, Table]:
+    def given(self) -> dict[str, Table[Any]]:
         """What a GivenSplit holds out."""
         how = self.recipe.data.split
         if not isinstance(how, config.GivenSplit):
@@ -157,7 +157,7 @@ class Preparation:
             if kept.fingerprint == read_object(done)["fingerprint"]:
                 return kept
 
-        def sample() -> Table:
+        def sample() -> Table[Any]:
             rows = list(_sample(self.stream, self.sources, portions, decided, surveys))
             return self.stream.table(rows, Report(len(rows), len(rows), noun=noun))
 
@@ -193,7 +193,7 @@ class Preparation:
         self._shared(encoding, missing, len(portions), "encoding", progress)
         return [Made.parse(read_object(path), str(path)) for path in paths]
 
-    def hold_out(self, given: dict[str, Table], portions: int) -> None:
+    def hold_out(self, given: dict[str, Table[Any]], portions: int) -> None:
         """Write what is held out, in the order of the text."""
         for name in HELD_OUT:
             with replacing(self.out / f"{name}.jsonl") as aside, aside.open("wb") as held:

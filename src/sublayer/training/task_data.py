@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -49,7 +49,7 @@ class TaskData:
     """
 
     recipe: config.Recipe
-    splits: Splits[Table]
+    splits: Splits[Table[Any]]
     tokenizer: Tokenizer
     training: Examples[AnyBatch] | Windows[AnyBatch]
     validation: Examples[AnyBatch]
@@ -86,7 +86,7 @@ def prepare(
         _require_equal(ranks, data)
         return data
     table = task.read(recipe.data.source, folder)
-    splits: Splits[Table] = split(table, recipe.data.split, folder, task.read)
+    splits: Splits[Table[Any]] = split(table, recipe.data.split, folder, task.read)
     splits = replace(splits, train=clean(splits.train, recipe.data.filter))
     noun = table.report.noun
     for name, part in (("text", table), ("training", splits.train)):
@@ -195,12 +195,8 @@ def _unlike(one: config.Model, other: config.Model) -> list[str]:
 
 
 def _rounded(data: Any) -> Any:
-    """Numbers to six digits: elsewhere they may have been kept in float32."""
-    if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in cast("dict[str, Any]", data).items()}
-    if isinstance(data, list):
-        return [_rounded(value) for value in cast("list[Any]", data)]
-    return float(f"{data:.6g}") if isinstance(data, float) else data
+    """Plain data with numbers to six digits: elsewhere they may have been kept in float32."""
+    return json.loads(json.dumps(data), parse_float=lambda digits: float(f"{float(digits):.6g}"))
 
 
 def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
@@ -208,7 +204,7 @@ def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
     return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
 
 
-def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table]) -> Tokenizer:
+def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table[Any]]) -> Tokenizer:
     """The tokenizer of the model that the recipe starts from, or else one that is trained on the training text."""
     task = task_of(recipe.task)
     if recipe.start is not None:
@@ -229,7 +225,7 @@ def _prepared(recipe: config.Recipe, folder: Path, reporter: Reporter) -> TaskDa
     """What `prepare` gives, of text that `sublayer data prepare` put into `folder`."""
     task, shards = task_of(recipe.task), Shards.open(folder)
     index, stream = shards.index, task.reader.stream
-    found = differences(index.recipe, json.loads(json.dumps(decisive(recipe))))
+    found = differences(index.recipe, decisive(recipe))
     other = [f"{where} was {was}, is {now}" for where, (was, now) in found.items() if not is_path(where)]
     if other or stream is None or stream.columns != index.columns:
         said = ", ".join(other) or f"it has {', '.join(index.columns)}"
@@ -252,7 +248,7 @@ def _prepared(recipe: config.Recipe, folder: Path, reporter: Reporter) -> TaskDa
     return TaskData(recipe, splits, tokenizer, training, validation)
 
 
-def _with_labels(recipe: config.Recipe, training: Table) -> config.Recipe:
+def _with_labels(recipe: config.Recipe, training: Table[Any]) -> config.Recipe:
     """The labels are those of the training text, where the recipe (or the model it starts from) names none."""
     head = getattr(recipe.model, "head", None)
     if not isinstance(head, config.Classification | config.Tagging) or head.labels:

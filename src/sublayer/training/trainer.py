@@ -178,8 +178,7 @@ class Trainer(Generic[B]):
         self.average.load_state(saved.tensors["average"])
         self.processes.restore_random_state(saved)
         p = saved.progress
-        time = clock.continued(self.c, p.step, p.time)
-        self.progress = replace(p, pace=time.pace, warm=time.warm)
+        self.progress = p.at(clock.continued(self.c, p.step, p.time))
 
     def _step(self, group: Sequence[B | None], factor: float) -> tuple[float, float, int]:
         """One optimizer step over a group of batches: loss per target, gradient norm, targets, of all processes.
@@ -236,9 +235,8 @@ class Trainer(Generic[B]):
         seconds = self.context.replayed.get(p.step + 1)
         if seconds is None:
             seconds = clock.counted(self.c, p.time, took)
-        time = p.time.after(seconds, warmed=place.warmed)
-        done = {"step": p.step + 1, "epoch": cursor.epoch, "batch": cursor.step, "place": place.done}
-        self.progress = replace(p, **done, **vars(time))
+        p = p.at(p.time.after(seconds, warmed=place.warmed))
+        self.progress = replace(p, step=p.step + 1, epoch=cursor.epoch, batch=cursor.step, place=place.done)
 
     def _finished(self) -> bool:
         p = self.progress

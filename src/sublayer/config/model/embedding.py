@@ -103,15 +103,18 @@ class Embedding(Part):
         """Whether a linear map leads from the table's width to the stream's."""
         return self.width is not None and (self.convolution is None or self.convolution.residual)
 
-    def require_width(self, dim: int, *, tied: bool) -> None:
-        """Raise where a projection to the vocabulary is to be an embedding of another width."""
+    def check(self, kind: str, dim: int, *, tied: bool) -> None:
+        """Raise `ValueError` where a model of this kind cannot have such an embedding.
+
+        One that must not see what comes next has no convolution, which does. What a projection to the vocabulary is
+        tied to is as wide as the stream.
+        """
+        if self.convolution is not None:
+            if kind != "encoder-only":
+                raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
+            self.convolution.check(dim)
         if tied and self.width not in (None, dim):
             raise ValueError(f"embedding.width = {self.width} is not dim = {dim}: such an embedding cannot be tied")
-
-    def require_no_convolution(self, kind: str) -> None:
-        """Raise where a model that must not see what comes next has a convolution, which does."""
-        if self.convolution is not None:
-            raise ValueError(f"embedding.convolution is set, but model.kind = '{kind}': it is for 'encoder-only'")
 
     def _read(self, dim: int) -> int:
         """Width of the vectors that the convolution reads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -17,9 +17,5 @@ Recurrent = RecurrentEncoderDecoder | RecurrentDecoderOnly
 Model = Annotated[Transformer | Recurrent, Field(discriminator="kind")]
 
 KINDS: Mapping[str, type[Transformer] | type[Recurrent]] = {
-    "encoder-decoder": EncoderDecoder,
-    "decoder-only": DecoderOnly,
-    "encoder-only": EncoderOnly,
-    "recurrent-encoder-decoder": RecurrentEncoderDecoder,
-    "recurrent-decoder-only": RecurrentDecoderOnly,
+    shape.model_fields["kind"].default: shape for shape in get_args(Transformer | Recurrent)
 }

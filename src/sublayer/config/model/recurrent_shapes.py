@@ -43,8 +43,7 @@ class RecurrentEncoderDecoder(Part):
             )
         if self.encoder.bidirectional and self.dim % 2:
             raise ValueError(f"dim = {self.dim} is odd: a bidirectional encoder has half of it in each direction")
-        self.embedding.require_no_convolution(self.kind)
-        self.embedding.require_width(self.dim, tied=self.tied in ("all", "target"))
+        self.embedding.check(self.kind, self.dim, tied=self.tied in ("all", "target"))
         return self
 
     def parameters(self, *, active: bool = False) -> dict[str, int]:
@@ -104,8 +103,7 @@ class RecurrentDecoderOnly(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        self.embedding.require_no_convolution(self.kind)
-        self.embedding.require_width(self.dim, tied=self.tied)
+        self.embedding.check(self.kind, self.dim, tied=self.tied)
         return self
 
     def parameters(self, *, active: bool = False) -> dict[str, int]:

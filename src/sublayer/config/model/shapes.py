@@ -74,12 +74,9 @@ class EncoderDecoder(Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         width = self.embedding.table_width(self.dim)
-        self.encoder.require_layers("encoder", self.kind)
-        self.decoder.require_layers("decoder", self.kind)
-        self.encoder.check("encoder", self.dim, width, self.max_length, cross=False)
-        self.decoder.check("decoder", self.dim, width, self.max_length, cross=True)
-        self.embedding.require_no_convolution(self.kind)
-        self.embedding.require_width(self.dim, tied=self.tied in ("all", "target"))
+        self.encoder.check("encoder", self.kind, self.dim, width, self.max_length, cross=False)
+        self.decoder.check("decoder", self.kind, self.dim, width, self.max_length, cross=True)
+        self.embedding.check(self.kind, self.dim, tied=self.tied in ("all", "target"))
         return self
 
     @property
@@ -151,10 +148,8 @@ class DecoderOnly(Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         width = self.embedding.table_width(self.dim)
-        self.decoder.require_layers("decoder", self.kind)
-        self.decoder.check("decoder", self.dim, width, self.max_length, cross=False)
-        self.embedding.require_no_convolution(self.kind)
-        self.embedding.require_width(self.dim, tied=self.tied)
+        self.decoder.check("decoder", self.kind, self.dim, width, self.max_length, cross=False)
+        self.embedding.check(self.kind, self.dim, tied=self.tied)
         return self
 
     @property
@@ -212,10 +207,8 @@ class EncoderOnly(Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         width = self.embedding.table_width(self.dim)
-        self.encoder.check("encoder", self.dim, width, self.max_length, cross=False)
-        if self.embedding.convolution is not None:
-            self.embedding.convolution.check(self.dim)
-        self.embedding.require_width(self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
+        self.encoder.check("encoder", self.kind, self.dim, width, self.max_length, cross=False)
+        self.embedding.check(self.kind, self.dim, tied=isinstance(self.head, MaskedLanguage) and self.head.tied)
         return self
 
     @property

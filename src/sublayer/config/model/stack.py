@@ -69,17 +69,15 @@ class Stack(Part):
         """The norm after the last layer, where its block leaves the stream unnormalized."""
         return self.block.norm if self.layers and not self.block.leaves_norm else None
 
-    def require_layers(self, name: str, kind: str) -> None:
-        """Raise `ValueError` where there are none, but the model has to read what its layers make."""
-        if not self.layers:
-            raise ValueError(f"{name}.layers = 0, but model.kind = '{kind}': only 'encoder-only' can do without")
-
-    def check(self, name: str, dim: int, width: int, length: int, *, cross: bool) -> None:
+    def check(self, name: str, kind: str, dim: int, width: int, length: int, *, cross: bool) -> None:
         """Raise `ValueError` where the parts do not fit each other, an embedding of `width`, or a stream of `dim`.
 
         Args:
-            name: where the stack stands. length: the longest text. cross: whether it attends to an encoder.
+            name: where the stack stands. kind: of the model, which may have to read what its layers make. length: the
+                longest text. cross: whether the stack attends to an encoder.
         """
+        if not self.layers and kind != "encoder-only":
+            raise ValueError(f"{name}.layers = 0, but model.kind = '{kind}': only 'encoder-only' can do without")
         for block in dict.fromkeys(self.blocks):
             attentions = {"attention": block.attention}
             if cross:

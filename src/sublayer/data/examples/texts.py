@@ -215,14 +215,12 @@ def _fitting(table: Rows[RowT], tokens: Ragged, max_length: int, positions: int 
     those over `positions`."""
     fits = tokens.lengths <= (max_length if positions is None else positions)
     long = np.flatnonzero(~fits)
-    lines = table.lines_of(long.tolist())
+    lines, report = table.lines_of(long.tolist()), table.report
     if positions is not None:
-        return np.arange(len(table)), table.report.note(
-            f"over {positions} tokens, cut there to be scored", lines, len(long)
-        )
+        return np.arange(len(table)), report.note(f"over {positions} tokens, cut there to be scored", lines, len(long))
     if not fits.any():
-        raise DataError(f"none of {len(table)} {table.unit} has at most {max_length} tokens", "Raise data.max_length.")
-    return np.flatnonzero(fits).astype(np.int64), table.report.leave_out(f"over {max_length} tokens", lines, len(long))
+        raise DataError(f"none of {len(table)} {report.unit} has at most {max_length} tokens", "Raise data.max_length.")
+    return np.flatnonzero(fits).astype(np.int64), report.leave_out(f"over {max_length} tokens", lines, len(long))
 
 
 def _unknown(what: str, found: str, known: Sequence[str], lines: list[int]) -> DataError:

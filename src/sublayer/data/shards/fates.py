@@ -89,7 +89,7 @@ def _draw(
     for survey in surveys:
         least = np.unique(np.concatenate([least, survey.array("draw")]))[: wanted + 1]
     if len(least) <= wanted:
-        raise too_few(len(least), "source sentences" if report.noun == "pairs" else report.noun, how)
+        raise too_few(len(least), report, how)
     counts = dict.fromkeys((VALIDATION, TEST), 0)
     for survey, fate in zip(surveys, found, strict=True):
         drawn = survey.array("draw")

@@ -90,8 +90,7 @@ def _fields(source: Any, folder: Path) -> tuple[list[dict[str, str]], Report, li
         table = read_labelled(source, folder)
         return [row.plain for row in table], table.report, table.lines
     pairs = sources.read(source, folder)
-    both = zip(pairs.sources, pairs.targets, strict=True)
-    return [{"source": one, "target": other} for one, other in both], pairs.report, pairs.lines
+    return [{"source": source, "target": target} for source, target in pairs], pairs.report, pairs.lines
 
 
 def _conversation(table: dict[str, Any], where: str) -> Conversation | str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sublayer.data.parquet import read_columns, row_groups
 from sublayer.data.portions import Found, Portion, Stream, TextRow, files, in_lines
 from sublayer.data.report import Report
 from sublayer.data.tables.labelled import read_labelled
-from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
+from sublayer.data.tables.table import Reader, Rows, collect_plain, gathered
 from sublayer.errors import DataError
 from sublayer.text.lines import WHOLE, Span, read_lines
 
@@ -85,7 +85,8 @@ def read_documents(source: _Source, folder: Path, progress: Progress | None = No
             case "text":
                 pass
     portions = cut(source, folder, None, progress)
-    return collect(_documents(source, portions), portions[0].paths[0], "documents")
+    found = chain.from_iterable(read_portion(source, portion) for portion in portions)
+    return table(*gathered(found, portions[0].paths[0], "documents"))
 
 
 def cut(source: _Source, folder: Path, lines: int | None, progress: Progress | None = None) -> list[Portion]:
@@ -128,15 +129,9 @@ def read_portion(source: _Read | NamedCorpus, portion: Portion) -> Found:
         yield number, (text,) if text and text.strip() else "empty"
 
 
-def table(rows: Sequence[TextRow], report: Report) -> Rows[Document]:
-    """Documents of which no lines are known."""
-    return Rows([Document(text) for (text,) in rows], report)
-
-
-def _documents(source: _Read | NamedCorpus, portions: Sequence[Portion]) -> Iterator[tuple[int, Document | str]]:
-    for portion in portions:
-        for number, row in read_portion(source, portion):
-            yield number, row if isinstance(row, str) else Document(row[0])
+def table(rows: Sequence[TextRow], report: Report, lines: Sequence[int] = ()) -> Rows[Document]:
+    """Documents of these texts."""
+    return Rows([Document(text) for (text,) in rows], report, list(lines))
 
 
 def _joined(tables: list[Rows[Document]]) -> Rows[Document]:

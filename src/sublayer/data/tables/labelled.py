@@ -16,7 +16,7 @@ from sublayer.data.download import Progress
 from sublayer.data.jsonl import text_of, value_of
 from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
-from sublayer.text.lines import read_lines
+from sublayer.text.lines import cell, read_lines
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,6 @@ def _row(text: str, label: str, second: str | None = None) -> Labelled | str:
 
 
 def _tsv(path: Path, source: LabelledTsv) -> Iterator[tuple[int, Labelled | str]]:
-    wanted = {"text_column": source.text_column, "label_column": source.label_column}
-    if source.second_column is not None:
-        wanted["second_column"] = source.second_column
     for number, line in enumerate(read_lines(path), start=1):
         if number == 1 and source.header:
             continue
@@ -83,14 +80,11 @@ def _tsv(path: Path, source: LabelledTsv) -> Iterator[tuple[int, Labelled | str]
             yield number, "blank line"
             continue
         columns = line.split("\t")
-        for name, column in wanted.items():
-            if column >= len(columns):
-                raise DataError(
-                    f"{path}, line {number}: column {column} is missing, there are {len(columns)} (counted from 0)",
-                    f"Check that tabs separate the columns, and {name}.",
-                )
-        second = None if source.second_column is None else columns[source.second_column]
-        yield number, _row(columns[source.text_column], columns[source.label_column], second)
+        text = cell(columns, source.text_column, "text_column", path, number)
+        label = cell(columns, source.label_column, "label_column", path, number)
+        place = source.second_column
+        second = None if place is None else cell(columns, place, "second_column", path, number)
+        yield number, _row(text, label, second)
 
 
 def _object(source: LabelledJsonl, table: dict[str, Any], where: str) -> Labelled | str:

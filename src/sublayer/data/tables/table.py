@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,44 +16,54 @@ if TYPE_CHECKING:
     from sublayer.data.portions import Stream
 
 
-class Table(Protocol):
-    """Rows and a report of them. unit: what the rows are called where they are counted by their text."""
+R = TypeVar("R")
 
-    @property
-    def unit(self) -> str: ...
 
-    @property
-    def report(self) -> Report: ...
+@dataclass(frozen=True)
+class Table(ABC, Generic[R]):
+    """Rows and a report of them.
 
-    def __len__(self) -> int: ...
+    lines: the line where each begins in its file, counted from 1; empty where that is not known.
+    """
 
+    rows: list[R]
+    report: Report
+    lines: list[int] = field(default_factory=list[int])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.rows)
+
+    @abstractmethod
     def texts(self) -> Sequence[str]:
         """The text by which each row is recognised when it is asked whether two are the same."""
-        ...
 
     def rows_of_text(self) -> Sequence[tuple[str, ...]]:
         """The texts of each row: two of a pair, one of any other."""
-        ...
+        return [(text,) for text in self.texts()]
 
     def take(self, rows: Iterable[int], report: Report) -> Self:
         """The table of these rows, with a report of its own."""
-        ...
+        chosen = list(rows)
+        return type(self)([self.rows[row] for row in chosen], report, self.lines_of(chosen))
 
     def lines_of(self, rows: Iterable[int]) -> list[int]:
         """Line numbers of `rows`, or nothing where they are not known."""
-        ...
+        return [self.lines[row] for row in rows] if self.lines else []
 
+    @abstractmethod
     def spelled(self, *, ends: bool) -> Iterator[str]:
         """The text that a tokenizer is trained on.
 
         Args:
             ends: whether a line of a document ends with its line feed, which is then a part of the text.
         """
-        ...
 
+    @abstractmethod
     def plain_rows(self) -> list[Mapping[str, Any]]:
         """The rows as plain values, as JSON holds them."""
-        ...
 
 
 class Row(Protocol):
@@ -72,37 +83,14 @@ class Row(Protocol):
 
 
 RowT = TypeVar("RowT", bound=Row)
-R = TypeVar("R")
-TableT = TypeVar("TableT", bound=Table)
+TableT = TypeVar("TableT", bound=Table[Any])
 
 
-@dataclass(frozen=True)
-class Rows(Generic[RowT]):
-    """Rows of one kind. lines: the line where each begins in its file, from 1; empty where that is not known."""
-
-    rows: list[RowT]
-    report: Report
-    lines: list[int] = field(default_factory=list[int])
-
-    @property
-    def unit(self) -> str:
-        return self.report.noun
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[RowT]:
-        return iter(self.rows)
+class Rows(Table[RowT]):
+    """Rows that say themselves what they are: documents, labelled texts, tagged sentences, conversations."""
 
     def texts(self) -> Sequence[str]:
         return [row.text_key for row in self.rows]
-
-    def rows_of_text(self) -> Sequence[tuple[str, ...]]:
-        return [(text,) for text in self.texts()]
-
-    def take(self, rows: Iterable[int], report: Report) -> Rows[RowT]:
-        chosen = list(rows)
-        return Rows([self.rows[row] for row in chosen], report, self.lines_of(chosen))
 
     def spelled(self, *, ends: bool) -> Iterator[str]:
         for row in self.rows:
@@ -110,9 +98,6 @@ class Rows(Generic[RowT]):
 
     def plain_rows(self) -> list[Mapping[str, Any]]:
         return [row.plain for row in self.rows]
-
-    def lines_of(self, rows: Iterable[int]) -> list[int]:
-        return [self.lines[row] for row in rows] if self.lines else []
 
 
 def gathered(found: Iterable[tuple[int, R | str]], path: Path, noun: str) -> tuple[list[R], Report, list[int]]:

@@ -12,9 +12,10 @@ from sublayer.config import Conll
 from sublayer.data.jsonl import value_of
 from sublayer.data.tables.table import Reader, Rows, collect, collect_plain
 from sublayer.errors import DataError
-from sublayer.text.lines import columns, read_lines
+from sublayer.text.lines import cell, columns, read_lines
 
 DOCUMENT = "-DOCSTART-"
+BETWEEN = "tabs (or, in a line without any, spaces)"
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,13 @@ def _sentences(path: Path, source: Conll) -> Iterator[tuple[int, Tagged | str]]:
         found = columns(line)
         if found and found[0] != DOCUMENT:
             first = first if words else number
-            words.append(_column(found, source.word_column, "word_column", path, number))
-            tags.append(_column(found, source.tag_column, "tag_column", path, number))
+            words.append(cell(found, source.word_column, "word_column", path, number, BETWEEN))
+            tags.append(cell(found, source.tag_column, "tag_column", path, number, BETWEEN))
         elif words:
             yield first, Tagged(tuple(words), tuple(tags))
             words, tags = [], []
     if words:
         yield first, Tagged(tuple(words), tuple(tags))
-
-
-def _column(columns: list[str], place: int, name: str, path: Path, number: int) -> str:
-    if not -len(columns) <= place < len(columns):
-        raise DataError(
-            f"{path}, line {number}: column {place} is missing, there are {len(columns)} (counted from 0)",
-            f"Check that tabs (or, in a line without any, spaces) separate the columns, and {name}.",
-        )
-    return columns[place]
 
 
 def _plain(table: dict[str, Any], where: str) -> Tagged:

@@ -13,14 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from string import Formatter
 from typing import Any, SupportsIndex, cast
 
-FOLLOWED = frozenset(
-    {
-        "capitalize", "casefold", "center", "expandtabs", "format", "join", "ljust", "lower", "lstrip", "partition",
-        "removeprefix", "removesuffix", "replace", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines",
-        "strip", "swapcase", "title", "translate", "upper", "zfill",
-    }
-)  # fmt: skip
-"""The methods that make strings: `Tracked` has its own of each."""
 ASKING = frozenset(
     {
         "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier",
@@ -192,6 +184,10 @@ class Tracked(str):
 
     def translate(self, table: Any, /) -> str:
         return of_user(str.translate(self, table))
+
+
+FOLLOWED = frozenset(name for name in vars(Tracked) if not name.startswith("_"))
+"""The methods that make strings: `Tracked` has its own of each."""
 
 
 def plain(text: str) -> str:
