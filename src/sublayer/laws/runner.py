@@ -18,8 +18,6 @@ from sublayer.laws.measure import TOLERANCES, relative_error
 from sublayer.laws.model_adapter import Decodes
 from sublayer.models.backend import DecoderBackend
 
-__all__ = ["runner_is_modules"]
-
 ROWS = 3
 
 
@@ -38,6 +36,9 @@ def runner_is_modules(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     even = replace(inputs, source_lengths=None)
     errors = [*_alone(model, runner, inputs), *_together(model, runner, inputs), *_together(model, runner, even)]
     return Discrepancy(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
+
+
+LAWS = (runner_is_modules,)
 
 
 def _at_home(model: Model, inputs: Inputs) -> tuple[Model, Inputs]:
