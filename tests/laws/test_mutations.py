@@ -104,12 +104,12 @@ def window_one_narrower(patch: Patch) -> None:
 
 def padding_one_longer(patch: Patch) -> None:
     plain = mask.Mask.padding
-    patch.setattr(mask.Mask, "padding", lambda lengths: plain(lengths + 1))
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain(None if lengths is None else lengths + 1))
 
 
 def padding_one_shorter(patch: Patch) -> None:
     plain = mask.Mask.padding
-    patch.setattr(mask.Mask, "padding", lambda lengths: plain((lengths - 1).clamp(min=1)))
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain(None if lengths is None else (lengths - 1).clamp(min=1)))
 
 
 def padding_forgotten_in_cross_attention(patch: Patch) -> None:
