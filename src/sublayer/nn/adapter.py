@@ -47,7 +47,7 @@ class LowRank(Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
-        read = F.dropout(input, self.dropout, self.training) if self.dropout else input
+        read = F.dropout(input, self.dropout, self.training)
         return super().forward(input) + F.linear(F.linear(read, self.down), self.up) * self.scale
 
     def merged(self) -> Linear:
@@ -72,7 +72,7 @@ class LowRankExperts(nn.Module):
 
     def forward(self, tokens: Tensor, number: int) -> Tensor:
         """What is added to the product of one expert. Shape: [n, in] -> [n, out]."""
-        read = F.dropout(tokens, self.dropout, self.training) if self.dropout else tokens
+        read = F.dropout(tokens, self.dropout, self.training)
         return F.linear(F.linear(read, self.down[number]), self.up[number]) * self.scale
 
 

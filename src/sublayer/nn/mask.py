@@ -68,13 +68,12 @@ class Interval:
     def allowed(self, grid: Grid) -> Tensor:
         begin, end = self.span(grid)
         key = torch.arange(grid.keys, device=grid.device)
-        inside = None if begin is None else key >= begin.unsqueeze(-1)
+        inside = torch.ones(1, 1, grid.keys, dtype=torch.bool, device=grid.device)
+        if begin is not None:
+            inside = inside & (key >= begin.unsqueeze(-1))
         if end is not None:
-            until = key < end.unsqueeze(-1)
-            inside = until if inside is None else inside & until
-        return (
-            torch.ones(1, 1, grid.keys, dtype=torch.bool, device=grid.device) if inside is None else inside
-        ).unsqueeze(1)
+            inside = inside & (key < end.unsqueeze(-1))
+        return inside.unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
