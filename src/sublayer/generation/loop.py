@@ -211,7 +211,7 @@ def decode(
             # What was one prompt's samples are texts of their own by now.
             again = [[*text.prompt, *text.tokens][start:-1] for text in running]
             batch, begun = Batch(steps), start
-            batch.join(model.start(_tensor(again, source), capacity=longest - number), running)
+            batch.join(model.start(source.new_tensor(again), capacity=longest - number), running)
         try:
             made = one_step(batch, texts)
         except NotFinite as error:
@@ -269,10 +269,6 @@ def best_of(logs: Tensor | NDArray[np.float32], tokens: Tensor | NDArray[np.int6
     gains = cast("list[list[float]]", logs[:, :count].tolist())
     places = cast("list[list[int]]", tokens[:, :count].tolist())
     return [tuple(zip(*row, strict=True)) for row in zip(places, gains, strict=True)]
-
-
-def _tensor(rows: list[list[int]], like: Tensor) -> Tensor:
-    return like.new_tensor(rows)
 
 
 def _gathered(scores: Tensor, tokens: Tensor) -> list[float]:

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of the n best translations, ranked by `score`. log_probability: natural log, end token included."""
+    """One of the n best translations, ranked by `score`.
+
+    log_probability: natural log, end token included. complete: False if it was cut at the length limit.
+    """
 
     text: str
     tokens: list[int]
@@ -44,10 +47,9 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Translation:
-    """The translation of one sentence.
+class Translation(Alternative):
+    """The translation of one sentence: the best one.
 
-    text, tokens, score, log_probability: of the best one. complete: False if it was cut at the length limit.
     n_best: all that were asked for, best first. alignment: float32 [target tokens, source tokens + end], the
     cross-attention at each target token; None unless asked for.
     """
@@ -55,30 +57,6 @@ class Translation:
     source: str
     n_best: list[Alternative]
     alignment: Tensor | None = None
-
-    @property
-    def best(self) -> Alternative:
-        return self.n_best[0]
-
-    @property
-    def text(self) -> str:
-        return self.best.text
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.best.tokens
-
-    @property
-    def score(self) -> float:
-        return self.best.score
-
-    @property
-    def log_probability(self) -> float:
-        return self.best.log_probability
-
-    @property
-    def complete(self) -> bool:
-        return self.best.complete
 
 
 class Deferred:
@@ -258,7 +236,7 @@ class Translator:
                     Alternative(text.strip(), h.tokens, h.score, h.log_probability, h.complete)
                     for text, h in zip(texts, best, strict=False)
                 ]
-                found[row] = Translation(sentences[row], options)
+                found[row] = Translation(**vars(options[0]), source=sentences[row], n_best=options)
             if progress is not None:
                 progress(len(rows))
         translations = [translation for translation in found if translation is not None]
