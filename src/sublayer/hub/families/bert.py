@@ -14,13 +14,14 @@ from sublayer.hub.families.heads import (
     encoder_family,
     head_rules,
     norm_rules,
+    projection_ties,
     read_head,
     settle_pooler,
 )
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 30_522),
@@ -89,8 +90,9 @@ def encoder_rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
         found += norm_rules("embedding.norm", "embeddings.LayerNorm", tree.embedding.norm)
     if tree.embedding.width is not None:
         found += affine("embedding.widen", "embeddings_project")
-    for index, block in enumerate(tree.encoder.blocks):
-        found += prefixed(f"layers.{index}.", f"encoder.layer.{index}.", _layer_rules(block, tree.dim))
+    found += numbered(
+        "layers.{}.", "encoder.layer.{}.", (_layer_rules(block, tree.dim) for block in tree.encoder.blocks)
+    )
     pooler = affine("pooler", f"{prefix}pooler.dense") if tree.pooler else []
     return [*prefixed("encoder.", prefix, found), *pooler]
 
@@ -118,13 +120,6 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     return encoder_rules(tree, prefix) + head_rules(tree.head, masked)
 
 
-def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
-    return {
-        "cls.predictions.decoder.weight": f"{prefix}embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
-
-
 BERT = encoder_family(
     "bert",
     "Bert",
@@ -134,7 +129,7 @@ BERT = encoder_family(
     _read,
     _rules,
     write=write_bert,
-    ties=_ties,
+    ties=projection_ties("cls.predictions.decoder", "cls.predictions.bias"),
     settle=settle_pooler,
     masked=("BertForMaskedLM", "cls.predictions.transform.dense.weight"),
     older=OLD_NAMES,

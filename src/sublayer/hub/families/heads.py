@@ -175,23 +175,39 @@ def read_head(
 
 
 def head_rules(
-    head: config.Head, masked: tuple[str, str, str] | None, *, transform: str = "", labels: str = "classifier"
+    head: config.Head,
+    masked: tuple[str, str, str] | None,
+    *,
+    transform: str = "",
+    norm: str = "",
+    labels: str = "classifier",
 ) -> list[Rule]:
     """The tensors of a head.
 
     Args:
-        masked: of masked language the map and the norm before the projection, and the projection's bias. transform: the
-            layer before a text's labels. labels: the map to a text's labels; that to a token's is the "classifier".
+        masked: of masked language the map and the norm before the projection, and the projection's bias. transform,
+            norm: the layer before labels. labels: the map to a text's labels; that to a token's is the "classifier".
     """
     match head:
         case config.MaskedLanguage() if masked is not None:
-            return [*transform_rules(head, *masked[:2]), same("output.bias", masked[2])]
-        case config.Classification():
-            return [*transform_rules(head, transform), *affine("head.labels", labels)]
-        case config.Tagging():
-            return affine("head.labels", "classifier")
+            bias = [same("output.bias", masked[2])] if head.output_bias else []
+            return [*transform_rules(head, *masked[:2]), *bias]
+        case config.Classification() | config.Tagging():
+            last = labels if isinstance(head, config.Classification) else "classifier"
+            return [*transform_rules(head, transform, norm), *affine("head.labels", last)]
         case _:
             return []
+
+
+def projection_ties(projection: str, bias: str = "") -> Callable[[config.EncoderOnly, str], Mapping[str, str]]:
+    """What a checkpoint holds twice beside a masked-language head: the projection's matrix, and its bias if `bias` is
+    the other name of it."""
+
+    def ties(_: config.EncoderOnly, prefix: str) -> Mapping[str, str]:
+        weight = {f"{projection}.weight": f"{prefix}embeddings.word_embeddings.weight"}
+        return weight | {f"{projection}.bias": bias} if bias else weight
+
+    return ties
 
 
 def transform_rules(head: config.Head, theirs: str, norm: str = "") -> list[Rule]:

@@ -11,12 +11,12 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.canonical import stack_of
-from sublayer.hub.families.heads import encoder_family, norm_rules, read_labels, read_problem, transform_rules
+from sublayer.hub.families.heads import encoder_family, head_rules, norm_rules, read_labels, read_problem
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, with_windows
 from sublayer.hub.families.rope import read_rotary
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 50_368),
@@ -150,19 +150,11 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
         *norm_rules("embedding.norm", "embeddings.norm", tree.embedding.norm),
         *norm_rules("norm", "final_norm", tree.encoder.block.norm),
     ]
-    for index, block in enumerate(tree.encoder.blocks):
-        encoder += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block))
-    found = prefixed("encoder.", prefix, encoder)
-    if not isinstance(tree.head, config.NoHead | config.SentenceEmbedding):
-        found += transform_rules(tree.head, "head.dense", "head.norm")
-    match tree.head:
-        case config.MaskedLanguage() as head:
-            found += [] if head.tied else [same("output.weight", "decoder.weight")]
-            found += [same("output.bias", "decoder.bias")] if head.output_bias else []
-        case config.Classification() | config.Tagging():
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
+    encoder += numbered("layers.{}.", "layers.{}.", map(_layer_rules, tree.encoder.blocks))
+    masked = ("head.dense", "head.norm", "decoder.bias")
+    found = prefixed("encoder.", prefix, encoder) + head_rules(tree.head, masked, transform=masked[0], norm=masked[1])
+    if isinstance(tree.head, config.MaskedLanguage) and not tree.head.tied:
+        found.append(same("output.weight", "decoder.weight"))
     return found
 
 
