@@ -14,7 +14,7 @@ Never a pickle, never code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> Tr
             f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
             "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",
         )
-    return TransformerBundle(**{each.name: getattr(found, each.name) for each in fields(found)})
+    return TransformerBundle(**vars(found))
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:

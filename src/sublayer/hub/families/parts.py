@@ -19,17 +19,12 @@ ACTIVATIONS: Mapping[str, config.Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
-    "silu": "silu",
     "swish": "silu",
-    "tanh": "tanh",
-}
-ACTIVATION_NAMES: Mapping[config.Activation, str] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
     "silu": "silu",
     "tanh": "tanh",
 }
+ACTIVATION_NAMES: Mapping[config.Activation, str] = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+"""Of several names for one the last."""
 OLD_ACTIVATION_NAMES: Mapping[config.Activation, str] = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
 """As the libraries of GPT-2 and T5 spell them."""
 
