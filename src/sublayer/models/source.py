@@ -30,7 +30,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        return sum(part.numel() * part.element_size() for pair in self.layers for part in pair)
+        return sum(part.nbytes for pair in self.layers for part in pair)
 
     def mask(self, dtype: torch.dtype) -> ResolvedMask:
         """Who may attend to what of it, resolved once."""

@@ -63,7 +63,7 @@ class RecurrentState:
     @property
     def bytes(self) -> int:
         """Memory held by the states of today and by what attention looks at; the marks are at most `MARKS` + 1 more."""
-        return self.source.bytes + sum(part.numel() * part.element_size() for part in self.states)
+        return self.source.bytes + sum(part.nbytes for part in self.states)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
