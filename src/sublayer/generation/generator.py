@@ -314,14 +314,12 @@ class Generator(Generic[S]):
 
     def _source(self, request: DecodeRequest) -> tuple[Tensor, Tensor | None]:
         # What pads is masked: any token does, and not every tokenizer has one for it.
-        source, lengths = padded(request.before, 0, self.model.device)
-        # Equal lengths need no mask, and without one the kernels are faster.
-        return source, None if len(set(map(len, request.before))) == 1 else lengths
+        return padded(request.before, 0, self.model.device)
 
 
 def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:
     """Note what a step has added to each text; `stopped` has taken its token already, unless it was an end token."""
-    for row, gain, ending in zip(step.rows, step.log_probabilities, step.endings, strict=True):
-        texts[row].log_probabilities.append(gain)
-        if ending is not None:
-            texts[row].finish(ending)
+    for row, chosen in step.items():
+        texts[row].log_probabilities.append(chosen.log_probability)
+        if chosen.ending is not None:
+            texts[row].finish(chosen.ending)

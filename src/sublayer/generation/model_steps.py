@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Generic
-
 import torch
 from torch import Tensor
 
-from sublayer.generation.batch import Ranked
+from sublayer.generation.batch import Ranked, Steps
 from sublayer.models.backend import DecoderBackend, Ranks, S
 
 
-class ModelSteps(Generic[S]):
+class ModelSteps(Steps[S]):
     """See `Steps`. device: where the backend's tensors are."""
 
     def __init__(self, model: DecoderBackend[S], device: torch.device) -> None:

@@ -334,13 +334,11 @@ class Translator:
 
         source, lengths = padded(sources, self.affixes.pad, self.model.device)
         options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": self.constraints(c)}
-        # Equal lengths need no mask, and without one the kernels are faster.
-        ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.backend, source, ragged, request, **options)
+                return greedy(self.backend, source, lengths, request, **options)
             return beam_search(
-                self.backend, source, ragged, request, beam=c.beam, early_stopping=c.early_stopping, **options
+                self.backend, source, lengths, request, beam=c.beam, early_stopping=c.early_stopping, **options
             )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:

@@ -308,10 +308,9 @@ def _went_on(
     backend = cast("DecoderBackend[Any]", model)
     tokens = row(source, model.device)
     for step in decode(backend, tokens, None, request, most_probable, constraints=constraints, scored=False):
-        [token], [ending] = step.tokens, step.endings
-        if ending == "end":
-            return made, token
-        made.append(token)
+        if step[0].ending == "end":
+            return made, step[0].token
+        made.append(step[0].token)
     return made, None
 
 
