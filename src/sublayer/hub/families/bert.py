@@ -61,9 +61,9 @@ def read_norm(settings: Settings) -> config.LayerNorm:
     return config.LayerNorm(eps=float(settings.need("layer_norm_eps")))
 
 
-def head_dropout(settings: Settings) -> float:
-    """Dropout before the labels."""
-    return float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))
+def labels_dropout(settings: Settings) -> dict[str, float]:
+    """What all heads with labels have: dropout before them."""
+    return {"dropout": float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))}
 
 
 def write_bert(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     require_bert(settings)
     activation = tree["encoder"]["block"]["feed_forward"]["activation"]
     masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
-    tree["head"] = read_head(settings, task, masked, activation=None, dropout=head_dropout(settings))
+    dropout = labels_dropout(settings)
+    tree["head"] = read_head(settings, task, masked, text=dropout, word=dropout)
     tree["pooler"] = task in (BASE, TEXT)
 
 

@@ -37,14 +37,9 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     # How the table of positions began, which is stored either way; a head that is not read.
     settings.skip("sinusoidal_pos_embds", "qa_dropout", "tie_weights_")
     block = tree["encoder"]["block"]
-    tree["head"] = read_head(
-        settings,
-        task,
-        config.MaskedLanguage(activation=block["feed_forward"]["activation"], norm=NORM),
-        activation="relu",
-        dropout=float(settings.need("seq_classif_dropout")),
-        tagging_dropout=float(block["dropout"]),
-    )
+    masked = config.MaskedLanguage(activation=block["feed_forward"]["activation"], norm=NORM)
+    text = {"activation": "relu", "dropout": float(settings.need("seq_classif_dropout"))}
+    tree["head"] = read_head(settings, task, masked, text=text, word={"dropout": float(block["dropout"])})
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:

@@ -22,7 +22,8 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     tree["max_length"] -= offset
     tree["encoder"]["position"]["offset"] = offset
     masked = config.MaskedLanguage(activation="gelu", norm=bert.read_norm(settings))
-    tree["head"] = read_head(settings, task, masked, activation="tanh", dropout=bert.head_dropout(settings))
+    dropout = bert.labels_dropout(settings)
+    tree["head"] = read_head(settings, task, masked, text={"activation": "tanh", **dropout}, word=dropout)
     tree["pooler"] = task == BASE
 
 
