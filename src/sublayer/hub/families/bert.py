@@ -111,7 +111,7 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     activation = tree["encoder"]["block"]["feed_forward"]["activation"]
     masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
     dropout = labels_dropout(settings)
-    tree["head"] = read_head(settings, task, masked, text=dropout, word=dropout)
+    tree["head"] = read_head(settings, task, masked, text={"activation": None, **dropout}, word=dropout)
     tree["pooler"] = task in (BASE, TEXT)
 
 
