@@ -54,15 +54,13 @@ class Sublayer:
         from sublayer.models.batching import padded
 
         source, lengths = padded(sources, PAD, self.model.device)
-        # As `Translator` does: equal lengths need no mask.
-        ragged = None if len(set(map(len, sources))) == 1 else lengths
         ends = frozenset[int]() if fixed else frozenset({END})
         request = DecodeRequest([START] * len(sources), ends, [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
-                found = greedy(self._backend, source, ragged, request)
+                found = greedy(self._backend, source, lengths, request)
             else:
-                found = beam_search(self._backend, source, ragged, request, beam=beam, length_penalty=1.0)
+                found = beam_search(self._backend, source, lengths, request, beam=beam, length_penalty=1.0)
         return [hypotheses[0].tokens for hypotheses in found]
 
     def score(self, source: Ids, target: Ids, fixed: bool) -> float:

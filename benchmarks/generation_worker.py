@@ -44,12 +44,11 @@ class Sublayer:
 
         before = [ids[:-1] for ids in prompts]
         source, lengths = padded(before, 0, self.model.device)
-        ragged = None if len(set(map(len, before))) == 1 else lengths
         request = DecodeRequest([ids[-1] for ids in prompts], frozenset(), [new] * len(prompts), before)
         found: list[Ids] = [[] for _ in prompts]
-        for step in decode(self.backend, source, ragged, request, most_probable, scored=False):
-            for row, token in zip(step.rows, step.tokens, strict=True):
-                found[row].append(token)
+        for step in decode(self.backend, source, lengths, request, most_probable, scored=False):
+            for row, chosen in step.items():
+                found[row].append(chosen.token)
         return found
 
 

@@ -41,14 +41,12 @@ class Sublayer:
 
     def translate(self, sources: list[Ids], beam: int, steps: int) -> list[Ids]:
         source, lengths = padded(sources, PAD, self.model.device)
-        # As `Translator` does: equal lengths need no mask.
-        ragged = None if len(set(map(len, sources))) == 1 else lengths
         request = DecodeRequest([START] * len(sources), frozenset({END}), [steps] * len(sources))
         with torch.inference_mode():
             if beam == 1:
-                found = greedy(self.backend, source, ragged, request)
+                found = greedy(self.backend, source, lengths, request)
             else:
-                found = beam_search(self.backend, source, ragged, request, beam=beam, length_penalty=1.0)
+                found = beam_search(self.backend, source, lengths, request, beam=beam, length_penalty=1.0)
         return [hypotheses[0].tokens for hypotheses in found]
 
 

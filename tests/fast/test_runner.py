@@ -403,14 +403,14 @@ def test_what_was_never_written_is_never_read(index: int) -> None:
     model = build(CONFIGS[index], dtype=torch.float32, seed=seed_of(index))
     inputs = laws.Inputs.draw(model, seed=index)
     for law in (
-        laws.runner_is_modules,
-        laws.cached_is_uncached,
-        laws.tapped_is_untapped,
-        laws.chunked_is_uncached,
-        laws.truncated_is_straight,
-        laws.reordered_is_recomputed,
-        laws.kept_is_recomputed,
-        laws.found_is_scored,
+        laws.runner.runner_is_modules,
+        laws.decoding.cached_is_uncached,
+        laws.equivalences.tapped_is_untapped,
+        laws.decoding.chunked_is_uncached,
+        laws.decoding.truncated_is_straight,
+        laws.decoding.reordered_is_recomputed,
+        laws.decoding.kept_is_recomputed,
+        laws.search.found_is_scored,
     ):
         assert law(model, inputs).passed, law.__name__
 

@@ -280,4 +280,4 @@ def test_no_constraint_changes_nothing() -> None:
     penalty = constraints_of(config.Constraints(min_length=1), frozenset(), 6)
     assert penalty == ()
     steps = list(decode_from(table, torch.tensor([[3]]), None, request, most_probable, scored=False))
-    assert all(step.log_probabilities == [0.0] for step in steps)
+    assert all([chosen.log_probability for chosen in step.values()] == [0.0] for step in steps)

@@ -36,10 +36,10 @@ def test_every_row_says_its_own_and_ends_when_it_should(
     endings: list[str | None] = [None for _ in said]
     lengths = torch.tensor([len(row) for row in before])
     for step in decode_from(table, source, lengths, request, most_probable, samples=samples, stopped=stopped):
-        assert step.rows == [row for row, ending in enumerate(endings) if ending is None]
-        for row, token, ending in zip(step.rows, step.tokens, step.endings, strict=True):
-            said[row].append(token)
-            endings[row] = ending
+        assert list(step) == [row for row, ending in enumerate(endings) if ending is None]
+        for row, chosen in step.items():
+            said[row].append(chosen.token)
+            endings[row] = chosen.ending
     for row, tokens in enumerate(said):
         sentence = row // samples
         text = (*before[sentence], request.first[sentence])

@@ -206,7 +206,7 @@ def test_speculation_says_what_greedy_search_says(tree: config.RecurrentDecoderO
         for drafting in (model, other):
             guessing = DraftModel(drafting, source, asked)
             steps = list(speculate(model, source, asked, guessing, guesses=3))
-            said = [token for step in steps for token in step.tokens if token != END]
+            said = [step[0].token for step in steps if step[0].token != END]
             assert said == straight.tokens
 
 

@@ -146,8 +146,8 @@ def texts(
     said: list[list[tuple[int, float]]] = [[] for _ in streams]
     with torch.no_grad():
         for step in decode_from(model, source, lengths, request, sampler, streams=streams, **more):
-            for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities, strict=True):
-                said[row].append((token, gain))
+            for row, chosen in step.items():
+                said[row].append((chosen.token, chosen.log_probability))
     return said
 
 
@@ -189,10 +189,10 @@ def test_samples_have_the_models_distribution() -> None:
     said: list[tuple[int, ...]] = [()] * count
     streams = [stream(4, 0, sample) for sample in range(count)]
     for step in decode_from(table, torch.tensor([[2]]), None, request, Sampler(c), samples=count, streams=streams):
-        for row, token, gain in zip(step.rows, step.tokens, step.log_probabilities):
-            own = table.memo[(2, 3, *said[row])[-2:]].log_softmax(-1)[token]
-            assert abs(gain - own.item()) < 1e-5
-            said[row] = (*said[row], token)
+        for row, chosen in step.items():
+            own = table.memo[(2, 3, *said[row])[-2:]].log_softmax(-1)[chosen.token]
+            assert abs(chosen.log_probability - own.item()) < 1e-5
+            said[row] = (*said[row], chosen.token)
     assert chi_square_p(Counter(said), expected) > 1e-2
     wrong = {outcome: probability * count for outcome, probability in shifted(expected, 0.02).items()}
     assert chi_square_p(wrong, expected) < 1e-2

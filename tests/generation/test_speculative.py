@@ -29,9 +29,10 @@ from sublayer.generation.speculative import Drafter, DraftModel, Guess, PromptLo
 def collected(steps: Any) -> Hypothesis:
     tokens, gains, complete = [], [], False
     for step in steps:
-        gains += step.log_probabilities
-        complete = step.endings == ["end"]
-        tokens += [] if complete else step.tokens
+        [chosen] = step.values()
+        gains.append(chosen.log_probability)
+        complete = chosen.ending == "end"
+        tokens += [] if complete else [chosen.token]
     return Hypothesis(tokens, sum(gains), sum(gains), complete, gains)
 
 
@@ -143,7 +144,7 @@ def sampled(model: LanguageTable, kind: str, count: int) -> Counter[tuple[int, .
             drafter = DraftModel(draft, SOURCE, REQUEST, sampling=SAMPLING, uniforms=Uniforms(stream(own, 1)))
         uniforms = Uniforms(stream(own, 0))
         steps = speculate(model, SOURCE, REQUEST, drafter, sampling=SAMPLING, uniforms=uniforms, scored=False)
-        outcomes[tuple(token for step in steps for token in step.tokens)] += 1
+        outcomes[tuple(step[0].token for step in steps)] += 1
     return outcomes
 
 

@@ -185,12 +185,12 @@ def load_again(row: Row, folder: Path) -> Any:
 
 
 LAWS = (
-    laws.batched_is_single,
-    laws.padding_is_ignored,
-    laws.packed_is_separate,
-    laws.left_padded_is_unpadded,
-    laws.layers_see_their_windows,
-    laws.batched_greedy_is_single,
+    laws.equivalences.batched_is_single,
+    laws.equivalences.padding_is_ignored,
+    laws.equivalences.packed_is_separate,
+    laws.decoding.left_padded_is_unpadded,
+    laws.reach.layers_see_their_windows,
+    laws.search.batched_greedy_is_single,
 )
 """Those in which what a family alone has (its positions, its windows, its experts) meets batches and padding."""
 
@@ -198,7 +198,7 @@ LAWS = (
 def assert_lawful(case: Case) -> None:
     """The laws on an imported model; the words that greedy search says also in float32, where a runner may step."""
     assert_holds(case.imported.model, *LAWS)
-    assert_holds(import_folder(case.folder, dtype=torch.float32).model, laws.batched_greedy_is_single)
+    assert_holds(import_folder(case.folder, dtype=torch.float32).model, laws.search.batched_greedy_is_single)
 
 
 def assert_holds(model: Any, *tried: laws.Law[Any]) -> None:

@@ -241,7 +241,7 @@ def test_rollout_follows_all_ways_through_the_layers(shape):
     kind = "decoder" if shape == "decoder-only" else "encoder"
     with record(model, f"{kind}.layers.*.self_attention.weights") as seen:
         _asked(model, example)
-    first, second = (seen[name][0][0].mean(0).tolist() for name in seen.names)
+    first, second = (seen[name][0][0].mean(0).tolist() for name in seen)
     size = len(example.tokens)
     # Every way from the top to the bottom, in two steps: along an attention, or staying, with one half each.
     for top, bottom in ((size - 1, 0), (2, 2), (4, 1)):

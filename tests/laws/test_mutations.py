@@ -27,6 +27,7 @@ from laws.models import CONFIGS, ROWS, build
 from laws.one_stack import PLAIN, decoder_config, encoder_config
 from sublayer import config, laws
 from sublayer.fast.engine.program import Buffer, Layer, Positions, Program
+from sublayer.models.source import Source
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
@@ -103,12 +104,12 @@ def window_one_narrower(patch: Patch) -> None:
 
 def padding_one_longer(patch: Patch) -> None:
     plain = mask.Mask.padding
-    patch.setattr(mask.Mask, "padding", lambda lengths: plain(lengths + 1))
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain(None if lengths is None else lengths + 1))
 
 
 def padding_one_shorter(patch: Patch) -> None:
     plain = mask.Mask.padding
-    patch.setattr(mask.Mask, "padding", lambda lengths: plain((lengths - 1).clamp(min=1)))
+    patch.setattr(mask.Mask, "padding", lambda lengths: plain(None if lengths is None else (lengths - 1).clamp(min=1)))
 
 
 def padding_forgotten_in_cross_attention(patch: Patch) -> None:
@@ -212,9 +213,8 @@ def truncate_one_too_many(patch: Patch) -> None:
 def keep_forgets_the_memory(patch: Patch) -> None:
     def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
         self.cache.reorder((sentences.unsqueeze(1) * self.num_beams + torch.arange(self.num_beams)).flatten())
-        self.memory = [(key[: len(sentences)], value[: len(sentences)]) for key, value in self.memory]
-        self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
-        self._memory_mask = None
+        layers = [(key[: len(sentences)], value[: len(sentences)]) for key, value in self.source.layers]
+        self.source = Source(layers, self.source.at(sentences).lengths)
 
     patch.setattr(decoder.DecoderState, "keep", keep)
 
@@ -223,9 +223,9 @@ def keep_forgets_the_lengths(patch: Patch) -> None:
     plain = decoder.DecoderState.keep
 
     def keep(self: decoder.DecoderState, sentences: torch.Tensor) -> None:
-        lengths = self.memory_lengths
+        lengths = self.source.lengths
         plain(self, sentences)
-        self.memory_lengths = None if lengths is None else lengths[: len(sentences)]
+        self.source.lengths = None if lengths is None else lengths[: len(sentences)]
 
     patch.setattr(decoder.DecoderState, "keep", keep)
 
@@ -393,8 +393,8 @@ def join_forgets_how_far_rows_were_moved(patch: Patch) -> None:
 
 
 def join_forgets_the_lengths_of_sources(patch: Patch) -> None:
-    plain = decoder.joined_sources
-    patch.setattr(decoder, "joined_sources", lambda *given: (plain(*given)[0], None))
+    plain = Source.joined
+    patch.setattr(Source, "joined", lambda self, other: Source(plain(self, other).layers))
 
 
 def join_aligns_at_the_beginning(patch: Patch) -> None:

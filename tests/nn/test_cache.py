@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.models import DecoderState
+from sublayer.models.source import Source
 from sublayer.nn.cache import KeyValueCache
 
 LAYERS, HEADS, WIDTH = 2, 2, 3
@@ -111,7 +112,7 @@ def test_a_state_keeps_and_reorders_its_sentences(data: st.DataObject) -> None:
     cache, lists = make(sentences * rows, 8), Lists(sentences * rows)
     memory = [(torch.randn(sentences, HEADS, 5, WIDTH), torch.randn(sentences, HEADS, 5, WIDTH)) for _ in range(LAYERS)]
     lengths = torch.randint(1, 6, (sentences,))
-    state = DecoderState(cache, list(memory), lengths, rows, max_length=8)
+    state = DecoderState(cache, Source(list(memory), lengths), rows, max_length=8)
     alive = list(range(sentences))
     append(cache, lists, 2, generator)
     for _ in range(data.draw(st.integers(1, 4), "operations")):
@@ -127,12 +128,12 @@ def test_a_state_keeps_and_reorders_its_sentences(data: st.DataObject) -> None:
             lists.reorder(index)
         append(cache, lists, 1, generator)
         assert state.length == len(lists.held[0][0])
-        for (key, value), (all_keys, all_values) in zip(state.memory, memory, strict=True):
+        for (key, value), (all_keys, all_values) in zip(state.source.layers, memory, strict=True):
             assert torch.equal(key, all_keys[alive])
             assert torch.equal(value, all_values[alive])
-        assert state.memory_lengths is not None
-        assert torch.equal(state.memory_lengths, lengths[alive])
-        assert state._memory_mask is None
+        assert state.source.lengths is not None
+        assert torch.equal(state.source.lengths, lengths[alive])
+        assert state.source._mask is None
 
 
 @pytest.mark.parametrize("length", [-1, 3])

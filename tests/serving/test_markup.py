@@ -382,7 +382,7 @@ def test_a_model_that_turns_words_around(tmp_path: Path) -> None:
     right = {-1: 0, 0: 0, 1: 0}
     for line in (tmp_path / "text.src").read_text().splitlines():
         words = line.split()
-        said = own.translate([line], beam=1)[0].best
+        said = own.translate([line], beam=1)[0]
         if said.text.split() != words[::-1]:
             continue
         [found] = aligned(own, [(line, own.encode([line])[0])], [said.tokens])

@@ -10,6 +10,8 @@ from sublayer.config.cost import total_parameters
 
 M = TypeVar("M", bound=config.Model)
 
+HEADS = 4
+"""Of every Transformer."""
 TITLES: Mapping[str, str] = {
     "transformer": "Transformer",
     "transformer-1": "Transformer, one layer",
@@ -47,13 +49,12 @@ def transformer_lm(
     vocab_size: int,
     max_length: int,
     *,
-    heads: int = 4,
     hidden: int | None = None,
     position: config.Position | None = None,
 ) -> config.DecoderOnly:
     """A decoder as it is built today: pre-norm; unless said otherwise, rotary positions and a feed-forward of 4 D."""
     block = config.Block(
-        attention=config.Attention(heads=heads),
+        attention=config.Attention(heads=HEADS),
         feed_forward=config.PositionWise(hidden=4 * dim if hidden is None else hidden, activation="gelu"),
         norm_placement="pre",
     )

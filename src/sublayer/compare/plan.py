@@ -117,11 +117,10 @@ QUICK = Plan(
     recall=Recall(
         distances=(8, 32, 128, 512),
         steps=600,
-        rows=32,
         rates=Rates(transformer=(3e-3,), recurrent=(1e-2,)),
         tested=64,
         contenders=("transformer", "transformer-1", "lstm", "rnn"),
     ),
     translation=Translation(minutes=0.8, tried=(Tried("adamw", 3e-3), Tried("muon", 4e-3)), trial=0.4, points=4),
-    positions=Positions(steps=250, tokens=2048, dim=96, layers=2, vocab_size=2000, test_tokens=16_384),
+    positions=Positions(steps=250, dim=96, layers=2, vocab_size=2000, test_tokens=16_384),
 )

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from sublayer import config
-from sublayer.compare.contenders import matched, path, recurrent_lm, transformer_lm
+from sublayer.compare.contenders import HEADS, matched, path, recurrent_lm, transformer_lm
 from sublayer.compare.ledger import Ledger
 from sublayer.compare.plan import Recall
 from sublayer.config.cost import total_parameters
 from sublayer.data.batch import IGNORE
 from sublayer.models import build_model
 from sublayer.models.evaluating import evaluating
+from sublayer.nn.tap import hooked
 from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.progress import Reporter
 
@@ -91,8 +92,7 @@ def contenders(c: Recall) -> Mapping[str, config.DecoderOnly | config.RecurrentD
     longest = max(c.distances) + 2 * (KEYS + QUESTIONS + COPIED)
     reference = transformer_lm(c.dim, c.layers, VOCABULARY, longest)
     # One layer is as wide as makes up for the others: about so, for the heads to fit, and the rest in its feed-forward.
-    heads = 4
-    wide = round(c.dim * math.sqrt(c.layers) / (2 * heads)) * 2 * heads
+    wide = round(c.dim * math.sqrt(c.layers) / (2 * HEADS)) * 2 * HEADS
     one = matched(reference, lambda hidden: transformer_lm(wide, 1, VOCABULARY, longest, hidden=hidden))
     every = {"transformer": reference, "transformer-1": one}
     every |= {cell: recurrent_lm(cell, reference) for cell in config.CELLS}
@@ -209,13 +209,11 @@ def reach(model: nn.Module, c: Recall, device: torch.device, rows: int = 8) -> d
         value.retain_grad()  # pyright: ignore[reportUnknownMemberType]
         seen.append(value)
 
-    hook = told.decoder.embedding.register_forward_hook(keep)
-    with evaluating(model):
+    with evaluating(model), hooked({"embedding": told.decoder.embedding}, lambda _: keep):
         # Recurrent kernels of a GPU go back in training only; there is no dropout here that it would switch on.
         model.train(device.type == "cuda")
         logits: Tensor = told.project(told.hidden(tokens)[:, -1])
         nn.functional.cross_entropy(logits.double(), wanted, reduction="sum").backward()  # pyright: ignore[reportUnknownMemberType]
-    hook.remove()
     model.zero_grad(set_to_none=True)
     gradient = seen[0].grad
     assert gradient is not None

@@ -6,7 +6,6 @@ contender's own: the best of a few, each tried for a short time, because what is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sublayer.compare.plan import Translation, Tried
 from sublayer.compare.runs import trained
 from sublayer.config.cost import total_parameters
 from sublayer.config.load import LoadedRecipe, load_recipe
+from sublayer.data.jsonl import read_objects
 from sublayer.hub.folder import load_translator
 from sublayer.tasks.scores import score
 from sublayer.training.metrics import read_metrics
@@ -111,9 +111,7 @@ def _run(
 def _tested(run: Path, device: torch.device) -> dict[str, Any]:
     """BLEU of greedy translations of what was held out."""
     translator = load_translator(run, device)
-    rows: list[dict[str, Any]] = [
-        json.loads(line) for line in (run / "model" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    rows = [row for _, row in read_objects(run / "model" / "test.jsonl") if row is not None]
     sources = [str(row["source"]) for row in rows]
     references: list[Sequence[str]] = [list(map(str, row["references"])) for row in rows]
     found = [one.text for one in translator.translate(sources, beam=1)]

@@ -12,6 +12,7 @@ Shapes: R rows, V vocabulary.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -54,27 +55,35 @@ class Offer:
     ranked: Ranked | None = None
 
 
-class Steps(Protocol[Taken]):
+class Steps(ABC, Generic[Taken]):
     """What computes the steps of a batch, and what a batch does to a state; see `State` in `models/backend.py`.
 
     start: a state of these sources, or of prompts without their last tokens; see `DecoderBackend`.
     rank: feed a token a row, and say what is most probable, `count` tokens a row at most; None, and nothing fed, where
-    only logits can be had. logits: feed a token a row; float32 [R, V].
+    only logits can be had. logits: feed a token a row; float32 [R, V]. Who steps batches of fixed texts alone is never
+    asked to replace or join.
     """
 
+    @abstractmethod
     def start(self, sources: Sequence[Sequence[int]], *, num_beams: int, capacity: int) -> Any: ...
 
+    @abstractmethod
     def rank(self, tokens: list[int], state: Taken, count: int) -> Ranked | None: ...
 
+    @abstractmethod
     def logits(self, tokens: list[int], state: Taken) -> Tensor: ...
 
+    @abstractmethod
     def reorder(self, state: Taken, rows: list[int]) -> None: ...
 
+    @abstractmethod
     def keep(self, state: Taken, sentences: list[int]) -> None: ...
 
-    def replace(self, state: Taken, sentences: list[int], other: Taken) -> None: ...
+    def replace(self, state: Taken, sentences: list[int], other: Taken) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no 'replace'")
 
-    def join(self, state: Taken, other: Taken) -> None: ...
+    def join(self, state: Taken, other: Taken) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no 'join'")
 
 
 class Search(Protocol):

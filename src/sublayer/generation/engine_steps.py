@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sublayer.fast.engine.decoder import EngineDecoder, EngineState, Integers
-from sublayer.generation.batch import Ranked
+from sublayer.generation.batch import Ranked, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class EngineSteps:
+class EngineSteps(Steps[EngineState]):
     """See `Steps`. For batches that nobody joins.
 
     Args:
@@ -49,15 +49,3 @@ class EngineSteps:
         import torch
 
         return torch.from_numpy(self.decoder.logits(tokens, state))
-
-    def replace(self, state: EngineState, sentences: list[int], other: EngineState) -> None:
-        """Never asked: a batch of fixed texts is not joined."""
-        _refuse("replace")
-
-    def join(self, state: EngineState, other: EngineState) -> None:
-        """Never asked, as `replace`."""
-        _refuse("join")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotImplementedError(f"the engine alone has no '{what}'")

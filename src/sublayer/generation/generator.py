@@ -351,7 +351,7 @@ class Generator(DecodingModel["LanguageModel[S]"], Generic[S]):
 
 def _take(step: Step, texts: Sequence[PartialCompletion]) -> None:
     """Note what a step has added to each text; `stopped` has taken its token already, unless it was an end token."""
-    for row, gain, ending in zip(step.rows, step.log_probabilities, step.endings, strict=True):
-        texts[row].log_probabilities.append(gain)
-        if ending is not None:
-            texts[row].finish(ending)
+    for row, chosen in step.items():
+        texts[row].log_probabilities.append(chosen.log_probability)
+        if chosen.ending is not None:
+            texts[row].finish(chosen.ending)

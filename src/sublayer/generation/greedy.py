@@ -65,12 +65,12 @@ def greedy_texts(
     gained: list[list[float]] = [[] for _ in request.first]
     complete = [False for _ in request.first]
     for step in decode(steps, state, request, most_probable, constraints=constraints):
-        for row, token, gain, ending in zip(step.rows, step.tokens, step.log_probabilities, step.endings, strict=True):
-            gained[row].append(gain)
-            if ending == "end":
+        for row, chosen in step.items():
+            gained[row].append(chosen.log_probability)
+            if chosen.ending == "end":
                 complete[row] = True
             else:
-                tokens[row].append(token)
+                tokens[row].append(chosen.token)
     return [
         [Hypothesis(text, sum(gains), sum(gains) / len(gains) ** length_penalty, ended, gains)]
         for text, gains, ended in zip(tokens, gained, complete, strict=True)

@@ -155,17 +155,8 @@ class Choosing:
                 text.append(token, gain, found)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One new token of each row that was running, in lists of equal length.
-
-    rows: which; row b * samples + s is sample s of sentence b. tokens, log_probabilities, endings: as `Chosen`.
-    """
-
-    rows: list[int]
-    tokens: list[int]
-    log_probabilities: list[float]
-    endings: list[Ending | None]
+Step: TypeAlias = dict[int, Chosen]
+"""The new token of each row that was running; row b * samples + s is sample s of sentence b."""
 
 
 def decode(
@@ -245,13 +236,7 @@ def one_step(batch: Batch[Any], texts: Sequence[ChosenText]) -> Step:
     for row in running:
         if (error := texts[row].error) is not None:
             raise error
-    made = [chosen for row in running if (chosen := texts[row].last) is not None]
-    return Step(
-        running,
-        [chosen.token for chosen in made],
-        [chosen.log_probability for chosen in made],
-        [chosen.ending for chosen in made],
-    )
+    return {row: chosen for row in running if (chosen := texts[row].last) is not None}
 
 
 def best_of(logs: Tensor | NDArray[np.float32], tokens: Tensor | NDArray[np.int64], count: int) -> list[Best]:

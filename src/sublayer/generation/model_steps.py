@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic
 
 import torch
 from torch import Tensor
 
-from sublayer.generation.batch import Ranked
+from sublayer.generation.batch import Ranked, Steps
 from sublayer.models.backend import DecoderBackend, Ranks, S
 from sublayer.models.batching import padded
 
 
-class ModelSteps(Generic[S]):
+class ModelSteps(Steps[S]):
     """See `Steps`. device: where the backend's tensors are."""
 
     def __init__(self, model: DecoderBackend[S], device: torch.device) -> None:
@@ -28,9 +27,7 @@ class ModelSteps(Generic[S]):
     def padded(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Sources as a backend takes them."""
         # What pads is masked: any token does, and not every tokenizer has one for it.
-        source, lengths = padded(sources, 0, self.device)
-        # Equal lengths need no mask, and without one the kernels are faster.
-        return source, None if len(set(map(len, sources))) == 1 else lengths
+        return padded(sources, 0, self.device)
 
     def rank(self, tokens: list[int], state: S, count: int) -> Ranked | None:
         """See `Steps`."""

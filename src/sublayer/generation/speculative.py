@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sublayer import config
 from sublayer.generation.constraints import NEVER, Constraint, TokenHistory, constrain
-from sublayer.generation.loop import Ending, Step
+from sublayer.generation.loop import Chosen, Ending, Step
 from sublayer.generation.randomness import Uniforms
 from sublayer.generation.request import DecodeRequest, nothing_left
 from sublayer.generation.sampling import sample
@@ -46,18 +46,16 @@ class Drafter(Protocol):
     def guess(self, history: Sequence[int], count: int) -> Guess: ...
 
 
+@dataclass(frozen=True)
 class PromptLookup:
     """What followed the last time that the text's last tokens came, in the prompt or since.
 
     The longest match counts, and of several the latest (Saxena 2023, "Prompt lookup decoding").
+
+    longest: tokens to match at most.
     """
 
-    def __init__(self, longest: int = 3) -> None:
-        """
-        Args:
-            longest: tokens to match at most.
-        """
-        self.longest = longest
+    longest: int = 3
 
     def guess(self, history: Sequence[int], count: int) -> Guess:
         best, begin = 0, len(history)
@@ -171,7 +169,7 @@ def speculate(
                 ending = "stop"
             elif len(text) - begun >= limit:
                 ending = "length"
-            yield Step([0], [token], [gain], [ending])
+            yield {0: Chosen(token, gain, ending)}
             if ending is not None:
                 return
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of the n best translations, ranked by `score`. log_probability: natural log, end token included."""
+    """One of the n best translations, ranked by `score`.
+
+    log_probability: natural log, end token included. complete: False if it was cut at the length limit.
+    """
 
     text: str
     tokens: list[int]
@@ -43,10 +46,9 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Translation:
-    """The translation of one sentence.
+class Translation(Alternative):
+    """The translation of one sentence: the best one.
 
-    text, tokens, score, log_probability: of the best one. complete: False if it was cut at the length limit.
     n_best: all that were asked for, best first. alignment: float32 [target tokens, source tokens + end], the
     cross-attention at each target token; None unless asked for.
     """
@@ -54,30 +56,6 @@ class Translation:
     source: str
     n_best: list[Alternative]
     alignment: Tensor | None = None
-
-    @property
-    def best(self) -> Alternative:
-        return self.n_best[0]
-
-    @property
-    def text(self) -> str:
-        return self.best.text
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.best.tokens
-
-    @property
-    def score(self) -> float:
-        return self.best.score
-
-    @property
-    def log_probability(self) -> float:
-        return self.best.log_probability
-
-    @property
-    def complete(self) -> bool:
-        return self.best.complete
 
 
 class Translator(DecodingModel["SequenceToSequence"]):
@@ -168,7 +146,7 @@ class Translator(DecodingModel["SequenceToSequence"]):
                     Alternative(text.strip(), h.tokens, h.score, h.log_probability, h.complete)
                     for text, h in zip(texts, best, strict=False)
                 ]
-                found[row] = Translation(sentences[row], options)
+                found[row] = Translation(**vars(options[0]), source=sentences[row], n_best=options)
             if progress is not None:
                 progress(len(rows))
         translations = [translation for translation in found if translation is not None]
@@ -268,13 +246,11 @@ class Translator(DecodingModel["SequenceToSequence"]):
 
         source, lengths = padded(sources, self.affixes.pad, self.model.device)
         options: dict[str, Any] = {"length_penalty": c.length_penalty, "constraints": constraints}
-        # Equal lengths need no mask, and without one the kernels are faster.
-        ragged = None if len(set(map(len, sources))) == 1 else lengths
         with torch.inference_mode():
             if c.beam == 1:
-                return greedy(self.backend, source, ragged, request, **options)
+                return greedy(self.backend, source, lengths, request, **options)
             return beam_search(
-                self.backend, source, ragged, request, beam=c.beam, early_stopping=c.early_stopping, **options
+                self.backend, source, lengths, request, beam=c.beam, early_stopping=c.early_stopping, **options
             )
 
     def _aligned(self, sources: list[list[int]], translations: list[Translation]) -> list[Translation]:

@@ -244,7 +244,7 @@ def _write_tensors(folder: Path, model: Transformer, family: Family, shard_bytes
         tensors = _theirs(model, shard) | (fixed if number == 1 else {})
         write_tensors(folder / name, tensors)
         table |= dict.fromkeys(tensors, name)
-        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        total += sum(tensor.nbytes for tensor in tensors.values())
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": table})
 
 
@@ -253,8 +253,7 @@ def _shards(model: Transformer, rules: list[Rule], shard_bytes: int) -> list[lis
     shards: list[list[Rule]] = [[]]
     held = 0
     for rule in rules:
-        parameters = [model.get_parameter(name) for name in rule.ours]
-        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        size = sum(model.get_parameter(name).nbytes for name in rule.ours)
         if shards[-1] and held + size > shard_bytes:
             shards.append([])
             held = 0

@@ -14,7 +14,7 @@ Never a pickle, never code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sublayer.files import replacing, write_json, write_text
 from sublayer.generation.generator import Generator
 from sublayer.generation.translator import Translator
 from sublayer.hub.adapted import Adapted, put_on
+from sublayer.hub.loading import as_translator
 from sublayer.hub.location import ADAPTERS, FORMAT, PARTS, WEIGHTS, find, read_description
 from sublayer.hub.tensors import Release, read_tensors, write_tensors
 from sublayer.hub.weights import fill, nonfinite, refuse_nonfinite, require_layers, untied
@@ -160,13 +161,7 @@ def load_translator(
     Raises:
         CheckpointError: as in `load`, or the model is of another shape. InputError: as in `load`.
     """
-    found = load(path, device, weights=weights)
-    if not isinstance(found, Translator):
-        kind = found.model.config.kind if not isinstance(found, Generator) else "decoder-only"
-        raise CheckpointError(
-            f"{path} holds a model of the kind '{kind}', which does not translate", "Name an encoder-decoder model."
-        )
-    return found
+    return as_translator(load(path, device, weights=weights), path)
 
 
 def _reader(
@@ -267,7 +262,7 @@ def read_transformer(path: str | Path, device: str | torch.device = "cpu") -> Tr
             f"{path} holds a model of the kind '{found.model.config.kind}': it has no layers of attention to look into",
             "Name a Transformer. Where a recurrent translator looks, translate(..., alignments=True) tells.",
         )
-    return TransformerBundle(**{each.name: getattr(found, each.name) for each in fields(found)})
+    return TransformerBundle(**vars(found))
 
 
 def _tree(data: Mapping[str, Any], where: str) -> config.Transformer | config.Recurrent:

@@ -12,6 +12,8 @@ import mmap
 import struct
 from pathlib import Path
 
+import numpy as np
+from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
 
 MOST_KEYS = 65_536
@@ -21,19 +23,7 @@ LONGEST_NAME = 65_535
 MOST_VALUES = 2**24
 """In an array; the longest in use is a list of merges, of 500,000."""
 
-_SIZES = {
-    GGUFValueType.UINT8: 1,
-    GGUFValueType.INT8: 1,
-    GGUFValueType.BOOL: 1,
-    GGUFValueType.UINT16: 2,
-    GGUFValueType.INT16: 2,
-    GGUFValueType.UINT32: 4,
-    GGUFValueType.INT32: 4,
-    GGUFValueType.FLOAT32: 4,
-    GGUFValueType.UINT64: 8,
-    GGUFValueType.INT64: 8,
-    GGUFValueType.FLOAT64: 8,
-}
+_SIZES = {kind: np.dtype(scalar).itemsize for kind, scalar in GGUFReader.gguf_scalar_to_np.items()}
 
 
 def require_layout(path: Path) -> None:

@@ -220,9 +220,9 @@ def config_root(error: ValidationError) -> Any:
     return getattr(tree, error.title, Part)
 
 
-def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: Source) -> dict[str, str]:
+def _account(model: Transformer, rules: Sequence[Rule], family: Family, source: Source) -> dict[str, str]:
     """For every name of the rules, under which the source holds it; raises where anything is left on either side."""
-    names, duplicates = _names(model, rules, family, source)
+    names, duplicates = _names(model.config, rules, family, source)
     expected = _their_shapes(model, rules)
     wrong = [f"missing: {name}" for name in expected if name not in names]
     for name, found in names.items():
@@ -231,7 +231,7 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
             wrong.append(f"misshapen: {found} is {shape} and should be {expected[name]}")
         if source.headers[found].dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             wrong.append(f"of an unsupported type (quantized?): {found}")
-    fixed = {name: table for name, table in family.fixed(_tree(model)).items() if name in source.headers}
+    fixed = {name: table for name, table in family.fixed(model.config).items() if name in source.headers}
     for name, table in fixed.items():
         if not _agree(source.tensor(name), table):
             wrong.append(f"not what config.json says: {name}")
@@ -251,13 +251,11 @@ def _account(model: nn.Module, rules: Sequence[Rule], family: Family, source: So
     return names
 
 
-def _names(
-    model: nn.Module, rules: Sequence[Rule], family: Family, source: Source
-) -> tuple[dict[str, str], dict[str, str]]:
+def _names(tree: Tree, rules: Sequence[Rule], family: Family, source: Source) -> tuple[dict[str, str], dict[str, str]]:
     """Today's name of each tensor -> its name in the source; and the second names of tied tensors in it -> today's."""
     held = {name: name for name in source.headers}
     wanted = {name for rule in rules for name in rule.theirs}
-    ties = family.ties(_tree(model))
+    ties = family.ties(tree)
     if family.older and not wanted <= held.keys():
         held = {today: name for name in source.headers for today in _todays(name, family.older)} | held
     names = {name: held[name] for name in wanted if name in held}
@@ -268,12 +266,6 @@ def _names(
         elif other in held:
             names[name] = held[other]
     return {name: names[name] for rule in rules for name in rule.theirs if name in names}, duplicates
-
-
-def _tree(model: nn.Module) -> Tree:
-    tree = getattr(model, "config", None)
-    assert isinstance(tree, Tree)
-    return tree
 
 
 def _agree(found: Tensor, table: Tensor) -> bool:

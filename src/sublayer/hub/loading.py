@@ -122,12 +122,19 @@ def load_translator(
     Raises:
         CheckpointError: as in `load`, or the model is of another shape. InputError: as in `load`.
     """
-    found: Any = load(path, device, weights=weights)
+    return as_translator(load(path, device, weights=weights), path)
+
+
+def as_translator(found: Any, path: str | Path) -> Translator:
+    """What was loaded from `path`, if it translates.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     if not isinstance(found, Translator):
-        tree = found.model.config
+        kind = found.model.config.kind
         raise CheckpointError(
-            f"{path} holds a model of the kind '{tree.kind}', which does not translate",
-            "Name an encoder-decoder model.",
+            f"{path} holds a model of the kind '{kind}', which does not translate", "Name an encoder-decoder model."
         )
     return found
 

@@ -10,7 +10,7 @@ Shapes: in the comments of each rule. H query heads, G key-value heads, d width 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -123,13 +123,21 @@ def permuted(ours: str, theirs: str, order: Sequence[int]) -> Rule:
 def prefixed(prefix_ours: str, prefix_theirs: str, rules: Iterable[Rule]) -> list[Rule]:
     """The rules with a prefix before every name on either side."""
     return [
-        Rule(
-            tuple(prefix_ours + name for name in rule.ours),
-            tuple(prefix_theirs + name for name in rule.theirs),
-            rule.read,
-            rule.write,
+        replace(
+            rule,
+            ours=tuple(prefix_ours + name for name in rule.ours),
+            theirs=tuple(prefix_theirs + name for name in rule.theirs),
         )
         for rule in rules
+    ]
+
+
+def numbered(prefix_ours: str, prefix_theirs: str, layers: Iterable[Iterable[Rule]]) -> list[Rule]:
+    """The rules of all layers; {} in the prefixes is a layer's number."""
+    return [
+        rule
+        for number, rules in enumerate(layers)
+        for rule in prefixed(prefix_ours.format(number), prefix_theirs.format(number), rules)
     ]
 
 

@@ -9,7 +9,6 @@ Transformer, Pooling and Normalize are our `SentenceEmbedding` head; any other m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def write_modules(folder: Path, head: config.SentenceEmbedding, dim: int) -> Non
         }
         for number, name in enumerate(names)
     ]
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "modules.json", modules)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": head.longest, "do_lower_case": False})
     how = next(name for name, pooling in POOLING.items() if pooling == head.pooling)
     flags = {f"pooling_mode_{FLAGS[name]}": name == how for name in POOLING}

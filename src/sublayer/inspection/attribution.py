@@ -47,13 +47,11 @@ def rollout(model: Model, example: Example) -> Tensor:
     taps = groups(model)[0].taps("weights")
     with evaluating(model), record(model, *taps) as seen:
         batch_of(model, [example], [0]).hidden(model)
-    [size] = {seen[tap][0].shape[-1] for tap in taps}
-    flow: Tensor | None = None
-    for tap in taps:
-        mean = wide(seen[tap][0][0].mean(0)).cpu()
-        mixed = (mean + torch.eye(size, dtype=mean.dtype)) / 2
-        flow = mixed if flow is None else mixed @ flow
-    assert flow is not None
+    means = [wide(seen[tap][0][0].mean(0)).cpu() for tap in taps]
+    same = torch.eye(len(means[0]), dtype=means[0].dtype)
+    flow = same
+    for mean in means:
+        flow = (mean + same) / 2 @ flow
     return flow
 
 

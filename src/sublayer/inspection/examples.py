@@ -246,8 +246,7 @@ def batch_of(model: Model, examples: Sequence[Example], rows: Sequence[int]) -> 
     tokens, lengths = padded([one.tokens for one in some], 0, device)
     token_type_ids = padded([one.token_type_ids for one in some], 0, device)[0] if some[0].token_type_ids else None
     fed = padded([one.fed for one in some], 0, device)[0] if some[0].fed else None
-    full = min(len(one.tokens) for one in some) == tokens.shape[1]
-    return ExampleBatch(list(rows), tokens, None if full else lengths, token_type_ids, fed)
+    return ExampleBatch(list(rows), tokens, lengths, token_type_ids, fed)
 
 
 def batches(model: Model, examples: Sequence[Example], tokens: int = 1024) -> Iterator[ExampleBatch]:

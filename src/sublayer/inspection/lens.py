@@ -66,7 +66,7 @@ def logit_lens(model: Model, example: Example, positions: Sequence[int] | None =
     stack, name = last_stack(model)
     with evaluating(model), record(model, f"{name}.embedding.stream", f"{name}.layers.*.stream") as seen:
         batch_of(model, [example], [0]).hidden(model)
-        streams = torch.cat([seen[tap][0] for tap in seen.names])
+        streams = torch.cat([calls[0] for calls in seen.values()])
         chosen = None if positions is None else [require_position(streams.shape[1], one) for one in positions]
         normed = scaled_output(model, stack.norm(streams))
         if isinstance(model, EncoderOnly) and isinstance(model.config.head, config.Classification):

@@ -311,10 +311,9 @@ def _went_on(
     state = steps.start([source], num_beams=1, capacity=count)
     try:
         for step in decode(steps, state, request, most_probable, constraints=constraints, scored=False):
-            [token], [ending] = step.tokens, step.endings
-            if ending == "end":
-                return made, token
-            made.append(token)
+            if step[0].ending == "end":
+                return made, step[0].token
+            made.append(step[0].token)
     except NotFinite as error:
         refuse(steps.model, *steps.padded([source]), request, error.step)
     return made, None

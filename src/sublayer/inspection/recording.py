@@ -12,23 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from sublayer.inspection.hook_points import matching
 from sublayer.nn.tap import hooked
 
+Recording: TypeAlias = dict[str, list[Tensor]]
+"""What the taps showed: name -> a tensor for each call, in the order of the calls, on the model's device.
 
-class Recording(dict[str, list[Tensor]]):
-    """What the taps showed: name -> a tensor for each call, in the order of the calls, on the model's device.
-
-    Every tap that is listened to is there from the start, with an empty list.
-    """
-
-    @property
-    def names(self) -> list[str]:
-        """The taps that are listened to, in the model's order."""
-        return list(self)
+Every tap that is listened to is there from the start, in the model's order, with an empty list.
+"""
 
 
 @contextmanager
@@ -46,7 +41,7 @@ def record(model: nn.Module, *patterns: str) -> Generator[Recording]:
         InputError: there is no pattern, or one that matches no tap.
     """
     found = matching(model, patterns, "record")
-    seen = Recording({name: [] for name in found})
+    seen: Recording = {name: [] for name in found}
     # A copy: a search may well rule out tokens in the very tensor of logits that was recorded.
     with hooked(found, lambda name: lambda _module, _inputs, value: seen[name].append(value.detach().clone())):
         yield seen

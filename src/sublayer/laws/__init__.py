@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sublayer.laws import decoding, equivalences, reach, runner, search
-from sublayer.laws.decoding import *
-from sublayer.laws.equivalences import *
 from sublayer.laws.inputs import Inputs
 from sublayer.laws.law import Law
 from sublayer.laws.measure import TOLERANCES, Finding, relative_error
-from sublayer.laws.reach import *
-from sublayer.laws.runner import *
-from sublayer.laws.search import *
 from sublayer.models import Model
 
-_ORDER = (equivalences, decoding, runner, reach, search)
-LAWS: tuple[Law[Any], ...] = tuple(getattr(module, name) for module in _ORDER for name in module.__all__)
+LAWS: tuple[Law[Any], ...] = (
+    *equivalences.LAWS,
+    *decoding.LAWS,
+    *runner.LAWS,
+    *reach.LAWS,
+    *search.LAWS,
+)
 """Every law, in the order in which a model's parts come into play."""
 
 
@@ -54,11 +54,6 @@ def check_all(model: Model, seed: int = 0) -> list[Finding]:
 
 
 __all__ = [
-    "LAWS", "TOLERANCES", "Finding", "Inputs", "Law", "check", "check_all", "laws_of", "not_applicable",
-    "relative_error",
+    "LAWS", "TOLERANCES", "Finding", "Inputs", "Law", "check", "check_all", "decoding", "equivalences", "laws_of",
+    "not_applicable", "reach", "relative_error", "runner", "search",
 ]  # fmt: skip
-__all__ += equivalences.__all__
-__all__ += decoding.__all__
-__all__ += runner.__all__
-__all__ += reach.__all__
-__all__ += search.__all__

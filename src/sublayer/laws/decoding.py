@@ -14,11 +14,6 @@ from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.measure import relative_error
 from sublayer.laws.model_adapter import Attends, Decodes, Prompts
 
-__all__ = [
-    "cached_is_uncached", "chunked_is_uncached", "left_padded_is_unpadded", "truncated_is_straight",
-    "reordered_is_recomputed", "kept_is_recomputed", "joined_is_recomputed", "fixed_is_growing",
-]  # fmt: skip
-
 
 @law("cached = uncached", Decodes)
 def cached_is_uncached(adapter: Decodes, inputs: Inputs) -> Discrepancy:
@@ -102,7 +97,8 @@ def joined_is_recomputed(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     error = 0.0
     for split, counts in ((1, (size // 2, 1)), (inputs.rows - 1, (1, size // 2))):
         sides = [_trimmed(inputs.at(some)) for some in (everyone[:split], everyone[split:])]
-        tokens, (state, other) = _started(adapter, sides, rows, counts)
+        begun = [_begun(adapter, side, rows, count) for side, count in zip(sides, counts, strict=True)]
+        tokens, (state, other) = zip(*begun, strict=True)
         expected = [
             adapter.answer(replace(side.repeated(rows), target=mine)) for side, mine in zip(sides, tokens, strict=True)
         ]
@@ -131,6 +127,12 @@ def fixed_is_growing(adapter: Attends, inputs: Inputs) -> Discrepancy:
     return Discrepancy(relative_error(torch.cat(logits, dim=1), adapter.answer(inputs)), f"logits of {size} steps")
 
 
+LAWS = (
+    cached_is_uncached, chunked_is_uncached, left_padded_is_unpadded, truncated_is_straight, reordered_is_recomputed,
+    kept_is_recomputed, joined_is_recomputed, fixed_is_growing,
+)  # fmt: skip
+
+
 def _furthest(adapter: Decodes, state: Any, tokens: Tensor, expected: Tensor, places: Sequence[int]) -> float:
     """Feed every row from its own place on, until one has no more: how far the logits are off at most."""
     error, begin = 0.0, torch.tensor(places, device=tokens.device).unsqueeze(1)
@@ -149,32 +151,21 @@ def _trimmed(inputs: Inputs) -> Inputs:
     return replace(inputs, source=inputs.source[:, : int(inputs.source_lengths.max())])
 
 
-def _started(
-    adapter: Decodes, sides: Sequence[Inputs], rows: int, counts: Sequence[int]
-) -> tuple[list[Tensor], list[Any]]:
-    """For each side its hypotheses' tokens [B * rows, T], and the state after so many of them."""
-    tokens, states = list[Tensor](), list[Any]()
-    for side, count in zip(sides, counts, strict=True):
-        mine, state = _begun(adapter, side, rows)
-        for at in range(count):
-            adapter.backend.step(mine[:, at : at + 1], state)
-        tokens.append(mine)
-        states.append(state)
-    return tokens, states
-
-
 def _hypotheses(adapter: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any, int]:
     """Different tokens for each of `rows` hypotheses [B * rows, T], and the state after the first half of them.
 
     One token at a time for the first half, so that what a state resolves once is resolved before it changes.
     """
     half = inputs.target.shape[1] // 2
-    [tokens], [state] = _started(adapter, [inputs], rows, [half])
-    return tokens, state, half
+    return *_begun(adapter, inputs, rows, half), half
 
 
-def _begun(adapter: Decodes, inputs: Inputs, rows: int) -> tuple[Tensor, Any]:
+def _begun(adapter: Decodes, inputs: Inputs, rows: int, count: int) -> tuple[Tensor, Any]:
+    """The hypotheses' tokens [B * rows, T], and the state after so many of them."""
     size = inputs.target.shape[1]
     offsets = torch.arange(rows, device=inputs.target.device).repeat(inputs.rows).unsqueeze(1)
     tokens = (inputs.target.repeat_interleave(rows, dim=0) + offsets) % inputs.vocab_size
-    return tokens, adapter.backend.start(inputs.source, inputs.source_lengths, num_beams=rows, capacity=size)
+    state = adapter.backend.start(inputs.source, inputs.source_lengths, num_beams=rows, capacity=size)
+    for at in range(count):
+        adapter.backend.step(tokens[:, at : at + 1], state)
+    return tokens, state

@@ -13,8 +13,6 @@ from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.measure import listening, relative_error
 from sublayer.laws.model_adapter import ModelAdapter, Packs, packed, side_by_side
 
-__all__ = ["fused_is_explicit", "tapped_is_untapped", "batched_is_single", "padding_is_ignored", "packed_is_separate"]
-
 
 @law("fused = explicit", ModelAdapter)
 def fused_is_explicit(adapter: ModelAdapter, inputs: Inputs) -> Discrepancy:
@@ -73,3 +71,6 @@ def packed_is_separate(adapter: Packs, inputs: Inputs) -> Discrepancy:
     found = adapter.hidden(*packed([texts, texts[::-1]]))
     error = relative_error(found, side_by_side([alone, alone[::-1]]))
     return Discrepancy(error, f"hidden states of {len(texts)} texts a row")
+
+
+LAWS = (fused_is_explicit, tapped_is_untapped, batched_is_single, padding_is_ignored, packed_is_separate)

@@ -254,7 +254,7 @@ class StackedPrompts(Prompts, Attends):
 
 
 def adapt(model: models.Model) -> Pairs | Prompts | Texts:
-    """How `model` is adapter."""
+    """The adapter of `model`."""
     match model:
         case models.EncoderDecoder():
             return StackedPairs(model)

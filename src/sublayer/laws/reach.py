@@ -6,9 +6,10 @@ gradient that is missing. Both are silent otherwise: a model that sees the futur
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,7 @@ from sublayer.laws.law import Discrepancy, law
 from sublayer.laws.model_adapter import Decodes, Encodes, Stacked
 from sublayer.models.recurrent.encoder_decoder import RecurrentEncoder
 from sublayer.models.stack import Stack
-
-__all__ = ["layers_see_their_windows", "target_sees_its_past", "source_sees_its_window", "source_padding_is_unseen"]
+from sublayer.nn.tap import Hook, hooked
 
 
 @law("causality", Decodes)
@@ -27,10 +27,9 @@ __all__ = ["layers_see_their_windows", "target_sees_its_past", "source_sees_its_
 def target_sees_its_past(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     """The logits at t depend on the tokens at t' exactly where t' <= t, and no farther than the windows reach."""
     size = inputs.target.shape[1]
-    seen = _Leaf(adapter.model.decoder.embedding)
-    with seen:
+    with _cut({"embedding": adapter.model.decoder.embedding}) as cuts:
         logits = adapter.answer(inputs.alone(-1).repeated(size))
-    found = seen.gradient(_diagonal(logits))
+    found = _gradient(_diagonal(logits), cuts["embedding"].after)
     # The target is the end of what the decoder reads, which may begin with the source.
     distance = _distance(found.shape[1], found.device)[-size:]
     allowed = (distance >= 0) & (distance <= _reach(adapter.model.decoder))
@@ -45,17 +44,26 @@ def layers_see_their_windows(adapter: Stacked, inputs: Inputs) -> Discrepancy:
     A layer by itself, because one that sees everything hides from the whole what another may not see.
     """
     alone = inputs.alone(-1)
-    layers = [_Layer(stack, index) for stack in adapter.stacks for index in range(len(stack.layers))]
-    if not layers:
-        return Discrepancy(0.0, "the model has no layers")
-    with ExitStack() as entered:
-        for layer in layers:
-            entered.enter_context(layer)
+    stacks = {"decoder" if stack.causal else "encoder": stack for stack in adapter.stacks}
+    # Behind the embedding and behind each layer: layer n stands between cut n and cut n + 1.
+    cut = {
+        f"{name} {place}": module
+        for name, stack in stacks.items()
+        for place, module in enumerate((stack.embedding, *stack.layers))
+    }
+    with _cut(cut) as cuts:
         # As many rows as any stack has positions.
         adapter.answer(alone.repeated(alone.source.shape[1] + alone.target.shape[1]))
-    worst = max((layer.judge() for layer in layers), key=lambda each: (bool(each.fault), each.error))
+    found = [
+        _of_layer(stack, layer, cuts[f"{name} {layer}"].after, cuts[f"{name} {layer + 1}"].before)
+        for name, stack in stacks.items()
+        for layer in range(len(stack.layers))
+    ]
+    if not found:
+        return Discrepancy(0.0, "the model has no layers")
+    worst = max(found, key=lambda each: (bool(each.fault), each.error))
     fine = worst.error == 0.0 and not worst.fault
-    return replace(worst, detail=f"d out / d in, {len(layers)} layers") if fine else worst
+    return replace(worst, detail=f"d out / d in, {len(found)} layers") if fine else worst
 
 
 @law("the encoder's view", Encodes)
@@ -66,10 +74,9 @@ def source_sees_its_window(adapter: Encodes, inputs: Inputs) -> Discrepancy:
     Those of a recurrent encoder that reads one way depend on what it has read.
     """
     size = inputs.source.shape[1]
-    seen = _Leaf(adapter.model.encoder.embedding)
-    with seen:
+    with _cut({"embedding": adapter.model.encoder.embedding}) as cuts:
         states = adapter.states(inputs.alone(-1).repeated(size))
-    found = seen.gradient(_diagonal(states))
+    found = _gradient(_diagonal(states), cuts["embedding"].after)
     distance = _distance(size, found.device)
     allowed = distance.abs() <= _reach(adapter.model.encoder)
     if isinstance(adapter.model.encoder, RecurrentEncoder) and adapter.model.encoder.recurrence.directions == 1:
@@ -81,72 +88,52 @@ def source_sees_its_window(adapter: Encodes, inputs: Inputs) -> Discrepancy:
 @torch.enable_grad()
 def source_padding_is_unseen(adapter: Encodes, inputs: Inputs) -> Discrepancy:
     """What a source is read for depends on every real token of it and on no padding."""
-    seen = _Leaf(adapter.model.encoder.embedding)
-    with seen:
+    with _cut({"embedding": adapter.model.encoder.embedding}) as cuts:
         read = adapter.reading(inputs)
-    found = seen.gradient(_weighed(read))
+    found = _gradient(_weighed(read), cuts["embedding"].after)
     return _judge(found, inputs.source_real, "d what is read / d embedding")
 
 
-class _Leaf:
-    """Cuts the graph at what leaves a module, or enters it, so that gradients with respect to it can be asked for."""
-
-    def __init__(self, module: nn.Module, *, entering: bool = False) -> None:
-        self.module, self.entering = module, entering
-        self.cut: Tensor | None = None
-
-    def __enter__(self) -> None:
-        if self.entering:
-            self.handle = self.module.register_forward_pre_hook(self._cut_input)
-        else:
-            self.handle = self.module.register_forward_hook(self._cut_output)
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.remove()
-
-    def _cut_output(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        self.cut = output.detach().requires_grad_()
-        return self.cut
-
-    def _cut_input(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        self.cut = inputs[0].detach().requires_grad_()
-        return (self.cut, *inputs[1:])
-
-    def gradient(self, value: Tensor) -> Tensor:
-        """The largest |d value / d cut[b, s, :]|: [B, S]."""
-        assert self.cut is not None
-        (gradient,) = torch.autograd.grad(value, self.cut)
-        return gradient.abs().amax(-1)
+LAWS = (layers_see_their_windows, target_sees_its_past, source_sees_its_window, source_padding_is_unseen)
 
 
-class _Layer:
-    """One layer of a stack, cut from the others, so that gradients pass through it alone."""
+class _Cut(NamedTuple):
+    """What a module gave in one pass, and what went on in its place: the same numbers, at which gradients end."""
 
-    def __init__(self, stack: Stack, index: int) -> None:
-        self.block = stack.layers[index]
-        self.window, self.causal = stack.kinds[stack.kind_of_layer[index]][0], stack.causal
-        self.name = f"layer {index} of the {'decoder' if stack.causal else 'encoder'}"
-        self.before = _Leaf(self.block, entering=True)
-        self.after: Tensor | None = None
+    before: Tensor
+    after: Tensor
 
-    def __enter__(self) -> None:
-        self.before.__enter__()
-        self.handle = self.block.register_forward_hook(self._keep)
 
-    def __exit__(self, *_: object) -> None:
-        self.before.__exit__()
-        self.handle.remove()
+@contextmanager
+def _cut(modules: Mapping[str, nn.Module]) -> Generator[dict[str, _Cut]]:
+    """Cut the graph behind each module; yields the cuts by name, once the modules have run."""
+    cuts: dict[str, _Cut] = {}
 
-    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        self.after = output
+    def hook(name: str) -> Hook:
+        def cut(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            cuts[name] = _Cut(output, output.detach().requires_grad_())
+            return cuts[name].after
 
-    def judge(self) -> Discrepancy:
-        assert self.after is not None
-        size = self.after.shape[1]
-        found = self.before.gradient(_diagonal(self.after[:size]))[:size]
-        distance = _distance(size, found.device)
-        allowed = (distance if self.causal else distance.abs()) < (size if self.window is None else self.window)
-        return _judge(found, allowed & (distance >= 0) if self.causal else allowed, f"d out / d in, {self.name}")
+        return cut
+
+    with hooked(modules, hook):
+        yield cuts
+
+
+def _gradient(value: Tensor, cut: Tensor) -> Tensor:
+    """The largest |d value / d cut[b, s, :]|: [B, S]."""
+    (gradient,) = torch.autograd.grad(value, cut)
+    return gradient.abs().amax(-1)
+
+
+def _of_layer(stack: Stack, layer: int, entered: Tensor, left: Tensor) -> Discrepancy:
+    """Whether what left a layer depends on what entered it as its window, and causality, have it."""
+    window, size = stack.kinds[stack.kind_of_layer[layer]][0], left.shape[1]
+    found = _gradient(_diagonal(left[:size]), entered)[:size]
+    distance = _distance(size, found.device)
+    allowed = (distance if stack.causal else distance.abs()) < (size if window is None else window)
+    name = f"layer {layer} of the {'decoder' if stack.causal else 'encoder'}"
+    return _judge(found, allowed & (distance >= 0) if stack.causal else allowed, f"d out / d in, {name}")
 
 
 def _weighed(x: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ from sublayer.laws.measure import TOLERANCES, relative_error
 from sublayer.laws.model_adapter import Decodes
 from sublayer.models.backend import DecoderBackend
 
-__all__ = ["runner_is_modules"]
-
 ROWS = 3
 
 
@@ -36,8 +34,12 @@ def runner_is_modules(adapter: Decodes, inputs: Inputs) -> Discrepancy:
     if not runner.prepare():
         return Discrepancy(0.0, "this model has no runner: its modules step", tolerance=TOLERANCES[torch.float32])
     even = replace(inputs, source_lengths=None)
-    errors = [*_alone(model, runner, inputs), *_together(model, runner, inputs), *_together(model, runner, even)]
+    alone = _Both(model, runner, inputs.alone(-1)).feed(inputs.target.shape[1])
+    errors = [*alone, *_together(model, runner, inputs), *_together(model, runner, even)]
     return Discrepancy(max(errors), f"logits of {len(errors)} steps", tolerance=TOLERANCES[torch.float32])
+
+
+LAWS = (runner_is_modules,)
 
 
 def _at_home(model: Model, inputs: Inputs) -> tuple[Model, Inputs]:
@@ -93,10 +95,6 @@ class _Both:
         mine, theirs = self.tokens[:, self.done :], other.tokens[:, other.done :]
         width = min(mine.shape[1], theirs.shape[1])
         self.tokens, self.done = torch.cat((mine[:, :width], theirs[:, :width])), 0
-
-
-def _alone(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:
-    return _Both(model, runner, inputs.alone(-1)).feed(inputs.target.shape[1])
 
 
 def _together(model: Model, runner: Runner, inputs: Inputs) -> Iterator[float]:

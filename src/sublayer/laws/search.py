@@ -26,8 +26,6 @@ from sublayer.models import DecoderState
 from sublayer.models.backend import DecoderBackend
 from sublayer.models.batching import padded
 
-__all__ = ["batched_greedy_is_single", "beam_of_one_is_greedy", "batched_beam_is_single", "found_is_scored"]
-
 Results = list[list[Hypothesis]]
 Tie = Callable[[Hypothesis, Hypothesis, float], bool]
 BEAM = 4
@@ -91,6 +89,9 @@ def found_is_scored(adapter: Decodes, inputs: Inputs) -> Discrepancy:
             for claimed in (hypothesis.log_probability, hypothesis.score * len(out)):
                 error = max(error, abs(claimed - total) / len(out) / _size(logits))
     return Discrepancy(error, f"log-probabilities of {sum(map(len, found))} hypotheses", tolerance=_coarse(adapter))
+
+
+LAWS = (batched_greedy_is_single, beam_of_one_is_greedy, batched_beam_is_single, found_is_scored)
 
 
 def _greedy(backend: DecoderBackend[DecoderState], inputs: Inputs, request: DecodeRequest) -> Results:

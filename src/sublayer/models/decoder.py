@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,13 +10,14 @@ from torch import Tensor
 from sublayer import config, fast
 from sublayer.models.backend import replace_by_joining
 from sublayer.models.encoder import Memory
+from sublayer.models.source import Source
 from sublayer.models.stack import Stack, compute_dtype, require_length, restarting
 from sublayer.nn.attention import CrossAttention
 from sublayer.nn.block import Block
 from sublayer.nn.cache import KeyValueCache
-from sublayer.nn.context import Context, KeysValues, joined_sources
+from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
-from sublayer.nn.mask import Mask, ResolvedMask
+from sublayer.nn.mask import Mask
 
 
 @dataclass(eq=False)
@@ -24,19 +25,16 @@ class DecoderState:
     """Everything that a decoder remembers between two steps. Search asks only for what stands here.
 
     cache: keys and values of the tokens so far; row b * num_beams + r is hypothesis r of sentence b.
-    memory: cross-attention keys and values of each layer, one copy a sentence.
-    memory_lengths: how many source positions are real. num_beams: hypotheses a sentence.
+    source: what cross-attention reads. num_beams: hypotheses a sentence.
     padding: how many of the first columns of each row's cache are padding, int64 [B * num_beams]; None for none.
     max_length: positions of the model; no row may have more tokens.
     """
 
     cache: KeyValueCache
-    memory: list[KeysValues]
-    memory_lengths: Tensor | None
+    source: Source
     num_beams: int
     max_length: int
     padding: Tensor | None = None
-    _memory_mask: ResolvedMask | None = field(default=None, repr=False)
 
     @property
     def length(self) -> int:
@@ -46,15 +44,7 @@ class DecoderState:
     @property
     def bytes(self) -> int:
         """Memory held by keys and values, of the tokens and of the source."""
-        return self.cache.bytes + sum(part.numel() * part.element_size() for pair in self.memory for part in pair)
-
-    def memory_mask(self, dtype: torch.dtype) -> ResolvedMask | None:
-        """Who may attend to what of the source, resolved once; None where there is no source."""
-        if self.memory and self._memory_mask is None:
-            real = Mask.everything() if self.memory_lengths is None else Mask.padding(self.memory_lengths)
-            key = self.memory[0][0]
-            self._memory_mask = real.resolve(1, key.shape[2], device=key.device, dtype=dtype)
-        return self._memory_mask
+        return self.cache.bytes + self.source.bytes
 
     def make_room(self, count: int) -> None:
         """Make sure that `count` more tokens fit.
@@ -103,10 +93,7 @@ class DecoderState:
                     for size, count, padding in zip(sizes, moved, (self.padding, other.padding), strict=True)
                 ]
             )
-        self.memory, self.memory_lengths = joined_sources(
-            self.memory, self.memory_lengths, other.memory, other.memory_lengths
-        )
-        self._memory_mask = None
+        self.source = self.source.joined(other.source)
 
     def replace(self, sentences: Tensor, other: DecoderState) -> None:
         """Go on with the sentences of `other` in the places of these, which are over.
@@ -119,10 +106,9 @@ class DecoderState:
             ValueError: as `join`.
         """
         own, new = self.cache, other.cache
-        wider = bool(self.memory) and other.memory[0][0].shape[2] > self.memory[0][0].shape[2]
         if (
             self.num_beams != other.num_beams
-            or wider
+            or other.source.size > self.source.size
             or new.length > own.length
             or own.length + new.room > own.capacity
         ):
@@ -133,23 +119,7 @@ class DecoderState:
         if self.padding is None:
             self.padding = torch.zeros(own.buffer.shape[2], dtype=torch.int64, device=rows.device)
         self.padding[rows] = moved if other.padding is None else other.padding + moved
-        if self.memory:
-            self._replace_memory(sentences, other)
-
-    def _replace_memory(self, sentences: Tensor, other: DecoderState) -> None:
-        """Put another source, which is no longer than the longest here, in the place of some sentences'."""
-        (key, _), (new_key, _) = self.memory[0], other.memory[0]
-        size = new_key.shape[2]
-        for own, new in zip(self.memory, other.memory, strict=True):
-            for part, new_part in zip(own, new, strict=True):
-                part[sentences, :, :size] = new_part
-        if self.memory_lengths is None:
-            self.memory_lengths = torch.full((len(key),), key.shape[2], device=key.device)
-        else:
-            # It may be the caller's own.
-            self.memory_lengths = self.memory_lengths.clone()
-        self.memory_lengths[sentences] = size if other.memory_lengths is None else other.memory_lengths
-        self._memory_mask = None
+        self.source.put(sentences, other.source)
 
     def _rows_of(self, sentences: Tensor) -> Tensor:
         offsets = torch.arange(self.num_beams, device=sentences.device)
@@ -170,9 +140,7 @@ class DecoderState:
         rows = self._rows_of(sentences)
         self.cache.reorder(rows)
         self.padding = None if self.padding is None else self.padding[rows]
-        self.memory = [(key[sentences], value[sentences]) for key, value in self.memory]
-        self.memory_lengths = None if self.memory_lengths is None else self.memory_lengths[sentences]
-        self._memory_mask = None
+        self.source = self.source.at(sentences)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
@@ -222,8 +190,7 @@ class Decoder(Stack):
         """
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
-        mask = Mask.everything() if segments is None else Mask.segments(segments)
-        kinds = self.resolve(mask, positions, dtype=self.dtype, lengths=lengths)
+        kinds = self.resolve(Mask.segments(segments), positions, dtype=self.dtype, lengths=lengths)
         if memory is None:
             return self.through(tokens, Context(positions, kinds))
         sees = memory.mask.resolve(size, memory.states.shape[1], device=tokens.device, dtype=self.dtype)
@@ -237,8 +204,8 @@ class Decoder(Stack):
                 not change (`nn/cache.py`).
         """
         cache = self.new_cache(memory.states.shape[0] * num_beams, capacity, memory.states, fixed)
-        sources = [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]
-        return DecoderState(cache, sources, memory.lengths, num_beams, self.max_length)
+        layers = [self.cross_attention(index).keys_values(memory.states) for index in range(len(self.layers))]
+        return DecoderState(cache, Source(layers, memory.lengths), num_beams, self.max_length)
 
     def start_alone(
         self, sentences: int, *, capacity: int, padding: Tensor | None, fixed: bool = False
@@ -250,7 +217,7 @@ class Decoder(Stack):
                 will be fed, int64 [B]; None for none. fixed: the shapes of a step do not change.
         """
         cache = self.new_cache(sentences, capacity, self.embedding.tokens.weight, fixed)
-        return DecoderState(cache, [], None, 1, self.max_length, padding)
+        return DecoderState(cache, Source(), 1, self.max_length, padding)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The next positions of every row; the state moves on by as many.
@@ -272,8 +239,8 @@ class Decoder(Stack):
             positions,
             self.resolve(mask, positions, keys, dtype=self.dtype, first=first),
             cache=state.cache,
-            memory=state.memory,
-            memory_mask=state.memory_mask(self.dtype),
+            memory=state.source.layers,
+            memory_mask=state.source.mask(self.dtype) if state.source.layers else None,
         )
         x = self.through(tokens, context)
         state.cache.advance(new)

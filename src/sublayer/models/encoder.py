@@ -27,7 +27,7 @@ class Memory:
 
     @property
     def mask(self) -> Mask:
-        return Mask.everything() if self.lengths is None else Mask.padding(self.lengths)
+        return Mask.padding(self.lengths)
 
 
 class Encoder(Stack):
@@ -53,8 +53,7 @@ class Encoder(Stack):
         """
         size = tokens.shape[1]
         positions = torch.arange(size, device=tokens.device) if segments is None else restarting(segments)
-        mask = Mask.everything() if lengths is None else Mask.padding(lengths)
-        mask = mask if segments is None else mask & Mask.segments(segments)
+        mask = Mask.padding(lengths) & Mask.segments(segments)
         context = Context(
             positions,
             self.resolve(mask, positions, dtype=self.dtype, lengths=lengths),

@@ -39,15 +39,11 @@ class LowRank(Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.scale, self.dropout = c.alpha / c.rank, c.dropout
-        self.down = nn.Parameter(base.weight.new_empty(c.rank, base.in_features))
-        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, c.rank))
-        # As the authors' code has it: uniform, of variance 1 / (3 in).
-        bound = base.in_features**-0.5
-        nn.init.uniform_(self.down, -bound, bound)
+        self.down, self.up = _factors(base.weight, c.rank)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name in torch)
         """Shape: input [..., in] -> [..., out]."""
-        read = F.dropout(input, self.dropout, self.training) if self.dropout else input
+        read = F.dropout(input, self.dropout, self.training)
         return super().forward(input) + F.linear(F.linear(read, self.down), self.up) * self.scale
 
     def merged(self) -> Linear:
@@ -63,17 +59,22 @@ class LowRankExperts(nn.Module):
 
     def __init__(self, matrices: nn.Parameter, c: config.LowRank) -> None:
         super().__init__()
-        experts, out, into = matrices.shape
         self.scale, self.dropout = c.alpha / c.rank, c.dropout
-        self.down = nn.Parameter(matrices.new_empty(experts, c.rank, into))
-        self.up = nn.Parameter(matrices.new_zeros(experts, out, c.rank))
-        bound = into**-0.5
-        nn.init.uniform_(self.down, -bound, bound)
+        self.down, self.up = _factors(matrices, c.rank)
 
     def forward(self, tokens: Tensor, number: int) -> Tensor:
         """What is added to the product of one expert. Shape: [n, in] -> [n, out]."""
-        read = F.dropout(tokens, self.dropout, self.training) if self.dropout else tokens
+        read = F.dropout(tokens, self.dropout, self.training)
         return F.linear(F.linear(read, self.down[number]), self.up[number]) * self.scale
+
+
+def _factors(weight: Tensor, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """A and B of a fresh adapter, or of each expert's. Shape: weight [..., out, in] -> [..., r, in], [..., out, r]."""
+    *experts, out, into = weight.shape
+    down = nn.Parameter(weight.new_empty(*experts, rank, into))
+    # As the authors' code has it: uniform, of variance 1 / (3 in).
+    nn.init.uniform_(down, -(into**-0.5), into**-0.5)
+    return down, nn.Parameter(weight.new_zeros(*experts, out, rank))
 
 
 @torch.no_grad()

@@ -56,9 +56,7 @@ def explicit(
     weights = attention_weights(scores, mask)
     if tap is not None:
         weights = tap(weights)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return weights @ value
+    return F.dropout(weights, dropout) @ value
 
 
 def attention_weights(scores: Tensor, mask: ResolvedMask) -> Tensor:
@@ -143,24 +141,20 @@ def in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, rows: list[Ro
 def _row_in_pieces(way: Way, query: Tensor, key: Tensor, value: Tensor, parts: list[Part]) -> Tensor:
     queries = _split(query, [part.piece.queries.stop - part.piece.queries.start for part in parts], 2)
     ranges = [part.piece.keys for part in parts if part.mask is not None]
-    found = dict(zip(_bounds(ranges), zip(_cut(key, ranges), _cut(value, ranges), strict=True), strict=True))
+    seen = zip(_cut(key, ranges), _cut(value, ranges), strict=True)
     mixed: list[Tensor] = []
     for part, some in zip(parts, queries, strict=True):
         if part.mask is None:
             mixed.append(some.new_zeros(*some.shape[:-1], value.shape[-1]).transpose(1, 2))
         else:
             # The kernel writes [B, S, H, d], so that is how they are put together.
-            mixed.append(way(some, *found[part.piece.keys.start, part.piece.keys.stop], part.mask).transpose(1, 2))
+            mixed.append(way(some, *next(seen), part.mask).transpose(1, 2))
     return torch.cat(mixed, dim=1).transpose(1, 2)
 
 
 def _split(x: Tensor, sizes: list[int], dim: int) -> tuple[Tensor, ...]:
     """`Tensor.split`, which torch's own signature leaves untyped."""
     return cast("tuple[Tensor, ...]", x.split(sizes, dim))
-
-
-def _bounds(ranges: list[slice]) -> list[tuple[int, int]]:
-    return [(each.start, each.stop) for each in ranges]
 
 
 def _cut(x: Tensor, ranges: list[slice]) -> list[Tensor]:

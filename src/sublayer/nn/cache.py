@@ -62,7 +62,7 @@ class KeyValueCache:
 
     @property
     def bytes(self) -> int:
-        return self.buffer.numel() * self.buffer.element_size()
+        return self.buffer.nbytes
 
     def layer(self, index: int) -> LayerCache:
         """The view that one attention appends to."""

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sublayer.nn.cache import KeyValueCache, LayerCache
 from sublayer.nn.mask import ResolvedMask
@@ -66,32 +64,3 @@ class Context:
         cache = None if self.cache is None else self.cache.layer(index)
         memory = self.memory[index] if self.memory else None
         return LayerContext(mask, rotation, cache, memory, self.source, self.memory_mask)
-
-
-def joined_sources(
-    ours: Sequence[KeysValues], our_lengths: Tensor | None, theirs: Sequence[KeysValues], their_lengths: Tensor | None
-) -> tuple[list[KeysValues], Tensor | None]:
-    """Keys and values of two sources, layer by layer, as those of one batch; and how much of each sentence is real.
-
-    Shape: ours [B, G, S, d], theirs [B', G, S', d] -> [B + B', G, max(S, S'), d]; lengths [B + B'] int64, None where
-    all is real.
-    """
-    if not ours:
-        return [], None
-    (key, _), (other, _) = ours[0], theirs[0]
-    most = max(key.shape[2], other.shape[2])
-
-    def widened(part: Tensor) -> Tensor:
-        return F.pad(part, (0, 0, 0, most - part.shape[2]))
-
-    joined = [
-        (torch.cat((widened(k), widened(other_k))), torch.cat((widened(v), widened(other_v))))
-        for (k, v), (other_k, other_v) in zip(ours, theirs, strict=True)
-    ]
-    if our_lengths is None and their_lengths is None and key.shape[2] == other.shape[2]:
-        return joined, None
-    lengths = [
-        torch.full((part.shape[0],), part.shape[2], device=part.device) if length is None else length
-        for part, length in ((key, our_lengths), (other, their_lengths))
-    ]
-    return joined, torch.cat(lengths)

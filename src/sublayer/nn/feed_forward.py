@@ -60,7 +60,7 @@ class PositionWise(Part):
         return self.activation(self.up(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(_dropped(self.hidden(x), self.dropout if self.training else 0.0))
+        return self.down(F.dropout(self.hidden(x), self.dropout, self.training))
 
     def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
         return program.lower(self.down, program.lower(self.up, x, lowered(self.activation)))
@@ -124,14 +124,10 @@ class Gated(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(_dropped(self.activation(gate) * up, self.dropout if self.training else 0.0))
+        return self.down(F.dropout(self.activation(gate) * up, self.dropout, self.training))
 
     def lower(self, program: fast.Program, x: fast.Buffer) -> fast.Buffer:
         return program.lower(self.down, program.gate(program.lower(self.gate_up, x), lowered(self.activation)))
-
-
-def _dropped(x: Tensor, dropout: float) -> Tensor:
-    return F.dropout(x, dropout) if dropout else x
 
 
 def build_feed_forward(c: config.FeedForward, dim: int) -> PositionWise | Gated | MixtureOfExperts:

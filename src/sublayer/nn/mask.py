@@ -68,13 +68,12 @@ class Interval:
     def allowed(self, grid: Grid) -> Tensor:
         begin, end = self.span(grid)
         key = torch.arange(grid.keys, device=grid.device)
-        inside = None if begin is None else key >= begin.unsqueeze(-1)
+        inside = torch.ones(1, 1, grid.keys, dtype=torch.bool, device=grid.device)
+        if begin is not None:
+            inside = inside & (key >= begin.unsqueeze(-1))
         if end is not None:
-            until = key < end.unsqueeze(-1)
-            inside = until if inside is None else inside & until
-        return (
-            torch.ones(1, 1, grid.keys, dtype=torch.bool, device=grid.device) if inside is None else inside
-        ).unsqueeze(1)
+            inside = inside & (key < end.unsqueeze(-1))
+        return inside.unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +153,13 @@ class Mask:
         return cls((Window(size),))
 
     @classmethod
-    def padding(cls, lengths: Tensor) -> Mask:
-        """Only the first `lengths[b]` keys of row b are real (padding on the right).
+    def padding(cls, lengths: Tensor | None) -> Mask:
+        """Only the first `lengths[b]` keys of row b are real (padding on the right); all where None is given.
 
         Shape: lengths [B], integer.
         """
+        if lengths is None:
+            return cls()
         _require_integers("lengths", lengths)
         return cls((Spans(None, lengths.unsqueeze(-1)),))
 
@@ -172,11 +173,13 @@ class Mask:
         return cls((Spans(counts.unsqueeze(-1), None),))
 
     @classmethod
-    def segments(cls, query: Tensor, key: Tensor | None = None) -> Mask:
+    def segments(cls, query: Tensor | None, key: Tensor | None = None) -> Mask:
         """A query attends to keys with its own segment number: several texts packed in one row stay apart.
 
-        Shape: query [B, S] and key [B, T], integer; key is query where it is left out.
+        Shape: query [B, S] and key [B, T], integer; key is query where it is left out. None: rows are whole texts.
         """
+        if query is None:
+            return cls()
         _require_integers("query", query)
         return cls((Segments(query, query if key is None else key),))
 

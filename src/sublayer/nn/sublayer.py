@@ -49,10 +49,7 @@ class SubLayer(nn.Module):
         branch = function(x if self.before is None else self.before(x))
         if self.after is not None:
             branch = self.after(branch)
-        branch = self.output(branch)
-        if self.dropout and self.training:
-            branch = F.dropout(branch, self.dropout)
-        return branch
+        return F.dropout(self.output(branch), self.dropout, self.training)
 
     def lower(
         self, program: fast.Program, x: fast.Buffer, function: Callable[[fast.Buffer], fast.Buffer]

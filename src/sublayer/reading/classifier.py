@@ -60,7 +60,7 @@ class Classifier(Reader[config.Classification]):
             for text in texts
         ]
         found: list[Classified | None] = [None] * len(texts)
-        for rows, scores, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
+        for rows, scores in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             probabilities = cast("list[list[float]]", meaning(self.head, scores.float()).tolist())
             for row, probability in zip(rows, probabilities, strict=True):
                 ranked = sorted(range(len(labels)), key=lambda label, p=probability: -p[label])

@@ -35,7 +35,7 @@ class Embedder(Reader[config.SentenceEmbedding]):
         if self.head.longest is not None:
             encoded = [tokens.cut(self.head.longest) for tokens in encoded]
         vectors = torch.empty(len(texts), self.model.config.dim)
-        for rows, found, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
+        for rows, found in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             vectors[rows] = found.float().cpu()
         return vectors
 

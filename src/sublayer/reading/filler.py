@@ -56,7 +56,7 @@ class Filler(Reader[config.MaskedLanguage]):
         read = [_Masked.of(text, self.tokenizer) for text in texts]
         encoded = [one.tokens for one in read]
         found: list[list[list[Filled]]] = [[] for _ in texts]
-        for rows, logits, _ in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
+        for rows, logits in self._each(encoded, batch_tokens=batch_tokens, progress=progress):
             for row, scores in zip(rows, logits, strict=True):
                 for number, place in enumerate(read[row].places):
                     probability, token = scores[place].float().softmax(dim=-1).topk(min(best, scores.shape[-1]))

@@ -46,9 +46,8 @@ class Reader(Generic[Head]):
 
     def _each(
         self, texts: Sequence[Tokens], *, batch_tokens: int, progress: Progress | None, what: str = "text"
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """(rows, output of the head, lengths) of batch after batch; longest first, so that what needs most memory
-        comes first.
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """(rows, output of the head) of batch after batch; longest first, so that what needs most memory comes first.
 
         Raises:
             InputError: a text is longer than the model's positions; it is named by its number, from 1.
@@ -64,14 +63,13 @@ class Reader(Generic[Head]):
                 raise InputError(f"{what} {number} is empty", "Leave it out, or give it words.")
         for rows in by_length([len(tokens) for tokens in texts], batch_tokens):
             ids, token_type_ids, lengths = self._padded([texts[row] for row in rows])
-            ragged = None if int(lengths.min()) == ids.shape[1] else lengths
             with torch.inference_mode():
-                yield rows, self._read(ids, ragged, token_type_ids), lengths
+                yield rows, self._read(ids, lengths, token_type_ids)
             if progress is not None:
                 progress(len(rows))
 
-    def _padded(self, texts: Sequence[Tokens]) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Ids, kinds (where the model knows any) and lengths. Shape: [B, S], [B, S], [B] int64."""
+    def _padded(self, texts: Sequence[Tokens]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Ids, kinds (where the model knows any) and lengths (where they differ). Shape: [B, S], [B, S], [B] int64."""
         # What pads is masked, so any id does where the tokenizer has none for it.
         ids, lengths = padded([tokens.ids for tokens in texts], self.tokenizer.specials.pad or 0, self.model.device)
         if not self.model.config.embedding.token_types:

@@ -56,7 +56,7 @@ class Tagger(Reader[config.Tagging]):
             firsts.append([place[index] for index in range(len(sentence))])
         found: list[Tagged | None] = [None] * len(words)
         each = self._each(encoded, batch_tokens=batch_tokens, progress=progress, what="sentence")
-        for rows, scores, _ in each:
+        for rows, scores in each:
             probability, best = scores.float().softmax(dim=-1).max(dim=-1)
             surely = cast("list[list[float]]", probability.tolist())
             for row, sure, tag in zip(rows, surely, cast("list[list[int]]", best.tolist()), strict=True):

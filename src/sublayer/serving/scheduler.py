@@ -381,9 +381,8 @@ class Scheduler(ModelThread, Generic[S]):
         return rows <= self.limits.rows and tokens <= self.limits.cache_tokens
 
     def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # What pads is masked: any token does. Equal lengths need no mask, and without one the kernels are faster.
-        table, lengths = padded(rows, 0, self._device)
-        return table, None if len(set(map(len, rows))) == 1 else lengths
+        # What pads is masked: any token does.
+        return padded(rows, 0, self._device)
 
     # --- to the event loop --------------------------------------------------------------------------------------------
 

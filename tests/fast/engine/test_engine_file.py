@@ -91,14 +91,13 @@ def searched(model: Decodes, path: Path, weights: Any, seed: int) -> None:
     sources, request = asked(model, seed)
     for some, one in ((sources, request), (sources[:1], request.of(0))):
         source, lengths = padded(some, 0, torch.device("cpu"))
-        ragged = None if len(some) == 1 else lengths
         with torch.inference_mode():
-            expected: list[list[Hypothesis]] = greedy(runner, source, ragged, one, length_penalty=0.7)
+            expected: list[list[Hypothesis]] = greedy(runner, source, lengths, one, length_penalty=0.7)
             state = steps.start(some, num_beams=1, capacity=max(one.steps))
             assert greedy_texts(steps, state, one, length_penalty=0.7) == expected
             for beam, early in ((1, True), (3, True), (3, False)):
                 options: dict[str, Any] = {"beam": beam, "length_penalty": 0.7, "early_stopping": early}
-                expected = beam_search(runner, source, ragged, one, **options)
+                expected = beam_search(runner, source, lengths, one, **options)
                 state = steps.start(some, num_beams=beam, capacity=max(one.steps))
                 search = BeamSearch(beam, 0.7, one.end_ids, early)
                 assert best_texts(steps, state, search, one) == expected

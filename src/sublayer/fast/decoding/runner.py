@@ -24,6 +24,7 @@ from sublayer.fast.engine.packing import Packed, executable
 from sublayer.fast.engine.program import NotLowered
 from sublayer.models import CausalModel, DecoderOnly, DecoderState, EncoderDecoder, RecurrentState, SequenceToSequence
 from sublayer.models.backend import DecoderBackend
+from sublayer.models.source import Source
 from sublayer.models.stack import require_length
 from sublayer.nn.context import KeysValues
 
@@ -145,15 +146,16 @@ class _Programs(Programs):
         run(self.encoding, source, None, Inputs(lengths=lengths, memory=parts))
         capacity = most if capacity is None else min(capacity, most)
         cache = decoder.new_cache(count * num_beams, capacity, memory[0][0])
-        return DecoderState(cache, memory, lengths, num_beams, most)
+        return DecoderState(cache, Source(memory, lengths), num_beams, most)
 
     def inputs(self, state: DecoderState, tokens: Tensor) -> Inputs:
         """What the next step reads besides its tokens, [R, n]; the state moves on by n."""
         new = tokens.shape[1]
         state.make_room(new)
-        if any(not part.is_contiguous() for pair in state.memory for part in pair):
+        source = state.source
+        if any(not part.is_contiguous() for pair in source.layers for part in pair):
             # Whoever made this state has other ways to keep a source.
-            state.memory = [(key.contiguous(), value.contiguous()) for key, value in state.memory]
+            source.layers = [(key.contiguous(), value.contiguous()) for key, value in source.layers]
         held = state.cache.length
         # Beams change places at every step: their table moves, not what they have kept.
         rows = state.cache.use_rows(new) if state.num_beams > 1 else None
@@ -163,6 +165,6 @@ class _Programs(Programs):
             cache_rows=rows,
             held=held,
             padding=state.padding,
-            memory=[part for pair in state.memory for part in pair],
-            source_lengths=state.memory_lengths,
+            memory=[part for pair in source.layers for part in pair],
+            source_lengths=source.lengths,
         )

@@ -20,7 +20,7 @@ from sublayer.hub.families.heads import apart_rules, norm_rules
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.keys import Key, both, defaults_of, read_keys, write_keys
-from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, reshaped, same
+from sublayer.hub.rules import Rule, affine, affine_joined, numbered, prefixed, reshaped, same
 
 NORM = config.LayerNorm(eps=1e-5)
 OFFSET = 2
@@ -159,9 +159,8 @@ def _stack_rules(tree: config.EncoderDecoder, stack: config.Stack, *, cross: boo
         found += norm_rules("embedding.norm", "layernorm_embedding", tree.embedding.norm)
     if stack.block.norm_placement == "pre":
         found += norm_rules("norm", "layer_norm", stack.block.norm)
-    for index, block in enumerate(stack.blocks):
-        found += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block, tree.dim, cross=cross))
-    return found
+    layers = (_layer_rules(block, tree.dim, cross=cross) for block in stack.blocks)
+    return [*found, *numbered("layers.{}.", "layers.{}.", layers)]
 
 
 def _layer_rules(block: config.Block, dim: int, *, cross: bool) -> list[Rule]:

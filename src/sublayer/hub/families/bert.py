@@ -14,13 +14,14 @@ from sublayer.hub.families.heads import (
     encoder_family,
     head_rules,
     norm_rules,
+    projection_ties,
     read_head,
     settle_pooler,
 )
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 30_522),
@@ -60,9 +61,9 @@ def read_norm(settings: Settings) -> config.LayerNorm:
     return config.LayerNorm(eps=float(settings.need("layer_norm_eps")))
 
 
-def head_dropout(settings: Settings) -> float:
-    """Dropout before the labels."""
-    return float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))
+def labels_dropout(settings: Settings) -> dict[str, float]:
+    """What all heads with labels have: dropout before them."""
+    return {"dropout": float(settings.get("classifier_dropout", settings.need("hidden_dropout_prob")))}
 
 
 def write_bert(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:
@@ -89,8 +90,9 @@ def encoder_rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
         found += norm_rules("embedding.norm", "embeddings.LayerNorm", tree.embedding.norm)
     if tree.embedding.width is not None:
         found += affine("embedding.widen", "embeddings_project")
-    for index, block in enumerate(tree.encoder.blocks):
-        found += prefixed(f"layers.{index}.", f"encoder.layer.{index}.", _layer_rules(block, tree.dim))
+    found += numbered(
+        "layers.{}.", "encoder.layer.{}.", (_layer_rules(block, tree.dim) for block in tree.encoder.blocks)
+    )
     pooler = affine("pooler", f"{prefix}pooler.dense") if tree.pooler else []
     return [*prefixed("encoder.", prefix, found), *pooler]
 
@@ -108,7 +110,8 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     require_bert(settings)
     activation = tree["encoder"]["block"]["feed_forward"]["activation"]
     masked = config.MaskedLanguage(activation=activation, norm=read_norm(settings))
-    tree["head"] = read_head(settings, task, masked, activation=None, dropout=head_dropout(settings))
+    dropout = labels_dropout(settings)
+    tree["head"] = read_head(settings, task, masked, text={"activation": None, **dropout}, word=dropout)
     tree["pooler"] = task in (BASE, TEXT)
 
 
@@ -116,13 +119,6 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     theirs = "cls.predictions.transform"
     masked = (f"{theirs}.dense", f"{theirs}.LayerNorm", "cls.predictions.bias")
     return encoder_rules(tree, prefix) + head_rules(tree.head, masked)
-
-
-def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
-    return {
-        "cls.predictions.decoder.weight": f"{prefix}embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
 
 
 BERT = encoder_family(
@@ -134,7 +130,7 @@ BERT = encoder_family(
     _read,
     _rules,
     write=write_bert,
-    ties=_ties,
+    ties=projection_ties("cls.predictions.decoder", "cls.predictions.bias"),
     settle=settle_pooler,
     masked=("BertForMaskedLM", "cls.predictions.transform.dense.weight"),
     older=OLD_NAMES,

@@ -6,11 +6,11 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.bert import OLD_BUFFERS
-from sublayer.hub.families.heads import apart_rules, encoder_family, head_rules, read_head
+from sublayer.hub.families.heads import apart_rules, encoder_family, head_rules, projection_ties, read_head
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 30_522),
@@ -37,14 +37,9 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     # How the table of positions began, which is stored either way; a head that is not read.
     settings.skip("sinusoidal_pos_embds", "qa_dropout", "tie_weights_")
     block = tree["encoder"]["block"]
-    tree["head"] = read_head(
-        settings,
-        task,
-        config.MaskedLanguage(activation=block["feed_forward"]["activation"], norm=NORM),
-        activation="relu",
-        dropout=float(settings.need("seq_classif_dropout")),
-        tagging_dropout=float(block["dropout"]),
-    )
+    masked = config.MaskedLanguage(activation=block["feed_forward"]["activation"], norm=NORM)
+    text = {"activation": "relu", "dropout": float(settings.need("seq_classif_dropout"))}
+    tree["head"] = read_head(settings, task, masked, text=text, word={"dropout": float(block["dropout"])})
 
 
 def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
@@ -53,8 +48,8 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
         same("position.weight", "embeddings.position_embeddings.weight"),
         *affine("embedding.norm", "embeddings.LayerNorm"),
     ]
-    for index, block in enumerate(tree.encoder.blocks):
-        encoder += prefixed(f"layers.{index}.", f"transformer.layer.{index}.", _layer_rules(block, tree.dim))
+    layers = (_layer_rules(block, tree.dim) for block in tree.encoder.blocks)
+    encoder += numbered("layers.{}.", "transformer.layer.{}.", layers)
     masked = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")
     return prefixed("encoder.", prefix, encoder) + head_rules(tree.head, masked, transform="pre_classifier")
 
@@ -66,10 +61,6 @@ def _layer_rules(block: config.Block, dim: int) -> list[Rule]:
     )
 
 
-def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
-    return {"vocab_projector.weight": f"{prefix}embeddings.word_embeddings.weight"}
-
-
 DISTILBERT = encoder_family(
     "distilbert",
     "DistilBert",
@@ -79,7 +70,7 @@ DISTILBERT = encoder_family(
     _read,
     _rules,
     defaults={"seq_classif_dropout": 0.2},
-    ties=_ties,
+    ties=projection_ties("vocab_projector"),
     ignored=(OLD_BUFFERS,),
     apart=(r"vocab_(transform|layer_norm|projector)\..*",),
     masked=("DistilBertForMaskedLM", "vocab_transform.weight"),

@@ -29,7 +29,8 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
         activation = tree["encoder"]["block"]["feed_forward"]["activation"]
         tree["head"] = config.Tagging(labels=REPLACED, activation=activation)
     else:
-        tree["head"] = read_head(settings, task, None, activation="gelu", dropout=bert.head_dropout(settings))
+        dropout = bert.labels_dropout(settings)
+        tree["head"] = read_head(settings, task, None, text={"activation": "gelu", **dropout}, word=dropout)
 
 
 def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any]:

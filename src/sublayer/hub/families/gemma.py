@@ -12,15 +12,7 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import ACTIVATION, BIAS, KEYS, llama_like, norm_queries_and_keys
-from sublayer.hub.families.parts import (
-    ACTIVATION_NAMES,
-    ACTIVATIONS,
-    put_blocks,
-    read_windows,
-    usual_block,
-    with_windows,
-    write_windows,
-)
+from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, put_windows, write_windows
 from sublayer.hub.families.rope import read_rotary, write_rotary
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key, replaced
@@ -97,7 +89,7 @@ def _read_gemma2(settings: Settings, tree: dict[str, Any]) -> None:
     window = settings.get("sliding_window")
     settings.only("sliding_window_size", None, window)
     every_second = [layer % 2 == 0 for layer in range(tree["decoder"]["layers"])]
-    put_blocks(tree, with_windows(usual_block(tree), read_windows(settings, window, every_second)))
+    put_windows(settings, tree, window, every_second)
 
 
 def _read_gemma3(settings: Settings, tree: dict[str, Any]) -> None:
@@ -106,8 +98,7 @@ def _read_gemma3(settings: Settings, tree: dict[str, Any]) -> None:
     norm_queries_and_keys(settings, tree)
     pattern = settings.get("sliding_window_pattern", settings.get("_sliding_window_pattern", 6))
     narrow = [(layer + 1) % pattern != 0 for layer in range(tree["decoder"]["layers"])]
-    windows = read_windows(settings, settings.get("sliding_window"), narrow)
-    put_blocks(tree, with_windows(usual_block(tree), windows, _read_nearby(settings)))
+    put_windows(settings, tree, settings.get("sliding_window"), narrow, _read_nearby(settings))
 
 
 def _read_nearby(settings: Settings) -> config.Rotary:

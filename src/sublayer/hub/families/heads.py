@@ -124,11 +124,6 @@ PROBLEMS: Mapping[str, config.Problem] = {
 """What transformers calls the meaning of a text's scores (`problem_type`)."""
 
 
-def read_problem(settings: Settings) -> config.Problem:
-    """What the scores of a text mean; where a config is silent, one of the labels is right."""
-    return settings.one_of("problem_type", PROBLEMS, "single_label_classification")
-
-
 def write_labels(head: config.Head) -> dict[str, Any]:
     """`id2label` and its inverse, where the head has labels, and `problem_type`, where it is not the usual one."""
     named = {ours: theirs for theirs, ours in PROBLEMS.items()}
@@ -148,50 +143,63 @@ def read_head(
     task: str,
     masked: config.MaskedLanguage | None,
     *,
-    activation: config.Activation | None,
-    dropout: float,
-    tagging_dropout: float | None = None,
+    text: Mapping[str, Any],
+    word: Mapping[str, Any],
 ) -> config.Head:
     """The head that `task` names.
 
     Args:
-        masked: that of masked language; None in a family without it. activation: of the layer before a text's labels;
-            None where there is no such layer. dropout: before the labels; tagging_dropout: where it is another before
-            those of tokens.
+        masked: that of masked language; None in a family without it. text, word: of the heads that give labels to a
+            text and to each word, all but the labels and what they mean.
     """
     match task:
         case "ForMaskedLM":
-            settings.only("tie_word_embeddings", True)
             assert masked is not None, "the family has no such head"
+            settings.only("tie_word_embeddings", masked.tied)
             return masked
         case "ForSequenceClassification":
-            labels, problem = read_labels(settings), read_problem(settings)
-            return config.Classification(labels=labels, problem=problem, activation=activation, dropout=dropout)
+            problem = settings.one_of("problem_type", PROBLEMS, "single_label_classification")
+            return config.Classification(labels=read_labels(settings), problem=problem, **text)
         case "ForTokenClassification":
-            before = dropout if tagging_dropout is None else tagging_dropout
-            return config.Tagging(labels=read_labels(settings), dropout=before)
+            return config.Tagging(labels=read_labels(settings), **word)
         case _:
             return config.NoHead()
 
 
 def head_rules(
-    head: config.Head, masked: tuple[str, str, str] | None, *, transform: str = "", labels: str = "classifier"
+    head: config.Head,
+    masked: tuple[str, str, str] | None,
+    *,
+    transform: str = "",
+    norm: str = "",
+    labels: str = "classifier",
 ) -> list[Rule]:
     """The tensors of a head.
 
     Args:
-        masked: of masked language the map and the norm before the projection, and the projection's bias. transform: the
-            layer before a text's labels. labels: the map to a text's labels; that to a token's is the "classifier".
+        masked: of masked language the map and the norm before the projection, and the projection's bias. transform,
+            norm: the layer before labels. labels: the map to a text's labels; that to a token's is the "classifier".
     """
     match head:
         case config.MaskedLanguage() if masked is not None:
-            return [*transform_rules(head, *masked[:2]), same("output.bias", masked[2])]
-        case config.Classification():
-            return [*transform_rules(head, transform), *affine("head.labels", labels)]
-        case config.Tagging():
-            return affine("head.labels", "classifier")
+            bias = [same("output.bias", masked[2])] if head.output_bias else []
+            return [*transform_rules(head, *masked[:2]), *bias]
+        case config.Classification() | config.Tagging():
+            last = labels if isinstance(head, config.Classification) else "classifier"
+            return [*transform_rules(head, transform, norm), *affine("head.labels", last)]
         case _:
             return []
+
+
+def projection_ties(projection: str, bias: str = "") -> Callable[[config.EncoderOnly, str], Mapping[str, str]]:
+    """What a checkpoint holds twice beside a masked-language head: the projection's matrix, and its bias if `bias` is
+    the other name of it."""
+
+    def ties(_: config.EncoderOnly, prefix: str) -> Mapping[str, str]:
+        weight = {f"{projection}.weight": f"{prefix}embeddings.word_embeddings.weight"}
+        return weight | {f"{projection}.bias": bias} if bias else weight
+
+    return ties
 
 
 def transform_rules(head: config.Head, theirs: str, norm: str = "") -> list[Rule]:

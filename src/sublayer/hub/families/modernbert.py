@@ -11,12 +11,12 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.canonical import stack_of
-from sublayer.hub.families.heads import encoder_family, norm_rules, read_labels, read_problem, transform_rules
+from sublayer.hub.families.heads import encoder_family, head_rules, norm_rules, read_head
 from sublayer.hub.families.parts import ACTIVATION_NAMES, ACTIVATIONS, with_windows
 from sublayer.hub.families.rope import read_rotary
 from sublayer.hub.family import Settings
 from sublayer.hub.keys import Key
-from sublayer.hub.rules import Rule, affine, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 50_368),
@@ -90,20 +90,12 @@ def _read_rotary(settings: Settings, kind: str, usual: float) -> config.Rotary:
 
 def _read_head(settings: Settings, task: str, norm: config.Norm) -> config.Head:
     activation = settings.one_of("classifier_activation", ACTIVATIONS, "gelu")
-    bias, dropout = settings.need("classifier_bias"), float(settings.need("classifier_dropout"))
-    pooling, output_bias = settings.one_of("classifier_pooling", POOLING, "cls"), settings.need("decoder_bias")
-    tied = settings.need("tie_word_embeddings")
-    common: dict[str, Any] = {"activation": activation, "norm": norm, "bias": bias}
-    match task:
-        case "ForMaskedLM":
-            return config.MaskedLanguage(**common, tied=tied, output_bias=output_bias)
-        case "ForSequenceClassification":
-            labels, problem = read_labels(settings), read_problem(settings)
-            return config.Classification(labels=labels, problem=problem, pooling=pooling, dropout=dropout, **common)
-        case "ForTokenClassification":
-            return config.Tagging(labels=read_labels(settings), dropout=dropout, **common)
-        case _:
-            return config.NoHead()
+    layer: dict[str, Any] = {"activation": activation, "norm": norm, "bias": settings.need("classifier_bias")}
+    tied, output_bias = settings.need("tie_word_embeddings"), settings.need("decoder_bias")
+    masked = config.MaskedLanguage(**layer, tied=tied, output_bias=output_bias)
+    word = {**layer, "dropout": float(settings.need("classifier_dropout"))}
+    text = {**word, "pooling": settings.one_of("classifier_pooling", POOLING, "cls")}
+    return read_head(settings, task, masked, text=text, word=word)
 
 
 def _write(tree: config.EncoderOnly, frame: dict[str, Any]) -> dict[str, Any] | None:
@@ -150,19 +142,11 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
         *norm_rules("embedding.norm", "embeddings.norm", tree.embedding.norm),
         *norm_rules("norm", "final_norm", tree.encoder.block.norm),
     ]
-    for index, block in enumerate(tree.encoder.blocks):
-        encoder += prefixed(f"layers.{index}.", f"layers.{index}.", _layer_rules(block))
-    found = prefixed("encoder.", prefix, encoder)
-    if not isinstance(tree.head, config.NoHead | config.SentenceEmbedding):
-        found += transform_rules(tree.head, "head.dense", "head.norm")
-    match tree.head:
-        case config.MaskedLanguage() as head:
-            found += [] if head.tied else [same("output.weight", "decoder.weight")]
-            found += [same("output.bias", "decoder.bias")] if head.output_bias else []
-        case config.Classification() | config.Tagging():
-            found += affine("head.labels", "classifier")
-        case _:
-            pass
+    encoder += numbered("layers.{}.", "layers.{}.", map(_layer_rules, tree.encoder.blocks))
+    masked = ("head.dense", "head.norm", "decoder.bias")
+    found = prefixed("encoder.", prefix, encoder) + head_rules(tree.head, masked, transform=masked[0], norm=masked[1])
+    if isinstance(tree.head, config.MaskedLanguage) and not tree.head.tied:
+        found.append(same("output.weight", "decoder.weight"))
     return found
 
 

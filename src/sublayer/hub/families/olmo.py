@@ -10,7 +10,7 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import BIAS, KEYS, llama_like, norm_queries_and_keys, read_plain_rotary
-from sublayer.hub.families.parts import put_blocks, read_windows, usual_block, with_windows, write_windows
+from sublayer.hub.families.parts import put_windows, write_windows
 from sublayer.hub.families.rope import write_table
 from sublayer.hub.family import Settings
 
@@ -25,8 +25,7 @@ def _read_olmo3(settings: Settings, tree: dict[str, Any]) -> None:
     norm_queries_and_keys(settings, tree)
     tree["decoder"]["position"], nearby = _read_rotary(settings)
     narrow = [(layer + 1) % 4 != 0 for layer in range(tree["decoder"]["layers"])]
-    windows = read_windows(settings, settings.need("sliding_window"), narrow)
-    put_blocks(tree, with_windows(usual_block(tree), windows, nearby))
+    put_windows(settings, tree, settings.need("sliding_window"), narrow, nearby)
 
 
 def _read_rotary(settings: Settings) -> tuple[config.Rotary, config.Rotary]:

@@ -12,24 +12,19 @@ from sublayer.hub.families.heads import norm_rules
 from sublayer.hub.families.rope import write_rotary
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.keys import Key, defaults_of, read_keys, write_keys
-from sublayer.hub.rules import Rule, affine, permuted, prefixed, same
+from sublayer.hub.rules import Rule, affine, numbered, permuted, same
 
 ACTIVATIONS: Mapping[str, config.Activation] = {
     "relu": "relu",
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
-    "silu": "silu",
     "swish": "silu",
-    "tanh": "tanh",
-}
-ACTIVATION_NAMES: Mapping[config.Activation, str] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
     "silu": "silu",
     "tanh": "tanh",
 }
+ACTIVATION_NAMES: Mapping[config.Activation, str] = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+"""Of several names for one the last."""
 OLD_ACTIVATION_NAMES: Mapping[config.Activation, str] = {**ACTIVATION_NAMES, "gelu_tanh": "gelu_new"}
 """As the libraries of GPT-2 and T5 spell them."""
 
@@ -88,6 +83,17 @@ def with_windows(
     ]
 
 
+def put_windows(
+    settings: Settings,
+    tree: dict[str, Any],
+    window: int | None,
+    otherwise: Sequence[bool],
+    nearby: config.Rotary | None = None,
+) -> None:
+    """Let some layers of a tree as plain data have a window; as `read_windows` and `with_windows`."""
+    put_blocks(tree, with_windows(usual_block(tree), read_windows(settings, window, otherwise), nearby))
+
+
 # --- tensors -----------------------------------------------------------------------------------------------------
 
 LayerRules = Callable[[config.Block, int], Sequence[Rule]]
@@ -115,9 +121,8 @@ class Names:
         found += norm_rules("decoder.norm", self.norm, tree.decoder.block.norm)
         if not tree.tied:
             found += affine("output", self.output, bias=tree.output_bias)
-        for index, block in enumerate(tree.decoder.blocks):
-            found += prefixed(f"decoder.layers.{index}.", f"{self.layers}.{index}.", layer(block, tree.dim))
-        return found
+        layers = (layer(block, tree.dim) for block in tree.decoder.blocks)
+        return [*found, *numbered("decoder.layers.{}.", self.layers + ".{}.", layers)]
 
     def ties(self, tree: Tree) -> dict[str, str]:
         """A checkpoint may hold the projection even where it is the embedding."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families.llama import BIAS, KEYS, llama_like, norm_queries_and_keys
-from sublayer.hub.families.parts import put_blocks, read_windows, usual_block, with_windows, write_windows
+from sublayer.hub.families.parts import put_windows, write_windows
 from sublayer.hub.family import Settings
 
 QWEN2_DEFAULTS = {
@@ -29,8 +29,7 @@ def _read_qwen2(settings: Settings, tree: dict[str, Any]) -> None:
     window = settings.get("sliding_window") if narrow else None
     first = settings.need("max_window_layers")
     layers = range(tree["decoder"]["layers"])
-    windows = read_windows(settings, window, [window is not None and layer >= first for layer in layers])
-    put_blocks(tree, with_windows(usual_block(tree), windows))
+    put_windows(settings, tree, window, [window is not None and layer >= first for layer in layers])
 
 
 def _read_qwen3(settings: Settings, tree: dict[str, Any]) -> None:

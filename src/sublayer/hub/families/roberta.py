@@ -11,7 +11,7 @@ from typing import Any
 
 from sublayer import config
 from sublayer.hub.families import bert
-from sublayer.hub.families.heads import BASE, encoder_family, head_rules, read_head, settle_pooler
+from sublayer.hub.families.heads import BASE, encoder_family, head_rules, projection_ties, read_head, settle_pooler
 from sublayer.hub.family import Family, Settings
 from sublayer.hub.rules import Rule
 
@@ -22,7 +22,8 @@ def _read(settings: Settings, task: str, tree: dict[str, Any]) -> None:
     tree["max_length"] -= offset
     tree["encoder"]["position"]["offset"] = offset
     masked = config.MaskedLanguage(activation="gelu", norm=bert.read_norm(settings))
-    tree["head"] = read_head(settings, task, masked, activation="tanh", dropout=bert.head_dropout(settings))
+    dropout = bert.labels_dropout(settings)
+    tree["head"] = read_head(settings, task, masked, text={"activation": "tanh", **dropout}, word=dropout)
     tree["pooler"] = task == BASE
 
 
@@ -39,13 +40,6 @@ def _rules(tree: config.EncoderOnly, prefix: str) -> list[Rule]:
     return bert.encoder_rules(tree, prefix) + head
 
 
-def _ties(_: config.EncoderOnly, prefix: str) -> dict[str, str]:
-    return {
-        "lm_head.decoder.weight": f"{prefix}embeddings.word_embeddings.weight",
-        "lm_head.decoder.bias": "lm_head.bias",
-    }
-
-
 def _family(name: str, stem: str) -> Family:
     return encoder_family(
         name,
@@ -57,7 +51,7 @@ def _family(name: str, stem: str) -> Family:
         _rules,
         defaults={"vocab_size": 50_265, "pad_token_id": 1},
         write=_write,
-        ties=_ties,
+        ties=projection_ties("lm_head.decoder", "lm_head.bias"),
         settle=settle_pooler,
         ignored=(bert.OLD_BUFFERS,),
         apart=(r"(roberta\.)?pooler\.dense\.(weight|bias)", r"lm_head\..*"),

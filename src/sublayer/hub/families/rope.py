@@ -16,7 +16,7 @@ from torch import Tensor
 from sublayer import config
 from sublayer.config.foreign import require
 from sublayer.hub.family import Settings
-from sublayer.nn.positions.rotation import frequencies
+from sublayer.nn.positions.rotation import frequencies, yarn_magnitude
 
 
 def read_rotary(
@@ -122,7 +122,7 @@ def _read_yarn(scaling: Settings, longest: int) -> config.YarnScaling:
     magnitude = scaling.get("attention_factor")
     ours, all_dimensions = scaling.get("mscale"), scaling.get("mscale_all_dim")
     if magnitude is None and ours and all_dimensions:
-        magnitude = _magnitude(factor, ours) / _magnitude(factor, all_dimensions)
+        magnitude = yarn_magnitude(factor, ours) / yarn_magnitude(factor, all_dimensions)
     return config.YarnScaling(
         factor=factor,
         original_length=original,
@@ -130,10 +130,6 @@ def _read_yarn(scaling: Settings, longest: int) -> config.YarnScaling:
         beta_slow=float(scaling.get("beta_slow") or 1.0),
         magnitude=None if magnitude is None else float(magnitude),
     )
-
-
-def _magnitude(factor: float, multiple: float) -> float:
-    return 0.1 * multiple * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
 
 def _write_scaling(scaling: config.RotaryScaling) -> Mapping[str, Any] | None:

@@ -14,7 +14,7 @@ from sublayer import config
 from sublayer.hub.families.parts import ACTIVATIONS, OLD_ACTIVATION_NAMES
 from sublayer.hub.family import Family, Settings, Tree
 from sublayer.hub.keys import Key, both, defaults_of, read_keys, write_keys
-from sublayer.hub.rules import Rule, affine, affine_joined, prefixed, same
+from sublayer.hub.rules import Rule, affine, affine_joined, numbered, prefixed, same
 
 KEYS = (
     Key("vocab_size", "vocab_size", 32_128),
@@ -114,9 +114,8 @@ def _rules(tree: Tree) -> list[Rule]:
     bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     for side, stack in (("encoder", tree.encoder), ("decoder", tree.decoder)):
         rules = [same("position.weight", bias), same("norm.weight", "final_layer_norm.weight")]
-        for index, block in enumerate(stack.blocks):
-            layer = _layer_rules(block, tree.dim, cross=side == "decoder")
-            rules += prefixed(f"layers.{index}.", f"block.{index}.layer.", layer)
+        layers = (_layer_rules(block, tree.dim, cross=side == "decoder") for block in stack.blocks)
+        rules += numbered("layers.{}.", "block.{}.layer.", layers)
         found += prefixed(f"{side}.", f"{side}.", rules)
     return found
 

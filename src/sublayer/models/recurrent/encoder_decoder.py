@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.models.encoder import Memory
 from sublayer.models.projection import Projected
-from sublayer.models.recurrent.state import LookedAt, RecurrentState
+from sublayer.models.recurrent.state import RecurrentState
+from sublayer.models.source import Source
 from sublayer.models.stack import require_length
 from sublayer.nn.context import Context
 from sublayer.nn.embedding import Embedding
@@ -69,11 +70,11 @@ class RecurrentDecoder(Reader):
         x, _ = self.recurrence(self.embed(tokens), memory.last)
         return self._look(x, self.look_at(memory))
 
-    def look_at(self, memory: Memory) -> LookedAt | None:
-        """The source as attention sees it; None where there is none."""
+    def look_at(self, memory: Memory) -> Source:
+        """The source as attention sees it, if there is attention."""
         if self.cross_attention is None:
-            return None
-        return LookedAt(self.cross_attention.keys_values(memory.states), memory.lengths)
+            return Source()
+        return Source([self.cross_attention.keys_values(memory.states)], memory.lengths)
 
     def step(self, tokens: Tensor, state: RecurrentState) -> Tensor:
         """The next positions of every row; the state moves on by as many.
@@ -84,10 +85,11 @@ class RecurrentDecoder(Reader):
         state.arrive(states)
         return self._look(x[:, -tokens.shape[1] :], state.source)
 
-    def _look(self, x: Tensor, source: LookedAt | None) -> Tensor:
-        if self.cross_attention is None or source is None:
+    def _look(self, x: Tensor, source: Source) -> Tensor:
+        if self.cross_attention is None:
             return x
-        return self.cross_attention(x, source.keys_values, source.mask)
+        [keys_values] = source.layers
+        return self.cross_attention(x, keys_values, source.mask(keys_values[1].dtype))
 
 
 class RecurrentEncoderDecoder(Projected):

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from sublayer.errors import InputError
 from sublayer.models.backend import replace_by_joining
-from sublayer.nn.context import joined_sources
-from sublayer.nn.mask import Mask, ResolvedMask
+from sublayer.models.source import Source
 from sublayer.nn.recurrence import States
 
 MARKS = 8
@@ -37,40 +36,6 @@ class _Mark:
         return self.states if self.rows is None else _rows(self.states, self.rows)
 
 
-@dataclass
-class LookedAt:
-    """The source as attention sees it: keys [B, 1, S, A] and values [B, 1, S, D], one copy a sentence.
-
-    lengths: how many of the S are real, [B] int64, or None for all.
-    """
-
-    keys_values: tuple[Tensor, Tensor]
-    lengths: Tensor | None
-    _mask: ResolvedMask | None = None
-
-    @property
-    def mask(self) -> ResolvedMask:
-        """Who may look where, resolved once."""
-        if self._mask is None:
-            key, value = self.keys_values
-            mask = Mask.everything() if self.lengths is None else Mask.padding(self.lengths)
-            self._mask = mask.resolve(1, key.shape[2], device=key.device, dtype=value.dtype)
-        return self._mask
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in self.keys_values)
-
-    def keep(self, sentences: Tensor) -> LookedAt:
-        key, value = self.keys_values
-        lengths = None if self.lengths is None else self.lengths[sentences]
-        return LookedAt((key[sentences], value[sentences]), lengths)
-
-    def join(self, other: LookedAt) -> LookedAt:
-        [keys_values], lengths = joined_sources([self.keys_values], self.lengths, [other.keys_values], other.lengths)
-        return LookedAt(keys_values, lengths)
-
-
 class RecurrentState:
     """The states of every row, the tokens that led to them, and what attention looks at.
 
@@ -80,10 +45,10 @@ class RecurrentState:
     """
 
     def __init__(
-        self, states: States, *, read: int, capacity: int, num_beams: int, source: LookedAt | None = None
+        self, states: States, *, read: int, capacity: int, num_beams: int, source: Source | None = None
     ) -> None:
         self.states = states
-        self.num_beams, self.source, self.capacity = num_beams, source, capacity
+        self.num_beams, self.source, self.capacity = num_beams, source or Source(), capacity
         self._read: int = read
         self._held: int = read
         self._length: int = read
@@ -98,8 +63,7 @@ class RecurrentState:
     @property
     def bytes(self) -> int:
         """Memory held by the states of today and by what attention looks at; the marks are at most `MARKS` + 1 more."""
-        own = sum(part.numel() * part.element_size() for part in self.states)
-        return own + (0 if self.source is None else self.source.bytes)
+        return self.source.bytes + sum(part.nbytes for part in self.states)
 
     def reorder(self, rows: Tensor) -> None:
         """Row i goes on from what row `rows[i]` was; both must belong to the same sentence.
@@ -117,7 +81,7 @@ class RecurrentState:
         """
         offsets = torch.arange(self.num_beams, device=sentences.device)
         self.reorder((sentences.unsqueeze(1) * self.num_beams + offsets).flatten())
-        self.source = None if self.source is None else self.source.keep(sentences)
+        self.source = self.source.at(sentences)
 
     def join(self, other: RecurrentState) -> None:
         """Go on with the sentences of `other` too, after one's own. `other` must not be used any more.
@@ -135,8 +99,7 @@ class RecurrentState:
             raise ValueError("a recurrent state that was shortened must be fed before it is joined")
         room = max(self.capacity - self._length, other.capacity - other._length)
         states = tuple(torch.cat(parts, dim=1) for parts in zip(self.states, other.states, strict=True))
-        source = None if self.source is None or other.source is None else self.source.join(other.source)
-        length = max(self._length, other._length)
+        source, length = self.source.joined(other.source), max(self._length, other._length)
         self.__init__(states, read=length, capacity=length + room, num_beams=self.num_beams, source=source)
 
     def replace(self, sentences: Tensor, other: RecurrentState) -> None:

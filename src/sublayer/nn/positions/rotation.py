@@ -160,9 +160,13 @@ def _yarn(c: config.YarnScaling, base: float, rotated: int) -> tuple[Tensor, flo
     index_i = torch.arange(rotated // 2, dtype=torch.float64, device="cpu")
     interpolate_i = ((index_i - first) / width).clamp(0.0, 1.0)
     kept_i = _geometric(base, rotated)
-    papers = 0.1 * math.log(c.factor) + 1.0 if c.factor > 1.0 else 1.0
-    magnitude = papers if c.magnitude is None else c.magnitude
+    magnitude = yarn_magnitude(c.factor) if c.magnitude is None else c.magnitude
     return torch.lerp(kept_i, kept_i / c.factor, interpolate_i), magnitude
+
+
+def yarn_magnitude(factor: float, multiple: float = 1.0) -> float:
+    """The factor on sines and cosines of positions that are stretched by `factor`."""
+    return 0.1 * multiple * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
 
 def _llama3(c: config.Llama3Scaling, kept_i: Tensor) -> Tensor:
