@@ -120,7 +120,8 @@ class Flow:
 
     def without_words(self, wanted: Collection[Kept]) -> None:
         """What these are is no longer a part of the text."""
-        gone: list[tuple[int, int]] = []  # where characters were taken out, and how many until then
+        gone: list[tuple[int, int]] = []  # where characters were taken out, now, and how many until then
+        begins: list[int] = []  # the same place before
         parts: list[str] = []
         marks = list(self.marks)
         done = taken = 0
@@ -131,15 +132,19 @@ class Flow:
             if self.text[: each.begin].endswith(" ") and self.text[end : end + 1] == " ":
                 end, raw = end + 1, raw + " "
             parts.append(self.text[done : each.begin])
+            begins.append(each.begin)
+            gone.append((each.begin - taken, taken + end - each.begin))
             taken += end - each.begin
-            gone.append((each.begin, taken))
             marks.append(Mark(each.begin, raw, "void"))
             done = end
-        begins = [begin for begin, _ in gone]
 
         def moved(place: int) -> int:
             before = bisect_right(begins, place - 1)
-            return place - gone[before - 1][1] if before else place
+            if not before:
+                return place
+            # Between words that went and the space that went with them something may stand.
+            begin, count = gone[before - 1]
+            return max(begin, place - count)
 
         # Of those at one place what was kept comes last: marks stood before it.
         marks.sort(key=lambda mark: mark.at)
