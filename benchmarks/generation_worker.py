@@ -39,14 +39,15 @@ class Sublayer:
     @torch.inference_mode()
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:
         from sublayer.generation.loop import decode, most_probable
+        from sublayer.generation.model_steps import ModelSteps
         from sublayer.generation.request import DecodeRequest
-        from sublayer.models.batching import padded
 
         before = [ids[:-1] for ids in prompts]
-        source, lengths = padded(before, 0, self.model.device)
+        steps = ModelSteps(self.backend, self.model.device)
+        state = steps.start(before, num_beams=1, capacity=new)
         request = DecodeRequest([ids[-1] for ids in prompts], frozenset(), [new] * len(prompts), before)
         found: list[Ids] = [[] for _ in prompts]
-        for step in decode(self.backend, source, lengths, request, most_probable, scored=False):
+        for step in decode(steps, state, request, most_probable, scored=False):
             for row, chosen in step.items():
                 found[row].append(chosen.token)
         return found
