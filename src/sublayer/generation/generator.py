@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from sublayer import config
 from sublayer.errors import InputError
@@ -229,28 +229,18 @@ class Generator(DecodingModel["LanguageModel[S]"], Generic[S]):
         """
         request = DecodeRequest([ids[-1] for ids in prompts], plan.end_ids, steps, [ids[:-1] for ids in prompts])
         alone = self._alone
-        if alone is not None and plan.asked.speculation is None:
-            try:
-                yield from self._searched(EngineSteps(alone), request, texts, rows, plan)
-            except NotFinite as error:
-                self._refuse(request, error)
-            return
-        import torch
-
-        # As a decorator, so that the mode is off while the caller has what was yielded.
-        yield from torch.inference_mode()(self._with_modules)(request, texts, rows, plan)
-
-    def _with_modules(
-        self, request: DecodeRequest, texts: list[list[PartialCompletion]], rows: list[int], plan: Plan
-    ) -> Iterator[None]:
         try:
-            yield from self._searched(self._model_steps(), request, texts, rows, plan)
-        except NotFinite as error:
-            self._refuse(request, error)
+            if alone is not None and plan.asked.speculation is None:
+                yield from self._searched(EngineSteps(alone), request, texts, rows, plan)
+            else:
+                import torch
 
-    def _refuse(self, request: DecodeRequest, error: NotFinite) -> NoReturn:
-        """The modules tell where it is that numbers are not finite."""
-        refuse(self.backend, *self._model_steps().padded(request.before), request, error.step)
+                # As a decorator, so that the mode is off while the caller has what was yielded.
+                searched = torch.inference_mode()(self._searched)
+                yield from searched(self._model_steps(), request, texts, rows, plan)
+        except NotFinite as error:
+            # The modules tell where it is that numbers are not finite.
+            refuse(self.backend, *self._model_steps().padded(request.before), request, error.step)
 
     def _model_steps(self) -> ModelSteps[S]:
         from sublayer.generation.model_steps import ModelSteps
