@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sublayer import config
 from sublayer.nn.positions.added import Learned, Sinusoidal
-from sublayer.nn.positions.bias import Alibi, Kerple, RelativeBias
+from sublayer.nn.positions.bias import Alibi, RelativeBias, build_bias
 from sublayer.nn.positions.interface import NoPosition, Position
 from sublayer.nn.positions.rotation import Rotary, Rotation
 
@@ -35,9 +35,5 @@ def build_position(
             return Rotary(c, head_dim, max_length)
         case config.NoPosition():
             return NoPosition()
-        case config.Alibi():
-            return Alibi(heads)
-        case config.Kerple():
-            return Kerple(heads)
-        case config.RelativeBias():
-            return RelativeBias(c, heads, bidirectional)
+        case _:
+            return build_bias(c, heads, bidirectional)

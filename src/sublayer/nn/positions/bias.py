@@ -181,3 +181,14 @@ class RelativeBias(ByDistance, Tabulated):
         by_distance = F.embedding(self.table, self.weight.to(wide))  # [2 * reach + 1, H]
         bias = F.embedding(index, by_distance).movedim(-1, -3)  # [H, S, T] or [B, H, S, T]
         return bias.to(dtype).contiguous()
+
+
+def build_bias(c: config.Alibi | config.Kerple | config.RelativeBias, heads: int, bidirectional: bool) -> Position:
+    """The bias of a stack; the arguments are those of `build_position`."""
+    match c:
+        case config.Alibi():
+            return Alibi(heads)
+        case config.Kerple():
+            return Kerple(heads)
+        case config.RelativeBias():
+            return RelativeBias(c, heads, bidirectional)
