@@ -133,11 +133,11 @@ test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as
 	@echo "Without oneDNN"
 	@SUBLAYER_TEST_ONEDNN=0 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(CALLING_ONEDNN)
 
-test-arm: $(VENV)/.installed-dev  ## the engine's C++ for Arm, emulated; needs qemu-aarch64 (Debian: apt install qemu-user)
+test-arm: $(VENV)/.installed-dev  ## the engine's C++ for Arm, emulated (apt install qemu-user, and g++-aarch64-linux-gnu for GCC)
 	@command -v qemu-aarch64 > /dev/null || command -v qemu-aarch64-static > /dev/null || { \
 		echo "make: qemu-aarch64 is not there. On Debian and Ubuntu: apt install qemu-user"; exit 1; }
 	@$(BIN)/pip install --progress-bar off -q 'ziglang>=0.15,<0.18'
-	@$(BIN)/pytest tests/fast/engine/test_arm.py $(ARGS)
+	@$(BIN)/pytest tests/fast/engine/test_arm.py -rs $(ARGS)
 
 kills: $(VENV)/.installed-dev  ## kill runs 300 times, and compare what they come to (ARGS="--kills 20 --seconds 300")
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py $(ARGS)

@@ -1,7 +1,7 @@
-"""The engine's C++ for Arm, cross-compiled and emulated: the driver that the sanitizers watch, with dot products and without.
+"""The engine's C++ for Arm, cross-compiled and emulated: the driver that the sanitizers watch.
 
-QEMU shows that the kernels compute what they should. It shows neither their speed nor what two threads of a real processor
-see of each other's memory.
+With dot products and without. QEMU shows that the kernels compute what they should. It shows neither their speed nor
+what two threads of a real processor see of each other's memory.
 """
 
 from __future__ import annotations

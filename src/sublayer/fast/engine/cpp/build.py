@@ -90,7 +90,7 @@ def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more:
 
 
 def target(compiler: Sequence[str]) -> str:
-    """The kind of processor that the command compiles for: a target says it, or the name of a GCC that cross-compiles."""
+    """The kind of processor that the command compiles for: by its target, or the name of a GCC that cross-compiles."""
     named = [after for option, after in itertools.pairwise(compiler) if option == "-target"]
     named += [name for name in [Path(compiler[0]).name] if name.endswith(("-linux-gnu-g++", "-linux-musl-g++"))]
     kind = (named[0] if named else platform.machine()).split("-")[0].lower()
