@@ -99,7 +99,7 @@ clean-demo:  ## remove the demo's run, so that `make demo` trains again
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
-.PHONY: test fuzz hostile endurance lm-eval kills test-portable lint wheel bench bench-quick
+.PHONY: test fuzz hostile endurance lm-eval kills test-portable test-arm lint wheel bench bench-quick
 # One thread a worker: more would fight over the cores, and one makes sums repeatable.
 test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask")
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -132,6 +132,12 @@ test-portable: $(VENV)/.installed-dev  ## those that depend on the processor, as
 	@$(AVX2) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(PORTABLE)
 	@echo "Without oneDNN"
 	@SUBLAYER_TEST_ONEDNN=0 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow" $(CALLING_ONEDNN)
+
+test-arm: $(VENV)/.installed-dev  ## the engine's C++ for Arm, emulated (apt install qemu-user, and g++-aarch64-linux-gnu for GCC)
+	@command -v qemu-aarch64 > /dev/null || command -v qemu-aarch64-static > /dev/null || { \
+		echo "make: qemu-aarch64 is not there. On Debian and Ubuntu: apt install qemu-user"; exit 1; }
+	@$(BIN)/pip install --progress-bar off -q 'ziglang>=0.15,<0.18'
+	@$(BIN)/pytest tests/fast/engine/test_arm.py -rs $(ARGS)
 
 kills: $(VENV)/.installed-dev  ## kill runs 300 times, and compare what they come to (ARGS="--kills 20 --seconds 300")
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py $(ARGS)

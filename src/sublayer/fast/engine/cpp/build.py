@@ -75,12 +75,13 @@ def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more:
     """Compile the engine's files, and `more`, into `folder`, and return the objects."""
     # A warning is an error where we would see it; a compiler of tomorrow must not stop an installation.
     strict = ("-Werror",) if os.environ.get("CI") or sanitize else ()
-    command = [*(compiler or find_compiler()), *FLAGS, *strict, *_kind(sanitize)]
+    compiler = compiler or find_compiler()
+    command = [*compiler, *FLAGS, *strict, *_kind(sanitize)]
     sources = [(HERE / name, Path(name).stem, ()) for name in COMMON]
     sources += [(path, path.stem, ()) for path in more]
     sources += [
         (HERE / KERNELS, f"kernels-{name}", (*flags, f"-DISA={name}"))
-        for name, flags in INSTRUCTION_SETS.get(target(compiler or ()), {"plain": ()}).items()
+        for name, flags in INSTRUCTION_SETS.get(target(compiler), {"plain": ()}).items()
     ]
     jobs = [[*command, *flags, "-c", str(source), "-o", str(folder / f"{name}.o")] for source, name, flags in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -89,8 +90,9 @@ def compiled(folder: Path, compiler: Sequence[str] | None, sanitize: bool, more:
 
 
 def target(compiler: Sequence[str]) -> str:
-    """The kind of processor that the command compiles for."""
+    """The kind of processor that the command compiles for: by its target, or the name of a GCC that cross-compiles."""
     named = [after for option, after in itertools.pairwise(compiler) if option == "-target"]
+    named += [name for name in [Path(compiler[0]).name] if name.endswith(("-linux-gnu-g++", "-linux-musl-g++"))]
     kind = (named[0] if named else platform.machine()).split("-")[0].lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(kind, kind)
 

@@ -14,6 +14,10 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
+#if defined(__ARM_FEATURE_DOTPROD) && defined(__GNUC__) && !defined(__clang__)
+// GCC before 13 has the dot products where Armv8.2 is asked for by its name, which zig does not take as an option.
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 #include <arm_neon.h>
 #endif
 
