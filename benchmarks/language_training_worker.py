@@ -20,7 +20,6 @@ from sublayer import config
 from sublayer.data.batch import IGNORE, TextBatch
 from sublayer.hub.importing import import_folder
 from sublayer.tasks.causal import Modelling
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.runtime import keep_freed_memory
 from sublayer.training.trainer import Trainer
 
@@ -42,16 +41,18 @@ class Sublayer:
         keep_freed_memory()
         model: Any = import_folder(Path(settings["folder"])).model
         self.model = model.train()
+        training = config.Training(
+            steps=10**9,
+            optimizer=config.AdamW(learning_rate=LEARNING_RATE),
+            label_smoothing=0.0,
+            clip_norm=CLIP,
+            averaging=config.NoAveraging(),
+        )
         self.trainer = Trainer(
             self.model,
             None,  # type: ignore[arg-type] # steps are asked for one by one
-            Modelling(CrossEntropy(label_smoothing=0.0), None, config.Batching(), None),  # type: ignore[arg-type]
-            config.Training(
-                steps=10**9,
-                optimizer=config.AdamW(learning_rate=LEARNING_RATE),
-                clip_norm=CLIP,
-                averaging=config.NoAveraging(),
-            ),
+            Modelling(None, training, None),  # type: ignore[arg-type] # nothing is validated
+            training,
             precision=getattr(torch, settings["precision"]),
             context=None,  # type: ignore[arg-type] # nothing is logged, validated or saved
         )

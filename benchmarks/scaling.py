@@ -34,7 +34,6 @@ from sublayer import config
 from sublayer.data.batch import TextBatch, as_tensor
 from sublayer.models import build_model
 from sublayer.tasks.causal import Modelling
-from sublayer.tasks.losses import CrossEntropy
 from sublayer.training.distributed.ranks import Ranks, joined
 from sublayer.training.metrics import NoLog
 from sublayer.training.progress import Silent
@@ -151,10 +150,11 @@ def _trainer(asked: argparse.Namespace, ranks: Ranks) -> tuple[Trainer[TextBatch
         precision="float32",
         averaging=config.NoAveraging(),
         batches=config.Batching(tokens=asked.tokens),
+        label_smoothing=0.0,
     )
     torch.manual_seed(0)
     model = build_model(tree)
-    objective = Modelling(CrossEntropy(0.0), None, c.batches, None)  # type: ignore[arg-type] # nothing is validated
+    objective = Modelling(None, c, None)  # type: ignore[arg-type] # nothing is validated
     processes = processes_of(ranks, model, objective, c, torch.device("cpu"), Silent())
     rows = np.arange(asked.tokens // asked.length)[processes.share.reader :: processes.share.readers]
     context = TrainerContext(NoLog(), Silent(), Path("nowhere"), lambda: None)

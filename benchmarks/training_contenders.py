@@ -43,7 +43,6 @@ class Sublayer:
 
     def __init__(self, pairs: EncodedPairs, settings: Message) -> None:
         from sublayer.models import EncoderDecoder
-        from sublayer.tasks.losses import CrossEntropy
         from sublayer.tasks.reconstruction import Reconstructing
         from sublayer.training.runtime import keep_freed_memory
         from sublayer.training.trainer import Trainer
@@ -51,19 +50,20 @@ class Sublayer:
         keep_freed_memory()
         c = common_shape(settings["shape"], vocab_size=settings["vocab_size"], dropout=settings["dropout"])
         self.model = EncoderDecoder(c).to(settings["device"]).train()
-        batching = config.Batching(tokens=settings["tokens"])
-        self.loader = Loader(pairs, batching, settings["seed"])
+        training = config.Training(
+            steps=10**9,
+            batches=config.Batching(tokens=settings["tokens"]),
+            optimizer=config.AdamW(learning_rate=LEARNING_RATE),
+            label_smoothing=SMOOTHING,
+            clip_norm=CLIP,
+            averaging=config.NoAveraging(),
+        )
+        self.loader = Loader(pairs, training.batches, settings["seed"])
         self.trainer = Trainer(
             self.model,
             self.loader,
-            Reconstructing(CrossEntropy(SMOOTHING), pairs, batching),
-            config.Training(
-                steps=10**9,
-                optimizer=config.AdamW(learning_rate=LEARNING_RATE),
-                label_smoothing=SMOOTHING,
-                clip_norm=CLIP,
-                averaging=config.NoAveraging(),
-            ),
+            Reconstructing(pairs, training),
+            training,
             precision=getattr(torch, settings["precision"]),
             # Only steps are made here: nothing is logged, validated or saved.
             context=None,  # type: ignore[arg-type]

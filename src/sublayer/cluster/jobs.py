@@ -32,7 +32,7 @@ def _translating(
 
     _require(model, Translator, folder, "translate")
     if shortlist:
-        model = model.with_shortlist(read_shortlist(find(folder), model.tokenizer.fingerprint, model.vocabulary))
+        model = model.with_shortlist(read_shortlist(find(folder), model.tokenizer.fingerprint, model.vocab_size))
     told = model.with_decoding(**(decoding or {}))
     return lambda texts, _: [(each.text, each.complete) for each in told.translate(texts, **options)]
 

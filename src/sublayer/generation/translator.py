@@ -57,6 +57,10 @@ class Translation(Alternative):
     n_best: list[Alternative]
     alignment: Tensor | None = None
 
+    @property
+    def best(self) -> Alternative:
+        return self.n_best[0]
+
 
 class Translator(DecodingModel["SequenceToSequence"]):
     """A trained encoder-decoder and its tokenizer.
