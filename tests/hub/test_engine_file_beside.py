@@ -31,6 +31,21 @@ KEPT = Path(__file__).parents[1] / "fixtures" / "models" / "encoder-decoder"
 TEXTS = ["a dog", "the cat sat", "x", "where are the dogs and the cats now"]
 
 
+COMMAND = """
+import io, json, sys
+from contextlib import redirect_stdout
+from sublayer.cli.main import main
+sys.argv[0] = "sublayer"
+with redirect_stdout(io.StringIO()) as said:
+    try:
+        main()
+    except SystemExit:
+        pass
+print(json.dumps([said.getvalue(), "torch" in sys.modules, "transformers" in sys.modules]))
+"""
+"""A command, which says what it printed, and whether torch and transformers were imported."""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     shutil.copytree(KEPT, tmp_path / "model")
@@ -73,19 +88,7 @@ print(json.dumps({"found": found, "torch": "torch" in sys.modules, "transformers
 
 def test_the_command_line_needs_no_torch_either(path: Path) -> None:
     sublayer.load(path)
-    program = """
-import io, json, sys
-from contextlib import redirect_stdout
-from sublayer.cli.main import main
-sys.argv[0] = "sublayer"
-with redirect_stdout(io.StringIO()) as said:
-    try:
-        main()
-    except SystemExit:
-        pass
-print(json.dumps([said.getvalue(), "torch" in sys.modules]))
-"""
-    said, torch_is_there = fresh(program, "translate", path, "--threads", 1, *TEXTS)
+    said, torch_is_there, _ = fresh(COMMAND, "translate", path, "--threads", 1, *TEXTS)
     assert said.splitlines() == [one.text for one in folder.load_translator(path).translate(TEXTS)]
     assert torch_is_there is False
 
@@ -147,22 +150,10 @@ def test_what_needs_the_modules_of_a_language_model_gets_them(language: Path) ->
 
 
 def test_the_command_generates_without_torch(language: Path) -> None:
-    program = """
-import io, json, sys
-from contextlib import redirect_stdout
-from sublayer.cli.main import main
-sys.argv[0] = "sublayer"
-with redirect_stdout(io.StringIO()) as said:
-    try:
-        main()
-    except SystemExit:
-        pass
-print(json.dumps([said.getvalue(), "torch" in sys.modules, "transformers" in sys.modules]))
-"""
     full: Any = folder.load(language)
     [expected] = full.generate(["a dog"], search=config.Greedy(), max_tokens=9)
     arguments = "generate", language, "a dog", "--temperature", 0, "--max-tokens", 9
-    first, second = (fresh(program, *arguments) for _ in range(2))
+    first, second = (fresh(COMMAND, *arguments) for _ in range(2))
     assert first[0] == second[0] == expected.text + "\n"
     assert first[1:] == [True, first[2]]
     assert second[1:] == [False, False]
