@@ -114,9 +114,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_readers(tmp_path / "models")
     write_nllb(tmp_path / "models" / "nllb")
     small_comparison(monkeypatch)
-    write_adapters(tmp_path / "runs" / "trec" / "model", write_base(tmp_path / "models" / "base"))
+    write_adapters(tmp_path / "runs" / "smollm2-trec" / "model", write_base(tmp_path / "models" / "base"))
     talk = {"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}
-    (tmp_path / "runs" / "trec" / "model" / "test.jsonl").write_text(json.dumps(talk) + "\n")
+    (tmp_path / "runs" / "smollm2-trec" / "model" / "test.jsonl").write_text(json.dumps(talk) + "\n")
     return tmp_path
 
 

@@ -61,7 +61,7 @@ def evaluate(
 
     Example: sublayer evaluate models/my-llama --data english.txt
 
-    Example: sublayer evaluate runs/trec --task instructions --out answers.jsonl
+    Example: sublayer evaluate runs/smollm2-trec --task instructions --out answers.jsonl
     """
     from rich.progress import Progress
 

@@ -22,7 +22,7 @@ def merge(
 
     Tokenizer, chat template and settings are kept. The result computes what base and adapters do together.
 
-    Example: sublayer merge runs/trec models/trec
+    Example: sublayer merge runs/smollm2-trec models/smollm2-trec
     """
     from sublayer.hub.destination import require_destination, with_bases
     from sublayer.hub.folder import find
