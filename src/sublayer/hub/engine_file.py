@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sublayer.errors import CheckpointError, StorageError
+from sublayer.fast.engine.checks import Geometry
+from sublayer.fast.engine.executable import Executable
 from sublayer.fast.engine.file import EngineFile, read_file, write_file
 from sublayer.fast.engine.library import Unavailable
 from sublayer.files import replacing, sha256
@@ -78,14 +80,26 @@ def write_engine(
 def _write(
     folder: Path, description: Mapping[str, Any], model: DecoderOnly | EncoderDecoder, weights: config.Weights | None
 ) -> None:
+    from sublayer.fast.decoding.guard import Guard
+
+    Guard.of(model)
+    programs, geometry = lowered(model, weights or "float32")
+    made_of = _made_of(folder, description, weights) | {"sha256": sha256(folder / WEIGHTS)}
+    with replacing(engine_path(folder, weights)) as aside:
+        write_file(aside, programs, geometry, made_of)
+
+
+def lowered(model: DecoderOnly | EncoderDecoder, weights: str) -> tuple[dict[str, Executable], Geometry]:
+    """The programs of a model with their matrices packed in a weight format, and what its decoder remembers.
+
+    Raises:
+        NotLowered: a part does not say how it is lowered. Unavailable: there is no engine here.
+    """
     import torch
 
-    from sublayer.fast.decoding.guard import Guard
-    from sublayer.fast.engine.checks import Geometry
     from sublayer.fast.engine.packing import Matrices, executable
     from sublayer.models import EncoderDecoder
 
-    Guard.of(model)
     decoder = model.decoder
     layers = range(len(decoder.layers)) if isinstance(model, EncoderDecoder) else ()
     crosses = [decoder.cross_attention(index) for index in layers]
@@ -97,15 +111,12 @@ def _write(
         width=decoder.cache_width,
         sources=tuple((cross.groups, cross.width) for cross in crosses),
     )
-    matrices = Matrices(weights or "float32")
+    matrices = Matrices(weights)
     with torch.no_grad():
-        lowered = {"decoding": model.lower()}
+        programs = {"decoding": model.lower()}
         if isinstance(model, EncoderDecoder):
-            lowered["encoding"] = model.lower_encoder()
-        programs = {name: executable(program, matrices) for name, program in lowered.items()}
-    made_of = _made_of(folder, description, weights) | {"sha256": sha256(folder / WEIGHTS)}
-    with replacing(engine_path(folder, weights)) as aside:
-        write_file(aside, programs, geometry, made_of)
+            programs["encoding"] = model.lower_encoder()
+        return {name: executable(program, matrices) for name, program in programs.items()}, geometry
 
 
 def _belongs(found: EngineFile, folder: Path, description: Mapping[str, Any], weights: config.Weights | None) -> bool:

@@ -21,11 +21,10 @@ from sublayer import config
 from sublayer.errors import CheckpointError, InputError
 from sublayer.fast.decoding.runner import Runner
 from sublayer.fast.engine import file as engine_file
-from sublayer.fast.engine.checks import Geometry, Unsound, check
+from sublayer.fast.engine.checks import Unsound, check
 from sublayer.fast.engine.decoder import EngineDecoder
 from sublayer.fast.engine.file import MAGIC, EngineFile, layout, read_file, write_file
 from sublayer.fast.engine.library import FORMATS
-from sublayer.fast.engine.packing import Matrices, executable
 from sublayer.generation.beam import BeamSearch, beam_search, best_texts
 from sublayer.generation.constraints import constraints_of
 from sublayer.generation.engine_steps import EngineSteps
@@ -35,6 +34,7 @@ from sublayer.generation.model_steps import ModelSteps
 from sublayer.generation.randomness import stream
 from sublayer.generation.request import DecodeRequest, Hypothesis
 from sublayer.generation.sampling import Sampler
+from sublayer.hub.engine_file import lowered
 from sublayer.models import DecoderOnly, EncoderDecoder
 from sublayer.models.batching import padded
 
@@ -52,27 +52,9 @@ def model_of(tree: config.EncoderDecoder | config.DecoderOnly, seed: int = 0) ->
 
 
 def write(path: Path, model: Decodes, weights: str = "float32") -> Path:
-    """As `hub/engine_file.py` does, without a model folder."""
-    decoder, matrices = model.decoder, Matrices(weights)
-    layers = range(len(decoder.layers)) if isinstance(model, EncoderDecoder) else ()
-    crosses = [decoder.cross_attention(index) for index in layers]
-    geometry = Geometry(
-        model.config.max_length,
-        model.config.vocab_size,
-        len(decoder.layers),
-        decoder.cache_heads,
-        decoder.cache_width,
-        tuple((cross.groups, cross.width) for cross in crosses),
-    )
-    with torch.no_grad():
-        programs = {name: executable(lowered, matrices) for name, lowered in _lowered(model).items()}
-    write_file(path, programs, geometry, {"of": "a test"})
+    """As for a model folder, without one."""
+    write_file(path, *lowered(model, weights), {"of": "a test"})
     return path
-
-
-def _lowered(model: Decodes) -> dict[str, Any]:
-    encoder = {"encoding": model.lower_encoder()} if isinstance(model, EncoderDecoder) else {}
-    return {"decoding": model.lower(), **encoder}
 
 
 def asked(model: Decodes, seed: int) -> tuple[list[list[int]], DecodeRequest]:

@@ -114,7 +114,10 @@ def _read(path: Path, held: mmap.mmap) -> EngineFile:
         marks = {str(mark): Mark(*fields) for mark, fields in plain["marks"].items()}
         programs[name] = Executable(list(plain["operations"]), own, arrays, list(plain["widths"]), marks)
         check(programs[name], geometry, decodes=name == "decoding")
-    logits, _ = (programs["decoding"].marks[mark] for mark in ("logits", "hidden"))
+    marks = programs["decoding"].marks
+    logits = marks["logits"]
+    if "hidden" not in marks:
+        raise Unsound("does not say where a prompt is read")
     if logits.width != geometry.vocabulary:
         raise Unsound(f"has logits of {logits.width} tokens and not {geometry.vocabulary}")
     return EngineFile(path, programs, geometry, dict(header["about"]))
