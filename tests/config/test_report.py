@@ -95,6 +95,10 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = GOOD) -> list[str]:
             "model.encoder.block.attention: heads = 4 is not a multiple of kv_heads = 3",
         ),
         ({"data.max_length": 999}, "data.max_length = 999 is more than model.max_length = 256"),
+        (
+            {"training.optimizer": {"type": "muon", "hidden_block": 100}},
+            "model.encoder.block.feed_forward.hidden = 256 is not a multiple of training.optimizer.hidden_block = 100",
+        ),
         ({"model": {"dim": 8}}, "model.encoder: missing; model.decoder: missing"),
         ({"model": {"kind": "decoder"}}, "model.kind: unknown kind 'decoder'; did you mean 'decoder-only'?"),
         (

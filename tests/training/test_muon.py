@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sublayer import config
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.feed_forward import Gated, PositionWise, build_feed_forward
 from sublayer.training.muon import CACHED, JORDAN, POLAR_EXPRESS, STRIP, Muon, Polynomials, orthogonal
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (20, 24), (24, 20), (1, 7), (7, 1), (1, 1), (96, 32), (32, 130)]
@@ -290,3 +291,30 @@ def test_the_maps_of_attention_are_those_of_its_heads() -> None:
         cross.key_value.weight: (6, 16),
         cross.output.weight: (16, 6),
     }
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("position-wise", 12), ("squared", 12), ("gated", 24)])
+def test_the_maps_of_a_feed_forward_network_are_networks_of_fewer_neurons(kind: str, rows: int) -> None:
+    """What the network gives is the sum of what networks made of one map of each matrix give."""
+    kinds = {"position-wise": config.PositionWise, "squared": config.Squared, "gated": config.Gated}
+
+    def made(hidden: int) -> PositionWise | Gated:
+        built = build_feed_forward(kinds[kind](hidden=hidden, bias=False), 8).double()
+        assert isinstance(built, PositionWise | Gated)
+        return built
+
+    network = made(12)
+    first, down = (m.weight for m in network.modules() if isinstance(m, nn.Linear))
+    assert dict(network.hidden_maps(4)) == {first: (4, 8), down: (8, 4)}
+    assert first.shape == (rows, 8)
+    x = torch.randn(5, 8, dtype=torch.float64)
+    parts = torch.zeros_like(x)
+    for block in range(3):
+        small = made(4)
+        small_first, small_down = (m.weight for m in small.modules() if isinstance(m, nn.Linear))
+        taken = slice(4 * block, 4 * block + 4)
+        with torch.no_grad():
+            small_first.copy_(first.unflatten(0, (-1, 12))[:, taken].flatten(0, 1))
+            small_down.copy_(down[:, taken])
+        parts = parts + small(x)
+    torch.testing.assert_close(network(x), parts, rtol=1e-12, atol=1e-12)

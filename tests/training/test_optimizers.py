@@ -13,6 +13,7 @@ from sublayer.config.presets import merge
 from sublayer.errors import CheckpointError
 from sublayer.models import EncoderDecoder
 from sublayer.nn.attention import CrossAttention, SelfAttention
+from sublayer.nn.feed_forward import Gated
 from sublayer.training.muon import JORDAN, POLAR_EXPRESS, Muon
 from sublayer.training.optimizers import Optimizers
 from sublayer.training.schedules import paper_peak
@@ -50,6 +51,7 @@ OPTIMIZERS: dict[str, Any] = {
     "muon, polar express": config.Muon(
         weight_decay=0.2, others=config.AdamW(weight_decay=0.3), polynomials="polar-express"
     ),
+    "muon, blocks": config.Muon(weight_decay=0.2, others=config.AdamW(weight_decay=0.3), hidden_block=4),
 }
 
 
@@ -119,6 +121,10 @@ def plain(built: EncoderDecoder, optimizer: str) -> list[torch.optim.Optimizer]:
     # Ours, which keeps float64: that it is torch's, but for bfloat16, is shown in test_muon.py.
     attentions = [m for m in built.modules() if isinstance(m, SelfAttention | CrossAttention)]
     heads = {} if optimizer == "muon, fused" else {w: shape for m in attentions for w, shape in m.head_maps()}
+    if optimizer == "muon, blocks":
+        networks = [m for m in built.modules() if isinstance(m, Gated)]
+        heads |= {w: shape for m in networks for w, shape in m.hidden_maps(4)}
+        assert len(networks) == 4
     polynomials = POLAR_EXPRESS if optimizer == "muon, polar express" else JORDAN
     muon = Muon(inside, 2e-3, momentum=0.95, weight_decay=0.2, maps=heads, polynomials=polynomials)
     return [muon, torch.optim.AdamW([rest], **both)]

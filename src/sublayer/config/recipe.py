@@ -13,13 +13,20 @@ from pydantic import Field, model_validator
 from sublayer.config.adapter import LowRank
 from sublayer.config.data import Data
 from sublayer.config.decoding import Decoding
-from sublayer.config.model import CELLS, EncoderOnly, Model
+from sublayer.config.model import (
+    CELLS,
+    EncoderOnly,
+    MixtureOfExperts,
+    Model,
+    RecurrentDecoderOnly,
+    RecurrentEncoderDecoder,
+)
 from sublayer.config.part import Part, Seed
 from sublayer.config.presets import with_preset
 from sublayer.config.shape import shape_of
 from sublayer.config.task import Task, TranslationTask
 from sublayer.config.tokenizer import Subwords, TokenizerRecipe
-from sublayer.config.training import Training
+from sublayer.config.training import Muon, Training
 
 __all__ = ["Checkpoint", "Recipe"]
 
@@ -73,6 +80,19 @@ class Recipe(Part):
             )
         if self.data.max_length < self.task.shortest:
             raise ValueError(f"data.max_length = {self.data.max_length} is less than {self.task.shortest}")
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_blocks_fit(self) -> Self:
+        size = self.training.optimizer.hidden_block if isinstance(self.training.optimizer, Muon) else None
+        stacks = {} if isinstance(self.model, RecurrentEncoderDecoder | RecurrentDecoderOnly) else self.model.stacks
+        for name, (stack, _) in stacks.items():
+            for network in (block.feed_forward for block in stack.blocks):
+                if size is not None and not isinstance(network, MixtureOfExperts) and network.hidden % size:
+                    raise ValueError(
+                        f"model.{name}.block.feed_forward.hidden = {network.hidden} is not a multiple of "
+                        f"training.optimizer.hidden_block = {size}"
+                    )
         return self
 
     @model_validator(mode="after")

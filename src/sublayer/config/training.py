@@ -49,6 +49,8 @@ class Muon(Part):
     learning_rate: of Muon, with its update scaled to match AdamW's root mean square.
     Its products are in bfloat16 where this machine multiplies it clearly faster than float32.
     each_head: the maps of every attention head are made orthogonal apart, which costs less; false: fused, as stored.
+    hidden_block: feed-forward matrices are made orthogonal in blocks of so many hidden neurons, which costs less;
+    null: whole.
     polynomials: those of the iterations that make a matrix orthogonal: Jordan's five, which `torch.optim.Muon` has, or
     Polar Express' four, which cost less and come nearer (Amsel et al. 2025).
     """
@@ -57,6 +59,7 @@ class Muon(Part):
     learning_rate: PositiveFloat = 2e-3
     momentum: Probability = 0.95
     each_head: bool = True
+    hidden_block: PositiveInt | None = None
     polynomials: Literal["jordan", "polar-express"] = "jordan"
     weight_decay: NonNegativeFloat = 0.01
     others: AdamW = AdamW()

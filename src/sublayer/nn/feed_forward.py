@@ -5,7 +5,7 @@ Dimensions: D width of the residual stream, F width of the hidden layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -54,6 +54,11 @@ class PositionWise(Part):
     def tensor_plan(self) -> TensorPlan:
         """By columns of the hidden layer."""
         return TensorPlan(colwise={"up": (self.up.out_features,)}, rowwise=["down"])
+
+    def hidden_maps(self, neurons: int) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """Yield each matrix, and the shape of the maps that it holds where `neurons` of the hidden layer are one."""
+        yield self.up.weight, (neurons, self.up.in_features)
+        yield self.down.weight, (self.down.out_features, neurons)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Shape: [..., D] -> [..., F]."""
@@ -121,6 +126,11 @@ class Gated(Part):
     def tensor_plan(self) -> TensorPlan:
         """By columns of the hidden layer, of the gate and of what it gates."""
         return TensorPlan(colwise={"gate_up": (self.down.in_features,) * 2}, rowwise=["down"])
+
+    def hidden_maps(self, neurons: int) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """As `PositionWise.hidden_maps`; gates and what they gate are maps of their own."""
+        yield self.gate_up.weight, (neurons, self.gate_up.in_features)
+        yield self.down.weight, (self.down.out_features, neurons)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)

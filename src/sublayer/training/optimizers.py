@@ -19,6 +19,7 @@ from sublayer.fast.machine import multiply_dtype
 from sublayer.nn.adapter import adapters
 from sublayer.nn.attention import CrossAttention, SelfAttention
 from sublayer.nn.block import Block
+from sublayer.nn.feed_forward import Gated, PositionWise
 from sublayer.training.muon import POLYNOMIALS, Across, Muon
 from sublayer.training.schedules import paper_peak
 from sublayer.training.trainable import trainable_parameters
@@ -116,7 +117,7 @@ def _build(model: nn.Module, training: config.Training, dim: int, across: Across
                         momentum=choice.momentum,
                         weight_decay=choice.weight_decay,
                         products=multiply_dtype(inner[0].device),
-                        maps=_heads(model) if choice.each_head else None,
+                        maps=_maps(model, choice),
                         across=across,
                         polynomials=POLYNOMIALS[choice.polynomials],
                     )
@@ -125,10 +126,15 @@ def _build(model: nn.Module, training: config.Training, dim: int, across: Across
             return [*found, _adamw(choice.others, outer, rest)] if outer or rest else found
 
 
-def _heads(model: nn.Module) -> dict[Tensor, tuple[int, int]]:
-    """For each fused matrix of attention the shape of one head's map in it."""
-    attentions = (m for m in model.modules() if isinstance(m, SelfAttention | CrossAttention))
-    return {weight: shape for attention in attentions for weight, shape in attention.head_maps()}
+def _maps(model: nn.Module, choice: config.Muon) -> dict[Tensor, tuple[int, int]]:
+    """For each matrix that is made orthogonal in parts the shape of one."""
+    found: dict[Tensor, tuple[int, int]] = {}
+    for module in model.modules():
+        if isinstance(module, SelfAttention | CrossAttention) and choice.each_head:
+            found |= module.head_maps()
+        elif isinstance(module, PositionWise | Gated) and choice.hidden_block is not None:
+            found |= module.hidden_maps(choice.hidden_block)
+    return found
 
 
 def _adamw(choice: config.AdamW, decaying: list[nn.Parameter], rest: list[nn.Parameter]) -> Optimizer:
