@@ -175,17 +175,17 @@ def _options() -> argparse.Namespace:
     parser = options_of.parser(__doc__, name="generation-speed")
     options_of.add_threads(parser)
     parser.add_argument("--shapes", nargs="+", default=["gpt2", "llama-15m", "smollm2"], choices=[*PRESETS, *PULLED])
-    parser.add_argument("--batches", nargs="+", default=[*BATCHES], choices=[*BATCHES])
+    parser.add_argument("--batches", nargs="+", default=["1", "16"], choices=[*BATCHES])
     parser.add_argument(
         "--contenders",
         nargs="+",
         choices=[*CONTENDERS],
         metavar="NAME",
-        help=f"unset: all but the compiled, bfloat16 only where it is fast ({'; '.join(CONTENDERS)})",
+        help=f"unset: all but the exact and the compiled, bfloat16 only where it is fast ({'; '.join(CONTENDERS)})",
     )
     parser.add_argument("--compile", action="store_true", help="transformers eager and compiled, in float32")
     parser.add_argument("--new", type=int, default=64, help="tokens of a text")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     quick = {
         "shapes": ["mini-lm"],
         "batches": ["1", "16 ragged"],
@@ -198,7 +198,7 @@ def _options() -> argparse.Namespace:
     options = options_of.read(parser, quick=quick)
     if options.contenders is None:
         left_out = {*NARROW} if options.compile else {"compile"}
-        slow = {"float32", "bfloat16"} - {*options_of.precisions()}
+        slow = {"float32", "bfloat16"} - {*options_of.precisions()} | {"exact"}
         options.contenders = [
             name for name, told in CONTENDERS.items() if not told.keys() & left_out and not {*told.values()} & slow
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -187,3 +187,17 @@ def test_state_of_another_model_is_refused() -> None:
         optimizers.load_state({"other.weight/exp_avg": torch.zeros(2, 2)})
     with pytest.raises(CheckpointError, match=r"encoder\.embedding\.tokens\.weight/exp_avg' of shape \(2, 2\)"):
         optimizers.load_state({"encoder.embedding.tokens.weight/exp_avg": torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize("fast", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("asked", ["auto", "float32"])
+def test_muon_multiplies_in_the_type_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, fast: torch.dtype, asked: Literal["auto", "float32"]
+) -> None:
+    def fastest(device: torch.device) -> torch.dtype:
+        return fast
+
+    monkeypatch.setattr("sublayer.training.optimizers.multiply_dtype", fastest)
+    muon = Optimizers(model(), training(config.Muon(products=asked)), 8).parts[0]
+    assert isinstance(muon, Muon)
+    assert muon.param_groups[0]["products"] is (fast if asked == "auto" else torch.float32)

@@ -47,7 +47,8 @@ class Muon(Part):
     """Muon for the matrices inside the blocks, AdamW for all else.
 
     learning_rate: of Muon, with its update scaled to match AdamW's root mean square.
-    Its products are in bfloat16 where this machine multiplies it clearly faster than float32.
+    products: the type its matrices are multiplied in; "auto": bfloat16 where this machine multiplies it clearly faster
+    than float32. Where all maps are small, float32 takes no longer: it needs fewer products (`training/muon.py`).
     each_head: the maps of every attention head are made orthogonal apart, which costs less; false: fused, as stored.
     hidden_block: feed-forward matrices are made orthogonal in blocks of so many hidden neurons, which costs less;
     null: whole.
@@ -60,6 +61,7 @@ class Muon(Part):
     momentum: Probability = 0.95
     each_head: bool = True
     hidden_block: PositiveInt | None = None
+    products: Literal["auto", "float32"] = "auto"
     polynomials: Literal["jordan", "polar-express"] = "jordan"
     weight_decay: NonNegativeFloat = 0.01
     others: AdamW = AdamW()

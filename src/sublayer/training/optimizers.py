@@ -116,7 +116,7 @@ def _build(model: nn.Module, training: config.Training, dim: int, across: Across
                         choice.learning_rate,
                         momentum=choice.momentum,
                         weight_decay=choice.weight_decay,
-                        products=multiply_dtype(inner[0].device),
+                        products=torch.float32 if choice.products == "float32" else multiply_dtype(inner[0].device),
                         maps=_maps(model, choice),
                         across=across,
                         polynomials=POLYNOMIALS[choice.polynomials],
