@@ -27,7 +27,8 @@ from corpus import EXAMPLE
 from summary import table, write
 
 ADAMW = 'training.optimizer={type="adamw",learning_rate=2e-3}'
-RATES = 'training.optimizer={{type="muon",learning_rate={0},others={{learning_rate={0}}}}}'
+RATES = "training.optimizer.learning_rate={0}", "training.optimizer.others.learning_rate={0}"
+WHOLE = "training.optimizer.hidden_block=none", "training.optimizer.products=auto"
 AS_THE_PAPER = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
 
 
@@ -64,8 +65,10 @@ ROWS = [
     Row("SwiGLU in place of ReLU, same size", both('feed_forward={type="gated",hidden=683}')),
     Row("batches twice as large", ("training.batches.tokens=6000",), steps=0.5),
     Row("half the vocabulary", ("tokenizer.vocab_size=4000",)),
-    Row("half the learning rate", (RATES.format("2e-3"),)),
-    Row("twice the learning rate", (RATES.format("8e-3"),)),
+    Row("half the learning rate", tuple(rate.format("2e-3") for rate in RATES)),
+    Row("twice the learning rate", tuple(rate.format("8e-3") for rate in RATES)),
+    Row("Muon over whole feed-forward matrices", WHOLE),
+    Row("the same, with Jordan's polynomials", (*WHOLE, "training.optimizer.polynomials=jordan")),
 ]
 
 
