@@ -79,12 +79,14 @@ json.dump({"names": [en.name, es.name], "readme": installed.get_readme(), "texts
 def by_argos(path: Path, home: Path, texts: list[str]) -> Mapping[str, Any]:
     """What Argos Translate makes of texts, in a process and a home of its own."""
     home.mkdir()
-    places = {name: str(home) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    settings = {name: str(home) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    # Left to itself it takes what the processor is fast at, int8 perhaps, which says other words.
+    settings["ARGOS_COMPUTE_TYPE"] = "float32"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(path)],
         input=json.dumps(texts).encode(),
         capture_output=True,
-        env=os.environ | places,
+        env=os.environ | settings,
         cwd=home,
         check=False,
     )

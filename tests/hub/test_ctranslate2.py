@@ -201,7 +201,10 @@ def test_generators(name: str, tmp_path: Path) -> None:
 
 
 def test_int8(tmp_path: Path) -> None:
-    """CTranslate2 computes with our whole numbers; read again, they are what they stand for."""
+    """CTranslate2 computes with our whole numbers as with its own; read again, they are what they stand for.
+
+    How near its int8 comes to float32 is the processor's: AVX2 alone adds pairs of products in 16 bits, which saturate.
+    """
     own = bundle(TRANSLATORS["the demo's"])
     export(tmp_path / "wide", own)
     export(tmp_path / "int8", own, "int8")
@@ -210,7 +213,7 @@ def test_int8(tmp_path: Path) -> None:
     wide, narrow = ((tmp_path / name / "model.bin").stat().st_size - tables for name in ("wide", "int8"))
     assert narrow < 0.4 * wide
     assert_near(own_scores(import_ctranslate2(tmp_path / "int8")), their_scores(tmp_path / "int8", "float32"))
-    assert_near(their_scores(tmp_path / "int8", "int8"), own_scores(own), 0.02)
+    assert_near(their_scores(tmp_path / "int8", "int8"), their_scores(tmp_path / "wide", "int8"))
 
 
 @pytest.mark.parametrize("weights", ["float16", "bfloat16"])
