@@ -1,6 +1,6 @@
 """Translation speed: sublayer against `transformers`' `generate`, with the same weights, on real held-out sentences.
 
-    python benchmarks/translation_speed.py --train-steps 300
+    python benchmarks/translation_speed.py --train-steps 600
     python benchmarks/translation_speed.py --model runs/a-run-in-marian's-architecture
 
 Greedy search and beam 4, batches of 1 and 32, the same batches and the same length limit for all. For greedy search
@@ -168,7 +168,7 @@ def _options() -> argparse.Namespace:
     parser = options_of.parser(__doc__, name="translation-speed-SHAPE")
     options_of.add_threads(parser)
     parser.add_argument("--model", type=Path, help="a trained model in Marian's architecture")
-    parser.add_argument("--train-steps", type=int, default=300, help="without --model: train one for so many steps")
+    parser.add_argument("--train-steps", type=int, default=600, help="without --model: train one for so many steps")
     parser.add_argument("--shape", default="small", help="without --model: a preset's sizes (small, base, ...)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
