@@ -48,7 +48,7 @@ class Muon(Part):
 
     learning_rate: of Muon, with its update scaled to match AdamW's root mean square.
     products: the type its matrices are multiplied in; "auto": bfloat16 where this machine multiplies it clearly faster
-    than float32. Where all maps are small, float32 takes no longer: it needs fewer products (`training/muon.py`).
+    than float32. Where all maps are small, float32 needs half the operations (`training/muon.py`).
     each_head: the maps of every attention head are made orthogonal apart, which costs less; false: fused, as stored.
     hidden_block: feed-forward matrices are made orthogonal in blocks of so many hidden neurons, which costs less;
     null: whole.
