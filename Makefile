@@ -142,11 +142,12 @@ test-arm: $(VENV)/.installed-dev  ## the engine's C++ for Arm, emulated (apt ins
 kills: $(VENV)/.installed-dev  ## kill runs 300 times, and compare what they come to (ARGS="--kills 20 --seconds 300")
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py $(ARGS)
 
-lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), and the import contracts
+lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), the import contracts, and whether all tests can be collected
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/pytest --collect-only -qq > $(VENV)/collected.log || { cat $(VENV)/collected.log; exit 1; }
 
 wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
 	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
