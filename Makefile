@@ -155,7 +155,7 @@ wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environ
 bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside others (an hour; ARGS="--simulate avx2")
 	@for name in training_speed translation_speed generation_speed language_training_speed; do \
 		printf '\n$$ python benchmarks/%s.py %s\n' $$name "$(ARGS)"; \
-		$(BIN)/python benchmarks/$$name.py $(ARGS); \
+		$(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; \
 	done
 
 bench-quick: $(VENV)/.installed-dev  ## every benchmark on a tiny shape, one round: do they still run? (2 minutes)
