@@ -102,9 +102,7 @@ def test_fine_tuning_begins_with_the_weights_the_tree_and_the_tokenizer_of_anoth
 def test_a_model_may_begin_with_parts_of_another_of_another_shape(tmp_path: Path) -> None:
     assert sublayer("train", write_task(tmp_path, "masked"), "--out", tmp_path / "base").code == 0
     wider = {"encoder": {"block": {"feed_forward": {"hidden": 48}}}}
-    file = write_task(
-        tmp_path, "masked", model=wider, training={"steps": 1, "optimizer": {"learning_rate": 1e-9}}
-    )
+    file = write_task(tmp_path, "masked", model=wider, training={"steps": 1, "optimizer": {"learning_rate": 1e-9}})
     start = '[start]\npath = "base"\nonly = ["*.tokens.weight", "*.self_attention.*"]\n'
     file.write_text(file.read_text().replace('[tokenizer]\ntype = "bpe"\nvocab_size = 300\n', start))
     outcome = sublayer("train", file, "--out", tmp_path / "run", "--set", "training.averaging={type='none'}")
