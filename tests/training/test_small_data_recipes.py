@@ -80,22 +80,23 @@ def corpora_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def words(corpora_at_hand: Path) -> Path:
-    """The encoder that the others begin with, from its recipe."""
+    """The vectors that the others begin with, from their recipe."""
     outcome = sublayer("train", "english-words", *FEW)
     assert outcome.code == 0, outcome.err
     return corpora_at_hand / "runs" / "english-words" / "model"
 
 
 @pytest.mark.parametrize("name", ["trec-pretrained", "rotten-tomatoes-pretrained"])
-def test_labels_are_learned_from_an_encoder_of_words(words: Path, name: str) -> None:
+def test_labels_are_learned_from_vectors_of_words(words: Path, name: str) -> None:
     # The stand-ins have fewer words than the recipe's vocabulary.
     size = json.loads((words / "config.json").read_text())["model"]["vocab_size"]
     assert_labels(name, "--set", f"model.vocab_size={size}")
     begun, made = load_file(words / "model.safetensors"), load_file(Path("runs") / name / "model" / "model.safetensors")
-    # Two steps change the convolution that came with the encoder; they do not draw it anew.
-    weight = "encoder.embedding.convolution.map.weight"
-    moved = (begun[weight] - made[weight]).norm() / begun[weight].norm()
+    # Two steps change the vectors that were there; they do not draw them anew. The convolution is another one.
+    vectors, filters = "encoder.embedding.tokens.weight", "encoder.embedding.convolution.map.weight"
+    moved = (begun[vectors] - made[vectors]).norm() / begun[vectors].norm()
     assert 0 < moved < 0.1
+    assert begun[filters].shape != made[filters].shape
 
 
 @pytest.mark.parametrize("name", ["trec", "rotten-tomatoes"])

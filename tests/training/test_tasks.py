@@ -99,6 +99,25 @@ def test_fine_tuning_begins_with_the_weights_the_tree_and_the_tokenizer_of_anoth
     assert again.code == 0, again.err
 
 
+def test_a_model_may_begin_with_parts_of_another_of_another_shape(tmp_path: Path) -> None:
+    assert sublayer("train", write_task(tmp_path, "masked"), "--out", tmp_path / "base").code == 0
+    wider = {"encoder": {"block": {"feed_forward": {"hidden": 48}}}}
+    file = write_task(tmp_path, "masked", model=wider, training={"steps": 1, "optimizer": {"learning_rate": 1e-9}})
+    start = '[start]\npath = "base"\nonly = ["*.tokens.weight", "*.self_attention.*"]\n'
+    file.write_text(file.read_text().replace('[tokenizer]\ntype = "bpe"\nvocab_size = 300\n', start))
+    outcome = sublayer("train", file, "--out", tmp_path / "run", "--set", "training.averaging={type='none'}")
+    assert outcome.code == 0, outcome.err
+    one, other = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("base", "run"))
+    taken = [name for name in one if name.endswith(".tokens.weight") or ".self_attention." in name]
+    assert len(taken) > 2
+    assert all((one[name] - other[name]).abs().max() < 1e-6 for name in taken)
+    # The rest was drawn anew, also where its shape is the same.
+    matrices = [name for name in other if name not in taken and other[name].dim() == 2]
+    assert matrices
+    for name in matrices:
+        assert one[name].shape != other[name].shape or (one[name] - other[name]).abs().max() > 1e-3, name
+
+
 def test_a_start_that_cannot_be(tmp_path: Path) -> None:
     base = write_task(tmp_path, "masked")
     assert sublayer("train", base, "--out", tmp_path / "base", "--set", "training.steps=1").code == 0
@@ -106,6 +125,8 @@ def test_a_start_that_cannot_be(tmp_path: Path) -> None:
         (["start.path=nowhere"], "start.path = 'nowhere' holds no model"),
         (["start.path=base", "tokenizer.type=unigram"], "start.path brings a tokenizer of its own"),
         (["start.path=base"], "is not the one that the recipe describes: encoder.layers.0."),
+        (["start.path=base", 'start.only=["*.nowhere"]'], "start.only: '*.nowhere' names no parameter"),
+        (["start.path=base", 'start.only=["*.feed_forward.*"]'], "is not the one that the recipe describes: encoder."),
     ):
         over = [word for setting in settings for word in ("--set", setting)]
         file = write_task(tmp_path, "masked", model={"encoder": {"block": {"feed_forward": {"hidden": 48}}}})

@@ -35,12 +35,15 @@ class Checkpoint(Part):
     """Weights, vocabulary and tokenizer of a model folder, or of the run that made it.
 
     path: that folder. sha256: of its weights; others are refused. Unset means whichever stand there when a run begins,
-    which writes it down.
+    which writes it down. only: shell patterns over the names of parameters ("*" crosses dots): the others are drawn at
+    random, and may have any shape. ["*.embedding.tokens.weight"] takes the tokens' vectors. Unset means all, but for a
+    head of another kind.
     """
 
     type: Literal["checkpoint"] = "checkpoint"
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 class Recipe(Part):

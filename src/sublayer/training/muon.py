@@ -12,7 +12,7 @@ with `adjust_lr_fn="match_rms_adamw"` is the same with the polynomials `JORDAN`,
 A matrix may hold several maps side by side: the fused projections of attention hold one for each head (W_i^Q, W_i^K and
 W_i^V; W_i^O among the columns). Each map is made orthogonal by itself, as the paper's matrices are separate ones. It
 trains as well (docs/results.md), and small maps cost a fraction of the products. So may the matrices of a feed-forward
-network, where a block of hidden neurons is a map: a network of 1,024 is the sum of sixteen of 64 (block-wise, as in
+network, where a block of hidden neurons is a map: a network of 1,024 is the sum of thirty-two of 32 (block-wise, as in
 Khaled et al. 2025, "MuonBP").
 """
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from sublayer.hub import folder as model_folder
 from sublayer.hub.adapted import Base, weights_sum
 from sublayer.hub.canonical import canonical, lost
 from sublayer.models import Model
+from sublayer.nn.adapter import kinds
 from sublayer.tasks import AnyTask, task_of
 from sublayer.tasks.objective import Objective
 from sublayer.tasks.task import Encoding, Material, head_labels
@@ -152,6 +154,7 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
     """Give `model` the weights of another; a head of another kind, or for other labels, keeps those it has.
 
     Raises:
+        ConfigError: `start.only` names nothing.
         CheckpointError: there is no whole model, it has other weights than those that `start` asks for, or it is
             another but for its head.
     """
@@ -168,23 +171,39 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
     theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
     # A layer of another head may have the name and the shape of one of ours, and means something else.
     same_head = _head(found.config) == _head(model.config)
-    fresh = [
+    chosen = _named(start.only, own)
+    missing = [
         name
-        for name in own
+        for name in chosen
         if name not in theirs or theirs[name].shape != own[name].shape or (name.startswith("head.") and not same_head)
     ]
-    wrong = [name for name in fresh if name.partition(".")[0] not in HEADS]
+    # A head of another kind begins anew, unless it was asked for.
+    wrong = [name for name in missing if start.only is not None or name.partition(".")[0] not in HEADS]
     if wrong:
         raise CheckpointError(
             f"the model in {path} is not the one that the recipe describes: {', '.join(wrong[:5])}",
-            "Leave out of [model] whatever start.path already says.",
+            "Leave out of [model] whatever start.path already says, or name in start.only what is to be taken.",
         )
+    taken = set(chosen) - set(missing)
     with torch.no_grad():
-        for name in own.keys() - set(fresh):
+        for name in taken:
             own[name].copy_(theirs[name])
+    fresh = [name for name in own if name not in taken]
     begun = start.model_copy(update={"sha256": held})
-    unlike = _unlike(found.config, model.config)
+    # Where only parts are taken, the rest is another model on purpose.
+    unlike = _unlike(found.config, model.config) if start.only is None else []
     return Start(begun, Base(str(folder), held), fresh, unlike, bundle.decoding, bundle.imported)
+
+
+def _named(patterns: Sequence[str] | None, names: Iterable[str]) -> list[str]:
+    """The parameters that `start.only` names: all of them, where it is not set."""
+    known = [*names]
+    if patterns is None:
+        return known
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise ConfigError(f"start.only: '{pattern}' names no parameter", f"There are {kinds(known)}.")
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _unlike(one: config.Model, other: config.Model) -> list[str]:
