@@ -152,7 +152,7 @@ lint: $(VENV)/.installed-dev  ## ruff, pyright (strict), the import contracts, a
 wheel: $(VENV)/.installed-dev  ## build the wheel and try it in an empty environment
 	@PYTHON=$(BIN)/python bash tests/wheel_check.sh
 
-bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside others (an hour; ARGS="--simulate avx2")
+bench: $(VENV)/.installed-dev  ## speed of training, translating and generating, beside others (35 to 45 minutes; ARGS="--simulate avx2")
 	@for name in training_speed translation_speed generation_speed language_training_speed; do \
 		printf '\n$$ python benchmarks/%s.py %s\n' $$name "$(ARGS)"; \
 		$(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; \
