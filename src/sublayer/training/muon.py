@@ -194,7 +194,7 @@ def _pieces(maps: Tensor) -> tuple[Tensor, ...]:
     in stacks of two as alone.
     """
     size = len(maps) if maps.device.type != "cpu" else max(1, CACHED // maps[0].numel())
-    return cast("tuple[Tensor, ...]", maps.split(size))  # pyright: ignore[reportUnknownMemberType]
+    return torch.split(maps, size)
 
 
 CACHED = 2**20

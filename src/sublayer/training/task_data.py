@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -171,7 +171,7 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
     theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
     # A layer of another head may have the name and the shape of one of ours, and means something else.
     same_head = _head(found.config) == _head(model.config)
-    chosen = _named(start.only, own)
+    chosen = _named(start.only or ("*",), own)
     missing = [
         name
         for name in chosen
@@ -195,15 +195,12 @@ def begin_from(model: Model, start: config.Checkpoint) -> Start:
     return Start(begun, Base(str(folder), held), fresh, unlike, bundle.decoding, bundle.imported)
 
 
-def _named(patterns: Sequence[str] | None, names: Iterable[str]) -> list[str]:
-    """The parameters that `start.only` names: all of them, where it is not set."""
-    known = [*names]
-    if patterns is None:
-        return known
+def _named(patterns: Sequence[str], names: Collection[str]) -> list[str]:
+    """The parameters that `start.only` names."""
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise ConfigError(f"start.only: '{pattern}' names no parameter", f"There are {kinds(known)}.")
-    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"start.only: '{pattern}' names no parameter", f"There are {kinds(names)}.")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _unlike(one: config.Model, other: config.Model) -> list[str]:
