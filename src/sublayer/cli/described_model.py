@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from sublayer.config import PRESETS, Decoding, Model, Training
+from sublayer.config import PRESETS, Checkpoint, Decoding, Model, Training
 from sublayer.config.folders import model_file
 from sublayer.config.load import load_recipe, read_toml, resolve, shipped_recipes
 from sublayer.config.part import Part
@@ -56,7 +56,7 @@ def find_model(what: str, overrides: Sequence[str]) -> DescribedModel:
         raise ConfigError(f"there is no preset, recipe or model folder '{what}'", nearest(path.stem, known))
     recipe = load_recipe(what, overrides).recipe
     size = recipe.tokenizer.vocab_size
-    if recipe.start is not None:
+    if isinstance(recipe.start, Checkpoint):
         size = recipe.model.vocab_size
         note = f" (with the vocabulary of {recipe.start.path}: {size:,})"
     elif size is None:

@@ -16,7 +16,7 @@ from sublayer.config.former_names import with_present_names
 from sublayer.config.override import overridden, read_override
 from sublayer.config.part import UNSET, Part
 from sublayer.config.presets import merge, with_preset
-from sublayer.config.recipe import Recipe, with_tokenizer_type
+from sublayer.config.recipe import Recipe, with_types
 from sublayer.errors import ConfigError, nearest
 from sublayer.untrusted import expanded, is_file, is_folder, read_bytes, read_object
 
@@ -115,7 +115,7 @@ def resolve(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dic
     """
     data, read = with_present_names(data), [with_present_names(read_override(override)) for override in overrides]
     chosen = [{"model": {"preset": preset}} for preset in map(_take_preset, read) if preset is not None]
-    whole, problems = with_preset(with_tokenizer_type(overridden(data, chosen[-1:])))
+    whole, problems = with_preset(with_types(overridden(data, chosen[-1:])))
     return overridden(whole, read), problems
 
 
@@ -142,7 +142,8 @@ def _over_start(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         ConfigError: there is no readable model.
     """
     start, model = data.get("start"), data.get("model", {})
-    path = cast("dict[str, Any]", start).get("path") if isinstance(start, dict) else None
+    told = cast("dict[str, Any]", start) if isinstance(start, dict) else {}
+    path = told.get("path") if told.get("type", "checkpoint") == "checkpoint" else None
     if not isinstance(path, str) or not isinstance(model, dict) or {"kind", "vocab_size"} <= model.keys():
         return data
     file = model_file(folder / path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from sublayer.config.adapter import LowRank
 from sublayer.config.data import Data
@@ -25,10 +25,10 @@ from sublayer.config.part import Part, Seed
 from sublayer.config.presets import with_preset
 from sublayer.config.shape import shape_of
 from sublayer.config.task import Task, TranslationTask
-from sublayer.config.tokenizer import Subwords, TokenizerRecipe
+from sublayer.config.tokenizer import Subwords, TokenizerRecipe, Words
 from sublayer.config.training import Muon, Training
 
-__all__ = ["Checkpoint", "Recipe"]
+__all__ = ["Checkpoint", "Recipe", "WordVectors"]
 
 
 class Checkpoint(Part):
@@ -46,11 +46,28 @@ class Checkpoint(Part):
     only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
+class WordVectors(Part):
+    """Vectors of whole words, from a text file as word2vec, GloVe and fastText write them (*.gz and *.zst as well).
+
+    Every word of the file is known then, beside those of the training text, which begin with random vectors where the
+    file has none. The vectors are scaled to the size that random ones have, and learn on.
+
+    path: that file. words: take the first so many, which are the most frequent; unset means all. sha256: of the file;
+    another is refused. Unset means whichever stands there when a run begins, which writes it down.
+    """
+
+    type: Literal["vectors"] = "vectors"
+    path: str
+    words: PositiveInt | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 class Recipe(Part):
     """The root: text in, a trained model out.
 
     start: begin with the weights of another model; its tokenizer is taken, and its tree too, on which the keys of
-    `model` are laid (a `model` that says its `kind` stands by itself). Unset means weights drawn at random.
+    `model` are laid (a `model` that says its `kind` stands by itself). Or, with type = "vectors", begin with vectors of
+    words from a file. Unset means weights drawn at random.
     adapter: learn low-rank adapters beside the weights of `start`, which stay as they are; a head that is new learns
     whole. Unset means that all weights learn.
     """
@@ -61,7 +78,7 @@ class Recipe(Part):
     task: Task = TranslationTask()
     data: Data
     tokenizer: TokenizerRecipe = Subwords()
-    start: Checkpoint | None = None
+    start: Annotated[Checkpoint | WordVectors, Field(discriminator="type")] | None = None
     adapter: LowRank | None = None
     model: Model
     training: Training
@@ -73,7 +90,7 @@ class Recipe(Part):
         are meant where it does not say."""
         data, wrong = with_preset(data)
         wrong += _cell_problems(data)
-        return super().parse(with_tokenizer_type(with_kind(data)), where, [*problems, *wrong])
+        return super().parse(with_types(with_kind(data)), where, [*problems, *wrong])
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -117,9 +134,11 @@ class Recipe(Part):
             raise ValueError(
                 f"task '{task.type}' measures {known}: training.early_stopping.metric cannot be '{stopping.metric}'"
             )
-        if self.start is not None and self.tokenizer != Subwords():
+        if isinstance(self.start, Checkpoint) and self.tokenizer != Subwords():
             raise ValueError("tokenizer is set, but start.path brings a tokenizer of its own")
-        if self.adapter is not None and self.start is None:
+        if isinstance(self.start, WordVectors) and not isinstance(self.tokenizer, Words):
+            raise ValueError(f"start.type = 'vectors' needs tokenizer.type = 'words', not '{self.tokenizer.type}'")
+        if self.adapter is not None and not isinstance(self.start, Checkpoint):
             raise ValueError("adapter is set, but start is not: name the model to adapt, start.path = '...'")
         task.check(self.data, model)
         return self
@@ -139,12 +158,12 @@ def with_kind(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "model": {"kind": "encoder-decoder", **table}}
 
 
-def with_tokenizer_type(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's plain data with the type of tokenizer that is meant where it does not say: byte-level BPE."""
-    tokenizer = data.get("tokenizer")
-    if not isinstance(tokenizer, Mapping):
-        return dict(data)
-    return {**data, "tokenizer": {"type": "bpe", **cast("Mapping[str, Any]", tokenizer)}}
+def with_types(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain data with the type that is meant where it does not say: a tokenizer of byte-level BPE, and
+    another model to start from."""
+    usual = {"tokenizer": "bpe", "start": "checkpoint"}
+    tables = {name: data[name] for name in usual if isinstance(data.get(name), Mapping)}
+    return {**data, **{name: {"type": usual[name], **table} for name, table in tables.items()}}
 
 
 RECURRENT = ("recurrent-encoder-decoder", "recurrent-decoder-only")

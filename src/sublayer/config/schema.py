@@ -11,7 +11,7 @@ from sublayer.config.cost import total_parameters
 from sublayer.config.descriptions import field_descriptions
 from sublayer.config.part import UNSET
 from sublayer.config.presets import PRESETS
-from sublayer.config.recipe import Recipe
+from sublayer.config.recipe import Checkpoint, Recipe
 from sublayer.config.shape import field_shape
 from sublayer.config.tokenizer import Subwords
 
@@ -47,14 +47,16 @@ def recipe_schema() -> dict[str, Any]:
         # Stated here too, so that an editor offers them in a table that is still empty.
         "properties": {"preset": _preset(), "kind": {"enum": [*tree.KINDS, *tree.CELLS]}},
     }
-    # Without a type it is byte-level BPE.
-    subwords: dict[str, Any] = {"$ref": REFERENCE + Subwords.__name__}
+    # Without a type it is byte-level BPE, or another model.
     said = {"required": ["type"]}
-    schema["properties"]["tokenizer"] = {"if": said, "then": schema["properties"]["tokenizer"], "else": subwords}
+    for name, usual in (("tokenizer", Subwords), ("start", Checkpoint)):
+        told = {"$ref": REFERENCE + usual.__name__}
+        schema["properties"][name] = {"if": said, "then": schema["properties"][name], "else": told}
     # Over another model's tree nothing is required, and what may stand there goes by that model's shape.
     schema["required"].remove("model")
+    model = {"properties": {"type": {"const": "checkpoint"}}}
     schema |= {
-        "if": {"required": ["start"]},
+        "if": {"required": ["start"], "properties": {"start": model}},
         "then": {"properties": {"model": {"type": "object"}}},
         "else": {"required": ["model"], "properties": {"model": _whole_model()}},
     }

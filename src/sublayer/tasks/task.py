@@ -181,12 +181,18 @@ class Task(ABC, Generic[C, T, E]):
         """The tokenizer of a model to begin with."""
         return tokenizer
 
-    def train_tokenizer(self, recipe: config.TokenizerRecipe, training: Table[Any]) -> Tokenizer:
-        """A tokenizer trained on the text, which puts around texts what the task wants there."""
+    def train_tokenizer(
+        self, recipe: config.TokenizerRecipe, training: Table[Any], known: Sequence[str] = ()
+    ) -> Tokenizer:
+        """A tokenizer trained on the text, which puts around texts what the task wants there.
+
+        Args:
+            known: words that are known besides those of the text.
+        """
         extra = self.extra_tokens()
         # In a vocabulary of subwords every byte stands anyway, and no piece spans lines.
         ends = not isinstance(recipe, config.Subwords)
-        plain = Tokenizer.train(training.spelled(ends=ends), recipe, extra)
+        plain = Tokenizer.train(training.spelled(ends=ends), recipe, extra, known)
         mask = plain.special_id(MASK)
         others = tuple(found for token in extra if (found := plain.special_id(token)) is not None and found != mask)
         return self.with_template(plain, Specials.of({**plain.specials.roles, "mask": mask}, others))

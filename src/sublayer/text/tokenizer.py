@@ -82,19 +82,21 @@ class Tokenizer(Vocabulary):
         self._reader = self._quoting.reader
 
     @classmethod
-    def train(cls, lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Self:
+    def train(
+        cls, lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = (), known: Sequence[str] = ()
+    ) -> Self:
         """A tokenizer trained on `lines`, which are read once and not kept; the same lines give the same tokenizer.
 
         Memory grows with the number of distinct words, not with the text. With `recipe.sample`, that many lines are
         taken, evenly spread. A small text may give fewer than `recipe.vocab_size` tokens. `extra`: more special tokens,
-        such as a mask, which have the ids after the four.
+        such as a mask, which have the ids after the four. `known`: words beside those of the text, for whole words.
 
         Raises:
             DataError: there is no text in `lines`.
         """
         from sublayer.text.training import train_backend
 
-        return cls(train_backend(lines, recipe, extra))
+        return cls(train_backend(lines, recipe, extra, known))
 
     @classmethod
     def load(cls, path: Path) -> Self:

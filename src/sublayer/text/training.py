@@ -38,11 +38,14 @@ SPLITS = {
 }
 
 
-def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = ()) -> Backend:
+def train_backend(
+    lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence[str] = (), known: Sequence[str] = ()
+) -> Backend:
     """A trained `tokenizers.Tokenizer`, the same one for the same lines in the same order.
 
     Args:
-        extra: special tokens after the four that every tokenizer has.
+        extra: special tokens after the four that every tokenizer has. known: words that a vocabulary of whole words has
+            after those of the text, as they come, beside `recipe.vocab_size`.
 
     Raises:
         DataError: there is no text in `lines`, or nothing in it is frequent enough for a vocabulary.
@@ -59,7 +62,7 @@ def train_backend(lines: Iterable[str], recipe: TokenizerRecipe, extra: Sequence
         case Subwords():
             backend = _sentencepiece(counted, recipe, specials)
         case Words():
-            backend = _words_alone(counted, recipe, specials)
+            backend = _words_alone(counted, recipe, specials, known)
         case Characters():
             backend = _characters(counted, recipe, specials)
         case Bytes():
@@ -173,7 +176,7 @@ def _sentencepiece(lines: Iterable[str], recipe: Subwords, specials: Sequence[st
     return backend
 
 
-def _words_alone(lines: Iterable[str], recipe: Words, specials: Sequence[str]) -> Backend:
+def _words_alone(lines: Iterable[str], recipe: Words, specials: Sequence[str], known: Sequence[str]) -> Backend:
     """Whole words, the most frequent first. A word of the text that is spelled as a special token is unknown."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -194,8 +197,14 @@ def _words_alone(lines: Iterable[str], recipe: Words, specials: Sequence[str]) -
     )
     trained.train_from_iterator(lines, trainer)
     ranked = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    words = [word for word, _ in ranked if word not in specials]
-    return _with_specials(untrained(_numbered(specials, words[: _room(recipe, specials)])), specials)
+    words = [word for word, _ in ranked if word not in specials][: _room(recipe, specials)]
+    normal: Any = trained.normalizer
+    cut: Any = trained.pre_tokenizer
+    spelled = known if normal is None else [normal.normalize_str(word) for word in known]
+    # What is cut into several words, or has a space, never comes in a text.
+    whole = [word for word in spelled if [found for found, _ in cut.pre_tokenize_str(word)] == [word]]
+    words = [word for word in dict.fromkeys([*words, *whole]) if word not in specials]
+    return _with_specials(untrained(_numbered(specials, words)), specials)
 
 
 def _characters(lines: Iterable[str], recipe: Characters, specials: Sequence[str]) -> Backend:

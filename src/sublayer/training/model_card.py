@@ -75,7 +75,8 @@ def _start(recipe: config.Recipe) -> str:
             f" Low-rank adapters (rank {recipe.adapter.rank}) on the model in {recipe.start.path}, whose weights are "
             "not in this folder: `sublayer merge` makes one model of both."
         )
-    return f" It began with the weights of {recipe.start.path}."
+    what = "vectors of words" if isinstance(recipe.start, config.WordVectors) else "weights"
+    return f" It began with the {what} of {recipe.start.path}."
 
 
 def _use(task: AnyTask, run: Path) -> str:

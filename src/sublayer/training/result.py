@@ -22,7 +22,8 @@ from sublayer.tasks.objective import Objective
 from sublayer.tasks.scores import UNLEARNED
 from sublayer.training.model_card import model_card
 from sublayer.training.progress import Reporter
-from sublayer.training.task_data import Start, TaskData
+from sublayer.training.start import Start
+from sublayer.training.task_data import TaskData
 from sublayer.training.trainable import trainable_parameters
 
 

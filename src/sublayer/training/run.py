@@ -45,7 +45,8 @@ from sublayer.training.result import Result
 from sublayer.training.resuming import begun, going_on, last_checkpoint, mark_stale, resumed
 from sublayer.training.run_folder import alone, check_folder
 from sublayer.training.runtime import keep_freed_memory, resolve_precision
-from sublayer.training.task_data import Start, TaskData, begin_from, objective, prepare
+from sublayer.training.start import Start, begin_from
+from sublayer.training.task_data import TaskData, objective, prepare
 from sublayer.training.trainable import trainable_parameters
 from sublayer.training.trainer import SHARE, Trainer, TrainerContext
 
@@ -85,7 +86,7 @@ def _train(
     recipe = _with_paths(data.recipe, loaded.folder)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model).to(device)
-    start = None if recipe.start is None else _begin(model, recipe, recipe.start, out, reporter)
+    start = _begin(model, replace(data, recipe=recipe), out, reporter)
     if start is not None:
         recipe = recipe.model_copy(update={"start": start.begun})
     if recipe.training.tensorboard:
@@ -144,15 +145,16 @@ def processes_of(
     return ManyProcesses(ranks, model, objective, c, reporter, precision=precision)
 
 
-def _begin(model: Model, recipe: config.Recipe, asked: config.Checkpoint, out: Path, reporter: Reporter) -> Start:
-    """Give `model` the weights that it is asked to begin with, and the recipe's adapters."""
-    start = begin_from(model, asked)
+def _begin(model: Model, data: TaskData, out: Path, reporter: Reporter) -> Start | None:
+    """Give `model` what the recipe says it begins with, and the recipe's adapters."""
+    recipe = data.recipe
+    if recipe.start is None:
+        return None
+    start = begin_from(model, recipe.start, data.tokenizer)
     if Path(start.base.path).is_relative_to(out.resolve()):
-        raise ConfigError(f"start.path = '{asked.path}' stands in {out} itself", "Choose another --out.")
-    new = f"; new: {', '.join(start.fresh)}" if start.fresh else ""
-    reporter.say(f"weights of {asked.path}{new}")
-    if start.unlike:
-        reporter.say(f"the recipe's model is not quite that one: {'; '.join(start.unlike)}")
+        raise ConfigError(f"start.path = '{recipe.start.path}' stands in {out} itself", "Choose another --out.")
+    for line in start.told:
+        reporter.say(line)
     if recipe.adapter is not None:
         names = adapt(model, recipe.adapter, start.fresh)
         plain = kinds(left_out(model))
@@ -200,7 +202,7 @@ def _trainer(
         improved=result.write,
         saved=result.write_unfinished,
         replayed=replayed,
-        from_scratch=result.start is None,
+        from_scratch=not isinstance(data.recipe.start, config.Checkpoint),
     )
     trainer = Trainer(model, loader, result.objective, c, precision=precision, context=context, processes=processes)
     trainer.progress = replace(trainer.progress, text=data.digest)

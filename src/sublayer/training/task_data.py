@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sublayer import config
 from sublayer.config.difference import differences, is_path
@@ -25,21 +20,15 @@ from sublayer.data.shards.windows import Windows
 from sublayer.data.split import Splits, split
 from sublayer.data.tables.documents import DOCUMENTS
 from sublayer.data.tables.table import Table
-from sublayer.errors import CheckpointError, ConfigError, DataError
+from sublayer.errors import ConfigError, DataError
 from sublayer.hub import folder as model_folder
-from sublayer.hub.adapted import Base, weights_sum
-from sublayer.hub.canonical import canonical, lost
-from sublayer.models import Model
-from sublayer.nn.adapter import kinds
 from sublayer.tasks import AnyTask, task_of
 from sublayer.tasks.objective import Objective
-from sublayer.tasks.task import Encoding, Material, head_labels
+from sublayer.tasks.task import Encoding, Material
 from sublayer.text import Tokenizer
+from sublayer.text.word_vectors import read_vectors
 from sublayer.training.distributed.ranks import ALONE, Ranks
 from sublayer.training.progress import Reporter
-
-HEADS = ("head", "output", "pooler")
-"""Where the parameters stand that may be new when a model begins with the weights of another."""
 
 
 @dataclass(frozen=True)
@@ -133,99 +122,20 @@ def objective(data: TaskData) -> Objective[AnyBatch]:
     return data.task.objective(material)
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a model began with.
-
-    begun: the recipe's `start`, with the sum of the weights that stood there. base: their folder.
-    fresh: the names of its parameters that are not from there. unlike: what the recipe's tree says otherwise though the
-    weights fit (heads, rotations): meant or not, it is said. decoding, imported: as in `hub.folder.ModelBundle`.
-    """
-
-    begun: config.Checkpoint
-    base: Base
-    fresh: list[str]
-    unlike: list[str]
-    decoding: Mapping[str, Any]
-    imported: Mapping[str, Any]
-
-
-def begin_from(model: Model, start: config.Checkpoint) -> Start:
-    """Give `model` the weights of another; a head of another kind, or for other labels, keeps those it has.
-
-    Raises:
-        ConfigError: `start.only` names nothing.
-        CheckpointError: there is no whole model, it has other weights than those that `start` asks for, or it is
-            another but for its head.
-    """
-    path = Path(start.path)
-    folder = model_folder.find(path).resolve()
-    held = weights_sum(folder)
-    if start.sha256 not in (None, held):
-        raise CheckpointError(
-            f"the weights in {path} have the SHA-256 {held[:12]}…, and start.sha256 is {start.sha256[:12]}…",
-            "Put back the model that was there, or start another run.",
-        )
-    bundle = model_folder.read(folder)
-    found = bundle.model
-    theirs, own = dict(found.named_parameters()), dict(model.named_parameters())
-    # A layer of another head may have the name and the shape of one of ours, and means something else.
-    same_head = _head(found.config) == _head(model.config)
-    chosen = _named(start.only or ("*",), own)
-    missing = [
-        name
-        for name in chosen
-        if name not in theirs or theirs[name].shape != own[name].shape or (name.startswith("head.") and not same_head)
-    ]
-    # A head of another kind begins anew, unless it was asked for.
-    wrong = [name for name in missing if start.only is not None or name.partition(".")[0] not in HEADS]
-    if wrong:
-        raise CheckpointError(
-            f"the model in {path} is not the one that the recipe describes: {', '.join(wrong[:5])}",
-            "Leave out of [model] whatever start.path already says, or name in start.only what is to be taken.",
-        )
-    taken = set(chosen) - set(missing)
-    with torch.no_grad():
-        for name in taken:
-            own[name].copy_(theirs[name])
-    fresh = [name for name in own if name not in taken]
-    begun = start.model_copy(update={"sha256": held})
-    # Where only parts are taken, the rest is another model on purpose.
-    unlike = _unlike(found.config, model.config) if start.only is None else []
-    return Start(begun, Base(str(folder), held), fresh, unlike, bundle.decoding, bundle.imported)
-
-
-def _named(patterns: Sequence[str], names: Collection[str]) -> list[str]:
-    """The parameters that `start.only` names."""
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"start.only: '{pattern}' names no parameter", f"There are {kinds(names)}.")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def _unlike(one: config.Model, other: config.Model) -> list[str]:
-    """Where two trees differ, but for their heads; what differs in every layer once."""
-    found = lost(_rounded(canonical(one)), _rounded(canonical(other)))
-    kept = [each for each in found if not each.startswith(HEADS)]
-    return list(dict.fromkeys(re.sub(r"blocks\[\d+\]", "blocks", each) for each in kept))
-
-
-def _rounded(data: Any) -> Any:
-    """Plain data with numbers to six digits: elsewhere they may have been kept in float32."""
-    return json.loads(json.dumps(data), parse_float=lambda digits: float(f"{float(digits):.6g}"))
-
-
-def _head(c: config.Model) -> tuple[str, tuple[str, ...]]:
-    """What a model's head is for."""
-    return (c.head.type, head_labels(c)) if isinstance(c, config.EncoderOnly) else ("", ())
-
-
 def tokenizer_of(recipe: config.Recipe, folder: Path, training: Callable[[], Table[Any]]) -> Tokenizer:
-    """The tokenizer of the model that the recipe starts from, or else one that is trained on the training text."""
+    """The tokenizer of the model that the recipe starts from, or else one that is trained on the training text.
+
+    That one also knows the words that have vectors to begin with.
+    """
     task = task_of(recipe.task)
-    if recipe.start is not None:
-        return task.adopt(Tokenizer.load(model_folder.find(folder / recipe.start.path) / "tokenizer.json"))
-    return task.train_tokenizer(recipe.tokenizer, training())
+    match recipe.start:
+        case None:
+            return task.train_tokenizer(recipe.tokenizer, training())
+        case config.Checkpoint(path=path):
+            return task.adopt(Tokenizer.load(model_folder.find(folder / path) / "tokenizer.json"))
+        case config.WordVectors(path=path, words=count):
+            known = [word for word, _ in read_vectors(folder / path, count)]
+            return task.train_tokenizer(recipe.tokenizer, training(), known)
 
 
 def decisive(recipe: config.Recipe) -> dict[str, Any]:
@@ -278,7 +188,7 @@ def _with_vocabulary(recipe: config.Recipe, tokenizer: Tokenizer) -> config.Reci
 
     A model from elsewhere may have room for more than its tokenizer knows, and keeps it.
     """
-    if recipe.start is not None and recipe.model.vocab_size >= tokenizer.vocab_size:
+    if isinstance(recipe.start, config.Checkpoint) and recipe.model.vocab_size >= tokenizer.vocab_size:
         return recipe
     model = recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
     return recipe.model_copy(update={"model": model})
