@@ -53,7 +53,9 @@ def test_what_gensim_writes_is_read(tmp_path: Path) -> None:
         ("the 1 2 3\nof 1 x 2\n", "line 2: not a word and 3 finite numbers"),
         ("the 1 2 3\nof 1 nan 2\n", "line 2: not a word and 3 finite numbers"),
         ("the 1 2 3\n\n", "line 2: not a word and 3 finite numbers"),
-        ("2 2\nthe 1e999 2\n", "line 2: not a word and 2 finite numbers"),
+        ("1 2\nthe 1e999 2\n", "line 2: not a word and 2 finite numbers"),
+        ("1 3\nthe 1 2\n", "line 2: not a word and 3 finite numbers"),
+        ("3 2\nthe 1 2\nof 3 4\n", "ends after 2 of 3 words"),
     ],
 )
 def test_a_line_that_is_no_vector_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sublayer.errors import DataError
 from sublayer.text.lines import read_lines
 
-_SIZES = re.compile(r"\d+ \d+ *")
+_SIZES = re.compile(r"(\d+) (\d+) *")
 
 
 def read_vectors(path: Path, count: int | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -25,14 +25,15 @@ def read_vectors(path: Path, count: int | None = None) -> Iterator[tuple[str, ND
     unpacked.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, holds no vectors, or has a line that is not a word and as many
-            finite numbers as the first.
+        DataError: the file cannot be read, is not UTF-8, holds no vectors or fewer than its first line says, or has a
+            line that is not a word and as many finite numbers as the first.
     """
     lines = enumerate(read_lines(path), start=1)
     first = list(islice(lines, 1))
-    rest = lines if first and _SIZES.fullmatch(first[0][1]) else chain(first, lines)
-    width = 0
-    for number, line in islice(rest, count):
+    sizes = _SIZES.fullmatch(first[0][1]) if first else None
+    words, width = (int(sizes[1]), int(sizes[2])) if sizes else (None, 0)
+    read = 0
+    for number, line in islice(lines if sizes else chain(first, lines), count):
         # The word may have spaces of its own: what is sure is how many numbers stand at the end.
         parts = line.rstrip(" ").rsplit(" ", width or -1)
         width = width or len(parts) - 1
@@ -46,6 +47,9 @@ def read_vectors(path: Path, count: int | None = None) -> Iterator[tuple[str, ND
                 f"{path}, line {number}: not a word and {many}",
                 "Give vectors as text, as GloVe and fastText have them, or gensim's save_word2vec_format writes them.",
             )
+        read += 1
         yield parts[0], vector
-    if not width:
+    if not read:
         raise DataError(f"{path} holds no vectors", "Name a file with a word and its numbers on each line.")
+    if words is not None and read < words and read != count:
+        raise DataError(f"{path} ends after {read:,} of {words:,} words", "Copy or write the file again, whole.")
