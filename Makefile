@@ -107,7 +107,8 @@ test: $(VENV)/.installed-dev  ## all tests (WORKERS=2, or ARGS="tests/nn -k mask
 # Where products, precision, optimizers, runners and recipes are tested. Folders, so that a new test is among them.
 CALLING_ONEDNN := tests/nn tests/fast tests/models
 PORTABLE := $(CALLING_ONEDNN) tests/training
-AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 SUBLAYER_ISA=avx2
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 SUBLAYER_ISA=avx2 \
+	CT2_FORCE_CPU_ISA=AVX2
 
 fuzz: $(VENV)/.installed-dev  ## all readers with inputs that nobody would write (FUZZ_EXAMPLES=20000)
 	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest tests/fuzz/test_fuzzed_readers.py $(ARGS)

@@ -92,11 +92,12 @@ def test_quick(name: str, tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_simulated_processor_is_named_and_stands_beside_the_real_one(tmp_path: Path, cache: Path) -> None:
-    run("minilm_parity", tmp_path, cache)
+    _, [(_, real)] = run("minilm_parity", tmp_path, cache)
+    # The tests themselves may be held to AVX2; then the second result stands in the first one's place.
+    assert (real["machine"]["kind"], real["machine"]["simulated"]) == (machine.kind(), machine.simulated())
     printed, written = run("minilm_parity", tmp_path, cache, "--simulate", "avx2")
     kinds = {result["machine"]["kind"]: result["machine"] for _, result in written}
     assert kinds.keys() == {machine.kind(), "avx2-simulated"}
     assert kinds["avx2-simulated"]["cpu_capability"] == "AVX2"
     assert kinds["avx2-simulated"]["simulated"] == "avx2"
-    assert kinds[machine.kind()]["simulated"] is machine.simulated()
     assert "held to avx2" in printed
