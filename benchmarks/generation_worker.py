@@ -15,6 +15,7 @@ from language_models import Ids
 from workers import Message, serve
 
 from sublayer.errors import InputError
+from sublayer.fast import torch_compile
 
 
 class Contender(Protocol):
@@ -71,7 +72,7 @@ class Transformers:
         if settings.get("int8"):
             self.model = torch.ao.quantization.quantize_dynamic(self.model, {torch.nn.Linear}, dtype=torch.qint8)
         if settings.get("compile"):
-            self.model.forward = torch.compile(self.model.forward)
+            self.model.forward = torch_compile(self.model.forward)
             self.options["cache_implementation"] = "static"
 
     def generate(self, prompts: list[Ids], new: int) -> list[Ids]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sublayer.fast.choices import attention_by_products
+    from sublayer.fast.compiling import torch_compile
     from sublayer.fast.engine.program import Activation, Buffer, Layer, NotLowered, Positions, Program
     from sublayer.fast.onednn_linear import fastest_products, linear
     from sublayer.fast.prepared import PreparedLinear
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activation", "Buffer", "Layer", "NotLowered", "Positions", "PreparedLinear", "Program", "attention_by_products",
-    "fastest_products", "linear", "rms_norm",
+    "fastest_products", "linear", "rms_norm", "torch_compile",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     **dict.fromkeys(("fastest_products", "linear"), "onednn_linear"),
     "PreparedLinear": "prepared",
     "rms_norm": "root_mean_square",
+    "torch_compile": "compiling",
 }
 
 

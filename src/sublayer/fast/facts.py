@@ -6,6 +6,7 @@ goes on with the choices that it began with.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -77,6 +78,11 @@ class Identity(_Value):
             torch=torch.__version__,
             one_dnn=torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled),
         )
+
+    @property
+    def key(self) -> str:
+        """A short name for all of it: what is kept under one is not for another."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 class Speed(_Value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -104,8 +103,7 @@ def write_machine(facts: Machine, path: Path) -> None:
 
 def machine_file(identity: Identity) -> Path:
     """Return where the cache keeps the facts of such a machine."""
-    name = hashlib.sha256(identity.model_dump_json().encode()).hexdigest()[:16]
-    return cache_folder() / "machine" / f"{name}.json"
+    return cache_folder() / "machine" / f"{identity.key}.json"
 
 
 def _remembered() -> Machine:

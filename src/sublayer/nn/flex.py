@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sublayer.fast import torch_compile
+
 # Taken where so much of the pairs that the fused kernel computes, or less, is allowed: its blocks are of 128 tokens,
 # so what is left out must be more than their edges.
 SPARSE = 0.5
@@ -71,7 +73,7 @@ def _functions(kind: str) -> tuple[Any, Any]:
 
     if kind == "cpu":
         return create_block_mask, flex_attention
-    return torch.compile(create_block_mask), torch.compile(flex_attention)
+    return torch_compile(create_block_mask), torch_compile(flex_attention)
 
 
 def _give_up(device: torch.device, error: Exception) -> None:

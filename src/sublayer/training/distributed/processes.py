@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sublayer import config
 from sublayer.data.batch import AnyBatch
 from sublayer.data.loader import Share
+from sublayer.fast.compiling import torch_compile
 from sublayer.models import Model
 from sublayer.nn.block import Block
 from sublayer.tasks.objective import Objective
@@ -127,7 +128,7 @@ def compiled(function: Callable[..., Tensor], reporter: Reporter) -> Callable[..
     def run(*arguments: Any) -> Tensor:
         try:
             if not chosen:
-                chosen.append(torch.compile(function, dynamic=True))
+                chosen.append(torch_compile(function, dynamic=True))
             return chosen[0](*arguments)
         except Exception as error:
             if chosen == [function]:
