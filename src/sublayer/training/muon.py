@@ -217,11 +217,13 @@ def _on_matrices(x: Tensor, polynomials: Polynomials) -> Tensor:
     norms = cast(Tensor, x.flatten(1).norm(dim=1))[:, None, None]  # pyright: ignore[reportUnknownMemberType]
     x.div_(norms.clamp(min=SMALLEST))
     tall = x.shape[-2] > x.shape[-1]
+    other = torch.empty_like(x)
     for a, b, c in polynomials:
         gram = _symmetric(x.mT, x) if tall else _symmetric(x, x.mT)
         steps = _symmetric(gram, gram, gram, beta=b, alpha=c)
         # From the right where X is tall: on its transpose from the left it takes twice as long in bfloat16.
-        x = torch.baddbmm(x, *((x, steps) if tall else (steps, x)), beta=a)
+        torch.baddbmm(x, *((x, steps) if tall else (steps, x)), beta=a, out=other)
+        x, other = other, x
     return x
 
 
