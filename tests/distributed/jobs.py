@@ -251,3 +251,19 @@ def command_stopped(arguments: Sequence[str], rank: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert int(os.environ["WORLD_SIZE"]) > rank
     command(arguments)
+
+
+def command_killed_early(arguments: Sequence[str], rank: int) -> None:
+    """The same; the process of that rank is killed before it has met the others, who end without being asked to."""
+    import os
+    import signal
+
+    import torch.distributed as dist
+
+    from sublayer.training.distributed import ranks
+
+    ranks.LAST_WORDS = 0.0
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if ranks.rank() == rank:
+        dist.init_process_group = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+    command(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,14 +15,17 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from group import TESTS, Ended, free_port, groups
 from safetensors.torch import load_file
 
 from kills import Killing
 from small_run import same, sublayer, write
 from small_task import write_task
+from sublayer.errors import TrainingError
 from sublayer.training.checkpoint import listed
 from sublayer.training.distributed import sharded
+from sublayer.training.distributed.ranks import joined
 from sublayer.training.metrics import read_metrics
 
 TRAINING: dict[str, Any] = {
@@ -152,6 +156,30 @@ def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
     assert "interrupted; the state is saved" in ended[0].err
     [saved] = listed(tmp_path / "run" / "checkpoints")
     assert sharded.read(saved).progress.step == max(losses(tmp_path / "run"))
+
+
+def test_killed_before_all_have_met(tmp_path: Path) -> None:
+    file = write(tmp_path, training={**TRAINING, "steps": 3})
+    ended = groups().run(
+        2, "command_killed_early", arguments=["train", str(file), "--out", str(tmp_path / "run")], rank=0
+    )
+    assert [each.code for each in ended] == [-signal.SIGKILL, 2]
+    assert "rank 1 lost another process of the run" in ended[1].err
+    assert "Traceback" not in ended[1].err
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(TrainingError, match=f"MASTER_PORT = {given['MASTER_PORT']} is taken"),
+            joined(torch.device("cpu")),
+        ):
+            pass
 
 
 def test_kills(tmp_path: Path) -> None:

@@ -167,11 +167,13 @@ def test_mutations_are_seen(mutation: str, layout: dict[str, Any]) -> None:
     assert discrepancy(one, other, STEPS) > 1e-6
 
 
+# Minutes, where torch has kept nothing that it compiled before and other programs run.
+@pytest.mark.timeout(900)
 def test_compiled_block_by_block() -> None:
     """`torch.compile` of each block, under FSDP2; that it does not work here would be an error (`NoWord`)."""
     plain = case("decoder-only", over={"steps": 3})
     compiled = merge(plain, {"training": {"compile": True}})
-    found = differ({"plain": plain, "compiled": compiled}, [("compiled", 2, SHARDED)], STEPS)
-    ones = groups().answer(1, "train_cases", cases=[plain, compiled])
-    found["one process"] = discrepancy(ones[0], ones[1], STEPS)
-    assert {name: value for name, value in found.items() if value > 1e-9} == {}
+    one, alone = groups().answer(1, "train_cases", cases=[plain, compiled])
+    [sharded] = groups().answer(2, "train_cases", cases=[laid_out(compiled, SHARDED)])
+    assert discrepancy(one, alone, STEPS) < 1e-9
+    assert discrepancy(one, sharded, STEPS) < 1e-9

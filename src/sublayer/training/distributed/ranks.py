@@ -114,7 +114,7 @@ def joined(device: torch.device) -> Generator[Ranks]:
     """Inside the block the processes that `torchrun` has started know each other; one process is alone.
 
     Raises:
-        TrainingError: another process has ended before its time.
+        TrainingError: another process has ended before its time, or the port where they are to meet is taken.
     """
     if not started_by_torchrun():
         yield Ranks()
@@ -122,24 +122,28 @@ def joined(device: torch.device) -> Generator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(iter(cast(Any, dist).rendezvous("env://", timeout=PATIENCE)))
-    # Where torchrun keeps one store for all attempts, what stands in it of an earlier one leads nowhere.
-    own = PrefixStore(f"sublayer-{_attempt()}", store)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
-    ranks = Ranks(rank, size)
     try:
-        yield ranks
+        # Whoever dies may do so before all have met, too.
+        store, number, size = next(iter(cast(Any, dist).rendezvous("env://", timeout=PATIENCE)))
+        # Where torchrun keeps one store for all attempts, what stands in it of an earlier one leads nowhere.
+        own = PrefixStore(f"sublayer-{_attempt()}", store)
+        dist.init_process_group(backend, store=own, rank=number, world_size=size, timeout=PATIENCE)
+        yield Ranks(number, size)
     except (RuntimeError, ConnectionError) as error:
+        if "address already in use" in str(error).lower():
+            taken = f"MASTER_PORT = {os.environ['MASTER_PORT']} is taken by another program"
+            raise TrainingError(taken, "Give torchrun another --master-port.") from error
         if not _lost(error):
             raise
         # Whoever died is named by torchrun, which ends this process too; to end before it has looked would mislead it.
         time.sleep(LAST_WORDS)
         raise TrainingError(
-            f"rank {ranks.rank} lost another process of the run ({str(error).splitlines()[0][:200]})",
+            f"rank {rank()} lost another process of the run ({str(error).splitlines()[0][:200]})",
             "Go on from the last checkpoint with --resume; torchrun --max-restarts does so by itself.",
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _lost(error: BaseException) -> bool:
