@@ -18,9 +18,10 @@ from sublayer.fast.facts import Identity
 
 
 def torch_compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`torch.compile(function, **options)`; from then on what this process compiles is kept for its kind of machine.
+    """`torch.compile(function, **options)`; from then on what this thread compiles is kept for its kind of machine.
 
-    A tag of the user's own (`TORCH_COMPILE_CACHE_KEY_TAG`) counts as well.
+    torch compiles at the first call and keeps its settings for each thread, so call the function in the thread that
+    made it. A tag of the user's own (`TORCH_COMPILE_CACHE_KEY_TAG`) counts as well.
     """
     here = Identity.here().key
     if not config.cache_key_tag.endswith(here):
