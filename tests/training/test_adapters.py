@@ -193,7 +193,7 @@ def test_what_is_new_is_never_adapted(tmp_path: Path, bases: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"start": None}, "adapter is set, but start is not: name the model to adapt, start.path = '...'"),
+        ({"start": None}, "adapter is set, but start names no model: name the one to adapt, start.path = '...'"),
         ({"start": {"path": "nowhere"}}, "start.path = 'nowhere' holds no model"),
         ({"start": {"sha256": "0" * 64}}, "and start.sha256 is 000000000000…. Put back the model that was there"),
         ({"start": {"sha256": "0"}}, "start.sha256"),

@@ -93,7 +93,7 @@ def test_vectors_that_cannot_be_begun_with(tmp_path: Path) -> None:
             (["start.path=nowhere.vec"], "nowhere.vec does not exist"),
             (["tokenizer={type='bpe'}"], "start.type = 'vectors' needs tokenizer.type = 'words', not 'bpe'"),
             (["start.type=nothing"], "start.type"),
-            (["adapter={rank=2}"], "adapter is set, but start is not"),
+            (["adapter={rank=2}"], "adapter is set, but start names no model"),
             ([f"start.sha256={'0' * 64}"], "and start.sha256 is 000000000000"),
         )
     ):

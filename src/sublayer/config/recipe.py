@@ -139,7 +139,7 @@ class Recipe(Part):
         if isinstance(self.start, WordVectors) and not isinstance(self.tokenizer, Words):
             raise ValueError(f"start.type = 'vectors' needs tokenizer.type = 'words', not '{self.tokenizer.type}'")
         if self.adapter is not None and not isinstance(self.start, Checkpoint):
-            raise ValueError("adapter is set, but start is not: name the model to adapt, start.path = '...'")
+            raise ValueError("adapter is set, but start names no model: name the one to adapt, start.path = '...'")
         task.check(self.data, model)
         return self
 

@@ -105,7 +105,7 @@ class _ProjectedCrossEntropy(Function):
             offset = None if bias is None else bias.to(product)
             total = torch.zeros((), dtype=wide, device=hidden.device)
             to_hidden = torch.empty_like(states) if hidden_learns else None
-            to_weight = torch.zeros_like(weight) if weight_learns else None
+            to_weight: Tensor | None = None
             to_bias = torch.zeros_like(bias) if bias is not None and bias_learns else None
             by = fastest_products(states[:rows], matrix)
             for start in range(0, states.shape[0], rows):
@@ -116,10 +116,13 @@ class _ProjectedCrossEntropy(Function):
                 gradient[len(wanted) :] = 0
                 if to_hidden is not None:
                     to_hidden[start : start + rows] = by.to_input(gradient, matrix)
-                if to_weight is not None:
-                    to_weight += by.to_weight(gradient, part)
+                if weight_learns:
+                    own = by.to_weight(gradient, part)
+                    to_weight = own.to(weight.dtype) if to_weight is None else to_weight.add_(own)
             if to_hidden is not None:
                 to_hidden = to_hidden[:real].to(hidden.dtype)
+            if weight_learns and to_weight is None:  # nothing but padding
+                to_weight = torch.zeros_like(weight)
         ctx.gradients = (to_hidden, to_weight, to_bias)
         ctx.scale = scale
         return total * scale
@@ -142,16 +145,18 @@ def _smoothed(logits: Tensor, wanted: Tensor, smoothing: float, wide: torch.dtyp
     tokens, vocabulary = logits.shape
     total = torch.zeros((), dtype=wide, device=logits.device)
     rows = tokens if logits.device.type != "cpu" else max(1, 2**18 // vocabulary)
-    less = logits.new_full((), smoothing - 1)
+    less = torch.full((), smoothing - 1, dtype=wide, device=logits.device)
     for some, theirs in zip(logits.split(rows), wanted.split(rows), strict=True):  # pyright: ignore[reportUnknownArgumentType]
-        total -= (1 - smoothing) * some.gather(1, theirs).sum(dtype=wide)
+        # Widened once: to reduce numbers in half precision takes a CPU three times as long.
+        z = some.to(wide)
+        total -= (1 - smoothing) * z.gather(1, theirs).sum()
         if smoothing:
-            total -= smoothing * some.mean(dim=-1, dtype=wide).sum()
-        p = torch.softmax(some, dim=-1, dtype=wide)
+            total -= smoothing / vocabulary * z.sum()
+        p = z.softmax(dim=-1)
         # The probability of the best token is at least 1 / V, so its logarithm is safe; a rare target's is not.
-        total += (some.amax(dim=-1).to(wide) - p.amax(dim=-1).log()).sum()
-        torch.sub(p, smoothing / vocabulary, out=some)
-        some.scatter_add_(1, theirs, less.expand_as(theirs))
+        total += (z.amax(dim=-1) - p.amax(dim=-1).log()).sum()
+        p.sub_(smoothing / vocabulary).scatter_add_(1, theirs, less.expand_as(theirs))
+        some.copy_(p)
         if to_bias is not None:
-            to_bias += some.sum(dim=0, dtype=wide)
+            to_bias += p.sum(dim=0)
     return total

@@ -132,7 +132,8 @@ class Muon(Optimizer):
         across = self._across
         updates = made(updates) if across is None else across.shared_out(parameters, updates, made)
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - rate * group["weight_decay"])
+            if group["weight_decay"]:
+                parameter.mul_(1 - rate * group["weight_decay"])
             parameter.add_(update, alpha=-rate * size)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
