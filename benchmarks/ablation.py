@@ -27,8 +27,8 @@ from corpus import EXAMPLE
 from summary import table, write
 
 ADAMW = 'training.optimizer={type="adamw",learning_rate=2e-3}'
-RATES = "training.optimizer.learning_rate={0}", "training.optimizer.others.learning_rate={0}"
 WHOLE = "training.optimizer.hidden_block=none", "training.optimizer.products=auto"
+AVERAGED = 'training.averaging={type="ema",decay=0.99}'
 AS_THE_PAPER = ['training.optimizer={type="adam"}', 'training.schedule={type="inverse-sqrt",warmup=200}']
 
 
@@ -46,6 +46,12 @@ def both(setting: str) -> tuple[str, str]:
     return f"model.encoder.block.{setting}", f"model.decoder.block.{setting}"
 
 
+def rates(muon: str, others: str) -> tuple[str, str]:
+    """The two learning rates."""
+    return f"training.optimizer.learning_rate={muon}", f"training.optimizer.others.learning_rate={others}"
+
+
+BIASES = (*both("attention.bias=true"), *both("feed_forward.bias=true"))
 ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
@@ -54,7 +60,7 @@ ROWS = [
     Row("random padded batches in place of buckets", ("training.batches.buckets=false",)),
     Row("float32 products in place of bfloat16", ("training.precision=float32",)),
     Row("one embedding matrix in place of three", ("model.tied=all",)),
-    Row("no averaging of weights", ('training.averaging={type="none"}',)),
+    Row("an average of the weights", (AVERAGED,)),
     Row("no label smoothing", ("training.label_smoothing=0.0",)),
     Row("dropout 0.1", both("dropout=0.1")),
     Row("inverse square root in place of linear decay", ('training.schedule={type="inverse-sqrt",warmup=200}',)),
@@ -66,10 +72,14 @@ ROWS = [
     Row("SwiGLU in place of ReLU, 3 % larger", both('feed_forward={type="gated",hidden=704}')),
     Row("batches twice as large", ("training.batches.tokens=6000",), steps=0.5),
     Row("half the vocabulary", ("tokenizer.vocab_size=4000",)),
-    Row("half the learning rate", tuple(rate.format("2e-3") for rate in RATES)),
-    Row("twice the learning rate", tuple(rate.format("8e-3") for rate in RATES)),
+    Row("half the learning rates", rates("1.5e-3", "6e-3")),
+    Row("twice the learning rates", rates("6e-3", "24e-3")),
     Row("Muon over whole feed-forward matrices", WHOLE),
     Row("the same, with Jordan's polynomials", (*WHOLE, "training.optimizer.polynomials=jordan")),
+    Row("one learning rate of 4e-3", rates("4e-3", "4e-3")),
+    Row("biases", BIASES),
+    Row("one learning rate of 4e-3, biases, an average", (*rates("4e-3", "4e-3"), *BIASES, AVERAGED)),
+    Row("queries and keys normalized", both('attention.query_key_norm={type="rms"}')),
 ]
 
 
