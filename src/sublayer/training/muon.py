@@ -107,7 +107,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient, which is used up: the update is written over it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -137,14 +137,14 @@ class Muon(Optimizer):
             parameter.add_(update, alpha=-rate * size)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """The momentum after this gradient, as Nesterov looks ahead."""
+        """The momentum after this gradient, as Nesterov looks ahead; in the gradient's place."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         buffer: Tensor = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum)
+        return gradient.lerp_(buffer, momentum)
 
     def _map(self, parameter: nn.Parameter) -> tuple[int, int]:
         """The shape of the maps that a matrix holds; its own, where it is one map."""
@@ -179,9 +179,11 @@ def orthogonal(
     down, across = rows // map_rows, columns // map_columns
     dtype = torch.float64 if first.dtype == torch.float64 else products
     made = first.new_empty(len(matrices), down, across, map_rows, map_columns, dtype=dtype)
-    # One copy lays the maps one after another, in the type of the products: memory's time is a third of all here.
+    # One copy lays the maps one after another, in the type of the products: memory's time is a third of all here. Of
+    # maps side by side the rows are short; to convert them there takes up to five times as long as to do it before.
     for maps, matrix in zip(made, matrices, strict=True):
-        maps.copy_(matrix.view(down, map_rows, across, map_columns).transpose(1, 2))
+        typed = matrix.to(dtype) if across > 1 else matrix
+        maps.copy_(typed.view(down, map_rows, across, map_columns).transpose(1, 2))
     for piece in _pieces(made.flatten(0, 2)):
         piece.copy_(_iterated(piece, polynomials))
     return [maps.transpose(1, 2).reshape(rows, columns) for maps in made]
