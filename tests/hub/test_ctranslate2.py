@@ -75,6 +75,21 @@ TRANSLATORS = {
         stack(2, config.Rotary(), norm=RMS, feed_forward=GATED, attention=GROUPED)
     ),
     "norms without a bias": translator(stack(1, norm=config.LayerNorm(bias=False))),
+    **{
+        f"queries and keys normalized, {name}": translator(
+            stack(1, attention=config.Attention(heads=4, query_key_norm=norm)),
+            stack(
+                1,
+                attention=config.Attention(heads=4, query_key_norm=norm),
+                cross_attention=config.Attention(heads=4),
+            ),
+        )
+        for name, norm in {
+            "RMSNorm": RMS,
+            "LayerNorm": config.LayerNorm(),
+            "LayerNorm without a bias": config.LayerNorm(bias=False),
+        }.items()
+    },
     "an output that is scaled": translator(stack(1), output_scale=0.5),
     "one group in the cross-attention": translator(
         stack(1), stack(1, cross_attention=config.Attention(heads=4, kv_heads=1, bias=False))
