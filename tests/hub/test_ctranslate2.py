@@ -269,6 +269,16 @@ def test_half_as_wide(weights: Any, tmp_path: Path) -> None:
             'feed_forward.type = "gated"',
         ),
         (generator(stack(1), embedding=config.Embedding(width=12), tied=False), "embedding.width = 12", '"none"'),
+        (
+            translator(stack(1, attention=config.Attention(heads=4, query_key_norm=RMS))),
+            "decoder.block.cross_attention is left out",
+            "model.decoder.block.cross_attention = { heads = 4, ",
+        ),
+        (
+            translator(stack(1), stack(1, cross_attention=config.Attention(heads=4, query_key_norm=RMS))),
+            'decoder.block.cross_attention.query_key_norm = { type = "rms", ',
+            'model.decoder.block.cross_attention.query_key_norm = "none"',
+        ),
     ],
 )
 def test_what_cannot_be_said_is_named_with_what_could(tree: Any, named: str, remedy: str, tmp_path: Path) -> None:
@@ -287,6 +297,8 @@ def test_what_the_remedy_says_can_be_said() -> None:
             "decoder.position.offset",
             "encoder.block.norm.bias",
             "decoder.block.norm.bias",
+            "encoder.block.attention.query_key_norm.bias",
+            "decoder.block.attention.query_key_norm.bias",
         }
 
 

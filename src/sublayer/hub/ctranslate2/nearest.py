@@ -6,7 +6,7 @@ all layers of a stack, LayerNorm with a bias or RMSNorm, positions added from a 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from sublayer import config
 from sublayer.config.difference import differences
@@ -47,7 +47,11 @@ def refusal(tree: Tree | config.Recurrent, lacking: dict[str, tuple[Any, Any]] |
             f"a model of the kind '{tree.kind}' is not exported for CTranslate2",
             "Export an encoder-decoder or decoder-only Transformer; encoders go to --format onnx.",
         )
-    said = "; ".join(f"{path} = {_toml(value)}" for path, (value, _) in lacking.items())
+    # Left out, a cross-attention is as the self-attention, whose norms of queries and keys CTranslate2 has only there.
+    said = "; ".join(
+        f"{path} is left out" if value is None and isinstance(wanted, dict) else f"{path} = {_toml(value)}"
+        for path, (value, wanted) in lacking.items()
+    )
     wanted = ", ".join(f"model.{path} = {_toml(value)}" for path, (_, value) in lacking.items())
     return CheckpointError(f"CTranslate2 cannot express this model: {said}", f"Train one with {wanted}.")
 
@@ -56,6 +60,9 @@ def _toml(value: Any) -> str:
     """A value as a recipe spells it."""
     if value is None:
         return '"none"'
+    if isinstance(value, dict):
+        settings = cast("dict[str, Any]", value).items()
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in settings) + " }"
     return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
@@ -75,8 +82,10 @@ def _block(block: config.Block, eps: float, usual: config.Block, *, cross: bool,
     known = ALONE if alone else PLACEMENTS
     attention = _attention(block.attention, eps)
     crossing = block.cross_attention
-    if cross and crossing is not None:
-        crossing = _attention(crossing, eps).model_copy(update={"heads": attention.heads})
+    if cross and (crossing is not None or attention.query_key_norm is not None):
+        # There only the self-attentions apply the norms; those of the cross-attention would be read and forgotten.
+        update = {"heads": attention.heads, "query_key_norm": None}
+        crossing = _attention(block.cross, eps).model_copy(update=update)
     return block.model_copy(
         update={
             "attention": attention,
