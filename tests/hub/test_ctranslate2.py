@@ -94,6 +94,10 @@ TRANSLATORS = {
     "one group in the cross-attention": translator(
         stack(1), stack(1, cross_attention=config.Attention(heads=4, kv_heads=1, bias=False))
     ),
+    "a cross-attention of another width and scale": translator(
+        stack(1, attention=config.Attention(heads=4, head_dim=8, scale=0.25)),
+        stack(1, cross_attention=config.Attention(heads=4, head_dim=8, scale=0.5, bias=False, output_bias=True)),
+    ),
     "no positions in the decoder": translator(stack(1), stack(1, config.NoPosition())),
 }
 GENERATORS = {

@@ -62,7 +62,7 @@ def _toml(value: Any) -> str:
         return '"none"'
     if isinstance(value, dict):
         settings = cast("dict[str, Any]", value).items()
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in settings) + " }"
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in settings if each is not None) + " }"
     return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
