@@ -51,7 +51,12 @@ def rates(muon: str, others: str) -> tuple[str, str]:
     return f"training.optimizer.learning_rate={muon}", f"training.optimizer.others.learning_rate={others}"
 
 
-BIASES = (*both("attention.bias=true"), *both("feed_forward.bias=true"))
+BIASES = (
+    *both("attention.bias=true"),
+    *both("feed_forward.bias=true"),
+    "model.decoder.block.cross_attention.bias=true",
+)
+NO_NORMS = both("attention.query_key_norm=none")
 ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
@@ -78,8 +83,8 @@ ROWS = [
     Row("the same, with Jordan's polynomials", (*WHOLE, "training.optimizer.polynomials=jordan")),
     Row("one learning rate of 4e-3", rates("4e-3", "4e-3")),
     Row("biases", BIASES),
-    Row("one learning rate of 4e-3, biases, an average", (*rates("4e-3", "4e-3"), *BIASES, AVERAGED)),
-    Row("queries and keys normalized", both('attention.query_key_norm={type="rms"}')),
+    Row("no norms on queries and keys", NO_NORMS),
+    Row("the last three, and an average (the recipe before)", (*rates("4e-3", "4e-3"), *BIASES, *NO_NORMS, AVERAGED)),
 ]
 
 
