@@ -57,6 +57,7 @@ BIASES = (
     "model.decoder.block.cross_attention.bias=true",
 )
 NO_NORMS = both("attention.query_key_norm=none")
+WIDER = ("model.preset=small",)
 ROWS = [
     Row("as shipped", ()),
     Row("AdamW in place of Muon", (ADAMW,)),
@@ -73,18 +74,21 @@ ROWS = [
         "rotary in place of sinusoidal positions",
         ("model.encoder.position.type=rotary", "model.decoder.position.type=rotary"),
     ),
-    # Two thirds of 1,024, in whole blocks of Muon's.
-    Row("SwiGLU in place of ReLU, 3 % larger", both('feed_forward={type="gated",hidden=704}')),
+    Row("SwiGLU in place of ReLU, same size", both('feed_forward={type="gated",hidden=512}')),
     Row("batches twice as large", ("training.batches.tokens=6000",), steps=0.5),
     Row("half the vocabulary", ("tokenizer.vocab_size=4000",)),
-    Row("half the learning rates", rates("1.5e-3", "6e-3")),
-    Row("twice the learning rates", rates("6e-3", "24e-3")),
+    Row("half the learning rates", rates("1.5e-3", "3e-3")),
+    Row("twice the learning rates", rates("6e-3", "12e-3")),
     Row("Muon over whole feed-forward matrices", WHOLE),
     Row("the same, with Jordan's polynomials", (*WHOLE, "training.optimizer.polynomials=jordan")),
     Row("one learning rate of 4e-3", rates("4e-3", "4e-3")),
     Row("biases", BIASES),
     Row("no norms on queries and keys", NO_NORMS),
-    Row("the last three, and an average (the recipe before)", (*rates("4e-3", "4e-3"), *BIASES, *NO_NORMS, AVERAGED)),
+    Row("a model 256 wide in place of 192", WIDER),
+    Row(
+        "the last four, and an average (the recipe of November)",
+        (*rates("4e-3", "4e-3"), *BIASES, *NO_NORMS, *WIDER, AVERAGED),
+    ),
 ]
 
 
