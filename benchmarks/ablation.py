@@ -1,8 +1,9 @@
 """What each choice of a recipe is worth: the recipe as shipped, and with one choice undone at a time.
 
 Every row trains on one thread, for the same wall-clock time, so that a choice which costs speed pays for it, or with
-`--steps` on as much text, whatever else the machine does: a row of larger batches then takes fewer steps. Rows run one
-after the other (or `--jobs` at a time, on a core each), each with every seed; the validation at the end is reported.
+`--steps` on as much text, whatever else the machine does: a row of larger batches then takes fewer steps. So does one
+of a wider model, as many as fit into the same time. Rows run one after the other (or `--jobs` at a time, on a core
+each), each with every seed; the validation at the end is reported.
 
     python benchmarks/ablation.py tatoeba-en-es-demo --minutes 4 --jobs 2
     python benchmarks/ablation.py tatoeba-en-es-demo --steps 250 --seeds 1 2 3 --set training.precision=float32
@@ -34,7 +35,10 @@ AS_THE_PAPER = ['training.optimizer={type="adam"}', 'training.schedule={type="in
 
 @dataclass(frozen=True)
 class Row:
-    """One choice undone. overrides: as for `sublayer train --set`. steps: times the recipe's, for as much text."""
+    """One choice undone.
+
+    overrides: as for `sublayer train --set`. steps: times the recipe's, for as much text or time.
+    """
 
     name: str
     overrides: tuple[str, ...]
@@ -84,10 +88,11 @@ ROWS = [
     Row("one learning rate of 4e-3", rates("4e-3", "4e-3")),
     Row("biases", BIASES),
     Row("no norms on queries and keys", NO_NORMS),
-    Row("a model 256 wide in place of 192", WIDER),
+    Row("a model 256 wide in place of 192", WIDER, steps=2 / 3),
     Row(
         "the last four, and an average (the recipe of November)",
         (*rates("4e-3", "4e-3"), *BIASES, *NO_NORMS, *WIDER, AVERAGED),
+        steps=2 / 3,
     ),
 ]
 
